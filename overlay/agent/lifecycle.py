@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from overlay import limits
+from overlay import __version__, limits
 from overlay.agent.components import Components
 from overlay.agent.containers.namespaces import ContainerService
 from overlay.agent.containers.resolver_files import ResolverFiles
@@ -37,6 +37,7 @@ from overlay.wire.identity.keyring import SECRET_SIZE
 from overlay.wire.identity.token import Token
 
 _SEED_RETRY_MAX_S = 60.0
+_STOPPED = "stopped"  # the text of the last event of an agent that was not killed
 
 
 class AgentLifecycle:
@@ -58,6 +59,7 @@ class AgentLifecycle:
         self._resolver_files = ResolverFiles(self.containers, self.event_log)
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
+        self._is_started = False
         self._joining = asyncio.Lock()
         self._seeding: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
@@ -66,6 +68,12 @@ class AgentLifecycle:
 
     async def start(self) -> None:
         """Return to the cluster that this host belongs to, if any."""
+        last = self.event_log.last("agent")
+        if last is not None and last["text"] != _STOPPED:
+            text = "the previous agent ended without stopping: it was killed, or it crashed"
+            self.event_log.record("agent", text, level=logging.WARNING)
+        self.event_log.record("agent", f"started: overlayd {__version__}")
+        self._is_started = True
         if self.state.restored_backup:
             self.event_log.record(
                 "state",
@@ -82,6 +90,8 @@ class AgentLifecycle:
 
     async def close(self) -> None:
         """Stop the agent; the kernel keeps forwarding."""
+        if self._is_started:  # one that was refused is not the agent of this state directory
+            self.event_log.record("agent", _STOPPED)
         if self._seeding is not None:
             self._seeding.cancel()
         await self._tasks.close()

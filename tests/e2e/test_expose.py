@@ -189,6 +189,7 @@ def test_what_was_lost_while_no_agent_ran_is_back_after_a_start(
 def test_an_unexposed_network_stays_unexposed(world: Cluster) -> None:
     """It reaches neither the host nor the internet until it is exposed again."""
     dual = ips_of(world, 2, "d2")[0]
+    before = world.json(2, "network", "inspect", "dual")["host_ips"]
     world.ok(2, "overlayd", "unexpose", "dual")
     world.attach(2, "d2b", network="dual")
 
@@ -197,7 +198,7 @@ def test_an_unexposed_network_stays_unexposed(world: Cluster) -> None:
     assert not host_reaches(world, 2, dual)
     assert world.json(2, "network", "inspect", "dual")["exposed_why"] == "by overlayd unexpose"
     assert world.json(2, "verify")["differences"] == []
-    world.ok(2, "overlayd", "expose", "dual")
+    assert world.ok(2, "overlayd", "expose", "dual").split() == before, "the address it had"
     assert reaches(world, 2, "d2", WORLD)
     assert reaches(world, 2, "d2b", WORLD6)
     assert host_reaches(world, 2, dual)
@@ -255,6 +256,14 @@ def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
     world.ok(3, "overlayd", "unexpose", "lone")
     assert not host_reaches(world, 3, ip)
     assert world.json(3, "network", "inspect", "lone")["here"] is False
+    world.ok(3, "bash", "-c", KILL)
+    world.ok(3, "overlayd", "join")
+    assert world.ok(3, "overlayd", "expose", "lone").split() == [address]
+    world.ok(3, "overlayd", "unexpose", "lone")
+    texts = [each["text"] for each in world.json(3, "events")["events"] if each["kind"] == "agent"]
+    assert [text.partition(":")[0] for text in texts[-2:]] == [
+        "the previous agent ended without stopping", "started"
+    ]  # fmt: skip
 
 
 def test_networks_have_ipv6_where_it_is_disabled_by_default(

@@ -122,7 +122,9 @@ class ExposureController(Controller):
     def networks_changed(self) -> None:
         """Have a pass check the networks that no longer exist."""
         gone = (
-            self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)
+            self.host_endpoints.exposed_vnis
+            | self.host_endpoints.remembered_vnis
+            | set(self.eligibility.preferences)
         ) - self._directory.view.networks().keys()
         for vni in gone:
             self.trigger(vni)
@@ -225,6 +227,8 @@ class ExposureController(Controller):
         runtime = self._reconciler.runtime(vni)
         if network is None or runtime is None or not await self.eligibility.should_expose(network):
             await self._withdraw(vni)
+            if network is None and self._gossip.node.caught_up:
+                self.host_endpoints.forget_former(vni)
             return
         segments = await self.host_endpoints.ensure_records(network)
         made = await self.host_endpoints.connect(network, runtime)

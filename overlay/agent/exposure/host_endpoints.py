@@ -20,6 +20,9 @@ from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.state import documents
+from overlay.agent.state.database import Row
+from overlay.agent.state.documents import FormerAddresses
 from overlay.core.dataplane.host_rules import ExposedLink
 from overlay.core.dataplane.planner import host_port_name, segment_count, segment_of
 from overlay.core.protocol.records import Scope, Segment, key_of
@@ -43,6 +46,9 @@ class HostEndpoints:
         self._directory = context.directory
         self._kernel = context.kernel
         self._event_log = context.event_log
+        self._former = {
+            each.vni: each for each in documents.FORMER_HOST_ADDRESSES.load(context.gossip.state)
+        }
         self._allocator = allocator
         self._reconciler = reconciler
         self._rules = rules
@@ -96,6 +102,16 @@ class HostEndpoints:
             vni: self.links(networks[vni]) for vni in sorted(self.exposed_vnis) if vni in networks
         }
 
+    @property
+    def remembered_vnis(self) -> set[Vni]:
+        """Return the networks on which this host had an endpoint before."""
+        return set(self._former)
+
+    def forget_former(self, vni: Vni) -> None:
+        """Forget the addresses that this host had on a network that no longer exists."""
+        if self._former.pop(vni, None) is not None:
+            documents.FORMER_HOST_ADDRESSES.drop(self._gossip.state, str(vni))
+
     # --- changing -----------------------------------------------------------------------
 
     async def ensure_records(self, network: Network) -> list[Segment]:
@@ -106,7 +122,8 @@ class HostEndpoints:
             if segment in there:
                 continue
             async with self._allocator.lock(network.vni):
-                ips = await self._allocator.allocate_host(network, segment)
+                former = self._former.get(network.vni, FormerAddresses(network.vni, ())).ips
+                ips = await self._allocator.allocate_host(network, segment, former)
                 self._directory.require_not_removed(network)
                 end = Endpoint(
                     endpoint_id=os.urandom(8),
@@ -148,7 +165,13 @@ class HostEndpoints:
         self._rules.set_links(vni, ())
         await self._rules.apply()
         self.exposed_vnis.discard(vni)
-        segments = self._gossip.commit(Scope(vni), deletes=[key_of(end) for end in ends])
+        rows: list[Row] = []
+        if ends and self._directory.network_by_vni(vni) is not None:
+            former = FormerAddresses(vni, tuple(ip for end in ends for ip in end.ips))
+            self._former[vni] = former
+            rows.append(documents.FORMER_HOST_ADDRESSES.row(former))
+        deletes = [key_of(end) for end in ends]
+        segments = self._gossip.commit(Scope(vni), deletes=deletes, rows=rows)
         for end in ends:
             self._allocator.quarantine(end)
         runtime = self._reconciler.runtime(vni)

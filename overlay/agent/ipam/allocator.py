@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from typing import Any
 
 from overlay import limits
@@ -19,7 +20,7 @@ from overlay.core.ipam import allocator
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope
-from overlay.errors import ConflictError, TimedOutError, UsageError
+from overlay.errors import ConflictError, OverlayError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
 _TRY_S = 0.4  # a request is repeated with the same id, so a lost answer costs one try
@@ -102,17 +103,23 @@ class AddressAllocator:
                 hint="Try again in a few seconds",
             )
 
-    async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
+    async def allocate_host(
+        self, network: Network, segment: int, former: Collection[Ip] = ()
+    ) -> tuple[Ip, ...]:
         """Return addresses for the host endpoint on a segment, one per subnet of the segment.
 
-        Raises ConflictError if a subnet has no free address, TimedOutError if this node may not
-        write yet.
+        Those that it had before (`former`) are taken where they are free. Raises ConflictError if
+        a subnet has no free address, TimedOutError if this node may not write yet.
         """
         if not self._gossip.may_write:
             await self._settle()
         ips: list[Ip] = []
         for index, _ in enumerate(network.subnets):
             if segment_of(network, index) != segment:
+                continue
+            again = next((ip for ip in former if ip in network.subnets[index]), None)
+            if again is not None and await self._is_available(network, again):
+                ips.append(again)
                 continue
             # The host endpoint has the highest free address: containers get the lowest ones. The
             # address returned here is not used; it shows that this node has free space.
@@ -123,6 +130,14 @@ class AddressAllocator:
                 raise self._exhausted(network)
             ips.append(ip)
         return tuple(ips)
+
+    async def _is_available(self, network: Network, ip: Ip) -> bool:
+        """Return whether this node may use an address, also by a grant of its owner."""
+        try:
+            await self._allocate_wanted(network, ip)
+        except OverlayError:
+            return False
+        return True
 
     async def _with_other_family(
         self, network: Network, ip: Ip, index: int, families: set[int]

@@ -78,6 +78,10 @@ class EventLog:
         """Return the recorded events at or after `moment`, in Unix seconds."""
         return [event for event in self._ring if event["time"] >= moment]
 
+    def last(self, kind: str) -> dict[str, Any] | None:
+        """Return the latest event of a kind, or None."""
+        return next((event for event in reversed(self._ring) if event.get("kind") == kind), None)
+
     def follow(self, follower: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
         """Call `follower` with each new event until the returned function is called."""
         self._followers.append(follower)

@@ -109,6 +109,13 @@ class ExposurePreference(NamedTuple):
     exposed: bool
 
 
+class FormerAddresses(NamedTuple):
+    """The addresses of this host's endpoints on a network that it was on before."""
+
+    vni: Vni
+    ips: tuple[Ip, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredContainer:
     """A bare container made on this host. Fields that are empty are not stored."""
@@ -220,6 +227,14 @@ EXPOSURES: Table[ExposurePreference] = Table(
     lambda preference: str(preference.vni),
     attrgetter("exposed"),
     lambda vni, value: ExposurePreference(Vni(int(vni)), bool(value)),
+)
+FORMER_HOST_ADDRESSES: Table[FormerAddresses] = Table(
+    "host-addresses",
+    lambda former: str(former.vni),
+    lambda former: [ip.hex() for ip in former.ips],
+    lambda vni, value: FormerAddresses(
+        Vni(int(vni)), tuple(Ip(bytes.fromhex(text)) for text in value)
+    ),
 )
 PUBLISHED_PORTS: Table[PublishedPort] = Table(
     "published",

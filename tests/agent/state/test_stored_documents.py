@@ -79,6 +79,7 @@ STORED = [
     ("epoch", "", "2"),
     ("exposure", "12", "false"),
     ("exposure", "7", "true"),
+    ("host-addresses", "7", '["0a20fffe", "fd320000000000000000000000000001"]'),
     ("identity", "", f'"{_32}{_32}"'),
     (
         "keyring",
