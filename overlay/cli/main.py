@@ -67,6 +67,10 @@ def _run(words: list[str]) -> int:
 
         module = importlib.import_module(parser.DELEGATED[verb])
         return int(module.main(rest) or 0)
+    if verb != "container" and any(parser.TOKEN_PREFIX in word for word in words):
+        from overlay.cli import token_input  # noqa: PLC0415  only an error needs it
+
+        token_input.refuse_token_argument()  # before an error repeats it
     try:
         args, unknown = parser.build(words).parse_known_args(words)
     except SystemExit as leaving:  # raised after --help has printed

@@ -10,9 +10,10 @@ import argparse
 import importlib
 import os
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from overlay.errors import UsageError
+from overlay.strict_arguments import StrictParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not foun
 
 
 _CHOICES_SHOWN_MAX = 5
+_TIMEOUT_MAX_S = 1e6  # a socket takes no infinite time
 _COMMAND = "COMMAND"  # the METAVAR of a verb in usage and help
 # argparse's messages, and overlayd's in place of them.
 _MESSAGES = (
@@ -89,7 +91,8 @@ VERBS: dict[str, str] = {
 # Verbs whose own module parses the words after them.
 DELEGATED = {"lab": "overlay.lab.main", "sim": "overlay.sim.main"}
 
-GLOBAL_OPTIONS = ("--state-dir", "--run-dir", "--config")
+TOKEN_PREFIX = "ovt1."  # noqa: S105 - of join tokens, which no argument may have
+GLOBAL_OPTIONS = ("--state-dir", "--run-dir", "--config", "--timeout")
 
 
 def _terminal_width() -> int:
@@ -113,35 +116,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=self.width)
 
 
-class _StoreOnce(argparse.Action):
-    """Store an option's value; an option that is given twice would lose the first one."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        """Store the value; raises UsageError for a second one."""
-        if option_string and isinstance(parser, Parser):
-            if self.dest in parser.given:
-                parser.error(f"{option_string} is given twice")
-            parser.given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError instead of exiting the process.
-
-    It parses one command line.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.given: set[str] = set()  # options that take one value, shared with parsers of verbs
-        for name in (None, "store"):
-            self.register("action", name, _StoreOnce)
+class Parser(StrictParser):
+    """A strict argument parser that words errors as all other errors are."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this on every wrong command line."""
@@ -215,19 +191,32 @@ def first_word(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _add_path_options(parser: Parser, default: str | None) -> None:
     # Every verb accepts these too; its SUPPRESSed default keeps a value given before the verb.
-    group = parser.add_argument_group("paths") if default is None else None
+    group = parser.add_argument_group("the agent") if default is None else None
     texts = (
-        "identity and records of this node",
-        "the API socket and the log",
-        "configuration file",
+        ("DIR", "identity and records of this node"),
+        ("DIR", "the API socket and the log"),
+        ("FILE", "configuration file"),
+        ("SECONDS", "give up on the agent's answer (default: 5 to look, 65 to change something)"),
     )
-    for option, text in zip(GLOBAL_OPTIONS, texts, strict=True):
+    for option, (metavar, text) in zip(GLOBAL_OPTIONS, texts, strict=True):
         (group or parser).add_argument(
             option,
-            metavar="FILE" if option == "--config" else "DIR",
+            metavar=metavar,
+            type=_seconds if metavar == "SECONDS" else str,
             default=default,
             help=text if group else argparse.SUPPRESS,
         )
+
+
+def _seconds(text: str) -> float:
+    """Return a number of seconds; raises UsageError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < _TIMEOUT_MAX_S:
+        raise UsageError("--timeout must be a number of seconds, 0 or more", hint="Such as 30")
+    return seconds
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

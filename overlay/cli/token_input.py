@@ -6,16 +6,16 @@ Does not: know the structure of a token; the agent checks it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from overlay.cli import secret_file
+from overlay.cli.parser import TOKEN_PREFIX
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 VARIABLE = "OVERLAYD_TOKEN"
-PREFIX = "ovt1."
 TOKEN_SIZE_MAX = 4096  # a token has about 80 characters; more means a wrong file
 HINT = (
     "On a host that holds the authority ('overlayd members' shows which): sudo overlayd token show "
@@ -34,25 +34,24 @@ def read_token(
     return _checked(text, "standard input" if token_file == secret_file.STDIN else token_file)
 
 
-def refuse_token_arguments(words: Sequence[str]) -> None:
-    """Raise UsageError if a token was given on the command line."""
-    if any(word.startswith(PREFIX) for word in words):
-        raise UsageError(
-            "a token must not be given as an argument",
-            why="other users of this machine can see it there; treat this one as leaked",
-            hint=f"Put it into a file for --token-file, or pipe it to --token-file -, "
-            f"or set {VARIABLE}",
-        )
+def refuse_token_argument() -> NoReturn:
+    """Raise the UsageError for a token on the command line."""
+    raise UsageError(
+        "a token must not be given as an argument",
+        why="other users of this machine can see it there; treat this one as leaked",
+        hint=f"Put it into a file for --token-file, or pipe it to --token-file -, "
+        f"or set {VARIABLE}",
+    )
 
 
 def _checked(text: str, source: str) -> str:
     token = text.strip()
     if not token:
         raise UsageError(f"{source} contains no token", why="it is empty", hint=HINT)
-    if len(token) > TOKEN_SIZE_MAX or not token.startswith(PREFIX) or len(token.split()) > 1:
+    if len(token) > TOKEN_SIZE_MAX or not token.startswith(TOKEN_PREFIX) or len(token.split()) > 1:
         raise UsageError(
             f"{source} does not contain a join token",
-            why=f"a join token is one line that starts with {PREFIX}",
+            why=f"a join token is one line that starts with {TOKEN_PREFIX}",
             hint=HINT,
         )
     return token

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from overlay.errors import ConflictError, OverlayError
 from overlay.lab import host_process, lab, soak
+from overlay.strict_arguments import StrictParser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a lab command; return the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run(_parser().parse_args(argv))
     except OverlayError as error:
         print(f"error: {error.what}" + (f": {error.why}" if error.why else ""), file=sys.stderr)
         if error.hint:
@@ -71,7 +71,7 @@ def _show(as_json: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="overlayd lab", description="Run several hosts on this machine, as namespaces."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from overlay.errors import UsageError
 from overlay.sim.outcome import Outcome
 from overlay.sim.progress import Progress
 from overlay.sim.report.plot import ConvergencePlot, render_svg
@@ -26,6 +27,7 @@ from overlay.sim.scenario import (
     parse_share,
 )
 from overlay.sim.soak import soak
+from overlay.strict_arguments import StrictParser
 
 _EPILOG: Final = """\
 The same options give the same run, event for event. A failed run prints the command that repeats
@@ -60,8 +62,8 @@ _HELP: Final[dict[str, str]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> StrictParser:
+    parser = StrictParser(
         prog="overlayd sim",
         description="Simulate a cluster: the real core, wire format and planner over a simulated "
         "kernel and an unreliable network. After a storm and a calm, all hosts must be equal.",
@@ -123,8 +125,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; return its exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.nodes < 1:
-        print("overlayd sim: --nodes must be at least 1", file=sys.stderr)
-        return 2
+        raise UsageError("--nodes must be at least 1", hint="overlayd sim --help")
     if arguments.report is not None:
         print(report(arguments.report, quick=arguments.quick, tell=_print_progress))
         return 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import pytest
 from overlay.cli.completion import commands
 from overlay.cli.parser import VERBS, build, first_word
 from overlay.errors import UsageError
+from overlay.lab.main import _parser as lab_parser
+from overlay.lab.main import main as lab_main
+from overlay.sim.main import _parser as sim_parser
+from overlay.sim.main import main as sim_main
 
 READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
@@ -124,3 +129,40 @@ def test_a_path_option_on_both_sides_of_the_verb_is_refused() -> None:
 
     with pytest.raises(UsageError, match="--run-dir is given twice"):
         build(words).parse_args(words)
+
+
+def test_no_option_may_be_abbreviated() -> None:
+    """An abbreviation of today may be another option tomorrow."""
+    checked = 0
+
+    def walk(parser: argparse.ArgumentParser) -> None:
+        nonlocal checked
+        assert not parser.allow_abbrev
+        checked += 1
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for child in action.choices.values():
+                    walk(child)
+
+    for parser in (build(), lab_parser(), sim_parser()):
+        walk(parser)
+    assert checked > 50
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (lab_main, ["up", "--hosts", "2", "--hosts", "3"]),
+        (sim_main, ["--nodes", "2", "--nodes", "3"]),
+    ],
+)
+def test_lab_and_sim_refuse_repeated_options(
+    main: Callable[[list[str]], int], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As all other verbs do."""
+    try:
+        code, told = main(words), capsys.readouterr().err
+    except UsageError as error:
+        code, told = error.exit_code, str(error)
+
+    assert (code, "is given twice" in told) == (2, True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from overlay.cli.token_input import read_token, refuse_token_arguments
+from overlay.cli.token_input import read_token
 from overlay.errors import NotFoundError, OverlayError, UsageError
+
+if TYPE_CHECKING:
+    from tests.fake_agent import Run
 
 TOKEN = "ovt1.AAAAexample"
 
@@ -72,8 +76,29 @@ def test_a_directory_is_an_error(tmp_path: Path) -> None:
         read_token(str(tmp_path), {})
 
 
-def test_a_token_among_the_arguments_is_refused() -> None:
-    """The error says that the token must be treated as leaked."""
-    with pytest.raises(UsageError, match="must not be given as an argument") as caught:
-        refuse_token_arguments(["192.168.56.11", TOKEN])
-    assert "leaked" in caught.value.why
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("join", "192.168.56.11", TOKEN),
+        ("join", "192.168.56.11", "--token", TOKEN),
+        ("join", f"--token={TOKEN}"),
+        ("--token", TOKEN, "join"),
+        ("jion", TOKEN),
+        ("token", "revoke", TOKEN),
+    ],
+)
+def test_a_token_among_the_arguments_is_refused(overlayd: Run, words: tuple[str, ...]) -> None:
+    """Before any other error, which would repeat it; it must be treated as leaked."""
+    outcome = overlayd(*words)
+
+    assert outcome.code == 2
+    assert "must not be given as an argument" in outcome.err
+    assert "leaked" in outcome.err
+    assert TOKEN not in outcome.err
+
+
+def test_a_containers_command_may_have_a_token(overlayd: Run) -> None:
+    """The arguments of other programs are not overlayd's."""
+    outcome = overlayd("container", "exec", "ovt-none", "--", "echo", TOKEN)
+
+    assert "no such container" in outcome.err

@@ -111,7 +111,6 @@ def run_join(args: Namespace) -> int:
     """Join a cluster, starting the agent first if none runs."""
     from overlay.cli import token_input  # noqa: PLC0415  only this verb needs it
 
-    token_input.refuse_token_arguments(args.peers)
     body: JsonObject = {
         "peers": args.peers,
         "token": token_input.read_token(args.token_file, os.environ),
