@@ -17,6 +17,7 @@ with without_openssl():
 
 __all__ = ["SOCKET_PATH_SIZE_MAX", "HTTPException", "HTTPResponse", "UnixConnection", "send"]
 
+_TIMEOUT_MIN_S = 0.001  # a timeout of 0 would be a socket that does not block
 SOCKET_PATH_SIZE_MAX = 107  # unix(7): sun_path is 108 bytes with its final zero
 
 
@@ -24,7 +25,7 @@ class UnixConnection(HTTPConnection):
     """An HTTP/1.1 connection to the server at a UNIX socket."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+        super().__init__("localhost", timeout=max(timeout_s, _TIMEOUT_MIN_S))
         self._path = path
 
     def connect(self) -> None:

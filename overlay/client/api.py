@@ -37,45 +37,52 @@ _AS_TYPED = "surrogateescape"  # for bytes of the command line that are not UTF-
 
 # Longer than the agent's own API_REQUEST_TIMEOUT_S, whose error has more detail.
 TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
+LOOK_TIMEOUT_S = 5.0  # for answers that change nothing: an agent that needs longer hangs
 
 
 class ApiClient:
     """Sends requests to the agent that listens on the socket of `paths`."""
 
-    def __init__(self, paths: Paths, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, paths: Paths, timeout_s: float | None = None) -> None:
         self.paths = paths
-        self._timeout_s = timeout_s
+        self._timeout_s = paths.timeout_s if timeout_s is None else timeout_s
 
     def get(self, path: str, **query: object) -> JsonObject:
         """Return the answer to a GET, without the parameters that are None."""
-        return self._call("GET", _with_query(path, query), None)
+        timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+        return self._call("GET", _with_query(path, query), None, timeout_s)
 
     def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
         """Return the answer to a POST of `body`."""
-        return self._call("POST", path, body or {})
+        return self._call("POST", path, body or {}, self._work_timeout_s)
 
     def delete(self, path: str, **query: object) -> JsonObject:
         """Return the answer to a DELETE, without the parameters that are None."""
-        return self._call("DELETE", _with_query(path, query), None)
+        return self._call("DELETE", _with_query(path, query), None, self._work_timeout_s)
+
+    @property
+    def _work_timeout_s(self) -> float:
+        return TIMEOUT_S if self._timeout_s is None else self._timeout_s
 
     def answers(self) -> bool:
         """Return whether an agent listens on the socket.
 
         Raises ForbiddenError if this user may not connect to it.
         """
-        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
+        connection = UnixConnection(str(self.paths.socket), self._work_timeout_s)
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError as error:
-            raise self._connection_error(error) from error
+            raise self._connection_error(error, self._work_timeout_s) from error
         connection.close()
         return True
 
     def stream(self, path: str, **query: object) -> Iterator[JsonObject]:
         """Yield the objects of a line-by-line answer until the agent closes it."""
-        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
+        timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+        connection = UnixConnection(str(self.paths.socket), timeout_s)
         try:
             connection.connect()
             socket = connection.sock  # the connection drops it if the answer closes it
@@ -86,17 +93,19 @@ class ApiClient:
                     if line.strip():
                         yield _decoded(line, response.status)
         except (OSError, HTTPException) as error:
-            raise self._connection_error(error) from error
+            raise self._connection_error(error, timeout_s) from error
         finally:
             connection.close()
 
-    def _call(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
-        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
+    def _call(
+        self, method: str, path: str, body: JsonObject | None, timeout_s: float
+    ) -> JsonObject:
+        connection = UnixConnection(str(self.paths.socket), timeout_s)
         try:
             response = self._send(connection, method, path, body)
             return _decoded(response.read(), response.status)
         except (OSError, HTTPException) as error:
-            raise self._connection_error(error) from error
+            raise self._connection_error(error, timeout_s) from error
         finally:
             connection.close()
 
@@ -114,7 +123,7 @@ class ApiClient:
             raise _answered_error(response.read(), response.status)
         return response
 
-    def _connection_error(self, error: Exception) -> OverlayError:
+    def _connection_error(self, error: Exception, timeout_s: float) -> OverlayError:
         path = str(self.paths.socket)
         match error:
             case FileNotFoundError():
@@ -140,7 +149,7 @@ class ApiClient:
             case TimeoutError():
                 return TimedOutError(
                     "the agent did not answer in time",
-                    why=f"no answer from {path} within {self._timeout_s:.0f} s",
+                    why=f"no answer from {path} within {timeout_s:g} s",
                     hint="overlayd status; if that hangs too, restart the agent "
                     "(forwarding continues meanwhile)",
                 )

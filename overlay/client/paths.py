@@ -22,12 +22,13 @@ LOG_NAME = "agent.log"
 
 
 class Paths(NamedTuple):
-    """The three paths, and the chosen ones (which are passed to a started agent)."""
+    """The three paths, the chosen ones (which are passed to a started agent), and a timeout."""
 
     state_dir: Path
     run_dir: Path
     config: Path
     chosen: tuple[tuple[str, str], ...]  # (option, value) of each path not left to default
+    timeout_s: float | None = None  # for each answer of the agent; None: as the request needs
 
     @property
     def socket(self) -> Path:
@@ -53,6 +54,7 @@ def paths_of(args: Namespace, environ: Mapping[str, str]) -> Paths:
             (f"--{name.replace('_', '-')}", str(Path(text).absolute()))
             for name, text in given.items()
         ),
+        timeout_s=getattr(args, "timeout", None),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import ERROR_BY_CODE
+from overlay.unix_http import UnixConnection
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -201,3 +202,42 @@ def test_an_answer_that_cannot_be_written_is_an_error() -> None:
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+HANGING = [
+    "status", "members", "network ls", "endpoint ls", "dns lookup web", "events", "events --follow",
+    "verify", "metrics", "attach web --network blue", "network rm a b", "publish web 80",
+    "status --wait", "container add web", "token create", "endpoint set web --name x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", HANGING)
+def test_every_verb_gives_up_on_a_hanging_agent(overlayd: Run, tmp_path: Path, line: str) -> None:
+    """After --timeout, before or after the verb: it accepts the connection and never answers."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run_dir / "api.sock"))
+        listener.listen(64)
+        for words in (["--timeout", "0.05", *line.split()], [*line.split(), "--timeout", "0.05"]):
+            outcome = overlayd(*words)
+
+            assert outcome.code == 7, outcome.err
+            assert "did not answer in time" in outcome.err
+
+
+@pytest.mark.usefixtures("agent")
+def test_looking_verbs_give_up_sooner(overlayd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --timeout, the answer to a question has 5 s, and that to a change 65 s."""
+    seen: list[float] = []
+    connect = UnixConnection.connect
+
+    def record(connection: UnixConnection) -> None:
+        seen.append(connection.timeout or 0.0)
+        connect(connection)
+
+    monkeypatch.setattr(UnixConnection, "connect", record)
+    for line in ("members", "network rm a", "verify"):
+        overlayd(*line.split())
+
+    assert seen == [5.0, 65.0, 65.0]

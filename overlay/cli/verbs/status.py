@@ -5,13 +5,12 @@ Owns: their output, and which states count as degraded. Does not: collect the fa
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
 from overlay import prometheus
 from overlay.cli import output
-from overlay.client.api import ApiClient, JsonObject
+from overlay.client.api import LOOK_TIMEOUT_S, TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from overlay.cli.parser import VerbGroup
+    from overlay.client.paths import Paths
 
 WAIT_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.1
@@ -34,14 +34,9 @@ def register(words: VerbGroup) -> None:
         help="print only problems; exit 4 if there are any",
     )
     status.add_argument(
-        "--wait", action="store_true", help="wait until healthy; exit 7 after --timeout"
-    )
-    status.add_argument(
-        "--timeout",
-        type=float,
-        default=WAIT_TIMEOUT_S,
-        metavar="SECONDS",
-        help=f"limit for --wait (default: {WAIT_TIMEOUT_S:.0f})",
+        "--wait",
+        action="store_true",
+        help=f"wait until healthy; exit 7 after --timeout SECONDS (default: {WAIT_TIMEOUT_S:.0f})",
     )
     verify = words.verb(
         "verify", run_verify, "compare the kernel with the records (exit 4: differences)"
@@ -70,10 +65,10 @@ def run_metrics(args: Namespace) -> int:
 
 def run_status(args: Namespace) -> int:
     """Show the status."""
-    client = ApiClient(args.paths)
-    if not 0 <= args.timeout < math.inf:
-        raise UsageError("--timeout must be a number of seconds, 0 or more", hint="Such as 30")
-    status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
+    if args.wait:
+        status = _wait(args.paths, WAIT_TIMEOUT_S if args.timeout is None else args.timeout)
+    else:
+        status = ApiClient(args.paths).get("/v1/status")
     faults = faults_in(status)
     if args.json:
         output.print_json(status)
@@ -106,16 +101,16 @@ def faults_in(status: JsonObject) -> list[str]:
     return faults
 
 
-def _wait(client: ApiClient, timeout_s: float) -> JsonObject:
+def _wait(paths: Paths, timeout_s: float) -> JsonObject:
     deadline = time.monotonic() + timeout_s
-    faults = ["no agent runs on this host"]
     while True:
+        left_s = max(POLL_INTERVAL_S, deadline - time.monotonic())
         try:
-            status = client.get("/v1/status")
+            status = ApiClient(paths, min(LOOK_TIMEOUT_S, left_s)).get("/v1/status")
             faults = faults_in(status)
             if not faults:
                 return status
-        except AgentNotRunningError as error:
+        except (AgentNotRunningError, TimedOutError) as error:
             faults = [error.what]
         if time.monotonic() >= deadline:
             raise TimedOutError(
@@ -198,7 +193,8 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
 
 def run_verify(args: Namespace) -> int:
     """Compare the kernel with the records."""
-    found = ApiClient(args.paths).get("/v1/verify", repair=1 if args.repair else None)
+    client = ApiClient(args.paths, args.paths.timeout_s or TIMEOUT_S)  # it reads every sandbox
+    found = client.get("/v1/verify", repair=1 if args.repair else None)
     differences = found["differences"]
     if args.json:
         output.print_json(found)
