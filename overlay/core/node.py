@@ -350,20 +350,26 @@ class Node:
         if not confirm:
             self._broadcast.publish(list(segments), now)
             return None
-        scopes = sorted({segment.scope for segment in segments})
-        peers = {
-            scope: [
+        peers: dict[Scope, list[NodeId]] = {}
+        has_others = False
+        for scope in sorted({segment.scope for segment in segments}):
+            interested = self._broadcast.interested(scope)
+            # Who holds the records without a sandbox has nothing to program.
+            forwards = self.store.participants.get(scope, {})
+            peers[scope] = [
                 node_id
-                for node_id in self._broadcast.interested(scope)
-                if self.membership.state_of(node_id) is MemberState.ALIVE
+                for node_id in interested
+                if (scope == CLUSTER_SCOPE or forwards[node_id])
+                and self.membership.state_of(node_id) is MemberState.ALIVE
             ]
-            for scope in scopes
-        }
+            has_others = has_others or len(interested) > len(peers[scope])
         wait_id = self.confirmations.wait_for(list(segments), peers, now)
         if wait_id is None or any(
             len(found) > self._settings.push_direct_max for found in peers.values()
         ):
             self._broadcast.publish(list(segments), now)
+        elif has_others:
+            self._broadcast.publish(list(segments), now, skip=peers)
         return wait_id
 
     def unconfirmed_nodes(self, wait_id: int) -> tuple[NodeId, ...]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from overlay import limits
 from overlay.core.log.store import Store
@@ -60,8 +62,16 @@ class Broadcast:
         part = self._store.participants.get(scope, {})
         return [node_id for node_id in live if node_id in part]
 
-    def publish(self, segments: list[Segment], now: float) -> None:
-        """Send own segments to all interested members, directly or by gossip."""
+    def publish(
+        self,
+        segments: list[Segment],
+        now: float,
+        skip: Mapping[Scope, Collection[NodeId]] = MappingProxyType({}),
+    ) -> None:
+        """Send own segments to all interested members, directly or by gossip.
+
+        `skip` are those of each scope that have them otherwise, where they are sent directly.
+        """
         by_scope: dict[Scope, list[Segment]] = {}
         for segment in segments:
             by_scope.setdefault(segment.scope, []).append(segment)
@@ -72,6 +82,7 @@ class Broadcast:
                     self._add(segment, len(peers), own=True)
                 self._due = now
                 peers = self._new_peers(batch)
+            peers = [peer for peer in peers if peer not in skip.get(scope, ())]
             for message in deltas(batch) if peers else ():
                 for peer in peers:
                     self._outbox.put(peer, message, Priority.OWN)
