@@ -185,7 +185,18 @@ GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the sa
 VNI_DRAWN_MIN: Final = 2**23
 
 # --- Addresses -------------------------------------------------------------------------
-GRANT_SIZE_DEFAULT: Final = 256
+GRANT_SIZE_MAX: Final = 2**31  # addresses asked for at once; the wire format carries 32 bits
+# Every member of a cluster of this size keeps the records of every network and a part of its space;
+# of a larger one, so many members, besides those that use the network.
+RESERVE_MEMBERS_MAX: Final = 64
+RESERVE_KEEPERS: Final = 8
+RESERVE_LOW: Final = 32  # free addresses; with fewer a node asks for more, before it runs out
+RESERVE_REQUESTS_MAX: Final = 16  # of one node at once: each costs its owner a write to disk
+RESERVE_RETRY_S: Final = 1.0  # a request without an answer is repeated
+RESERVE_TRIES: Final = 3
+RESERVE_REFUSED_S: Final = 30.0  # an owner that refused or kept silent is not asked meanwhile
+RESERVE_SETTLE_S: Final = 0.2  # one pass for a burst of records
+RESERVE_GRACE_S: Final = 3.0  # a new network's first grants come from its creator unasked
 FREE_TOLD_MAX: Final = 2**63  # maximum in a refusal; an IPv6 subnet has more
 GRANTS_PER_LOG_MAX: Final = 4096  # beyond it an owner refuses requests
 GRANTS_COUNTED_MAX: Final = 2 * GRANTS_PER_LOG_MAX  # with those of a departure or a reclaim

@@ -46,6 +46,11 @@ def driver_of(network: Network) -> str:
     return dict(network.labels).get(_DRIVER, OVERLAY)
 
 
+def spans_hosts(network: Network) -> bool:
+    """Return whether several hosts use a network; a bridge network is one host's."""
+    return is_supported(network) and driver_of(network) != BRIDGE
+
+
 def parent_interface_of(network: Network) -> str:
     """Return the parent interface; empty for a driver that needs none."""
     return dict(network.labels).get(_PARENT, "")

@@ -90,9 +90,9 @@ def decide_grant(
 ) -> Grant | GrantRefusal:
     """Return the grant to write, or the refusal to send.
 
-    A request that was granted before gets the same grant, which is in the log already. A count
-    that is a power of two gets an aligned block; where no such block is free, a smaller one of at
-    most half the longest free run, so that the granter keeps some. Where every host has blocks of
+    A request that was granted before gets the same grant, which is in the log already. No other
+    gets more than half of what is free here, unless only one address is; a count that is a power
+    of two gets an aligned block, or the largest one that there is. Where every host has blocks of
     its own, one whole block or nothing.
     """
     for owner, grant in ownership.grants:
@@ -143,18 +143,23 @@ def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
 
 
 def _cut(free: Intervals, broadcast: Intervals, count: int) -> Run | None:
-    """Return the run to grant.
+    """Return the run to grant, of at most half of what is free.
 
     The broadcast address, which is of no use, may be in it if that completes a block: the pool's
     last /24 is as good as the others.
     """
-    alignment = count if count & (count - 1) == 0 else 1
-    block = (free | broadcast).first_block(count, alignment) if count > 1 else None
-    if block is not None:
-        return block
-    half = max(1, min(count, free.longest // 2))
-    size = 1 << (half.bit_length() - 1)
-    return free.first_block(size, size)
+    most = min(count, max(1, free.count // 2))
+    if most == count > 1:
+        block = (free | broadcast).first_block(count, count if count & (count - 1) == 0 else 1)
+        if block is not None:
+            return block
+    size = 1 << (most.bit_length() - 1)
+    while size > 1:
+        block = (free | broadcast).first_block(size, size)
+        if block is not None:
+            return block
+        size >>= 1
+    return free.first_block(1)
 
 
 def _grant(ownership: Ownership, index: int, run: Run, grantee: NodeId, request_id: bytes) -> Grant:

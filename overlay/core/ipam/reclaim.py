@@ -137,7 +137,7 @@ def reclaim_grants(
         ):
             runs.setdefault(piece.subnet_index, []).append((piece.first, piece.last))
     return [
-        _transfer(ownership, index, run, self_id, self_id)
+        transfer(ownership, index, run, self_id, self_id)
         for index, found in sorted(runs.items())
         for run in Intervals.of(found) - given
     ]
@@ -162,7 +162,7 @@ def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[Node
                 runs.setdefault(recipient, []).append((piece.first, piece.last))
         for recipient, found in sorted(runs.items()):
             grants += [
-                _transfer(ownership, index, run, self_id, recipient) for run in Intervals.of(found)
+                transfer(ownership, index, run, self_id, recipient) for run in Intervals.of(found)
             ]
     return grants
 
@@ -258,10 +258,8 @@ def _chunks(kept: list[KeptRun]) -> list[tuple[KeptRun, ...]]:
     return [tuple(kept[start : start + size]) for start in range(0, max(1, len(kept)), size)]
 
 
-def _transfer(
-    ownership: Ownership, index: int, run: Run, granter: NodeId, grantee: NodeId
-) -> Grant:
-    """Return the grant of a run.
+def transfer(ownership: Ownership, index: int, run: Run, granter: NodeId, grantee: NodeId) -> Grant:
+    """Return the grant of a run that nobody requested.
 
     Its request id is derived, so that the same transfer always gets the same one.
     """

@@ -266,10 +266,10 @@ def test_an_exact_address_may_be_in_quarantine() -> None:
 
 
 def test_every_host_gets_its_own_aligned_block() -> None:
-    """Requests for 256 cut a /16 into /24s, as --block-size 24 does."""
+    """Requests for 256 cut a /16 into /24s, until the granter has less than two left."""
     wide = subnet("10.32.0.0/16", "10.32.0.1")
     records: list[tuple[NodeId, Grant]] = []
-    for host in range(255):
+    for host in range(254):
         known = ownership(network(wide), records)
         request = space_request("10.32.0.0", 256, request_id=host.to_bytes(8, "big"))
         answer = allocator.decide_grant(known, A, B, request, used=set())
@@ -277,6 +277,9 @@ def test_every_host_gets_its_own_aligned_block() -> None:
         assert answer.first == parse_ip(f"10.32.{host + 1}.0")
         assert answer.last == parse_ip(f"10.32.{host + 1}.255")
         records.append((A, answer))
+    assert granted(ownership(network(wide), records), space_request("10.32.0.0")) == (
+        "10.32.0.128-10.32.0.255"
+    )
 
 
 def test_a_granter_keeps_half_where_no_whole_block_is_free() -> None:
