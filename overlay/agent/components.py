@@ -53,6 +53,7 @@ from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.config import Config
@@ -130,6 +131,7 @@ class Components:
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
+        self.reserves = ReserveController(gossip, directory, space, event_log)
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
@@ -230,6 +232,7 @@ class Components:
             reconciler=self.reconciler,
             identity_conflicts=self.identity_conflicts,
             reclaim=self._reclaim,
+            reserves=self.reserves,
             key_rotation=self.key_rotation,
             resolver=self.resolver,
             exposure=self.exposure,
@@ -249,6 +252,7 @@ class Components:
             self.key_rotation,
             self._removed_networks,
             self._reclaim,
+            self.reserves,
             self._rollback,
             self.underlay,
             self.conflict_report,

@@ -24,6 +24,7 @@ from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.core.events import (
     AuthorityMessage,
@@ -63,6 +64,7 @@ class EventRouter:
     reconciler: Reconciler
     identity_conflicts: IdentityConflicts
     reclaim: Reclaim
+    reserves: ReserveController
     key_rotation: KeyRotation
     resolver: Resolver
     exposure: ExposureService
@@ -87,7 +89,8 @@ class EventRouter:
             case GrantRequested(sender=sender, request=request):
                 self.grants.handle_request(sender, request)
             case GrantRefused(refusal=refusal):
-                self.allocator.handle_refusal(refusal)
+                if not self.reserves.handle_refusal(refusal):
+                    self.allocator.handle_refusal(refusal)
             case AuthorityMessage():
                 self.certificate.handle_message(event)
                 self.authority_sharing.handle_message(event)
@@ -144,6 +147,7 @@ class EventRouter:
             self.context.gossip.member_unresponsive(event.node_id)
         self.key_rotation.trigger()
         self.authority_sharing.trigger()
+        self.reserves.trigger()
         self.resolver.records_changed(None)
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)
@@ -156,6 +160,7 @@ class EventRouter:
         self.allocator.records_changed()
         self.conflict_report.trigger()
         self.reclaim.trigger()
+        self.reserves.trigger()
         self.exposure.published_ports.endpoints_changed(scope or None)
         self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:

@@ -40,7 +40,7 @@ class Bench:
         names = (
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
-            "resolver", "exposure", "removed_networks", "underlay",
+            "resolver", "exposure", "removed_networks", "underlay", "reserves",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}

@@ -68,6 +68,8 @@ class NetworkHandlers:
         constraints = await self._host_constraints(components)
         known = {network.name for network in components.directory.networks()}
         made = definition.create(components.gossip, components.directory, spec, constraints)
+        if made.name not in known:
+            components.reserves.divide(made)
         return {**network(made, components), "created": made.name not in known}
 
     async def _host_constraints(self, components: Components) -> HostConstraints:

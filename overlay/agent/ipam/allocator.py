@@ -11,13 +11,13 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from overlay import limits
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planner import segment_of
-from overlay.core.ipam import allocator
+from overlay.core.ipam import allocator, spread
 from overlay.core.ipam.address_space import AddressSpace
+from overlay.core.ipam.spread import OwnerSearch
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope
 from overlay.errors import ConflictError, OverlayError, TimedOutError, UsageError
@@ -25,6 +25,7 @@ from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
 _TRY_S = 0.4  # a request is repeated with the same id, so a lost answer costs one try
 _TRIES = 3
+_SEARCH_S = 15.0  # how long owners are asked in turn; longer than it takes to see that one is dead
 _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
 
@@ -210,16 +211,25 @@ class AddressAllocator:
         ip = self.space.pick(network, index, now)
         if ip is not None:
             return ip
-        around = network.subnets[index].base
-        for owner in self.space.grant_candidates(network, index, self._reachable())[:4]:
-            request = GrantRequest(
-                os.urandom(8), network.vni, around, limits.GRANT_SIZE_DEFAULT, exact=False
+        subnet, loop = network.subnets[index], asyncio.get_running_loop()
+        sharers = spread.sharer_count(
+            len(self._directory.view.members()), self.space.participant_count(network.vni)
+        )
+        count = spread.wanted_count(subnet, sharers)
+        search = OwnerSearch(lambda: os.urandom(8))
+        deadline = loop.time() + _SEARCH_S
+        while ip is None and loop.time() < deadline:
+            found = search.next_owner(
+                self.space.grant_candidates(network, index, self._reachable())
             )
-            await self._request(network, owner, request)
+            if found is None:
+                return None
+            owner, request_id = found
+            request = GrantRequest(request_id, network.vni, subnet.base, count, exact=False)
+            if await self._request(network, owner, request, tries=1):
+                search.refused(request_id)
             ip = self.space.pick(network, index, self._gossip.transport.now())
-            if ip is not None:
-                return ip
-        return None
+        return ip
 
     async def _reclaim(self, network: Network, index: int) -> Ip | None:
         """Return an address from the space of nodes that left without handing it over, or None.
@@ -297,24 +307,30 @@ class AddressAllocator:
         request = GrantRequest(os.urandom(8), network.vni, wanted, 1, exact=True)
         await self._request(network, owner, request)
 
-    async def _request(self, network: Network, owner: NodeId, request: GrantRequest) -> None:
-        """Send a request until the grant or a refusal arrives, at most `_TRIES` times."""
+    async def _request(
+        self, network: Network, owner: NodeId, request: GrantRequest, tries: int = _TRIES
+    ) -> bool:
+        """Send a request until the grant or a refusal arrives, at most `tries` times.
+
+        Returns whether it was refused.
+        """
         loop = asyncio.get_running_loop()
         refused: asyncio.Future[GrantRefusal] = loop.create_future()
         self._refusals[request.request_id] = refused
         try:
-            for _ in range(_TRIES):
+            for _ in range(tries):
                 self._gossip.node.send_to(owner, request)
                 self._gossip.transport.flush()
                 deadline = loop.time() + _TRY_S
                 while loop.time() < deadline and not refused.done():
                     if self._granted(network, request.request_id):
-                        return
+                        return False
                     await self._wait_change(deadline - loop.time(), refused)
                 if refused.done():
-                    return
+                    return True
         finally:
             self._refusals.pop(request.request_id, None)
+        return False
 
     async def _wait_change(self, timeout_s: float, refused: asyncio.Future[GrantRefusal]) -> None:
         self._changed.clear()
