@@ -58,6 +58,7 @@ _HELP: Final[dict[str, str]] = {
     "hosts_per_network": "hosts on each network",
     "endpoints": "containers per host and network at the start",
     "duration": "length of the storm; the calm after it lasts as long as needed, up to a limit",
+    "outage": "at the end kill a minority of the agents and attach on every other host",
     "grow": "let the hosts join one by one instead of starting as a formed cluster",
 }
 

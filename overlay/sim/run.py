@@ -17,6 +17,7 @@ from overlay.sim.environment.random_streams import RandomStreams
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import KernelRefusedError
 from overlay.sim.host.key_invariants import KeysBrokenError
+from overlay.sim.outage import LASTS_S, Outage
 from overlay.sim.outcome import Outcome
 from overlay.sim.scenario import Scenario
 from overlay.sim.world import faults
@@ -36,6 +37,7 @@ from overlay.sim.world.faults import (
 from overlay.sim.world.invariants import InvariantError
 from overlay.sim.world.kernel_faults import tamper
 from overlay.sim.world.load import Load
+from overlay.sim.world.refusals import RefusalError
 from overlay.sim.world.world import World, address_of
 
 _START_UP_S: Final = 3.0  # to create the networks and the first containers, in calm weather
@@ -76,7 +78,7 @@ class Run:
             self._run(outcome, step)
         except (InvariantError, KernelRefusedError, AssertionError) as error:
             outcome.failures.append(f"{type(error).__name__}: {error}")
-            if not isinstance(error, InvariantError | KeysBrokenError):
+            if not isinstance(error, InvariantError | KeysBrokenError | RefusalError):
                 outcome.error = error
         outcome.story = self.world.story
         outcome.measure(self.world)
@@ -135,6 +137,18 @@ class Run:
         )
         if wrong is not None:
             outcome.failures.append(f"all hosts were equal, and then no longer: {wrong}")
+        elif self.scenario.outage:
+            self._outage(outcome, step)
+
+    def _outage(self, outcome: Outcome, step: Callable[[], None]) -> None:
+        """Kill a minority of the agents, and attach on every other host."""
+        self.phase = "outage"
+        outage = Outage(self.world, self._rng)
+        wrong = outage.begin()
+        self._advance(LASTS_S, outcome, step)
+        wrong = wrong or outage.faults()
+        if wrong is not None:
+            outcome.failures.append(f"in the outage: {wrong}")
 
     def _begin(self) -> None:
         scenario = self.scenario
@@ -160,6 +174,7 @@ class Run:
 
     def _strike(self, fault: Fault) -> None:
         self.world.tell(str(fault))
+        self._disturb(fault)
         match fault:
             case Crash():
                 self._churn.crash(fault)
@@ -190,6 +205,25 @@ class Run:
                 self._churn.join(fault)
             case Tamper():
                 self._tamper(fault)
+
+    def _disturb(self, fault: Fault) -> None:
+        """Note which hosts may miss what happens meanwhile."""
+        disturbed: tuple[int, ...]
+        match fault:
+            case Crash():
+                disturbed, lasts_s = (fault.host,), fault.down_s
+            case Partition():
+                disturbed, lasts_s = fault.side, fault.lasts_s
+            case Clog():
+                disturbed, lasts_s = (fault.source, fault.target), fault.lasts_s
+            case Stall():
+                disturbed, lasts_s = (fault.host,), fault.lasts_s
+            case Move() | Leave():
+                disturbed, lasts_s = (fault.host,), 0.0
+            case _:
+                return
+        for index in disturbed:
+            self.world.invariants.refusals.disturb(self.world.hosts[index], lasts_s)
 
     def _cut(self, fault: Partition) -> None:
         side = frozenset(self.world.hosts[index].address for index in fault.side)

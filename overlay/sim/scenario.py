@@ -46,6 +46,7 @@ class Scenario:
     endpoints: int = 1  # per host and network, before the storm
     duration: float = 60.0  # of the storm; the calm after it lasts as long as needed, up to a limit
     grow: bool = False  # the nodes join one by one instead of starting as a formed cluster
+    outage: bool = False  # at the end a minority of the agents dies, and the other hosts attach
 
     def storm(self) -> Weather:
         """Return the weather during the storm."""
@@ -147,6 +148,7 @@ def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
         networks=pick(1, 3),
         endpoints=pick(0, 3),
         grow=rng.random() < 0.3,
+        outage=True,
         **_drawn_keys(rng, nodes, duration_s),
     )
 

@@ -22,10 +22,11 @@ from overlay.core.events import (
     StoreChanged,
 )
 from overlay.core.ipam.reclaim import hand_back
+from overlay.core.ipam.spread import initial_grants, keepers
 from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
-from overlay.model import Endpoint, Grant, NodeId, Vni
+from overlay.model import Endpoint, Grant, Network, NodeId, Vni
 from overlay.sim.host.attach import (
     TRY_S,
     AttachLedger,
@@ -39,6 +40,7 @@ from overlay.sim.host.disk import AttachmentRow
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container
 from overlay.sim.host.reconciler import Reconciler
+from overlay.sim.host.reserves import SimReserves
 
 _GOODBYE_S: Final = 2.0
 
@@ -53,6 +55,7 @@ class SimAgent:
         self._attaches: list[SimAttach] = []  # those that are not over
         self._confirmations = Confirmations(host)
         self._tidied = False
+        self._reserves: SimReserves
         host.on_start = self._on_start
         host.on_event = self._on_event
 
@@ -61,6 +64,7 @@ class SimAgent:
         self._confirmations.start()
         self._tidied = False
         self.reconciler.start()
+        self._reserves = SimReserves(self.host, self.reconciler.view, self._may_write)
         self.host.later(0.0, self._tidy)
 
     @staticmethod
@@ -188,6 +192,7 @@ class SimAgent:
             case StoreChanged(scope=scope, keys=keys):
                 if any(key != rotation_driver.KEY_STATE_KEY for key in keys):
                     self.reconciler.wake(scope)
+                    self._reserves.trigger()
                 if any(kind == "grant" for kind, _ in keys):
                     self._grants_changed(scope)
             case CardAccepted() | InitialSyncDone():
@@ -195,6 +200,7 @@ class SimAgent:
             case ConfirmRequested(scope=scope):
                 self.reconciler.wake(scope)
             case MemberChanged(node_id=node_id, after=after):
+                self._reserves.trigger()
                 if after in {MemberState.DEAD, MemberState.LEFT}:
                     self._confirmations.dismiss(node_id)
                 if after is MemberState.LEFT:
@@ -202,9 +208,9 @@ class SimAgent:
             case GrantRequested(sender=sender, request=request):
                 self._answer(sender, request)
             case GrantRefused(refusal=refusal):
-                for attach in self.pending:
-                    if attach.request_id == refusal.request_id:
-                        attach.asked = None
+                if not self._reserves.handle_refusal(refusal):
+                    for attach in self._pending():
+                        attach.refused(refusal.request_id)
             case OwnLogAhead():
                 self._tidied = False
                 self.host.later(0.0, self._tidy)
@@ -244,6 +250,17 @@ class SimAgent:
         entry = store.log(self.host.node_id, scope).live[key_of(grant)]
         found: list[Segment] = store.segments_beyond(self.host.node_id, scope, entry.version - 1)
         return found[:1]
+
+    def divide(self, network: Network) -> None:
+        """Grant each keeper its part of a network that this host has just created."""
+        host = self.host
+        assert host.node is not None
+        assert host.addressing is not None
+        present = {*host.node.membership.live(), host.node_id}
+        others = [each for each in keepers(network, present) if each != host.node_id]
+        grants = initial_grants(host.addressing.ownership(network), host.node_id, others)
+        if grants:
+            host.publish(host.commit(Scope(network.vni), grants))
 
     # --- leaving ------------------------------------------------------------------------
 

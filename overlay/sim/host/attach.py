@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from overlay import limits
 from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.state import Port
+from overlay.core.ipam.intervals import Intervals
+from overlay.core.ipam.spread import OwnerSearch
 from overlay.core.protocol.messages import GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
 from overlay.core.view import overlay_mtu
@@ -38,6 +40,18 @@ class PendingConfirmation(NamedTuple):
     since: float
 
 
+class RefusalCheck(Protocol):
+    """Checks that no attach fails while an owner that can be reached has free space."""
+
+    def reachable_space(self, host: Host, network: Network, index: int) -> dict[NodeId, Intervals]:
+        """Return what owners that the host can reach have free."""
+
+    def check(
+        self, host: Host, network: Network, index: int, before: dict[NodeId, Intervals]
+    ) -> None:
+        """Check an attach that gives up, and began with that reachable space."""
+
+
 class AttachLedger(Protocol):
     """The world's record of running containers."""
 
@@ -49,6 +63,10 @@ class AttachLedger(Protocol):
 
     def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
         """Check that the nodes that confirmed the container really reach it."""
+
+    @property
+    def refusals(self) -> RefusalCheck:
+        """The check of attaches that find no address."""
 
 
 class Participant(Protocol):
@@ -92,9 +110,7 @@ class PendingAttach:
     network: Network
     subnet_index: int
     name: str
-    request_id: bytes
     tries: int = 0
-    asked: NodeId | None = None
 
 
 class _Chance(enum.Enum):
@@ -102,6 +118,7 @@ class _Chance(enum.Enum):
 
     TRY = enum.auto()  # the time between two tries is over
     GRANT = enum.auto()  # a grant came
+    REFUSED = enum.auto()  # an owner refused: the next one is asked at once
 
 
 class Confirmations:
@@ -169,6 +186,7 @@ class SimAttach:
         self._chance: Promise[_Chance] = Promise()
         self._segments: list[Segment] = []
         self._tried = False  # the last try found the host ready
+        self._owner_search = OwnerSearch(lambda: self._host.environment.rng.randbytes(8))
 
     @property
     def is_pending(self) -> bool:
@@ -217,8 +235,13 @@ class SimAttach:
 
     def grants_changed(self) -> None:
         """Look for an address again: a grant may have come."""
-        if self.request.asked is not None:
+        if self._owner_search.is_begun:
             self._resume(_Chance.GRANT)
+
+    def refused(self, request_id: bytes) -> None:
+        """Ask the next owner, if a request of this attach was refused."""
+        if self._owner_search.refused(request_id):
+            self._resume(_Chance.REFUSED)
 
     def _resume(self, chance: _Chance) -> None:
         waiting, self._chance = self._chance, Promise()
@@ -261,16 +284,24 @@ class SimAttach:
         """Return a free address, from own space or from a grant that is asked for."""
         host, request = self._host, self.request
         chance = _Chance.TRY
+        place = (host, request.network, request.subnet_index)
+        before: dict[NodeId, Intervals] | None = None
         while True:
             assert host.addressing is not None
             ip = host.addressing.pick(request.network, request.subnet_index, host.schedule.now)
             if ip is not None:
                 return ip
-            if chance is _Chance.TRY:
+            if before is None:
+                before = self._agent.ledger.refusals.reachable_space(*place)
+            if chance is not _Chance.GRANT:
                 self._ask()
             chance = await self._chance
-            while chance is _Chance.TRY and not self._try():
-                chance = await self._chance
+            try:
+                while chance is _Chance.TRY and not self._try():
+                    chance = await self._chance
+            except TimedOutError:
+                self._agent.ledger.refusals.check(*place, before)
+                raise
 
     def _ask(self) -> None:
         host, request = self._host, self.request
@@ -278,17 +309,15 @@ class SimAttach:
         assert host.addressing is not None
         reachable = set(host.node.membership.live())
         owners = host.addressing.grant_candidates(request.network, request.subnet_index, reachable)
-        if not owners:
+        found = self._owner_search.next_owner(owners)
+        if found is None:
             return
-        if request.asked not in owners or request.tries % 3 == 0:
-            # A refusal or a silent owner: ask the next one, under an id of its own.
-            request.request_id = host.environment.rng.randbytes(8)
-            request.asked = owners[request.tries % len(owners)]
+        owner, request_id = found
         subnet = request.network.subnets[request.subnet_index]
         message = GrantRequest(
-            request.request_id, request.network.vni, subnet.base, _GRANT_SIZE, exact=False
+            request_id, request.network.vni, subnet.base, _GRANT_SIZE, exact=False
         )
-        host.node.send_to(request.asked, message)
+        host.node.send_to(owner, message)
 
     def commit(self, address: Ip) -> Container:
         """Make the endpoint durable."""

@@ -15,6 +15,7 @@ from overlay.sim.host.attach import PendingConfirmation
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container, Kernel
 from overlay.sim.host.oracle import trace_packet
+from overlay.sim.world.refusals import Refusals
 
 
 class InvariantError(AssertionError):
@@ -26,6 +27,7 @@ class Invariants:
 
     def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
+        self.refusals = Refusals(hosts)
         self.running: dict[tuple[Vni, Ip], tuple[Host, Container]] = {}
         self.attached = 0
         self.detached = 0

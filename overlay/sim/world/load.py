@@ -49,7 +49,8 @@ class Load:
             base = parse_ip(f"10.{32 + number}.0.0")
             gateway = parse_ip(f"10.{32 + number}.0.1")
             second = parse_ip(f"10.{132 + number}.0.0")
-            subnets = [Subnet(base, 16, gateway)]
+            # Every third network is so small that hosts share, renew and exhaust it.
+            subnets = [Subnet(base, 26 if number % 3 == 2 else 16, gateway)]
             if number % 3 == 1:
                 subnets.append(Subnet(second, 24, parse_ip(f"10.{132 + number}.0.1")))
             network = Network(
@@ -58,6 +59,7 @@ class Load:
             self._world.networks.append(network)
             participation = Participation(network.vni, forwards=False)
             creator.host.publish(creator.host.commit(CLUSTER_SCOPE, [network, participation]))
+            creator.agent.divide(network)
             creator.host.flush()
             count = min(self._scenario.hosts_per_network, len(self._world.sites))
             for site in self._rng.sample(self._world.sites, count):
@@ -76,7 +78,6 @@ class Load:
             network,
             self._rng.randrange(len(network.subnets)),
             f"c{self._names}",
-            self._rng.randbytes(8),
         )
         site.host.guarded(site.agent.attach, attach)
 

@@ -38,7 +38,7 @@ class Place:
 
     def attach(self) -> None:
         """Attach a container, and let the cluster hear of it."""
-        request = PendingAttach(self.network, 0, NAME, b"request!")
+        request = PendingAttach(self.network, 0, NAME)
         self.host.guarded(self.site.agent.attach, request)
 
     def wait(self, seconds: float) -> None:
