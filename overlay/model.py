@@ -168,6 +168,10 @@ PORT_SECURITY_OFF_LABEL = (LABEL_PREFIX + "port-security", "off")
 """On a network or an endpoint: allows any source MAC and address."""
 
 
+ANY_NAME_LABEL = (LABEL_PREFIX + "any-name", "on")
+"""On a network: names with dots are answered as they are, not only below the cluster's domain."""
+
+
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Return whether port security is off for an endpoint.
 
@@ -178,6 +182,11 @@ def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
         or PORT_SECURITY_OFF_LABEL in endpoint.labels
         or is_host(endpoint)
     )
+
+
+def has_any_name(network: Network) -> bool:
+    """Return whether a network's DNS answers names with dots outside the cluster's domain."""
+    return ANY_NAME_LABEL in network.labels
 
 
 def is_host(endpoint: Endpoint) -> bool:

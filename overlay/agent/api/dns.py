@@ -72,13 +72,14 @@ class DnsHandlers:
 
     async def add(self, request: CustomRecordRequest) -> CustomRecordAddedResponse:
         """POST /v1/dns."""
-        name, ips = request.name, tuple(dict.fromkeys(request.ips))
+        ips = tuple(dict.fromkeys(request.ips))
         components = self._agent.require_components()
         network = components.directory.network(request.network)
+        name = components.resolver.local_name(network, request.name)
         custom_records.add(components.gossip, components.directory, network, name, ips)
-        answer = components.resolver.lookup([network], name)
+        answer = components.resolver.lookup([network], request.name)
         return {
-            "name": name,
+            "name": request.name,
             "network": network.name,
             "ips": [ip_text(ip) for ip in ips],
             "told": [ip_text(ip) for ip in answer.ips] if answer is not None else [],
@@ -88,7 +89,10 @@ class DnsHandlers:
         """DELETE /v1/dns/NAME?network=NAME."""
         components = self._agent.require_components()
         network = components.directory.network(query.network)
-        custom_records.remove(components.gossip, components.directory, network, name)
+        records = components.directory.custom_records(network.vni)
+        is_whole = name.lower() in {record.name for _, record in records}
+        stored = name if is_whole else components.resolver.below_domain(name)
+        custom_records.remove(components.gossip, components.directory, network, stored)
         return {"name": name, "network": network.name}
 
 

@@ -1,5 +1,9 @@
 """Resolve names and addresses for the DNS clients of this host.
 
+A name with dots, such as `www.example.org`, is answered below the domain only: otherwise any
+member, and any user of the local API, could take any host of the Internet from the containers of
+its networks. A network with the label `overlayd.any-name` answers it as it is, too.
+
 Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, custom records and reverse names; which of them a
 client may see. Does not: know sockets or the DNS format.
 """
@@ -15,7 +19,8 @@ from overlay.agent.dns.index import NameIndexes
 from overlay.agent.process.config import DNS_DOMAIN_DEFAULT
 from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.core.protocol.messages import MemberState
-from overlay.model import Endpoint, Ip, Network
+from overlay.errors import UsageError
+from overlay.model import Endpoint, Ip, Network, has_any_name
 
 _REVERSE_V4 = ".in-addr.arpa"
 _REVERSE_V6 = ".ip6.arpa"
@@ -69,8 +74,28 @@ class Resolver:
             return DnsAnswer(exists=True)
         if labels.endswith(suffix):
             return self._qualified(labels.removesuffix(suffix), networks)
-        found = self._addresses(labels, networks)
+        answering = [network for network in networks if "." not in labels or has_any_name(network)]
+        found = self._addresses(labels, answering)
         return found if found.ips else None
+
+    def below_domain(self, name: str) -> str:
+        """Return a name in lower case, without the cluster's domain at its end."""
+        return name.rstrip(".").lower().removesuffix(f".{self._domain}")
+
+    def local_name(self, network: Network, name: str) -> str:
+        """Return what to store for a custom record of a name: the part below the domain.
+
+        Raises UsageError for a name that would never be answered on the network.
+        """
+        local = self.below_domain(name)
+        if local == name.rstrip(".").lower() and "." in local and not has_any_name(network):
+            raise UsageError(
+                f"{name} is outside the domain {self._domain}",
+                why=f"network {network.name} answers names with dots below that domain only",
+                hint=f"Add {name}.{self._domain}, or create the network with --any-name",
+                field="name",
+            )
+        return local
 
     def _qualified(self, labels: str, seen: list[Network]) -> DnsAnswer:
         """Resolve `web.blue`, or `web` on any network; a dotted endpoint name takes precedence."""
@@ -141,7 +166,14 @@ class Resolver:
                 found.setdefault(name, set()).update(ips)
         for name, endpoint in owners.items():
             found.setdefault(name, set()).update(endpoint.ips)
-        return {name: tuple(sorted(found[name])) for name in sorted(found)}
+        shown = (
+            found if has_any_name(network) else {self._shown(name): found[name] for name in found}
+        )
+        return {name: tuple(sorted(shown[name])) for name in sorted(shown)}
+
+    def _shown(self, name: str) -> str:
+        """Return the name by which a stored one is answered."""
+        return f"{name}.{self._domain}" if "." in name else name
 
     def _custom_records(self, network: Network) -> dict[str, list[Ip]]:
         """Return the custom records of a network by name, from all hosts."""

@@ -98,15 +98,24 @@ def _add_create_options(create: Parser) -> None:
     create.add_argument(
         "--isolate-subnets", action="store_true", help="do not route between its subnets"
     )
+    _add_trust_options(create)
+    add_label_option(create)
+    create.add_argument(
+        "--force", action="store_true", help="create it even if a route of this host overlaps"
+    )
+
+
+def _add_trust_options(create: Parser) -> None:
     create.add_argument(
         "--no-port-security",
         dest="port_security",
         action="store_false",
         help="allow its containers any source MAC and address",
     )
-    add_label_option(create)
     create.add_argument(
-        "--force", action="store_true", help="create it even if a route of this host overlaps"
+        "--any-name",
+        action="store_true",
+        help="let its DNS answer names with dots outside the cluster's domain",
     )
 
 
@@ -141,6 +150,7 @@ def run_create(args: Namespace) -> int:
             "internal": args.internal,
             "labels": pairs(args.labels, "labels"),
             "port_security": args.port_security,
+            "any_name": args.any_name,
             "force": args.force,
             "isolate_subnets": args.isolate_subnets,
             "driver": args.driver,

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 from overlay.agent.dns.resolver import address_of_reverse
-from overlay.model import Endpoint, NodeId, parse_ip
+from overlay.core.protocol.records import CustomRecord
+from overlay.errors import UsageError
+from overlay.model import ANY_NAME_LABEL, Endpoint, NodeId, parse_ip
 from tests.agent.dns.conftest import ALIVE, BLUE, CLIENT, RED, Records, endpoint, resolver
 
 
@@ -124,3 +126,64 @@ def test_of_duplicate_names_the_lowest_id_is_listed() -> None:
     answer = twice.lookup([BLUE], "web")
     assert answer is not None
     assert twice.all_names(BLUE)["web"] == answer.ips == (parse_ip("10.1.0.7"),)
+
+
+class PublicNames(Records):
+    """A hostile member's records: names of the Internet, in each place where a name can be."""
+
+    def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+        """Return a container with such a name, and one with such an alias."""
+        named = endpoint(1, "www.example.org", "10.1.0.66")
+        aliased = endpoint(1, "evil", "10.1.0.67", "Accounts.Example.com")
+        return [(ALIVE, item) for item in (named, aliased) if item.vni == vni]
+
+    def custom_records(self, vni: int) -> list[tuple[NodeId, CustomRecord]]:
+        """Return a custom record with such a name."""
+        record = CustomRecord("mirror.example.net", (parse_ip("10.1.0.68"),))
+        return [(ALIVE, record)] if vni == BLUE.vni else []
+
+
+PUBLIC_NAMES = {
+    "www.example.org": "10.1.0.66",
+    "Accounts.example.com.": "10.1.0.67",
+    "mirror.example.net": "10.1.0.68",
+}
+
+
+@pytest.mark.parametrize(("asked", "ip"), PUBLIC_NAMES.items())
+def test_a_public_name_in_a_record_is_not_answered(asked: str, ip: str) -> None:
+    """Neither for clients nor in the lists; below the domain, it is a name like any other."""
+    hostile = resolver(records=PublicNames())
+
+    assert hostile.forward(BLUE, CLIENT, asked) is None
+    assert hostile.lookup([BLUE], asked) is None
+    assert set(hostile.all_names(BLUE)) == {
+        "www.example.org.overlay", "accounts.example.com.overlay", "mirror.example.net.overlay",
+        "evil",
+    }  # fmt: skip
+    for below in (f"{asked.rstrip('.')}.overlay", f"{asked.rstrip('.')}.blue.overlay"):
+        answer = hostile.forward(BLUE, CLIENT, below)
+        assert answer is not None
+        assert answer.ips == (parse_ip(ip),)
+
+
+@pytest.mark.parametrize(("asked", "ip"), PUBLIC_NAMES.items())
+def test_a_network_may_answer_any_name(asked: str, ip: str) -> None:
+    """With the label, and only for the clients of that network."""
+    chosen = replace(BLUE, labels=(ANY_NAME_LABEL,))
+    answer = resolver(records=PublicNames()).forward(chosen, CLIENT, asked)
+
+    assert answer is not None
+    assert answer.ips == (parse_ip(ip),)
+    assert asked.rstrip(".").lower() in resolver(records=PublicNames()).all_names(chosen)
+
+
+def test_a_record_outside_the_domain_is_refused() -> None:
+    """What is below the domain is stored without it, so that every host answers it there."""
+    chosen = replace(BLUE, labels=(ANY_NAME_LABEL,))
+
+    assert resolver().local_name(BLUE, "Database") == "database"
+    assert resolver().local_name(BLUE, "db.Prod.overlay.") == "db.prod"
+    assert resolver().local_name(chosen, "www.example.org") == "www.example.org"
+    with pytest.raises(UsageError, match=r"www\.example\.org is outside the domain overlay"):
+        resolver().local_name(BLUE, "www.example.org")

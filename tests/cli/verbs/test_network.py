@@ -51,6 +51,7 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
         "internal": True,
         "labels": {"a": "b=c"},
         "port_security": False,
+        "any_name": False,
         "force": True,
         "isolate_subnets": True,
         "driver": "overlay",

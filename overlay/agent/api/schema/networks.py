@@ -14,6 +14,7 @@ from overlay.agent.api.schema.field_types import (
     Text,
     require_fitting_texts,
 )
+from overlay.model import ANY_NAME_LABEL
 
 
 class SubnetRequest(Request, frozen=True, kw_only=True):
@@ -41,6 +42,12 @@ class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
     isolate_subnets: bool = False
     driver: Text | None = None
     parent: Text | None = None
+    any_name: bool = False
+
+    def all_labels(self) -> tuple[tuple[str, str], ...]:
+        """Return the labels, with overlayd's own if DNS answers any name."""
+        own = (ANY_NAME_LABEL,) if self.any_name else ()
+        return tuple(sorted((*super().all_labels(), *own)))
 
 
 class SubnetResponse(TypedDict):
