@@ -54,7 +54,7 @@ def run(
 
 async def _serve(config: Config) -> None:
     agent = AgentLifecycle(config)
-    server = ApiServer(config.run_dir, config.api_group)
+    server = ApiServer(config.run_dir, config.api_group, is_group_trusted=config.api_group_trusted)
     routes.register(server, agent)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

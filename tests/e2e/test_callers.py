@@ -207,12 +207,78 @@ def test_every_path_reserved_for_root_is_tested_here(host: AgentDriver) -> None:
     assert len(refused) > 1
 
 
+@pytest.fixture
+def acting(host: AgentDriver) -> Iterator[AgentDriver]:
+    """Return the host with a network and a container that the group may use."""
+    host.post("/v1/networks", name="acts", subnets=[{"subnet": "10.79.0.0/16"}])
+    host.post("/v1/networks", name="lan", driver="macvlan", parent="eth1",
+              subnets=[{"subnet": "192.168.56.0/24", "gateway": "192.168.56.1",
+                        "ip_range": "192.168.56.192/26"}])  # fmt: skip
+    host.post("/v1/containers", name="a1", networks=["acts"])
+    yield host
+    host.call("DELETE", "/v1/containers/a1")
+    for name in ("acts", "lan"):
+        host.call("DELETE", f"/v1/networks/{name}")
+
+
+ACTS_OF_ROOT = [
+    ("publish", "a1", "22:22", "--network", "acts"),
+    ("container", "add", "a2", "--network", "acts", "--no-port-security"),
+    ("network", "create", "open", "--subnet", "10.80.0.0/16", "--no-port-security"),
+    ("network", "create", "any", "--subnet", "10.80.0.0/16", "--any-name"),
+    ("network", "create", "public", "--subnet", "8.8.8.0/24"),
+    ("network", "create", "seg", "--driver", "macvlan", "--parent", "eth1",
+     "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.1"),
+    ("container", "add", "a2", "--network", "lan"),
+    ("attach", "netns:a1", "--network", "lan"),
+    ("attach", "/etc/shadow", "--network", "acts"),
+    ("attach", "/root/missing", "--network", "acts"),
+    ("container", "add", "a2", "--network", "acts", "--publish", "22:22"),
+    ("endpoint", "set", "/etc/shadow", "--add-alias", "x"),
+    ("detach", "/etc/shadow"),
+    ("detach", "/root/missing"),
+]  # fmt: skip
+
+
+def test_what_amounts_to_root_is_kept_from_the_group(acting: AgentDriver) -> None:
+    """Each such act is refused with the setting that allows it, and changes nothing."""
+    group = group_id(acting)
+    told = {}
+    for words in ACTS_OF_ROOT:
+        done = overlayd(acting, FRIEND, *words, group=group)
+        assert done.returncode == 1, (words, done.stdout, done.stderr)
+        assert "only root may" in done.stderr, words
+        assert "api_group_trusted" in done.stderr, words
+        told[words] = done.stderr
+
+    assert told[ACTS_OF_ROOT[-1]] == told[ACTS_OF_ROOT[-2]]  # it does not tell what exists
+    assert acting.get("/v1/published")["published"] == []
+    assert [each["name"] for each in acting.get("/v1/networks")["networks"]] == ["acts", "lan"]
+    assert [each["name"] for each in acting.get("/v1/containers")["containers"]] == ["a1"]
+
+
+def test_the_group_gives_no_public_names(acting: AgentDriver) -> None:
+    """Neither as a record nor as the name of a container: DNS does not answer them."""
+    group = group_id(acting)
+    add = ("dns", "add", "www.example.org", "10.79.0.66", "--network", "acts")
+    done = overlayd(acting, FRIEND, *add, group=group)
+    assert done.returncode == 2
+    assert "outside the domain overlay" in done.stderr
+    made = overlayd(
+        acting, FRIEND, "container", "add", "mail.example.org", "--network", "acts", group=group
+    )
+    assert made.returncode == 0, made.stderr
+    try:
+        for name, code in (("mail.example.org", 5), ("mail.example.org.overlay", 0)):
+            assert overlayd(acting, FRIEND, "dns", "lookup", name, group=group).returncode == code
+    finally:
+        acting.call("DELETE", "/v1/containers/mail.example.org")
+
+
 def test_a_flipped_link_never_leads_into_the_host(host: AgentDriver) -> None:
     """What is attached is the namespace that was checked, not where the path leads by then."""
-    group = group_id(host)
     host.post("/v1/networks", name="flip", subnets=[{"subnet": "10.77.0.0/16"}])
-    user = ["setpriv", f"--reuid={FRIEND}", f"--regid={FRIEND}", "--groups", str(group)]
-    done = host_process.run(host.host, *user, "python3", "-c", FLIP)
+    done = host_process.run(host.host, "python3", "-c", FLIP)
 
     assert done.returncode == 0, done.stderr
     attached, refused = map(int, done.stdout.split())
@@ -232,7 +298,7 @@ def test_a_sandbox_cannot_be_a_target(host: AgentDriver) -> None:
     try:
         for target in (f"/run/netns/{sandbox}", "/run/overlayd/link"):
             words = ("attach", target, "--network", "red")
-            done = overlayd(host, FRIEND, *words, group=group_id(host))
+            done = overlayd(host, 0, *words)
             assert done.returncode == 6  # conflict
             assert "is a sandbox of overlayd" in done.stderr
     finally:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
-from overlay.agent.api.endpoints import attached_endpoint, endpoint_options, unconfirmed
+from overlay.agent.api.endpoints import (
+    attached_endpoint,
+    endpoint_options,
+    require_attachable,
+    unconfirmed,
+)
 from overlay.agent.api.exposure import port_pairs
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.containers import (
     ContainerCreatedResponse,
@@ -29,7 +35,9 @@ class ContainerHandlers:
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def add(self, request: ContainerCreateRequest) -> ContainerCreatedResponse:
+    async def add(
+        self, request: ContainerCreateRequest, caller: ApiCaller
+    ) -> ContainerCreatedResponse:
         """POST /v1/containers: create it if it does not exist, and attach it."""
         name, containers = request.name, self._agent.containers
         if SANDBOX_NAME.fullmatch(name):
@@ -39,6 +47,9 @@ class ContainerHandlers:
                 hint="Choose another name",
                 field="name",
             )
+        components, kernel = self._agent.components, self._agent.kernel
+        if components is not None:
+            await require_attachable(components, kernel, request, caller)
         resolver = {
             "dns_servers": [ip_text(ip) for ip in dict.fromkeys(request.dns_servers)],
             "dns_search": list(request.dns_search),
@@ -110,6 +121,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.add,
         request=ContainerCreateRequest,
         response=ContainerCreatedResponse,
+        needs_caller=True,
         works_unjoined=True,
         errors_raised=(ConflictError, TimedOutError),
     )

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 
 from overlay.agent.api.exposure import port_pairs
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.api.schema.endpoints import (
@@ -26,9 +28,12 @@ from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.errors import TimedOutError
+from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import Endpoint, Network, NodeId, ip_text, mac_text
 
 
@@ -50,9 +55,11 @@ class EndpointHandlers:
         ]
         return {"endpoints": endpoints(components, chosen), "elsewhere": elsewhere}
 
-    async def attach(self, request: AttachRequest) -> AttachResponse:
+    async def attach(self, request: AttachRequest, caller: ApiCaller) -> AttachResponse:
         """POST /v1/endpoints."""
+        privileges.require_target(caller, request.target)
         components = self._agent.require_components()
+        await require_attachable(components, self._agent.kernel, request, caller)
         started = time.monotonic()
         ports = port_pairs(request.publish, "publish")
         results = await components.attach_service.attach(
@@ -71,8 +78,9 @@ class EndpointHandlers:
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
-    async def set(self, request: EndpointSetRequest) -> EndpointSetResponse:
+    async def set(self, request: EndpointSetRequest, caller: ApiCaller) -> EndpointSetResponse:
         """POST /v1/endpoints/set."""
+        privileges.require_target(caller, request.target)
         edit = EndpointEdit(
             name=request.name,
             add_aliases=request.add_aliases,
@@ -90,8 +98,9 @@ class EndpointHandlers:
         ]
         return {"endpoints": [attached_endpoint(result) for result in results]}
 
-    async def detach(self, request: DetachRequest) -> DetachResponse:
+    async def detach(self, request: DetachRequest, caller: ApiCaller) -> DetachResponse:
         """POST /v1/detach: a container that is gone is found by the target it was attached by."""
+        privileges.require_target(caller, request.target)
         components = self._agent.require_components()
         removed = await components.attach_service.detach(
             DetachSpec(request.target, request.networks)
@@ -106,6 +115,25 @@ class EndpointHandlers:
             ],
             "not_attached": sorted(missing),
         }
+
+
+async def require_attachable(
+    components: Components, kernel: KernelThread, request: AttachOptions, caller: ApiCaller
+) -> None:
+    """Raise ForbiddenError for an attach that amounts to root, by another caller.
+
+    By the networks' interfaces on this host: any member may have created the networks.
+    """
+    privileges.require_port_security(caller, enabled=request.port_security)
+    pairs = port_pairs(request.publish, "publish")
+    privileges.require_ports(caller, (pair.host_port for pair in pairs))
+    for name in request.networks:
+        network = components.directory.find_network(name)
+        parent = "" if network is None else parent_interface_of(network)
+        if parent:
+            own = components.underlay.interface
+            is_underlay = await kernel.call(is_on_underlay, parent, own)
+            privileges.require_parent(caller, parent, is_underlay=is_underlay)
 
 
 def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOptions:
@@ -204,6 +232,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.attach,
         request=AttachRequest,
         response=AttachResponse,
+        needs_caller=True,
         errors_raised=(TimedOutError,),
     )
     route(
@@ -213,6 +242,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.set,
         request=EndpointSetRequest,
         response=EndpointSetResponse,
+        needs_caller=True,
     )
     route(
         "POST",
@@ -221,4 +251,5 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.detach,
         request=DetachRequest,
         response=DetachResponse,
+        needs_caller=True,
     )

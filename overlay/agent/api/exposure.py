@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from overlay import limits
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.exposure import (
     ExposeRequest,
@@ -52,10 +54,11 @@ class ExposureHandlers:
             "published": published(components, await components.exposure.published_ports.status())
         }
 
-    async def publish(self, request: PublishRequest) -> PublishResponse:
+    async def publish(self, request: PublishRequest, caller: ApiCaller) -> PublishResponse:
         """POST /v1/published."""
         published_ports = self._agent.require_components().exposure.published_ports
         name, pairs = request.name, port_pairs(request.ports)
+        privileges.require_ports(caller, (pair.host_port for pair in pairs))
         host_ip = request.host_ip or Ip(b"")
         network, added = await published_ports.publish(name, request.network, pairs, host_ip)
         return {
@@ -124,6 +127,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.publish,
         request=PublishRequest,
         response=PublishResponse,
+        needs_caller=True,
     )
     route(
         "POST",

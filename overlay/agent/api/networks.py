@@ -5,6 +5,8 @@ from __future__ import annotations
 from overlay.agent.api import exposure
 from overlay.agent.api import ipam as ipam_views
 from overlay.agent.api.endpoints import endpoints
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.api.schema.networks import (
@@ -33,6 +35,7 @@ from overlay.core.dataplane.network_drivers import (
 )
 from overlay.core.ipam.allocator import Share
 from overlay.kernel.host import macvlan, underlay
+from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import Network, NodeId, gateway_mac, ip_text, mac_text
 
@@ -48,9 +51,14 @@ class NetworkHandlers:
         components = self._agent.require_components()
         return {"networks": [network(n, components) for n in components.directory.networks()]}
 
-    async def network_create(self, request: NetworkCreateRequest) -> NetworkCreatedResponse:
+    async def network_create(
+        self, request: NetworkCreateRequest, caller: ApiCaller
+    ) -> NetworkCreatedResponse:
         """POST /v1/networks."""
         components = self._agent.require_components()
+        privileges.require_port_security(caller, enabled=request.port_security)
+        privileges.require_names(caller, any_name=request.any_name)
+        privileges.require_subnets(caller, (subnet.subnet for subnet in request.subnets))
         spec = NetworkSpec(
             name=request.name,
             subnets=[_subnet_spec(subnet) for subnet in request.subnets],
@@ -64,6 +72,9 @@ class NetworkHandlers:
         )
         definition.require_valid(spec)
         if spec.parent:
+            kernel, own = self._agent.kernel, components.underlay.interface
+            is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
+            privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
             await self._agent.kernel.call(macvlan.require_driver, spec.driver, spec.parent)
         constraints = await self._host_constraints(components)
         known = {network.name for network in components.directory.networks()}
@@ -195,6 +206,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.network_create,
         request=NetworkCreateRequest,
         response=NetworkCreatedResponse,
+        needs_caller=True,
     )
     route(
         "GET",

@@ -29,6 +29,7 @@ class Config:
     state_dir: Path = STATE_DIR_DEFAULT  # identity, records, attachments; mode 0700
     run_dir: Path = RUN_DIR_DEFAULT  # API socket, log of a detached agent
     api_group: str = API_GROUP_DEFAULT  # its members may use the API, as may root
+    api_group_trusted: bool = False  # the group may also do what amounts to root of the network
     log_level: str = "info"  # debug, info, warning or error
     reconcile_interval_s: float = 30.0  # the periodic pass; changes trigger one at once
     key_rotation_interval_s: float = 24 * 3600.0  # from key to key; 0: no automatic rotation
@@ -74,6 +75,8 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         if value < 0 or (value == 0 and not may_be_zero):
             raise UsageError(f"{path}: {key} must be above zero, not {value}")
         return float(value)
+    if kind == "bool" and isinstance(value, bool):
+        return value
     if kind == "Path" and isinstance(value, str):
         return Path(value)
     if kind == "str" and isinstance(value, str):
@@ -96,6 +99,7 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         "int": f"a number from 1 to {limits.AUTHORITY_HOLDERS_MAX}",
         "Path": "a path",
         "str": "a string",
+        "bool": "true or false",
     }[kind]
     raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")
 

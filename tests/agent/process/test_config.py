@@ -42,6 +42,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     [
         ("colour = 1", "unknown key 'colour'"),
         ("log_level = 3", "log_level must be a string"),
+        ("api_group_trusted = 1", "api_group_trusted must be true or false"),
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
         ("key_rotation_interval_s = -1", "above zero"),

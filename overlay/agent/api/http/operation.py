@@ -10,7 +10,7 @@ from typing import Any
 from overlay.agent.api.schema.field_types import Request
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
 
-# Called with the names in the path, then the decoded body and query, where there are any.
+# Called with the names in the path, then the decoded body, query and caller, where declared.
 Handler = Callable[..., Awaitable[Any]]
 
 _FIELDS_THAT_NAME = frozenset({"network", "networks", "node", "parent", "target"})
@@ -25,7 +25,8 @@ class ApiOperation:
 
     `request`: the fields of the body; `query`: the parameters; `response`: a TypedDict, or `str`
     for plain text; `stream`: each line of a response that continues; `works_unjoined`: it also
-    works outside a cluster; `errors_raised`: errors that do not follow from the rest.
+    works outside a cluster; `needs_caller`: the handler is given the caller; `errors_raised`:
+    errors that do not follow from the rest.
     """
 
     method: str
@@ -38,6 +39,7 @@ class ApiOperation:
     response: Any = None
     stream: Any = None
     works_unjoined: bool = False
+    needs_caller: bool = False
     errors_raised: tuple[type[OverlayError], ...] = ()
 
     def errors(self) -> frozenset[type[OverlayError]]:

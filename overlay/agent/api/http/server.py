@@ -6,7 +6,6 @@ Does not: know how a handler does its work.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import collections
 import contextlib
@@ -14,15 +13,14 @@ import grp
 import logging
 import os
 import socket
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from overlay import limits
+from overlay.agent.api.http.caller import ApiCaller, caller_of, require_caller
 from overlay.agent.api.http.operation import ApiOperation, Handler
 from overlay.agent.api.http.slots import RequestSlot, RequestSlots
 from overlay.agent.api.schema.decoder import decode, decode_query
@@ -30,7 +28,6 @@ from overlay.agent.api.schema.field_types import EmptyRequest, Request
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import (
     ConflictError,
-    ForbiddenError,
     NotFoundError,
     OverlayError,
     UsageError,
@@ -41,9 +38,6 @@ SOCKET_NAME = "api.sock"
 _REAP_INTERVAL_S = 1.0
 _JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
 _JSON_LINES: Final = {"Content-Type": "application/x-ndjson"}
-_CREDENTIALS: Final = struct.Struct("=3i")  # pid, uid, gid
-_SO_PEERGROUPS: Final = 59
-_GROUPS_SIZE: Final = 1024  # 256 groups: Python's limit for an option of a socket
 
 
 class ApiServer:
@@ -54,10 +48,12 @@ class ApiServer:
         run_dir: Path,
         group: str,
         *,
+        is_group_trusted: bool = False,
         request_timeout_s: float = limits.API_REQUEST_TIMEOUT_S,
     ) -> None:
         self.path = run_dir / SOCKET_NAME
         self._group = group
+        self._is_group_trusted = is_group_trusted
         self._request_timeout_s = request_timeout_s
         self._application = web.Application(
             client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_as_overlay_error]
@@ -84,6 +80,7 @@ class ApiServer:
         response: Any = None,
         stream: Any = None,
         works_unjoined: bool = False,
+        needs_caller: bool = False,
         errors_raised: tuple[type[OverlayError], ...] = (),
     ) -> None:
         """Serve a handler under a path; `root` restricts it to uid 0.
@@ -101,6 +98,7 @@ class ApiServer:
             response,
             stream,
             works_unjoined,
+            needs_caller,
             errors_raised,
         )
         self.operations.append(operation)
@@ -161,10 +159,10 @@ class ApiServer:
         connection = request.protocol
         self._serving[connection] += 1
         try:
-            caller = _caller(request)
+            caller = caller_of(request, is_group_trusted=self._is_group_trusted)
             require_caller(caller, self._group, name, root=operation.root)
             with self._slots.take(caller.uid) as slot:
-                return await self._serve(request, operation, slot)
+                return await self._serve(request, operation, caller, slot)
         except OverlayError as error:
             if error.code not in {kind.code for kind in operation.errors()}:
                 _LOG.error("defect: %s does not declare the error %s", name, error.code)
@@ -201,13 +199,17 @@ class ApiServer:
             del self._serving[connection]
 
     async def _serve(
-        self, request: web.Request, operation: ApiOperation, slot: RequestSlot
+        self,
+        request: web.Request,
+        operation: ApiOperation,
+        caller: ApiCaller,
+        slot: RequestSlot,
     ) -> web.StreamResponse:
         """Call the handler in the place that the request has; raises its errors."""
         async with asyncio.timeout(self._request_timeout_s) as limit:
             # A handler that runs before the start is complete would act on half a node.
             await self.ready.wait()
-            arguments = await _arguments(request, operation)
+            arguments = await _arguments(request, operation, caller)
             result = await operation.handler(*arguments)
             if isinstance(result, AsyncGenerator):
                 slot.follow()
@@ -215,7 +217,7 @@ class ApiServer:
             return await _response(request, operation.name, result)
 
 
-async def _arguments(request: web.Request, operation: ApiOperation) -> list[Any]:
+async def _arguments(request: web.Request, operation: ApiOperation, caller: ApiCaller) -> list[Any]:
     """Return what a handler is called with; raises UsageError for what it does not declare."""
     try:
         raw = await request.read()
@@ -229,6 +231,7 @@ async def _arguments(request: web.Request, operation: ApiOperation) -> list[Any]
         *request.match_info.values(),
         *([] if operation.request is None else [body]),
         *([] if operation.query is None else [query]),
+        *([caller] if operation.needs_caller else []),
     ]
 
 
@@ -278,67 +281,6 @@ async def _as_overlay_error(
 def _failure(error: OverlayError) -> web.Response:
     body = msgspec.json.encode({"error": error.body()})
     return web.Response(body=body, headers=_JSON, status=error.http_status)
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCaller:
-    """The user and the groups of a process when it connected."""
-
-    uid: int
-    groups: frozenset[int]
-
-    @property
-    def is_root(self) -> bool:
-        """Whether it may do everything."""
-        return self.uid == 0
-
-
-NOBODY: Final = ApiCaller(-1, frozenset())
-
-
-def require_caller(caller: ApiCaller, group: str, name: str, *, root: bool) -> None:
-    """Raise ForbiddenError unless the caller may use the API, and this operation.
-
-    The socket's mode says the same; this holds even if the mode was loosened, or the socket was
-    passed on.
-    """
-    if caller.is_root:
-        return
-    if caller.uid != os.geteuid() and _group_id(group) not in caller.groups:
-        raise ForbiddenError(
-            "you may not use the agent's API",
-            why=f"it is for root and the group {group}, and you have uid {caller.uid}",
-            hint=f"Use sudo, or let root add you to the group {group}",
-        )
-    if root:
-        raise ForbiddenError(
-            f"only root may use {name}",
-            why=f"the group {group} may do everything except adding or removing hosts, admitting "
-            "others and managing the cluster keys",
-            hint="Use sudo",
-        )
-
-
-def _group_id(name: str) -> int | None:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return None
-
-
-def _caller(request: web.Request) -> ApiCaller:
-    """Return the process at the other end, by its credentials (SO_PEERCRED, unix(7))."""
-    transport = request.transport
-    peer = transport.get_extra_info("socket") if transport else None
-    if peer is None:
-        return NOBODY
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, gid = _CREDENTIALS.unpack(raw)
-    try:
-        further = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
-    except OSError:  # more groups than that: only the first counts
-        further = b""
-    return ApiCaller(uid, frozenset([gid, *array.array("I", further)]))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
