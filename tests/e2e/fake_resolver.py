@@ -28,7 +28,7 @@ def answer(raw: bytes, mode: str, log: str | None) -> bytes:
     (kind,) = struct.unpack("!H", raw[end + 1 : end + 3])
     if log is not None:
         with Path(log).open("a", encoding="utf-8") as file:
-            file.write(".".join(labels) + "\n")
+            file.write(".".join(labels).lower() + "\n")
     if mode == "silent":
         return b""
     found = mode not in CODES and kind == 1

@@ -251,7 +251,8 @@ def test_what_amounts_to_root_is_kept_from_the_group(acting: AgentDriver) -> Non
         assert "api_group_trusted" in done.stderr, words
         told[words] = done.stderr
 
-    assert told[ACTS_OF_ROOT[-1]] == told[ACTS_OF_ROOT[-2]]  # it does not tell what exists
+    paths = {told[words] for words in ACTS_OF_ROOT if {"/etc/shadow", "/root/missing"} & {*words}}
+    assert len(paths) == 1  # it does not tell what exists
     assert acting.get("/v1/published")["published"] == []
     assert [each["name"] for each in acting.get("/v1/networks")["networks"]] == ["acts", "lan"]
     assert [each["name"] for each in acting.get("/v1/containers")["containers"]] == ["a1"]

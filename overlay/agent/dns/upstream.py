@@ -18,9 +18,11 @@ from pathlib import Path
 from dnslib import RCODE
 
 from overlay import limits
+from overlay.agent.dns import name_case
 
 PORT = 53
 TCP_WAIT_S = 2.0
+CASE_TCP_WAIT_S = 0.5  # after an answer in another case: some resolvers have no TCP
 UDP_WAITS_S = (1.0, 1.5, 2.0)  # after each time that a query is sent: a datagram may be lost
 _ID_SIZE, _HEADER_SIZE = 2, 12  # RFC 1035 section 4.1.1
 _QR, _TC, _RCODE = 0x80, 0x02, 0x0F  # in the third, the third and the fourth byte of a message
@@ -68,13 +70,18 @@ def _is_address(word: str) -> bool:
 async def query(resolver: str, raw: bytes, *, by_tcp: bool) -> bytes | None:
     """Send a query to a resolver and return its answer; None if it does not answer.
 
-    With `by_tcp` the query is sent by TCP first, and by UDP only if that fails. Its id is
-    drawn here: the client's could be known to somebody who forges answers (RFC 5452 section 9.2).
+    With `by_tcp` the query is sent by TCP first, and by UDP only if that fails. Its id and the
+    case of its name are drawn here: the client's could be known to somebody who forges answers
+    (RFC 5452 section 9.2). An answer by UDP in another case is either forged, or that of a
+    resolver that does not keep the case: TCP tells, which nobody forges from elsewhere.
     """
-    sent = secrets.token_bytes(_ID_SIZE) + raw[_ID_SIZE:]
-    answer = await _query_by_tcp(resolver, sent) if by_tcp else None
-    answer = answer or await _query_by_udp(resolver, sent)
-    return None if answer is None else raw[:_ID_SIZE] + answer[_ID_SIZE:]
+    sent = name_case.mixed(secrets.token_bytes(_ID_SIZE) + raw[_ID_SIZE:])
+    answer = await _query_by_tcp(resolver, sent, TCP_WAIT_S) if by_tcp else None
+    if answer is None:
+        answer = await _query_by_udp(resolver, sent)
+        if answer is not None and not by_tcp and not name_case.is_kept(answer, sent):
+            answer = await _query_by_tcp(resolver, sent, CASE_TCP_WAIT_S) or answer
+    return None if answer is None else name_case.restored(raw[:_ID_SIZE] + answer[_ID_SIZE:], raw)
 
 
 def has_question(message: bytes) -> bool:
@@ -101,9 +108,9 @@ async def read_framed(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-async def _query_by_tcp(resolver: str, raw: bytes) -> bytes | None:
+async def _query_by_tcp(resolver: str, raw: bytes, wait_s: float) -> bytes | None:
     try:
-        async with asyncio.timeout(TCP_WAIT_S):
+        async with asyncio.timeout(wait_s):
             reader, writer = await asyncio.open_connection(resolver, PORT)
             try:
                 writer.write(framed(raw))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +26,11 @@ def answer_to(raw: bytes, ip: str) -> bytes:
 BY_UDP, BY_TCP = answer_to(QUERY, "192.0.2.1"), answer_to(QUERY, "192.0.2.2")
 
 
+def in_case_of(query: bytes, answer: bytes) -> bytes:
+    """Return an answer with the id and the question of a query."""
+    return query[:2] + answer[2:12] + query[12:] + answer[len(query) :]
+
+
 class Udp(asyncio.DatagramProtocol):
     """Sends answers to other queries first, then the right one."""
 
@@ -36,23 +41,24 @@ class Udp(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a query."""
-        assert data[2:] == QUERY[2:]
-        answer = data[:2] + BY_UDP[2:]
+        assert data[2:].lower() == QUERY[2:].lower()
+        answer = in_case_of(data, BY_UDP)
         wrong_id = bytes([data[0] ^ 1, data[1]]) + answer[2:]
-        other_name = answer.replace(b"Example", b"Exampla")
-        other_type = answer.replace(b"org\0\0\1\0\1", b"org\0\0\x1c\0\1")
-        other_class = answer.replace(b"org\0\0\1\0\1", b"org\0\0\1\0\3")
+        other_name = answer[:20] + b"x" + answer[21:]
+        end = len(QUERY)
+        other_type = answer[: end - 4] + b"\0\x1c\0\1" + answer[end:]
+        other_class = answer[: end - 4] + b"\0\1\0\3" + answer[end:]
         without = DNSRecord(DNSHeader(id=int.from_bytes(data[:2], "big"), qr=1)).pack()
         for wrong in (wrong_id, other_name, other_type, other_class, without, data, b"", data[:9]):
             self._transport.sendto(wrong, addr)
-        self._transport.sendto(answer.replace(b"Example", b"eXAMPLE"), addr)
+        self._transport.sendto(answer, addr)
 
 
 async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one query by TCP."""
     raw = await upstream.read_framed(reader)
-    assert raw[2:] == QUERY[2:]
-    writer.write(upstream.framed(raw[:2] + BY_TCP[2:]))
+    assert raw[2:].lower() == QUERY[2:].lower()
+    writer.write(upstream.framed(in_case_of(raw, BY_TCP)))
     writer.close()
 
 
@@ -79,13 +85,53 @@ async def resolver(udp_only: str) -> AsyncIterator[str]:
 
 
 async def test_only_an_answer_to_the_question_counts(resolver: str) -> None:
-    """An answer with another id, name, type or class, or without a question, is ignored.
+    """An answer with another id, name, type or class, or without a question, is ignored."""
+    assert await upstream.query(resolver, QUERY, by_tcp=False) == BY_UDP
 
-    The case of the name is not compared.
-    """
-    answer = await upstream.query(resolver, QUERY, by_tcp=False)
 
-    assert answer == BY_UDP.replace(b"Example", b"eXAMPLE")
+def answering_in(change: Callable[[bytes], bytes]) -> Callable[[Udp, bytes, tuple[str, int]], None]:
+    """Return a resolver's method that answers with the question in another case."""
+
+    def received(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
+        answer = in_case_of(data, BY_UDP)
+        end = len(QUERY) - 4
+        self._transport.sendto(answer[:12] + change(answer[12:end]) + answer[end:], addr)
+
+    return received
+
+
+async def test_an_answer_in_another_case_is_checked_by_tcp(
+    resolver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who forges answers does not know the case that was sent; TCP has the true one."""
+    monkeypatch.setattr(Udp, "datagram_received", answering_in(bytes.swapcase))
+
+    assert await upstream.query(resolver, QUERY, by_tcp=False) == BY_TCP
+
+
+async def test_a_resolver_may_lose_the_case(udp_only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TCP there is no other answer; the client gets the case that it sent."""
+    monkeypatch.setattr(Udp, "datagram_received", answering_in(bytes.lower))
+
+    assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
+
+
+async def test_the_case_of_a_forwarded_name_is_random(
+    udp_only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each query has another one, in letters only; the answer has the client's."""
+    seen = set()
+
+    def received(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
+        assert data[2:].lower() == QUERY[2:].lower()
+        seen.add(data[12:])
+        self._transport.sendto(in_case_of(data, BY_UDP), addr)
+
+    monkeypatch.setattr(Udp, "datagram_received", received)
+
+    for _ in range(20):
+        assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
+    assert len(seen) > 15
 
 
 async def test_the_client_does_not_choose_the_id(
@@ -96,7 +142,7 @@ async def test_the_client_does_not_choose_the_id(
 
     def received(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
         seen.add(data[:2])
-        self._transport.sendto(data[:2] + BY_UDP[2:], addr)
+        self._transport.sendto(in_case_of(data, BY_UDP), addr)
 
     monkeypatch.setattr(Udp, "datagram_received", received)
 
