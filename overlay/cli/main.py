@@ -29,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
     except OverlayError as error:
-        _report(error, as_json=_wants_json(words))
+        output.report(error)
+        if _wants_json(words):
+            is_stream = not {"--follow", "--watch"}.isdisjoint(words)
+            write = output.print_json_line if is_stream else output.print_json
+            write(output.error_object(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _WRITE_ERRORS:
             raise
         _discard_stdout()
-        _report(_write_error(error), as_json=False)
+        output.report(_write_error(error))
         return OverlayError.exit_code
     return code
 
@@ -88,12 +92,6 @@ def _run(words: list[str]) -> int:
 
 def _wants_json(words: Sequence[str]) -> bool:
     return "--json" in words[: words.index("--") if "--" in words else None]
-
-
-def _report(error: OverlayError, *, as_json: bool) -> None:
-    output.report(error)
-    if as_json:
-        output.print_json(output.error_object(error))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
 
 
+def print_json_line(value: dict[str, Any]) -> None:
+    """Print one object of a stream to stdout, on one line, at once."""
+    print(json.dumps(value, ensure_ascii=False), file=sys.stdout, flush=True)
+
+
 def print_note(text: str) -> None:
     """Print a message for people to stderr."""
     print(text, file=sys.stderr)

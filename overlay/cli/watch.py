@@ -13,11 +13,11 @@ INTERVAL_S = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
-def watch(show: Callable[[], None]) -> int:
+def watch(show: Callable[[], None], *, redraw: bool = True) -> int:
     """Call `show` every second, redrawing a terminal. Returns 0 after Ctrl-C."""
     try:
         while True:
-            if sys.stdout.isatty():
+            if redraw and sys.stdout.isatty():
                 sys.stdout.write(_HOME_AND_CLEAR)
             show()
             sys.stdout.flush()

@@ -71,6 +71,11 @@ class ClusterHandlers:
             "next": f"sudo overlayd join {address} --token-file FILE",
         }
 
+    async def healthz(self) -> schema.HealthResponse:
+        """GET /healthz."""
+        issues = len(views.status(self._agent)["health"])
+        return {"status": "degraded" if issues else "ok", "issues": issues}
+
     async def leave(self, request: schema.LeaveRequest) -> schema.LeaveResponse:
         """POST /v1/leave."""
         return {"withdrawn": await self._agent.leave(force=request.force)}
@@ -196,11 +201,18 @@ def _scope_name(components: Components, scope: Scope) -> str:
     return f"vni {scope}" if network is None else network.name
 
 
-def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Register the routes of this module."""
-    handlers = ClusterHandlers(agent)
+def _register_status(server: ApiServer, handlers: ClusterHandlers) -> None:
+    """Register what a probe, a monitor and a person read."""
     route = server.route
     route("GET", "/metrics", "metrics", handlers.metrics, response=str, works_unjoined=True)
+    route(
+        "GET",
+        "/healthz",
+        "healthz",
+        handlers.healthz,
+        response=schema.HealthResponse,
+        works_unjoined=True,
+    )
     route(
         "GET",
         "/v1/status",
@@ -209,6 +221,13 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         response=schema.StatusResponse,
         works_unjoined=True,
     )
+
+
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
+    """Register the routes of this module."""
+    handlers = ClusterHandlers(agent)
+    route = server.route
+    _register_status(server, handlers)
     route(
         "POST",
         "/v1/join",

@@ -208,7 +208,7 @@ def run_members(args: Namespace) -> int:
     if args.watch:
         from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
 
-        return watch(lambda: _show_members(client, args))
+        return watch(lambda: _show_members(client, args), redraw=not args.json)
     _show_members(client, args)
     return 0
 
@@ -216,7 +216,7 @@ def run_members(args: Namespace) -> int:
 def _show_members(client: ApiClient, args: Namespace) -> None:
     listed = client.get("/v1/members")
     if args.json:
-        output.print_json(listed)
+        (output.print_json_line if args.watch else output.print_json)(listed)
         return
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
     if args.wide:

@@ -229,13 +229,13 @@ def run_events(args: Namespace) -> int:
 
 
 def _follow(client: ApiClient, args: Namespace) -> int:
-    import json  # noqa: PLC0415  one line per event, where `output` prints indented objects
-
     now = time.time()
     since = parse_since(args.since, now)
     for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
-        line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
-        print(line, flush=True)
+        if args.json:
+            output.print_json_line(event)
+        else:
+            print(event_line(event), flush=True)
     output.print_note("the agent has exited")
     return AgentNotRunningError.exit_code
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.cli import watch
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -204,3 +205,19 @@ def test_forget_offers_to_remove_networks(overlayd: Run, agent: FakeAgent) -> No
     told = overlayd("forget", "vm3", "--remove-networks").err
     assert "removed 2 networks that it created" in told
     assert "1 network that it created stays in use" in told
+
+
+def test_watched_members_are_one_object_a_line(
+    overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the agent ends, whose error is an object as well."""
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
+    listed = {"schema": "overlayd.members/v1", "members": []}
+    agent.answer("GET /v1/members", listed)
+    agent.last = "GET /v1/members"
+    outcome = overlayd("members", "--watch", "--json")
+    objects = [json.loads(line) for line in outcome.out.splitlines()]
+
+    assert outcome.code == 3
+    assert objects[0] == listed
+    assert objects[-1]["schema"] == "overlayd.error/v1"

@@ -279,7 +279,7 @@ async def _as_overlay_error(
 
 
 def _failure(error: OverlayError) -> web.Response:
-    body = msgspec.json.encode({"error": error.body()})
+    body = msgspec.json.encode({"schema": "overlayd.error/v1", "error": error.body()})
     return web.Response(body=body, headers=_JSON, status=error.http_status)
 
 

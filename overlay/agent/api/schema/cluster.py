@@ -232,6 +232,13 @@ class JoinResponse(TypedDict):
     next: str
 
 
+class HealthResponse(TypedDict):
+    """Whether this agent works; `issues` counts the lines of `health` in the status."""
+
+    status: Literal["ok", "degraded"]
+    issues: int
+
+
 class LeaveResponse(TypedDict):
     """The number of endpoints that were detached."""
 

@@ -58,6 +58,14 @@ def decode_query(shape: type[Shape], query: dict[str, str]) -> Shape:
 
     Numbers are texts here.
     """
+    unknown = set(query) - set(shape.__struct_fields__)
+    if unknown:
+        known = ", ".join(shape.__struct_fields__)
+        raise UsageError(
+            f"unknown query parameter {shown(min(unknown))}",
+            hint=f"Allowed here: {known or 'none'}",
+            field=min(unknown),
+        )
     _require_printable(query)
     return _converted(shape, query, strict=False)
 

@@ -159,7 +159,8 @@ def _error() -> Schema:
         "properties": {"code": {"enum": codes}, **texts},
         "required": ["code", *texts],
     }
-    return {"type": "object", "properties": {"error": error}, "required": ["error"]}
+    properties = {"schema": {"const": "overlayd.error/v1"}, "error": error}
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _failures(kinds: set[type[OverlayError]]) -> dict[str, Schema]:

@@ -98,6 +98,7 @@ def test_a_request_that_takes_too_long_is_canceled(exchange: Callable[..., str])
 
     assert " 500 " in response.splitlines()[0]
     assert "took too long" in error_of(response)["what"]
+    assert json.loads(response.splitlines()[-1])["schema"] == "overlayd.error/v1"
 
 
 def test_a_failure_of_the_system_is_not_a_defect(exchange: Callable[..., str]) -> None:

@@ -289,6 +289,22 @@ def test_an_error_says_where_and_what_is_expected(
     assert (str(error), error.field) == (text, field)
 
 
+def test_an_unknown_query_parameter_is_called_that() -> None:
+    """It is no field of a body; the allowed ones are named."""
+    for shape, query, text in (
+        (
+            EventsRequest,
+            {"sinc": "5"},
+            "unknown query parameter 'sinc'. Allowed here: since, follow",
+        ),
+        (EmptyRequest, {"a": ""}, "unknown query parameter 'a'. Allowed here: none"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            decode_query(shape, query)
+        assert str(caught.value) == text
+        assert caught.value.field in query
+
+
 @pytest.mark.parametrize("secret", ["ovt1.SECRET" * 400, ["ovt1.SECRET"], {"a": "ovt1.SECRET"}, ""])
 def test_no_error_repeats_a_secret(secret: Any) -> None:
     """Neither does the request's own text, which a traceback may show."""
