@@ -393,4 +393,7 @@ async def test_a_query_sent_again_is_forwarded_once(loopback: Loopback) -> None:
         await until(lambda: len(slow.queries) >= 2)
     serving.close()
 
-    assert [str(query.q.qname).lower() for query in slow.queries[:2]] == [f"{OUTSIDE}.", "last.org."]
+    assert [str(query.q.qname).lower() for query in slow.queries[:2]] == [
+        f"{OUTSIDE}.",
+        "last.org.",
+    ]
