@@ -78,7 +78,7 @@ class ReserveController(Controller):
         Raises OverlayError where the disk rejects a write.
         """
         node, now = self._gossip.node, self._gossip.transport.now()
-        if self._is_leaving or not node.may_write(now):
+        if self._is_leaving or not self._gossip.may_write:
             return
         networks = [each for each in self._directory.networks() if spans_hosts(each)]
         cluster = Cluster(tuple(self._directory.view.members()), self._live())
@@ -93,7 +93,7 @@ class ReserveController(Controller):
 
     def next_interval_s(self) -> float | None:
         """Return a short time while an answer, or this node's own log, is awaited."""
-        if not self._gossip.node.may_write(self._gossip.transport.now()):
+        if not self._gossip.may_write:
             return limits.RESERVE_RETRY_S
         return self._reserves.due_in()
 

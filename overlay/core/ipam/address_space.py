@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from overlay import limits
 from overlay.core.ipam import allocator, reclaim
@@ -28,6 +28,8 @@ from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Subnet, Vni
 
+Stamp: TypeAlias = tuple[Network, int, int, Departures]
+"""Equal while a network's ownership and use are."""
 V = TypeVar("V", Endpoint, Grant, ForgottenNode, ReclaimStatement)
 
 
@@ -58,6 +60,12 @@ class AddressSpace:
             )
         return known[1]
 
+    def stamp(self, network: Network) -> Stamp:
+        """Return a value that changes with the records that owners and free space depend on."""
+        counts = self._store.change_count
+        scope = Scope(network.vni)
+        return (network, counts(scope, "grant"), counts(scope, "endpoint"), self.departures())
+
     def departures(self) -> Departures:
         """Return the forgotten nodes and all statements; the same object until they change."""
         changes = [
@@ -84,6 +92,10 @@ class AddressSpace:
         """Put the addresses of a removed endpoint into quarantine."""
         for ip in ips:
             self._quarantine_of(vni).release(ip, now)
+
+    def resting(self, vni: Vni, now: float) -> AbstractSet[Ip]:
+        """Return the addresses in quarantine."""
+        return self._quarantine_of(vni).resting(now).keys()
 
     def pick(self, network: Network, subnet_index: int, now: float) -> Ip | None:
         """Return a free address of this node's own space, or None."""
@@ -117,6 +129,17 @@ class AddressSpace:
     def owned(self, network: Network, subnet_index: int) -> Intervals:
         """Return the addresses of a subnet that this node owns."""
         return self.ownership(network).owned(self._self_id, subnet_index)
+
+    def has_grant(self, network: Network, request_id: bytes) -> bool:
+        """Return whether a request of this node was granted, as far as known here."""
+        return any(
+            grant.request_id == request_id and grant.grantee == self._self_id
+            for _, grant in self.ownership(network).grants
+        )
+
+    def participant_count(self, vni: Vni) -> int:
+        """Return how many nodes hold a network's records."""
+        return len(self._store.participants.get(Scope(vni), {}))
 
     def shares(self, network: Network) -> list[Share]:
         """Return each owner's share of a network, as far as known here."""

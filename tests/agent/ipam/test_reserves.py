@@ -76,12 +76,12 @@ def test_a_member_holds_the_records_of_every_network(bench: Bench) -> None:
     """But of those of a single host, and once it may write."""
     bridge = Network(Vni(8), "red", (SUBNET,), TWO, labels=tuple(labels_of("bridge", "")))
     bench.directory.networks.return_value = [BLUE, bridge]
-    bench.gossip.node.may_write.return_value = False
+    bench.gossip.may_write = False
     bench.look()
     bench.gossip.commit.assert_not_called()
     assert bench.controller.next_interval_s() == limits.RESERVE_RETRY_S
 
-    bench.gossip.node.may_write.return_value = True
+    bench.gossip.may_write = True
     bench.look()
     bench.gossip.commit.assert_called_once_with(CLUSTER_SCOPE, [Participation(7, forwards=False)])
 
