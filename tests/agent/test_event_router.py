@@ -37,6 +37,7 @@ class Bench:
         self.calls.gossip.node_id = OWN
         self.calls.gossip.transport.event_occurred = Signal()
         self.calls.directory.node_name.return_value = "vm2"
+        self.calls.reserves.handle_refusal.return_value = False
         names = (
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
@@ -116,7 +117,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
         (NodeForgotten(OTHER), {"gossip", "admission", "authority_sharing", "key_rotation"}),
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
-        (GrantRefused(OTHER, cast("Any", object())), {"allocator"}),
+        (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),
         (Healed(), {"event_log"}),
     ],
 )
@@ -125,3 +126,10 @@ def test_each_event_reaches_those_it_concerns(
 ) -> None:
     """Nothing else is called."""
     assert bench.emit(event) == reached
+
+
+def test_a_refused_reserve_does_not_reach_attaches(bench: Bench) -> None:
+    """Each request is one component's."""
+    bench.calls.reserves.handle_refusal.return_value = True
+
+    assert bench.emit(GrantRefused(OTHER, cast("Any", object()))) == {"reserves"}
