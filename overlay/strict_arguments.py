@@ -7,9 +7,12 @@ command line raises UsageError. Does not: know any command.
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
 
 
 class _StoreOnce(argparse.Action):
@@ -46,3 +49,28 @@ class StrictParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this on every wrong command line."""
         raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def with_command_apart(
+    words: list[str], path: Sequence[str], options: Container[str] = ()
+) -> list[str]:
+    """Return a command line with `--` between the name after a verb and the command after it.
+
+    `path` is the verb, such as `container exec`; `options` are those that take a value and may
+    stand before the name. So all words after the name are the command's, also its options.
+    """
+    expected, number = list(path), 0
+    while number < len(words):
+        word = words[number]
+        if word == "--":
+            break
+        if word.startswith("-"):
+            number += 1 + (word in options)
+        elif not expected:
+            after = words[number + 1 :]
+            return [*words[: number + 1], *([] if after[:1] == ["--"] else ["--"]), *after]
+        elif word != expected.pop(0):
+            break
+        else:
+            number += 1
+    return list(words)

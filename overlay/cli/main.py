@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output, parser
 from overlay.client.paths import paths_of
 from overlay.errors import OverlayError, UsageError
+from overlay.strict_arguments import with_command_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    typed = list(sys.argv[1:] if argv is None else argv)
+    words = with_command_apart(typed, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS)
     try:
         code = _run(words)
         sys.stdout.flush()

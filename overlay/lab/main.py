@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from overlay.errors import ConflictError, OverlayError
 from overlay.lab import host_process, lab, soak
-from overlay.strict_arguments import StrictParser
+from overlay.strict_arguments import StrictParser, with_command_apart
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a lab command; return the exit code."""
     try:
-        return _run(_parser().parse_args(argv))
+        return _run(_parser().parse_args(with_command_apart(list(argv), ("exec",))))
     except OverlayError as error:
         print(f"error: {error.what}" + (f": {error.why}" if error.why else ""), file=sys.stderr)
         if error.hint:

@@ -101,6 +101,7 @@ def run_exec(args: Namespace) -> int:
         )
     if os.geteuid() != 0:
         raise ForbiddenError("only root may enter a network namespace", hint="Use sudo")
+    _require_program(command[0])
     try:
         # ip-netns(8) also bind-mounts the files of /etc/netns/NAME over those of /etc.
         os.execvp("ip", ["ip", "netns", "exec", args.name, *command])  # noqa: S606  no shell on purpose
@@ -108,6 +109,28 @@ def run_exec(args: Namespace) -> int:
         raise OverlayError(
             "cannot run `ip`", why=str(error.strerror), hint="apt install iproute2"
         ) from error
+
+
+class _ProgramNotFoundError(NotFoundError):
+    exit_code = 127  # as shells have it
+
+
+class _NotExecutableError(ForbiddenError):
+    exit_code = 126  # as shells have it
+
+
+def _require_program(name: str) -> None:
+    """Raise the error of a program that is not there, or cannot be executed."""
+    folders = [""] if "/" in name else os.get_exec_path()
+    found = [path for folder in folders if (path := Path(folder, name)).is_file()]
+    if not found:
+        raise _ProgramNotFoundError(
+            f"there is no program {name!r}",
+            why="it is not a file" if "/" in name else f"it is not in {':'.join(folders)}",
+            hint="A bare container has the programs of its host: install it there",
+        )
+    if not any(os.access(path, os.X_OK) for path in found):
+        raise _NotExecutableError(f"cannot execute {found[0]}", why="it is not executable")
 
 
 def _namespaces() -> list[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.cli import parser
+from overlay.cli.verbs import container
+from overlay.strict_arguments import with_command_apart
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -87,6 +91,49 @@ def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
 def test_exec_needs_a_command(overlayd: Run) -> None:
     """A name without a command is a usage error."""
     assert overlayd("container", "exec", "web", "--").code == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user may not enter a namespace at all")
+@pytest.mark.parametrize(
+    ("program", "code"), [("no-such-program", 127), ("/no/such/file", 127), ("/etc/passwd", 126)]
+)
+def test_exec_of_a_missing_program_exits_as_shells_do(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, code: int
+) -> None:
+    """127 for a program that is not there, 126 for one that cannot be executed."""
+    (tmp_path / "web").touch()
+    monkeypatch.setattr(container, "NETNS_DIR", tmp_path)
+    outcome = overlayd("container", "exec", "web", program, "--json")
+
+    assert (outcome.code, outcome.out) == (code, "")
+    assert program in outcome.err
+
+
+@pytest.mark.parametrize(
+    "before", [(), ("--run-dir", "/r"), ("--run-dir=/r",)], ids=["plain", "option", "equals"]
+)
+@pytest.mark.parametrize(
+    "command", [("--help",), ("ip", "--json"), ("--", "x"), ("--run-dir", "/a"), ("sh", "-c", "--")]
+)
+def test_options_after_a_name_are_the_commands(
+    before: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    """Also those that overlayd has itself; only options before the name are overlayd's."""
+    words = [*before, "container", "exec", "c1", *command]
+    apart = with_command_apart(words, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS)
+    args = parser.build(words).parse_args(apart)
+
+    assert args.name == "c1"
+    found, typed = list(args.command), list(command)
+    assert found[found[:1] == ["--"] :] == typed[typed[:1] == ["--"] :]
+    assert args.run_dir == ("/r" if before else None)
+
+
+def test_help_before_the_name_is_of_exec(overlayd: Run) -> None:
+    """So is that of the other verbs, whose words are left as they are."""
+    assert "CONTAINER" in overlayd("container", "exec", "--help").out
+    for words in (["container", "ls", "--json"], ["status"], ["container"], ["exec", "c1", "-x"]):
+        assert with_command_apart(words, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS) == words
 
 
 @pytest.mark.netns
