@@ -26,7 +26,8 @@ LINES = {
     "detach": "detach web --network blue",
     "networks": "network create blue --subnet 10.50.0.0/16 --gateway 10.50.0.9 "
     "--ip-range 10.50.8.0/21 --aux-address router=10.50.0.2 --block-size 24 --vni 7 --internal "
-    "--isolate-subnets --no-port-security --label team=a --force --driver bridge --parent eth1",
+    "--isolate-subnets --no-port-security --label team=a --force --ipv6 --driver bridge "
+    "--parent eth1",
     "dns": "dns add www 192.0.2.9 --network blue",
     "expose": "expose blue",
     "unexpose": "unexpose blue",

@@ -42,6 +42,23 @@ def test_every_host_has_its_own_block(cluster: Cluster) -> None:
     assert code == 6, err
 
 
+@pytest.mark.parametrize(
+    ("subnet", "gateway", "address"),
+    [("10.53.0.0/30", "10.53.0.1", "10.53.0.2"), ("10.53.0.8/31", "10.53.0.8", "10.53.0.9")],
+)
+def test_the_smallest_subnets_carry_a_container(
+    cluster: Cluster, subnet: str, gateway: str, address: str
+) -> None:
+    """Two addresses are enough: its own and the gateway, which it reaches."""
+    create(cluster, "tiny", "--subnet", subnet)
+    assert cluster.attach(1, "small", network="tiny") == address
+    assert cluster.inside(1, "small", "ping", "-c1", "-W3", gateway)[0] == 0
+    assert cluster.json(1, "verify")["differences"] == []
+    cluster.ok(1, "overlayd", "detach", "small")
+    cluster.ok(1, "ip", "netns", "del", "small")
+    cluster.ok(1, "overlayd", "network", "rm", "tiny")
+
+
 def test_ranges_and_reservations_hold_on_every_host(cluster: Cluster) -> None:
     """Addresses are in --ip-range unless requested; an auxiliary address is never allocated."""
     create(cluster, "tan", "--subnet", "10.51.0.0/24", "--ip-range", "10.51.0.64/26",

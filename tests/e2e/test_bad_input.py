@@ -86,7 +86,7 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("network create blue --subnet 10.55.0.0/16", 6, "a different network 'blue' exists"),
         ("network create bad --subnet 192.168.56.0/24", 6, "overlaps a route of this host"),
         ("network create bad --subnet 10.50.0.1/16", 2, "an address within a subnet"),
-        ("network create bad --subnet 10.50.0.0/31", 2, "too few addresses"),
+        ("network create bad --subnet 10.50.0.0/32", 2, "too few addresses"),
         ("network create bad --subnet 10.50.0.0/16 --vni 77", 6, "VNI 77 is taken"),
         ("network create bad --subnet 10.50.0.0/16 --vni 16777216", 2, "16777215"),
         ("network create b@d --subnet 10.50.0.0/16", 2, "'b@d' is not a valid name"),

@@ -269,16 +269,16 @@ def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
 def test_networks_have_ipv6_where_it_is_disabled_by_default(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A container like Docker's and the host get their IPv6 addresses.
+    """The host gets its IPv6 address, and a container without IPv6 the one that was asked for.
 
-    No other interface there does.
+    No other interface there has one.
     """
     off = ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     world.ok(3, "ip", "netns", "add", "four")
     world.ok(3, *netns("four"), *off)
     world.ok(3, *off)
     (end,) = world.json(3, "network", "inspect", "dual")["host_interfaces"]
-    world.ok(3, "overlayd", "attach", "four", "--network", "dual")
+    world.ok(3, "overlayd", "attach", "four", "--network", "dual", "--ip", "fd60::44")
     near = ips_of(world, 3, "four")
 
     assert reaches(world, 3, "d3", near[1])

@@ -67,6 +67,7 @@ class NetworkHandlers:
             labels=request.all_labels(),
             force=request.force,
             isolate_subnets=request.isolate_subnets,
+            ipv6=request.ipv6,
             driver=request.driver or OVERLAY,
             parent=request.parent or "",
         )
@@ -81,7 +82,11 @@ class NetworkHandlers:
         made = definition.create(components.gossip, components.directory, spec, constraints)
         if made.name not in known:
             components.reserves.divide(made)
-        return {**network(made, components), "created": made.name not in known}
+        return {
+            **network(made, components),
+            "created": made.name not in known,
+            "overlaps": definition.overlaps(components.directory, made),
+        }
 
     async def _host_constraints(self, components: Components) -> HostConstraints:
         port = components.gossip.cluster.vxlan_port

@@ -8,12 +8,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
-from overlay.agent.networks.subnets import Range, SubnetSpec, matches, parse_range, subnet_of
+from overlay.agent.networks.subnets import (
+    Range,
+    SubnetSpec,
+    matches,
+    parse_range,
+    subnet_of,
+    unique_local_range,
+)
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane import network_drivers
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
@@ -39,6 +46,7 @@ class NetworkSpec:
     isolate_subnets: bool = False
     driver: str = network_drivers.OVERLAY
     parent: str = ""
+    ipv6: bool = False  # with a unique local prefix of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +157,16 @@ def require_valid(spec: NetworkSpec) -> None:
             hint="'ip link' lists the interfaces of this host",
             field="parent",
         )
+    given = any(parse_range(each.subnet).version == 6 for each in spec.subnets)
+    if spec.ipv6 and (given or capabilities.needs_parent):
+        raise UsageError(
+            "ipv6 chooses an IPv6 subnet, and one is given"
+            if given
+            else f"ipv6 is not supported by driver {spec.driver}",
+            why="" if given else "the segment has its own router, and with it its own prefix",
+            hint="Leave one of them out" if given else "Give its prefix: --subnet PREFIX/64",
+            field="ipv6",
+        )
     if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
             f"vni is not supported by driver {spec.driver}",
@@ -204,9 +222,15 @@ def _require_same_case(existing: Network, spec: NetworkSpec) -> None:
 
 
 def _require_same(existing: Network, spec: NetworkSpec) -> None:
-    same = len(spec.subnets) in (0, len(existing.subnets)) and all(
-        matches(subnet, asked)
-        for asked, subnet in zip(spec.subnets, existing.subnets, strict=False)
+    has_ipv6 = any(len(subnet.base) == 16 for subnet in existing.subnets)
+    count = len(existing.subnets) - spec.ipv6
+    same = (
+        (has_ipv6 or not spec.ipv6)
+        and len(spec.subnets) in (0, count)
+        and all(
+            matches(subnet, asked)
+            for asked, subnet in zip(spec.subnets, existing.subnets, strict=False)
+        )
     )
     if spec.vni is not None and spec.vni != existing.vni:
         same = False
@@ -229,9 +253,7 @@ def _subnets(
 ) -> tuple[Subnet, ...]:
     if len(spec.subnets) > limits.SUBNET_COUNT_MAX:
         raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
-    if not spec.subnets:
-        return (_default_subnet(directory, constraints),)
-    found: list[Subnet] = []
+    found: list[Subnet] = [] if spec.subnets else [_default_subnet(directory, constraints)]
     for asked in spec.subnets:
         subnet_range = parse_range(asked.subnet)
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
@@ -247,11 +269,36 @@ def _subnets(
                 "subnet, or use --force",
             )
         found.append(subnet_of(asked))
+    if spec.ipv6:
+        found.append(_unique_local_subnet(directory, constraints))
     return tuple(found)
 
 
+def _unique_local_subnet(directory: Directory, constraints: HostConstraints) -> Subnet:
+    """Return an IPv6 subnet that nothing known here overlaps, at random."""
+    while True:
+        chosen = parse_range(unique_local_range(secrets.token_bytes(5)))
+        taken = any(chosen.overlaps(other.network) for _, other in _all_subnets(directory))
+        if not taken and constraints.overlapping_route(chosen) is None:
+            return subnet_of(SubnetSpec(str(chosen)))
+
+
+def overlaps(directory: Directory, network: Network) -> list[str]:
+    """Return how the subnets of a network overlap those of others, as texts."""
+    return [
+        f"{subnet} overlaps {other} of network {item.name}"
+        for subnet in network.subnets
+        for item, other in _all_subnets(directory)
+        if item.vni != network.vni and subnet.network.overlaps(other.network)
+    ]
+
+
+def _all_subnets(directory: Directory) -> Iterator[tuple[Network, Subnet]]:
+    return ((network, each) for network in directory.networks() for each in network.subnets)
+
+
 def _default_subnet(directory: Directory, constraints: HostConstraints) -> Subnet:
-    taken = [subnet.network for network in directory.networks() for subnet in network.subnets]
+    taken = [subnet.network for _, subnet in _all_subnets(directory)]
     for candidate in _DEFAULT_POOL.subnets(new_prefix=_DEFAULT_PREFIX):
         if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):
             continue

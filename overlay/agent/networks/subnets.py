@@ -15,6 +15,10 @@ from overlay.model import Ip, Subnet, ip_text, parse_ip, valid_name
 Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+_PAIR_SIZE = 2  # of a /31, which has no network and no broadcast address (RFC 3021)
+_SIZE_MIN_IPV4 = _PAIR_SIZE  # the gateway and one container
+_SIZE_MIN_IPV6 = 8
+
 # No container can have one of these (IANA's special-purpose address registries).
 _SPECIAL: dict[int, tuple[Range, ...]] = {
     4: tuple(
@@ -59,10 +63,10 @@ def parse_range(text: str) -> Range:
             hint=f"Did you mean {found}?",
             field="subnet",
         )
-    if found.num_addresses < 8:
+    if found.num_addresses < (_SIZE_MIN_IPV4 if found.version == 4 else _SIZE_MIN_IPV6):
         raise UsageError(
             f"{found} has too few addresses for a network",
-            hint="Use /29 or larger" if found.version == 4 else "Use /125 or larger",
+            hint="Use /31 or larger" if found.version == 4 else "Use /125 or larger",
             field="subnet",
         )
     special = next((each for each in _SPECIAL[found.version] if found.overlaps(each)), None)
@@ -76,12 +80,17 @@ def parse_range(text: str) -> Range:
     return found
 
 
+def unique_local_range(chosen: bytes) -> str:
+    """Return a unique local /64 with a global id of five random bytes (RFC 4193 section 3.2)."""
+    return str(ipaddress.IPv6Network((b"\xfd" + chosen + bytes(10), 64)))
+
+
 def subnet_of(spec: SubnetSpec) -> Subnet:
     """Return the subnet of a spec; raises UsageError if it is invalid."""
     whole = parse_range(spec.subnet)
     plain = Subnet(Ip(whole.network_address.packed), whole.prefixlen, _first(whole))
-    ends = {plain.base}
-    if whole.version == 4:
+    ends = {plain.base} if whole.num_addresses > _PAIR_SIZE else set()
+    if whole.version == 4 and ends:
         ends.add(Ip(whole.broadcast_address.packed))
     gateway = plain.gateway
     if spec.gateway is not None:
@@ -127,7 +136,8 @@ def _options(subnet: Subnet) -> tuple[object, ...]:
 
 
 def _first(whole: Range) -> Ip:
-    return Ip((whole.network_address + 1).packed)
+    """Return the first address for a host: of two (RFC 3021) the network's own."""
+    return Ip((whole.network_address + (whole.num_addresses > _PAIR_SIZE)).packed)
 
 
 def _name(name: str) -> str:

@@ -33,6 +33,7 @@ that no other allocator on the segment uses.
        --subnet fd40::/64
   sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
        --aux-address router=10.50.0.2
+  sudo overlayd network create both --ipv6
   sudo overlayd network create home --driver bridge
   sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
        --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
@@ -63,6 +64,32 @@ def _add_create_options(create: Parser) -> None:
         help="address range; may be repeated (default: a free one)",
     )
     create.add_argument(
+        "--ipv6",
+        action="store_true",
+        help="also a random unique local IPv6 subnet (fdxx:xxxx:xxxx::/64)",
+    )
+    _add_address_options(create)
+    create.add_argument(
+        "--block-size",
+        type=int,
+        metavar="N",
+        help="every host allocates from its own /N of each subnet that is larger",
+    )
+    _add_driver_options(create)
+    create.add_argument("--vni", type=int, help="VXLAN network identifier (default: random)")
+    create.add_argument("--internal", action="store_true", help="no traffic to or from the outside")
+    create.add_argument(
+        "--isolate-subnets", action="store_true", help="do not route between its subnets"
+    )
+    _add_trust_options(create)
+    add_label_option(create)
+    create.add_argument(
+        "--force", action="store_true", help="create it even if a route of this host overlaps"
+    )
+
+
+def _add_address_options(create: Parser) -> None:
+    create.add_argument(
         "--gateway",
         dest="gateways",
         action="append",
@@ -85,23 +112,6 @@ def _add_create_options(create: Parser) -> None:
         default=[],
         metavar="NAME=ADDRESS",
         help="never allocate this address: another device has it; may be repeated",
-    )
-    create.add_argument(
-        "--block-size",
-        type=int,
-        metavar="N",
-        help="every host allocates from its own /N of each subnet that is larger",
-    )
-    _add_driver_options(create)
-    create.add_argument("--vni", type=int, help="VXLAN network identifier (default: random)")
-    create.add_argument("--internal", action="store_true", help="no traffic to or from the outside")
-    create.add_argument(
-        "--isolate-subnets", action="store_true", help="do not route between its subnets"
-    )
-    _add_trust_options(create)
-    add_label_option(create)
-    create.add_argument(
-        "--force", action="store_true", help="create it even if a route of this host overlaps"
     )
 
 
@@ -152,6 +162,7 @@ def run_create(args: Namespace) -> int:
             "port_security": args.port_security,
             "any_name": args.any_name,
             "force": args.force,
+            **({"ipv6": True} if args.ipv6 else {}),
             "isolate_subnets": args.isolate_subnets,
             "driver": args.driver,
             "parent": args.parent,
@@ -161,6 +172,12 @@ def run_create(args: Namespace) -> int:
         output.print_json(created)
     else:
         output.print_result(network_line(created))
+    for overlap in created.get("overlaps") or []:
+        output.warn(
+            overlap,
+            "A container on both reaches only one of them, and a host is on one of them alone; "
+            "choose another --subnet unless they never meet",
+        )
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -9,6 +10,8 @@ import pytest
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
+from overlay.core.ipam.allocator import reserved_addresses
+from overlay.core.ipam.ownership import subnet_run
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network, NodeId, Vni, parse_ip
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from overlay.agent.records.directory import Directory
 
 
-@pytest.mark.parametrize("text", ["10.32.0.0/16", "192.168.7.0/29", "fd32::/64"])
+@pytest.mark.parametrize("text", ["10.32.0.0/16", "192.168.7.0/31", "fd32::/64"])
 def test_subnets_are_read(text: str) -> None:
     """An address range is taken as written."""
     assert str(parse_range(text)) == text
@@ -29,7 +32,7 @@ def test_subnets_are_read(text: str) -> None:
         ("blue", "is not a subnet"),
         ("10.32.0.0", "has no length"),
         ("10.32.0.7/16", "an address within a subnet"),
-        ("10.32.0.0/30", "too few addresses"),
+        ("10.32.0.0/32", "too few addresses"),
         ("10.32.0.0/33", "is not a subnet"),
         ("224.0.0.0/8", "is reserved"),
         ("127.0.0.0/8", "is reserved"),
@@ -123,3 +126,83 @@ def test_a_name_that_differs_by_case_alone_is_refused() -> None:
         create("BLUE")
     with pytest.raises(UsageError, match="cannot be named 'None'"):
         create("None")
+
+
+def test_small_ipv4_subnets_have_room_for_a_container() -> None:
+    """A /30 has one between gateway and broadcast address; a /31 has neither end (RFC 3021)."""
+    four, two = (subnet_of(SubnetSpec(text)) for text in ("10.1.0.4/30", "10.1.0.4/31"))
+
+    assert (four.gateway, two.gateway) == (parse_ip("10.1.0.5"), parse_ip("10.1.0.4"))
+    assert subnet_of(SubnetSpec("10.1.0.4/31", "10.1.0.5")).gateway == parse_ip("10.1.0.5")
+    for subnet, free in ((four, ["10.1.0.6"]), (two, ["10.1.0.5"])):
+        first, last = subnet_run(subnet)
+        taken = reserved_addresses(subnet)
+        assert [n for n in range(first, last + 1) if n not in taken] == [
+            int.from_bytes(parse_ip(text), "big") for text in free
+        ]
+
+
+def host(*networks: Network) -> tuple[Directory, HostConstraints]:
+    """Return a host that knows these networks and has no routes."""
+    found = SimpleNamespace(networks=lambda: list(networks))
+    constraints = HostConstraints(lambda _wanted: None, frozenset())
+    return cast("Directory", found), constraints
+
+
+def test_ipv6_adds_a_random_unique_local_subnet() -> None:
+    """Another one for each network; with the default subnet or the given ones before it."""
+    chosen = [
+        definition._subnets(host()[0], NetworkSpec("blue", asked, ipv6=True), host()[1])
+        for asked in ((), (SubnetSpec("10.9.0.0/24"),))
+    ]
+    (default, first), (given, second) = chosen
+
+    assert str(given) == "10.9.0.0/24"
+    assert len(default.base) == 4
+    assert first.network != second.network
+    for each in (first, second):
+        assert (each.base[:1], each.prefix_length, each.base[6:]) == (b"\xfd", 64, bytes(10))
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (NetworkSpec("a", (SubnetSpec("fd00::/64"),), ipv6=True), "and one is given"),
+        (
+            NetworkSpec("a", (SubnetSpec("10.9.0.0/24"),), ipv6=True, driver="macvlan",
+                        parent="eth1"),
+            "not supported by driver macvlan",
+        ),
+    ],
+)  # fmt: skip
+def test_ipv6_is_refused_where_a_prefix_is_given(spec: NetworkSpec, told: str) -> None:
+    """By the user, or by the segment's own router."""
+    with pytest.raises(UsageError, match=told):
+        definition.require_valid(spec)
+
+
+def test_creating_with_ipv6_again_is_no_conflict() -> None:
+    """The random subnet of the first time stays; a network without IPv6 is another one."""
+    spec = NetworkSpec("blue", (SubnetSpec("10.9.0.0/24"),), ipv6=True)
+    subnets = definition._subnets(host()[0], spec, host()[1])
+    blue = Network(Vni(7), "blue", subnets, NodeId(bytes(16)))
+    definition._require_same(blue, spec)
+    definition._require_same(blue, NetworkSpec("blue", (), ipv6=True))
+    with pytest.raises(ConflictError, match="different network"):
+        definition._require_same(blue, NetworkSpec("blue", spec.subnets))
+    with pytest.raises(ConflictError, match="different network"):
+        definition._require_same(replace(blue, subnets=subnets[:1]), spec)
+
+
+def test_overlaps_with_other_networks_are_named() -> None:
+    """In either direction; a network does not overlap itself."""
+    big = Network(Vni(7), "big", (subnet_of(SubnetSpec("10.9.0.0/16")),), NodeId(bytes(16)))
+    part = replace(big, vni=Vni(8), name="part", subnets=(subnet_of(SubnetSpec("10.9.1.0/24")),))
+    directory, _ = host(big, part)
+
+    assert definition.overlaps(directory, part) == [
+        "10.9.1.0/24 overlaps 10.9.0.0/16 of network big"
+    ]
+    assert definition.overlaps(directory, big) == [
+        "10.9.0.0/16 overlaps 10.9.1.0/24 of network part"
+    ]

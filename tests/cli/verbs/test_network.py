@@ -220,3 +220,16 @@ def test_options_that_match_no_subnet_are_usage_errors() -> None:
         subnets(["10.1.0.0/24"], [], ["10.1.0.0/26", "10.1.0.64/26"])
     with pytest.raises(UsageError, match="no subnet is large enough"):
         subnets(["10.1.0.0/24"], [], block_size=20)
+
+
+def test_create_warns_about_overlapping_subnets(overlayd: Run, agent: FakeAgent) -> None:
+    """The network is created all the same; --ipv6 is sent on request only."""
+    overlap = "10.32.0.0/16 overlaps 10.32.4.0/24 of network red"
+    agent.answer("POST /v1/networks", BLUE | {"created": True, "overlaps": [overlap]})
+    outcome = overlayd("network", "create", "blue", "--ipv6")
+
+    assert outcome.code == 0
+    assert outcome.err.splitlines()[0] == f"warning: {overlap}"
+    assert agent.asked[-1].body["ipv6"] is True
+    overlayd("network", "create", "blue")
+    assert "ipv6" not in agent.asked[-1].body

@@ -40,6 +40,7 @@ class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
     internal: bool = False
     force: bool = False
     isolate_subnets: bool = False
+    ipv6: bool = False
     driver: Text | None = None
     parent: Text | None = None
     any_name: bool = False
@@ -96,9 +97,10 @@ class NetworkListResponse(TypedDict):
 
 
 class NetworkCreatedResponse(NetworkResponse):
-    """A network that exists now, and whether it was created."""
+    """A network that exists now, whether it was created, and the overlaps of its subnets."""
 
     created: bool
+    overlaps: list[str]
 
 
 class NodeAddressesResponse(TypedDict):
