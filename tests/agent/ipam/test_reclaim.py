@@ -51,6 +51,7 @@ class Host:
             writer = Store(node_id) if node_id != SELF else self.store
             self._writers[node_id] = LogWriter(writer, FakeSigner(key))
         self.node_id = SELF
+        self.may_write = True
         self.published = 0
         membership = SimpleNamespace(
             state_of=lambda node_id: MemberState.LEFT if node_id == HOSTILE else MemberState.ALIVE,
@@ -59,7 +60,6 @@ class Host:
         self.node = SimpleNamespace(
             store=self.store,
             membership=membership,
-            may_write=lambda _now: True,
             is_forgotten=lambda node_id: node_id == HOSTILE,
         )
         self.transport = SimpleNamespace(now=lambda: 0.0)
