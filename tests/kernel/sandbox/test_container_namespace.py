@@ -87,6 +87,8 @@ def test_a_stored_path_is_checked_when_opened_again(world: World, tmp_path: Path
         assert (descriptor is not None) == (place.name == container)
         if descriptor is not None:
             os.close(descriptor)
+        with container_namespace.socket_in(path, (found.st_dev, found.st_ino)) as inside:
+            assert (inside is not None) == (place.name == container)
         assert container_namespace.open_same(path, (found.st_dev, found.st_ino + 1)) is None
 
 
