@@ -10,11 +10,13 @@ from typing import Final
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.core.protocol.records import CLUSTER_SCOPE, Scope, key_of
 from overlay.core.view import overlay_mtu
 from overlay.model import Network, NodeId, Vni, ip_text
+from overlay.sim.host.authority import WANTED
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
+from overlay.sim.host.key_rotation import HOLDER
 from overlay.sim.host.oracle import HostTruth, expected, trace_packet
 from overlay.sim.world.world import World
 
@@ -78,7 +80,14 @@ class ConvergenceCheck:
         for site in self._world.sites:
             if site.agent.pending:
                 return f"{site.host.name} is still attaching {site.agent.pending[0].name}"
-        return self._cards() or self._members() or self._stores() or self._keys() or self._kernels()
+        return (
+            self._cards()
+            or self._members()
+            or self._stores()
+            or self._keys()
+            or self._authority()
+            or self._kernels()
+        )
 
     def _cards(self) -> str | None:
         up = self._up()
@@ -149,6 +158,20 @@ class ConvergenceCheck:
             ring = host.disk.ring
             if newest is not None and (ring.newest, ring.sealing) != (newest, newest):
                 return f"{host.name} seals with key {ring.sealing}, not with {newest}"
+        return None
+
+    def _authority(self) -> str | None:
+        up = self._up()
+        holders = [host for host in up if host.is_holder]
+        if len(holders) < min(WANTED, len(up)):
+            return f"only {len(holders)} of {len(up)} hosts hold the authority"
+        for host in up:
+            assert host.node is not None
+            says_so = host.node.store.value(host.node_id, CLUSTER_SCOPE, key_of(HOLDER))
+            if (says_so is not None) != host.is_holder:
+                return (
+                    f"{host.name} says {'that' if says_so else 'not that'} it holds the authority"
+                )
         return None
 
     def _kernels(self) -> str | None:

@@ -50,6 +50,7 @@ _HELP: Final[dict[str, str]] = {
     "leaves": "hosts that leave permanently",
     "newcomers": "hosts that join during the storm",
     "rotations": "cluster keys created in the storm, some by two hosts at once",
+    "holders": "hosts that hold the authority from the start",
     "key_interval": "time between automatic key rotations in the storm; 0: none",
     "absences": "hosts asleep, off or cut off for longer than a rotation takes",
     "tampers": "changes to a sandbox by another program",

@@ -38,6 +38,7 @@ class Scenario:
     newcomers: int = 1
     rotations: int = 2  # cluster keys requested, sometimes two at once
     key_interval: float = 0.0  # between automatic rotations; 0: none
+    holders: int = 8  # hosts that hold the authority from the start
     absences: int = 0  # hosts asleep, off or cut off for longer than a rotation takes
     tampers: int = 3  # changes to a sandbox by another program
     churn: float = 5.0  # attach and detach per second, cluster-wide
@@ -164,4 +165,5 @@ def _drawn_keys(rng: random.Random, nodes: int, duration_s: float) -> dict[str, 
         "key_interval": rng.choice([0.0, 0.0, 15.0]),
         "absences": absences,
         "duration": 3 * duration_s if absences else duration_s,
+        "holders": rng.choice([1, 1, 2, 8]),
     }

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 README = Path(__file__).parent.parent.parent / "README.md"
-# Lines that a lab cannot run (Docker, that process, VLANs, that token), or that remove a host.
-NOT_IN_A_LAB = ("docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave")
+# Lines that a lab cannot run (Docker, that process, VLANs, that token, a prompt for a passphrase),
+# or that remove a host.
+NOT_IN_A_LAB = (
+    "docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave", "authority export",
+)  # fmt: skip
 
 
 def tour() -> Iterator[str]:

@@ -116,7 +116,7 @@ def run_export(args: Namespace) -> int:
         raise _exists(path)
     passphrase = passphrase_input.read_passphrase(args.passphrase_file, is_new=True)
     made = ApiClient(args.paths).post("/v1/authority/export", {"passphrase": passphrase})
-    _write_new(path, made["sealed"])
+    _write_new(path, f"{made['sealed']}\n")
     if args.json:
         output.print_json(
             {"schema": made["schema"], "cluster": made["cluster"], "file": str(path.absolute())}
@@ -199,4 +199,4 @@ def _read(path: Path) -> str:
             why="it is empty" if not text.strip() else "it is too long",
             hint="Name the file of 'overlayd authority export'",
         )
-    return text
+    return " ".join(text.split())  # the API takes one line, whatever an editor made of it

@@ -39,6 +39,7 @@ class HolderChoice:
     def __init__(self, node: Node, wanted: int) -> None:
         self.wanted = wanted
         self._node = node
+        self._is_urgent = False  # this holder was the last, and there are not enough again
         self._missing_since: float | None = None
         self._offered_since: dict[NodeId, float] = {}
         self._sent_at: dict[NodeId, float] = {}
@@ -66,12 +67,16 @@ class HolderChoice:
     ) -> int:
         """Return how many of the other holders are not lost.
 
-        The last one is given less time to come back: with it the authority would be gone.
+        Once this one is the last that answers, the others are given less time to come back until
+        there are enough again: with it the authority would be gone.
         """
         absent_s = [_absent_s(members.get(node_id), now) for node_id in others]
         is_last = all(each >= limits.LAST_HOLDER_LOST_S for each in absent_s)
-        lost_after_s = limits.LAST_HOLDER_LOST_S if is_last else limits.HOLDER_LOST_S
-        return sum(each < lost_after_s for each in absent_s)
+        self._is_urgent = self._is_urgent or is_last
+        lost_after_s = limits.LAST_HOLDER_LOST_S if self._is_urgent else limits.HOLDER_LOST_S
+        count = sum(each < lost_after_s for each in absent_s)
+        self._is_urgent = self._is_urgent and count < self.wanted - 1
+        return count
 
     def _candidates(
         self, members: dict[NodeId, Member], others: Collection[NodeId], now: float

@@ -42,6 +42,7 @@ class Disk:
     journal: list[Segment] = field(default_factory=list)
     attachments: dict[bytes, Container] = field(default_factory=dict)  # by endpoint id
     ring: Ring = _FIRST_RING
+    holds_authority: bool = False
     _compact_at: int = _JOURNAL_COMPACTED_AT
 
     def next_epoch(self) -> int:
@@ -102,6 +103,7 @@ class Disk:
             list(self.journal),
             dict(self.attachments),
             self.ring,
+            self.holds_authority,
         )
 
 

@@ -28,3 +28,4 @@ class Environment:
     rng: random.Random
     tell: Callable[[str], None]
     keys: KeyInvariants
+    holders: int = 8  # hosts that hold the authority from the start

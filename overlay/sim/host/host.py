@@ -27,6 +27,7 @@ from overlay.core.protocol.records import Key, KeyId, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.environment.network import Flight
 from overlay.sim.environment.notary import FakeSigner
+from overlay.sim.host.authority import AuthoritySharing
 from overlay.sim.host.disk import AttachmentRow, Disk
 from overlay.sim.host.environment import AgentKilled, Environment
 from overlay.sim.host.kernel import Kernel
@@ -39,13 +40,12 @@ GOSSIP_PORT: Final = 7948
 UNDERLAY_MTU: Final = 1500
 _CLOCK_S: Final = 60.0  # maximum error of wall clocks
 _WOKEN_S: Final = 0.5
-_HOLDERS_BELOW: Final = 16
 _LAZY_WRITE_S: Final = 1.0  # as in the agent: delay before others' records are written to disk
 
 
-def is_holder(index: int) -> bool:
-    """Return whether a host holds the authority from the start."""
-    return index % 2 == 0 and index < _HOLDERS_BELOW
+def is_holder(index: int, holders: int) -> bool:
+    """Return whether a host holds the authority from the start: every second one, to a number."""
+    return index % 2 == 0 and index < 2 * holders
 
 
 class Host:
@@ -66,7 +66,7 @@ class Host:
         self.line = environment.network.plug(address, self.deliver)
         self.drops: Counter[str] = Counter()
         self.formed_with: Collection[NodeId] = ()  # peers with a session at the first start
-        self.is_holder = is_holder(index)
+        self.disk.holds_authority = is_holder(index, environment.holders)
         self.clock_s = FIRST_MADE_S + random.Random(f"clock/{index}").uniform(-_CLOCK_S, _CLOCK_S)
         self.leaving = False
         self.gone = False  # has left the cluster permanently
@@ -75,6 +75,7 @@ class Host:
         self.card: Card | None = None
         self.node: Node | None = None
         self.keys: KeyRotation | None = None
+        self.authority: AuthoritySharing | None = None
         self.transport: Transport | None = None
         self.addressing: AddressSpace | None = None
         self.started_at = 0.0
@@ -85,6 +86,11 @@ class Host:
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def is_holder(self) -> bool:
+        """Whether this host holds the authority."""
+        return self.disk.holds_authority
 
     # --- life ---------------------------------------------------------------------------
 
@@ -116,6 +122,7 @@ class Host:
             drops=self.drops,
         )
         self.keys = KeyRotation(self, self.node, self.transport)
+        self.authority = AuthoritySharing(self, self.node)
         self.on_start()
         self.transport.contact_seeds(self.disk.seeds, self.later)
         self.transport.flush()
@@ -149,6 +156,7 @@ class Host:
         if self.transport is not None:
             self.transport.close()
         self.node = self.transport = self.addressing = self.keys = None
+        self.authority = None
         self._writes_to_live = None
         self._unsaved_segments.clear()
         self._unsaved_cards.clear()
@@ -282,8 +290,9 @@ class Host:
 
     def handle_event(self, event: Event) -> None:
         """Act on an event of the node, or hand it on."""
-        if self.keys is not None:
+        if self.keys is not None and self.authority is not None:
             self.keys.note(event)
+            self.authority.note(event)
         match event:
             case SegmentAccepted(segment=segment):
                 self._unsaved_segments.append(segment)

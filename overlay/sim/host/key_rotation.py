@@ -46,8 +46,11 @@ class RotatingHost(WatchedHost, Protocol):
 
     environment: Environment
     schedule: Schedule
-    is_holder: bool
     clock_s: float
+
+    @property
+    def is_holder(self) -> bool:
+        """Whether it holds the authority."""
 
     def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
         """Call `action(argument)` after a delay, if the agent still runs."""
@@ -107,15 +110,8 @@ class KeyRotation:
     def _work(self, due: float) -> None:
         if due == self._due:  # otherwise another check has replaced this one
             self._due = float("inf")
-            self._claim()
             self._check_after(self.work())
             self._host.flush()
-
-    def _claim(self) -> None:
-        """Publish that this host holds the authority, if it does."""
-        host = self._host
-        if host.is_holder and self._node.may_write(host.schedule.now):
-            host.publish(host.commit(CLUSTER_SCOPE, [HOLDER]))
 
     # --- steps --------------------------------------------------------------------------
 
@@ -159,9 +155,9 @@ class KeyRotation:
         )
 
     def make(self, _: Any = None) -> None:
-        """Create a key on request, unless a rotation is under way."""
+        """Create a key on request, unless a rotation is under way; only holders can."""
         generation = self.driver.next_generation()
-        if generation is not None:
+        if generation is not None and self._host.is_holder:
             self._create(generation)
             self._check_after(0.0)
 

@@ -48,11 +48,12 @@ class Cluster:
         hosts_per_network: int = 0,
         endpoints: int = 0,
         populated: int = 0,
+        holders: int = 8,
     ) -> None:
         """Create `count` hosts, `hosts_per_network` of them on each network.
 
         0 puts all on one network. The first `populated` hosts (0: all) have `endpoints` endpoints
-        each.
+        each. `holders` hosts hold the authority from the start.
         """
         self.streams = RandomStreams(seed)
         self.schedule = Schedule()
@@ -71,6 +72,7 @@ class Cluster:
                 lambda node_id: self.by_id[node_id],
                 self.wires.is_cut,
             ),
+            holders,
         )
         self.hosts = [self._host(index) for index in range(count)]
         self.by_id = {host.node_id: host for host in self.hosts}

@@ -65,7 +65,7 @@ class Churn:
         seeds = [self._world.hosts[fault.seed_host], *staying[:2]]
         site.host.disk.seeds = tuple(dict.fromkeys(host.address for host in seeds))
         site.networks += self._world.networks
-        site.host.is_holder = False
+        site.host.disk.holds_authority = False
         self._enter(site.host)
 
     def _enter(self, host: Host) -> None:

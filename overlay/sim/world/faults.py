@@ -216,7 +216,7 @@ def _rotations(scenario: Scenario, rng: random.Random, cuts: list[Partition]) ->
 
     Sometimes two do so at once, or one on each side of a cut.
     """
-    holders = [host for host in range(scenario.nodes) if is_holder(host)]
+    holders = [host for host in range(scenario.nodes) if is_holder(host, scenario.holders)]
     at_s = rng.uniform(0, scenario.duration)
     makers = rng.sample(holders, min(len(holders), rng.choice([1, 1, 2])))
     if cuts and rng.random() < 0.5:

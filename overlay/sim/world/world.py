@@ -52,6 +52,7 @@ class World:
             KeyInvariants(
                 streams.stream("keys"), self._host_of, self.wires.is_cut, scenario.key_interval
             ),
+            scenario.holders,
         )
         self.environment.keys.tell = self.tell
         self.hosts: list[Host] = []

@@ -41,7 +41,7 @@ _NEW_COPY: Final = "Use another copy, or export the authority again on a host th
 def seal_authority(
     authority: Authority, passphrase: str, random_bytes: Callable[[int], bytes]
 ) -> str:
-    """Return the authority as a text that only the passphrase opens; takes half a second.
+    """Return the authority as a line that only the passphrase opens; takes half a second.
 
     Raises UsageError for a passphrase that is too short or too long.
     """
@@ -66,7 +66,7 @@ def seal_authority(
     nonce = bytes.fromhex(head["nonce"])
     sealed = box.encrypt(nonce, authority.to_bytes(), _canonical(head))
     body = head | {"sealed": sealed.hex()}
-    return json.dumps(body | {"checksum": _checksum(body)}, indent=1) + "\n"
+    return json.dumps(body | {"checksum": _checksum(body)})
 
 
 def open_authority(text: str, passphrase: str, anchor: TrustAnchor) -> Authority:

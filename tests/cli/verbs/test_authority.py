@@ -69,7 +69,7 @@ def test_an_export_is_a_new_file_for_root_alone(
 
     assert outcome.code == 0
     assert agent.asked[-1].body == {"passphrase": "a long passphrase"}
-    assert path.read_text() == "{sealed}"
+    assert path.read_text() == "{sealed}\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert "a long passphrase" not in outcome.out + outcome.err
 
@@ -113,14 +113,14 @@ def test_an_import_sends_file_and_passphrase(
 ) -> None:
     """A host that held the authority already is not an error."""
     path, secret = tmp_path / "authority.json", tmp_path / "secret"
-    path.write_text("{sealed}")
+    path.write_text("{\n sealed}\n")
     secret.write_text("a long passphrase\n")
     words = ("authority", "import", str(path), "--passphrase-file", str(secret))
     done = {"schema": "overlayd.authority-import/v1", "cluster": "7f3a9c21", "imported": True}
     agent.answer("POST /v1/authority/import", done)
 
     assert "now holds" in overlayd(*words).err
-    assert agent.asked[-1].body == {"sealed": "{sealed}", "passphrase": "a long passphrase"}
+    assert agent.asked[-1].body == {"sealed": "{ sealed}", "passphrase": "a long passphrase"}
     agent.answer("POST /v1/authority/import", done | {"imported": False})
     assert "already held" in overlayd(*words).err
     assert json.loads(overlayd(*words, "--json").out)["imported"] is False

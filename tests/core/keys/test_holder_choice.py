@@ -137,7 +137,12 @@ def test_the_last_holder_waits_less() -> None:
     world.add(2, 3, state=DEAD, since=100.0)
 
     assert world.to(100.0 + limits.LAST_HOLDER_LOST_S - 1) == []
-    assert world.to(100.0 + limits.LAST_HOLDER_LOST_S) == [4, 5]
+    now = 100.0 + limits.LAST_HOLDER_LOST_S
+    assert world.to(now) == [4, 5]
+    world.holders.add(4)
+    assert world.to(now + 1) == [5], "not only until there are two again"
+    world.holders.add(5)
+    assert world.to(now + 2) == []
 
 
 def test_a_partitioned_holder_counts_silent_ones_as_lost() -> None:

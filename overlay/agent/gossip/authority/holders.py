@@ -157,11 +157,17 @@ class AuthorityHolders:
             )
 
     def declare(self) -> None:
-        """Publish, once, the record that this host holds the authority."""
+        """Publish, once, whether this host holds the authority.
+
+        A disk that was rolled back to before it became a holder has its record, from the peers,
+        but not the key: the record is withdrawn, so that it is given the key again.
+        """
         authority = self._gossip.authority
-        if authority is not None:
+        if authority is None:
+            segments = self._gossip.commit(CLUSTER_SCOPE, deletes=[HOLDER_KEY])
+        else:
             proof = authority.sign_holder(self._gossip.node_id)
             segments = self._gossip.commit(CLUSTER_SCOPE, [proof])
-            if segments:
-                self._gossip.publish(segments)
-                self.records_changed()
+        if segments:
+            self._gossip.publish(segments)
+            self.records_changed()
