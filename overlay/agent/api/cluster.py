@@ -88,12 +88,13 @@ class ClusterHandlers:
         components = self._agent.components
         is_copy = components is not None and components.identity_conflicts.has_duplicate()
         left = components is not None and not is_copy
+        lost = left and components is not None and components.holders.is_only_one()
         if not is_copy:
             await self._agent.containers.remove_all()
         if left:
             await self._agent.leave(force=True)
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
-        return {"left": left, "cleared": not is_copy, "removed": []}
+        return {"left": left, "cleared": not is_copy, "authority_lost": lost, "removed": []}
 
     async def members(self) -> schema.MemberListResponse:
         """GET /v1/members."""

@@ -65,8 +65,18 @@ def run_reset(args: Namespace) -> int:
     # An agent knows its own objects; without one, everything with overlayd's marks is removed.
     removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
+    if done.get("authority_lost"):
+        output.warn(
+            "no live member of the cluster that this host left holds its authority",
+            "On any member, with an exported copy: sudo overlayd authority import FILE",
+        )
     if args.json:
-        shape: JsonObject = {"schema": "overlayd.reset/v1", "left": False, "cleared": False}
+        shape: JsonObject = {
+            "schema": "overlayd.reset/v1",
+            "left": False,
+            "cleared": False,
+            "authority_lost": False,
+        }
         output.print_json({**shape, **done, "removed": removed})
         return 0
     for thing in removed:

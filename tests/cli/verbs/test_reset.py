@@ -76,7 +76,8 @@ def test_files_are_deleted_after_the_agents_reset(
     state = tmp_path / "state"
     state.mkdir()
     agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
-                                     "cleared": True, "removed": []})  # fmt: skip
+                                     "cleared": True, "authority_lost": True,
+                                     "removed": []})  # fmt: skip
     agent.last = "POST /v1/reset"
     outcome = overlayd("reset", "--json")
 
@@ -85,8 +86,10 @@ def test_files_are_deleted_after_the_agents_reset(
         "schema": "overlayd.reset/v1",
         "left": True,
         "cleared": True,
+        "authority_lost": True,
         "removed": [str(agent.run_dir), str(state)],
     }
+    assert "no live member of the cluster that this host left holds its authority" in outcome.err
     assert not state.exists()
     assert not agent.run_dir.exists()
 

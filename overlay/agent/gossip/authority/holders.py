@@ -128,12 +128,15 @@ class AuthorityHolders:
             "sudo overlayd authority import FILE"
         )
 
+    def is_only_one(self) -> bool:
+        """Return whether this host alone holds the authority, for members that stay."""
+        members = self._gossip.node.membership.members()
+        staying = any(member.state is not MemberState.LEFT for member in members)
+        return self._gossip.authority is not None and staying and not self.live()
+
     def require_another(self) -> None:
         """Raise ConflictError if other members stay, and no other live one holds the authority."""
-        members = self._gossip.node.membership.members()
-        if self._gossip.authority is None or self.live():
-            return
-        if all(member.state is MemberState.LEFT for member in members):
+        if not self.is_only_one():
             return
         down = self.down_text()
         raise ConflictError(
