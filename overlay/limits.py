@@ -53,6 +53,13 @@ FORGOTTEN_PER_NODE_MAX: Final = 1024  # every member writes a statement about ea
 ENDPOINTS_PER_LOG_MAX: Final = ENDPOINTS_PER_NODE_MAX + 64  # host endpoints, and attaches under way
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 
+# --- State file ------------------------------------------------------------------------
+# A changed state file is copied again after this time: what a damaged file loses is no older. A
+# large file is copied less often, so that copies write no more than this on average.
+STATE_COPY_INTERVAL_FIRST_S: Final = 10.0
+STATE_COPY_INTERVAL_MAX_S: Final = 600.0
+STATE_COPY_RATE_MAX: Final = 100_000  # bytes per second
+
 # --- Cluster ---------------------------------------------------------------------------
 MEMBER_COUNT_MAX: Final = 10_000
 SEED_COUNT_MAX: Final = 64

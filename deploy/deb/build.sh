@@ -41,7 +41,7 @@ find "$stage/usr" "$stage/etc" -name __pycache__ -prune -exec rm -rf {} +
 
 minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
 # The state format that this version can read, for preinst.
-format=$(sed -n 's/^FORMAT_VERSION = \([0-9]*\).*/\1/p' overlay/agent/state/database.py)
+format=$(sed -n 's/^FORMAT_VERSION = \([0-9]*\).*/\1/p' overlay/agent/state/state_file.py)
 mkdir "$stage/DEBIAN"
 for script in preinst postinst prerm postrm; do
   sed "s/@FORMAT@/$format/" "deploy/deb/$script" > "$stage/DEBIAN/$script"

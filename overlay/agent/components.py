@@ -18,6 +18,7 @@ from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.service import DnsService
+from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.default_route import DefaultRoutes
@@ -68,6 +69,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.previous_copy import PreviousCopy
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
 
@@ -98,15 +100,16 @@ class Components:
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
-        self._startup = Startup(
+        self.startup = Startup(
             self.gossip,
             self.directory,
             self.reconciler,
             self.participation,
             self.detacher,
             self._preferences,
-            self.attachments,
+            Adoption(self.attacher.context),
         )
+        self.previous_copy = PreviousCopy(state, event_log)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
@@ -246,6 +249,8 @@ class Components:
         return (
             self.underlay_filter,
             self.reconciler,
+            self.startup,
+            self.previous_copy,
             self.drivers.macvlan_ports,
             self._certificate,
             self.authority_sharing,
@@ -269,16 +274,14 @@ class Components:
                 "disk; peers will send them again",
                 level=logging.WARNING,
             )
-        await self._startup.adopt()
+        await self.startup.adopt()
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()
         await self.attacher.context.subnet_routes.ensure_all()
         await self.exposure.start()
-        await self._startup.destroy_leftovers()
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
         self._tasks.start(self.reconciler.watch, "sandbox poll")
-        self._tasks.start(self._startup.withdraw_stale, "withdraw stale endpoints")
         for follower in self.restart.followers:
             self._tasks.start(follower.run, f"{follower.kind} events")
 

@@ -45,7 +45,7 @@ class AgentLifecycle:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.state = StateDatabase(config.state_dir)
+        self.state = StateDatabase(config.state_dir, config.run_dir)
         self.event_log = EventLog(config.state_dir)
         self.kernel = KernelThread()
         self.components: Components | None = None
@@ -75,12 +75,8 @@ class AgentLifecycle:
         self.event_log.record("agent", f"started: overlayd {__version__}")
         self._is_started = True
         if self.state.restored_backup:
-            self.event_log.record(
-                "state",
-                "the state file was damaged: using its previous copy; peers send newer records "
-                "again",
-                level=logging.WARNING,
-            )
+            text = "the state file was damaged: its previous copy is used"
+            self.event_log.record("state", text, level=logging.WARNING)
         cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
             await self._run(cluster)

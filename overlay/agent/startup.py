@@ -1,26 +1,40 @@
 """Start-up: adopt what the previous agent process left, and withdraw what is no longer in use.
 
-Owns: which sandboxes are opened at a start, and what is withdrawn once this node may write. Does
-not: adopt a sandbox (`dataplane.reconciler`) or the host's endpoints (`exposure.controller`).
+The state file may be old. So nothing is removed or withdrawn before peers have sent what they hold
+of this node's records, and before containers that are connected have their attachments again.
+
+Owns: which sandboxes are opened at a start, what is removed and withdrawn once this node may write,
+and the report of a recovery. Does not: adopt a sandbox (`dataplane.reconciler`), a container
+(`endpoints.adoption`) or the host's endpoints (`exposure.controller`).
 """
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
+
+from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.records.directory import Directory
-from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import LostState
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.model import Vni
 
 _MAY_WRITE_WAIT_S = 60.0
 
 
-class Startup:
-    """Reconciles this node's sandboxes, attachments and records after a start."""
+class Startup(Controller):
+    """Reconciles this node's sandboxes, attachments and records, once after a start."""
+
+    name = "startup"
+    problem = "what the last run left is not brought in line yet"
 
     def __init__(
         self,
@@ -30,15 +44,19 @@ class Startup:
         participation: ParticipationService,
         detacher: EndpointDetacher,
         preferences: ExposurePreferences,
-        attachments: Attachments,
+        adoption: Adoption,
     ) -> None:
+        super().__init__(adoption.event_log)
+        self.recovery = ""
+        """What was recovered of an old state at this start; empty if it was not old."""
         self._gossip = gossip
         self._directory = directory
         self._reconciler = reconciler
         self._participation = participation
         self._detacher = detacher
         self._preferences = preferences
-        self._attachments = attachments
+        self._adoption = adoption
+        self._attachments = adoption.attachments
 
     async def adopt(self) -> None:
         """Open the sandboxes of all attachments and of networks exposed by command, if known."""
@@ -53,20 +71,53 @@ class Startup:
                 ]
                 await self._reconciler.open(network, unfinished)
 
-    async def destroy_leftovers(self) -> None:
-        """Remove the sandboxes that nothing on this host uses."""
-        await self._reconciler.destroy_leftovers(self._preferences.exposed_by_hand())
+    async def reconcile(self) -> None:
+        """Bring this host and its records in line, once this node may write.
 
-    async def withdraw_stale(self) -> None:
-        """Withdraw records that a crash, or an older copy of the state, left behind.
-
-        These are endpoints without an attachment, and participation in networks without an
-        endpoint.
+        Adopts containers that are connected without an attachment; removes sandboxes that nothing
+        uses; withdraws endpoints without an attachment, and participation in networks without an
+        endpoint, which a crash or an older copy of the state left behind.
         """
         while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
             pass
+        lost = self._gossip.lost_state
+        if lost is not None:  # own records may be at a member that is not among the first to answer
+            await self._gossip.wait_caught_up(limits.JOIN_SYNC_TIMEOUT_S)
+        adopted = await self._adoption.adopt(unrecorded=lost is not None)
         await self.adopt()  # a network's record that the disk lost has come back from peers
+        self._reconciler.note_adopted()
+        self._reconciler.mark_stale()
+        await self._reconciler.destroy_leftovers(self._preferences.exposed_by_hand())
+        withdrawn = 0
         for network in self._directory.networks():
-            self._gossip.publish(self._detacher.withdraw_orphans(network))
+            orphans = self._detacher.withdraw_orphans(network)
+            withdrawn += sum(len(segment.entries) for segment in orphans)
+            self._gossip.publish(orphans)
         for vni in self._directory.networks_forwarded_by(self._gossip.node_id):
             self._gossip.publish(await self._participation.end_unused(vni))
+        if lost is not None:
+            self._finish_recovery(lost, adopted, withdrawn)
+
+    def _finish_recovery(self, lost: LostState, adopted: list[str], withdrawn: int) -> None:
+        self._gossip.state_caught_up()
+        self.recovery = (
+            f"{lost.why}. Members have sent this node's newer records; "
+            f"{len(adopted)} containers attached again, {withdrawn} endpoints withdrawn"
+        )
+        if lost.copied_s < lost.found_s:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lost.copied_s))
+            self.recovery += f". Ports published after {since} must be published again"
+        self._event_log.record("state", self.recovery, level=logging.WARNING)
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield that this node waits for its own newer records."""
+        yield from super().faults()
+        lost = self._gossip.lost_state
+        if lost is not None:
+            yield Fault(
+                f"{lost.why}. Until members have sent this node's own newer records, nothing is "
+                "attached, withdrawn or removed",
+                "Start the other hosts. For each that is gone for good: "
+                "overlayd forget --powered-off NAME",
+                "error",
+            )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from overlay import __version__
 from overlay.agent.process import config
-from overlay.agent.state import database
+from overlay.agent.state import state_file
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -107,7 +107,7 @@ def test_the_package_scripts_are_valid_shell(unpacked: Path) -> None:
         assert os.access(script, os.X_OK)
         assert "@" not in script.read_text()
         subprocess.run(["sh", "-n", script], check=True, timeout=10)
-    assert f"python3 - {database.FORMAT_VERSION} " in (unpacked / "DEBIAN/preinst").read_text()
+    assert f"python3 - {state_file.FORMAT_VERSION} " in (unpacked / "DEBIAN/preinst").read_text()
 
 
 def test_the_sample_configuration_shows_the_defaults() -> None:

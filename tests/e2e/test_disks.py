@@ -68,6 +68,48 @@ def test_a_restored_backup_reuses_no_address(
         )
 
 
+DAMAGE = {
+    "empty": ": >state.db",
+    "overwritten": "dd if=/dev/urandom of=state.db bs=4096 seek=1 count=3 conv=notrunc status=none",
+    "an older one": "cp -a /var/lib/weekold/state.db state.db",
+}
+
+
+def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[..., None]) -> None:
+    """Containers attached since the last copy stay connected; what was detached stays so.
+
+    The agent learns from its peers what it had written, and then adopts what the kernel connects.
+    """
+    four.ok(3, "cp", "-a", "/var/lib/overlayd", "/var/lib/weekold")
+    for number, (name, damage) in enumerate(DAMAGE.items()):
+        old, new = f"old{number}", f"new{number}"
+        four.ok(3, "overlayd", "container", "add", old, "--network", "blue")
+        four.ok(3, "bash", "-c", KILL)
+        four.ok(3, "overlayd", "join")  # its state is copied at this start
+        made = four.ok(3, "overlayd", "container", "add", new, "--network", "blue")
+        address = made.split()[0]
+        interface = four.inside(3, new, "cat", "/sys/class/net/eth0/ifindex")[1]
+        four.ok(3, "overlayd", "detach", old)
+
+        four.ok(3, "bash", "-c", f"{KILL}; cd /var/lib/overlayd; rm -f *-wal *-shm; {damage}")
+        four.ok(3, "overlayd", "join")
+
+        def recovered() -> bool:
+            return "1 containers attached again" in (four.json(3, "status")["recovery"] or "")
+
+        eventually(recovered, f"{name}: recovered", WAIT_S)
+        eventually(lambda: four.run(3, "overlayd", "verify")[0] == 0, f"{name}: rows", WAIT_S)
+        assert four.inside(1, "c1", "ping", "-c1", "-W2", address)[0] == 0, name
+        assert four.inside(3, new, "cat", "/sys/class/net/eth0/ifindex")[1] == interface, name
+        shown = {each["name"]: each for each in four.json(1, "endpoint", "ls")["endpoints"]}
+        assert (new in shown, old in shown) == (True, False), name
+        assert "eth0" not in four.inside(3, old, "ip", "-br", "link")[1], name
+        targets = {each["name"] for each in four.json(3, "container", "ls")["containers"]}
+        assert {old, new} <= targets, name
+        four.ok(3, "overlayd", "detach", new)
+    assert "Recovery" in four.ok(3, "overlayd", "status")
+
+
 def test_a_copied_disk_is_reported_on_both_hosts(
     four: Cluster, eventually: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from overlay import limits
 from overlay.agent.api.schema.cluster import HealthIssue, NetworkStatusResponse
 from overlay.agent.components import Components
-from overlay.agent.dataplane.reconciler import sandbox_name
+from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.process.controller import Fault
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table

@@ -17,6 +17,7 @@ from functools import partial
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
+from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
 from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
@@ -32,20 +33,14 @@ from overlay.core.view import network_mtu, overlay_mtu
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
-from overlay.model import Network, NodeId, Vni
+from overlay.model import Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _RETRY_MAX_S = 30.0
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
 _PAUSE_MAX_S = 0.5
 _WATCH_INTERVAL_S = 0.5
-
-
-def sandbox_name(vni: Vni, node_id: NodeId) -> str:
-    """Return the namespace's name: by VNI for people, by node for several agents on one host."""
-    return f"ov-{vni:06x}-{node_id[:3].hex()}"
 
 
 class Reconciler(Controller):
@@ -73,7 +68,8 @@ class Reconciler(Controller):
         self.interval_s = interval_s
         card = context.gossip.card
         self.overlay_mtu = overlay_mtu(card.underlay_mtu, card.address)
-        self.pruning = False
+        self.pruning = False  # what no record names is removed
+        self._is_adopted = False
         self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
         self.sandbox_closing: Signal[[Vni]] = Signal()
         self.ports_lost: Signal[[Vni, list[str]]] = Signal()
@@ -156,13 +152,12 @@ class Reconciler(Controller):
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes that a crash left: without an attachment, and not in `wanted`."""
-        own = f"-{self._gossip.node_id[:3].hex()}"
         kept = {
             sandbox_name(vni, self._gossip.node_id)
             for vni in (*wanted, *(Vni(a.vni) for a in self._attachments.values()))
         }
         for name in await self._kernel.call(netns.names):
-            if SANDBOX_NAME.fullmatch(name) and name.endswith(own) and name not in kept:
+            if is_own_sandbox(name, self._gossip.node_id) and name not in kept:
                 await self._kernel.call(_destroy, name)
                 self._event_log.record("sandbox", f"removed unused sandbox {name}")
 
@@ -178,6 +173,13 @@ class Reconciler(Controller):
         return self._locks.setdefault(vni, asyncio.Lock())
 
     # --- the loop -----------------------------------------------------------------------
+
+    def note_adopted(self) -> None:
+        """Note that every container that is connected has an attachment: others may be pruned."""
+        self._is_adopted = True
+
+    def _may_prune(self) -> bool:
+        return self._is_adopted and self._gossip.node.caught_up
 
     def mark_dirty(self, vni: int | None = None) -> None:
         """Have a pass check a network (None: all of them) soon."""
@@ -224,7 +226,7 @@ class Reconciler(Controller):
         """
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
-            if not self.pruning and self._gossip.node.caught_up:
+            if not self.pruning and self._may_prune():
                 self.mark_dirty()
             for vni, runtime in list(self._runtimes.items()):
                 if runtime.passes and not runtime.sandbox.named():
@@ -261,7 +263,7 @@ class Reconciler(Controller):
             versions = list(self._versions(Scope(vni)))
             given = self._plan_input(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
-            self.pruning = self.pruning or self._gossip.node.caught_up
+            self.pruning = self.pruning or self._may_prune()
             hints, runtime.hints = runtime.hints, []
             done = await self._kernel.call(run_pass, runtime, given, prune=self.pruning, read=read)
             rows = len(runtime.desired.rows)

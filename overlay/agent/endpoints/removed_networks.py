@@ -50,7 +50,8 @@ class RemovedNetworks(Controller):
 
         Raises OverlayError where the disk rejects a write.
         """
-        self._clean_up()
+        if self._gossip.node.may_write(self._gossip.transport.now()):
+            self._clean_up()
         if self._gossip.node.caught_up:
             await self._detacher.detach_from_removed()
         else:

@@ -19,6 +19,8 @@ from overlay.errors import OverlayError
 from overlay.kernel.sandbox import container_namespace
 from overlay.model import Endpoint, Network, Vni
 
+_MAY_WRITE_WAIT_S = 60.0
+
 
 class Repair:
     """Recovers lost ports one after another."""
@@ -37,6 +39,7 @@ class Repair:
         self._drivers = context.drivers
         self._attachments = context.attachments
         self._directory = context.node.directory
+        self._gossip = context.node.gossip
         self._kernel = context.node.kernel
         self._event_log = context.node.event_log
         self._ports: dict[str, None] = {}  # in order of their loss
@@ -62,6 +65,9 @@ class Repair:
             await asyncio.gather(self._working, return_exceptions=True)
 
     async def _repair_reported(self) -> None:
+        # Before this node may write, what it knows of the endpoints may be old.
+        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
+            pass
         while self._ports:
             port = next(iter(self._ports))
             del self._ports[port]

@@ -57,7 +57,8 @@ class ForgetService:
             self._holders.require_not_last(node_id, name)
         authority = self._gossip.authority
         record = ForgottenNode(node_id) if authority is None else authority.sign_forgotten(node_id)
-        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [record]))
+        # Also on an old state: nobody else can end the wait for a node that is gone.
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [record], on_old_state=True))
         self._event_log.record("forget", f"{name} is forgotten", peer=name)
         return node_id
 

@@ -7,40 +7,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from overlay import __version__, limits
+from overlay.agent.gossip.stored_records import read_records, stored_card, stored_segment
 from overlay.agent.gossip.transport import Transport
 from overlay.agent.state import documents
 from overlay.agent.state.database import (
-    PREVIOUS_NAME,
     Floor,
     Row,
     StateDatabase,
     StoredCard,
     StoredSegment,
 )
-from overlay.agent.state.documents import StoredCluster, next_epoch
+from overlay.agent.state.documents import LostState, StoredCluster, next_epoch
 from overlay.core.node import Node
 from overlay.core.protocol.records import Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.errors import OverlayError, RemoteError
+from overlay.errors import OverlayError, TimedOutError
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.sessions import Sessions
 
-Read = TypeVar("Read", Card, Segment)
 _LAZY_WRITE_S = 1.0
 _DISK_RETRY_S = 5.0
 _POLL_S = 0.005
 _GOODBYE_S = 0.5
+# Of a node whose disk is known to be old: what it wrote last, only its peers know. Those that it
+# does not know of any more probe it within seconds.
+_PATIENT = ProtocolSettings(amnesia_wait_s=math.inf, first_contact_wait_s=10.0)
 
 
 class GossipService:
@@ -61,15 +64,18 @@ class GossipService:
         self._unsaved: list[Segment] = []
         self._unsaved_cards: list[Card] = []
         self._save_timer: asyncio.TimerHandle | None = None
-        self.unreadable_count = 0  # damaged records on disk
         self._loop = asyncio.get_running_loop()
         self.card = self._own_card(address, underlay_mtu)
+        stored = read_records(state, self.codec, self.signer, self.card)
+        self.unreadable_count = stored.unreadable_count
+        self.lost_state = stored.lost_state
+        """That the records on disk are old; None once peers have sent the newer ones."""
         self.node = Node(
             self.card,
             self.signer,
             self.codec,
             random.Random(os.urandom(16)),
-            ProtocolSettings(),
+            ProtocolSettings() if self.lost_state is None else _PATIENT,
             self._loop.time(),
         )
         self.node.confirmations.confirmed.connect(self._on_confirmed)
@@ -81,7 +87,7 @@ class GossipService:
             os.urandom,
             time.time,
         )
-        self._restore()
+        self._restore(stored.cards, stored.segments)
         self.started = self._loop.time()
         endpoint = (address, cluster.gossip_port)
         self.transport = Transport(self.node, self.sessions, self.codec, endpoint)
@@ -167,7 +173,7 @@ class GossipService:
         """
         changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
         card = self.signer.issue_card(changed)
-        self.state.commit(cards=[_stored_card(card)])
+        self.state.commit(cards=[stored_card(card)])
         self.card = card
         self.sessions.set_card(card)
         self.node.renew_card(self.card, self.transport.now())
@@ -244,24 +250,10 @@ class GossipService:
 
     # --- disk ---------------------------------------------------------------------------
 
-    def _restore(self) -> None:
-        cards = {}
-        for kept in self.state.cards():
-            card = self._read(kept.node_id, self.codec.decode_card, kept.raw, kept.signature)
-            if card is None or card.node_id == self.card.node_id:
-                continue
-            if self.signer.verify_card(card):
-                cards[card.node_id] = card
-                self.sessions.learn(card)
-        by_id = {**cards, self.card.node_id: self.card}
-        segments = []
-        for row in self.state.segments():
-            segment = self._read(row.origin, self.codec.decode_segment, row.raw, row.signature)
-            if segment is None or segment.origin not in by_id:
-                continue
-            if self.signer.verify_segment(segment, by_id[segment.origin]):
-                segments.append(segment)
-        self.node.restore(cards.values(), segments, self._loop.time())
+    def _restore(self, cards: Sequence[Card], segments: Sequence[Segment]) -> None:
+        for card in cards:
+            self.sessions.learn(card)
+        self.node.restore(cards, segments, self._loop.time())
         newest = {(kept.origin, kept.scope): kept.upto for kept in segments}
         self.state.commit(
             floors=[
@@ -271,27 +263,11 @@ class GossipService:
             ]
         )
 
-    def _read(
-        self, origin: bytes, decode: Callable[[bytes, bytes], Read], raw: bytes, signature: bytes
-    ) -> Read | None:
-        """Return a record from disk; None for another node's unreadable one: peers resend it.
-
-        Raises OverlayError for one of this node's own, which no peer may have.
-        """
-        try:
-            return decode(raw, signature)
-        except RemoteError as error:
-            self.unreadable_count += 1
-            if origin != self.node_id or decode == self.codec.decode_card:
-                return None
-            raise OverlayError(
-                f"the state file {self.state.path} is damaged",
-                why="one of this node's own records cannot be read: either the disk is faulty, "
-                "or a development version wrote it",
-                hint=f"Keep the file for a bug report. {PREVIOUS_NAME} beside it is from the last "
-                "good start; without both files this host joins as a new node. Attached containers "
-                "keep forwarding",
-            ) from error
+    def state_caught_up(self) -> None:
+        """Note that what this node's disk had lost is back, as far as it can be."""
+        if self.lost_state is not None:
+            documents.LOST.drop(self.state)
+            self.lost_state = None
 
     def commit(
         self,
@@ -299,11 +275,17 @@ class GossipService:
         puts: Sequence[Value] = (),
         deletes: Sequence[Key] = (),
         rows: Iterable[Row] = (),
+        *,
+        on_old_state: bool = False,
     ) -> list[Segment]:
         """Write own records in one transaction with rows of documents; nothing is sent yet.
 
-        Raises OverlayError if the disk rejects the write; the node is then unchanged.
+        Raises OverlayError if the disk rejects the write; the node is then unchanged. Raises
+        TimedOutError, unless `on_old_state`, while the state is known to be old: peers would take
+        what is written for the records that they have.
         """
+        if self.lost_state is not None and not on_old_state:
+            self._require_may_write(self.lost_state)
         segments = self.node.write(scope, puts, deletes)
         # Records it depends on are saved too: an attachment without its network would be lost.
         self.state.commit(rows, **_changes([*self._unsaved, *segments], self._unsaved_cards))
@@ -311,6 +293,14 @@ class GossipService:
         self.node.apply(segments, self.transport.now())
         self.transport.flush_soon()
         return segments
+
+    def _require_may_write(self, lost: LostState) -> None:
+        if not self.node.may_write(self.transport.now()):
+            raise TimedOutError(
+                "this host does not know its own newest records yet",
+                why=f"{lost.why}, and no member has sent what it holds",
+                hint="Start the other hosts; 'overlayd status' shows when this has ended",
+            )
 
     def publish(self, segments: Sequence[Segment]) -> None:
         """Send committed segments to the peers."""
@@ -425,17 +415,7 @@ def _changes(segments: Sequence[Segment], cards: Iterable[Card]) -> _Changes:
         log = (segment.origin, segment.scope)
         floors[log] = max(floors.get(log, 0), segment.floor)
     return {
-        "segments": [*map(_stored_segment, segments)],
+        "segments": [*map(stored_segment, segments)],
         "floors": [Floor(*log, upto) for log, upto in floors.items() if upto],
-        "cards": [*map(_stored_card, cards)],
+        "cards": [*map(stored_card, cards)],
     }
-
-
-def _stored_segment(segment: Segment) -> StoredSegment:
-    return StoredSegment(
-        segment.origin, segment.scope, segment.upto, segment.raw, segment.signature
-    )
-
-
-def _stored_card(card: Card) -> StoredCard:
-    return StoredCard(card.node_id, card.raw, card.signature)

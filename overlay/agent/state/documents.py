@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from overlay.agent.state.database import Row, StateDatabase
+from overlay.agent.state.state_file import LOST_KIND
 from overlay.agent.state.table import Table, single
 from overlay.core.dataplane.published_port import PublishedPort
 from overlay.core.protocol.records import KeyId
@@ -117,6 +118,15 @@ class FormerAddresses(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class LostState:
+    """That the state file is older than what this node has done; stored until it has caught up."""
+
+    why: str
+    copied_s: float  # Unix time: what the file has is from then
+    found_s: float  # Unix time
+
+
+@dataclass(frozen=True, slots=True)
 class StoredContainer:
     """A bare container made on this host. Fields that are empty are not stored."""
 
@@ -209,6 +219,7 @@ CLUSTER = single("cluster", asdict, _decode_cluster)
 AUTHORITY = single("authority", _to_hex, lambda text: Authority(bytes.fromhex(text)))
 CERTIFICATE = single("certificate", _encode_certificate, _decode_certificate)
 KEYRING = single("keyring", _encode_keyring, _decode_keyring)
+LOST = single(LOST_KIND, asdict, lambda value: LostState(**value))
 TOKEN = single(
     "token",
     lambda token: {"id": token.token_id.hex(), "secret": token.secret.hex()},

@@ -147,6 +147,8 @@ def status_text(status: JsonObject) -> str:
             ),
             ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
         ]
+    if status.get("recovery"):
+        lines.append(("Recovery", status["recovery"]))
     drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
     if drops:
         lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))

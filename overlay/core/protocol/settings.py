@@ -160,3 +160,8 @@ class ProtocolSettings:
     """
     amnesia_wait_s: float = 10.0
     """How long a starting node that reaches no peer refuses to write."""
+    first_contact_wait_s: float = 0.0
+    """How long a starting node that knows of no other waits for one to contact it.
+
+    Its disk may be so old that it has forgotten all members.
+    """

@@ -78,13 +78,15 @@ class InitialSync:
 
         Its disk may be an old copy: first some peers must have sent all that they hold, including
         this node's own logs. If it reaches no peer it waits `amnesia_wait_s`, without end on a disk
-        that is known to be old; if it knows of no other member, it does not wait.
+        that is known to be old; if it knows of no other member, it waits `first_contact_wait_s`.
         """
         others = sum(
             node_id != self._store.self_id and not card.left and node_id not in self._forgotten
             for node_id, card in self._store.cards.items()
         )
-        heard = len(self._anti_entropy.matched) >= min(WITNESS_COUNT, others)
+        heard = len(self._anti_entropy.matched) >= min(WITNESS_COUNT, others) and (
+            others > 0 or now - self._started >= self._settings.first_contact_wait_s
+        )
         waited = now - self._started >= self._settings.amnesia_wait_s
         if self.is_done or waited or (heard and self._scopes.is_done):
             self._may_write = True  # for this run: scopes added later say nothing about the disk

@@ -101,13 +101,23 @@ def _is_host(netns_fd: int) -> bool:
         return netns.identity(netns_fd) == netns.identity(own)
 
 
+def is_bare_container(netns_fd: int) -> bool:
+    """Return whether a namespace is a container made by `overlayd container add`."""
+    with NetlinkSocket(netns_fd) as inside:
+        return _alias(inside) == NAMESPACE_ALIAS
+
+
 def _is_marked(inside: NetlinkSocket) -> bool:
     """Return whether the alias of a namespace's loopback marks it as a sandbox."""
-    try:
-        alias = link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
-    except NetlinkError:  # a loopback with another name: that of a container
-        return False
+    alias = _alias(inside)
     return link_decoder.is_overlayd_link(alias) and alias != NAMESPACE_ALIAS
+
+
+def _alias(inside: NetlinkSocket) -> str:
+    try:
+        return link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
+    except NetlinkError:  # a loopback with another name: that of a container
+        return ""
 
 
 def _is_named(netns_fd: int) -> bool:

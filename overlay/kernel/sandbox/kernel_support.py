@@ -159,7 +159,7 @@ def namespaces() -> Iterator[tuple[int, str]]:
     are skipped. Raises OverlayError if the host is short of descriptors or memory.
     """
     seen: set[tuple[int, int]] = set()
-    for path, where in _namespace_paths():
+    for path, where in namespace_paths():
         try:
             fd = netns.open_fd(path)
         except (NotFoundError, UsageError, ForbiddenError):
@@ -173,7 +173,11 @@ def namespaces() -> Iterator[tuple[int, str]]:
             os.close(fd)
 
 
-def _namespace_paths() -> Iterator[tuple[Path, str]]:
+def namespace_paths() -> Iterator[tuple[Path, str]]:
+    """Yield the path and description of every namespace that has a name or a process.
+
+    A namespace may come several times: named ones first.
+    """
     yield Path(netns.OWN_NAMESPACE), "the host's own namespace"
     for directory in _NETNS_DIRECTORIES:
         with suppress(OSError):

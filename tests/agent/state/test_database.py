@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from overlay.agent.state.database import (
-    FILE_NAME,
-    PREVIOUS_NAME,
     Floor,
     Row,
     StateDatabase,
     StoredCard,
     StoredSegment,
 )
+from overlay.agent.state.state_file import FILE_NAME, PREVIOUS_NAME
 from overlay.errors import ConflictError, OverlayError
 
 
@@ -130,7 +129,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def corrupt(directory: Path) -> None:
     """Change a stored value, but not its checksum."""
     connection = sqlite3.connect(directory / FILE_NAME)
-    connection.execute("UPDATE value SET json='\"bad\"'")
+    connection.execute("UPDATE value SET json='\"bad\"' WHERE kind='kind'")
     connection.commit()
     connection.close()
 

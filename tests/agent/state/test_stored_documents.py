@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from overlay.agent.state import documents
-from overlay.agent.state.database import FILE_NAME, Row, StateDatabase
+from overlay.agent.state.database import Row, StateDatabase
+from overlay.agent.state.state_file import FILE_NAME
 from overlay.agent.state.table import Table
 
 _32 = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -89,6 +90,7 @@ STORED = [
             f'"warrant": "{_64}"}}], "sealing": [3, 59612]}}'
         ),
     ),
+    ("lost", "", '{"copied_s": 1700000000.5, "found_s": 1700000600.25, "why": "it was damaged"}'),
     (
         "published",
         "*:8080/tcp",
@@ -116,10 +118,11 @@ TABLES = {table.kind: table for table in vars(documents).values() if isinstance(
 
 
 def written(directory: Path) -> list[tuple[str, str, str, int]]:
-    """Return the rows that are in the file."""
+    """Return the rows that are in the file, without its own history."""
     connection = sqlite3.connect(directory / FILE_NAME)
-    rows = connection.execute("SELECT kind, key, json, checksum FROM value ORDER BY kind, key")
-    found = rows.fetchall()
+    found = connection.execute(
+        "SELECT kind, key, json, checksum FROM value WHERE kind <> 'file' ORDER BY kind, key"
+    ).fetchall()
     connection.close()
     return found
 

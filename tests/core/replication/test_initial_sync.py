@@ -196,6 +196,20 @@ def test_a_disk_known_as_old_waits_for_a_peer() -> None:
     assert node.may_write(100.0)
 
 
+def test_a_disk_that_forgot_all_members_waits_for_contact() -> None:
+    """A node with an old disk that knows of nobody gives the members time to find it."""
+    line = Line()
+    other = line.add(2)
+    settings = ProtocolSettings(amnesia_wait_s=math.inf, first_contact_wait_s=10.0)
+    node = line.add(1, settings=settings)
+    assert not node.may_write(9.0)
+
+    node.add_peer(other.card, 9.0)
+
+    assert not node.may_write(100.0), "it knows of one that has not sent its records"
+    assert line.add(3, settings=settings).may_write(10.0)
+
+
 def test_a_scope_newly_held_comes_from_a_holder_at_once() -> None:
     """Two of 40 members hold a network; a newcomer gets its records at once.
 

@@ -205,6 +205,7 @@ class StatusResponse(TypedDict):
     networks: list[NetworkStatusResponse]
     drops: dict[str, int]
     health: list[HealthIssue]
+    recovery: NotRequired[str | None]  # what was recovered of an old state file at this start
     vxlan_port: NotRequired[int]
     gossip_port: NotRequired[int]
     overlay_mtu: NotRequired[int]

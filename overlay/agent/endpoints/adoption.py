@@ -1,0 +1,170 @@
+"""Adopt containers that the kernel still connects, although the state file does not know them.
+
+After a start with an old state file, the endpoint's record comes back from peers, and everything
+else about the container is still in the kernel. Nothing in the kernel changes: an adopted
+container loses no packet.
+
+Owns: which containers are adopted, and their attachments. Does not: decide when (`startup`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from overlay.agent.dataplane.sandbox_names import is_own_sandbox, vni_of_sandbox
+from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.runtimes.namespace_owner import owner_of
+from overlay.agent.runtimes.targets import Target
+from overlay.agent.state import documents
+from overlay.agent.state.documents import Attachment, StoredContainer
+from overlay.core.dataplane.network_drivers import has_sandbox, parent_interface_of
+from overlay.core.dataplane.state import PORT_PREFIX
+from overlay.core.protocol.records import Scope
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.sandbox.connected_containers import ConnectedContainer, connected_containers
+from overlay.kernel.sandbox.container_namespace import is_bare_container
+from overlay.model import Endpoint, Network, ip_text, is_host
+
+
+class Adoption:
+    """Makes attachments for containers that are connected without one."""
+
+    def __init__(self, context: EndpointContext) -> None:
+        self._context = context
+        self._node = context.node
+        self.event_log = context.node.event_log
+        self.attachments = context.attachments
+
+    async def adopt(self, *, unrecorded: bool) -> list[str]:
+        """Adopt every living container with an endpoint of this node; return their targets.
+
+        With `unrecorded`, also those whose endpoint's record is lost, because no peer had it: they
+        get a new record, without aliases and labels. A failure of one is an event. Raises
+        OverlayError if the kernel cannot be searched.
+        """
+        lacking = self._records_without_attachment()
+        if not lacking and not unrecorded:
+            return []
+        names = await self._node.kernel.call(netns.names)
+        sandboxes = [name for name in names if is_own_sandbox(name, self._node.gossip.node_id)]
+        marks = [
+            port for port, (network, _) in lacking.items() if not has_sandbox(network)
+        ]  # fmt: skip
+        connected = await self._node.kernel.call(connected_containers, sandboxes, marks)
+        known = {attachment.port for attachment in self.attachments.values()}
+        adopted = []
+        for found in connected:
+            if found.port in known or not (found.port in lacking or unrecorded):
+                continue
+            try:
+                target = await self._adopt(found, lacking.get(found.port))
+            except OverlayError as error:
+                self.event_log.record("return", f"{found.netns_path}: {error}")
+                continue
+            if target:
+                adopted.append(target)
+        return adopted
+
+    def _records_without_attachment(self) -> dict[str, tuple[Network, Endpoint]]:
+        """Return this node's endpoints that have no attachment, by port."""
+        own = self._node.gossip.node_id
+        return {
+            _port_of(placed.endpoint): (network, placed.endpoint)
+            for network in self._node.directory.networks()
+            for placed in self._node.directory.endpoints(network.vni)
+            if placed.origin == own
+            and not is_host(placed.endpoint)
+            and placed.endpoint.endpoint_id not in self.attachments
+        }
+
+    async def _adopt(
+        self, found: ConnectedContainer, recorded: tuple[Network, Endpoint] | None
+    ) -> str | None:
+        """Adopt one container; return its target, or None if nothing can be known of it."""
+        target = await asyncio.to_thread(owner_of, found.identity)
+        if target is None:
+            return None
+        with contextlib.closing(target):
+            async with self.attachments.alone_with(found.identity):
+                if recorded is not None:
+                    network, endpoint = recorded
+                    attachment = _attachment(found, target, network, endpoint)
+                    documents.ATTACHMENTS.put(self._node.gossip.state, attachment)
+                    self.attachments[endpoint.endpoint_id] = attachment
+                else:
+                    network, endpoint = await self._record(found, target)
+            self._remember_bare(target)
+        await self._context.participation.begin(network)
+        self.event_log.record(
+            "return",
+            f"{target.text} was found connected with {ip_text(endpoint.ips[0])}: attached again",
+            network=network.name,
+            endpoint=endpoint.name,
+        )
+        return target.text
+
+    async def _record(self, found: ConnectedContainer, target: Target) -> tuple[Network, Endpoint]:
+        """Make a record and an attachment for a container whose record is lost.
+
+        Raises OverlayError if its network is unknown, or an address is not this node's any more.
+        """
+        network = self._node.directory.network_by_vni(vni_of_sandbox(found.sandbox))
+        if network is None:
+            raise OverlayError("the network that it is connected to does not exist any more")
+        allocator, gossip = self._context.allocator, self._node.gossip
+        async with allocator.lock(network.vni):
+            ips, _ = await allocator.allocate(network, found.addresses)
+            endpoint = Endpoint(
+                endpoint_id=bytes.fromhex(found.port.removeprefix(PORT_PREFIX)) + os.urandom(2),
+                vni=network.vni,
+                name=self._free_name(network, target.name),
+                mac=found.mac,
+                ips=ips,
+            )
+            attachment = _attachment(found, target, network, endpoint)
+            rows = [documents.ATTACHMENTS.row(attachment)]
+            segments = gossip.commit(Scope(network.vni), [endpoint], rows=rows)
+            self.attachments[endpoint.endpoint_id] = attachment
+        gossip.publish(segments)
+        return network, endpoint
+
+    def _free_name(self, network: Network, name: str) -> str:
+        taken = {e.name.lower() for _, e in self._node.directory.all_endpoints(network.vni)}
+        tries = (name, *(f"{name[:58]}-{number}" for number in range(2, 1000)))
+        return next(each for each in tries if each.lower() not in taken)
+
+    def _remember_bare(self, target: Target) -> None:
+        """Remember a bare container again, so that the verbs for it know it."""
+        state, name = self._node.gossip.state, target.text.removeprefix("netns:")
+        if target.kind != "netns" or documents.CONTAINERS.find(state, name) is not None:
+            return
+        if is_bare_container(target.descriptor):
+            documents.CONTAINERS.put(state, StoredContainer(name))
+
+
+def _port_of(endpoint: Endpoint) -> str:
+    return f"{PORT_PREFIX}{endpoint.endpoint_id[:6].hex()}"
+
+
+def _attachment(
+    found: ConnectedContainer, target: Target, network: Network, endpoint: Endpoint
+) -> Attachment:
+    return Attachment(
+        endpoint_id=endpoint.endpoint_id.hex(),
+        vni=network.vni,
+        target=target.text,
+        netns_path=target.netns_path,
+        netns_identity=target.identity,
+        container_id=target.container_id,
+        ifname=found.ifname,
+        port=found.port,
+        subnet_index=next(
+            (index for index, s in enumerate(network.subnets) if endpoint.ips[0] in s), 0
+        ),
+        gateway=found.default_route,
+        plugged=True,
+        parent=parent_interface_of(network),
+    )
