@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.kernel.sandbox.gratuitous_arp import announcement_frame
+from overlay.model import parse_ip, parse_mac
+from tests.e2e.world import netns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +84,60 @@ def test_an_address_with_another_mac_is_reached_at_once(
         )
     cluster.ok(1, "kill", pinger)
     cluster.ok(2, "overlayd", "detach", "seat", "--network", "blue")
+
+
+ANNOUNCE = """
+import socket, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind(("eth0", 0))
+raw.send(bytes.fromhex(sys.argv[1]))
+"""
+
+
+def test_a_virtual_address_moves_by_gratuitous_arp(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """From a container on vm1 to one on vm2, a client on vm3 follows while it sends.
+
+    One with port security cannot take it away.
+    """
+    address = "10.32.200.200"
+    macs = {}
+    for number in (1, 2):
+        cluster.attach(number, f"lb{number}", "--no-port-security")
+        macs[number] = mac_of(cluster, number, f"lb{number}")
+
+    def announce(number: int, container: str) -> None:
+        frame = announcement_frame(parse_ip(address), parse_mac(mac_of(cluster, number, container)))
+        command = ("python3", "-c", ANNOUNCE, frame.hex())
+        assert cluster.inside(number, container, *command)[0] == 0
+
+    def known() -> str:
+        return cluster.inside(3, "c3", "ip", "neigh", "show", address)[1]
+
+    cluster.ok(1, *netns("lb1"), "ip", "addr", "add", f"{address}/16", "dev", "eth0")
+    ping = ("ping", "-c1", "-W1", address)
+    eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, "the first owner")
+    assert macs[1] in known()
+    cluster.ok(1, *netns("lb1"), "ip", "addr", "del", f"{address}/16", "dev", "eth0")
+    cluster.ok(2, *netns("lb2"), "ip", "addr", "add", f"{address}/16", "dev", "eth0")
+    announce(2, "lb2")
+    eventually(lambda: macs[2] in known(), "the second owner", 5)
+    assert cluster.inside(3, "c3", *ping)[0] == 0
+
+    announce(1, "c1")
+    announce(2, "lb2")  # later than the forged one
+    assert cluster.inside(3, "c3", *ping)[0] == 0
+    assert macs[2] in known()
+    for number in (1, 2):
+        cluster.ok(number, "overlayd", "detach", f"lb{number}", "--network", "blue")
+
+
+def mac_of(cluster: Cluster, number: int, container: str) -> str:
+    """Return the MAC of a container."""
+    shown = json.loads(cluster.inside(number, container, "ip", "-j", "link", "show", "eth0")[1])
+    found: str = shown[0]["address"]
+    return found
 
 
 def test_labels_select_networks_and_endpoints_on_all_hosts(

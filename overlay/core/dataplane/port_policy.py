@@ -31,6 +31,7 @@ def segment_rows(network: Network, segment_count: int) -> Iterator[Row]:
     for segment in range(segment_count):
         if has_tunnel(network):
             yield HookRow(segment, f"vxlan{segment}")
+            yield HookRow(segment, f"br{segment}")  # announcements, to the other hosts
             yield TargetRow(DEFAULT_TARGET_MAC, segment, f"vxlan{segment}")
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
@@ -43,8 +44,6 @@ def port_rows(segment: int, port_name: str, endpoint: Endpoint) -> Iterator[Row]
     rates = rates_of(endpoint.labels)
     # A limited direction uses the bridge: the fast path would bypass the port's queues.
     yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port_name)
-    if rates.out_bits:
-        return
     yield HookRow(segment, port_name)
-    for ip in endpoint.ips:
+    for ip in () if rates.out_bits else endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port_name)

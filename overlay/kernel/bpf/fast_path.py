@@ -59,8 +59,8 @@ class FastPath:
                     "overlayd_from",
                 )
             )
-            self._program("vxlan0", 0)
-            self._program("port", 0)
+            for link in ("vxlan0", "br0", "port"):
+                self._program(link, 0)
         except OSError as error:
             self.close()
             raise OverlayError(
@@ -80,14 +80,16 @@ class FastPath:
         return descriptor
 
     def _program(self, link: str, segment: int) -> tuple[int, int]:
-        kind = "in" if link.startswith("vxlan") else "out"
+        kind = _kind(link)
         found = self._programs.get((kind, segment))
         if found is None:
-            code = (
-                programs.vtep_program(self._targets, segment)
-                if kind == "in"
-                else programs.port_program(self._targets, self._sources, segment)
-            )
+            match kind:
+                case "in":
+                    code = programs.vtep_program(self._targets, segment)
+                case "tell":
+                    code = programs.bridge_program(self._targets, segment)
+                case _:
+                    code = programs.port_program(self._targets, self._sources, segment)
             descriptor = self._own(syscall.load(code, f"overlayd_{kind}{segment}"))
             found = self._programs[kind, segment] = (descriptor, syscall.program_id(descriptor))
         return found
@@ -206,6 +208,13 @@ def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
     for refusal in socket.transact(requests):
         if refusal.errno not in _HARMLESS:
             raise OSError(refusal.errno, str(refusal))
+
+
+def _kind(link: str) -> str:
+    """Return the kind of program that runs on a link."""
+    if link.startswith("vxlan"):
+        return "in"
+    return "tell" if link.startswith("br") else "out"
 
 
 def _action(link: str) -> int:

@@ -1,4 +1,4 @@
-"""The two eBPF programs of the fast path.
+"""The eBPF programs of the fast path.
 
 Frames that they do not redirect go to the bridge. `vtep_program` runs on frames received by the
 VTEP: one for the MAC of a local container goes straight into that container (bpf_redirect_peer).
@@ -7,6 +7,12 @@ other unicast goes straight to the VTEP, whose FDB holds the destination. Only p
 packets from the port's own MAC and addresses are redirected. ARP, neighbor discovery, fragments, IP
 options, VLAN tags, DHCP server replies and spoofed frames go to the bridge, where port security
 checks them.
+
+`bridge_program` runs on frames that a bridge takes for its own host, after port security: a
+container's announcement of an address (gratuitous ARP, unsolicited neighbor advertisement) is sent
+to the other hosts, too. A bridge itself floods none into the VXLAN (net/bridge/br_arp_nd_proxy.c),
+so containers there would keep a moved address' former MAC until it expires. Only frames that
+`port_program` has marked are sent: what came from another host never goes out again.
 
 Owns: the layout of the maps' keys and values. Constants are those of linux/bpf.h, linux/if_ether.h
 and linux/pkt_cls.h; helpers are documented in bpf-helpers(7).
@@ -29,14 +35,16 @@ TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 _MAP_LOOKUP, _CLONE_REDIRECT, _REDIRECT, _LOAD_BYTES, _REDIRECT_PEER = 1, 13, 23, 26, 155
 _PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge
 # struct __sk_buff
-_VLAN_PRESENT, _IFINDEX = 20, 40
+_MARK, _VLAN_PRESENT, _IFINDEX = 8, 20, 40
+_FROM_CONTAINER: Final = 0x6F7663  # a mark within the sandbox; no frame keeps it when it leaves
 # As a little-endian load sees them in the packet.
-_IPV4, _IPV6 = 0x0008, 0xDD86
+_IPV4, _IPV6, _ARP = 0x0008, 0xDD86, 0x0608
 _DHCP_SERVER, _DHCPV6_SERVER = 0x4300, 0x2302
 _DHCP_CLIENT, _DHCPV6_CLIENT = 0x4400, 0x2202
 _FRAGMENT: Final = 0xFF3F  # more fragments, or an offset
 _NO_OPTIONS: Final = 0x45
-_TCP, _UDP = 6, 17
+_TCP, _UDP, _ICMPV6 = 6, 17, 58
+_ADVERTISEMENT, _SOLICITED = 136, 0x40  # RFC 4861 section 4.4: type and flag
 
 # The stack, from the frame pointer: the packet's first 38 bytes so that the IP header is aligned.
 _TARGET: Final = -8
@@ -45,6 +53,8 @@ _PACKET: Final = -58
 _IP_HEADER: Final = _PACKET + 14
 _SOURCE: Final = -88
 _HEAD_SIZE: Final = 38  # Ethernet, IPv4 without options, the ports
+_ARP_SIZE: Final = 42  # Ethernet, ARP of IPv4 (RFC 826)
+_ARP_SENDER, _ARP_TARGET = 28, 38  # the addresses, in the frame
 
 
 def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
@@ -73,7 +83,7 @@ def vtep_program(targets_fd: int, segment: int) -> bytes:
     program.load(WORD, R1, R6, _VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, 14)
-    _refuse_multicast(program)
+    _refuse_multicast(program, "pass")
     _find_target(program, targets_fd, segment)
     program.jump_equal(R0, 0, "pass")
     program.load(WORD, R1, R0, 0)
@@ -93,7 +103,7 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     program.load(WORD, R1, R6, _VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, _HEAD_SIZE)
-    _refuse_multicast(program)
+    _refuse_multicast(program, "multicast")
     _begin_source_key(program)
     program.load(HALF, R1, R10, _PACKET + 12)
     program.jump_equal(R1, _IPV6, "ipv6")
@@ -114,8 +124,58 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     program.call(_REDIRECT_PEER)
     program.exit()
     _send_elsewhere(program, targets_fd)
+    program.label("multicast")
+    program.set(R1, _FROM_CONTAINER)
+    program.store(WORD, R6, _MARK, R1)
     _pass(program)
     return program.code()
+
+
+def bridge_program(targets_fd: int, segment: int) -> bytes:
+    """Return the program for the ingress hook of a segment's bridge."""
+    program = Assembler()
+    program.move(R6, R1)
+    program.load(WORD, R1, R6, _MARK)
+    program.jump_unequal(R1, _FROM_CONTAINER, "pass")
+    _load_packet(program, _ARP_SIZE)
+    program.load(HALF, R1, R10, _PACKET + 12)
+    program.jump_equal(R1, _IPV6, "ipv6")
+    program.jump_unequal(R1, _ARP, "pass")
+    for offset in (0, 2):
+        program.load(HALF, R1, R10, _PACKET + _ARP_SENDER + offset)
+        program.load(HALF, R2, R10, _PACKET + _ARP_TARGET + offset)
+        program.jump_same(R1, R2, f"same{offset}")
+        program.jump("pass")
+        program.label(f"same{offset}")
+    program.jump("announcement")
+    program.label("ipv6")
+    _read_advertisement(program)
+    program.label("announcement")
+    program.store_constant(HALF, R10, _TARGET + 6, segment)
+    _find_vtep(program, targets_fd)
+    program.load(WORD, R2, R0, 0)
+    program.move(R1, R6)
+    program.set(R3, 0)
+    program.call(_CLONE_REDIRECT)
+    _pass(program)
+    return program.code()
+
+
+def _read_advertisement(program: Assembler) -> None:
+    """Go on with an unsolicited neighbor advertisement; other packets go to the host alone."""
+    program.load(BYTE, R1, R10, _IP_HEADER + 6)
+    program.jump_unequal(R1, _ICMPV6, "pass")
+    program.move(R1, R6)
+    program.set(R2, 14 + 40)
+    program.move(R3, R10)
+    program.add(R3, _PORT)
+    program.set(R4, 8)
+    program.call(_LOAD_BYTES)
+    program.jump_unequal(R0, 0, "pass")
+    program.load(BYTE, R1, R10, _PORT)
+    program.jump_unequal(R1, _ADVERTISEMENT, "pass")
+    program.load(BYTE, R1, R10, _PORT + 4)
+    program.jump_any_bit(R1, _SOLICITED, "pass")
 
 
 def _load_packet(program: Assembler, size: int) -> None:
@@ -132,9 +192,10 @@ def _load_packet(program: Assembler, size: int) -> None:
     program.jump_unequal(R0, 0, "pass")
 
 
-def _refuse_multicast(program: Assembler) -> None:
+def _refuse_multicast(program: Assembler, label: str) -> None:
+    """Go to a label with a multicast or broadcast frame."""
     program.load(BYTE, R1, R10, _PACKET)
-    program.jump_any_bit(R1, 1, "pass")
+    program.jump_any_bit(R1, 1, label)
 
 
 def _begin_source_key(program: Assembler) -> None:
@@ -215,16 +276,21 @@ def _look_up(program: Assembler, targets_fd: int) -> None:
 
 
 def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
-    """Send frames for other hosts to the VTEP, the entry of the zero MAC."""
+    """Send frames for other hosts to the VTEP."""
     program.label("elsewhere")
-    program.store_constant(WORD, R10, _TARGET, 0)
-    program.store_constant(HALF, R10, _TARGET + 4, 0)
-    _look_up(program, targets_fd)
-    program.jump_equal(R0, 0, "pass")
+    _find_vtep(program, targets_fd)
     program.load(WORD, R1, R0, 0)
     program.set(R2, 0)
     program.call(_REDIRECT)
     program.exit()
+
+
+def _find_vtep(program: Assembler, targets_fd: int) -> None:
+    """Look up the VTEP, the entry of the zero MAC; the segment is in the key."""
+    program.store_constant(WORD, R10, _TARGET, 0)
+    program.store_constant(HALF, R10, _TARGET + 4, 0)
+    _look_up(program, targets_fd)
+    program.jump_equal(R0, 0, "pass")
 
 
 def _pass(program: Assembler) -> None:

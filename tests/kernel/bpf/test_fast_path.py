@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,10 +14,11 @@ from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.port_policy import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import HookRow, Row, SandboxState, SourceRow, TargetRow
+from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.assembler import R0, R1, R10, WORD, Assembler
 from overlay.kernel.bpf.fast_path import FastPath
-from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox import gratuitous_arp, veth
 from overlay.kernel.sandbox.sandbox import OperationFailure
 from overlay.model import Ip, gateway_mac, mac_for, mac_text, parse_ip
 
@@ -40,6 +42,7 @@ class Fast:
         vni = self.host.vni
         rows: set[Row] = {
             HookRow(0, "vxlan0"),
+            HookRow(0, "br0"),
             TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0"),
             TargetRow(gateway_mac(vni, 0), 0, "br0"),
         }
@@ -58,6 +61,10 @@ class Fast:
 
     def bridged(self, port: str) -> int:
         """Return how many frames the bridge has sent through a port."""
+        return self.sent(port)
+
+    def sent(self, port: str) -> int:
+        """Return how many frames were sent through a port."""
         shown = self.host.world.run(self.host.sandbox.name, "ip", "-s", "-j", "link", "show", port)
         (link,) = json.loads(shown)
         found: int = link["stats64"]["tx"]["packets"]
@@ -161,6 +168,41 @@ def test_a_spoofed_source_is_left_to_the_bridge(
     assert world.pings(fourth, "10.32.0.2") == 1
 
 
+@pytest.mark.parametrize("text", ["10.32.200.200", "fd32::200"])
+def test_an_announcement_reaches_containers_of_other_hosts(
+    cluster: tuple[Fast, Fast, str, str, str], world: World, text: str
+) -> None:
+    """A moved address is known there at once, and nothing is sent a second time.
+
+    Not so without the hook of the bridge.
+    """
+    one, _, first, second, _ = cluster
+    ip, mac = parse_ip(text), mac_for(one.host.vni, TWO)
+    for each in (first, second):
+        world.run(each, "sysctl", "-w", "net.ipv6.conf.eth0.disable_ipv6=0")
+    known = ("ip", "neigh", "replace", text, "lladdr", "02:00:00:00:00:99", "dev", "eth0")
+    world.run(second, *known, "nud", "stale")
+
+    def announce() -> None:
+        with netns.inside(world.fd(first)), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("eth0", 0))
+            raw.send(gratuitous_arp.announcement_frame(ip, mac))
+
+    def is_known() -> bool:
+        shown = world.run(second, "ip", "neigh", "show", text)
+        return mac_text(mac) in shown
+
+    sent = one.sent("vxlan0")
+    announce()
+    world.wait_until(is_known, "the new MAC")
+    assert one.sent("vxlan0") - sent == 1
+    world.run(second, *known, "nud", "stale")
+    world.run(one.host.sandbox.name, "tc", "filter", "del", "dev", "br0", "ingress")
+    announce()
+    assert world.pings(first, "10.32.0.3", "-s", "4000") == 1  # later than the announcement
+    assert not is_known()
+
+
 def test_the_fast_path_survives_the_agent(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
@@ -190,6 +232,7 @@ def test_the_fast_path_survives_the_agent(
     [
         ("tc", "qdisc", "del", "dev", "p0", "clsact"),
         ("tc", "filter", "del", "dev", "vxlan0", "ingress"),
+        ("tc", "filter", "del", "dev", "br0", "ingress"),
     ],
 )
 def test_removed_hooks_are_detected_and_restored(
