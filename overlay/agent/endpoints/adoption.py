@@ -24,7 +24,7 @@ from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.sandbox.connected_containers import ConnectedContainer, connected_containers
+from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
 from overlay.kernel.sandbox.container_namespace import is_bare_container
 from overlay.model import Endpoint, Network, ip_text, is_host
 

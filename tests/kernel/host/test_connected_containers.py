@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.kernel import netns
+from overlay.kernel.host.connected_containers import connected_containers
 from overlay.kernel.sandbox import veth
-from overlay.kernel.sandbox.connected_containers import connected_containers
 from overlay.model import Mac, parse_ip
 
 if TYPE_CHECKING:
