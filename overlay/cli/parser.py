@@ -58,8 +58,8 @@ _MESSAGES = (
 VERBS: dict[str, str] = {
     "join": "cluster",
     "leave": "cluster",
-    "members": "cluster",
-    "forget": "cluster",
+    "members": "members",
+    "forget": "members",
     "token": "token",
     "promote": "authority",
     "authority": "authority",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.cli import watch
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -138,86 +136,3 @@ def test_leave_names_the_reset_command(overlayd: Run, agent: FakeAgent) -> None:
 
     assert (outcome.code, outcome.out) == (0, "")
     assert "overlayd reset" in outcome.err
-
-
-def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """Each node has a line; this one is marked, and unknown values are dashes."""
-    own = {
-        "id": "n-1", "name": "vm1", "address": "192.168.56.11", "state": "alive",
-        "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "version": "0.1.0",
-        "logs": {"behind": 2, "equal_s": 0.5, "versions": [
-            {"scope": "cluster", "held": 3, "origin": 3}, {"scope": "blue", "held": 4, "origin": 6},
-        ]},
-        "self": True, "authority": True,
-    }  # fmt: skip
-    other = own | {
-        "name": "vm2",
-        "state": "suspect",
-        "rtt_ms": 0.42,
-        "self": False,
-        "authority": False,
-    }
-    answer = {"schema": "overlayd.members/v1", "members": [own, other]}
-    agent.answer("GET /v1/members", answer)
-
-    assert overlayd("members").out.splitlines() == [
-        "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND  AUTHORITY",
-        "vm1 *  192.168.56.11  alive    1m 01s  -       2       holder",
-        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2       -",
-    ]
-    assert len(overlayd("members", "--no-header").out.splitlines()) == 2
-    assert "INCARNATION" in overlayd("members", "--wide").out
-    assert "cluster 3/3, blue 4/6" in overlayd("members", "--wide").out
-    assert json.loads(overlayd("members", "--json").out) == answer
-
-
-def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
-    """All are off by default."""
-    done = {"schema": "overlayd.forget/v1", "forgotten": "n-1"}
-    agent.answer("POST /v1/forget", {**done, "networks_removed": 0, "networks_left": 0})
-    default = {
-        "node": "vm3",
-        "powered_off": False,
-        "bar": False,
-        "remove_networks": False,
-        "force": False,
-    }
-
-    assert overlayd("forget", "vm3").code == 0
-    assert agent.asked[-1].body == default
-    overlayd("forget", "vm3", "--powered-off")
-    assert agent.asked[-1].body == {**default, "powered_off": True}
-    overlayd("forget", "vm3", "--bar")
-    assert agent.asked[-1].body == {**default, "bar": True}
-    overlayd("forget", "vm3", "--remove-networks")
-    assert agent.asked[-1].body == {**default, "remove_networks": True}
-    overlayd("forget", "vm3", "--force")
-    assert agent.asked[-1].body == {**default, "force": True}
-
-
-def test_forget_offers_to_remove_networks(overlayd: Run, agent: FakeAgent) -> None:
-    """The note names the command; with the option, it says what was removed."""
-    done = {"schema": "overlayd.forget/v1", "forgotten": "n-1"}
-    agent.answer("POST /v1/forget", {**done, "networks_removed": 0, "networks_left": 3})
-    assert "sudo overlayd forget vm3 --remove-networks" in overlayd("forget", "vm3").err
-    agent.answer("POST /v1/forget", {**done, "networks_removed": 2, "networks_left": 1})
-
-    told = overlayd("forget", "vm3", "--remove-networks").err
-    assert "removed 2 networks that it created" in told
-    assert "1 network that it created stays in use" in told
-
-
-def test_watched_members_are_one_object_a_line(
-    overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until the agent ends, whose error is an object as well."""
-    monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
-    listed = {"schema": "overlayd.members/v1", "members": []}
-    agent.answer("GET /v1/members", listed)
-    agent.last = "GET /v1/members"
-    outcome = overlayd("members", "--watch", "--json")
-    objects = [json.loads(line) for line in outcome.out.splitlines()]
-
-    assert outcome.code == 3
-    assert objects[0] == listed
-    assert objects[-1]["schema"] == "overlayd.error/v1"

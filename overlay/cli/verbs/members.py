@@ -1,0 +1,128 @@
+"""Commands `members` and `forget`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.client.api import ApiClient, JsonObject
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import VerbGroup
+
+
+def register(words: VerbGroup) -> None:
+    """Add the verbs of this module."""
+    members = words.verb("members", run_members, "list the members and their state")
+    members.add_argument("--no-header", action="store_true", help="omit the header line")
+    members.add_argument(
+        "--wide", action="store_true", help="also show id, incarnation, version and logs"
+    )
+    members.add_argument("--watch", action="store_true", help="refresh every second")
+    forget = words.verb(
+        "forget",
+        run_forget,
+        "remove a dead node permanently",
+        "Remove a dead node permanently: its addresses return to the nodes that granted them, its\n"
+        "rows are removed, and its identity is revoked.  To return as a new node, the host\n"
+        "needs 'overlayd reset'.  A live node is refused, unless --bar shuts it out.",
+    )
+    forget.add_argument("node", metavar="NODE", help="name or id")
+    forget.add_argument(
+        "--powered-off",
+        action="store_true",
+        help="confirm that it is off (required if most members are unreachable)",
+    )
+    forget.add_argument(
+        "--bar",
+        action="store_true",
+        help="remove it although it is alive (only on a host that holds the authority)",
+    )
+    forget.add_argument(
+        "--remove-networks",
+        action="store_true",
+        help="also remove the networks that it created and no other host uses",
+    )
+    forget.add_argument(
+        "--force",
+        action="store_true",
+        help="remove it even as the last holder of the authority",
+    )
+
+
+def run_members(args: Namespace) -> int:
+    """List the members."""
+    client = ApiClient(args.paths)
+    if args.watch:
+        from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
+
+        return watch(lambda: _show_members(client, args), redraw=not args.json)
+    _show_members(client, args)
+    return 0
+
+
+def _show_members(client: ApiClient, args: Namespace) -> None:
+    listed = client.get("/v1/members")
+    if args.json:
+        (output.print_json_line if args.watch else output.print_json)(listed)
+        return
+    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
+    if args.wide:
+        headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
+    rows = []
+    for member in listed["members"]:
+        rtt = member.get("rtt_ms")
+        row = [
+            member["name"] + (" *" if member.get("self") else ""),
+            member["address"],
+            member["state"],
+            output.duration(member["since_s"]),
+            None if rtt is None else f"{rtt:.1f} ms",
+            member.get("logs", {}).get("behind"),
+            "holder" if member.get("authority") else None,
+        ]
+        if args.wide:
+            row += [member["id"], member["incarnation"], member["version"], _logs(member)]
+        rows.append(row)
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
+
+
+def _logs(member: JsonObject) -> str:
+    """Return how many entries of each of a member's logs this host holds: `blue 12/14`."""
+    return ", ".join(
+        f"{log['scope']} {log['held']}/{log['origin']}"
+        for log in member.get("logs", {}).get("versions", ())
+    )
+
+
+def run_forget(args: Namespace) -> int:
+    """Forget a node."""
+    if not args.node.strip():
+        raise UsageError("NODE must not be empty", hint="overlayd members")
+    body: JsonObject = {
+        "node": args.node,
+        "powered_off": args.powered_off,
+        "bar": args.bar,
+        "remove_networks": args.remove_networks,
+        "force": args.force,
+    }
+    done = ApiClient(args.paths).post("/v1/forget", body)
+    if args.json:
+        output.print_json(done)
+    else:
+        output.print_note(f"{args.node} forgotten; if it comes back, it must join as a new node")
+        removed, left = done["networks_removed"], done["networks_left"]
+        if removed:
+            output.print_note(f"removed {output.count_text(removed, 'network')} that it created")
+        if left and args.remove_networks:
+            verb = "stays" if left == 1 else "stay"
+            output.print_note(f"{output.count_text(left, 'network')} that it created {verb} in use")
+        elif left:
+            output.print_note(
+                f"it has created {output.count_text(left, 'network')}; to remove those that no "
+                f"host uses: sudo overlayd forget {args.node} --remove-networks"
+            )
+    return 0
