@@ -108,6 +108,23 @@ RELAYED_PROBES_MAX: Final = 1024  # indirect probes for others at once
 RUMOURS_OF_STRANGERS_MAX: Final = 1024  # kept until the node's card is known
 MEMBERSHIP_EVENTS_MAX: Final = 65_536
 
+# --- Probes of the data path ------------------------------------------------------------
+PATH_PROBE_INTERVAL_S: Final = 5.0  # of one peer, all being well
+PATH_RETRY_S: Final = 0.6  # a probe without a report is repeated after this time
+PATH_MISSES_LOST: Final = 5  # in a row: the path is lost; by chance at 5 % loss 1 in 100,000 times
+PATH_SIZE_MISSES: Final = 3  # in a row, while small probes arrive: the size does not pass
+PATH_PEERS_PER_CYCLE: Final = 64  # more peers are probed in turn
+PATH_SIZE_PEERS_MAX: Final = 16  # up to so many peers, each interval probes the full size as well
+PATH_SIZE_INTERVAL_S: Final = 300.0  # with more, and to find that a path carries more than before
+PATH_SIZE_STEP: Final = 4  # bytes; the search for a path's size ends there
+PATH_INTRODUCTION_S: Final = 0.05  # from the first report, with the key, to the first frame
+PATH_REPORT_DELAY_S: Final = 0.002  # one report covers the frames of one round
+PATH_PEERS_SETTLE_S: Final = 0.05  # from a changed record to the new set of peers
+PATH_ATTACH_WAIT_S: Final = 0.5  # how long an attach waits for the answers of the peers' paths
+PATH_SOCKET_BUFFER_SIZE: Final = 256 * 1024  # of the receiver in each sandbox
+PATH_KEY_SIZE: Final = 16
+PATH_ECHO_SIZE: Final = 4  # of the key, in a report: which agent's frames it is about
+
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192
 EARLY_SEGMENTS_PER_LOG_MAX: Final = 64  # buffered beyond a gap

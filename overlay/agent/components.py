@@ -57,6 +57,7 @@ from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.paths.controller import PathController
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
@@ -150,7 +151,10 @@ class Components:
         )
         self.underlay = Underlay(context, self.reconciler, interface)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
-        self.mtu_controller = MtuController(context, self.reconciler, attachments, self.underlay)
+        self.paths = PathController(context, self.reconciler)
+        self.mtu_controller = MtuController(
+            context, self.reconciler, attachments, self.underlay, self.paths
+        )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(self.gossip.state)
         self.participation = ParticipationService(
@@ -213,6 +217,7 @@ class Components:
             EndpointEditor(self.attacher.context),
             self.restart,
             published_ports,
+            self.paths,
         )
 
     def _construct_dns(self) -> None:
@@ -241,6 +246,7 @@ class Components:
             exposure=self.exposure,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
+            paths=self.paths,
         )
 
     @property
@@ -260,6 +266,7 @@ class Components:
             self.reserves,
             self._rollback,
             self.underlay,
+            self.paths,
             self.conflict_report,
             *self.exposure.controllers,
         )
@@ -290,6 +297,7 @@ class Components:
         await self._tasks.close()
         await self._repair.close()
         self.dns.close_all()
+        self.paths.close()
         self.gossip.close()
         await self.reconciler.close()
         self.underlay_filter.close()

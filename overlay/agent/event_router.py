@@ -25,6 +25,7 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.core.events import (
     AuthorityMessage,
@@ -41,6 +42,7 @@ from overlay.core.events import (
     OwnCardAhead,
     OwnLogAhead,
     Partitioned,
+    PathReported,
     SegmentAccepted,
     StoreChanged,
 )
@@ -70,6 +72,7 @@ class EventRouter:
     exposure: ExposureService
     removed_networks: RemovedNetworks
     underlay: Underlay
+    paths: PathController
 
     def __post_init__(self) -> None:
         """Connect."""
@@ -100,6 +103,8 @@ class EventRouter:
                 self.identity_conflicts.duplicate_seen(node_id, address)
             case OwnCardAhead(epoch=epoch):
                 self.context.gossip.own_card_ahead(epoch)
+            case PathReported(sender=sender, report=report):
+                self.paths.report_received(sender, report)
             case MemberChanged():
                 self._member_changed(event)
             case NodeForgotten(node_id=node_id):
@@ -141,6 +146,7 @@ class EventRouter:
         self.context.gossip.card_accepted(card)
         if card.node_id != self.context.gossip.node_id:
             self.reconciler.mark_dirty()
+            self.paths.peer_moved(card.node_id)
 
     def _member_changed(self, event: MemberChanged) -> None:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):
@@ -153,6 +159,7 @@ class EventRouter:
         name = self.context.directory.node_name(event.node_id)
         self.context.event_log.record("member", f"{name} is {state}", peer=name)
         self.underlay.trigger()
+        self.paths.trigger()
         if event.after is MemberState.LEFT:
             self.reconciler.mark_dirty()
 
@@ -166,6 +173,7 @@ class EventRouter:
         if scope == CLUSTER_SCOPE:
             self.admission.records_changed()
             self.removed_networks.trigger()
+            self.paths.trigger()
             self.exposure.controller.networks_changed()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:

@@ -12,6 +12,7 @@ from overlay.core.protocol.messages import (
     CertificateRequest,
     GrantRefusal,
     GrantRequest,
+    PathReport,
 )
 from overlay.core.protocol.records import Key, Scope, Segment
 from overlay.model import Card, Ip, NodeId
@@ -116,6 +117,14 @@ class AuthorityMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class PathReported:
+    """A member reported which of this node's data-path probes arrived."""
+
+    sender: NodeId
+    report: PathReport
+
+
+@dataclass(frozen=True, slots=True)
 class ForgottenBy:
     """A member reports that this node is forgotten, and ignores it."""
 
@@ -135,6 +144,7 @@ Event: TypeAlias = (
     | DuplicateIdentity
     | NodeForgotten
     | AuthorityMessage
+    | PathReported
     | ForgottenBy
     | MemberChanged
     | SelfRefuted
@@ -158,6 +168,7 @@ __all__ = [
     "OwnCardAhead",
     "OwnLogAhead",
     "Partitioned",
+    "PathReported",
     "SegmentAccepted",
     "SelfRefuted",
     "StoreChanged",

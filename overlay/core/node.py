@@ -23,6 +23,7 @@ from overlay.core.events import (
     MemberChanged,
     NodeForgotten,
     OwnLogAhead,
+    PathReported,
     SegmentAccepted,
     StoreChanged,
 )
@@ -44,6 +45,7 @@ from overlay.core.protocol.messages import (
     MemberState,
     Message,
     Nack,
+    PathReport,
     Ping,
     PingRequest,
     Pull,
@@ -168,6 +170,8 @@ class Node:
                 self._emit(GrantRefused(sender, message))
             case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
                 self._emit(AuthorityMessage(sender, message))
+            case PathReport():
+                self._emit(PathReported(sender, message))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:

@@ -16,6 +16,7 @@ from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import leftovers
 from overlay.agent.process.lean_aiohttp import web
+from overlay.core.paths.path import PathView
 from overlay.core.protocol.member import Member
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.errors import ConflictError, TimedOutError
@@ -141,6 +142,7 @@ def _self(components: Components) -> schema.MemberResponse:
         "since_s": round(components.gossip.transport.now() - components.gossip.started, 1),
         "incarnation": components.gossip.node.membership.incarnation,
         "rtt_ms": None,
+        "path": None,
         "logs": _logs(components, components.gossip.node_id),
         "self": True,
     }
@@ -154,8 +156,21 @@ def _other(components: Components, item: Member, card: Card) -> schema.MemberRes
         "since_s": round(max(0.0, now - item.since), 1),
         "incarnation": item.incarnation,
         "rtt_ms": None if item.rtt_s is None else round(item.rtt_s * 1000, 3),
+        "path": _path(components.paths.path(item.node_id), now),
         "logs": _logs(components, item.node_id),
         "self": False,
+    }
+
+
+def _path(view: PathView | None, now: float) -> schema.PathResponse | None:
+    if view is None:
+        return None
+    return {
+        "sending": view.sending.value,
+        "receiving": view.receiving.value,
+        "since_s": round(max(0.0, now - view.since), 1),
+        "size_expected": view.size_expected,
+        "size_carried": view.size_carried,
     }
 
 

@@ -9,6 +9,7 @@ from overlay.agent.api.endpoints import (
     endpoint_options,
     require_attachable,
     unconfirmed,
+    unreachable,
 )
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.caller import ApiCaller
@@ -73,9 +74,8 @@ class ContainerHandlers:
             "created": created,
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
-            "unconfirmed": unconfirmed(results, self._agent.require_components())
-            if results
-            else [],
+            "unconfirmed": unconfirmed(results, self._agent.components),
+            "unreachable": unreachable(results, self._agent.components),
         }
 
     async def show(self) -> ContainerListResponse:

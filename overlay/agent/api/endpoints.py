@@ -75,6 +75,7 @@ class EndpointHandlers:
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
             "unconfirmed": unconfirmed(results, components),
+            "unreachable": unreachable(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
@@ -207,10 +208,20 @@ def attached_endpoint(result: EndpointResult) -> AttachedEndpointResponse:
     }
 
 
-def unconfirmed(results: Sequence[EndpointResult], components: Components) -> list[str]:
+def unconfirmed(results: Sequence[EndpointResult], components: Components | None) -> list[str]:
     """Return the names of the live nodes that have not confirmed all endpoints."""
-    missing = sorted({node for result in results for node in result.unconfirmed})
-    return [components.directory.node_name(node) for node in missing]
+    return _names({node for result in results for node in result.unconfirmed}, components)
+
+
+def unreachable(results: Sequence[EndpointResult], components: Components | None) -> list[str]:
+    """Return the names of the live nodes that no data-path probe reached."""
+    return _names({node for result in results for node in result.unreachable}, components)
+
+
+def _names(nodes: set[NodeId], components: Components | None) -> list[str]:
+    if components is None:
+        return []
+    return [components.directory.node_name(node) for node in sorted(nodes)]
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:

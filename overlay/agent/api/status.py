@@ -13,6 +13,7 @@ from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
+from overlay.core.paths.path import PathState
 from overlay.model import (
     Card,
     Network,
@@ -71,7 +72,8 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         },
         "underlay_filter": _underlay_filter(components.underlay_filter),
         "networks": networks,
-        "drops": dict(sorted(components.gossip.drops().items())),
+        "drops": dict(sorted((components.gossip.drops() | components.paths.drops).items())),
+        "paths": _paths(components),
         "gossip": {
             "received": components.gossip.transport.received,
             "sent": components.gossip.transport.sent,
@@ -94,6 +96,19 @@ def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterRe
         "refused": underlay_filter.refused,
         "refused_astray": underlay_filter.refused_misdirected,
     }
+
+
+def _paths(components: Components) -> list[schema.PeerPathResponse]:
+    """Return the data paths that are probed, by the name of the peer."""
+    found: list[schema.PeerPathResponse] = [
+        {
+            "peer": components.directory.node_name(view.node_id),
+            "ok": not view.loses and view.sending is PathState.OK,
+            "size_carried": view.size_carried,
+        }
+        for view in components.paths.paths()
+    ]
+    return sorted(found, key=lambda each: each["peer"])
 
 
 def _cluster(components: Components) -> schema.ClusterResponse:

@@ -7,6 +7,7 @@ endpoints follow in their own reconcile passes.
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -25,6 +26,18 @@ from overlay.model import Ip, Network
 from overlay.signals import Signal
 
 
+class PathSizes(Protocol):
+    """Knows what the paths to the peers carry, by probes."""
+
+    size_changed: Signal[[]]
+
+    def expect_size(self, size: int) -> None:
+        """Set the size in bytes of an underlay packet that this host's interfaces let pass."""
+
+    def carried_size(self) -> int | None:
+        """Return the largest underlay packet that every path carries; None if unknown."""
+
+
 class MtuController:
     """Keeps this node's MTUs at what the underlay carries; runs in the underlay's passes.
 
@@ -37,6 +50,7 @@ class MtuController:
         reconciler: Reconciler,
         attachments: Attachments,
         underlay: Underlay,
+        paths: PathSizes,
     ) -> None:
         self.mtu_changed: Signal[[]] = Signal()
         self._gossip = context.gossip
@@ -47,6 +61,8 @@ class MtuController:
         self._attachments = attachments
         self._limited_by = underlay.interface
         self._settled = False
+        self._paths = paths
+        paths.size_changed.connect(underlay.trigger)
         underlay.address_checked.connect(self.reconcile)
 
     def why(self, network: Network) -> str:
@@ -66,6 +82,10 @@ class MtuController:
     async def reconcile(self, found: UnderlayAddress) -> None:
         """Follow what the underlay carries now; raises OverlayError where that is too small."""
         mtu, self._limited_by = await self._kernel.call(carried_mtu, found, self._peers())
+        self._paths.expect_size(mtu)
+        carried = self._paths.carried_size()
+        if carried is not None and carried < mtu:
+            mtu, self._limited_by = carried, "a path to a peer"
         before = self._gossip.card.underlay_mtu
         if mtu < limits.UNDERLAY_MTU_MIN:
             raise OverlayError(

@@ -42,6 +42,7 @@ class EndpointResult:
     unconfirmed: tuple[NodeId, ...] = ()
     changes: tuple[FieldChange, ...] = ()  # of an endpoint that was attached already
     ipv6_disabled: bool = False  # the container, so it has no IPv6 address on the network
+    unreachable: tuple[NodeId, ...] = ()  # participants that no data-path probe reached
 
 
 @dataclass(frozen=True, slots=True)

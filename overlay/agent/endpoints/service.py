@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Protocol
 
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
@@ -16,6 +17,7 @@ from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import Edited, EditSpec, EndpointEditor
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
+from overlay.agent.paths.controller import PathController
 from overlay.agent.runtimes.targets import KINDS, resolve_target
 from overlay.core.dataplane.published_port import PortPair
 from overlay.errors import ConflictError, NotFoundError, OverlayError
@@ -42,12 +44,14 @@ class AttachService:
         editor: EndpointEditor,
         restart: Restart,
         publisher: PortPublisher,
+        paths: PathController,
     ) -> None:
         self._attacher = attacher
         self._editor = editor
         self._publisher = publisher
         self._detacher = detacher
         self._restart = restart
+        self._paths = paths
         self._directory = attacher.context.node.directory
         self._attachments = attacher.context.attachments
         self.changed: AsyncSignal[[str]] = AsyncSignal()
@@ -63,6 +67,7 @@ class AttachService:
         with contextlib.closing(target):
             named = [self._directory.network(name) for name in spec.networks]
             networks = list({network.vni: network for network in named}.values())
+            peers = self._paths.probe(network.vni for network in networks) if spec.wait else []
             results = await self._attacher.attach_all(
                 target, networks, spec.options, wait=spec.wait
             )
@@ -72,7 +77,8 @@ class AttachService:
             await self._attacher.roll_back(results, error)
             raise
         await self.changed.emit(target.name)
-        return results
+        unreachable = tuple(await self._paths.unproven(peers))
+        return [replace(result, unreachable=unreachable) for result in results]
 
     async def _publish(self, results: list[EndpointResult], ports: tuple[PortPair, ...]) -> None:
         """Publish ports of a container that is attached, on the first of its networks."""

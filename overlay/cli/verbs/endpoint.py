@@ -130,6 +130,7 @@ def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
     if not args.json:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
+    _warn_unreachable(attached.get("unreachable") or [])
     if args.json:
         output.print_json(attached)
     elif attached.get("published"):
@@ -173,6 +174,16 @@ def _warn_unconfirmed(nodes: list[str]) -> None:
         output.warn(
             f"not yet confirmed by {', '.join(nodes)}",
             "They receive it by gossip once they are reachable; see: overlayd members",
+        )
+
+
+def _warn_unreachable(nodes: list[str]) -> None:
+    """Warn about nodes whose gossip works while VXLAN between the hosts does not."""
+    if nodes:
+        output.warn(
+            f"the data path to {', '.join(nodes)} does not answer: containers there are not "
+            "reachable from this host, although the agents reach each other",
+            "Allow the VXLAN port (UDP 4789 by default) between the hosts; see: overlayd status",
         )
 
 

@@ -69,7 +69,7 @@ def _show_members(client: ApiClient, args: Namespace) -> None:
     if args.json:
         (output.print_json_line if args.watch else output.print_json)(listed)
         return
-    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
+    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "DATA", "BEHIND", "AUTHORITY"]
     if args.wide:
         headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
     rows = []
@@ -81,6 +81,7 @@ def _show_members(client: ApiClient, args: Namespace) -> None:
             member["state"],
             output.duration(member["since_s"]),
             None if rtt is None else f"{rtt:.1f} ms",
+            _data_path(member.get("path")),
             member.get("logs", {}).get("behind"),
             "holder" if member.get("authority") else None,
         ]
@@ -88,6 +89,23 @@ def _show_members(client: ApiClient, args: Namespace) -> None:
             row += [member["id"], member["incarnation"], member["version"], _logs(member)]
         rows.append(row)
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
+
+
+def _data_path(path: JsonObject | None) -> str | None:
+    """Return what probes say of the path to a member: `ok`, `to: lost`, `1400 bytes`."""
+    if path is None:
+        return None
+    bad = [
+        f"{word}: {path[direction]}"
+        for word, direction in (("to", "sending"), ("from", "receiving"))
+        if path[direction] not in ("ok", "unknown")
+    ]
+    if bad:
+        return ", ".join(bad)
+    carried = path["size_carried"]
+    if carried is not None and carried < path["size_expected"]:
+        return f"{carried} bytes"
+    return str(path["sending"])
 
 
 def _logs(member: JsonObject) -> str:

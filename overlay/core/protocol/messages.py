@@ -204,6 +204,26 @@ class AuthorityHandover:
     key: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class PathReport:
+    """Reports which of the receiver's data-path probes arrived at the sender.
+
+    `key` authenticates the sender's own probes, `sent` is the highest sequence number of these and
+    `missed` how many rounds in a row were not reported back. `echo` is the start of the key whose
+    probes this report is about, `seen` the highest sequence number that arrived, and bit n of
+    `mask` says whether the one n below it did. `limit` is the largest underlay packet, in bytes,
+    that is proven to arrive where that is less than it should be; 0: no limit is known.
+    """
+
+    key: bytes = field(repr=False)
+    echo: bytes = field(repr=False)
+    sent: int
+    missed: int
+    seen: int
+    mask: int
+    limit: int = 0
+
+
 Message: TypeAlias = (
     Ping
     | Ack
@@ -221,4 +241,5 @@ Message: TypeAlias = (
     | CertificateRequest
     | CertificateRenewal
     | AuthorityHandover
+    | PathReport
 )

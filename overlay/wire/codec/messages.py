@@ -27,6 +27,7 @@ from overlay.core.protocol.messages import (
     MemberState,
     Message,
     Nack,
+    PathReport,
     Ping,
     PingRequest,
     Pull,
@@ -77,6 +78,16 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
     CertificateRequest: lambda _: [14],
     CertificateRenewal: lambda m: [15, pack_certificate(m.certificate)],
     AuthorityHandover: lambda m: [16, m.key],
+    PathReport: lambda m: [
+        17,
+        m.key,
+        m.echo,
+        m.sent,
+        m.missed,
+        m.seen,
+        m.mask,
+        m.limit,
+    ],
 }
 
 
@@ -210,6 +221,19 @@ def _authority_handover(fields: tuple[Any, ...]) -> Message:
     return AuthorityHandover(validation.octets(key, 32))
 
 
+def _path_report(fields: tuple[Any, ...]) -> Message:
+    _, key, echo, sent, missed, seen, mask, limit = validation.array(fields, 8)
+    return PathReport(
+        validation.octets(key, limits.PATH_KEY_SIZE),
+        validation.octets(echo, limits.PATH_ECHO_SIZE),
+        validation.integer(sent),
+        validation.integer(missed, limits.PATH_MISSES_LOST),
+        validation.integer(seen),
+        validation.integer(mask),
+        validation.integer(limit, limits.IP_PACKET_SIZE_MAX),
+    )
+
+
 _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     1: _ping,
     2: _ack,
@@ -225,6 +249,7 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     14: _certificate_request,
     15: _certificate_renewal,
     16: _authority_handover,
+    17: _path_report,
 }
 
 

@@ -16,7 +16,7 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """Each node has a line; this one is marked, and unknown values are dashes."""
     own = {
         "id": "n-1", "name": "vm1", "address": "192.168.56.11", "state": "alive",
-        "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "version": "0.1.0",
+        "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "path": None, "version": "0.1.0",
         "logs": {"behind": 2, "equal_s": 0.5, "versions": [
             {"scope": "cluster", "held": 3, "origin": 3}, {"scope": "blue", "held": 4, "origin": 6},
         ]},
@@ -26,6 +26,7 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
         "name": "vm2",
         "state": "suspect",
         "rtt_ms": 0.42,
+        "path": {"sending": "lost", "receiving": "ok", "size_carried": 1500, "size_expected": 1500},
         "self": False,
         "authority": False,
     }
@@ -33,9 +34,9 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     agent.answer("GET /v1/members", answer)
 
     assert overlayd("members").out.splitlines() == [
-        "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND  AUTHORITY",
-        "vm1 *  192.168.56.11  alive    1m 01s  -       2       holder",
-        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2       -",
+        "NODE   ADDRESS        STATE    SINCE   RTT     DATA      BEHIND  AUTHORITY",
+        "vm1 *  192.168.56.11  alive    1m 01s  -       -         2       holder",
+        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  to: lost  2       -",
     ]
     assert len(overlayd("members", "--no-header").out.splitlines()) == 2
     assert "INCARNATION" in overlayd("members", "--wide").out

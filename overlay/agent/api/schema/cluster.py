@@ -193,6 +193,14 @@ class HealthIssue(TypedDict):
     hint: str
 
 
+class PeerPathResponse(TypedDict):
+    """Whether the newest probes of the data path to a peer arrived, and what size it carries."""
+
+    peer: str
+    ok: bool
+    size_carried: int | None
+
+
 class StatusResponse(TypedDict):
     """The state of this node and its cluster; `node` and `cluster` are null outside a cluster."""
 
@@ -211,6 +219,7 @@ class StatusResponse(TypedDict):
     overlay_mtu: NotRequired[int]
     fast_path: NotRequired[FastPathResponse]
     underlay_filter: NotRequired[UnderlayFilterResponse]
+    paths: NotRequired[list[PeerPathResponse]]
     gossip: NotRequired[GossipResponse]
     key: NotRequired[KeySummaryResponse]
 
@@ -287,6 +296,21 @@ class MemberIdentityResponse(TypedDict):
     certificate_expires: int
 
 
+class PathResponse(TypedDict):
+    """What probes say of the data path to a node.
+
+    `sending` and `receiving` are `ok`, `lost` (gossip works, VXLAN does not arrive), `silent` (the
+    node does not report) or `unknown` (not probed yet). `size_carried` is the largest underlay
+    packet proven to arrive, in bytes.
+    """
+
+    sending: str
+    receiving: str
+    since_s: float
+    size_expected: int
+    size_carried: int | None
+
+
 class MemberResponse(MemberIdentityResponse):
     """A node and its state."""
 
@@ -294,6 +318,7 @@ class MemberResponse(MemberIdentityResponse):
     since_s: float
     incarnation: int
     rtt_ms: float | None
+    path: PathResponse | None  # None: no shared overlay network, or this node
     logs: LogsResponse
     self: bool
 

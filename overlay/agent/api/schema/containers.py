@@ -54,3 +54,4 @@ class ContainerCreatedResponse(ContainerIdentityResponse):
     endpoints: list[AttachedEndpointResponse]
     published: list[str]
     unconfirmed: list[str]
+    unreachable: list[str]

@@ -186,6 +186,7 @@ class AttachResponse(TypedDict):
     endpoints: list[AttachedEndpointResponse]
     published: list[str]
     unconfirmed: list[str]
+    unreachable: list[str]  # nodes to which frames are lost although gossip works
     elapsed_ms: float
 
 

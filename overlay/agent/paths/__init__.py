@@ -1,0 +1,1 @@
+"""The data path to each peer: probes, verdicts, sizes."""

@@ -1,0 +1,249 @@
+"""Probe the data path to each peer, and say what is known of it.
+
+Owns: which peers are probed and on which network, the timer of the probes, the events and health
+lines about paths. Does not: judge (`core.paths`), or change an MTU (`agent.dataplane.mtu`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from overlay import limits
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.paths import texts
+from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
+from overlay.agent.process.controller import Controller, Fault
+from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.paths.path import PathState, PathView, PeerPath, ProbeFrame
+from overlay.core.paths.prober import PathProber
+from overlay.core.protocol.messages import MemberState, PathReport
+from overlay.errors import RemoteError
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import Network, NodeId, Vni
+from overlay.signals import Signal
+from overlay.wire.codec import path_probe
+
+_LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
+
+
+class PathController(Controller):
+    """The data paths of this node.
+
+    Signal `size_changed`: the largest packet that the paths carry has changed.
+    """
+
+    name = "path probes"
+    interval_s = limits.PATH_PROBE_INTERVAL_S
+    settle_s = limits.PATH_PEERS_SETTLE_S
+    level = "warn"
+
+    def __init__(self, context: NodeContext, reconciler: Reconciler) -> None:
+        super().__init__(context.event_log)
+        self.size_changed: Signal[[]] = Signal()
+        self.drops: Counter[str] = Counter()
+        self._gossip = context.gossip
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._reconciler = reconciler
+        self._event_loop = asyncio.get_running_loop()
+        self._prober = PathProber(random.Random(os.urandom(16)))
+        self._expected_size = context.gossip.card.underlay_mtu
+        self._sender = ProbeSender()
+        self._receivers = ProbeReceivers(self._payload_received)
+        self._timer: asyncio.TimerHandle | None = None
+        self._answered = asyncio.Event()  # some path's verdict may have changed
+        reconciler.sandbox_ready.connect(self._sandbox_ready)
+        reconciler.sandbox_closing.connect(self._receivers.remove)
+
+    # --- lookups ------------------------------------------------------------------------
+
+    def path(self, node_id: NodeId) -> PathView | None:
+        """Return what is known of the path to a peer; None for one that is not probed."""
+        return self._prober.path(node_id)
+
+    def paths(self) -> Iterator[PathView]:
+        """Yield what is known of each path."""
+        return self._prober.paths()
+
+    def carried_size(self) -> int | None:
+        """Return the largest underlay packet that every path carries; None if that is unknown."""
+        found = [
+            view.size_carried
+            for view in self._prober.paths()
+            if view.size_carried and view.size_carried >= limits.UNDERLAY_MTU_MIN
+        ]
+        return min(found, default=None)
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield the paths that lose packets."""
+        yield from super().faults()
+        for view in self._prober.paths():
+            card = self._directory.card(view.node_id)
+            if card is not None:
+                port = self._gossip.cluster.vxlan_port
+                yield from texts.path_faults(view, card, port, self._gossip.transport.now())
+
+    def probe(self, vnis: Iterable[Vni]) -> list[NodeId]:
+        """Probe the live participants of networks now; `unproven` takes what this returns.
+
+        A path that was never proven is left to its own rounds, and so are those of large networks.
+        """
+        now = self._event_loop.time()
+        peers = {
+            node_id
+            for vni in vnis
+            for node_id in self._directory.participants(vni, forwarding=True)
+            if self._prober.path(node_id) is not None
+        }
+        proven = [each for each in peers if self._sending(each) is PathState.OK]
+        if len(proven) <= limits.PATH_SIZE_PEERS_MAX:
+            for node_id in proven:
+                self._prober.probe_now(node_id, now)
+            self._run_timers()
+        return sorted(peers)
+
+    async def unproven(self, peers: list[NodeId]) -> list[NodeId]:
+        """Return the peers whose path does not carry frames now.
+
+        Waits for the answers to `probe` for at most `limits.PATH_ATTACH_WAIT_S`.
+        """
+        proven = [each for each in peers if self._sending(each) is PathState.OK]
+        if len(proven) <= limits.PATH_SIZE_PEERS_MAX:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S):
+                    while any(self._prober.is_waiting(each) for each in proven):
+                        self._answered.clear()
+                        await self._answered.wait()
+        unanswered = {each for each in proven if self._prober.is_waiting(each)}
+        return [each for each in peers if each in unanswered or self._loses(each)]
+
+    def _sending(self, node_id: NodeId) -> PathState:
+        view = self._prober.path(node_id)
+        return PathState.UNKNOWN if view is None else view.sending
+
+    def _loses(self, node_id: NodeId) -> bool:
+        view = self._prober.path(node_id)
+        return view is not None and view.loses
+
+    # --- what others tell ---------------------------------------------------------------
+
+    def expect_size(self, size: int) -> None:
+        """Set the size in bytes of an underlay packet that this host's interfaces let pass."""
+        if size != self._expected_size:
+            self._expected_size = size
+            self.trigger()
+
+    def report_received(self, sender: NodeId, report: PathReport) -> None:
+        """Handle a peer's report."""
+        self._prober.receive_report(sender, report, self._event_loop.time())
+        self._answered.set()
+        self._flush()
+
+    def peer_moved(self, node_id: NodeId) -> None:
+        """Probe a peer at once: its card has changed, perhaps its address or MTU."""
+        self._prober.probe_now(node_id, self._event_loop.time(), full_size=True)
+        self._flush()
+
+    # --- which peers --------------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Probe each live member that shares an overlay network with a sandbox on both hosts."""
+        peers: dict[NodeId, PeerPath] = {}
+        own = self._gossip.card
+        membership = self._gossip.node.membership
+        networks = sorted(self._directory.networks(), key=lambda network: network.vni)
+        for network in networks:
+            if not has_tunnel(network) or not self._receivers.is_open(network.vni):
+                continue
+            for node_id in self._directory.participants(network.vni, forwarding=True):
+                card = self._directory.card(node_id)
+                if node_id in peers or card is None or len(card.address) != len(own.address):
+                    continue
+                if membership.state_of(node_id) in _LIVE:
+                    peers[node_id] = PeerPath(network.vni, self._expected_size)
+        before = self.carried_size()
+        self._prober.set_peers(peers, self._event_loop.time())
+        if self.carried_size() != before:
+            self.size_changed.emit()
+        self._flush()
+
+    async def _sandbox_ready(self, network: Network, sandbox: Sandbox) -> None:
+        """Receive the probes of a network; called again while that could not be begun."""
+        if self._receivers.is_open(network.vni) or not has_tunnel(network):
+            return
+        with contextlib.suppress(OSError):  # the address is not there yet: the next call tries
+            opened = await self._kernel.call(bound_socket, sandbox, network)
+            runtime = self._reconciler.runtime(network.vni)
+            if runtime is None or runtime.sandbox is not sandbox:  # closed meanwhile
+                opened.close()
+                return
+            self._receivers.add(network.vni, opened)
+            self.trigger()
+
+    # --- the probes ---------------------------------------------------------------------
+
+    def _payload_received(self, vni: Vni, payload: bytes) -> None:
+        try:
+            probe = path_probe.decode_path_probe(payload)
+            key = self._prober.key_of(probe.sender)
+            path_probe.verify_path_probe(payload, key, vni, self._gossip.node_id)
+        except RemoteError as error:
+            self.drops[error.reason] += 1
+            return
+        if self._prober.receive_frame(probe.sender, probe.sequence, self._event_loop.time()):
+            self._flush()
+
+    def _run_timers(self) -> None:
+        self._timer = None
+        self._prober.handle_timer(self._event_loop.time())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what is due, tell of what has changed, and arm the timer."""
+        for to, report in self._prober.drain_reports():
+            self._gossip.node.send_to(to, report)
+            self._gossip.transport.flush_soon()
+        for frame in self._prober.drain_frames():
+            self._send(frame)
+        for before, after in self._prober.drain_changes():
+            self._tell(before, after)
+        due = self._prober.next_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else self._event_loop.call_at(due, self._run_timers)
+
+    def _send(self, frame: ProbeFrame) -> None:
+        network = self._directory.network_by_vni(frame.vni)
+        card = self._directory.card(frame.to)
+        if network is None or card is None:
+            return
+        padding = path_probe.padding_size_of(network, frame.size, card.address)
+        packet = path_probe.encode_path_probe(
+            network, self._gossip.node_id, frame.to, frame.key, frame.sequence, padding
+        )
+        self._sender.send(
+            self._gossip.card.address, card.address, self._gossip.cluster.vxlan_port, packet
+        )
+
+    def _tell(self, before: PathView, after: PathView) -> None:
+        name = self._directory.node_name(after.node_id)
+        for text, is_good in texts.path_events(before, after, name):
+            level = logging.INFO if is_good else logging.WARNING
+            self._event_log.record("path", text, level=level, peer=name)
+        if before.size_carried != after.size_carried:
+            self.size_changed.emit()
+
+    def close(self) -> None:
+        """Stop probing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._receivers.close()
+        self._sender.close()

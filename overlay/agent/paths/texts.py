@@ -1,0 +1,105 @@
+"""What people are told of a data path: health lines and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from overlay.agent.process.controller import Fault
+from overlay.core.paths.path import PathState, PathView
+from overlay.model import Card, ip_text
+
+_LOST_HINT = (
+    "Packets of containers are lost although both agents run: allow UDP {port} between {own} hosts "
+    "in the host firewalls, the cloud's security group and any switch that filters it "
+    "('nft list ruleset', 'iptables -S')"
+)
+
+
+def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iterator[Fault]:
+    """Yield the health lines of one path; `now` is on the clock of `view.since`."""
+    name, address = card.name, ip_text(card.address)
+    lasting = f"for {max(0.0, now - view.since):.0f} s"
+    hint = _LOST_HINT.format(port=vxlan_port, own="the two")
+    if view.sending is PathState.LOST and view.receiving is PathState.LOST:
+        yield Fault(
+            f"data path to {name} ({address}) is lost in both directions {lasting}: gossip "
+            f"works, VXLAN (UDP {vxlan_port}) does not arrive",
+            hint,
+            "error",
+        )
+    elif view.sending is PathState.LOST:
+        yield Fault(
+            f"data path to {name} ({address}) is lost {lasting}: gossip works, VXLAN "
+            f"(UDP {vxlan_port}) from this host does not arrive there; the other direction does",
+            hint,
+            "error",
+        )
+    elif view.receiving is PathState.LOST:
+        yield Fault(
+            f"data path from {name} ({address}) is lost {lasting}: gossip works, VXLAN "
+            f"(UDP {vxlan_port}) from there does not arrive at this host; the other direction does",
+            hint,
+            "error",
+        )
+    elif view.sending is PathState.SILENT:
+        yield Fault(
+            f"data path to {name} ({address}) is not proven {lasting}: no report of probes comes "
+            "from there",
+            f"The two hosts may reach each other only through others: 'ping {address}' on this "
+            "host; allow the gossip and the VXLAN port between them",
+        )
+    elif view.size_carried == 0:
+        yield Fault(
+            f"data path to {name} ({address}) carries small packets only, not even 1280 bytes",
+            "Containers' connections stall; look for a tunnel or a filter of fragments between the "
+            "two hosts",
+            "error",
+        )
+    elif view.size_carried is not None and view.size_carried < view.size_expected:
+        yield Fault(
+            f"data path to {name} ({address}) carries {view.size_carried} bytes, not the "
+            f"{view.size_expected} of the interface: the MTU of containers follows",
+            "Nothing is lost. Where a tunnel lies between the hosts, give the underlay's interface "
+            "its MTU; else look for the device that drops larger packets",
+        )
+    elif view.size_received:
+        yield Fault(
+            f"data path from {name} ({address}) loses packets above {view.size_received} bytes",
+            f"Something between the two hosts has a smaller MTU in that direction; {name} lowers "
+            "the MTU of its containers",
+        )
+    elif view.size_fails:
+        yield Fault(
+            f"data path to {name} ({address}) loses packets of {view.size_expected} bytes: "
+            "searching for what it carries",
+            "Something between the two hosts has a smaller MTU; the overlay's MTU follows when the "
+            "size is found",
+        )
+
+
+def path_events(before: PathView, after: PathView, name: str) -> Iterator[tuple[str, bool]]:
+    """Yield the event texts of a change, each with whether it is good news."""
+    if after.sending is not before.sending:
+        if after.sending is PathState.LOST:
+            yield f"VXLAN to {name} does not arrive", False
+        elif after.sending is PathState.SILENT:
+            yield f"{name} does not report probes of the data path", False
+        elif after.sending is PathState.OK and before.sending is not PathState.UNKNOWN:
+            yield f"VXLAN to {name} arrives again", True
+    if after.receiving is not before.receiving:
+        if after.receiving is PathState.LOST:
+            yield f"VXLAN from {name} does not arrive", False
+        elif before.receiving is PathState.LOST:
+            yield f"VXLAN from {name} arrives again", True
+    if after.size_received and not before.size_received:
+        yield f"packets above {after.size_received} bytes from {name} do not arrive", False
+    elif before.size_received and not after.size_received:
+        yield f"packets of all sizes from {name} arrive again", True
+    if after.size_fails and not before.size_fails:
+        yield f"packets of {after.size_expected} bytes to {name} do not arrive", False
+    elif after.size_carried is not None and after.size_carried != before.size_carried:
+        is_full = after.size_carried >= after.size_expected
+        if not is_full:
+            yield f"the path to {name} carries {after.size_carried} bytes", False
+        elif before.size_carried is not None or before.size_fails:
+            yield f"the path to {name} carries {after.size_carried} bytes again", True

@@ -1,0 +1,1 @@
+"""Probes of the data path: what was sent, what arrived, what that means."""

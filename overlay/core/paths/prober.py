@@ -1,0 +1,145 @@
+"""Probes of the data path to each peer: whether a frame that is sent arrives.
+
+Gossip says that a peer's agent lives, and a confirmation that its kernel is programmed; neither
+says that VXLAN between the two hosts arrives. So each host sends small frames on the VXLAN port to
+each peer's sandbox, and the peer reports by gossip which of them arrived. A frame proves its sender
+by a key that travelled by gossip, and nothing but such a frame is ever reported: a stranger gets no
+answer, and no frame causes more than one small message.
+
+Owns: when a frame or report is due, and what follows from those that arrive. Does not: send
+anything, or know addresses. Times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+from overlay import limits
+from overlay.core.paths.path import Path, PathChange, PathView, PeerPath, ProbeFrame
+from overlay.core.protocol.messages import PathReport
+from overlay.model import NodeId
+
+
+class PathProber:
+    """The paths from this node to its peers."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._paths: dict[NodeId, Path] = {}
+        self._frames: list[ProbeFrame] = []
+        self._reports: list[tuple[NodeId, PathReport]] = []
+        self._changes: list[PathChange] = []
+        self._free_at = 0.0  # when the next new peer's turn may begin, in a large cluster
+
+    def set_peers(self, peers: Mapping[NodeId, PeerPath], now: float) -> None:
+        """Probe exactly these peers from now on; a new one at once."""
+        for node_id in [each for each in self._paths if each not in peers]:
+            del self._paths[node_id]
+        for node_id, peer in peers.items():
+            path = self._paths.get(node_id)
+            if path is None:
+                key = self._rng.randbytes(limits.PATH_KEY_SIZE)
+                first_at = self._first_turn(len(peers), now)
+                self._paths[node_id] = Path(node_id, peer, key, first_at)
+            else:
+                path.set_peer(peer, now)
+
+    def _first_turn(self, peer_count: int, now: float) -> float:
+        """Return when to begin with a new peer: the turns of many are spread over the interval."""
+        if peer_count <= limits.PATH_PEERS_PER_CYCLE:
+            return now
+        first_at = max(now, self._free_at)
+        self._free_at = first_at + limits.PATH_PROBE_INTERVAL_S / limits.PATH_PEERS_PER_CYCLE
+        return first_at
+
+    def probe_now(self, node_id: NodeId, now: float, *, full_size: bool = False) -> None:
+        """Probe a peer at once, with `full_size` also whether it carries all that it should."""
+        path = self._paths.get(node_id)
+        if path is not None:
+            path.probe_now(now, full_size=full_size)
+
+    def is_waiting(self, node_id: NodeId) -> bool:
+        """Return whether the newest probe of a peer has not been reported yet."""
+        path = self._paths.get(node_id)
+        return path is not None and path.is_waiting
+
+    def key_of(self, node_id: NodeId) -> bytes | None:
+        """Return the key that authenticates a peer's frames; None while it is not known."""
+        path = self._paths.get(node_id)
+        return None if path is None else path.peer_key
+
+    # --- in -----------------------------------------------------------------------------
+
+    def receive_frame(self, sender: NodeId, sequence: int, now: float) -> bool:
+        """Note an authentic frame of a peer; return whether it is new."""
+        path = self._paths.get(sender)
+        if path is None or not path.note_frame(sequence, now):
+            return False
+        self._note_change(path, now)
+        return True
+
+    def receive_report(self, sender: NodeId, report: PathReport, now: float) -> None:
+        """Handle a peer's report about the frames that this node sent."""
+        path = self._paths.get(sender)
+        if path is not None:
+            path.note_report(report, now, self._interval_s(), self._size_interval_s())
+            self._note_change(path, now)
+
+    # --- time ---------------------------------------------------------------------------
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` is due; None without peers."""
+        return min((path.due_at() for path in self._paths.values()), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Begin the rounds and make the reports that are due."""
+        for path in self._paths.values():
+            if path.next_at <= now:
+                self._frames += path.begin_round(now, self._interval_s())
+                self._note_change(path, now)
+            if path.report_at is not None and path.report_at <= now:
+                self._reports.append((path.node_id, path.make_report(now)))
+
+    def _interval_s(self) -> float:
+        """Return the time from one probe of a peer to the next, all being well."""
+        cycles = -(-len(self._paths) // limits.PATH_PEERS_PER_CYCLE)
+        return limits.PATH_PROBE_INTERVAL_S * max(1, cycles)
+
+    def _size_interval_s(self) -> float:
+        """Return how often the size that a path is known to carry is checked."""
+        if len(self._paths) <= limits.PATH_SIZE_PEERS_MAX:
+            return limits.PATH_PROBE_INTERVAL_S
+        return limits.PATH_SIZE_INTERVAL_S
+
+    # --- out ----------------------------------------------------------------------------
+
+    def drain_frames(self) -> list[ProbeFrame]:
+        """Return the frames to send."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    def drain_reports(self) -> list[tuple[NodeId, PathReport]]:
+        """Return the reports to send, each with its receiver."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def drain_changes(self) -> list[PathChange]:
+        """Return what changed about paths since the last call, oldest first."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def paths(self) -> Iterator[PathView]:
+        """Yield what is known of each path."""
+        for path in self._paths.values():
+            yield path.view()
+
+    def path(self, node_id: NodeId) -> PathView | None:
+        """Return what is known of the path to a peer; None for a node that is not probed."""
+        path = self._paths.get(node_id)
+        return None if path is None else path.view()
+
+    def _note_change(self, path: Path, now: float) -> None:
+        change = path.take_change(now)
+        if change is not None:
+            self._changes.append(change)

@@ -1,0 +1,228 @@
+"""Probes between two nodes, over links that lose what a test says."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from overlay import limits
+from overlay.core.paths.path import PathState, PathView, PeerPath, ProbeFrame
+from overlay.core.paths.prober import PathProber
+from overlay.core.protocol.messages import PathReport
+from overlay.model import NodeId, Vni
+
+A, B = NodeId(b"a" * 16), NodeId(b"b" * 16)
+SEEN_S = 10.0  # what fails is known after this time
+DELAY_S = 0.001
+
+
+def never(*_: object) -> bool:
+    """Lose nothing."""
+    return False
+
+
+@dataclass
+class Pair:
+    """Two probers; `frame_lost` and `report_lost` say what does not arrive, by its sender."""
+
+    seed: int = 1
+    now: float = 0.0
+    frame_lost: Callable[[NodeId, ProbeFrame], bool] = never
+    report_lost: Callable[[NodeId, PathReport], bool] = never
+    sent_sizes: list[int] = field(default_factory=list)
+    report_count: int = 0
+
+    def __post_init__(self) -> None:
+        self._events: list[tuple[float, int, Callable[[], Any]]] = []
+        self._order = itertools.count()
+        self.probers = {node: PathProber(random.Random(f"{self.seed} {node!r}")) for node in (A, B)}
+        self.meet()
+
+    def meet(self, size: int = 1500) -> None:
+        """Have both probe each other."""
+        self.probers[A].set_peers({B: PeerPath(Vni(7), size)}, self.now)
+        self.probers[B].set_peers({A: PeerPath(Vni(7), size)}, self.now)
+
+    def restart(self, node: NodeId) -> None:
+        """Replace a node's agent by a new one."""
+        self.probers[node] = PathProber(random.Random(f"{self.now} {node!r}"))
+        self.meet()
+
+    def run(self, duration_s: float) -> None:
+        """Let time pass."""
+        end = self.now + duration_s
+        while True:
+            timers = [
+                (due, node)
+                for node, prober in self.probers.items()
+                if (due := prober.next_timer()) is not None
+            ]
+            due, node = min(timers)
+            if self._events and self._events[0][0] <= due:
+                due, _, action = heapq.heappop(self._events)
+                if due > end:
+                    heapq.heappush(self._events, (due, next(self._order), action))
+                    break
+                self.now = max(self.now, due)
+                action()
+            elif due <= end:
+                self.now = max(self.now, due)
+                self.probers[node].handle_timer(self.now)
+            else:
+                break
+            self._drain()
+        self.now = end
+
+    def _drain(self) -> None:
+        for node, prober in self.probers.items():
+            peer = B if node == A else A
+            for frame in prober.drain_frames():
+                self.sent_sizes.append(frame.size)
+                if not self.frame_lost(node, frame):
+                    self._later(partial(self._frame_arrives, node, peer, frame))
+            for _, report in prober.drain_reports():
+                self.report_count += 1
+                if not self.report_lost(node, report):
+                    self._later(partial(self._report_arrives, node, peer, report))
+
+    def _frame_arrives(self, sender: NodeId, receiver: NodeId, frame: ProbeFrame) -> None:
+        if self.probers[receiver].key_of(sender) == frame.key:  # else it cannot be verified
+            self.probers[receiver].receive_frame(sender, frame.sequence, self.now)
+
+    def _report_arrives(self, sender: NodeId, receiver: NodeId, report: PathReport) -> None:
+        self.probers[receiver].receive_report(sender, report, self.now)
+
+    def _later(self, action: Callable[[], Any]) -> None:
+        heapq.heappush(self._events, (self.now + DELAY_S, next(self._order), action))
+
+    def seen_by(self, node: NodeId) -> PathView:
+        """Return what a node knows of its path to the other."""
+        found = self.probers[node].path(B if node == A else A)
+        assert found is not None
+        return found
+
+    def states(self) -> list[tuple[PathState, PathState]]:
+        """Return (sending, receiving) as seen by A and by B."""
+        return [(view.sending, view.receiving) for view in map(self.seen_by, (A, B))]
+
+
+OK = (PathState.OK, PathState.OK)
+
+
+def test_a_healthy_path_is_proven_at_once() -> None:
+    """Within a fraction of a second, in both directions, at full size."""
+    pair = Pair()
+    pair.run(0.3)
+    assert pair.states() == [OK, OK]
+    assert [pair.seen_by(node).size_carried for node in (A, B)] == [1500, 1500]
+
+
+def test_one_lost_direction_is_known_on_both_sides() -> None:
+    """The sender and the receiver say which direction it is."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.frame_lost = lambda sender, _: sender == A
+    pair.run(SEEN_S)
+    assert pair.states() == [(PathState.LOST, PathState.OK), (PathState.OK, PathState.LOST)]
+    pair.frame_lost = never
+    pair.run(SEEN_S)
+    assert pair.states() == [OK, OK]
+
+
+def test_two_lost_directions_are_known_on_both_sides() -> None:
+    """Also where nothing ever arrived."""
+    pair = Pair(frame_lost=lambda *_: True)
+    pair.run(SEEN_S)
+    assert pair.states() == [(PathState.LOST, PathState.LOST)] * 2
+
+
+def test_without_reports_the_path_is_not_called_lost() -> None:
+    """What cannot be told is said to be just that."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.report_lost = lambda *_: True
+    pair.run(SEEN_S)
+    assert [view.sending for view in map(pair.seen_by, (A, B))] == [PathState.SILENT] * 2
+
+
+def test_lost_large_packets_are_known_on_both_sides() -> None:
+    """The sender finds the size that passes, and the receiver is told."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.frame_lost = lambda sender, frame: sender == A and frame.size > 1400
+    pair.run(SEEN_S)
+    assert pair.seen_by(A).size_carried != 1500
+    assert pair.seen_by(B).size_received
+    pair.run(60.0)
+    carried = pair.seen_by(A).size_carried
+    assert carried is not None
+    assert 1400 - limits.PATH_SIZE_STEP <= carried <= 1400
+    assert pair.seen_by(B).size_received == carried
+    assert pair.seen_by(B).size_carried == 1500
+    pair.frame_lost = never
+    pair.run(limits.PATH_SIZE_INTERVAL_S + SEEN_S)
+    assert pair.seen_by(A).size_carried == 1500
+    assert not pair.seen_by(B).size_received
+
+
+def test_a_restarted_agent_is_proven_again() -> None:
+    """Its key is new, and reports about its former frames are not taken for its own."""
+    pair = Pair()
+    pair.run(60.0)
+    pair.restart(A)
+    pair.run(3.0)
+    assert pair.states() == [OK, OK]
+
+
+def test_a_repeated_frame_is_not_counted() -> None:
+    """A recording of a frame proves nothing."""
+    pair = Pair()
+    pair.run(20.0)
+    frame_count = len(pair.sent_sizes)
+    assert frame_count
+    assert not pair.probers[B].receive_frame(A, 1, pair.now)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_loss_of_one_in_twenty_is_no_lost_path(seed: int) -> None:
+    """A minute at 5 % loss of frames and reports: the verdict at its end is never `lost`."""
+    rng = random.Random(seed)
+    pair = Pair(seed)
+    pair.frame_lost = lambda *_: rng.random() < 0.05
+    pair.report_lost = lambda *_: rng.random() < 0.05
+    pair.run(60.0)
+    assert PathState.LOST not in {state for states in pair.states() for state in states}
+
+
+def test_an_idle_pair_costs_one_round_per_interval() -> None:
+    """Of each node: a small frame, a large one, and one report for the peer's."""
+    pair = Pair()
+    pair.run(30.0)
+    frames, reports = len(pair.sent_sizes), pair.report_count
+    rounds = 12
+    pair.run(rounds * limits.PATH_PROBE_INTERVAL_S)
+    assert len(pair.sent_sizes) - frames <= 2 * 2 * (rounds + 1)
+    assert pair.report_count - reports <= 2 * (rounds + 1)
+
+
+def test_many_peers_are_probed_in_turn() -> None:
+    """No second has more rounds than the interval's share."""
+    prober = PathProber(random.Random(1))
+    peers = {NodeId(number.to_bytes(16, "big")): PeerPath(Vni(7), 1500) for number in range(640)}
+    prober.set_peers(peers, 0.0)
+    begun: set[NodeId] = set()
+    now = 0.0
+    while now < 10.0:
+        now = prober.next_timer() or 0.0
+        prober.handle_timer(now)
+        begun |= {frame.to for frame in prober.drain_frames()}
+    per_second = limits.PATH_PEERS_PER_CYCLE / limits.PATH_PROBE_INTERVAL_S
+    assert len(begun) <= per_second * now + 1
