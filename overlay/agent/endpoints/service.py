@@ -77,8 +77,10 @@ class AttachService:
             await self._attacher.roll_back(results, error)
             raise
         await self.changed.emit(target.name)
-        unreachable = tuple(await self._paths.unproven(peers))
-        return [replace(result, unreachable=unreachable) for result in results]
+        unreachable = tuple(await self._paths.unproven(peers)) if peers else ()
+        if unreachable:
+            results = [replace(result, unreachable=unreachable) for result in results]
+        return results
 
     async def _publish(self, results: list[EndpointResult], ports: tuple[PortPair, ...]) -> None:
         """Publish ports of a container that is attached, on the first of its networks."""

@@ -47,7 +47,9 @@ class Host:
         detacher = SimpleNamespace(detach=self._detach)
         restart = SimpleNamespace(forget=lambda target, _vnis: target in self.ended)
         editor = SimpleNamespace(edit=self._edit)
-        parts = (attacher, detacher, editor, restart, SimpleNamespace(publish=self._publish))
+        publisher = SimpleNamespace(publish=self._publish)
+        paths = SimpleNamespace(probe=lambda _vnis: [])
+        parts = (attacher, detacher, editor, restart, publisher, paths)
         self.service = AttachService(*(cast("Any", part) for part in parts))
 
     async def _attach_all(self, *_args: object, **_options: object) -> list[Any]:
