@@ -9,9 +9,9 @@ from overlay.core.paths.path import PathState, PathView
 from overlay.model import Card, ip_text
 
 _LOST_HINT = (
-    "Packets of containers are lost although both agents run: allow UDP {port} between {own} hosts "
-    "in the host firewalls, the cloud's security group and any switch that filters it "
-    "('nft list ruleset', 'iptables -S')"
+    "Allow UDP {port} between the two hosts: in their firewalls ('nft list ruleset', "
+    "'iptables -S'), the cloud's security group, any switch between them. Where the platform keeps "
+    "that port for itself, create the cluster with another --vxlan-port"
 )
 
 
@@ -19,7 +19,7 @@ def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iter
     """Yield the health lines of one path; `now` is on the clock of `view.since`."""
     name, address = card.name, ip_text(card.address)
     lasting = f"for {max(0.0, now - view.since):.0f} s"
-    hint = _LOST_HINT.format(port=vxlan_port, own="the two")
+    hint = _LOST_HINT.format(port=vxlan_port)
     if view.sending is PathState.LOST and view.receiving is PathState.LOST:
         yield Fault(
             f"data path to {name} ({address}) is lost in both directions {lasting}: gossip "
