@@ -18,6 +18,7 @@ from overlay.core.events import (
     MemberChanged,
     NodeForgotten,
     OwnCardAhead,
+    PathReported,
     StoreChanged,
 )
 from overlay.core.keys.rotation_driver import KEY_STATE_KEY
@@ -42,6 +43,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
+            "paths",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -94,7 +96,7 @@ def test_a_card_of_its_own_plans_nothing_anew(bench: Bench) -> None:
     own, other = (cast("Any", SimpleNamespace(node_id=node_id)) for node_id in (OWN, OTHER))
 
     assert bench.emit(CardAccepted(own)) == {"gossip"}
-    assert bench.emit(CardAccepted(other)) == {"gossip", "reconciler"}
+    assert bench.emit(CardAccepted(other)) == {"gossip", "reconciler", "paths"}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
         (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),
+        (PathReported(OTHER, cast("Any", object())), {"paths"}),
         (Healed(), {"event_log"}),
     ],
 )
