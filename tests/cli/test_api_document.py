@@ -27,7 +27,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 # Every request of the API, the command that sends it, and what it prints of the example.
 VERBS = [
-    ("POST /v1/expose", "expose blue", "10.32.255.254"),
+    ("POST /v1/expose", "expose blue", "10.32.127.255"),
     ("POST /v1/unexpose", "unexpose blue", ""),
     ("GET /v1/published", "publish ls", "*:8080/tcp"),
     ("POST /v1/published", "publish web 8080:80", ""),
@@ -49,9 +49,9 @@ VERBS = [
     ("POST /v1/forget", "forget vm1", ""),
     ("GET /v1/networks", "network ls", "10.32.0.0/16"),
     ("POST /v1/networks", "network create blue", "blue  vni 9000001"),
-    ("GET /v1/networks/{name}", "network inspect blue", "256 owned by vm2"),
+    ("GET /v1/networks/{name}", "network inspect blue", "32768 owned by vm2"),
     ("DELETE /v1/networks/{name}", "network rm blue", ""),
-    ("GET /v1/ipam", "ipam", "10.32.1.0-10.32.255.255"),
+    ("GET /v1/ipam", "ipam", "10.32.0.0-10.32.127.255"),
     ("GET /v1/dns", "dns ls", "www"),
     ("GET /v1/dns/{name}", "dns lookup c1", "10.32.0.2\n"),
     ("POST /v1/dns", "dns add database 192.168.7.20 --network blue", ""),

@@ -19,7 +19,7 @@ CUT = "table inet lab { chain i { type filter hook input priority 0; iif eth1 dr
 
 
 def create(cluster: Cluster, name: str, *options: str) -> None:
-    """Create a network on vm1, which then owns its addresses."""
+    """Create a network on vm1, which grants vm2 and vm3 a third of its addresses each."""
     cluster.ok(1, "overlayd", "network", "create", name, *options)
 
 
@@ -72,7 +72,7 @@ def test_ranges_and_reservations_hold_on_every_host(cluster: Cluster) -> None:
     assert all(ip_address(ip) in part for ip in found)
     assert "10.51.0.65" not in found
     assert (code, "nas" in err) == (6, True)
-    # Outside the range and owned by vm1, which grants this one address on request.
+    # Outside the range; its owner is vm1, which grants this one address on request.
     assert cluster.attach(3, "t4", "--ip", "10.51.0.9", network="tan") == "10.51.0.9"
     assert cluster.inside(1, "t1", "ping", "-c1", "-W3", "10.51.0.9")[0] == 0
 
@@ -92,7 +92,7 @@ def test_two_networks_may_have_the_same_subnet(cluster: Cluster) -> None:
 
 
 def test_dual_stack_endpoints_have_both_addresses(cluster: Cluster) -> None:
-    """A host that owns no addresses of the network requests both families."""
+    """Each host has a reserve of both families."""
     create(cluster, "six", "--subnet", "10.53.0.0/24", "--subnet", "fd53::/64")
     cluster.attach(2, "s2", network="six")
     cluster.attach(3, "s3", network="six")
@@ -114,40 +114,41 @@ def test_a_released_address_is_not_reused_at_once(cluster: Cluster) -> None:
 def test_a_partitioned_host_uses_its_own_space(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Four own addresses are allocated during the partition, a fifth only after it.
+    """Its share of five addresses is allocated during the partition, a sixth only after it.
 
-    The error and `ipam` name the unreachable owner.
+    The error and `ipam` name the unreachable owners.
     """
-    create(cluster, "tiny", "--subnet", "10.55.0.0/27", "--block-size", "30")
+    create(cluster, "tiny", "--subnet", "10.55.0.0/28")
     cluster.attach(1, "y1", network="tiny")
     found = [cluster.attach(3, "z1", network="tiny")]
     cluster.ok(3, "nft", CUT)
     eventually(lambda: others(cluster) == {"dead"}, "vm3 alone", DEATH_S)
     found += [
-        cluster.attach(3, name, "--wait", "none", network="tiny") for name in ("z2", "z3", "z4")
+        cluster.attach(3, name, "--wait", "none", network="tiny")
+        for name in ("z2", "z3", "z4", "z5")
     ]
-    cluster.ok(3, "ip", "netns", "add", "z5")
-    last = ("overlayd", "attach", "z5", "--network", "tiny")
+    cluster.ok(3, "ip", "netns", "add", "z6")
+    last = ("overlayd", "attach", "z6", "--network", "tiny")
     code, _out, err = cluster.run(3, *last)
     shown, warned = cluster.run(3, "overlayd", "ipam", "tiny")[1:]
     (subnet,) = cluster.json(3, "ipam", "tiny")["networks"][0]["subnets"]
     cluster.ok(3, "nft", "delete", "table", "inet", "lab")
 
-    assert len({ip_network(f"{ip}/30", strict=False) for ip in found}) == 1
+    assert sorted(found) == [f"10.55.0.{host}" for host in range(10, 15)]
     assert code == 6
-    assert "could not be reached (vm1 has" in err
-    assert ("vm1 cannot be reached" in warned, "vm1" in shown) == (True, True)
-    mine, theirs = sorted(subnet["owners"], key=lambda owner: owner["node"] == "vm1")
-    assert (mine["addresses"], mine["used"], mine["free"]) == (4, 4, 0)
-    assert subnet["unreachable"] == theirs["free"] > 0
+    assert "could not be reached (vm2 has 4, vm1 has 3)" in err
+    assert ("cannot be reached" in warned, "vm1" in shown, "vm2" in shown) == (True,) * 3
+    owners = {owner["node"]: (owner["used"], owner["free"]) for owner in subnet["owners"]}
+    assert owners == {"vm1": (1, 3), "vm2": (0, 4), "vm3": (5, 0)}
+    assert subnet["unreachable"] == 7
     eventually(lambda: others(cluster) == {"alive"}, "vm3 reconnected", DEATH_S)
     cluster.ok(3, "bash", "-c", KILL)
     cluster.ok(3, "overlayd", "join")
-    eventually(lambda: cluster.run(3, *last)[0] == 0, "a fifth address", DEATH_S)
+    eventually(lambda: cluster.run(3, *last)[0] == 0, "a sixth address", DEATH_S)
     (subnet,) = cluster.json(3, "ipam", "tiny")["networks"][0]["subnets"]
     assert subnet["unreachable"] == 0
     ips = [e["ips"][0] for e in cluster.json(3, "endpoint", "ls", "--network", "tiny")["endpoints"]]
-    assert len(ips) == len(set(ips)) == 6
+    assert len(ips) == len(set(ips)) == 7
 
 
 def test_lists_are_filtered_by_label(cluster: Cluster) -> None:

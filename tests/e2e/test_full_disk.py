@@ -96,7 +96,8 @@ def test_a_rollback_on_a_full_disk_is_done_later(three: LabCluster) -> None:
     owner, victim = three.host(1), three.host(2)
     put_on_small_disk(three, victim)
     victim.post("/v1/networks", name="ours", subnets=[{"subnet": "10.79.0.0/24"}])
-    owner.post("/v1/networks", name="theirs", subnets=[{"subnet": "10.80.0.0/24"}])
+    # A /30 has one address, which its creator keeps.
+    owner.post("/v1/networks", name="theirs", subnets=[{"subnet": "10.80.0.0/30"}])
     wait_until(lambda: "theirs" in str(victim.get("/v1/networks")), "both networks are known")
     victim.run("ip", "netns", "add", "both")
     request = {"target": "netns:both", "networks": ["ours", "theirs"], "wait": "none"}
