@@ -50,6 +50,10 @@ class UsageError(OverlayError):
     code = "usage"
 
 
+class ConfigurationError(UsageError):
+    """The configuration file is invalid: the error names its keys, not options."""
+
+
 class AgentNotRunningError(OverlayError):
     """No agent answers on this host's API socket."""
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import token_input
-from overlay.errors import ForbiddenError, OverlayError, TimedOutError
+from overlay.client.api import ApiClient
+from overlay.errors import AgentNotRunningError, ForbiddenError, OverlayError, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.client.api import ApiClient
     from overlay.client.paths import Paths
 
 UNIT = "overlayd.service"
@@ -38,6 +38,8 @@ UNIT_START_TIMEOUT_S = 200.0  # above the unit's TimeoutStartSec, so that system
 POLL_INTERVAL_S = 0.02
 LOG_LINES_SHOWN = 12
 LOG_TAIL_SIZE = 16 * 1024
+_ERROR = "error: "  # the first line of a reported error
+_READY_POLL_S = 1.0  # an agent that starts keeps a request until it is ready
 
 
 def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) -> bool:
@@ -59,8 +61,9 @@ def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) 
         _start_unit()
         _wait_until_it_answers(client, None, timeout_s, "journalctl -u overlayd")
     else:
+        before = _log_size(paths.log)
         process = spawn(paths, agent_command(paths))
-        _wait_until_it_answers(client, process, timeout_s, f"see {paths.log}")
+        _wait_until_it_answers(client, process, timeout_s, f"see {paths.log}", before)
     return True
 
 
@@ -72,8 +75,10 @@ def unit_installed(unit_dirs: Sequence[str] = UNIT_DIRS, booted_mark: str = BOOT
 def agent_command(paths: Paths) -> list[str]:
     """Return the command line of an agent with these paths."""
     chosen = [word for pair in paths.chosen for word in pair]
-    # -P: the working directory must not decide which modules are found.
-    return [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *chosen]
+    # The working directory must not decide which modules are found; nor must PYTHONPATH, where it
+    # does not for this program (-I).
+    safe = "-I" if sys.flags.isolated else "-P"
+    return [sys.executable, safe, "-m", "overlay.cli.main", "agent", *chosen]
 
 
 def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -101,19 +106,34 @@ def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-def log_tail(path: Path) -> str:
-    """Return the last lines of the log at `path`; empty if it cannot be read."""
+def _log_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def log_tail(path: Path, start: int = 0) -> str:
+    """Return why an agent ended: its error, or the last lines of its log; empty if unreadable.
+
+    `start`: the size of the log before it started; what is before it is another agent's.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - LOG_TAIL_SIZE))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0 if start > end else start, end - LOG_TAIL_SIZE))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
+    errors = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    if errors:
+        lines = lines[errors[-1] :]
+        lines[0] = lines[0].removeprefix(_ERROR)
     return "\n".join(lines[-LOG_LINES_SHOWN:])
 
 
 def _start_unit() -> None:
+    started_s = time.time()
     try:
         done = subprocess.run(
             ["systemctl", "start", "overlayd"],
@@ -127,42 +147,59 @@ def _start_unit() -> None:
     if done.returncode != 0:
         raise OverlayError(
             "systemd could not start the agent",
-            why=(done.stderr or done.stdout).strip() + _journal(),
+            why=(done.stderr or done.stdout).strip() + _journal(started_s),
             hint="systemctl status overlayd; journalctl -u overlayd",
         )
 
 
-def _journal() -> str:
+def _journal(since_s: float) -> str:
+    """Return the last lines of the unit's log since a time, on lines of their own."""
     try:
         done = subprocess.run(
-            ["journalctl", "-u", "overlayd", "-n", str(LOG_LINES_SHOWN), "-o", "cat", "--no-pager"],
+            ["journalctl", "-u", "overlayd", "--since", f"@{int(since_s)}",
+             "-n", str(LOG_LINES_SHOWN), "-o", "cat", "--no-pager"],
             capture_output=True,
             text=True,
             timeout=5.0,
             check=False,
-        )
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return f"\n{done.stdout.rstrip()}" if done.stdout.strip() else ""
 
 
+def _is_ready(client: ApiClient) -> bool:
+    """Return whether an agent has started and answers requests."""
+    try:
+        ApiClient(client.paths, _READY_POLL_S).get("/healthz")
+    except (AgentNotRunningError, TimedOutError):
+        return False
+    except OverlayError:
+        return True  # an older agent, which has no such path
+    return True
+
+
 def _wait_until_it_answers(
-    client: ApiClient, process: subprocess.Popen[bytes] | None, timeout_s: float, where: str
+    client: ApiClient,
+    process: subprocess.Popen[bytes] | None,
+    timeout_s: float,
+    where: str,
+    log_start: int = 0,
 ) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if client.answers():
+        if _is_ready(client):
             return
         # An agent also exits when another one won the race to start; then the other answers.
-        if process is not None and process.poll() is not None and not client.answers():
+        if process is not None and process.poll() is not None and not _is_ready(client):
             raise OverlayError(
                 f"the agent exited at once, with exit code {process.returncode}",
-                why=log_tail(client.paths.log) or "it wrote nothing to its log",
+                why=log_tail(client.paths.log, log_start) or "it wrote nothing to its log",
                 hint=f"Run it in the foreground: {' '.join(agent_command(client.paths))}",
             )
         time.sleep(POLL_INTERVAL_S)
     raise TimedOutError(
         f"the agent was started, but did not answer within {timeout_s:.0f} s",
-        why=log_tail(client.paths.log) if process is not None else "",
+        why=log_tail(client.paths.log, log_start) if process is not None else "",
         hint=where,
     )

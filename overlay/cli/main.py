@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output, parser
 from overlay.client.paths import paths_of
-from overlay.errors import OverlayError, UsageError
+from overlay.errors import ConfigurationError, OverlayError, UsageError
 from overlay.strict_arguments import with_command_apart
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def _run(words: list[str]) -> int:
     args.paths = paths_of(args, os.environ)
     try:
         return int(args.run(args) or 0)
+    except ConfigurationError:
+        raise
     except UsageError as error:
         from overlay.cli import field_names  # noqa: PLC0415  only an error needs it
 

@@ -17,7 +17,25 @@ from overlay.errors import OverlayError, TimedOutError
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent
 
-LISTEN = "import socket, sys; s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); s.accept()"
+ANSWER = """
+import socket, sys
+listener = socket.socket(1)
+listener.bind(sys.argv[1])
+listener.listen()
+peer = listener.accept()[0]
+peer.recv(4096)
+peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{}")
+"""
+# An agent that listens before it is ready, and then ends, as on a full disk.
+ENDS = """
+import socket, sys
+listener = socket.socket(1)
+listener.bind(sys.argv[1])
+listener.listen()
+listener.accept()
+print("INFO serving", flush=True)
+sys.exit("error: the state cannot be written\\n  why:   No space left on device")
+"""
 
 
 def _paths(tmp_path: Path) -> Paths:
@@ -33,11 +51,11 @@ def _wait(client: ApiClient, process: subprocess.Popen[bytes], timeout_s: float)
 def test_a_started_agent_gets_its_own_session(tmp_path: Path) -> None:
     """The wait ends when its socket answers, and it can outlive the command."""
     paths = _paths(tmp_path)
-    process = agent_start.spawn(paths, [sys.executable, "-c", LISTEN, str(paths.socket)])
+    process = agent_start.spawn(paths, [sys.executable, "-c", ANSWER, str(paths.socket)])
     _wait(ApiClient(paths), process, 20.0)
 
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
-    process.wait(20)  # it accepts one connection: the probe of its socket
+    process.wait(20)  # it answers one request: the one that asks whether it is ready
 
 
 def test_the_end_of_the_log_of_an_early_exit_is_shown(tmp_path: Path) -> None:
@@ -53,6 +71,35 @@ def test_the_end_of_the_log_of_an_early_exit_is_shown(tmp_path: Path) -> None:
     shown = caught.value.why.splitlines()
     assert shown[-1] == "no VXLAN here"
     assert len(shown) == agent_start.LOG_LINES_SHOWN
+
+
+def test_the_error_of_this_start_is_shown_alone(tmp_path: Path) -> None:
+    """An agent that ended while it started; the log has an error of an earlier run."""
+    paths = _paths(tmp_path)
+    paths.run_dir.mkdir()
+    paths.log.write_text("error: the port is in use\n  why:   of yesterday\n")
+    before = agent_start._log_size(paths.log)
+    process = agent_start.spawn(paths, [sys.executable, "-c", ENDS, str(paths.socket)])
+    with pytest.raises(OverlayError, match="exit code 1") as caught:
+        agent_start._wait_until_it_answers(ApiClient(paths), process, 20.0, "", before)
+
+    assert caught.value.why.splitlines() == [
+        "the state cannot be written", "  why:   No space left on device"
+    ]  # fmt: skip
+
+
+def test_a_silent_start_shows_no_earlier_error(tmp_path: Path) -> None:
+    """It wrote nothing; also if the log was truncated meanwhile."""
+    paths = _paths(tmp_path)
+    paths.run_dir.mkdir()
+    paths.log.write_text("error: the port is in use\n")
+    size = agent_start._log_size(paths.log)
+    process = agent_start.spawn(paths, [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(OverlayError, match="exit code 3") as caught:
+        agent_start._wait_until_it_answers(ApiClient(paths), process, 20.0, "", size)
+
+    assert caught.value.why == "it wrote nothing to its log"
+    assert agent_start.log_tail(paths.log, size + 1) == "the port is in use"
 
 
 def test_the_wait_is_bounded(tmp_path: Path) -> None:

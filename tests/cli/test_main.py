@@ -204,6 +204,23 @@ def test_an_answer_that_cannot_be_written_is_an_error() -> None:
     assert "Exception ignored" not in done.stderr
 
 
+def test_configuration_errors_name_the_files_keys(overlayd: Run, tmp_path: Path) -> None:
+    """Not the options that mean the same: the file has none."""
+    path = tmp_path / "overlayd.toml"
+    for text, told in (
+        ('fast_path = "fast"', "fast_path must be auto, on or off"),
+        ("state_dir = 5", "state_dir must be"),
+        ("statedir = 5", "unknown key 'statedir'"),
+    ):
+        path.write_text(text)
+        outcome = overlayd("agent", "--config", str(path))
+
+        assert outcome.code == 2
+        assert told in outcome.err
+        assert "--fast-path" not in outcome.err
+        assert "--state-dir" not in outcome.err
+
+
 HANGING = [
     "status", "members", "network ls", "endpoint ls", "dns lookup web", "events", "events --follow",
     "verify", "metrics", "attach web --network blue", "network rm a b", "publish web 80",

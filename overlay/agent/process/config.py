@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from overlay import limits
-from overlay.errors import UsageError
+from overlay.errors import ConfigurationError
 from overlay.model import valid_name
 
 STATE_DIR_DEFAULT = Path("/var/lib/overlayd")
@@ -43,7 +43,7 @@ class Config:
 def load(path: Path, *, required: bool) -> Config:
     """Read the TOML file at `path`; a missing file is an error only if `required`.
 
-    Raises UsageError with the file, the key and the expected value.
+    Raises ConfigurationError with the file, the key and the expected value.
     """
     try:
         with path.open("rb") as file:
@@ -51,18 +51,18 @@ def load(path: Path, *, required: bool) -> Config:
     except FileNotFoundError as error:
         if not required:
             return Config()
-        raise UsageError(
+        raise ConfigurationError(
             f"no configuration file {path}", hint="Omit --config to use the defaults"
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
+        raise ConfigurationError(f"{path} is not valid TOML", why=str(error)) from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}", why=str(error.strerror)) from error
+        raise ConfigurationError(f"cannot read {path}", why=str(error.strerror)) from error
     known = {field.name: field.type for field in fields(Config) if field.name != "path"}
     values: dict[str, Any] = {"path": path}
     for key, value in table.items():
         if key not in known:
-            raise UsageError(
+            raise ConfigurationError(
                 f"{path}: unknown key {key!r}", hint=f"Known keys: {', '.join(sorted(known))}"
             )
         values[key] = _converted(path, key, str(known[key]), value)
@@ -73,7 +73,7 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         may_be_zero = key == "key_rotation_interval_s"
         if value < 0 or (value == 0 and not may_be_zero):
-            raise UsageError(f"{path}: {key} must be above zero, not {value}")
+            raise ConfigurationError(f"{path}: {key} must be above zero, not {value}")
         return float(value)
     if kind == "bool" and isinstance(value, bool):
         return value
@@ -81,15 +81,15 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         return Path(value)
     if kind == "str" and isinstance(value, str):
         if key == "log_level" and value not in ("debug", "info", "warning", "error"):
-            raise UsageError(f"{path}: log_level must be debug, info, warning or error")
+            raise ConfigurationError(f"{path}: log_level must be debug, info, warning or error")
         if key == "fast_path" and value not in ("auto", "on", "off"):
-            raise UsageError(f"{path}: fast_path must be auto, on or off")
+            raise ConfigurationError(f"{path}: fast_path must be auto, on or off")
         if key == "dns_domain":
             return _domain(path, value)
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= limits.AUTHORITY_HOLDERS_MAX:
-            raise UsageError(
+            raise ConfigurationError(
                 f"{path}: {key} must be from 1 to {limits.AUTHORITY_HOLDERS_MAX}, not {value}",
                 hint="1 keeps the authority on the hosts that have it",
             )
@@ -101,14 +101,14 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         "str": "a string",
         "bool": "true or false",
     }[kind]
-    raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")
+    raise ConfigurationError(f"{path}: {key} must be {expected}, not {value!r}")
 
 
 def _domain(path: Path, value: str) -> str:
     """Return a domain in lower case, without a dot at its end."""
     domain = value.lower().removesuffix(".")
     if not valid_name(domain):
-        raise UsageError(
+        raise ConfigurationError(
             f"{path}: dns_domain must be a domain, not {value!r}", hint='For example "lab.example"'
         )
     return domain
