@@ -96,7 +96,8 @@ class UnderlayFilter(Controller):
     async def _write_once(self, choose: Callable[[FilterState, FilterState], FilterState]) -> None:
         """Write the table in one transaction; read it first if its content is not known."""
         if self._filter is None:
-            make = (self._gossip.node_id, self._gossip.cluster.vxlan_port)
+            cluster = self._gossip.cluster
+            make = (self._gossip.node_id, cluster.vxlan_port, cluster.gossip_port)
             self._filter = await self._kernel.call(UnderlayTable, *make)
         known, self._known = self._known, None
         if known is None:

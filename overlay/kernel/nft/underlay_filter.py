@@ -12,6 +12,11 @@ ignored: another VXLAN of this host (Docker swarm's, another agent's) may share 
 Accepted packets are not tracked, so the host never masquerades them, and a container whose traffic
 was masqueraded to source port 4789 does not receive VXLAN packets that look like replies.
 
+Gossip is restricted less, because a host that joins is not a member yet: packets to its port are
+dropped if they come from a container by the host endpoint of a network, or are forwarded and not a
+member's. Otherwise a container's packets, masqueraded, would count as this host's on the others.
+Gossip is not tracked either: a full table of connections would cut this host off.
+
 Limitation: processes in the host's own network namespace are not stopped. The kernel's own VXLAN
 packets pass the same hook and may carry the process's socket.
 """
@@ -21,6 +26,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
@@ -42,6 +48,7 @@ _VNI: Final = (8 + 4, 3)  # behind the UDP header: flags and reserved bytes firs
 _TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6, _TYPE_INDEX = 4, 7, 8, 20  # nft's own numbers
 _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 _PATHS_IPV4, _PATHS_IPV6 = "paths4", "paths6"
+_GOSSIP_COUNTERS: Final = 2
 _INDEX: Final = struct.Struct("=I")
 
 
@@ -53,8 +60,8 @@ def table_name(node_id: NodeId) -> str:
     return f"overlayd_{node_id[:3].hex()}"
 
 
-def table_of(node_id: NodeId, port: int) -> Table:
-    """Return the table of a node, for the cluster's VXLAN port."""
+def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
+    """Return the table of a node, for the cluster's ports of VXLAN and gossip."""
     to_cluster = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_VNIS))
     ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
@@ -62,13 +69,27 @@ def table_of(node_id: NodeId, port: int) -> Table:
     let_in = (ex.notrack(), ex.accept())
     path4 = (*ex.is_ipv4(), *_path(_IPV4_SOURCE, _PATHS_IPV4))
     path6 = (*ex.is_ipv6(), *_path(_IPV6_SOURCE, _PATHS_IPV6))
-    check: tuple[Rule, ...] = (
+    from_members: tuple[Rule, ...] = (
         *((*member, *ex.passes_reverse_path(), *let_in) for member in (ipv4, ipv6)),
         *((*path, *let_in) for path in (path4, path6)),
+    )
+    check: tuple[Rule, ...] = (
+        *from_members,
         *((*member, *refused) for member in (ipv4, ipv6)),
         refused,
     )
-    arriving = ((*to_cluster, ex.goto("check")), *_short_fragments(port))
+    gossip: tuple[Rule, ...] = (
+        (*ex.iifname_prefix(HOST_LINK_PREFIX), *refused),
+        (*ex.to_this_host(), *let_in),
+        *from_members,
+        refused,
+    )
+    arriving = (
+        (*to_cluster, ex.goto("check")),
+        *_short_fragments(port),
+        (*ex.udp_to(gossip_port), ex.goto("gossip")),
+    )
+    sent = ((*to_cluster, ex.notrack()), (*ex.udp_from(gossip_port), ex.notrack()))
     return Table(
         FAMILY_INET,
         table_name(node_id),
@@ -82,7 +103,8 @@ def table_of(node_id: NodeId, port: int) -> Table:
         (
             Chain("check", check),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
-            Chain("sent", ((*to_cluster, ex.notrack()),), (OUTPUT, _BEFORE_TRACKING)),
+            Chain("sent", sent, (OUTPUT, _BEFORE_TRACKING)),
+            Chain("gossip", gossip),  # the last, for `refused_counts`
         ),
     )
 
@@ -110,9 +132,9 @@ def _short_fragments(port: int) -> tuple[Rule, ...]:
 class UnderlayTable:
     """The table of one node, read and changed as a `FilterState`."""
 
-    def __init__(self, node_id: NodeId, port: int) -> None:
+    def __init__(self, node_id: NodeId, port: int, gossip_port: int) -> None:
         """Raise NftMissingError if the kernel has no nftables."""
-        self.table = table_of(node_id, port)
+        self.table = table_of(node_id, port, gossip_port)
         self._tables = NftTables()
 
     @property
@@ -159,11 +181,11 @@ class UnderlayTable:
         self._tables.delete(self.table.family, self.table.name)
 
     def refused_counts(self) -> tuple[int, int]:
-        """Return the counts of dropped packets.
+        """Return the counts of dropped VXLAN packets.
 
         The first is the total, the second those of members through a wrong interface.
         """
-        counts = self._tables.counted(self.table)
+        counts = self._tables.counted(self.table)[:-_GOSSIP_COUNTERS]
         return sum(counts), sum(counts[:2])
 
 

@@ -21,6 +21,7 @@ from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Ip, NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.kernel.conftest import World
@@ -53,7 +54,7 @@ class Place:
     def filter(self, node_id: NodeId = ONE) -> UnderlayTable:
         """Open a node's filter."""
         with netns.inside(self.fd):
-            return UnderlayTable(node_id, 4789)
+            return UnderlayTable(node_id, 4789, 7948)
 
     def nft(self, words: str) -> str:
         """Run the nft program."""
@@ -216,7 +217,7 @@ def test_packets_of_members_pass_and_others_do_not(
     mac = world.run(host, "ip", "-br", "link", "show", "eth1").split()[2]
     world.run(side, "ip", "neighbour", "add", own, "lladdr", mac, "dev", "eth0")
     with netns.inside(world.fd(host)):
-        guard = UnderlayTable(ONE, 4789)
+        guard = UnderlayTable(ONE, 4789, 7948)
         receiver = socket.socket(
             socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM
         )
@@ -246,6 +247,91 @@ def test_packets_of_members_pass_and_others_do_not(
     assert receiver.recv(100)[8:] == b"a stranger's"
     receiver.close()
     guard.close()
+
+
+@pytest.fixture
+def gossip_port(world: World) -> Iterator[Callable[[str, str, str], list[bytes]]]:
+    """Return a function that sends to the gossip port, and says what arrives.
+
+    The host has a member (`peer`), a container behind a network's host endpoint (`box`) and one
+    behind another interface (`rogue`), and forwards. It takes the sender's namespace, the
+    sender's address and the receiver's; what arrives is followed by a fence from the peer.
+    """
+    names = {name: world.namespace(name) for name in ("host", "peer", "box", "rogue")}
+    host = names["host"]
+    for number, (name, link) in enumerate((("peer", "eth0"), ("box", "ovh0"), ("rogue", "out0"))):
+        inside = names[name]
+        pair = ("type", "veth", "peer", "name", "eth0", "netns", inside)
+        world.run(host, "ip", "link", "add", link, *pair)
+        for where, each, last in ((host, link, 1), (inside, "eth0", 2)):
+            world.run(where, "ip", "address", "add", f"10.0.{number}.{last}/24", "dev", each)
+            world.run(where, "ip", "link", "set", each, "up")
+        world.run(inside, "ip", "route", "add", "default", "via", f"10.0.{number}.1")
+    world.run(host, "sh", "-c", "cd /proc/sys/net/ipv4; echo 1 >ip_forward; "
+              "for each in all out0 ovh0; do echo 0 >conf/$each/rp_filter; done")  # fmt: skip
+    world.run(host, "nft", "table ip seen { chain c { type filter hook input priority 0; "
+              "ct state untracked counter; }; }")  # fmt: skip
+    receivers = {}
+    for name, address in (("host", "10.0.0.1"), ("peer", "10.0.0.2")):
+        with netns.inside(world.fd(names[name])):
+            receivers[address] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receivers[address].bind((address, 7948))
+        receivers[address].settimeout(10)
+    with netns.inside(world.fd(host)):
+        guard = UnderlayTable(ONE, 4789, 7948)
+    members = frozenset({parse_ip("10.0.0.2"), parse_ip("10.0.0.4")})
+    guard.write(None, FilterState(members, frozenset()))
+
+    def send(sender: str, source: str, to: str) -> list[bytes]:
+        for where, address, label in (
+            (sender, source, b"datagram"),
+            ("peer", "10.0.0.2", b"fence"),
+        ):
+            with (
+                netns.inside(world.fd(names[where])),
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out,
+            ):
+                out.bind((address, 0))
+                out.sendto(label, (to, 7948))
+        heard = [receivers[to].recv(100)]
+        while heard[-1] != b"fence":
+            heard.append(receivers[to].recv(100))
+        return heard[:-1]
+
+    yield send
+    assert guard.refused_counts() == (0, 0)  # those of VXLAN
+    assert "packets 0 " not in world.run(host, "nft", "list", "table", "ip", "seen")
+    guard.close()
+    for receiver in receivers.values():
+        receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("sender", "source", "to", "arrives"),
+    [
+        ("peer", "10.0.0.2", "10.0.0.1", True),
+        ("peer", "10.0.0.3", "10.0.0.1", True),  # a host that joins
+        ("box", "10.0.1.2", "10.0.0.1", False),
+        ("box", "10.0.1.2", "10.0.0.2", False),
+        ("rogue", "10.0.2.2", "10.0.0.2", False),
+        ("rogue", "10.0.0.4", "10.0.0.2", False),  # with another member's address
+    ],
+)
+def test_no_container_reaches_the_gossip_port(
+    world: World,
+    gossip_port: Callable[[str, str, str], list[bytes]],
+    sender: str,
+    source: str,
+    to: str,
+    *,
+    arrives: bool,
+) -> None:
+    """Members and strangers reach this host; what is forwarded must be a member's."""
+    name = next(each for each in netns.names() if each.endswith(sender))
+    if source not in world.run(name, "ip", "address"):
+        world.run(name, "ip", "address", "add", f"{source}/32", "dev", "eth0")
+
+    assert gossip_port(sender, source, to) == [b"datagram"] * arrives
 
 
 def test_a_missing_expression_is_reported(world: World) -> None:
