@@ -40,6 +40,8 @@ SUBNET_COUNT_MAX: Final = 8
 AUXILIARY_COUNT_MAX: Final = 16
 SHOWN_CONFLICTS_MAX: Final = 16
 CONFLICT_CHECK_INTERVAL_S: Final = 1.0  # one check for many changes
+CARD_CHECK_INTERVAL_S: Final = 5.0
+UNANSWERED_PROBES_REPORTED: Final = 4  # in a row, of a member that counts as alive by relays
 SHOWN_RANGES_MAX: Final = 16
 RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # the rest: origin, versions, signature
 # Of one node. Verbs keep them, and of a member that writes more, the others ignore the surplus.
@@ -68,6 +70,7 @@ SEED_COUNT_MAX: Final = 64
 TOKEN_ID_SIZE: Final = 8
 TOKEN_COUNT_MAX: Final = 256  # kept by one holder, expired ones included
 TOKEN_LIFE_MAX_S: Final = 10 * 366 * 86_400
+ADMISSIONS_PER_MINUTE_MAX: Final = 120  # by one token on one holder; others wait for their turn
 HOLDERS_REPORTED_MAX: Final = 8  # that a joiner is directed to
 CERTIFICATE_VALID_S: Final = 90 * 86_400
 CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its expiry

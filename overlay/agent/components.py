@@ -45,6 +45,7 @@ from overlay.agent.gossip.authority.backup import AuthorityBackup
 from overlay.agent.gossip.authority.certificate import CertificateKeeper
 from overlay.agent.gossip.authority.handover import AuthoritySharing
 from overlay.agent.gossip.authority.holders import AuthorityHolders
+from overlay.agent.gossip.card_report import CardReport
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
@@ -134,6 +135,7 @@ class Components:
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
+        self.card_report = CardReport(self.gossip, directory, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
         self.reserves = ReserveController(gossip, directory, space, event_log)
 
@@ -268,6 +270,7 @@ class Components:
             self.underlay,
             self.paths,
             self.conflict_report,
+            self.card_report,
             *self.exposure.controllers,
         )
 

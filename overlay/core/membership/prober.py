@@ -192,6 +192,8 @@ class Prober:
             return None
         if sender != probe.target and sender not in probe.relays:
             raise RemoteError(REASON_NOT_ASKED)
+        if sender == probe.target:
+            self._count_answer(sender)
         del self._probes[message.sequence]
         if not probe.failed:
             self._measure(probe, sender, now)
@@ -233,8 +235,17 @@ class Prober:
         if record.state in (MemberState.SUSPECT, MemberState.DEAD):
             self._outbox.put(to, Rumours((record.rumour(),)), Priority.PROBE)
 
+    def _count_answer(self, sender: NodeId) -> None:
+        """Note that a member answered this node itself, not by a relay."""
+        record = self._roster.get(sender)
+        if record is not None:
+            record.unanswered = 0
+
     def _start(self, target: NodeId, purpose: _Purpose, now: float) -> None:
         sequence = self._remember(_Probe(target, now, purpose))
+        record = self._roster.get(target)
+        if record is not None and purpose == _Purpose.ROUND:
+            record.unanswered += 1
         settings, scaled = self._settings, self.awareness.scaled
         indirect_at = now + scaled(settings.probe_timeout_s)
         heapq.heappush(self._steps, (indirect_at, sequence, _Step.INDIRECT))

@@ -37,6 +37,7 @@ class MemberRecord:
     certified_incarnation: int = 0  # that of its newest signed card
     rtt_s: float | None = None
     suspicion: Suspicion | None = None
+    unanswered: int = 0  # rounds of probes since the last answer directly from it
 
     def rumour(self) -> Rumour:
         """Return this record as an update."""
@@ -44,7 +45,9 @@ class MemberRecord:
 
     def member(self) -> Member:
         """Return this record as an immutable value."""
-        return Member(self.node_id, self.state, self.since, self.incarnation, self.rtt_s)
+        return Member(
+            self.node_id, self.state, self.since, self.incarnation, self.rtt_s, self.unanswered
+        )
 
 
 class Roster:
@@ -104,6 +107,7 @@ class Roster:
         record.since = now
         self._add_to_list(record)
         if not was_live and state <= MemberState.SUSPECT:
+            record.unanswered = 0
             self._add_to_round(record)
 
     def choose(self, count: int, exclude: Collection[NodeId] = ()) -> list[NodeId]:

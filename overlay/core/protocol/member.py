@@ -20,6 +20,7 @@ class Member(NamedTuple):
     since: float  # when it came into this state, on this node's clock
     incarnation: int
     rtt_s: float | None  # smoothed round-trip time; None until measured
+    unanswered: int = 0  # rounds of probes since it last answered this node itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,30 @@ def test_relayed_answer_counts(five: Bench) -> None:
     assert five.prober.loss > 0
 
 
+def test_only_a_direct_answer_shows_that_the_address_works(codec: TableCodec) -> None:
+    """Rounds in which only a relay answers for a member are counted."""
+    bench = Bench(codec, 2)
+    record = bench.roster.get(name(1))
+    assert record is not None
+    by_relay = 0
+    while by_relay < 3:
+        now, _ = bench.to_next_timer()
+        for to, message in bench.sent():
+            if isinstance(message, Ping) and to == name(0):
+                bench.prober.receive_ack(Ack(message.sequence, 0, 1), to, now)
+            elif isinstance(message, PingRequest):
+                bench.prober.receive_ack(Ack(message.sequence, 0, 1), to, now)
+                by_relay += 1
+    assert record.member().unanswered == 3
+
+    while record.unanswered < 4:
+        now, _ = bench.to_next_timer()
+    [(to, ping)] = bench.sent()[-1:]
+    assert isinstance(ping, Ping)
+    bench.prober.receive_ack(Ack(ping.sequence, 0, 1), to, now)
+    assert record.member().unanswered == 0
+
+
 def test_an_ack_from_a_node_not_asked_is_refused(five: Bench) -> None:
     """Only a relay that was asked can answer for a member."""
     now, target, ping = five.start_probe()
