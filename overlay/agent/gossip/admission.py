@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.agent.gossip.admission_rate import AdmissionRate
 from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
@@ -58,6 +59,7 @@ class AdmissionService:
         self._event_log = event_log
         self._wall_clock = wall_clock
         self._records: AdmissionRecords | None = None
+        self._rate = AdmissionRate()
         self._proven: dict[Key, tuple[NodeId, object]] = {}
         cluster_id = gossip.anchor.cluster_id
         self._responder = JoinResponder(
@@ -122,6 +124,8 @@ class AdmissionService:
             )
             return JoinRefusal.NAME_TAKEN
         if node_id not in self.records().admitted.get(invitation.token_id, set()):
+            if not self._rate.allows(invitation.token_id, self._gossip.transport.now()):
+                return None  # the applicant asks again
             admission = Admission(invitation.token_id, node_id)
             try:
                 self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [admission]))
@@ -129,6 +133,7 @@ class AdmissionService:
                 self._event_log.record("admit", str(error), level=logging.ERROR, peer=request.name)
                 return None
             self.records_changed()
+            self._count_admission(invitation)
             self._event_log.record(
                 "admit",
                 f"admitted {request.name} ({node_text(node_id)}) at {ip_text(request.address)} "
@@ -140,6 +145,17 @@ class AdmissionService:
         )
         keyring = self._gossip.keyring
         return JoinGrant(certificate, keyring.key(keyring.sealing))
+
+    def _count_admission(self, invitation: JoinToken) -> None:
+        if self._rate.count(invitation.token_id, self._gossip.transport.now()):
+            self._event_log.record(
+                "admit",
+                f"token {invitation.token_id.hex()[:8]} has admitted "
+                f"{limits.ADMISSIONS_PER_MINUTE_MAX} hosts within a minute: further ones wait. If "
+                "you do not add that many, it is stolen: overlayd token revoke "
+                f"{invitation.token_id.hex()[:8]}",
+                level=logging.WARNING,
+            )
 
     def _name_owner(self, applicant: NodeId, request: JoinRequest) -> Card | None:
         """Return the card of another living node with the name that an applicant wants.

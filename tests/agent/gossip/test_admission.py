@@ -18,7 +18,7 @@ from overlay.core.protocol.messages import AuthorityHandover, CertificateRenewal
 from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, JoinToken
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError
 from overlay.model import NodeId, parse_ip
-from overlay.wire.admission import JoinRefusal
+from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest
 from overlay.wire.identity.authority import Authority
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
@@ -71,6 +71,37 @@ async def test_the_cluster_key_does_not_derive_from_the_token(sites: Sites) -> N
 
     assert [key] == vm1.gossip.keyring.keys
     assert secret not in (token.secret, token.join_key, token.ticket, token.verifier, token.anchor)
+
+
+async def test_a_token_admits_so_many_hosts_a_minute(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones wait; those admitted before may ask again; the administrator is told once."""
+    monkeypatch.setattr(limits, "ADMISSIONS_PER_MINUTE_MAX", 3)
+    vm1 = sites.first()
+    now = vm1.gossip.transport.now()
+    monkeypatch.setattr(vm1.gossip.transport, "now", lambda: now)
+    tokens = [vm1.admission.default_token()]
+    tokens.append(vm1.admission.create(label="other", expires_in_s=None, uses=None))
+    first, other = (vm1.admission.invitation(token.token_id) for token in tokens)
+    assert first is not None
+    assert other is not None
+
+    def admits(token: JoinToken, number: int) -> bool:
+        key = number.to_bytes(32, "big")
+        request = JoinRequest(key, key, f"vm{number}", parse_ip(f"127.0.1.{number}"), 7948)
+        return isinstance(vm1.admission.admit(token, request), JoinGrant)
+
+    assert [admits(first, number) for number in range(10, 15)] == [True] * 3 + [False] * 2
+    assert admits(first, 12)
+    assert admits(other, 14)
+    told = [
+        event["text"] for event in vm1.event_log.since(0.0) if "within a minute" in event["text"]
+    ]
+    assert len(told) == 1
+    assert f"overlayd token revoke {first.token_id.hex()[:8]}" in told[0]
+    now += 61.0
+    assert admits(first, 13)
 
 
 async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
