@@ -89,6 +89,7 @@ class Path:
         self.peer_key: bytes | None = None
         self.next_at = now  # of the next round of probes
         self.report_at: float | None = now  # a report first: it carries the key
+        self.queued_at: float | None = None  # where the prober's queue has it
         self._peer = peer
         self._key = key
         self._search = SizeSearch(peer.size, now)

@@ -12,6 +12,7 @@ anything, or know addresses. Times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Iterator, Mapping
 
@@ -30,6 +31,8 @@ class PathProber:
         self._frames: list[ProbeFrame] = []
         self._reports: list[tuple[NodeId, PathReport]] = []
         self._changes: list[PathChange] = []
+        # (due, node) of each path, and entries of former times: only `Path.queued_at` counts.
+        self._queue: list[tuple[float, NodeId]] = []
         self._free_at = 0.0  # when the next new peer's turn may begin, in a large cluster
 
     def set_peers(self, peers: Mapping[NodeId, PeerPath], now: float) -> None:
@@ -41,9 +44,10 @@ class PathProber:
             if path is None:
                 key = self._rng.randbytes(limits.PATH_KEY_SIZE)
                 first_at = self._first_turn(len(peers), now)
-                self._paths[node_id] = Path(node_id, peer, key, first_at)
+                path = self._paths[node_id] = Path(node_id, peer, key, first_at)
             else:
                 path.set_peer(peer, now)
+            self._enqueue(path)
 
     def _first_turn(self, peer_count: int, now: float) -> float:
         """Return when to begin with a new peer: the turns of many are spread over the interval."""
@@ -58,6 +62,7 @@ class PathProber:
         path = self._paths.get(node_id)
         if path is not None:
             path.probe_now(now, full_size=full_size)
+            self._enqueue(path)
 
     def is_waiting(self, node_id: NodeId) -> bool:
         """Return whether the newest probe of a peer has not been reported yet."""
@@ -76,6 +81,7 @@ class PathProber:
         path = self._paths.get(sender)
         if path is None or not path.note_frame(sequence, now):
             return False
+        self._enqueue(path)
         self._note_change(path, now)
         return True
 
@@ -84,22 +90,43 @@ class PathProber:
         path = self._paths.get(sender)
         if path is not None:
             path.note_report(report, now, self._interval_s(), self._size_interval_s())
+            self._enqueue(path)
             self._note_change(path, now)
 
     # --- time ---------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is due; None without peers."""
-        return min((path.due_at() for path in self._paths.values()), default=None)
+        self._drop_former_entries()
+        return self._queue[0][0] if self._queue else None
 
     def handle_timer(self, now: float) -> None:
         """Begin the rounds and make the reports that are due."""
-        for path in self._paths.values():
+        while (due := self.next_timer()) is not None and due <= now:
+            _, node_id = heapq.heappop(self._queue)
+            path = self._paths[node_id]
+            path.queued_at = None
             if path.next_at <= now:
                 self._frames += path.begin_round(now, self._interval_s())
                 self._note_change(path, now)
             if path.report_at is not None and path.report_at <= now:
-                self._reports.append((path.node_id, path.make_report(now)))
+                self._reports.append((node_id, path.make_report(now)))
+            self._enqueue(path)
+
+    def _enqueue(self, path: Path) -> None:
+        """Have the timer visit a path when it is due, or earlier."""
+        due = path.due_at()
+        if path.queued_at is None or due < path.queued_at:
+            path.queued_at = due
+            heapq.heappush(self._queue, (due, path.node_id))
+
+    def _drop_former_entries(self) -> None:
+        while self._queue:
+            due, node_id = self._queue[0]
+            path = self._paths.get(node_id)
+            if path is not None and path.queued_at == due:
+                return
+            heapq.heappop(self._queue)
 
     def _interval_s(self) -> float:
         """Return the time from one probe of a peer to the next, all being well."""

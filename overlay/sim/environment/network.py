@@ -57,6 +57,14 @@ class Flight(NamedTuple):
     content: Any
     corrupt: bool
     sent_s: float
+    size: int  # of the UDP payload
+
+
+class SimProbe(NamedTuple):
+    """The content of a data-path probe: what its receiver verifies."""
+
+    sequence: int
+    key: bytes
 
 
 class Line:
@@ -147,7 +155,7 @@ class Network:
             self.drops["cut"] += 1
             return
         corrupt = weather.corrupt > 0 and self._random() < weather.corrupt
-        flight = Flight(sender, source, target, content, corrupt, now)
+        flight = Flight(sender, source, target, content, corrupt, now, size)
         self._launch(flight, leaves, line)
         if weather.duplicate and self._random() < weather.duplicate:
             self._launch(flight, leaves, line)

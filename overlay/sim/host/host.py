@@ -25,7 +25,7 @@ from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Key, KeyId, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
-from overlay.sim.environment.network import Flight
+from overlay.sim.environment.network import Flight, SimProbe
 from overlay.sim.environment.notary import FakeSigner
 from overlay.sim.host.authority import AuthoritySharing
 from overlay.sim.host.disk import AttachmentRow, Disk
@@ -72,6 +72,7 @@ class Host:
         self.gone = False  # has left the cluster permanently
         self.on_event: Callable[[Event], None] = lambda _event: None
         self.on_start: Callable[[], None] = lambda: None
+        self.take_frame: Callable[[Flight], None] = lambda _flight: None
         self.card: Card | None = None
         self.node: Node | None = None
         self.keys: KeyRotation | None = None
@@ -228,7 +229,10 @@ class Host:
 
     def deliver(self, flight: Flight) -> None:
         """Receive a datagram; without a running agent it is lost."""
-        if self.transport is not None:
+        if type(flight.content) is SimProbe:
+            if self.transport is not None and self.transport.stalled() is None:
+                self.take_frame(flight)
+        elif self.transport is not None:
             self.transport.deliver(flight)
 
     def flush(self) -> None:

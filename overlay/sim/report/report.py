@@ -15,6 +15,7 @@ from typing import Final
 
 from overlay import limits
 from overlay.sim.report import experiments
+from overlay.sim.report.path_experiment import probe_all
 from overlay.sim.report.statistics import count_text, duration_text, percentile, table
 
 _HEAD: Final = ("measure", "goal", "measured", "", "how")
@@ -34,11 +35,19 @@ class Size:
     cut_s: float = 600.0
     idle_s: float = 60.0
     endpoints: int = 100_000
+    probed_s: float = 160.0
 
 
 FULL: Final = Size()
 QUICK: Final = Size(
-    nodes=100, writes=40, crashes=5, watched_s=300.0, cut_s=60.0, idle_s=30.0, endpoints=10_000
+    nodes=100,
+    writes=40,
+    crashes=5,
+    watched_s=300.0,
+    cut_s=60.0,
+    idle_s=30.0,
+    endpoints=10_000,
+    probed_s=60.0,
 )
 # For 1,000 nodes.
 _SPREAD_GOALS_S: Final = {10: 0.05, 100: 0.3, 1000: 1.0}
@@ -49,6 +58,7 @@ _CATCH_UP_GOAL_S: Final = 10.0  # "in seconds"
 _ROTATION_GOAL_S: Final = limits.KEY_ROTATE_TIMEOUT_S  # `overlayd key rotate` waits so long
 _HOLDERS: Final = 10  # hosts that have all the endpoints of the newcomer's network
 _SPEED_GOAL: Final = 2000.0
+_PAIR_GOAL_BIT_PER_S: Final = 1000.0
 
 
 def report(parts: Sequence[str], *, quick: bool, tell: Callable[[str], None]) -> str:
@@ -234,6 +244,38 @@ def _rotation_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, .
     ]
 
 
+def _path_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...]]:
+    tell(f"data-path probes among {size.nodes} nodes ...")
+    cost = probe_all(size.nodes, experiments.LAN, size.probed_s)
+    slowest_s = percentile(cost.detection_s, 1.0)
+    interval_s = limits.PATH_PROBE_INTERVAL_S * -(-(size.nodes - 1) // limits.PATH_PEERS_PER_CYCLE)
+    goal_s = interval_s + limits.PATH_MISSES_LOST * limits.PATH_RETRY_S + 1.0
+    nodes = count_text(size.nodes)
+    return [
+        (
+            f"data-path probes: traffic of each pair of {nodes} nodes",
+            f"{_PAIR_GOAL_BIT_PER_S:.0f} bit/s",
+            f"{cost.bit_per_s_of_pair:.0f} bit/s",
+            _judged(cost.bit_per_s_of_pair <= _PAIR_GOAL_BIT_PER_S),
+            f"{cost.bit_per_s / 1000:.1f} kbit/s per node beyond the idle traffic",
+        ),
+        (
+            f"false alarms of {nodes} nodes' paths",
+            "0",
+            str(cost.false_alarms),
+            _judged(cost.false_alarms == 0),
+            f"{cost.path_seconds:.3g} path-seconds",
+        ),
+        (
+            f"dropped VXLAN known to all of {nodes} nodes",
+            duration_text(goal_s),
+            duration_text(slowest_s),
+            _judged(slowest_s <= goal_s),
+            "one interval, in which each peer has its turn, and the repeated probes",
+        ),
+    ]
+
+
 PARTS: Final[dict[str, Callable[[Size, Callable[[str], None]], list[tuple[str, ...]]]]] = {
     "spread": _spread_rows,
     "detection": _detection_rows,
@@ -242,4 +284,5 @@ PARTS: Final[dict[str, Callable[[Size, Callable[[str], None]], list[tuple[str, .
     "healing": _healing_rows,
     "rotation": _rotation_rows,
     "wrong-deaths": _wrong_rows,
+    "paths": _path_rows,
 }
