@@ -11,9 +11,13 @@ from typing import Final
 # RFC 8200 section 5: every IPv6 link carries 1280 bytes; less 40 (IPv6) and 8 (UDP) leaves
 # 1232. 1200 keeps a margin for one tunnel header, so gossip is never fragmented.
 DATAGRAM_SIZE_MAX: Final = 1200
-HEADER_SIZE: Final = 32  # version 1, kind 1, generation 2, sender 16, counter 8, random 4
+DATAGRAM_SIZE_MIN: Final = 48  # no valid one is shorter
+CONTACT_HEADER_SIZE: Final = 32  # version 1, kind 1, generation 2, sender 16, counter 8, random 4
+SESSION_HEADER_SIZE: Final = 16  # version 1, kind 1, zero 2, receiver's index 4, counter 8
+FRAME_HEAD_SIZE: Final = 3  # type 1, length 2
 TAG_SIZE: Final = 16  # AES-256-GCM
-PAYLOAD_SIZE_MAX: Final = DATAGRAM_SIZE_MAX - HEADER_SIZE - TAG_SIZE
+PAYLOAD_SIZE_MAX: Final = 1152
+assert SESSION_HEADER_SIZE + FRAME_HEAD_SIZE + PAYLOAD_SIZE_MAX + TAG_SIZE <= DATAGRAM_SIZE_MAX
 # One segment must fit a payload with the Delta message's own framing around it.
 SEGMENT_SIZE_MAX: Final = 1000
 CARD_SIZE_MAX: Final = 512
@@ -139,7 +143,6 @@ EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
 NEWS_MAX: Final = 16_384  # segments waiting to be relayed
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
-SESSIONS_REMEMBERED_MAX: Final = 64  # of one peer, 600 bytes each: one for each of its starts
 RECENT_EVENTS_MAX: Final = 10_000
 
 ARRIVAL_PATHS_MAX: Final = 4 * MEMBER_COUNT_MAX  # pairs of member and interface, remembered
@@ -150,11 +153,41 @@ RECEIVE_BATCH_COUNT: Final = 64
 RECEIVE_BATCH_S: Final = 0.005  # of the event loop, per batch
 SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
 
-# --- Handshakes: each costs a key derivation (10 us) before its sender has proven anything ---
-HANDSHAKES_PER_SOURCE_PER_S: Final = 20.0
+# --- Sessions: ephemeral keys are renewed, and erased afterwards ------------------------
+SESSION_RENEWED_S: Final = 600.0  # by the side that sent the hello
+SESSION_RENEWAL_TURN_S: Final = 30.0  # later by the other side, if that has not happened
+SESSION_DATAGRAMS_MAX: Final = 2**20  # sent with one session, then it is renewed
+SESSION_SENDS_S: Final = 660.0  # an unused session seals nothing after that
+SESSION_KEPT_S: Final = 720.0  # and is erased after that
+assert SESSION_RENEWED_S + SESSION_RENEWAL_TURN_S < SESSION_SENDS_S < SESSION_KEPT_S
+SESSION_PREVIOUS_S: Final = 5.0  # a replaced session still opens datagrams in transit
+SESSION_SWEEP_S: Final = 5.0  # how often sessions that are over are erased
+KEY_SWITCH_S: Final = 2.0  # after a cluster key is replaced, its sessions still seal
+assert KEY_SWITCH_S < KEY_REST_S  # peers drop the old key, and its sessions, after that
+SESSIONS_UNPROVEN_MAX: Final = 4  # of one peer: hellos answered, nothing heard under them yet
+HANDSHAKES_PENDING_MAX: Final = 4  # hellos sent to one peer whose responses still count
+HANDSHAKE_KEPT_S: Final = 10.0
+HANDSHAKE_FAILURES_MAX: Final = 8  # forged responses
+HELLO_REPEAT_S: Final = 0.25  # a hello for which payloads wait; then 0.5, 0.75, 1 s
+HELLO_REPEATS_MAX: Final = 8
+HELLOS_REMEMBERED_MAX: Final = 64  # of one peer: ephemeral keys that are not answered twice
+PROCESSES_REMEMBERED_MAX: Final = 64  # of one peer: those that another one has replaced
+DUPLICATE_NOTICE_INTERVAL_S: Final = 1.0  # between notices to the hosts of one identity
+NEWCOMERS_MAX: Final = 256  # unknown certified nodes with an unproven session
+NEWCOMER_KEPT_S: Final = 10.0
+PROMPTED_HELLOS_PER_S: Final = 100.0  # hellos because of datagrams that no session opens
+PROMPTED_HELLOS_BURST: Final = 1000.0
+PROMPTED_HELLO_INTERVAL_S: Final = 5.0  # to a peer with a session, which may be a forger's target
+
+# --- Handshakes: each costs two key agreements (0.3 ms) before its sender has proven anything --
+HANDSHAKES_PER_SOURCE_PER_S: Final = 20.0  # of an address that proved itself by a cookie
 HANDSHAKES_PER_SOURCE_BURST: Final = 100.0
-STRANGERS_PER_S: Final = 500.0  # of all non-member addresses together
-STRANGERS_BURST: Final = 1000.0
+HANDSHAKES_UNPROVEN_PER_S: Final = 200.0  # without that, of all addresses together
+HANDSHAKES_UNPROVEN_BURST: Final = 400.0
+COOKIES_PER_S: Final = 2000.0  # sent
+COOKIES_BURST: Final = 2000.0
+COOKIE_SECRET_S: Final = 120.0
+COOKIES_KEPT_MAX: Final = 16_384  # by a sender, one for each address
 GATE_SOURCES_MAX: Final = 16_384
 assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a power cut
 

@@ -22,7 +22,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 KEPT = ROOT / "build/fuzz"
-NAMES = ("wire", "door", "member", "decoders", "token")  # of tests/fuzz/targets.py
+NAMES = (
+    "wire",
+    "insider",
+    "newcomer",
+    "frame",
+    "door",
+    "member",
+    "decoders",
+    "token",
+)  # fmt: skip - of tests/fuzz/targets.py
 TOLD_EVERY = 1_000_000
 WARM_COUNT = 20_000  # inputs after which memory is measured for the first time
 
@@ -40,8 +49,10 @@ def seeds(name: str) -> list[bytes]:
         return [vectors["token"]["text"].encode()]
     if name == "door":
         return [bytes.fromhex(each) for each in vectors["admission"].values()]
-    if name == "wire":
-        return [bytes.fromhex(vectors["sealed"]["datagram"])]
+    if name in ("wire", "insider"):
+        return [bytes.fromhex(each) for each in vectors["session"]["datagrams"].values()]
+    if name in ("newcomer", "frame"):
+        return [bytes.fromhex(vectors["session"][each]) for each in ("statement", "frame")]
     return [bytes.fromhex(each) for each in vectors["messages"].values()]
 
 

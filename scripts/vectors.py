@@ -59,17 +59,21 @@ from overlay.model import (
     parse_ip,
 )
 from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
-from overlay.wire.codec.datagram import DATA, header_under
+from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.codec.session_header import data_header
+from overlay.wire.handshake.cookies import CookieJar, CookieMaker, receiver_key
+from overlay.wire.handshake.first_contact import FirstContact
+from overlay.wire.handshake.handshake_maker import HandshakeMaker
+from overlay.wire.handshake.hello import NO_PROCESS, Join, Statement, join_body, statement_body
+from overlay.wire.handshake.key_transfer import key_body
+from overlay.wire.handshake.noise import nonce
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.keyring import ClusterKey
+from overlay.wire.identity.keyring import ClusterKey, Keyring
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
-from overlay.wire.session.hello import SessionHello, hello_body
-from overlay.wire.session.key_transfer import key_body
-from overlay.wire.session.peers import Peer
-from overlay.wire.session.sealer import derive_keys, seal
+from overlay.wire.session.frames import FrameType, pack_frame
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
 AUTHORITY = Authority(bytes([9]) * 32)
@@ -77,7 +81,8 @@ ANCHOR = TrustAnchor(AUTHORITY.anchor)
 CLUSTER_ID = ANCHOR.cluster_id
 NOW_S = 1_760_000_000
 SECRET = bytes(range(32))
-SESSIONS = (b"session1", b"session2")
+PROCESSES = (b"process1", b"process2")
+INDEXES = (0x11111111, 0x22222222)
 TOKEN = Token(AUTHORITY.anchor, b"token-id", bytes(range(16)), 7948, 4789)
 
 
@@ -205,30 +210,65 @@ def messages() -> dict[str, Message]:
     }
 
 
-def sealed() -> dict[str, str]:
-    """Return the ping as vm1's sealed datagram to vm2, and its inputs."""
+def session() -> dict[str, Any]:
+    """Return vm1's session with vm2, from the hello to the ping, and its inputs."""
     one, two = identity(1), identity(2)
-    peer = Peer(card(2), one.agree(two.seal_public))
-    keys = derive_keys(one.node_id, peer, SECRET, *SESSIONS)
-    header = header_under(DATA, cluster_key().id, one.node_id, 42, b"rand")
+    held = frozenset({cluster_key().id})
+    statement = Statement(INDEXES[0], PROCESSES[0], card(1), held)
+    answer = Statement(INDEXES[1], PROCESSES[1], card(2), held)
+    ephemerals = (bytes([0xE1]) * 32, bytes([0xE2]) * 32)
+    makers = [
+        HandshakeMaker(own, CLUSTER_ID, lambda _size, ephemeral=ephemeral: ephemeral)
+        for own, ephemeral in zip((one, two), ephemerals, strict=True)
+    ]
+    to = UdpEndpoint(address(2), 7948)
+    initiator, message = makers[0].hello(statement, card(2))
+    hello = CookieJar().protect(to, receiver_key(two.seal_public), message, 0.0)
+    opened = makers[1].open_hello(message)
+    _, response = makers[1].response(
+        opened.responder, answer, statement.number, (cluster_key().id, SECRET)
+    )
+    _, keys = makers[0].open_response(initiator, response, SECRET)
     payload = MsgpackCodec().encode(messages()["ping"])
-    data = seal(keys.sending, header, CLUSTER_ID + two.node_id, payload)
+    frame = pack_frame(FrameType.PAYLOAD, payload)
+    header = data_header(INDEXES[1], 42)
+    data = header + keys.sending.encrypt(nonce(42), frame, header)
+    source = UdpEndpoint(address(1), 7948)
+    cookies = CookieMaker(lambda size: bytes([0xC0]) * size)
+    cookie = cookies.reply(receiver_key(two.seal_public), INDEXES[0], hello, source, 0.0)
+    contact = FirstContact(
+        one.node_id, CLUSTER_ID, Keyring([cluster_key()], cluster_key().id), sevens
+    )
+    join = join_body(Join(PROCESSES[0], NO_PROCESS, card(1)))
+    cluster = receiver_key(CLUSTER_ID)
+    first = CookieJar().protect(to, cluster, contact.seal(cluster_key().id, join), 0.0)
     return {
         "cluster_id": CLUSTER_ID.hex(),
-        "secret": SECRET.hex(),
+        "cluster_key": SECRET.hex(),
         "mark": cluster_key().id.mark.to_bytes(2, "big").hex(),
-        "sender_session": SESSIONS[0].hex(),
-        "recipient_session": SESSIONS[1].hex(),
-        "shared": peer.shared.hex(),
-        "header": header.pack().hex(),
+        "indexes": list(INDEXES),
+        "processes": [each.hex() for each in PROCESSES],
+        "seal_private": [(bytes([number + 16]) * 32).hex() for number in (1, 2)],
+        "ephemeral_private": [each.hex() for each in ephemerals],
+        "statement": statement_body(statement).hex(),
+        "answer": statement_body(answer).hex(),
         "payload": payload.hex(),
-        "datagram": data.hex(),
+        "frame": frame.hex(),
+        "join": join.hex(),
+        "cookie": cookies.cookies(source, 0.0)[0].hex(),
+        "datagrams": {
+            "join": first.hex(),
+            "hello": hello.hex(),
+            "cookie": cookie.hex(),
+            "response": response.hex(),
+            "data": data.hex(),
+        },
     }
 
 
-def hello() -> SessionHello:
-    """Return vm1's hello to vm2, with both sessions known."""
-    return SessionHello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
+def sevens(count: int) -> bytes:
+    """Return bytes that stand for random ones."""
+    return bytes([7]) * count
 
 
 class Policy:
@@ -256,10 +296,6 @@ class Policy:
 
 def admission() -> dict[str, str]:
     """Return vm2's admission by vm1, with all random bytes 7."""
-
-    def sevens(count: int) -> bytes:
-        return bytes([7]) * count
-
     responder = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Policy(), sevens)
     applicant = JoinInitiator(
         identity(2),
@@ -298,9 +334,8 @@ def vectors() -> dict[str, Any]:
             for one in (card(1), card(2))
         },
         "messages": {name: codec.encode(message).hex() for name, message in messages().items()},
-        "sealed": sealed(),
-        "hello": hello_body(hello()).hex(),
-        "key": key_body(SESSIONS[1], cluster_key()).hex(),
+        "session": session(),
+        "key": key_body(cluster_key()).hex(),
         "admission": admission(),
     }
 

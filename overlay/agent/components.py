@@ -51,6 +51,7 @@ from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
+from overlay.agent.gossip.protocol_versions import ProtocolVersions
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
@@ -132,6 +133,7 @@ class Components:
         )
         self.forget_service = ForgetService(gossip, directory, self.holders, event_log)
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
+        self.protocol_versions = ProtocolVersions(gossip, directory, event_log)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
@@ -241,6 +243,7 @@ class Components:
             certificate=self._certificate,
             reconciler=self.reconciler,
             identity_conflicts=self.identity_conflicts,
+            protocol_versions=self.protocol_versions,
             reclaim=self._reclaim,
             reserves=self.reserves,
             key_rotation=self.key_rotation,

@@ -21,6 +21,7 @@ from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
+from overlay.agent.gossip.protocol_versions import ProtocolVersions
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
@@ -39,6 +40,7 @@ from overlay.core.events import (
     Healed,
     MemberChanged,
     NodeForgotten,
+    OtherVersion,
     OwnCardAhead,
     OwnLogAhead,
     Partitioned,
@@ -65,6 +67,7 @@ class EventRouter:
     certificate: CertificateKeeper
     reconciler: Reconciler
     identity_conflicts: IdentityConflicts
+    protocol_versions: ProtocolVersions
     reclaim: Reclaim
     reserves: ReserveController
     key_rotation: KeyRotation
@@ -101,6 +104,8 @@ class EventRouter:
                 self.identity_conflicts.forgotten_by_member(node_id)
             case DuplicateIdentity(node_id=node_id, address=address):
                 self.identity_conflicts.duplicate_seen(node_id, address)
+            case OtherVersion(node_id=node_id, version=version):
+                self.protocol_versions.heard(node_id, version)
             case OwnCardAhead(epoch=epoch):
                 self.context.gossip.own_card_ahead(epoch)
             case PathReported(sender=sender, report=report):

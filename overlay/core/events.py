@@ -131,6 +131,14 @@ class ForgottenBy:
     node_id: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class OtherVersion:
+    """A member's address sends datagrams of another version of the protocol."""
+
+    node_id: NodeId
+    version: int
+
+
 Event: TypeAlias = (
     StoreChanged
     | SegmentAccepted
@@ -146,6 +154,7 @@ Event: TypeAlias = (
     | AuthorityMessage
     | PathReported
     | ForgottenBy
+    | OtherVersion
     | MemberChanged
     | SelfRefuted
     | Partitioned
@@ -165,6 +174,7 @@ __all__ = [
     "InitialSyncDone",
     "MemberChanged",
     "NodeForgotten",
+    "OtherVersion",
     "OwnCardAhead",
     "OwnLogAhead",
     "Partitioned",

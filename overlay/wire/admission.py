@@ -36,16 +36,17 @@ from overlay.core.protocol.records import JoinToken
 from overlay.errors import RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
 from overlay.wire.codec import datagram, validation
-from overlay.wire.codec.datagram import JOIN_HELLO, JOIN_REQUEST, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.codec.contact_header import ContactHeader, new_header, read_contact_header
+from overlay.wire.codec.datagram import JOIN_HELLO, JOIN_REQUEST, OWN_DATAGRAM, Datagram
 from overlay.wire.codec.records import unpack_card, unpack_certificate
+from overlay.wire.handshake.box import derive, open_box, seal
+from overlay.wire.handshake.hello import BAD_CARD
+from overlay.wire.handshake.key_transfer import UNWARRANTED_KEY, key_fields, read_key
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token, verifier_of
-from overlay.wire.session.hello import BAD_CARD
-from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_fields, read_key
-from overlay.wire.session.sealer import derive, open_box, seal
 
 NONCE_SIZE = 16
 NO_INVITATION = "unknown-token"
@@ -141,7 +142,7 @@ class _JoinCipher:
         )
 
     def open(
-        self, header: Header, join_key: bytes, data: bytes, recipient: bytes
+        self, header: ContactHeader, join_key: bytes, data: bytes, recipient: bytes
     ) -> tuple[object, ...]:
         """Return the opened body, an array; raises RemoteError."""
         size = _CLEAR_SIZE[header.kind]
@@ -152,10 +153,8 @@ class _JoinCipher:
             key = self._pair_key(join_key, seal_key_of(data), header.sender, self.identity.node_id)
         return validation.items(validation.unpack(open_box(key, header, context, data, size)), 10)
 
-    def _header(self, kind: int) -> Header:
-        counter = int.from_bytes(self.random_bytes(8), "big")
-        own = self.identity.node_id
-        return Header(datagram.VERSION, kind, 0, own, counter, self.random_bytes(4))
+    def _header(self, kind: int) -> ContactHeader:
+        return new_header(kind, self.identity.node_id, self.random_bytes)
 
     def _pair_key(
         self, join_key: bytes, seal_key: bytes, sender: NodeId, recipient: NodeId
@@ -189,7 +188,7 @@ class JoinResponder:
 
         Raises RemoteError with the reason of the drop.
         """
-        header = datagram.read_header(data)
+        header = read_contact_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         token_id = token_id_of(header, data)
@@ -312,7 +311,7 @@ class JoinInitiator:
 
         Raises RemoteError with the reason of the drop.
         """
-        header = datagram.read_header(data)
+        header = read_contact_header(data)
         own = self._identity.node_id
         if header.sender == own:
             raise RemoteError(OWN_DATAGRAM)
@@ -408,19 +407,19 @@ def is_join_kind(kind: int) -> bool:
     return kind in _CLEAR_SIZE
 
 
-def token_id_of(header: Header, data: bytes) -> bytes:
+def token_id_of(header: ContactHeader, data: bytes) -> bytes:
     """Return the token id behind the header; raises RemoteError."""
     size = _CLEAR_SIZE.get(header.kind)
     if size is None:
         raise RemoteError(datagram.UNKNOWN_KIND)
-    if len(data) < limits.HEADER_SIZE + size + limits.TAG_SIZE:
+    if len(data) < limits.CONTACT_HEADER_SIZE + size + limits.TAG_SIZE:
         raise RemoteError(datagram.TOO_SHORT)
-    return data[limits.HEADER_SIZE : limits.HEADER_SIZE + limits.TOKEN_ID_SIZE]
+    return data[limits.CONTACT_HEADER_SIZE : limits.CONTACT_HEADER_SIZE + limits.TOKEN_ID_SIZE]
 
 
 def seal_key_of(data: bytes) -> bytes:
     """Return the sender's seal key, which follows the token id."""
-    start = limits.HEADER_SIZE + limits.TOKEN_ID_SIZE
+    start = limits.CONTACT_HEADER_SIZE + limits.TOKEN_ID_SIZE
     return data[start : start + 32]
 
 

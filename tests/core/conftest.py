@@ -212,7 +212,7 @@ class Net:
     def _pump(self, host: Host) -> None:
         for to, payload in host.outbox.drain(host.membership):
             assert 0 < len(payload) <= limits.PAYLOAD_SIZE_MAX
-            self.sent_bytes += len(payload) + limits.HEADER_SIZE + limits.TAG_SIZE + 28
+            self.sent_bytes += len(payload) + limits.SESSION_HEADER_SIZE + limits.TAG_SIZE + 28
             if self.cut(host.node_id, to) or self.rng.random() < self.loss:
                 continue
             slow_s = self.slow_s.get(host.node_id, 0) + self.slow_s.get(to, 0)

@@ -244,7 +244,7 @@ class Wire:
 
 
 def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> None:
-    """Recorded under a removed key, they are dropped by the generation in the header.
+    """Recorded under a removed key, whose sessions are gone: they are dropped unopened.
 
     They are counted; nothing else happens.
     """
@@ -252,7 +252,6 @@ def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> Non
     first = uses(one)
     wire = Wire(three)
     recorded = wire.record(10)
-    assert {int.from_bytes(data[2:4], "big") for data in recorded} == {first & 0xFFFF}
     one.post("/v1/keys/rotate")
     wait_until(lambda: settled(three.drivers, first + 1), "one key", SETTLE_S)
     before, known = drops(one), one.get("/v1/endpoints")
@@ -263,11 +262,11 @@ def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> Non
     wire.close()
 
     def counted() -> bool:
-        return bool(keys(one)["unknown"] == before.get("unknown-generation", 0) + len(recorded))
+        return bool(drops(one).get("no-session", 0) == before.get("no-session", 0) + len(recorded))
 
     wait_until(counted, "ten datagrams refused")
-    assert {name: count for name, count in drops(one).items() if name != "unknown-generation"} == {
-        name: count for name, count in before.items() if name != "unknown-generation"
+    assert {name: count for name, count in drops(one).items() if name != "no-session"} == {
+        name: count for name, count in before.items() if name != "no-session"
     }
     shown = keys(one)["accepted"]
     assert sum(each["datagrams"] for each in shown if each["generation"] == first) == taken

@@ -19,9 +19,10 @@ VECTORS = json.loads(
 )
 PAYLOADS = [bytes.fromhex(each) for each in VECTORS["messages"].values()]
 DATAGRAMS = [
-    bytes.fromhex(VECTORS["sealed"]["datagram"]),
+    *(bytes.fromhex(each) for each in VECTORS["session"]["datagrams"].values()),
     *(bytes.fromhex(each) for each in VECTORS["admission"].values()),
-    *(bytes.fromhex(VECTORS[name]) for name in ("hello", "key")),
+    *(bytes.fromhex(VECTORS["session"][name]) for name in ("statement", "frame", "join")),
+    bytes.fromhex(VECTORS["key"]),
 ]
 
 

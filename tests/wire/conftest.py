@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
-from overlay.wire.codec.datagram import Datagram, read_header
+from overlay.wire.codec.datagram import Datagram, UdpEndpoint
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
 from overlay.wire.identity.signatures import KeySigner
+from overlay.wire.session.opened import OpenedDatagram
 from overlay.wire.session.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)
 SECRET = b"s" * 32
+STRANGER = UdpEndpoint(parse_ip("10.9.9.9"), 7948)
 EPOCH_S = 1_760_000_000.0  # Unix time at the start of a wire's clock
 
 
@@ -34,13 +36,52 @@ class Host:
 
     identity: Identity
     card: Card
-    sessions: Sessions
+    sessions: TracedSessions
     keyring: Keyring
 
     @property
     def node_id(self) -> NodeId:
         """The node's id."""
         return self.card.node_id
+
+
+class TracedSessions(Sessions):
+    """Sessions that note the source of each datagram that they make."""
+
+    def trace(self, sources: dict[bytes, UdpEndpoint], own: UdpEndpoint) -> None:
+        """Note all datagrams from now on as coming from an address."""
+        self._sources, self._own = sources, own
+
+    def _traced(self, made: Iterable[Datagram]) -> list[Datagram]:
+        found = list(made)
+        self._sources.update((each.data, self._own) for each in found)
+        return found
+
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
+        """Return the datagrams for a payload."""
+        return self._traced(super().seal(to, payload, now))
+
+    def first_hello(self, address: Ip, port: int, now: float) -> list[Datagram]:
+        """Return a first contact."""
+        return self._traced(super().first_hello(address, port, now))
+
+    def send_key(self, to: NodeId, now: float) -> list[Datagram]:
+        """Return the newest key for a peer."""
+        return self._traced(super().send_key(to, now))
+
+    def keys_changed(self, now: float) -> list[Datagram]:
+        """Follow the keyring."""
+        return self._traced(super().keys_changed(now))
+
+    def handle_timer(self, now: float) -> list[Datagram]:
+        """Return repeated hellos."""
+        return self._traced(super().handle_timer(now))
+
+    def open(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
+        """Return a datagram's content."""
+        opened = super().open(data, source, now)
+        self._traced(opened.replies)
+        return opened
 
 
 class Wire:
@@ -53,6 +94,7 @@ class Wire:
         self.drops: list[str] = []
         self.now = 0.0
         self.seen: list[Datagram] = []
+        self.sources: dict[bytes, UdpEndpoint] = {}  # of all datagrams that a host has made
 
     def wall_clock(self) -> float:
         """Return Unix time."""
@@ -82,7 +124,8 @@ class Wire:
         )  # fmt: skip
         held = keys or (made_key(0, authority),)
         keyring = Keyring(held, held[0].id)
-        sessions = Sessions(own, signer, keyring, card, self.rng.randbytes, self.wall_clock)
+        sessions = TracedSessions(own, signer, keyring, card, self.rng.randbytes, self.wall_clock)
+        sessions.trace(self.sources, UdpEndpoint(address, card.gossip_port))
         self.hosts[address] = Host(own, card, sessions, keyring)
         return self.hosts[address]
 
@@ -105,7 +148,7 @@ class Wire:
         """Deliver one datagram; return the replies."""
         receiver = self.hosts[datagram.address]
         try:
-            opened = receiver.sessions.open(read_header(datagram.data), datagram.data, self.now)
+            opened = receiver.sessions.open(datagram.data, self.source(datagram), self.now)
         except RemoteError as error:
             self.drops.append(error.reason)
             return []
@@ -116,6 +159,10 @@ class Wire:
         if opened.key is not None and receiver.keyring.ring.accepts(opened.key.id):
             return [*opened.replies, *self.hold(receiver, opened.key)]
         return list(opened.replies)
+
+    def source(self, datagram: Datagram) -> UdpEndpoint:
+        """Return where a datagram came from; one that no host has made is a stranger's."""
+        return self.sources.get(datagram.data, STRANGER)
 
     def hold(self, host: Host, key: ClusterKey) -> list[Datagram]:
         """Let a host hold one more key; return what it sends then."""
@@ -136,8 +183,8 @@ class Wire:
     def meet(self, one: Host, other: Host) -> None:
         """Let one host join through the other."""
         self.deliver(one.sessions.first_hello(other.card.address, 7948, self.now))
-        assert one.sessions.established(other.node_id)
-        assert other.sessions.established(one.node_id)
+        assert one.sessions.established(other.node_id, self.now)
+        assert other.sessions.established(one.node_id, self.now)
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ from overlay.wire.admission import (
     JoinRequest,
     JoinResponder,
 )
-from overlay.wire.codec import datagram as envelope
-from overlay.wire.codec.datagram import OWN_DATAGRAM, UNAUTHENTICATED, Datagram, Header
+from overlay.wire.codec.contact_header import ContactHeader, read_contact_header
+from overlay.wire.codec.datagram import OWN_DATAGRAM, UNAUTHENTICATED, Datagram
+from overlay.wire.handshake.hello import BAD_CARD
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
-from overlay.wire.session.hello import BAD_CARD
 
 AUTHORITY = Authority(b"a" * 32)
 ANCHOR = TrustAnchor(AUTHORITY.anchor)
@@ -250,7 +250,7 @@ def test_a_thief_of_the_token_reads_no_other_admission() -> None:
     thief_id, _ = applicant(seed=7)
     shown = b""
     for datagram in seen:
-        header = envelope.read_header(datagram.data)
+        header = read_contact_header(datagram.data)
         for recipient in (bytes(16), header.sender, holder.card.node_id, outside_id(seen)):
             for identity in (thief_id,):
                 seal = admission._JoinCipher(identity, ANCHOR.cluster_id, random.randbytes)
@@ -268,7 +268,7 @@ def test_a_thief_of_the_token_reads_no_other_admission() -> None:
 
 def outside_id(seen: list[Datagram]) -> NodeId:
     """Return the applicant's id, which is in its first datagram."""
-    return envelope.read_header(seen[0].data).sender
+    return read_contact_header(seen[0].data).sender
 
 
 def test_a_false_holder_gets_no_ticket() -> None:
@@ -357,7 +357,7 @@ def test_random_join_datagrams_are_dropped_with_a_reason(
     """Whatever follows a header, both sides only drop it."""
     _, outside = applicant()
     holder = member(1, SEED, Policy(is_holder=True))
-    header = Header(1, kind, 0, NodeId(b"n" * 16), 0, b"rand").pack()
+    header = ContactHeader(2, kind, 0, NodeId(b"n" * 16), 0, b"rand").pack()
     data = header + (TOKEN.token_id if known else b"") + junk
     for take in (holder.responder.open, outside.open):
         with pytest.raises(RemoteError) as caught:

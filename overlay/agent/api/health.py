@@ -24,6 +24,7 @@ def health(components: Components, networks: list[NetworkStatusResponse]) -> lis
         *_identity(components),
         *_host(components),
         *_paths(components),
+        *_versions(components),
         *_members(components),
         *_networks(components, networks),
         *(fault for controller in components.controllers for fault in controller.faults()),
@@ -80,6 +81,13 @@ def _paths(components: Components) -> Iterator[Fault]:
             "They are accepted. A firewall, or rp_filter=1, on that interface would drop them: "
             "use the same route in both directions",
         )
+
+
+def _versions(components: Components) -> Iterator[Fault]:
+    """Yield the members that speak another version of the protocol."""
+    versions = components.protocol_versions
+    for node_id, version in versions.recent():
+        yield Fault(*versions.explain(components.directory.node_name(node_id), version))
 
 
 def _members(components: Components) -> Iterator[Fault]:

@@ -92,7 +92,7 @@ def key_summary(components: Components) -> KeySummaryResponse:
 def _accepted(components: Components) -> list[KeyUseResponse]:
     return [
         {"generation": key.generation, "mark": mark(key), "datagrams": count}
-        for key, count in sorted(components.gossip.sessions.accepted.items())
+        for key, count in sorted(components.gossip.sessions.table.accepted.items())
     ]
 
 

@@ -21,7 +21,8 @@ from overlay.agent.gossip.transport import bind_socket
 from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
 from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRefusal
-from overlay.wire.codec.datagram import Datagram
+from overlay.wire.codec.datagram import COOKIE, Datagram, UdpEndpoint, read_kind
+from overlay.wire.handshake.cookies import CookieJar, receiver_key
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
 
@@ -75,6 +76,8 @@ class JoinAttempt:
             random_bytes=os.urandom,
             now_s=time.time(),
         )
+        self._jar = CookieJar()
+        self._cluster_key = receiver_key(token.cluster_id)
         self._seeds = seeds
         self._name = name
         self._address = address
@@ -131,14 +134,25 @@ class JoinAttempt:
         with contextlib.suppress(TimeoutError, OSError, RemoteError):
             # An OSError is a queued ICMP error: nothing listens at that address yet.
             async with asyncio.timeout(wait_s):
-                data = await loop.sock_recv(self._socket, limits.DATAGRAM_SIZE_MAX + 1)
-            self._send(self._applicant.open(data))
+                data, source = await loop.sock_recvfrom(self._socket, limits.DATAGRAM_SIZE_MAX + 1)
+            if read_kind(data) == COOKIE:
+                self._use_cookie(data, source)
+            else:
+                self._send(self._applicant.open(data))
+
+    def _use_cookie(self, data: bytes, source: tuple[str, int]) -> None:
+        """Repeat a hello with the cookie that a busy member asks for."""
+        place = UdpEndpoint(Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed), source[1])
+        if self._jar.accept(place, data, asyncio.get_running_loop().time()):
+            self._send([self._applicant.hello(*place)])
 
     def _send(self, datagrams: Sequence[Datagram]) -> None:
-        for datagram in datagrams:
-            target = (str(ipaddress.ip_address(bytes(datagram.address))), datagram.port)
+        now = asyncio.get_running_loop().time()
+        for address, port, data in datagrams:
+            target = (str(ipaddress.ip_address(bytes(address))), port)
+            protected = self._jar.protect(UdpEndpoint(address, port), self._cluster_key, data, now)
             with contextlib.suppress(OSError):
-                self._socket.sendto(datagram.data, target)
+                self._socket.sendto(protected, target)
 
     def _members(self) -> tuple[JoinSeed, ...]:
         cards = self._applicant.answered.values()

@@ -192,7 +192,7 @@ class GossipService:
         found = dict(self.transport.drops)
         queues = {
             "outbox-full": self.node.outbox.dropped_count,
-            "handshake-queue-full": self.sessions.queue_drop_count,
+            "handshake-queue-full": self.sessions.table.queue_drop_count,
         }
         return found | {reason: count for reason, count in queues.items() if count}
 

@@ -19,16 +19,16 @@ from typing import TypeAlias
 
 from overlay import limits
 from overlay.core.dataplane.underlay_filter import ArrivalPath
-from overlay.core.events import DuplicateIdentity, Event, ForgottenBy
+from overlay.core.events import DuplicateIdentity, Event, ForgottenBy, OtherVersion
 from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
 from overlay.signals import Signal
 from overlay.wire.admission import is_join_kind
-from overlay.wire.codec.datagram import Datagram, read_header
+from overlay.wire.codec.datagram import OTHER_VERSION, Datagram, UdpEndpoint, read_kind
 from overlay.wire.identity.keyring import ClusterKey
-from overlay.wire.session.handshake_limiter import HandshakeLimiter
+from overlay.wire.session.opened import OpenedDatagram
 from overlay.wire.session.sessions import Sessions
 
 _LAG_LOGGED_S = 0.1
@@ -79,7 +79,6 @@ class Transport:
         self.lag = LoopLag()
         self._codec = codec
         self._loop = asyncio.get_running_loop()
-        self._gate = HandshakeLimiter(sessions.is_member_address, self._loop.time())
         self._port = endpoint[1]
         self._socket = bind_socket(endpoint)
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
@@ -129,23 +128,40 @@ class Transport:
                 # A queued ICMP error (port unreachable) surfaces here and carries no news.
                 continue
             self.received += 1
+            data = bytes(view[:size])
+            place = UdpEndpoint(
+                Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed), source[1]
+            )
             try:
-                self._handle_datagram(bytes(view[:size]), source, control, now)
+                self._handle_datagram(data, place, control, now)
             except RemoteError as error:
                 self.drops[error.reason] += 1
+                if error.reason == OTHER_VERSION:
+                    self._note_version(data[0], place)
         self.flush()
 
+    def _note_version(self, version: int, source: UdpEndpoint) -> None:
+        """Report a member's address from which datagrams of another version come."""
+        node_id = self.sessions.member_at(source)
+        if node_id is not None:
+            self.event_occurred.emit(OtherVersion(node_id, version))
+
     def _handle_datagram(
-        self, data: bytes, source: tuple[str, int], control: _Control, now: float
+        self, data: bytes, source: UdpEndpoint, control: _Control, now: float
     ) -> None:
-        address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
-        header = read_header(data)
-        self._gate.check(header.kind, address, now)
-        if is_join_kind(header.kind):
-            self.join_datagram_received.emit(data)
+        if is_join_kind(read_kind(data)):
+            admitted, cookies = self.sessions.admit(data, source, now)
+            self.send(cookies)
+            if admitted:
+                self.join_datagram_received.emit(admitted)
             return
-        opened = self.sessions.open(header, data, now)
+        opened = self.sessions.open(data, source, now)
         self.send(opened.replies)
+        if opened.payload is not None:
+            self._note_path(opened.sender, source.address, control)
+        self._handle_opened(opened, now)
+
+    def _handle_opened(self, opened: OpenedDatagram, now: float) -> None:
         if opened.dropped:
             self.drops[opened.dropped] += 1
         if opened.is_banned:
@@ -160,7 +176,6 @@ class Transport:
             self.session_opened.emit(opened.card.node_id)
         if opened.payload is None:
             return
-        self._note_path(opened.sender, address, control)
         for message in self._codec.decode(opened.payload):
             try:
                 self.node.receive(message, opened.sender, now)
@@ -222,16 +237,17 @@ class Transport:
                 self.sent += 1
 
     def _arm(self, now: float) -> None:
-        due = self.node.next_timer()
+        due = self.sessions.next_timer()
+        node_due = self.node.next_timer()
+        if node_due is not None:
+            due = min(due, node_due)
+        # A timer that was due before it was set is not late: lag counts from now.
+        when = max(due, now)
         if self._timer is not None:
-            if due is not None and self._timer.when() == due:
+            if self._timer.when() == when:
                 return
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            # A timer that was due before it was set is not late: lag counts from now.
-            when = max(due, now)
-            self._timer = self._loop.call_at(when, self._on_timer, when)
+        self._timer = self._loop.call_at(when, self._on_timer, when)
 
     def _on_timer(self, due: float) -> None:
         self._timer = None
@@ -241,6 +257,8 @@ class Transport:
         if lag_s > _LAG_LOGGED_S:
             self.node.observe_lag(lag_s, now)
         self.node.handle_timer(now)
+        if now >= self.sessions.next_timer():
+            self.send(self.sessions.handle_timer(now))
         self.flush()
 
 

@@ -56,16 +56,6 @@ class Ring:
         """Return whether a received key is useful: newer than the one in use."""
         return key > self.sealing and key not in self.held
 
-    def for_peer(self, held: Collection[KeyId] | None) -> KeyId | None:
-        """Return the key to seal with for a peer that holds these.
-
-        The key in use, else the greatest that both hold; None if there is none. `held` is None
-        for a peer that holds whatever all live members do.
-        """
-        if held is None or self.sealing in held:
-            return self.sealing
-        return max(self.held.intersection(held), default=None)
-
     def with_key(self, key: KeyId) -> Ring:
         """Return the ring with one more key, which is not used yet.
 

@@ -115,6 +115,7 @@ class Host:
                 self._life,
                 self.card,
                 self.disk.ring,
+                self.node.store.card,
                 self.formed_with if self._life == 1 else (),
             ),
             self.environment,

@@ -21,7 +21,6 @@ from overlay.core.protocol.records import KeyId
 from overlay.model import Ip, NodeId
 from overlay.sim.environment.network import Flight
 from overlay.sim.host.disk import FIRST_KEY, Disk
-from overlay.sim.host.sessions import SealedPayload, Sessions
 
 FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the start of the simulation
 _HEALING_S: Final = 15.0  # some hellos may be lost, but not all
@@ -70,7 +69,7 @@ class KeyInvariants:
         self._live_at_drop: dict[tuple[NodeId, KeyId], set[NodeId]] = {}
         self._lost: dict[NodeId, frozenset[KeyId]] = {}
         self._sealed: dict[NodeId, KeyId] = {}  # key in use before the disk was rolled back
-        self._healing: dict[tuple[NodeId, NodeId, int, KeyId], tuple[float, int]] = {}
+        self._healing: dict[tuple[NodeId, NodeId, KeyId], tuple[float, int]] = {}
 
     def made(self, host: WatchedHost, key: KeyId, wall_s: float) -> None:
         """Record that a host has created a key."""
@@ -123,20 +122,21 @@ class KeyInvariants:
 
     # --- datagrams ----------------------------------------------------------------------
 
-    def unknown(self, receiver_id: NodeId, sessions: Sessions, flight: Flight, now: float) -> None:
-        """Check a payload whose key its receiver lacks. Raises KeysBrokenError."""
-        content = flight.content
-        if type(content) is not SealedPayload or content.theirs != sessions.session:
-            return  # for an earlier process; no key would open it
+    def unknown(self, receiver_id: NodeId, key: KeyId, flight: Flight, now: float) -> None:
+        """Check a datagram whose session its receiver ended with a cluster key.
+
+        The sender stops using such a session soon after it uses the next key. Raises
+        KeysBrokenError.
+        """
         sender, receiver = self._host_of(flight.sender), self._host_of(receiver_id)
-        key = content.key
-        if not self._is_excused(sender, receiver, key) and now - flight.sent_s < limits.KEY_REST_S:
+        is_excused = self._is_excused(sender, receiver, key)
+        if not is_excused and now - flight.sent_s < limits.KEY_REST_S - limits.KEY_SWITCH_S:
             raise KeysBrokenError(
                 f"{receiver.name} lacks {_key_text(key)}, under which {sender.name} sealed for it "
                 f"{now - flight.sent_s:.3f} s ago"
             )
         self.excused_count += 1
-        self._require_healing(sender, receiver, sessions.session, key, now)
+        self._require_healing(sender, receiver, key, now)
 
     def _is_excused(self, sender: WatchedHost, receiver: WatchedHost, key: KeyId) -> bool:
         if key in self._lost.get(receiver.node_id, ()):
@@ -148,13 +148,13 @@ class KeyInvariants:
         return used_by is not None and receiver.node_id not in used_by
 
     def _require_healing(
-        self, sender: WatchedHost, receiver: WatchedHost, session: int, key: KeyId, now: float
+        self, sender: WatchedHost, receiver: WatchedHost, key: KeyId, now: float
     ) -> None:
         """Check that an excused condition ends.
 
         Each such datagram triggers a hello, which must end it.
         """
-        pair = (sender.node_id, receiver.node_id, session, key)
+        pair = (sender.node_id, receiver.node_id, key)
         if self._is_cut(receiver.address, sender.address):
             self._healing.pop(pair, None)
             return

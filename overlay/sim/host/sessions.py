@@ -1,70 +1,76 @@
 """Sessions that behave like the real ones, without cryptography.
 
-Owns: which host can open which datagrams, by the rules of `wire.session.sessions`. Every start of
-an agent is a new session. A peer's session is valid only after a hello has echoed this host's own.
-A datagram that cannot be opened triggers a hello to the sender's known address. A hello carries its
-sender's card and the ids of its keys. Datagrams of unknown senders are processed only as first
-contacts (`overlayd join`). Payloads and first contacts are sealed under a cluster key; a receiver
-without it drops them for the same reason as the real one. Sealing and replay protection are tested
-with the real implementation.
+Owns: handshakes and first contacts as values, by the rules of `wire.session.sessions`. Which
+session seals, which still open and when one is renewed is decided by the very code that hosts run
+(`wire.session.session_table`). A datagram names its session, and a host without that session
+cannot open it; the limits on handshakes are not modelled. Sealing, replay protection and cookies
+are tested with the real implementation.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay import limits
 from overlay.core.keys.rotation import Ring
 from overlay.core.protocol.records import KeyId
-from overlay.model import Card, NodeId
-from overlay.wire.codec.datagram import UNAUTHENTICATED
-from overlay.wire.session.sealer import UNKNOWN_GENERATION
-from overlay.wire.session.sessions import NO_CHANNEL, REPLAYED
+from overlay.model import Card, Ip, NodeId
+from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
+from overlay.wire.handshake.hello import Statement
+from overlay.wire.session.link import NEVER, Establishment, Link, Session
+from overlay.wire.session.opened import NO_SESSION, REPLAYED
+from overlay.wire.session.session_table import SessionTable
 
-HELLO_INTERVAL_S: Final = 0.1
-UNRESPONSIVE_HELLO_INTERVAL_S: Final = 1.0
-PREVIOUS_KEPT_S: Final = 5.0
-FIRST_SESSION: Final = 1  # session of an agent's first start
-_NONE: Final = 0
-_NEVER: Final = -1e9
+_FORMED_INDEX: Final = 0  # of sessions that a formed cluster starts with
+_FIRST_LIFE: Final = 1
+_INDEXES_PER_LIFE: Final = 2**20
+NO_PROCESS: Final = b""
 
 
 class SimHello(NamedTuple):
-    """A handshake: both sessions, the sender's card and its key ids."""
+    """The first message of a handshake."""
 
-    session: int
-    echo: int
-    done: bool
+    peer: Statement
+    ephemeral: int  # no two hellos have the same
+
+
+class SimResponse(NamedTuple):
+    """The second message of a handshake; `key` is the cluster key in it."""
+
+    peer: Statement
+    number: int  # the receiver's index
+    key: KeyId | None
+
+
+class SimJoin(NamedTuple):
+    """A first contact under a cluster key; without an echo it asks for an answer."""
+
+    process: bytes
+    echo: bytes
     card: Card
-    held: frozenset[KeyId]
-    key: KeyId | None = None  # key of a first contact; None between known peers
-
-    @property
-    def is_join(self) -> bool:
-        """Whether this is a first contact."""
-        return self.key is not None
-
-
-class SealedPayload(NamedTuple):
-    """A payload sealed under the sessions of both sides and a cluster key."""
-
-    session: int
-    theirs: int
-    key: KeyId
-    payload: bytes
-
-
-class SentKey(NamedTuple):
-    """A cluster key, sent to the process of one session."""
-
-    theirs: int
     key: KeyId
 
 
-Content: TypeAlias = SimHello | SealedPayload | SentKey
+class SealedFrame(NamedTuple):
+    """A payload or a cluster key within a session; neither: it confirms the session."""
+
+    number: int  # the receiver's index
+    counter: int
+    session_key: KeyId | None
+    payload: bytes | None = None
+    key: KeyId | None = None
+
+
+Content: TypeAlias = SimHello | SimResponse | SimJoin | SealedFrame
+
+
+class Addressed(NamedTuple):
+    """A datagram and its destination."""
+
+    address: Ip
+    content: Content
 
 
 class SimOpened(NamedTuple):
@@ -72,190 +78,256 @@ class SimOpened(NamedTuple):
 
     payload: bytes | None = None
     key: KeyId | None = None  # sent by the peer
+    card: Card | None = None  # of a peer whose session was just established
     dropped: str = ""
-    replies: tuple[Content, ...] = ()
-
-
-@dataclass(slots=True)
-class _Peer:
-    session: int = _NONE  # proven fresh; payloads are sealed under it
-    previous: int = _NONE
-    previous_until: float = 0.0
-    claimed: int = _NONE
-    hello_at: float = _NEVER
-    is_unresponsive: bool = False
-    waiting: deque[bytes] | None = None
-    held: set[KeyId] | None = (
-        None  # cluster keys that it can open with; None: those of all live members
-    )
+    replies: tuple[Addressed, ...] = ()
 
 
 class Sessions:
-    """One agent's sessions, from its start to its end."""
+    """One agent's sessions, from its start to its end.
+
+    `life` is the number of this start; `card_of` returns the card of a known node.
+    """
 
     def __init__(
-        self, session: int, card: Card, ring: Ring, formed: Collection[NodeId] = ()
+        self,
+        life: int,
+        card: Card,
+        ring: Ring,
+        card_of: Callable[[NodeId], Card | None],
+        formed: Collection[NodeId] = (),
     ) -> None:
-        self.session = session
         self.card = card
-        self.ring = ring
-        self._formed = formed  # peers with an established session: the cluster starts formed
-        self._peers: dict[NodeId, _Peer] = {}
+        self.table = SessionTable(ring, itertools.count(life * _INDEXES_PER_LIFE).__next__)
+        self._life = life
+        self._process = life.to_bytes(8, "big")
+        self._card_of = card_of
+        self._learned: dict[NodeId, Card] = {}  # by joins
+        self._formed = formed
+        self._ephemerals = itertools.count(life * _INDEXES_PER_LIFE)
 
-    def _peer(self, node_id: NodeId) -> _Peer:
-        peer = self._peers.get(node_id)
-        if peer is None:
-            peer = self._peers[node_id] = _Peer()
-            if node_id in self._formed:
-                peer.session = peer.claimed = FIRST_SESSION
-        return peer
+    def is_of_this_process(self, index: int) -> bool:
+        """Return whether an index was drawn by this process."""
+        return index == _FORMED_INDEX or index // _INDEXES_PER_LIFE == self._life
+
+    def _known(self, node_id: NodeId) -> Card | None:
+        return self._card_of(node_id) or self._learned.get(node_id)
+
+    def _link(self, node_id: NodeId) -> Link:
+        link = self.table.find(node_id)
+        if link is not None:
+            return link
+        link, card = self.table.link(node_id), self._card_of(node_id)
+        if node_id in self._formed and card is not None:
+            ring = self.table.ring
+            peer = Statement(_FORMED_INDEX, _FIRST_LIFE.to_bytes(8, "big"), card, ring.held)
+            link.current = Session(_FORMED_INDEX, peer, ring.sealing, 0.0, False, None)
+            link.process = peer.process
+        return link
 
     def forget(self, node_id: NodeId) -> None:
-        """Drop a peer's session."""
-        self._peers.pop(node_id, None)
+        """End the sessions with a peer."""
+        self.table.forget(node_id)
 
     def mark_unresponsive(self, node_id: NodeId) -> None:
         """Record that a peer does not reply.
 
         It may have restarted without knowing this host.
         """
-        self._peer(node_id).is_unresponsive = True
+        self._link(node_id).is_unresponsive = True
 
     # --- out ----------------------------------------------------------------------------
 
-    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Content]:
-        """Return the datagrams that carry a payload.
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Addressed]:
+        """Return the datagrams that carry a payload; without a session, a hello."""
+        card = self._known(to)
+        if card is None:
+            return []
+        link = self._link(to)
+        session = self.table.sealing_session(link, now)
+        if session is None:
+            return [self._hello(link, card, now)] if self.table.queue(link, payload, now) else []
+        sealed = Addressed(card.address, _frame(session, payload=payload))
+        if self.table.wants_renewal(link, session, now):
+            return [self._hello(link, card, now), sealed]
+        return [sealed]
 
-        Without a session, or a key that the peer holds, the payload waits and a hello is sent. An
-        unresponsive peer gets an additional hello now and then.
-        """
-        peer = self._peer(to)
-        key = self.ring.for_peer(peer.held)
-        if peer.session != _NONE and key is not None:
-            sealed = SealedPayload(self.session, peer.session, key, payload)
-            if peer.is_unresponsive and now - peer.hello_at >= UNRESPONSIVE_HELLO_INTERVAL_S:
-                return [*self._hello(peer, now), sealed]
-            return [sealed]
-        if peer.waiting is None:
-            peer.waiting = deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
-        peer.waiting.append(payload)
-        return self._hello(peer, now)
-
-    def first_contact(self) -> SimHello:
+    def first_contact(self) -> SimJoin:
         """Return a first contact, for a peer of which nothing is known."""
-        return self._join(_NONE, self.ring.sealing)
+        return SimJoin(self._process, NO_PROCESS, self.card, self.table.ring.sealing)
 
-    def send_key(self, to: NodeId, now: float) -> list[Content]:
+    def send_key(self, to: NodeId, now: float) -> list[Addressed]:
         """Return the newest key for a peer; without a session, a hello."""
-        peer = self._peer(to)
-        if peer.session == _NONE:
-            return self._hello(peer, now)
-        return [SentKey(peer.session, self.ring.newest)]
-
-    def follow(self, ring: Ring, now: float) -> list[tuple[NodeId, Content]]:
-        """Use a ring from now on.
-
-        Returns payloads that waited for a key, and hellos to peers that lack the key in use.
-        """
-        is_new_in_use = ring.sealing != self.ring.sealing
-        self.ring = ring
-        sent: list[tuple[NodeId, Content]] = []
-        for node_id, peer in self._peers.items():
-            contents: list[Content] = []
-            if is_new_in_use:
-                peer.held = None  # all live members hold it; one that does not sends a hello
-            elif peer.held is not None and ring.sealing not in peer.held:
-                contents += self._hello(peer, now)
-            contents += self._release_waiting(peer)
-            sent += [(node_id, content) for content in contents]
-        return sent
-
-    def _release_waiting(self, peer: _Peer) -> list[Content]:
-        """Return the waiting payloads if they can be sealed."""
-        key = self.ring.for_peer(peer.held)
-        if peer.session == _NONE or key is None:
+        card = self._known(to)
+        if card is None:
             return []
-        waiting, peer.waiting = peer.waiting or (), None
-        return [SealedPayload(self.session, peer.session, key, payload) for payload in waiting]
+        link = self._link(to)
+        session = link.current
+        if session is None or now >= session.sends_until():
+            return [self._hello(link, card, now)] if link.hello_due(now) else []
+        return [Addressed(card.address, _frame(session, key=self.table.ring.newest))]
 
-    def _hello(self, peer: _Peer, now: float) -> list[Content]:
-        is_met = peer.session != _NONE and peer.session == peer.claimed
-        done = is_met and self.ring.for_peer(peer.held) is not None
-        pause_s = HELLO_INTERVAL_S if done or not is_met else UNRESPONSIVE_HELLO_INTERVAL_S
-        if now - peer.hello_at < pause_s:
-            return []
-        peer.hello_at = now
-        return [SimHello(self.session, peer.claimed, done, self.card, self.ring.held)]
+    def follow(self, ring: Ring, now: float) -> list[Addressed]:
+        """Use a ring from now on; return hellos to peers that wait for a common key."""
+        return self._hellos(self.table.keys_changed(ring, now), now)
 
-    def _join(self, echo: int, key: KeyId) -> SimHello:
-        return SimHello(self.session, echo, False, self.card, self.ring.held, key)
+    def next_timer(self) -> float:
+        """Return when `handle_timer` is due."""
+        return self.table.next_timer()
+
+    def handle_timer(self, now: float) -> list[Addressed]:
+        """End what is over; return hellos that are repeated."""
+        return self._hellos(self.table.handle_timer(now), now)
+
+    def _hellos(self, links: list[Link], now: float) -> list[Addressed]:
+        cards = [(link, self._known(link.node_id)) for link in links]
+        return [self._hello(link, card, now) for link, card in cards if card is not None]
+
+    def _hello(self, link: Link, to: Card, now: float) -> Addressed:
+        index = self.table.new_index()
+        self.table.add_handshake(link, index, None, now)
+        return Addressed(to.address, SimHello(self._statement(index), next(self._ephemerals)))
+
+    def _statement(self, index: int) -> Statement:
+        return Statement(index, self._process, self.card, self.table.ring.held)
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, sender: NodeId, content: SealedPayload | SentKey, now: float) -> SimOpened:
-        """Return the payload or the key.
+    def open(self, sender: NodeId, content: Content, source: Ip, now: float) -> SimOpened:
+        """Return what a datagram contains and what it causes; `source` is where it came from."""
+        match content:
+            case SealedFrame():
+                return self._open_frame(sender, content, source, now)
+            case SimHello():
+                return self._open_hello(sender, content, now)
+            case SimResponse():
+                return self._open_response(content, now)
+            case SimJoin():
+                return self._open_join(sender, content, now)
 
-        For a datagram sealed under an unknown key or session, return a hello instead.
-        """
-        if type(content) is SentKey:
-            if content.theirs != self.session:
-                return SimOpened(dropped=REPLAYED)
-            return SimOpened(key=content.key)
-        assert type(content) is SealedPayload
-        peer = self._peer(sender)
-        if content.key not in self.ring.held:
-            return SimOpened(dropped=UNKNOWN_GENERATION, replies=tuple(self._hello(peer, now)))
-        if content.theirs == self.session:
-            previous = peer.previous if now <= peer.previous_until else _NONE
-            if content.session != _NONE and content.session in {peer.session, previous}:
-                peer.is_unresponsive = False
-                if peer.held is None or content.key in peer.held:
-                    return SimOpened(content.payload)
-                peer.held.add(content.key)  # it has received the key
-                return SimOpened(content.payload, replies=tuple(self._release_waiting(peer)))
-        reason = NO_CHANNEL if peer.session == _NONE else UNAUTHENTICATED
-        return SimOpened(dropped=reason, replies=tuple(self._hello(peer, now)))
+    def _open_frame(self, sender: NodeId, frame: SealedFrame, source: Ip, now: float) -> SimOpened:
+        found = self._session_of(sender, frame.number, now)
+        if found is None:
+            return self._answer_by_hello(sender, NO_SESSION, source, now)
+        link, session = found
+        if not session.window.accept(frame.counter):
+            return SimOpened(dropped=REPLAYED)
+        opened = SimOpened()
+        if session.index in link.unproven:
+            opened = self._established(link, session, None, now)
+            if link.current is not session:
+                return opened  # another host uses the peer's identity
+        link.heard(session, now)
+        if session is link.previous:
+            opened = opened._replace(replies=(*opened.replies, *self._confirm_again(link, now)))
+        if frame.payload is not None:
+            if session.key is None:
+                return SimOpened(dropped=NO_SESSION)
+            self.table.count(session)
+        return opened._replace(payload=frame.payload, key=frame.key)
 
-    def lacks_key_of(self, sender: NodeId, hello: SimHello, now: float) -> list[Content] | None:
-        """Return the replies to a first contact under an unknown key.
-
-        Returns None if the key is held.
-        """
-        if hello.key is None or hello.key in self.ring.held:
+    def _session_of(self, sender: NodeId, index: int, now: float) -> tuple[Link, Session] | None:
+        if index != _FORMED_INDEX:
+            return self.table.session(index, now)
+        if sender not in self._formed:
             return None
-        is_known = sender in self._peers or sender in self._formed
-        return self._hello(self._peer(sender), now) if is_known else []
+        link = self._link(sender)
+        for session in link.sessions():
+            is_over = session is link.previous and now >= link.previous_until
+            if session.index == _FORMED_INDEX and now < session.opens_until() and not is_over:
+                return link, session
+        return None
 
-    def take_hello(self, sender: NodeId, hello: SimHello, now: float) -> tuple[bool, list[Content]]:
-        """Return whether this hello established a session, and the replies."""
-        is_stranger = sender not in self._peers and sender not in self._formed
-        if is_stranger and hello.key is not None and hello.echo != self.session:
-            # Not proven fresh: reply without keeping state.
-            return False, [self._join(hello.session, hello.key)]
-        peer = self._peer(sender)
-        peer.claimed = hello.session
-        is_fresh = hello.echo == self.session
-        began = is_fresh and peer.session != hello.session
-        if is_fresh:
-            peer.held = set(hello.held)
-        if began:
-            peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
-            peer.session = hello.session
-            peer.is_unresponsive = False
-        replies: list[Content] = []
-        if not (hello.done and is_fresh and self.ring.for_peer(peer.held) is not None):
-            if began:
-                peer.hello_at = _NEVER  # reply to a new session at once
-            for reply in self._hello(peer, now):
-                assert isinstance(reply, SimHello)
-                replies.append(reply._replace(key=hello.key))
-        if is_fresh:
-            replies += self._release_waiting(peer)
-            replies += self._missing_key(peer)
-        return began, replies
+    def _confirm_again(self, link: Link, now: float) -> tuple[Addressed, ...]:
+        card, current = self._known(link.node_id), link.current
+        if card is None or current is None or current.heard_at != NEVER or not link.hello_due(now):
+            return ()
+        link.hello_at = now
+        return (Addressed(card.address, _frame(current)),)
 
-    def _missing_key(self, peer: _Peer) -> list[Content]:
-        """Return the key in use if the peer lacks it."""
-        if peer.session == _NONE or peer.held is None or self.ring.sealing in peer.held:
-            return []
-        return [SentKey(peer.session, self.ring.sealing)]
+    def _answer_by_hello(
+        self, node_id: NodeId, reason: str, source: Ip | None, now: float
+    ) -> SimOpened:
+        """Return a hello to the node that is known at the source's address."""
+        card = self._known(node_id)
+        if card is None or (source is not None and card.address != source):
+            return SimOpened(dropped=reason)
+        link = self._link(node_id)
+        has_session = self.table.sealing_session(link, now) is not None
+        if not link.hello_due(now) or (
+            has_session and now - link.hello_at < limits.PROMPTED_HELLO_INTERVAL_S
+        ):
+            return SimOpened(dropped=reason)
+        return SimOpened(dropped=reason, replies=(self._hello(link, card, now),))
+
+    def _open_hello(self, sender: NodeId, hello: SimHello, now: float) -> SimOpened:
+        link = self._link(sender)
+        ephemeral = hello.ephemeral.to_bytes(8, "big")
+        if ephemeral in link.hellos:
+            return SimOpened(dropped=REPLAYED)
+        link.hellos.append(ephemeral)
+        key = self.table.key_for(hello.peer.held)
+        index = self.table.new_index()
+        self.table.answer(link, hello.peer, key, None, now, index)
+        response = SimResponse(self._statement(index), hello.peer.number, key)
+        return SimOpened(replies=(Addressed(hello.peer.card.address, response),))
+
+    def _open_response(self, response: SimResponse, now: float) -> SimOpened:
+        found = self.table.handshake(response.number, now)
+        if found is None:
+            return SimOpened(dropped=NO_SESSION)
+        link, handshake = found
+        if response.key is not None and response.key not in self.table.ring.held:
+            return SimOpened(dropped=UNKNOWN_GENERATION)
+        session, meaning = self.table.complete(
+            link, handshake, response.peer, response.key, None, now
+        )
+        return self._established(link, session, meaning, now)
+
+    def _established(
+        self, link: Link, session: Session, completed: Establishment | None, now: float
+    ) -> SimOpened:
+        before = link.current if completed is None else link.previous
+        meaning = completed or self.table.establish(link, session, now)
+        if meaning is Establishment.DUPLICATE:
+            return SimOpened()
+        card = self._known(link.node_id) or session.peer.card
+        self._learned.setdefault(link.node_id, session.peer.card)
+        frames = []
+        missing = self.table.missing_key(session)
+        if missing is not None:
+            frames.append(_frame(session, key=missing))
+        sealing, waiting = self.table.take_waiting(link, now)
+        if sealing is not None:
+            frames += [_frame(sealing, payload=each) for each in waiting]
+        if completed is not None and not frames:
+            frames.append(_frame(session))
+        if card.epoch < session.peer.card.epoch:
+            card = session.peer.card
+        is_news = meaning is Establishment.NEW_PROCESS or (
+            before is not None and before.peer.card.raw != session.peer.card.raw
+        )
+        return SimOpened(
+            card=session.peer.card if is_news else None,
+            replies=tuple(Addressed(card.address, frame) for frame in frames),
+        )
+
+    def _open_join(self, sender: NodeId, join: SimJoin, now: float) -> SimOpened:
+        if join.key not in self.table.ring.held:
+            return self._answer_by_hello(sender, UNKNOWN_GENERATION, None, now)
+        if join.echo == NO_PROCESS:
+            answer = SimJoin(self._process, join.process, self.card, join.key)
+            return SimOpened(replies=(Addressed(join.card.address, answer),))
+        if join.echo != self._process:
+            return SimOpened(dropped=REPLAYED)
+        self._learned[sender] = join.card
+        link = self._link(sender)
+        return SimOpened(
+            replies=(self._hello(link, join.card, now),) if link.hello_due(now) else ()
+        )
+
+
+def _frame(session: Session, payload: bytes | None = None, key: KeyId | None = None) -> SealedFrame:
+    frame = SealedFrame(session.peer.number, session.counter, session.key, payload, key)
+    session.counter += 1
+    return frame

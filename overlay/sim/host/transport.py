@@ -8,31 +8,46 @@ start to crash.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from overlay import limits
 from overlay.core.events import Event
 from overlay.core.keys.rotation import Ring
 from overlay.core.node import Node
-from overlay.core.protocol.messages import Cards
 from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Ip, NodeId
 from overlay.sim.environment.network import Flight
 from overlay.sim.host.environment import AgentKilled, Environment
-from overlay.sim.host.sessions import Content, SealedPayload, Sessions, SimHello
-from overlay.wire.session.sealer import UNKNOWN_GENERATION
+from overlay.sim.host.sessions import (
+    Addressed,
+    Content,
+    SealedFrame,
+    Sessions,
+    SimHello,
+    SimJoin,
+    SimResponse,
+)
+from overlay.wire.codec.session_header import RESPONSE_SIZE, SHORT_SIZE
+from overlay.wire.handshake.cookies import MACS_SIZE
+from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
+from overlay.wire.handshake.noise import FIRST_SIZE, SECOND_SIZE
+from overlay.wire.session.frames import padded_size
+from overlay.wire.session.opened import NO_SESSION
 
 _LAG_NOTED_S: Final = 0.1
 _CONTACT_S: Final = 0.5
 _CONTACT_MAX_S: Final = 4.0
 _CONTACTED_MAX: Final = 3
 _SILENCE_S: Final = 5.0  # without a datagram for so long, peers may not know this host
-_SEALED_SIZE: Final = limits.HEADER_SIZE + limits.TAG_SIZE
-_HELLO_SIZE: Final = 28  # two sessions, a flag, msgpack framing
+_HELLO_SIZE: Final = SHORT_SIZE + FIRST_SIZE + MACS_SIZE
+_RESPONSE_SIZE: Final = RESPONSE_SIZE + SECOND_SIZE
+_JOIN_SIZE: Final = limits.CONTACT_HEADER_SIZE + limits.TAG_SIZE + MACS_SIZE
+_FRAME_SIZE: Final = limits.SESSION_HEADER_SIZE + limits.TAG_SIZE + limits.FRAME_HEAD_SIZE
+_STATEMENT_SIZE: Final = 22  # an index, a process, a flag, msgpack framing
 _KEY_NAME_SIZE: Final = 8
-_KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, framing
+_KEY_SIZE: Final = 113  # a secret, a warrant, two numbers, framing
 _NEVER: Final = float("inf")
 
 
@@ -98,26 +113,22 @@ class Transport:
         now = self._schedule.now
         codec = self._environment.codec
         if flight.corrupt:
-            if type(content) is SealedPayload:
+            if type(content) is SealedFrame and content.payload is not None:
                 codec.survive(content.payload, self._environment.rng)
             self._drops["corrupt"] += 1
             return
-        if type(content) is SimHello:
-            self._take_hello(sender, content)
-            return
         node = self.node
-        if node.store.card(sender) is None:
-            self._drops["unknown sender"] += 1
+        if node.is_forgotten(sender):
             return
-        opened = self.sessions.open(sender, content, now)
+        opened = self.sessions.open(sender, content, flight.source, now)
         if opened.dropped:
-            self._drops[opened.dropped] += 1
-            if opened.dropped == UNKNOWN_GENERATION:
-                self._environment.keys.unknown(node.card.node_id, self.sessions, flight, now)
-        for reply in opened.replies:
-            self._send(sender, reply)
+            self._note_drop(opened.dropped, flight, now)
+        for address, reply in opened.replies:
+            self._send_to(address, reply)
         if opened.key is not None:
             self._owner.receive_key(sender, opened.key)
+        if opened.card is not None:
+            node.add_peer(opened.card, now)
         if opened.payload is None:
             return
         for message in codec.decode(opened.payload):
@@ -126,28 +137,20 @@ class Transport:
             except RemoteError as error:
                 self._drops[error.reason] += 1
 
-    def _take_hello(self, sender: NodeId, hello: SimHello) -> None:
-        node = self.node
-        if node.is_forgotten(sender):
-            return
-        now = self._schedule.now
-        known = node.store.card(sender)
-        refused = self.sessions.lacks_key_of(sender, hello, now)
-        if refused is not None:
-            self._drops[UNKNOWN_GENERATION] += 1
-            for reply in refused:
-                self._send(sender, reply)
-            return
-        if known is None and not hello.is_join:
-            self._drops["unknown sender"] += 1
-            return
-        began, replies = self.sessions.take_hello(sender, hello, now)
-        if began:
-            node.add_peer(hello.card, now)
-        elif known is not None and hello.card.epoch > known.epoch:
-            node.receive(Cards((hello.card,)), sender, now)
-        for reply in replies:
-            self._send_to(hello.card.address, reply)
+    def _note_drop(self, reason: str, flight: Flight, now: float) -> None:
+        """Count a dropped datagram, and check one whose session ended with its cluster key."""
+        content, sessions = flight.content, self.sessions
+        is_ended = (
+            type(content) is SealedFrame
+            and reason == NO_SESSION
+            and sessions.is_of_this_process(content.number)
+            and content.session_key is not None
+            and content.session_key not in sessions.table.ring.held
+        )
+        self._drops[UNKNOWN_GENERATION if is_ended else reason] += 1
+        if is_ended:
+            node_id = self.node.card.node_id
+            self._environment.keys.unknown(node_id, content.session_key, flight, now)
 
     # --- out ----------------------------------------------------------------------------
 
@@ -161,39 +164,34 @@ class Transport:
             self._owner.handle_event(event)
         seal = self.sessions.seal
         for to, payload in node.outbox.drain(node.membership):
-            for content in seal(to, payload, now):
-                self._send(to, content)
-        due = node.next_timer()
-        if due is not None and due < self._armed:
+            for address, content in seal(to, payload, now):
+                self._send_to(address, content)
+        due = self._next_timer()
+        if due < self._armed:
             # A timer that is due before it was set is not late; lag counts from now.
             self._armed = due = max(due, now)
             self._schedule.at(due, self._on_timer, due)
 
+    def _next_timer(self) -> float:
+        node_due = self.node.next_timer()
+        due = self.sessions.next_timer()
+        return due if node_due is None else min(due, node_due)
+
     def send_key(self, to: NodeId) -> None:
         """Send the newest key to a member."""
-        for content in self.sessions.send_key(to, self._schedule.now):
-            self._send(to, content)
+        self._send_all(self.sessions.send_key(to, self._schedule.now))
 
     def follow(self, ring: Ring) -> None:
         """Use a ring from now on."""
-        for to, content in self.sessions.follow(ring, self._schedule.now):
-            self._send(to, content)
+        self._send_all(self.sessions.follow(ring, self._schedule.now))
 
-    def _send(self, to: NodeId, content: Content) -> None:
-        card = self.node.store.card(to)
-        if card is not None:
-            self._send_to(card.address, content)
+    def _send_all(self, addressed: Iterable[Addressed]) -> None:
+        for address, content in addressed:
+            self._send_to(address, content)
 
     def _send_to(self, address: Ip, content: Content) -> None:
-        if type(content) is SealedPayload:
-            size = _SEALED_SIZE + len(content.payload)
-        elif type(content) is SimHello:
-            size = _SEALED_SIZE + _HELLO_SIZE + len(content.card.raw) + len(content.card.signature)
-            size += _KEY_NAME_SIZE * len(content.held)
-        else:
-            size = _SEALED_SIZE + _KEY_SIZE
         own = self.node.card.node_id
-        self._environment.network.send(own, self.address, address, content, size)
+        self._environment.network.send(own, self.address, address, content, _size(content))
 
     # --- time ---------------------------------------------------------------------------
 
@@ -211,6 +209,8 @@ class Transport:
                 if now - due > _LAG_NOTED_S:
                     node.observe_lag(now - due, now)
                 node.handle_timer(now)
+            if self.sessions.next_timer() <= now:
+                self._send_all(self.sessions.handle_timer(now))
             self.flush()
         except AgentKilled:
             self._owner.crash()
@@ -274,3 +274,18 @@ class Transport:
             if address != self.address:
                 self._send_to(address, self.sessions.first_contact())
         later(pause_s, self._contact, (seeds, later, min(2 * pause_s, _CONTACT_MAX_S)))
+
+
+def _size(content: Content) -> int:
+    """Return the size of a datagram, as the real one has it."""
+    match content:
+        case SealedFrame(payload=payload, key=key):
+            inside = len(payload) if payload is not None else _KEY_SIZE if key is not None else 0
+            return _FRAME_SIZE + padded_size(inside)
+        case SimJoin(card=card):
+            return _JOIN_SIZE + _STATEMENT_SIZE + len(card.raw) + len(card.signature)
+        case SimHello(peer=peer) | SimResponse(peer=peer):
+            head = _HELLO_SIZE if type(content) is SimHello else _RESPONSE_SIZE
+            card = peer.card
+            head += _STATEMENT_SIZE + len(card.raw) + len(card.signature)
+            return head + _KEY_NAME_SIZE * len(peer.held)

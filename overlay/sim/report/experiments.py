@@ -19,7 +19,7 @@ from overlay.model import NodeId, Vni
 from overlay.sim.environment.network import Cut, Weather
 from overlay.sim.host.host import Host
 from overlay.sim.report.cluster import Cluster
-from overlay.wire.session.sealer import UNKNOWN_GENERATION
+from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
 
 LAN: Final = Weather(loss=0.01, latency_s=0.005)
 LOSSY: Final = Weather(loss=0.05, latency_s=0.005)

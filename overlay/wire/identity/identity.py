@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from overlay.model import NodeId, node_id_of
+from overlay.wire.identity.key_pair import KeyPair
 
 IDENTITY_SIZE = 64
 
@@ -25,9 +25,9 @@ class Identity:
         self._sign_raw = sign_private
         self._seal_raw = seal_private
         self._sign = Ed25519PrivateKey.from_private_bytes(sign_private)
-        self._seal = X25519PrivateKey.from_private_bytes(seal_private)
+        self.seal_pair = KeyPair(seal_private)
         self.sign_public = self._sign.public_key().public_bytes_raw()
-        self.seal_public = self._seal.public_key().public_bytes_raw()
+        self.seal_public = self.seal_pair.public
         self.node_id: NodeId = node_id_of(self.sign_public)
 
     @classmethod
@@ -55,7 +55,7 @@ class Identity:
 
         Raises ValueError for a key of low order, which would make the result predictable.
         """
-        return self._seal.exchange(X25519PublicKey.from_public_bytes(seal_public))
+        return self.seal_pair.agree(seal_public)
 
 
 def derive_bytes(secret: bytes, salt: bytes, info: bytes) -> bytes:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from overlay.core.keys.rotation import Ring
 from overlay.core.protocol.records import KeyId
-from overlay.wire.codec.datagram import Header
 
 SECRET_SIZE = 32
 _MARK = b"overlayd/1 mark\0"
@@ -57,9 +56,9 @@ class Keyring:
         """Return a key that is held."""
         return self._keys[known]
 
-    def key_of_header(self, header: Header) -> KeyId | None:
-        """Return the key that a datagram names, or None if it is not held."""
-        return self._by_header.get(header.generation << 16 | header.mark)
+    def named(self, generation: int, mark: int) -> KeyId | None:
+        """Return the key of a mark and of the lower 16 bits of its generation, if it is held."""
+        return self._by_header.get(generation << 16 | mark)
 
     def secret(self, known: KeyId) -> bytes:
         """Return the secret of a key that is held."""

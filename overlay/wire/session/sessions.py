@@ -1,74 +1,61 @@
 """Sealed sessions with every peer: sans-IO, datagrams in, datagrams out.
 
-Owns: the handshake. Each process draws a random session at its start. A peer's session is
-accepted only from a hello that echoes this node's own, which no recording can do; until then
-hellos are answered, and nothing else. A sender that can't authenticate never gets an answer.
-`open` orders its checks by cost, and each names its drop counter.
+Owns: what is sent and accepted, and in which order. A session comes from a Noise handshake of two
+known identities (IKpsk2) alone. `open` orders its checks by cost, and each names its drop counter;
+a sender that proves nothing gets no answer but a cookie.
 
-Payloads are sealed under the cluster key in use, or under an older common one for a peer whose
-hello says that it lacks that key, until it has been sent it. `core.keys.rotation` decides which
-key is in use and when one is dropped; `keys_changed` applies that.
+`session_table` and `link` decide which session seals and when one is renewed; `core.keys.rotation`
+decides which cluster key is in use, and `keys_changed` applies that.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from cryptography.exceptions import InvalidTag
 
 from overlay import limits
-from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
-from overlay.wire.codec import datagram
-from overlay.wire.codec.datagram import (
-    DATA,
-    HELLO,
-    JOIN,
-    KEY,
-    OWN_DATAGRAM,
-    UNKNOWN_KIND,
-    Datagram,
-    Header,
+from overlay.wire.codec import datagram, session_header
+from overlay.wire.codec.datagram import OWN_DATAGRAM, UNKNOWN_KIND, Datagram, UdpEndpoint
+from overlay.wire.handshake.cookies import MACS_SIZE, receiver_key
+from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
+from overlay.wire.handshake.gate import HandshakeGate
+from overlay.wire.handshake.handshake_maker import NO_CLUSTER_KEY, OpenedHello
+from overlay.wire.handshake.hello import (
+    BAD_CARD,
+    NO_PROCESS,
+    Statement,
+    read_statement,
+    require_in_force,
 )
+from overlay.wire.handshake.newcomers import Newcomers
+from overlay.wire.handshake.noise import nonce
+from overlay.wire.handshake.token_bucket import TokenBucket
 from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.keyring import ClusterKey, Keyring
+from overlay.wire.identity.keyring import Keyring
 from overlay.wire.identity.signatures import KeySigner
-from overlay.wire.session import notices
-from overlay.wire.session.barred_peers import BannedPeers
-from overlay.wire.session.hello import BAD_CARD, SessionHello, hello_body, read_hello
-from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_body, read_key_body
-from overlay.wire.session.peer_table import PeerTable
-from overlay.wire.session.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
-from overlay.wire.session.sealer import PAIRWISE, UNKNOWN_GENERATION, Sealer
-
-HELLO_INTERVAL_S = 0.1  # minimum between hellos to a peer, whatever the reason
-UNRESPONSIVE_HELLO_INTERVAL_S = 1.0
-SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come about every second
-PREVIOUS_KEPT_S = 5.0  # how long the replaced session still opens datagrams
-
-UNKNOWN_SENDER = "unknown-sender"
-NO_CHANNEL = "no-session"
-REPLAYED = "replayed"
-CERTIFICATE_EXPIRED = "certificate-expired"
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedDatagram:
-    """The content of an authenticated datagram."""
-
-    sender: NodeId
-    payload: bytes | None = None
-    card: Card | None = None  # of a peer whose session was just accepted
-    key: ClusterKey | None = None  # sent by a member, signed by the authority
-    duplicate: Card | None = None  # of another host with the sender's identity, or ours
-    dropped: str = ""  # the reason why there is no payload, although there are replies
-    is_banned: bool = False  # the sender reports that this node is forgotten, and ignored
-    replies: tuple[Datagram, ...] = ()
+from overlay.wire.session.banned_peers import BANNED, BannedPeers
+from overlay.wire.session.datagram_maker import DatagramMaker
+from overlay.wire.session.frames import FrameType, read_frame
+from overlay.wire.session.link import NEVER, Establishment, Link, Session
+from overlay.wire.session.opened import (
+    COOKIE_SENT,
+    NO_COOKIE_ASKED,
+    NO_SESSION,
+    NOBODY,
+    REPLAYED,
+    OpenedDatagram,
+    with_frame,
+)
+from overlay.wire.session.peer_table import PeerTable, place_of
+from overlay.wire.session.session_table import SessionTable
 
 
 class Sessions:
-    """All sessions of one process.
+    """All sessions of one process; `table` has the counters.
 
     `wall_clock` returns Unix time in seconds, to check the certificates of unknown nodes.
     """
@@ -83,365 +70,388 @@ class Sessions:
         wall_clock: Callable[[], float],
     ) -> None:
         self._identity = identity
-        self._keyring = keyring
-        self._card = card
-        self._session = random_bytes(SESSION_SIZE)
-        self._sealer = Sealer(
-            identity, signer.anchor.cluster_id, keyring, random_bytes, self._session
-        )
-        self._wall_clock = wall_clock
         self._signer = signer
+        self._keyring = keyring
+        self._wall_clock = wall_clock
+        cluster_id = signer.anchor.cluster_id
+        self._own_key, self._cluster_key = (
+            receiver_key(name) for name in (identity.seal_public, cluster_id)
+        )
+        self._maker = DatagramMaker(identity, cluster_id, keyring, card, random_bytes)
+        self._gate = HandshakeGate(random_bytes)
         self._peers = PeerTable(identity)
-        self._banned = BannedPeers(self._sealer, signer, self._join_answer)
-        self._in_use = keyring.sealing
-        self.queue_drop_count = 0
-        self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
+        self._banned = BannedPeers()
+        self._newcomers = Newcomers()
+        self._prompted = TokenBucket(
+            limits.PROMPTED_HELLOS_PER_S, limits.PROMPTED_HELLOS_BURST, 0.0
+        )
+        self.table = SessionTable(keyring.ring, lambda: int.from_bytes(random_bytes(4), "big"))
 
     # --- peers --------------------------------------------------------------------------
 
     def learn(self, card: Card) -> None:
         """Add a peer from a verified card, or update its address."""
-        if card.node_id == self._identity.node_id:
-            return
-        if card.node_id in self._banned:
-            self._banned.add(card.node_id, self._peers.peer_of(card))  # to send it a notice
-        else:
+        if card.node_id != self._identity.node_id and card.node_id not in self._banned:
             self._peers.learn(card)
+            self._newcomers.discard(card.node_id)
 
     def set_card(self, card: Card) -> None:
         """Use a renewed card of this node from now on."""
-        self._card = card
+        self._maker.card = card
 
     def forget(self, node_id: NodeId) -> None:
-        """Bar an identity: its datagrams are dropped and answered by notices."""
-        self._banned.add(node_id, self._peers.remove(node_id))
+        """Ban an identity: its datagrams are dropped, and its hellos answered by that."""
+        self._banned.add(node_id)
+        self._peers.remove(node_id)
+        self._newcomers.discard(node_id)
+        self.table.forget(node_id)
 
     def mark_unresponsive(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
 
-        It may have restarted from a disk that has a former address of this node: it sends its
-        hello there when it can't open a datagram, and only a hello with the present card can
-        correct it.
+        It may have restarted without knowing this node's address: it cannot tell then from whom
+        the datagrams are that it can't open, and only a hello can correct it.
         """
-        peer = self._peers.get(node_id)
-        if peer is not None:
-            peer.is_unresponsive = True
+        if node_id in self._peers:
+            self.table.link(node_id).is_unresponsive = True
 
-    def is_member_address(self, address: Ip) -> bool:
-        """Return whether any peer has an address."""
-        return self._peers.is_address(address)
+    def member_at(self, source: UdpEndpoint) -> NodeId | None:
+        """Return the peer that has an address and port, by its card."""
+        card = self._peers.at(source)
+        return None if card is None else card.node_id
 
-    def established(self, node_id: NodeId) -> bool:
+    def established(self, node_id: NodeId, now: float) -> bool:
         """Return whether payloads to a node can be sealed now."""
-        peer = self._peers.get(node_id)
-        return peer is not None and peer.channel is not None
+        link = self.table.find(node_id)
+        return link is not None and self.table.sealing_session(link, now) is not None
+
+    # --- time and keys ------------------------------------------------------------------
 
     def keys_changed(self, now: float) -> list[Datagram]:
-        """Apply a change of the keyring.
+        """Follow the keyring; return hellos to peers that wait for a common key."""
+        self._maker.contact.forget_keys()
+        return self._hellos(self.table.keys_changed(self._keyring.ring, now), now)
 
-        Returns the payloads that waited for a key, and hellos to peers that lack the key in use.
-        """
-        ring = self._keyring.ring
-        is_new_in_use, self._in_use = ring.sealing != self._in_use, ring.sealing
-        sent: list[Datagram] = []
-        for peer in self._peers:
-            peer.forget_keys(ring.held)
-            if is_new_in_use:
-                peer.held = None  # all live nodes hold it; a peer that does not will say so
-            elif peer.held is not None and ring.sealing not in peer.held:
-                sent += self._hello(peer, now)
-            sent += self._release_waiting(peer)
-        return sent
+    def next_timer(self) -> float:
+        """Return when `handle_timer` is due."""
+        return self.table.next_timer()
+
+    def handle_timer(self, now: float) -> list[Datagram]:
+        """Erase what is over; return hellos that are repeated."""
+        repeated = self.table.handle_timer(now)
+        for node_id in self._newcomers.expire(now):
+            self.table.forget(node_id)
+        return self._hellos(repeated, now)
+
+    def _hellos(self, links: list[Link], now: float) -> list[Datagram]:
+        found = []
+        for link in links:
+            card = self._peers.get(link.node_id)
+            if card is not None:
+                found.append(self._hello(link, card, now))
+        return found
 
     # --- sending ------------------------------------------------------------------------
 
     def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
         """Return the datagrams for a payload.
 
-        Without a session, or a key that the peer holds, it is queued and a hello goes out.
+        Without a session it is queued and a hello goes out.
         """
-        peer = self._peers.get(to)
-        if peer is None:
+        card = self._peers.get(to)
+        if card is None:
             return []
-        key = self._key_for(peer)
-        if peer.channel is None or key is None:
-            if len(peer.waiting) == peer.waiting.maxlen:
-                self.queue_drop_count += 1
-            peer.waiting.append(payload)
-            return self._hello(peer, now)
-        sealed = self._to(peer, self._sealer.data(peer, peer.channel, key, payload))
-        if peer.is_unresponsive and now - peer.hello_at >= UNRESPONSIVE_HELLO_INTERVAL_S:
-            return [*self._hello(peer, now), sealed]
+        link = self.table.link(to)
+        session = self.table.sealing_session(link, now)
+        if session is None:
+            return [self._hello(link, card, now)] if self.table.queue(link, payload, now) else []
+        sealed = self._maker.seal(session, FrameType.PAYLOAD, payload, card)
+        if self.table.wants_renewal(link, session, now):
+            return [self._hello(link, card, now), sealed]
         return [sealed]
 
-    def first_hello(self, address: Ip, port: int, _now: float) -> list[Datagram]:
+    def first_hello(self, address: Ip, port: int, now: float) -> list[Datagram]:
         """Return a first contact to an address of an unknown node."""
-        return [self._join(address, port, NO_SESSION, self._keyring.sealing, done=False)]
+        return [
+            self._maker.join(UdpEndpoint(address, port), NO_PROCESS, self._keyring.sealing, now)
+        ]
 
     def send_key(self, to: NodeId, now: float) -> list[Datagram]:
         """Return the newest key for a peer; without a session, a hello."""
-        peer = self._peers.get(to)
-        if peer is None:
+        card = self._peers.get(to)
+        if card is None:
             return []
-        if peer.channel is None:
-            return self._hello(peer, now)
-        return [self._key(peer, peer.channel, self._keyring.ring.newest)]
+        link = self.table.link(to)
+        session = link.current
+        if session is None or now >= session.sends_until():
+            return [self._hello(link, card, now)] if link.hello_due(now) else []
+        return [self._maker.seal_key(session, self._keyring.ring.newest, card)]
 
-    def _key_for(self, peer: Peer) -> KeyId | None:
-        """Return the key to seal with for a peer, or None if none is common."""
-        return self._keyring.ring.for_peer(peer.held)
-
-    def _release_waiting(self, peer: Peer) -> list[Datagram]:
-        """Return the queued payloads, sealed, if they can be now."""
-        key, channel = self._key_for(peer), peer.channel
-        if channel is None or key is None:
-            return []
-        waiting = list(peer.waiting)
-        peer.waiting.clear()
-        return [self._to(peer, self._sealer.data(peer, channel, key, each)) for each in waiting]
-
-    def _hello(self, peer: Peer, now: float) -> list[Datagram]:
-        """Return a hello to a known peer, or nothing if one went just before."""
-        is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
-        done = is_met and self._key_for(peer) is not None
-        # A peer with a session but no common key may be unable to store it: a full disk, say.
-        pause_s = HELLO_INTERVAL_S if done or not is_met else UNRESPONSIVE_HELLO_INTERVAL_S
-        if now - peer.hello_at < pause_s:
-            return []
-        peer.hello_at = now
-        body = hello_body(SessionHello(self._session, peer.claimed, done, self._card, self._held()))
-        hello = self._to(peer, self._sealer.to_pair(HELLO, peer, body))
-        if not peer.is_unresponsive or peer.channel is not None:
-            return [hello]
-        # It may not know this node, if the member that admitted this node died before telling
-        # others: then it can't open this hello, and no other node may know both.
-        return [hello, *self.first_hello(peer.card.address, peer.card.gossip_port, now)]
-
-    def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
-        body = hello_body(SessionHello(self._session, echo, done, self._card, self._held()))
-        return Datagram(address, port, self._sealer.join(key, body))
-
-    def _join_answer(self, hello: SessionHello, key: KeyId) -> Datagram:
-        return self._join(hello.card.address, hello.card.gossip_port, hello.session, key, done=True)
-
-    def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
-        body = key_body(channel.peer_session, self._keyring.key(key))
-        return self._to(peer, self._sealer.to_pair(KEY, peer, body))
-
-    def _held(self) -> tuple[KeyId, ...]:
-        return tuple(sorted(self._keyring.ring.held))
-
-    @staticmethod
-    def _to(peer: Peer, data: bytes) -> Datagram:
-        return Datagram(peer.card.address, peer.card.gossip_port, data)
+    def _hello(self, link: Link, to: Card, now: float) -> Datagram:
+        index = self.table.new_index()
+        initiator, hello = self._maker.hello(index, to, now)
+        self.table.add_handshake(link, index, initiator, now)
+        return hello
 
     # --- receiving ----------------------------------------------------------------------
 
-    def open(self, header: Header, data: bytes, now: float) -> OpenedDatagram:
+    def open(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
         """Return a datagram's content; raises RemoteError to drop it."""
-        if header.sender == self._identity.node_id:
-            raise RemoteError(OWN_DATAGRAM)
-        peer = self._peers.get(header.sender)
-        if header.sender in self._banned:
-            return OpenedDatagram(header.sender, replies=self._banned.notice_for(header, data, now))
-        if header.kind in (DATA, JOIN):
-            return self._open_under_key(peer, header, data, now)
-        if header.kind not in PAIRWISE:
-            raise RemoteError(UNKNOWN_KIND)  # of the join handshake, not of a session
-        if peer is None:
-            raise RemoteError(UNKNOWN_SENDER)
-        body = self._sealer.open_pair(peer, header, data)
-        if header.kind == HELLO:
-            return self._open_hello(peer, header, body, now)
-        if header.kind == KEY:
-            return self._open_key(header.sender, body)
-        return self._open_notice(header.sender, body)
+        match datagram.read_kind(data):
+            case datagram.DATA:
+                return self._open_data(data, source, now)
+            case datagram.HELLO:
+                return self._open_hello(data, source, now)
+            case datagram.RESPONSE:
+                return self._open_response(data, now)
+            case datagram.JOIN:
+                return self._open_join(data, source, now)
+            case datagram.COOKIE:
+                return self._open_cookie(data, source, now)
+            case _:
+                raise RemoteError(UNKNOWN_KIND)  # of the join handshake, not of a session
 
-    def _open_under_key(
-        self, peer: Peer | None, header: Header, data: bytes, now: float
-    ) -> OpenedDatagram:
-        key = self._keyring.key_of_header(header)
-        if key is None:
-            if peer is None:
-                raise RemoteError(UNKNOWN_GENERATION)
-            # One of the two missed a rotation: a hello to its known address shows which.
-            replies = tuple(self._hello(peer, now))
-            return OpenedDatagram(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
-        if header.kind == JOIN:
-            return self._open_join(key, header, data, now)
-        if peer is None:
-            raise RemoteError(UNKNOWN_SENDER)
-        return self._open_data(peer, key, header, data, now)
+    def admit(
+        self, data: bytes, source: UdpEndpoint, now: float
+    ) -> tuple[bytes, tuple[Datagram, ...]]:
+        """Return an admission's datagram without its macs; or nothing, and a cookie to send.
 
-    def _open_data(
-        self, peer: Peer, key: KeyId, header: Header, data: bytes, now: float
-    ) -> OpenedDatagram:
-        for channel in (peer.channel, peer.previous):
-            if channel is None or (channel is peer.previous and now > peer.previous_until):
-                continue
-            try:
-                payload = self._sealer.open_data(peer, channel, key, header, data)
-            except RemoteError:
-                continue
-            if not channel.window.accept(header.number):
-                raise RemoteError(REPLAYED)
-            channel.heard_at = now
-            peer.is_unresponsive = False
-            self._count(key)
-            if peer.held is None or key in peer.held:
-                return OpenedDatagram(header.sender, payload=payload)
-            peer.held.add(key)  # it has received the key
-            return OpenedDatagram(
-                header.sender, payload=payload, replies=tuple(self._release_waiting(peer))
-            )
-        # One of the two may have restarted: a hello to the known address, not to the source.
-        reason = NO_CHANNEL if peer.channel is None else datagram.UNAUTHENTICATED
-        return OpenedDatagram(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
+        Raises RemoteError for one that is dropped.
+        """
+        cookie = self._gate.check(self._cluster_key, 0, data, source, now)
+        if cookie is not None:
+            return b"", (Datagram(*source, cookie),)
+        return data[:-MACS_SIZE], ()
 
-    def _count(self, key: KeyId) -> None:
-        self.accepted[key] += 1
-        if len(self.accepted) > limits.KEYS_COUNTED_MAX:
-            del self.accepted[min(self.accepted)]
-
-    def _open_notice(self, sender: NodeId, body: bytes) -> OpenedDatagram:
-        """Return a peer's report about this node, for people to read."""
-        if body == notices.FORGOTTEN:
-            return OpenedDatagram(sender, is_banned=True)
-        session, other = notices.read_duplicate(body)
-        if session != self._session:
+    def _open_data(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
+        index, counter = session_header.read_data_header(data)
+        found = self.table.session(index, now)
+        if found is None:
+            return self._answer_by_hello(self._peers.at(source), NO_SESSION, now)
+        link, session = found
+        size = limits.SESSION_HEADER_SIZE
+        try:
+            plain = session.keys.receiving.decrypt(nonce(counter), data[size:], data[:size])
+        except InvalidTag:
+            raise RemoteError(datagram.UNAUTHENTICATED) from None
+        if not session.window.accept(counter):
             raise RemoteError(REPLAYED)
-        if other.node_id != self._identity.node_id or not self._signer.is_signed_by_subject(other):
-            raise RemoteError(BAD_CARD)
-        return OpenedDatagram(sender, duplicate=other)
-
-    def _open_key(self, sender: NodeId, body: bytes) -> OpenedDatagram:
-        """Return a cluster key sent by a peer; the owner decides about it."""
-        session, key = read_key_body(body)
-        if session != self._session:
-            raise RemoteError(REPLAYED)
-        if not self._signer.anchor.verify_key(key):
-            raise RemoteError(UNWARRANTED_KEY)
-        return OpenedDatagram(sender, key=key)
-
-    def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> OpenedDatagram:
-        hello = read_hello(header.sender, self._signer, body)
-        self._reject_recording(peer, header)
-        opened = self._accept_hello(peer, hello, now)
-        if hello.echo == self._session:
-            opened = replace(opened, replies=(*opened.replies, *self._missing_key(peer)))
-            if hello.done and self._key_for(peer) is not None:
+        kind, content = read_frame(plain)
+        opened = OpenedDatagram(link.node_id)
+        if session.index in link.unproven:
+            opened = self._established(link, session, None, now)
+            if opened.duplicate is not None:
                 return opened
-        if opened.card is not None:
-            peer.hello_at = NEVER  # answer a new session at once
-        return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
+        link.heard(session, now)
+        if session is link.previous:
+            opened = replace(opened, replies=(*opened.replies, *self._confirm_again(link, now)))
+        if kind is FrameType.PAYLOAD:
+            if session.key is None:
+                raise RemoteError(NO_SESSION)  # without a common cluster key
+            self.table.count(session)
+        return with_frame(opened, kind, content, self._signer, self._identity.node_id)
 
-    def _missing_key(self, peer: Peer) -> list[Datagram]:
-        """Return the key in use for a peer that lacks it.
+    def _confirm_again(self, link: Link, now: float) -> tuple[Datagram, ...]:
+        """Return a confirmation of the current session to a peer that still uses the previous."""
+        card, current = self._peers.get(link.node_id), link.current
+        if card is None or current is None or current.heard_at != NEVER or not link.hello_due(now):
+            return ()
+        link.hello_at = now
+        return (self._maker.seal(current, FrameType.CONFIRM, b"", card),)
 
-        Of two that share no key, the one that seals with the lesser key accepts the other's.
+    def _answer_by_hello(self, card: Card | None, reason: str, now: float) -> OpenedDatagram:
+        """Return a hello to the known address of a peer whose datagram no key opens.
+
+        One of the two may have restarted. Raises RemoteError where there is no such peer.
         """
-        sealing = self._keyring.sealing
-        if peer.channel is None or peer.held is None or sealing in peer.held:
-            return []
-        return [self._key(peer, peer.channel, sealing)]
+        if card is None:
+            raise RemoteError(reason)
+        link = self.table.link(card.node_id)
+        has_session = self.table.sealing_session(link, now) is not None
+        is_due = link.hello_due(now) and not (
+            has_session and now - link.hello_at < limits.PROMPTED_HELLO_INTERVAL_S
+        )
+        if not is_due or not self._prompted.take(now):
+            raise RemoteError(reason)
+        replies = (self._hello(link, card, now),)
+        return OpenedDatagram(card.node_id, dropped=reason, replies=replies)
 
-    def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> OpenedDatagram:
-        hello = read_hello(header.sender, self._signer, self._sealer.open_join(key, header, data))
-        peer = self._peers.get(header.sender)
-        if peer is None:
-            self._require_in_force(hello.card)
-        if hello.echo != self._session:
-            # Not proven fresh: answer to the address on its card, and keep no state.
-            if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
-                return OpenedDatagram(header.sender)
-            if peer is not None:
-                peer.hello_at = now
-            reply = self._join(
-                hello.card.address, hello.card.gossip_port, hello.session, key, done=False
-            )
-            return OpenedDatagram(header.sender, replies=(reply,))
-        if peer is None:
-            peer = self._peers.learn(hello.card)
-        self._reject_recording(peer, header)
-        opened = self._accept_hello(peer, hello, now)
-        if hello.done:
-            return opened
-        # The other side may not know this node yet, so the answer is a first contact too.
-        return replace(opened, replies=(self._join_answer(hello, key), *opened.replies))
+    # --- handshakes ---------------------------------------------------------------------
 
-    def _require_in_force(self, card: Card) -> None:
-        certificate = card.certificate
-        assert certificate is not None, "a hello's card is certified"
-        if not certificate.not_before_s <= self._wall_clock() < certificate.not_after_s:
-            raise RemoteError(CERTIFICATE_EXPIRED)
+    def _ask_for_proof(
+        self, key: bytes, index: int, data: bytes, source: UdpEndpoint, now: float
+    ) -> OpenedDatagram | None:
+        """Return the cookie for a sender that must prove its address first; raises RemoteError."""
+        cookie = self._gate.check(key, index, data, source, now)
+        if cookie is None:
+            return None
+        return OpenedDatagram(NOBODY, dropped=COOKIE_SENT, replies=(Datagram(*source, cookie),))
 
-    @staticmethod
-    def _reject_recording(peer: Peer, header: Header) -> None:
-        nonce = (header.counter, header.random)
-        if nonce in peer.hellos:
+    def _open_hello(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
+        index = session_header.short_index(data)
+        asked = self._ask_for_proof(self._own_key, index, data, source, now)
+        if asked is not None:
+            return asked
+        hello = self._maker.handshakes.open_hello(data[:-MACS_SIZE])
+        if hello.seal_key == self._identity.seal_public:
+            raise RemoteError(OWN_DATAGRAM)
+        known = self._peers.by_seal_key(hello.seal_key)
+        peer, _ = read_statement(self._signer, hello.body, known)
+        node_id = peer.card.node_id
+        if peer.card.seal_key != hello.seal_key or peer.number != index:
+            raise RemoteError(BAD_CARD)
+        if node_id in self._banned:
+            return self._answer_banned(hello, peer, now)
+        if node_id not in self._peers:
+            require_in_force(peer.card, self._wall_clock())
+        link = self.table.find(node_id)
+        if link is not None and hello.ephemeral in link.hellos:
             raise RemoteError(REPLAYED)
-        peer.hellos.append(nonce)
+        link = self._link_of(peer.card, now)
+        link.hellos.append(hello.ephemeral)
+        return OpenedDatagram(node_id, replies=(self._respond(link, hello, peer, now),))
 
-    def _accept_hello(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
-        """Record a hello's claims; accept its session if it is fresh and new."""
-        sender = peer.card.node_id
-        if hello.session in peer.retired:
-            return self._handle_retired(peer, hello, now)
-        self.learn(hello.card)
-        peer.claimed = hello.session
-        if hello.echo != self._session:
-            return OpenedDatagram(sender)
-        peer.held = set(hello.held)
-        if peer.channel is not None and peer.channel.peer_session == hello.session:
-            return OpenedDatagram(sender, replies=tuple(self._release_waiting(peer)))
-        replies = tuple(self._use(peer, Channel(hello.session), now))
-        return OpenedDatagram(sender, card=hello.card, replies=replies)
+    def _link_of(self, card: Card, now: float) -> Link:
+        """Return the link with the sender of an unproven hello; of few unknown nodes at a time."""
+        node_id = card.node_id
+        if node_id in self._peers:
+            self._peers.learn(card)
+        else:
+            displaced = self._newcomers.add(node_id, now)
+            if displaced is not None:
+                self.table.forget(displaced)
+        return self.table.link(node_id)
 
-    def _handle_retired(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
-        """Handle a hello from a session that another one has replaced.
+    def _respond(self, link: Link, hello: OpenedHello, peer: Statement, now: float) -> Datagram:
+        key = self.table.key_for(peer.held)
+        index = self.table.new_index()
+        keys, response = self._maker.response(index, hello, peer, key)
+        self.table.answer(link, peer, key, keys, now, index)
+        return response
 
-        If the other one is silent, its hello was late, from an earlier process: the channel of
-        this one is restored with its keys and counters, as they were used. If it is live, two
-        hosts use one identity (a copied disk), and both are notified.
-        """
-        sender, channel = peer.card.node_id, peer.channel
-        if hello.echo != self._session or channel is None:
-            return OpenedDatagram(sender)
-        if now - channel.heard_at > SESSION_ALIVE_S:
-            self.learn(hello.card)
-            peer.claimed, peer.held = hello.session, set(hello.held)
-            back = peer.retired.pop(hello.session)
-            return OpenedDatagram(
-                sender, card=hello.card, replies=tuple(self._use(peer, back, now))
-            )
-        return self._duplicate_notices(peer, hello, channel.peer_session, now)
+    def _answer_banned(self, hello: OpenedHello, peer: Statement, now: float) -> OpenedDatagram:
+        """Return the response that tells a forgotten node so; there is no session. Not often."""
+        if not self._banned.may_notify(peer.card.node_id, now):
+            raise RemoteError(BANNED)
+        _, response = self._maker.response(0, hello, peer, None)
+        return OpenedDatagram(peer.card.node_id, dropped=BANNED, replies=(response,))
 
-    def _duplicate_notices(
-        self, peer: Peer, hello: SessionHello, session: bytes, now: float
+    def _open_response(self, data: bytes, now: float) -> OpenedDatagram:
+        header = session_header.read_response_header(data)
+        found = self.table.handshake(header.receiver_index, now)
+        if found is None:
+            raise RemoteError(NO_SESSION)
+        link, handshake = found
+        key = None if header.key is None else self._keyring.named(*header.key)
+        if header.key is not None and key is None:
+            raise RemoteError(UNKNOWN_GENERATION)
+        psk = NO_CLUSTER_KEY if key is None else self._keyring.secret(key)
+        try:
+            body, keys = self._maker.handshakes.open_response(handshake.state, data, psk)
+        except RemoteError:
+            handshake.failure_count += 1
+            if handshake.failure_count >= limits.HANDSHAKE_FAILURES_MAX:
+                self.table.end_handshake(link, handshake)
+            raise
+        peer, is_banned = read_statement(self._signer, body, self._peers.get(link.node_id))
+        if peer.card.node_id != link.node_id:
+            raise RemoteError(BAD_CARD)
+        if is_banned:
+            self.table.end_handshake(link, handshake)
+            return OpenedDatagram(link.node_id, is_banned=True)
+        if peer.number != header.sender_index:
+            raise RemoteError(BAD_CARD)
+        session, meaning = self.table.complete(link, handshake, peer, key, keys, now)
+        return self._established(link, session, meaning, now)
+
+    def _established(
+        self, link: Link, session: Session, completed: Establishment | None, now: float
     ) -> OpenedDatagram:
-        sender, present = peer.card.node_id, peer.card
-        is_same_host = (hello.card.address, hello.card.gossip_port) == (
-            present.address,
-            present.gossip_port,
-        )
-        if is_same_host or now - peer.duplicate_notified_at < notices.INTERVAL_S:
-            return OpenedDatagram(sender)
-        peer.duplicate_notified_at = now
-        replies = (
-            notices.notice(
-                self._sealer, peer, hello.card, notices.duplicate_body(hello.session, present)
-            ),
-            notices.notice(
-                self._sealer, peer, present, notices.duplicate_body(session, hello.card)
-            ),
-        )
-        return OpenedDatagram(sender, duplicate=hello.card, replies=replies)
+        """Use a session that was just proven; return what is sent under it first.
 
-    def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
-        """Switch to another session; return the payloads queued for one."""
-        peer.retire()
-        if peer.channel is not None:
-            peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
-        peer.is_unresponsive = False
-        peer.channel = channel
-        return self._release_waiting(peer)
+        `completed` is what it means, if a response has proven it: then a datagram under it must
+        prove this side to the peer.
+        """
+        card = session.peer.card
+        before = link.current if completed is None else link.previous
+        if link.node_id not in self._peers:
+            self._peers.learn(card)
+            self._newcomers.discard(link.node_id)
+        meaning = completed or self.table.establish(link, session, now)
+        if meaning is Establishment.DUPLICATE:
+            return self._tell_duplicates(link, session, now)
+        card = self._peers.learn(card)
+        frames = []
+        missing = self.table.missing_key(session)
+        if missing is not None:
+            frames.append(self._maker.seal_key(session, missing, card))
+        sealing, waiting = self.table.take_waiting(link, now)
+        if sealing is not None:
+            frames += [self._maker.seal(sealing, FrameType.PAYLOAD, each, card) for each in waiting]
+        if completed is not None and not frames:
+            frames.append(self._maker.seal(session, FrameType.CONFIRM, b"", card))
+        is_news = meaning is Establishment.NEW_PROCESS or (
+            before is not None and before.peer.card.raw != session.peer.card.raw
+        )
+        return OpenedDatagram(
+            link.node_id, card=session.peer.card if is_news else None, replies=tuple(frames)
+        )
+
+    def _tell_duplicates(self, link: Link, session: Session, now: float) -> OpenedDatagram:
+        """Return the notices to two hosts that use one identity; not often."""
+        current, other = link.current, session.peer.card
+        assert current is not None, "a duplicate is one beside the current process"
+        replies: tuple[Datagram, ...] = ()
+        if now - link.duplicate_notified_at >= limits.DUPLICATE_NOTICE_INTERVAL_S:
+            link.duplicate_notified_at = now
+            replies = (
+                self._maker.duplicate_notice(session, current.peer.card),
+                self._maker.duplicate_notice(current, other),
+            )
+        return OpenedDatagram(link.node_id, duplicate=other, replies=replies)
+
+    # --- first contact ------------------------------------------------------------------
+
+    def _open_join(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
+        asked = self._ask_for_proof(self._cluster_key, 0, data, source, now)
+        if asked is not None:
+            return asked
+        sender, key, join = self._maker.contact.read(
+            data[:-MACS_SIZE], self._signer, self._peers.get
+        )
+        if key is None or join is None:
+            # One of the two missed a rotation: a hello to its known address shows which.
+            return self._answer_by_hello(self._peers.get(sender), UNKNOWN_GENERATION, now)
+        node_id = join.card.node_id
+        if node_id in self._banned and not self._banned.may_notify(node_id, now):
+            raise RemoteError(BANNED)
+        if node_id not in self._peers and node_id not in self._banned:
+            require_in_force(join.card, self._wall_clock())
+        if join.echo == NO_PROCESS:
+            # Answer to the address on its card, and keep no state.
+            answer = self._maker.join(place_of(join.card), join.process, key, now)
+            return OpenedDatagram(node_id, replies=(answer,))
+        if join.echo != self._maker.process:
+            raise RemoteError(REPLAYED)
+        self.learn(join.card)
+        return self._greet(node_id, now)
+
+    def _greet(self, node_id: NodeId, now: float) -> OpenedDatagram:
+        """Return the hello to a peer whose card a join has taught."""
+        card = self._peers.get(node_id)
+        if card is None:  # it is banned here
+            raise RemoteError(BANNED)
+        link = self.table.link(node_id)
+        if not link.hello_due(now):
+            return OpenedDatagram(node_id)
+        return OpenedDatagram(node_id, replies=(self._hello(link, card, now),))
+
+    def _open_cookie(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
+        """Keep a cookie, and repeat the hello for which it was sent, if it was one."""
+        if not self._maker.jar.accept(source, data, now):
+            raise RemoteError(NO_COOKIE_ASKED)
+        card = self._peers.at(source)
+        link = None if card is None else self.table.find(card.node_id)
+        if card is None or link is None or not link.handshakes:
+            return OpenedDatagram(NOBODY)
+        return OpenedDatagram(card.node_id, replies=(self._hello(link, card, now),))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pytest
 from overlay import limits
 from overlay.core.keys.rotation import Ring, Rotation, States
@@ -15,7 +13,8 @@ from overlay.sim.host.key_invariants import KeysBrokenError
 from overlay.sim.report.cluster import Cluster
 from overlay.sim.run import Run
 from overlay.sim.scenario import Scenario
-from overlay.wire.session.sealer import UNKNOWN_GENERATION
+from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
+from overlay.wire.session.link import Link, Session
 from tests.sim.test_seeds import require_held
 
 COUNT = 8
@@ -201,13 +200,15 @@ def test_dropping_a_key_too_early_is_detected(monkeypatch: pytest.MonkeyPatch) -
     assert "seals with" in Run(LIVELY).to_end().failures[0]
 
 
-def test_sealing_with_an_unknown_key_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram dropped because of its key, without excuse, ends the run."""
+def test_sealing_with_a_former_key_for_too_long_is_detected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A datagram whose session ended with its cluster key, without excuse, ends the run."""
 
-    def newest(self: Ring, _held: Collection[KeyId] | None) -> KeyId:
-        return self.newest
+    def never(_self: Link, _session: Session, _ring: Ring) -> bool:
+        return False
 
-    monkeypatch.setattr(Ring, "for_peer", newest)
+    monkeypatch.setattr(Link, "lacks_key_in_use", never)
     outcome = Run(LIVELY).to_end()
 
     assert "under which" in outcome.failures[0]

@@ -9,14 +9,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from overlay.wire.codec import datagram
+from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.codec.session_header import read_data_header, read_response_header
+from overlay.wire.handshake.cookies import CookieJar, has_mac1, has_mac2, receiver_key
+from overlay.wire.handshake.hello import read_join, read_statement
+from overlay.wire.handshake.key_transfer import read_key_body
+from overlay.wire.handshake.noise import Responder, nonce
+from overlay.wire.identity.key_pair import KeyPair
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
-from overlay.wire.session.hello import read_hello
-from overlay.wire.session.key_transfer import read_key_body
-from overlay.wire.session.peers import Peer
-from overlay.wire.session.sealer import derive_keys, open_box
+from overlay.wire.session.frames import FrameType, read_frame
 
 ROOT = Path(__file__).parents[3]
 GOLDEN: dict[str, Any] = json.loads((ROOT / "docs/vectors/wire.json").read_text())
@@ -56,36 +59,70 @@ def test_cards_are_these_bytes() -> None:
         assert KeySigner(VECTORS.identity(1), VECTORS.ANCHOR).verify_card(card)
 
 
-def test_the_sealed_datagram_is_these_bytes() -> None:
-    """The recipient opens the golden datagram with its own derived keys."""
-    golden = {key: bytes.fromhex(value) for key, value in GOLDEN["sealed"].items()}
-    one, two = VECTORS.identity(1), VECTORS.identity(2)
-    peer = Peer(VECTORS.card(1), two.agree(one.seal_public))
-    sessions = (golden["recipient_session"], golden["sender_session"])
-    keys = derive_keys(two.node_id, peer, golden["secret"], *sessions)
-    header = datagram.read_header(golden["datagram"])
-    context = golden["cluster_id"] + two.node_id
+def test_the_session_is_these_bytes() -> None:
+    """The recipient answers the golden hello with the golden response, and opens the data."""
+    golden = GOLDEN["session"]
+    said = {name: bytes.fromhex(each) for name, each in golden["datagrams"].items()}
+    private, ephemeral = (
+        bytes.fromhex(golden[name][1]) for name in ("seal_private", "ephemeral_private")
+    )
+    two = VECTORS.identity(2)
+    assert KeyPair(private).public == two.seal_public
+    prologue = b"overlayd\x02" + bytes.fromhex(golden["cluster_id"])
+    responder = Responder(KeyPair(private), prologue)
+    statement = responder.read(said["hello"][8:-32])
+    answer = bytes.fromhex(golden["answer"])
+    secret = bytes.fromhex(golden["cluster_key"])
+    message, keys = responder.write(KeyPair(ephemeral), secret, answer)
+    header = read_response_header(said["response"])
 
-    assert peer.shared == golden["shared"]
-    assert header.pack() == golden["header"]
-    assert (header.generation, header.number) == (0, 42)
-    assert header.mark.to_bytes(2, "big") == golden["mark"]
-    assert open_box(keys.receiving, header, context, golden["datagram"]) == golden["payload"]
+    assert statement.hex() == golden["statement"]
+    assert responder.initiator_static == VECTORS.identity(1).seal_public
+    assert said["response"][16:] == message
+    assert (header.sender_index, header.receiver_index) == tuple(golden["indexes"][::-1])
+    assert header.key == (0, int.from_bytes(bytes.fromhex(golden["mark"])))
+    index, counter = read_data_header(said["data"])
+    frame = keys.receiving.decrypt(nonce(counter), said["data"][16:], said["data"][:16])
+    assert (index, counter, frame.hex()) == (golden["indexes"][1], 42, golden["frame"])
+    assert read_frame(frame) == (FrameType.PAYLOAD, bytes.fromhex(golden["payload"]))
 
 
-def test_a_hello_is_these_bytes() -> None:
-    """The golden body has the sender, its session and the keys it holds."""
-    sender = VECTORS.card(1).node_id
-    signer = KeySigner(VECTORS.identity(2), VECTORS.ANCHOR)
+def test_macs_and_cookie_are_these_bytes() -> None:
+    """Both macs of the golden hello, and the cookie that its sender gets for it."""
+    golden = GOLDEN["session"]
+    said = {name: bytes.fromhex(each) for name, each in golden["datagrams"].items()}
+    key = receiver_key(VECTORS.identity(2).seal_public)
+    place = UdpEndpoint(VECTORS.address(2), 7948)
+    jar = CookieJar()
 
-    assert read_hello(sender, signer, bytes.fromhex(GOLDEN["hello"])) == VECTORS.hello()
+    assert has_mac1(key, said["hello"])
+    assert said["hello"][-16:] == bytes(16)
+    assert has_mac1(receiver_key(bytes.fromhex(golden["cluster_id"])), said["join"])
+    assert jar.protect(place, key, said["hello"][:-32], 0.0) == said["hello"]
+    assert jar.accept(place, said["cookie"], 0.0)
+    again = jar.protect(place, key, said["hello"][:-32], 0.0)
+    assert has_mac2(bytes.fromhex(golden["cookie"]), again)
+
+
+def test_statements_are_these_bytes() -> None:
+    """The golden bodies have the senders, their processes and the keys they hold."""
+    golden = GOLDEN["session"]
+    signer = KeySigner(VECTORS.identity(3), VECTORS.ANCHOR)
+    for number, name in ((1, "statement"), (2, "answer")):
+        statement, is_banned = read_statement(signer, bytes.fromhex(golden[name]), None)
+
+        assert (statement.card, is_banned) == (VECTORS.card(number), False)
+        assert statement.process.hex() == golden["processes"][number - 1]
+        assert statement.number == golden["indexes"][number - 1]
+        assert statement.held == {VECTORS.cluster_key().id}
+    join = read_join(signer, bytes.fromhex(golden["join"]), None)
+    assert (join.card, join.echo) == (VECTORS.card(1), bytes(8))
 
 
 def test_a_transferred_key_is_these_bytes() -> None:
-    """The golden body has the receiver's session and an authentic key."""
-    session, key = read_key_body(bytes.fromhex(GOLDEN["key"]))
+    """The golden content is an authentic key."""
+    key = read_key_body(bytes.fromhex(GOLDEN["key"]))
 
-    assert session.hex() == GOLDEN["sealed"]["recipient_session"]
     assert key == VECTORS.cluster_key()
     assert VECTORS.ANCHOR.verify_key(key)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlay.wire.codec import datagram as envelope
-from overlay.wire.codec.datagram import DATA, KEY, Datagram
+from overlay import limits
+from overlay.wire.codec.datagram import DATA, HELLO, RESPONSE, Datagram
 from overlay.wire.identity.authority import Authority
 from tests.wire.conftest import made_key
 
@@ -61,12 +61,12 @@ def test_a_rotation_loses_nothing(wire: Wire) -> None:
         assert said(wire, one, other) == [b"there", b"back"]
 
     assert wire.drops == []
-    assert other.sessions.accepted == {OLD.id: 2 + 3, NEW.id: 4 + 1}
+    assert other.sessions.table.accepted == {OLD.id: 2 + 4, NEW.id: 2 + 2}
     assert all(each.data[1] == DATA for each in under_way)
 
 
 def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
-    """It is dropped by its header's generation, unopened, and counted."""
+    """Its sessions are erased, so it is dropped unopened, and counted."""
     one, other = pair(wire)
     recorded = [one.sessions.seal(other.node_id, b"old", wire.now)[0] for _ in range(3)]
     recorded += one.sessions.first_hello(other.card.address, 7948, wire.now)
@@ -76,10 +76,10 @@ def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
     for datagram in recorded:
         wire.deliver([datagram])
 
-    assert wire.drops == ["unknown-generation"] * 4
+    assert wire.drops == ["no-session"] * 3 + ["unknown-generation"]
     assert wire.payloads == []
     assert said(wire, one, other) == [b"there", b"back"]
-    assert other.sessions.accepted == {NEW.id: 1}
+    assert other.sessions.table.accepted == {NEW.id: 1}
 
 
 def test_a_member_that_was_away_gets_the_key_in_use(wire: Wire) -> None:
@@ -98,7 +98,7 @@ def test_a_member_that_was_away_gets_the_key_in_use(wire: Wire) -> None:
     assert wire.drops == []
     assert again.keyring.ring.held == {OLD.id, NEW.id}
     assert said(wire, one, again) == [b"there", b"back"]
-    assert one.sessions.accepted == {NEW.id: 2}
+    assert one.sessions.table.accepted == {NEW.id: 2}
 
 
 def test_a_process_that_slept_through_rotations_gets_the_key(wire: Wire) -> None:
@@ -112,13 +112,13 @@ def test_a_process_that_slept_through_rotations_gets_the_key(wire: Wire) -> None
 
     wire.deliver(other.sessions.seal(one.node_id, b"unheard", wire.now))
 
-    assert wire.drops == ["unknown-generation"]
+    assert wire.drops == ["no-session"]
     assert other.keyring.ring.held == {OLD.id, NEWER.id}
     assert said(wire, one, other) == [b"there", b"back"]
 
 
 def test_a_lost_key_is_sent_again(wire: Wire) -> None:
-    """Each hello of a member that lacks the key in use is answered by it."""
+    """Each session of a member that lacks the key in use begins with that key."""
     one, other = pair(wire)
     rotate(wire, [one])
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -126,7 +126,7 @@ def test_a_lost_key_is_sent_again(wire: Wire) -> None:
     lost: list[Datagram] = []
 
     def loses_two(datagram: Datagram) -> bool:
-        if datagram.data[1] != KEY or len(lost) == 2:
+        if not is_key(datagram) or datagram.address != again.card.address or len(lost) == 2:
             return True
         lost.append(datagram)
         return False
@@ -138,6 +138,12 @@ def test_a_lost_key_is_sent_again(wire: Wire) -> None:
 
     assert [payload for _, payload in wire.payloads] == [b"1", b"2", b"3"]
     assert len(lost) == 2
+
+
+def is_key(datagram: Datagram) -> bool:
+    """Return whether a datagram has the size of one that carries a cluster key."""
+    overhead = limits.SESSION_HEADER_SIZE + limits.FRAME_HEAD_SIZE + limits.TAG_SIZE
+    return datagram.data[1] == DATA and len(datagram.data) == overhead + 256
 
 
 def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
@@ -152,9 +158,10 @@ def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
     handed: list[Datagram] = []
 
     def holds_back(datagram: Datagram) -> bool:
-        if datagram.data[1] == KEY and datagram.address == again.card.address:
+        is_new = is_key(datagram) and datagram.address == again.card.address
+        if is_new:
             handed.append(datagram)
-        return datagram.data[1] != KEY
+        return not is_new
 
     wire.deliver(again.sessions.seal(one.node_id, b"waits", wire.now), holds_back)
     assert wire.payloads == []
@@ -167,14 +174,13 @@ def kinds(datagrams: list[Datagram]) -> list[int]:
 
 
 def test_what_waited_for_a_key_goes_with_it(wire: Wire) -> None:
-    """They go out at once; by its seal the sender shows that it has the key."""
+    """With the key a session is possible that carries payloads; they go out with it."""
     one, again, handed = returning(wire)
     (key,) = handed
     sent = wire.open(key)
-    assert DATA in kinds(sent)
-    (payload,) = [each for each in sent if each.data[1] == DATA]
+    assert kinds(sent) == [HELLO]
 
-    wire.open(payload)
+    wire.deliver(sent)
 
     assert wire.payloads == [(again.node_id, b"waits")]
     wire.now += 1
@@ -199,9 +205,10 @@ def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
     rotate(wire, [one, other])
     said(wire, one, other)
 
-    (peer,) = one.sessions._peers
-    assert peer.channel is not None
-    assert set(peer.channel.keys) == {NEW.id}
+    (link,) = one.sessions.table.links()
+    assert {session.key for session in link.sessions()} == {NEW.id}
+    assert len(one.sessions.table._sessions) == len(list(link.sessions()))
+    assert one.sessions._maker.contact._ciphers.keys() <= {NEW.id}
 
 
 def test_both_sides_of_a_partition_that_made_keys_reconnect(wire: Wire) -> None:
@@ -216,9 +223,9 @@ def test_both_sides_of_a_partition_that_made_keys_reconnect(wire: Wire) -> None:
         wire.drop(host, OLD)
     wire.now += 1
 
-    wire.deliver(one.sessions.seal(other.node_id, b"unheard", wire.now))
+    wire.deliver(one.sessions.seal(other.node_id, b"waits", wire.now))
 
-    assert set(wire.drops) == {"unknown-generation"}
+    assert wire.drops == []
     greatest = max(mine.id, theirs.id)
     assert greatest in one.keyring.ring.held & other.keyring.ring.held
     assert said(wire, one, other) == [b"there", b"back"]
@@ -246,11 +253,11 @@ def test_a_recorded_key_is_worthless_to_the_next_process(wire: Wire) -> None:
 
     wire.deliver(recorded)
 
-    assert wire.drops == ["replayed"]
+    assert wire.drops == ["no-session"]
     assert again.keyring.ring.held == {OLD.id}
 
 
-def test_a_barred_node_gets_no_key(wire: Wire) -> None:
+def test_a_banned_node_gets_no_key(wire: Wire) -> None:
     """Neither the key in use, when it asks, nor a new one."""
     one, other = pair(wire)
     rotate(wire, [one])
@@ -264,7 +271,7 @@ def test_a_barred_node_gets_no_key(wire: Wire) -> None:
         wire.deliver(again.sessions.seal(one.node_id, b"x", wire.now))
 
     assert one.sessions.send_key(other.node_id, wire.now) == []
-    assert {each.data[1] for each in wire.seen} == {envelope.HELLO, envelope.NOTICE}
+    assert {each.data[1] for each in wire.seen} == {HELLO, RESPONSE}
     assert again.keyring.ring.held == {OLD.id}
 
 
@@ -311,10 +318,14 @@ def test_whatever_keys_two_nodes_hold_they_connect(
         said(wire, one, other)
 
     assert said(wire, one, other) == [b"there", b"back"]
-    nonces = [
-        (each.address, each.data[20:32]) for each in wire.seen if each.data[1] == envelope.DATA
-    ]
-    assert len(nonces) == len(set(nonces))
+    require_fresh_nonces(wire)
+
+
+def require_fresh_nonces(wire: Wire) -> None:
+    """Fail if two datagrams for one session have one counter."""
+    sealed = [each for each in wire.seen if each.data[1] == DATA]
+    different = {(each.address, each.data) for each in sealed}
+    assert len({(address, data[4:16]) for address, data in different}) == len(different)
 
 
 @pytest.mark.parametrize("key", [OLD, NEW])

@@ -9,6 +9,7 @@ import pytest
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
+from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.identity.identity import Identity
 from overlay.wire.session.peer_table import PeerTable
 
@@ -35,25 +36,41 @@ def book() -> PeerTable:
     return PeerTable(cast("Identity", Agrees()))
 
 
-def test_an_address_is_a_members_until_its_last_peer_is_gone(book: PeerTable) -> None:
+def test_an_address_and_port_lead_to_a_peer(book: PeerTable) -> None:
     """Two agents may share an address, with different ports."""
+    other = replace(card(2), gossip_port=7949)
     book.learn(card(1))
-    book.learn(card(2))
+    book.learn(other)
 
+    assert book.at(UdpEndpoint(HERE, 7948)) == card(1)
+    assert book.at(UdpEndpoint(HERE, 7949)) == other
     book.remove(card(1).node_id)
-    assert book.is_address(HERE)
-    book.remove(card(2).node_id)
-    assert not book.is_address(HERE)
+    assert book.at(UdpEndpoint(HERE, 7948)) is None
+    assert book.at(UdpEndpoint(HERE, 7949)) == other
 
 
 def test_a_peer_moves_with_a_later_card_only(book: PeerTable) -> None:
     """A card of an earlier epoch is late: it has a former address."""
-    peer = book.learn(card(1))
+    book.learn(card(1))
 
-    book.learn(replace(card(1, THERE), epoch=4))
-    assert (peer.card.address, book.is_address(THERE)) == (HERE, False)
-    assert book.learn(replace(card(1, THERE), epoch=6)) is peer
-    assert (book.is_address(HERE), book.is_address(THERE)) == (False, True)
+    assert book.learn(replace(card(1, THERE), epoch=4)) == card(1)
+    assert book.at(UdpEndpoint(THERE, 7948)) is None
+    moved = replace(card(1, THERE), epoch=6)
+    assert book.learn(moved) == moved
+    assert book.at(UdpEndpoint(HERE, 7948)) is None
+    assert book.at(UdpEndpoint(THERE, 7948)) == moved
+
+
+def test_a_seal_key_belongs_to_one_peer(book: PeerTable) -> None:
+    """Another node cannot claim it; the same node may replace its own."""
+    book.learn(card(1))
+    with pytest.raises(RemoteError, match="bad-card"):
+        book.learn(replace(card(2), seal_key=card(1).seal_key))
+    renewed = replace(card(1), seal_key=b"r" * 32, epoch=6)
+    book.learn(renewed)
+
+    assert book.by_seal_key(card(1).seal_key) is None
+    assert book.by_seal_key(b"r" * 32) == renewed
 
 
 def test_one_peer_too_many_is_refused_and_known_ones_are_not(book: PeerTable) -> None:

@@ -1,7 +1,7 @@
 """A cluster key in transfer from one member to another.
 
-Owns: the fields of a key, in a key datagram and in a join grant. Does not: know when it is sent
-(`core.keys.rotation`), or the session that a datagram is for (`sessions`).
+Owns: the fields of a key, within a session and in a join grant. Does not: know when it is sent
+(`core.keys.rotation`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import msgpack
 from overlay import limits
 from overlay.wire.codec import validation
 from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey
-from overlay.wire.session.peers import SESSION_SIZE
 
 UNWARRANTED_KEY = "unwarranted-key"
 
@@ -34,16 +33,12 @@ def read_key(value: Any) -> ClusterKey:
     )
 
 
-def key_body(session: bytes, key: ClusterKey) -> bytes:
-    """Return the body of a key datagram for one session.
-
-    The session makes a recording worthless to another process.
-    """
-    body: bytes = msgpack.packb([session, key_fields(key)])
+def key_body(key: ClusterKey) -> bytes:
+    """Return the content of a frame that transfers a key."""
+    body: bytes = msgpack.packb(key_fields(key))
     return body
 
 
-def read_key_body(body: bytes) -> tuple[bytes, ClusterKey]:
-    """Return session and key; raises RemoteError if malformed."""
-    session, fields = validation.array(validation.unpack(body), 2)
-    return validation.octets(session, SESSION_SIZE), read_key(fields)
+def read_key_body(body: bytes) -> ClusterKey:
+    """Return the key; raises RemoteError if malformed."""
+    return read_key(validation.unpack(body))
