@@ -354,19 +354,13 @@ class Node:
         if not confirm:
             self._broadcast.publish(list(segments), now)
             return None
-        peers: dict[Scope, list[NodeId]] = {}
-        has_others = False
-        for scope in sorted({segment.scope for segment in segments}):
-            interested = self._broadcast.interested(scope)
-            # Who holds the records without a sandbox has nothing to program.
-            forwards = self.store.participants.get(scope, {})
-            peers[scope] = [
-                node_id
-                for node_id in interested
-                if (scope == CLUSTER_SCOPE or forwards[node_id])
-                and self.membership.state_of(node_id) is MemberState.ALIVE
-            ]
-            has_others = has_others or len(interested) > len(peers[scope])
+        peers = {
+            scope: self._confirmers(scope, segments)
+            for scope in sorted({segment.scope for segment in segments})
+        }
+        has_others = any(
+            len(self._broadcast.interested(scope)) > len(found) for scope, found in peers.items()
+        )
         wait_id = self.confirmations.wait_for(list(segments), peers, now)
         if wait_id is None or any(
             len(found) > self._settings.push_direct_max for found in peers.values()
@@ -375,6 +369,26 @@ class Node:
         elif has_others:
             self._broadcast.publish(list(segments), now, skip=peers)
         return wait_id
+
+    def _confirmers(self, scope: Scope, segments: Sequence[Segment]) -> list[NodeId]:
+        """Return the live holders of a scope that must confirm these segments.
+
+        Those without a sandbox have nothing to program, but must know of grants: who leaves must
+        not be the only one that knows to whom it gave its space.
+        """
+        forwards = self.store.participants.get(scope, {})
+        concerns_all = scope == CLUSTER_SCOPE or any(
+            entry.key[0] == "grant"
+            for segment in segments
+            if segment.scope == scope
+            for entry in segment.entries
+        )
+        return [
+            node_id
+            for node_id in self._broadcast.interested(scope)
+            if (concerns_all or forwards[node_id])
+            and self.membership.state_of(node_id) is MemberState.ALIVE
+        ]
 
     def unconfirmed_nodes(self, wait_id: int) -> tuple[NodeId, ...]:
         """Return the nodes that have not confirmed yet."""

@@ -6,6 +6,7 @@ node takes no more space once it leaves. Does not: answer the requests (`grants`
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.ipam.reserves import Cluster, Reserves
 from overlay.core.protocol.messages import GrantRefusal
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.errors import OverlayError
 from overlay.model import Network, NodeId
 
 
@@ -50,7 +52,7 @@ class ReserveController(Controller):
     def divide(self, network: Network) -> None:
         """Grant each keeper its part of a network that this node has just created.
 
-        Raises OverlayError where the disk rejects it.
+        If the disk rejects that, each asks for its part later.
         """
         own = self._gossip.node_id
         if not spans_hosts(network) or network.creator != own:
@@ -59,7 +61,10 @@ class ReserveController(Controller):
         others.sort(key=lambda each: (self._directory.node_name(each), each))
         grants = spread.initial_grants(self._space.ownership(network), own, others)
         if grants:
-            self._gossip.publish(self._gossip.commit(Scope(network.vni), grants))
+            try:
+                self._gossip.publish(self._gossip.commit(Scope(network.vni), grants))
+            except OverlayError as error:
+                self._event_log.record("grant", str(error), level=logging.ERROR)
 
     def begin_to_leave(self) -> None:
         """Ask for nothing from now on: this node gives its space away."""

@@ -13,6 +13,7 @@ from overlay.core.ipam.ownership import ownership
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope
+from overlay.errors import OverlayError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
 OWN, TWO, THREE = (NodeId(letter * 16) for letter in (b"o", b"2", b"3"))
@@ -55,6 +56,14 @@ def test_a_creator_grants_each_member_a_part(bench: Bench) -> None:
     assert scope == Scope(7)
     assert [grant.grantee for grant in grants] == [THREE, TWO]
     bench.gossip.publish.assert_called_once_with(bench.gossip.commit.return_value)
+
+
+def test_a_full_disk_does_not_fail_the_network(bench: Bench) -> None:
+    """It exists already; its members ask for their parts later."""
+    bench.gossip.commit.side_effect = OverlayError("cannot write the state file")
+    bench.controller.divide(BLUE)
+
+    bench.gossip.publish.assert_not_called()
 
 
 @pytest.mark.parametrize("case", ["a bridge", "another's", "alone"])

@@ -31,6 +31,7 @@ from overlay.errors import RemoteError, UsageError
 from overlay.model import (
     Card,
     Endpoint,
+    Grant,
     Ip,
     Mac,
     Network,
@@ -392,6 +393,29 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
     net.run(0.2)
 
     assert confirmed == [(wait, [nodes[1].card.node_id, nodes[2].card.node_id])]
+
+
+def test_only_a_grant_is_confirmed_without_a_sandbox() -> None:
+    """A node that just holds the records has nothing to program; it has them all the same."""
+    net = Net(7)
+    nodes = [net.add(number) for number in range(1, 4)]
+    net.meet()
+    net.run(1.0)
+    for node in nodes:
+        part = Participation(9, forwards=node is not nodes[2])
+        net.write(node, CLUSTER_SCOPE, part)
+    net.run(0.5)
+
+    wait = net.write(nodes[0], BLUE, endpoint(1), confirm=True)
+    assert wait is not None
+    assert nodes[0].unconfirmed_nodes(wait) == (nodes[1].card.node_id,)
+    net.run(0.1)
+    assert len(content(nodes[2].store)) == 1
+    ip = parse_ip("10.0.0.9")
+    grant = Grant(Vni(9), ip, ip, nodes[2].card.node_id, 1, bytes(8))
+    wait = net.write(nodes[0], BLUE, grant, confirm=True)
+    assert wait is not None
+    assert set(nodes[0].unconfirmed_nodes(wait)) == {node.card.node_id for node in nodes[1:]}
 
 
 def test_nobody_to_wait_for_is_no_wait() -> None:
