@@ -126,6 +126,9 @@ def populate(cluster: Cluster) -> None:
         overlayd(cluster, number, "network", "create", f"home{number}", "--driver", "bridge")
         overlayd(cluster, number, "container", "add", f"h{number}", *on(f"home{number}"))
     overlayd(cluster, 1, "container", "add", "m1", *on("lan"))
+    for number in (2, 3):  # the present version would hold its records by itself
+        overlayd(cluster, number, "container", "add", "gone", *on("lan"))
+        overlayd(cluster, number, "container", "rm", "gone")
     overlayd(cluster, 1, "container", "add", "s1", *on("container:c1"))
     fixed = ["--ip", "10.40.0.70", "--rate", "50mbit", "--gateway-priority", "7"]
     overlayd(cluster, 1, "attach", "c1", *on("dual"), *fixed)
