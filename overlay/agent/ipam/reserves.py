@@ -55,7 +55,7 @@ class ReserveController(Controller):
         If the disk rejects that, each asks for its part later.
         """
         own = self._gossip.node_id
-        if not spans_hosts(network) or network.creator != own:
+        if not spans_hosts(network) or network.creator != own or not self._gossip.may_write:
             return
         others = [each for each in spread.keepers(network, self._present()) if each != own]
         others.sort(key=lambda each: (self._directory.node_name(each), each))

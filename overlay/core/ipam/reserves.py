@@ -76,7 +76,7 @@ class Reserves:
 
         `networks` are those that this node may participate in.
         """
-        present = {*cluster.live, self._self_id}
+        present = sorted({*cluster.live, self._self_id})
         return [
             Participation(network.vni, forwards=False)
             for network in networks

@@ -10,32 +10,32 @@ ask for, and which owner to ask next. Does not: decide who owns what, send messa
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from overlay import limits
 from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals, Run
 from overlay.core.ipam.ownership import Ownership, subnet_run
 from overlay.core.ipam.reclaim import transfer
-from overlay.model import Grant, Network, NodeId, Subnet
+from overlay.model import NODE_ID_SIZE, Grant, Network, NodeId, Subnet
 
 
-def keepers(network: Network, members: Collection[NodeId]) -> list[NodeId]:
+def keepers(network: Network, members: Sequence[NodeId]) -> list[NodeId]:
     """Return who of these members keeps a network's records and a reserve, unused or not.
 
-    All of them in a cluster of up to `RESERVE_MEMBERS_MAX`, else those with the lowest hashes, so
-    that all members choose the same, and another takes the place of one that is dead.
+    `members` are in order of id. All of them in a cluster of up to `RESERVE_MEMBERS_MAX`, else
+    those that follow the network's hash on the circle of ids: all members choose the same, and
+    the next one takes the place of one that is dead.
     """
     if len(members) <= limits.RESERVE_MEMBERS_MAX:
-        return sorted(members)
-    seed = int(network.vni).to_bytes(3, "big")
-
-    def rank(node_id: NodeId) -> bytes:
-        return hashlib.blake2s(seed + node_id, digest_size=16).digest()
-
-    return sorted(sorted(members, key=rank)[: limits.RESERVE_KEEPERS])
+        return list(members)
+    seed = hashlib.blake2s(int(network.vni).to_bytes(3, "big"), digest_size=NODE_ID_SIZE).digest()
+    start = bisect.bisect_left(members, seed)
+    chosen = members[start : start + limits.RESERVE_KEEPERS]
+    return sorted([*chosen, *members[: limits.RESERVE_KEEPERS - len(chosen)]])
 
 
 def initial_grants(ownership: Ownership, self_id: NodeId, others: Sequence[NodeId]) -> list[Grant]:

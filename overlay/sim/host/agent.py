@@ -256,7 +256,7 @@ class SimAgent:
         host = self.host
         assert host.node is not None
         assert host.addressing is not None
-        present = {*host.node.membership.live(), host.node_id}
+        present = sorted({*host.node.membership.live(), host.node_id})
         others = [each for each in keepers(network, present) if each != host.node_id]
         grants = initial_grants(host.addressing.ownership(network), host.node_id, others)
         if grants:

@@ -244,7 +244,7 @@ def test_keepers_begin_to_hold_records() -> None:
     first = world.members[0]
     other = Network(Vni(10), "red", (small(),), first.node_id)
     cluster = world.cluster(first)
-    many = frozenset(NodeId(number.to_bytes(16, "big")) for number in range(200))
+    many = frozenset(node_id_of(bytes([number])) for number in range(200))
     crowd = Cluster(tuple(sorted([*many, first.node_id])), many)
     nets = [Network(Vni(n), f"n{n}", (small(),), first.node_id) for n in range(100, 300)]
 
