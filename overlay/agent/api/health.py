@@ -12,6 +12,7 @@ from overlay import limits
 from overlay.agent.api.schema.cluster import HealthIssue, NetworkStatusResponse
 from overlay.agent.components import Components
 from overlay.agent.dataplane.sandbox_names import sandbox_name
+from overlay.agent.gossip.silent_members import silent_member_faults
 from overlay.agent.process.controller import Fault
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table
@@ -91,25 +92,13 @@ def _versions(components: Components) -> Iterator[Fault]:
 
 
 def _members(components: Components) -> Iterator[Fault]:
-    """Yield a partition, and the members that do not answer or carry smaller packets."""
-    membership, own_mtu = components.gossip.node.membership, components.gossip.card.underlay_mtu
-    if membership.partitioned is not None:
-        seen, total = membership.partitioned
-        yield Fault(
-            f"partitioned: I see {seen} of {total}",
-            "Check this host's underlay; forwarding is left unchanged",
-            "error",
-        )
-    for member in membership.members():
+    """Yield the members that do not answer or carry smaller packets."""
+    yield from silent_member_faults(
+        components.gossip, components.directory, underlay_works=components.underlay.fault is None
+    )
+    own_mtu = components.gossip.card.underlay_mtu
+    for member in components.gossip.node.membership.members():
         card = components.directory.card(member.node_id)
-        if member.state in (MemberState.SUSPECT, MemberState.DEAD):
-            name = components.directory.node_name(member.node_id)
-            yield Fault(
-                f"{name} is {member.state.name.lower()}",
-                f"Its agent does not answer on port {components.gossip.cluster.gossip_port}/udp; "
-                "its containers stay reachable by address. "
-                f"If it is gone for good: overlayd forget {name}",
-            )
         if member.state is not MemberState.LEFT and card and card.underlay_mtu < own_mtu:
             yield Fault(
                 f"{card.name}'s underlay carries {card.underlay_mtu} bytes, ours {own_mtu}",

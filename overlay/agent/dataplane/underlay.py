@@ -61,7 +61,11 @@ class Underlay(Controller):
         found = await self._choose()
         moved = found.address != self._gossip.card.address
         if not moved and not found.up:
-            raise OverlayError(f"the interface {found.interface} is down")
+            raise OverlayError(
+                f"the interface {found.interface} is down",
+                hint=f"Bring it up: ip link set dev {found.interface} up. Until then this host "
+                "hears no member; they need nothing",
+            )
         try:
             if moved:
                 self._move(found)

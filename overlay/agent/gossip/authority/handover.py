@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from overlay import limits
 from overlay.agent.gossip.authority.holders import LOST_HINT, AuthorityHolders
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.gossip.silent_members import few_heard
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
@@ -105,6 +106,8 @@ class AuthoritySharing(Controller):
                 "error",
             )
         elif self._gossip.authority is None and not self._holders.live():
+            if few_heard(self._gossip.node.membership) is not None:
+                return  # this host is probably cut off, not the holders down
             yield Fault(
                 "no host that holds the cluster's authority answers: "
                 f"{self._holders.down_text()}; meanwhile no host can be admitted",
