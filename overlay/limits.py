@@ -51,6 +51,8 @@ RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # the rest: origin, versions, s
 # Of one node. Verbs keep them, and of a member that writes more, the others ignore the surplus.
 NETWORKS_PER_NODE_MAX: Final = 1024  # created by it
 ENDPOINTS_PER_NODE_MAX: Final = 4096
+FORMER_IDENTITY_RETRY_S: Final = 5.0  # until members know that it is dead
+REMOVED_CONTAINER_KEPT_S: Final = 600.0  # to attach one that is made again under its name
 # One for each network that it created, attached to, or holds in a forgotten node's place.
 PARTICIPATIONS_PER_NODE_MAX: Final = 8192
 assert PARTICIPATIONS_PER_NODE_MAX > NETWORKS_PER_NODE_MAX + ENDPOINTS_PER_NODE_MAX

@@ -25,6 +25,7 @@ from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import EndpointEditor
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
+from overlay.agent.endpoints.rename import ContainerNames
 from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.rollback import Rollback
@@ -182,9 +183,10 @@ class Components:
         self._rollback = Rollback(self.detacher, directory, self.attachments, event_log)
         update_service = UpdateService(endpoints, self.reconciler)
         self.attacher = EndpointAttacher(endpoints, self._rollback, update_service)
-        self.restart = Restart(
-            self.gossip.state, directory, self.attacher, self.attachments, event_log
-        )
+        state = self.gossip.state
+        self._editor = EndpointEditor(endpoints)
+        names = ContainerNames(state, directory, self.attachments, self._editor, event_log)
+        self.restart = Restart(state, directory, self.attacher, self.attachments, names, event_log)
         self._repair = Repair(self.attacher, self.detacher, self.restart, self.reconciler)
         self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher, event_log)
 
@@ -218,7 +220,7 @@ class Components:
         self.attach_service = AttachService(
             self.attacher,
             self.detacher,
-            EndpointEditor(self.attacher.context),
+            self._editor,
             self.restart,
             published_ports,
             self.paths,

@@ -171,3 +171,79 @@ def test_a_start_attaches_restarted_containers(
     ping = ("ping", "-c1", "-W1", before)
     eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, f"web at {before} again", 30.0)
     assert cluster.json(1, "verify")["differences"] == []
+
+
+def endpoints_of(cluster: Cluster, target: str) -> dict[str, tuple[str, list[str]]]:
+    """Return the name and addresses of a target on vm1, by network."""
+    return {
+        each["network"]: (each["name"], each["ips"])
+        for each in cluster.json(1, "endpoint", "ls")["endpoints"]
+        if each.get("target") == target
+    }
+
+
+def test_a_restart_brings_all_addresses_and_routes_back(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """On a network of both families and several subnets, nothing is left out."""
+    assert docker is cluster
+    cluster.ok(1, "overlayd", "network", "create", "dual", "--subnet", "10.61.0.0/24",
+               "--subnet", "10.62.0.0/24", "--subnet", "fd61::/64")  # fmt: skip
+    cluster.ok(1, "overlayd", "attach", "docker:web", "--network", "dual")
+    before = endpoints_of(cluster, "docker:web")
+    assert len(before["dual"][1]) == 2
+    cluster.ok(1, "docker", "restart", "-t", "0", "web")
+
+    eventually(lambda: endpoints_of(cluster, "docker:web") == before, f"{before} again", 30.0)
+    inside = ("docker", "exec", "web", "/bin/busybox", "ip")
+    eventually(lambda: "10.62.0.0/24" in cluster.run(1, *inside, "route")[1], "its routes")
+    assert all(ip in cluster.ok(1, *inside, "addr") for ip in before["dual"][1])
+    cluster.ok(1, "overlayd", "detach", "docker:web", "--network", "dual")
+
+
+def test_a_renamed_container_is_followed(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Its target and its name on the network are the new ones, and its address stays."""
+    assert docker is cluster
+    ((_, ips),) = endpoints_of(cluster, "docker:web").values()
+    for name in ("shop", "web"):
+        cluster.ok(1, "docker", "rename", "shop" if name == "web" else "web", name)
+        eventually(
+            lambda name=name: endpoints_of(cluster, f"docker:{name}") == {"blue": (name, ips)}, name
+        )
+    eventually(lambda: cluster.inside(3, "c3", "ping", "-c1", "-W2", "web")[0] == 0, "by name")
+
+
+def test_a_container_made_again_gets_its_address(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """The new container of the same name has the former one's endpoint, as with Compose."""
+    assert docker is cluster
+    before = endpoints_of(cluster, "docker:web")
+    cluster.ok(1, "docker", "stop", "-t", "0", "web")
+    cluster.ok(1, "docker", "rename", "web", "old_web")
+    run = ["docker", "run", "-d", "--name", "web", "--network", "none"]
+    cluster.ok(1, *run, "lab:1", "/bin/sleep", "1000")
+    cluster.ok(1, "docker", "rm", "old_web")
+
+    eventually(lambda: endpoints_of(cluster, "docker:web") == before, f"{before} again", 30.0)
+    ((_, ips),) = before.values()
+    eventually(lambda: cluster.inside(3, "c3", "ping", "-c1", "-W2", ips[0])[0] == 0, "answers")
+
+
+def test_a_stopped_engine_forgets_no_container(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Docker stops with its containers, and removes its socket; later one is started again."""
+    assert docker is cluster
+    before = endpoints_of(cluster, "docker:web")
+    cluster.ok(1, "sh", "-c", "kill $(cat /var/run/docker.pid)")
+    eventually(lambda: cluster.run(1, "test", "-e", "/var/run/docker.pid")[0] != 0, "stops", 30.0)
+    cluster.run(1, "rm", "-f", "/var/run/docker.sock")
+    eventually(lambda: endpoints_of(cluster, "docker:web") == {}, "its endpoint is gone", 20.0)
+    cluster.ok(1, "bash", "-c", DOCKERD)
+    eventually(lambda: cluster.run(1, "docker", "info")[0] == 0, "dockerd is back", 60.0)
+    cluster.ok(1, "docker", "start", "web")
+
+    eventually(lambda: endpoints_of(cluster, "docker:web") == before, f"{before} again", 40.0)

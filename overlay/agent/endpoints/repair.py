@@ -76,7 +76,8 @@ class Repair:
                     async with self._attachments.alone_with(attachment.netns_identity):
                         ended = await self._recover(attachment.endpoint_id)
                     if ended is not None:  # perhaps its container runs again already
-                        await self._restart.container_started(ended)
+                        kind = attachment.target.partition(":")[0]
+                        await self._restart.container_started(kind, ended)
                 except (OverlayError, OSError) as error:
                     self._event_log.record("gone", f"{attachment.target}: {error}")
 
@@ -134,4 +135,4 @@ class Repair:
             rows=[documents.ENDED.row(ended)],
             when_durable=lambda: self._restart.remember(ended),
         )
-        return attachment.container_id
+        return ended.container_id

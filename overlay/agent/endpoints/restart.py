@@ -1,35 +1,42 @@
-"""Attach containers again that ended and were started once more, with the same address.
+"""Attach containers again that ended and were started once more, with the same addresses.
 
 A Docker or Podman container keeps its id from one start to the next, but not its network
-namespace. Owns: the endpoints remembered of ended containers, and when they are forgotten: after a
-detach, or when the runtime no longer has the container.
+namespace. One that is removed and made again under its name, as Compose does, has only the name.
+Owns: the endpoints remembered of ended containers, and when they are forgotten: after a detach, or
+some time after the runtime said that it does not have the container.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.rename import ContainerNames
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.runtimes.engine_events import EngineEvents
-from overlay.agent.runtimes.targets import Target, resolve_target
+from overlay.agent.runtimes.targets import Target, find_container, is_removed, resolve_target
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import Attachment, EndedEndpoint
+from overlay.agent.state.documents import RESTART_ALWAYS, Attachment, EndedEndpoint
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.model import Mac, parse_ip
+from overlay.model import Mac, Network
+from overlay.signals import AsyncSignal
 
 RUNTIMES = ("docker", "podman")
 
 
 class Restart:
-    """The containers of this host that ended and may start again."""
+    """The containers of this host that ended and may start again.
+
+    Signal `attached_again`: a container, by name, is attached as it was before it ended.
+    """
 
     def __init__(
         self,
@@ -37,14 +44,18 @@ class Restart:
         directory: Directory,
         attacher: EndpointAttacher,
         attachments: Attachments,
+        names: ContainerNames,
         event_log: EventLog,
     ) -> None:
         self._state = state
         self._directory = directory
         self._attacher = attacher
         self._attachments = attachments
+        self._names = names
         self._event_log = event_log
         self._ended = {each.key: each for each in documents.ENDED.load(state)}
+        self._gossip = attacher.context.node.gossip
+        self.attached_again: AsyncSignal[[str]] = AsyncSignal()
         self._lock = asyncio.Lock()
         self.followers = [EngineEvents(kind, self) for kind in RUNTIMES]
 
@@ -59,8 +70,15 @@ class Restart:
 
     def can_restart(self, attachment: Attachment) -> bool:
         """Return whether an attachment's container may start again under its id."""
-        may = attachment.container_id is not None and attachment.target.startswith(RUNTIMES)
+        kind, _, name = attachment.target.partition(":")
+        may = attachment.container_id is not None and kind in RUNTIMES
+        may = may or (kind == "netns" and self._is_made_again(name))
         return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
+
+    def _is_made_again(self, name: str) -> bool:
+        """Return whether a start of the agent makes a bare container again."""
+        container = documents.CONTAINERS.find(self._state, name)
+        return container is not None and container.restart == RESTART_ALWAYS
 
     def remember(self, ended: EndedEndpoint) -> None:
         """Remember an endpoint whose container ended; it is on disk already."""
@@ -87,43 +105,110 @@ class Restart:
         for each in gone:
             self._ended.pop(each.key, None)
 
+    def _note_removed(self, waiting: list[EndedEndpoint]) -> None:
+        """Note that the runtime has no such container; forget it if that was some time ago."""
+        now_s = time.time()
+        limit_s = limits.REMOVED_CONTAINER_KEPT_S
+        self._drop([e for e in waiting if e.removed_s and not 0 <= now_s - e.removed_s < limit_s])
+        noted = [replace(e, removed_s=now_s) for e in waiting if not e.removed_s]
+        if noted:
+            self._state.commit(map(documents.ENDED.row, noted))
+            self._ended.update((each.key, each) for each in noted)
+
     # --- starting again -----------------------------------------------------------------
 
     async def stream_opened(self, kind: str) -> None:
-        """Attach the containers that have started while there was no event stream."""
-        for container_id in {e.container_id for e in self._ended.values()}:
-            if any(
-                e.container_id == container_id and e.target.startswith(f"{kind}:")
-                for e in self._ended.values()
-            ):
-                await self.container_started(container_id)
+        """Do what events were missed for while there was no event stream."""
+        await self._names.follow_all(kind)
+        await self.attach_remembered(kind)
 
-    async def container_started(self, container_id: str) -> None:
-        """Attach a container again if it is a remembered one and runs."""
+    async def attach_remembered(self, kind: str) -> bool:
+        """Attach the remembered containers of a kind that run; return False if any failed."""
+        ids = dict.fromkeys(each.container_id for each in self._of_kind(kind))
+        results = [await self.container_started(kind, container_id) for container_id in ids]
+        return all(results)
+
+    def _of_kind(self, kind: str) -> list[EndedEndpoint]:
+        return [each for each in self._ended.values() if each.target.startswith(f"{kind}:")]
+
+    async def container_started(self, kind: str, container_id: str) -> bool:
+        """Attach a container again if it is a remembered one, or has the name of one, and runs.
+
+        Returns False if it should have been attached, and that failed.
+        """
         async with self._lock:
-            waiting = [e for e in self._ended.values() if e.container_id == container_id]
-            if not waiting:
-                return
-            kind = waiting[0].target.partition(":")[0]
+            remembered = self._of_kind(kind)
+            if not remembered:
+                return True
+            waiting = [e for e in remembered if e.container_id == container_id]
             try:
+                waiting = waiting or await self._made_again(kind, container_id, remembered)
+                if not waiting:
+                    return True
                 target = await asyncio.to_thread(resolve_target, f"{kind}:{container_id}")
-            except NotFoundError:
-                self._drop(waiting)  # removed: it will not come back
-                return
-            except OverlayError:
-                return  # it does not run, or its runtime does not answer
+            except OverlayError as error:  # it does not run, or its runtime does not answer
+                if isinstance(error, NotFoundError):
+                    await self._note_not_found(kind, container_id, waiting)
+                return True
             with contextlib.closing(target):
-                for each in waiting:
-                    await self._attach(target, each)
+                done = [await self._attach(target, each) for each in waiting]
+            await self.attached_again.emit(target.name)
+            return all(done)
 
-    async def _attach(self, target: Target, ended: EndedEndpoint) -> None:
+    async def _note_not_found(
+        self, kind: str, container_id: str, waiting: list[EndedEndpoint]
+    ) -> None:
+        """Forget a container that does not come back, or note that its runtime has removed it."""
+        if kind not in RUNTIMES and not self._is_made_again(container_id):
+            self._drop(waiting)
+        elif await self._is_removed(kind, container_id):
+            self._note_removed(waiting)
+
+    async def _is_removed(self, kind: str, container_id: str) -> bool:
+        with contextlib.suppress(OverlayError):
+            return await asyncio.to_thread(is_removed, kind, container_id)
+        return False
+
+    async def _made_again(
+        self, kind: str, container_id: str, remembered: list[EndedEndpoint]
+    ) -> list[EndedEndpoint]:
+        """Return the endpoints of the container that had this one's name and is gone or renamed.
+
+        Raises OverlayError if the runtime cannot tell.
+        """
+        started = await asyncio.to_thread(find_container, kind, container_id)
+        if started is None:
+            return []
+        found = [each for each in remembered if each.target == f"{kind}:{started.name}"]
+        for former in {each.container_id for each in found}:
+            same = await asyncio.to_thread(find_container, kind, former)
+            if same is not None and (same.pid is not None or same.name == started.name):
+                found = [each for each in found if each.container_id != former]
+        return found
+
+    async def container_changed(self, kind: str, container_id: str) -> None:
+        """Follow a new name, and note the removal of a remembered container."""
+        await self._names.follow(kind, container_id)
+        async with self._lock:
+            waiting = [e for e in self._of_kind(kind) if e.container_id == container_id]
+            if waiting and await self._is_removed(kind, container_id):
+                self._note_removed(waiting)
+
+    def quiet(self, kind: str) -> None:
+        """Forget the containers that were removed some time ago."""
+        self._note_removed([each for each in self._of_kind(kind) if each.removed_s])
+
+    async def _attach(self, target: Target, ended: EndedEndpoint) -> bool:
+        """Attach a container to one network; return False if that has to be tried again."""
         network = self._directory.network_by_vni(ended.vni)
         if network is None:
-            self._drop([ended])
-            return
+            # Before that, its record may still arrive.
+            if self._gossip.node.may_write(self._gossip.transport.now()):
+                self._drop([ended])
+            return True
         options = EndpointOptions(
             name=ended.name,
-            ips=(parse_ip(ended.ip),),
+            ips=ended.ips,
             mac=Mac(bytes.fromhex(ended.mac)),
             ifname=ended.ifname or None,
             default_route=ended.gateway,
@@ -132,29 +217,25 @@ class Restart:
             gateway_priority=ended.gateway_priority,
         )
         try:
-            await self._attacher.attach(target, network, options, wait=False)
-        except ConflictError as error:
-            await self._attach_with_any_address(target, ended, options, error)
-        except OverlayError as error:
+            await self._attach_as_before(target, network, options, ended)
+        except OverlayError as error:  # such as an address that cannot be had now: tried again
             self._event_log.record(
                 "return", f"{ended.target}: {error}", network=network.name, endpoint=ended.name
             )
-        else:
-            self._drop([ended])
+            return False
+        self._drop([ended])
+        return True
 
-    async def _attach_with_any_address(
-        self, target: Target, ended: EndedEndpoint, options: EndpointOptions, why: OverlayError
+    async def _attach_as_before(
+        self, target: Target, network: Network, options: EndpointOptions, ended: EndedEndpoint
     ) -> None:
-        """Attach without the address, MAC and interface name that are taken meanwhile."""
-        network = self._directory.network_by_vni(ended.vni)
-        assert network is not None, "the caller found it"
-        self._event_log.record(
-            "return", f"{ended.target} cannot have {ended.ip} again: {why}",
-            network=network.name, endpoint=ended.name,
-        )  # fmt: skip
+        """Attach with what the endpoint had, or without what is taken meanwhile."""
         try:
+            await self._attacher.attach(target, network, options, wait=False)
+        except ConflictError as error:
+            self._event_log.record(
+                "return", f"{ended.target} cannot have {ended.ip} again: {error}",
+                network=network.name, endpoint=ended.name,
+            )  # fmt: skip
             other = replace(options, ips=(), mac=None, ifname=None)
             await self._attacher.attach(target, network, other, wait=False)
-        except OverlayError as error:
-            self._event_log.record("return", f"{ended.target}: {error}", network=network.name)
-        self._drop([ended])

@@ -1,7 +1,7 @@
-"""Follow a container runtime's events to learn which containers have started.
+"""Follow a container runtime's events: which containers start, change their names, and go.
 
 Owns: the event stream (of Docker's or Podman's API socket, or of `podman events`), and its
-reconnection with a bounded back-off. Does not: act on a start.
+reconnection with a bounded back-off. Does not: act on an event.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from overlay import limits
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, PODMAN_SOCKET
 
-FILTERS = json.dumps({"type": ["container"], "event": ["start"]})
+CHANGES = ("rename", "destroy", "remove")  # the second is Docker's, the third Podman's
+FILTERS = json.dumps({"type": ["container"], "event": ["start", *CHANGES]})
 _QUIET_S = 10.0  # how often to check, on a silent stream, whether it is still needed
 _IDLE_S = 0.5  # how often to check whether a stream is needed
 
 
-class StartConsumer(Protocol):
-    """The component that acts on the starts of containers."""
+class EventConsumer(Protocol):
+    """The component that acts on the events of containers."""
 
     def needs_events(self, kind: str) -> bool:
         """Return whether the events of a runtime (`docker`, `podman`) are needed now."""
@@ -32,14 +33,20 @@ class StartConsumer(Protocol):
     async def stream_opened(self, kind: str) -> None:
         """Check which containers have started while there was no event stream."""
 
-    async def container_started(self, container_id: str) -> None:
+    async def container_started(self, kind: str, container_id: str) -> object:
         """Act on the start of a container."""
+
+    async def container_changed(self, kind: str, container_id: str) -> None:
+        """Act on a new name or the removal of a container."""
+
+    def quiet(self, kind: str) -> None:
+        """Do what is due when nothing happened for a while."""
 
 
 class EngineEvents:
-    """The starts of one runtime's containers, followed while the consumer needs them."""
+    """The events of one runtime's containers, followed while the consumer needs them."""
 
-    def __init__(self, kind: str, consumer: StartConsumer) -> None:
+    def __init__(self, kind: str, consumer: EventConsumer) -> None:
         self.kind = kind
         self._consumer = consumer
 
@@ -55,10 +62,23 @@ class EngineEvents:
                     if line is None:
                         pause_s = limits.RUNTIME_RETRY_FIRST_S
                         await self._consumer.stream_opened(self.kind)
-                    elif (container_id := _started_id(line)) is not None:
-                        await self._consumer.container_started(container_id)
+                    else:
+                        await self._handle(line)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, limits.RUNTIME_RETRY_MAX_S)
+
+    async def _handle(self, line: bytes) -> None:
+        """Hand an event on; anything else is ignored, also a line that is not an event."""
+        try:
+            event: Any = json.loads(line)
+            status = event.get("status") or event.get("Status") or event.get("Action")
+            container_id = event.get("id") or event.get("ID")
+        except (ValueError, AttributeError):
+            return
+        if status == "start" and container_id:
+            await self._consumer.container_started(self.kind, str(container_id))
+        elif status in CHANGES and container_id:
+            await self._consumer.container_changed(self.kind, str(container_id))
 
     async def _lines(self) -> AsyncIterator[bytes | None]:
         """Yield None once the stream is open, then its lines while they are needed."""
@@ -71,6 +91,7 @@ class EngineEvents:
                     try:
                         line = await asyncio.wait_for(reader.readline(), _QUIET_S)
                     except TimeoutError:
+                        self._consumer.quiet(self.kind)
                         continue
                     if not line:
                         return
@@ -104,7 +125,7 @@ async def _from_program(kind: str) -> AsyncGenerator[Reader, None]:
     wrapper = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     process = await asyncio.create_subprocess_exec(
         *wrapper, program, "events", "--format", "json", "--filter", "type=container",
-        "--filter", "event=start",
+        *(word for event in ("start", *CHANGES) for word in ("--filter", f"event={event}")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -116,14 +137,3 @@ async def _from_program(kind: str) -> AsyncGenerator[Reader, None]:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _started_id(line: bytes) -> str | None:
-    """Return the id of the container that started, or None for any other event."""
-    try:
-        event: Any = json.loads(line)
-        status = event.get("status") or event.get("Status") or event.get("Action")
-        found = event.get("id") or event.get("ID")
-    except (ValueError, AttributeError):
-        return None
-    return str(found) if status == "start" and found else None

@@ -87,6 +87,31 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     return _opened(_by_runtime(runtime, rest, sources))
 
 
+def find_container(
+    kind: str, container_id: str, sources: TargetSources = THIS_HOST
+) -> EngineContainer | None:
+    """Return a runtime's container, running or not; None if it is not found.
+
+    Raises OverlayError if the runtime does not answer. Blocks.
+    """
+    runtime = next((runtime for runtime in sources.runtimes if runtime.kind == kind), None)
+    return None if runtime is None else runtime.find(container_id)
+
+
+def is_removed(kind: str, container_id: str, sources: TargetSources = THIS_HOST) -> bool:
+    """Return whether a runtime is there, answers, and does not have a container.
+
+    One that is stopped says nothing about its containers. Raises OverlayError if the runtime does
+    not answer. Blocks.
+    """
+    for runtime in sources.runtimes:
+        if runtime.kind == kind:
+            is_there = runtime.absence() is None
+            missing = runtime.find(container_id) is None
+            return is_there and missing and runtime.absence() is None
+    return False
+
+
 def _hint() -> str:
     return "A target is netns:NAME, a path, pid:N, docker:NAME, podman:NAME or a name"
 

@@ -17,10 +17,12 @@ from overlay.core.dataplane.published_port import PublishedPort
 from overlay.core.protocol.records import KeyId
 from overlay.errors import OverlayError
 from overlay.kernel.host.macvlan import InterfaceLocation
-from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
+from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text, parse_ip
 from overlay.wire.identity.authority import Authority
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
+
+RESTART_ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +73,29 @@ class EndedEndpoint:
     aliases: list[str]
     labels: list[list[str]]
     gateway_priority: int = 0
+    more_ips: list[str] = field(default_factory=list)  # not stored if empty
+    removed_s: float = 0.0  # Unix time; its runtime has no such container any more
 
     @property
     def key(self) -> str:
         """Return its key on disk: the container's id and the network."""
         return f"{self.container_id}/{self.vni}"
 
+    @property
+    def ips(self) -> tuple[Ip, ...]:
+        """Return all its addresses, the first one first."""
+        return tuple(map(parse_ip, (self.ip, *self.more_ips)))
+
     @classmethod
     def of(cls, attachment: Attachment, endpoint: Endpoint) -> EndedEndpoint:
         """Return the ended form of an endpoint and its attachment."""
         return cls(
-            container_id=attachment.container_id or "",
+            container_id=attachment.container_id or attachment.target.partition(":")[2],
             target=attachment.target,
             vni=attachment.vni,
             name=endpoint.name,
             ip=ip_text(endpoint.ips[0]),
+            more_ips=[ip_text(ip) for ip in endpoint.ips[1:]],
             mac=endpoint.mac.hex(),
             ifname=attachment.ifname,
             gateway=attachment.gateway,
@@ -136,6 +146,7 @@ class StoredContainer:
     dns_servers: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)
+    restart: str = ""  # RESTART_ALWAYS: a start makes it again if its namespace is gone
 
 
 def _to_hex(secret: Identity | Authority) -> str:
@@ -144,6 +155,11 @@ def _to_hex(secret: Identity | Authority) -> str:
 
 def _encode_container(container: StoredContainer) -> dict[str, Any]:
     return {key: value for key, value in asdict(container).items() if value and key != "name"}
+
+
+def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
+    later = ("more_ips", "removed_s")  # an earlier version reads what does not have them
+    return {key: value for key, value in asdict(ended).items() if value or key not in later}
 
 
 def _decode_cluster(value: dict[str, Any]) -> StoredCluster:
@@ -231,7 +247,7 @@ ATTACHMENTS: Table[Attachment] = Table(
     "endpoint", attrgetter("endpoint_id"), asdict, _decode_attachment
 )
 ENDED: Table[EndedEndpoint] = Table(
-    "ended", attrgetter("key"), asdict, lambda _, value: EndedEndpoint(**value)
+    "ended", attrgetter("key"), _encode_ended, lambda _, value: EndedEndpoint(**value)
 )
 EXPOSURES: Table[ExposurePreference] = Table(
     "exposure",

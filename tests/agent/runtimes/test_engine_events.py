@@ -32,9 +32,17 @@ class Consumer:
         """Record that the stream is open."""
         self.calls.append(f"opened {kind}")
 
-    async def container_started(self, container_id: str) -> None:
+    async def container_started(self, _kind: str, container_id: str) -> None:
         """Record a start."""
         self.calls.append(f"started {container_id}")
+
+    async def container_changed(self, _kind: str, container_id: str) -> None:
+        """Record a new name or a removal."""
+        self.calls.append(f"changed {container_id}")
+
+    def quiet(self, kind: str) -> None:
+        """Record a pause."""
+        self.calls.append(f"quiet {kind}")
 
 
 class Engine:
@@ -97,6 +105,20 @@ async def test_a_start_is_reported_after_the_opening(engine: Engine) -> None:
 
     assert consumer.calls[:3] == ["opened docker", "started one", "started three"]
     assert engine.requests[0].startswith("/events?filters=")
+
+
+async def test_new_names_and_removals_are_reported(engine: Engine) -> None:
+    """Docker's and Podman's words for them are read."""
+    engine.lines = [
+        event(status="rename", id="one"),
+        event(Action="destroy", id="two"),
+        event(Status="remove", ID="three"),
+    ]
+    consumer = Consumer()
+
+    await follow(consumer, 4)
+
+    assert consumer.calls[1:4] == ["changed one", "changed two", "changed three"]
 
 
 async def test_an_ended_stream_is_opened_again(engine: Engine) -> None:

@@ -45,6 +45,7 @@ STORED = [
             '"dns_servers": ["192.0.2.53"]}'
         ),
     ),
+    ("container", "lasting", '{"restart": "always"}'),
     ("container", "own", "{}"),
     ("container", "shared", '{"shares": "own"}'),
     (
@@ -55,6 +56,16 @@ STORED = [
             '"gateway_priority": 2, "ifname": "eth1", "ip": "10.32.0.9", '
             '"labels": [["tier", "data"]], "mac": "020000000009", "name": "db", '
             '"target": "docker:db", "vni": 9}'
+        ),
+    ),
+    (
+        "ended",
+        "lasting/9",
+        (
+            '{"aliases": [], "container_id": "lasting", "gateway": true, "gateway_priority": 0, '
+            '"ifname": "eth0", "ip": "10.32.0.8", "labels": [], "mac": "020000000008", '
+            '"more_ips": ["fd00::8"], "name": "lasting", "removed_s": 1700000000.5, '
+            '"target": "netns:lasting", "vni": 9}'
         ),
     ),
     (
@@ -174,7 +185,7 @@ def test_a_dropped_document_is_gone(state: StateDatabase) -> None:
     documents.CONTAINERS.drop(state, "named")
 
     names = [each.name for each in documents.CONTAINERS.load(state)]
-    assert names == ["hosted", "own", "shared"]
+    assert names == ["hosted", "lasting", "own", "shared"]
     state.close()
 
 
