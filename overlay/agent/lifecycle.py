@@ -77,6 +77,8 @@ class AgentLifecycle:
         if self.state.restored_backup:
             text = "the state file was damaged: its previous copy is used"
             self.event_log.record("state", text, level=logging.WARNING)
+        for text in await self.containers.restore():
+            self.event_log.record("container", text)
         cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
             await self._run(cluster)
@@ -114,6 +116,7 @@ class AgentLifecycle:
             self.config, self.state, self.kernel, self.event_log, cluster, place
         )
         components.attach_service.changed.connect(self.containers.point_resolver)
+        components.restart.attached_again.connect(self.containers.point_resolver)
         try:
             await components.start()
         except BaseException:

@@ -60,7 +60,8 @@ class ContainerHandlers:
             asdict(request), list(request.networks), containers.stored()
         )
         ports = port_pairs(request.publish, "publish")
-        created = await containers.create(name, mode, named=named)
+        restart = None if request.restart is None else request.restart.removeprefix("no")
+        created = await containers.create(name, mode, named=named, restart=restart)
         spec = AttachSpec(
             f"netns:{name}",
             () if named else tuple(dict.fromkeys(request.networks)),
@@ -81,7 +82,8 @@ class ContainerHandlers:
     async def show(self) -> ContainerListResponse:
         """GET /v1/containers."""
         containers = self._agent.containers
-        return {"containers": [_container(containers.status(name)) for name in containers.stored()]}
+        names = await containers.present()
+        return {"containers": [_container(containers.status(name)) for name in names]}
 
     async def remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/containers/NAME."""
@@ -95,6 +97,7 @@ def _container(found: ContainerStatus) -> ContainerResponse:
         "netns": found.netns,
         "pid": None,
         "network_mode": str(found.mode),
+        "restart": "always" if found.restart else "no",
         "endpoints": [
             {"network": network, "ip": ip_text(endpoint.ips[0]), "ifname": ifname}
             for network, endpoint, ifname in found.endpoints

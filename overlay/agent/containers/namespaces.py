@@ -26,7 +26,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import CONTAINERS, StoredContainer
+from overlay.agent.state.documents import CONTAINERS, LOST, RESTART_ALWAYS, StoredContainer
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
@@ -64,6 +64,7 @@ class ContainerStatus:
     name: str
     netns: str  # the path of its namespace
     mode: NetworkMode
+    restart: str  # as it is stored
     endpoints: tuple[tuple[str, Endpoint, str], ...]  # network's name, endpoint, interface's name
 
 
@@ -91,6 +92,41 @@ class ContainerService:
     def stored(self) -> Mapping[str, StoredContainer]:
         """Return the containers of this host, by name."""
         return {each.name: each for each in CONTAINERS.load(self._state)}
+
+    async def restore(self) -> list[str]:
+        """Make containers again that ask for it and whose namespace is gone, as after a reboot.
+
+        Forgets others without one. Returns descriptions of both. Their networks follow when the
+        loss of their interfaces is noticed. Does nothing while the state is old: it may list
+        containers that were removed.
+        """
+        done: list[str] = []
+        if LOST.find(self._state) is not None:
+            return done
+        for each in sorted(self.stored().values(), key=lambda each: not mode_of(each).is_own):
+            mode = mode_of(each)
+            try:
+                if await self._kernel.call(_exists, each.name, mode):
+                    continue
+                if each.restart == RESTART_ALWAYS:
+                    await self._kernel.call(_create, each.name, mode)
+                    await asyncio.to_thread(_write_files, each.name, mode)
+                    done.append(f"container {each.name} was gone: it is made again")
+                else:
+                    await self._delete(each.name)
+                    done.append(f"container {each.name} is gone: its namespace does not exist")
+            except (OverlayError, OSError) as error:
+                done.append(f"container {each.name} is not restored: {error}")
+        return done
+
+    async def present(self) -> list[str]:
+        """Return the names of the containers whose namespace exists, or that come back."""
+        names = []
+        for each in self.stored().values():
+            exists = await self._kernel.call(_exists, each.name, mode_of(each))
+            if exists or each.restart == RESTART_ALWAYS:
+                names.append(each.name)
+        return names
 
     async def configure(
         self,
@@ -196,7 +232,9 @@ class ContainerService:
         owner = (containers[name].shares if name in containers else "") or name
         return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers.values()))}
 
-    async def create(self, name: str, mode: NetworkMode, *, named: bool) -> bool:
+    async def create(
+        self, name: str, mode: NetworkMode, *, named: bool, restart: str | None = None
+    ) -> bool:
         """Create a container's namespace; return False if it exists already with this mode.
 
         Raises ConflictError if another program uses the name, or if the mode is another one.
@@ -208,6 +246,8 @@ class ContainerService:
             if await self._kernel.call(_exists, name, mode):
                 if not await asyncio.to_thread(etc_files.exist, name):  # a crash came between
                     await asyncio.to_thread(_write_files, name, mode)
+                if restart is not None and restart != stored.restart:
+                    CONTAINERS.put(self._state, replace(stored, restart=restart))
                 return False
         elif await self._kernel.call(netns.exists, name):
             raise ConflictError(
@@ -224,7 +264,12 @@ class ContainerService:
             )
         CONTAINERS.put(
             self._state,
-            replace(stored or StoredContainer(name), host=mode.host, shares=mode.shares),
+            replace(
+                stored or StoredContainer(name),
+                host=mode.host,
+                shares=mode.shares,
+                restart=restart or "",
+            ),
         )
         try:
             await self._kernel.call(_create, name, mode)
@@ -266,10 +311,12 @@ class ContainerService:
                 found = components.directory.endpoint_of(attachment)
                 if attachment.target in targets and found is not None:
                     endpoints.append((names.get(found.vni, ""), found, attachment.ifname))
+        stored = CONTAINERS.find(self._state, name) or StoredContainer(name)
         return ContainerStatus(
             name,
             str(netns.path_of(name)),
-            mode_of(CONTAINERS.find(self._state, name) or StoredContainer(name)),
+            mode_of(stored),
+            stored.restart,
             tuple(endpoints),
         )
 

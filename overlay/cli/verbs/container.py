@@ -66,6 +66,11 @@ def register(words: VerbGroup) -> None:
         add.add_argument(
             option, dest=dest, action="append", default=[], metavar=metavar, help=summary
         )
+    add.add_argument(
+        "--restart",
+        choices=("no", "always"),
+        help="always: make it again, with its addresses, when the agent starts after a reboot",
+    )
     execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
     execute.add_argument("name", metavar="CONTAINER")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
@@ -80,6 +85,8 @@ def run_add(args: Namespace) -> int:
     body: JsonObject = {"name": args.name}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
+    if args.restart is not None:
+        body["restart"] = args.restart
     return attach_and_report(args, "/v1/containers", body)
 
 

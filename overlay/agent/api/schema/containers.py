@@ -1,6 +1,6 @@
 """Requests and responses on bare containers."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
@@ -16,6 +16,7 @@ class ContainerCreateRequest(AttachOptions, frozen=True, kw_only=True):
     dns_servers: Annotated[tuple[Address, ...], Meta(max_length=limits.DNS_SERVERS_MAX)] = ()
     dns_search: Annotated[tuple[ResolverWord, ...], Meta(max_length=limits.DNS_SEARCH_MAX)] = ()
     dns_options: Annotated[tuple[ResolverWord, ...], Meta(max_length=limits.DNS_OPTIONS_MAX)] = ()
+    restart: Literal["no", "always"] | None = None  # None: unchanged, and no for a new container
 
 
 class ContainerIdentityResponse(TypedDict):
@@ -25,6 +26,7 @@ class ContainerIdentityResponse(TypedDict):
     netns: str
     pid: None
     network_mode: str
+    restart: Literal["no", "always"]
 
 
 class ContainerEndpointResponse(TypedDict):
