@@ -41,6 +41,7 @@ from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
+from overlay.agent.former_identity import FormerIdentity
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority.backup import AuthorityBackup
 from overlay.agent.gossip.authority.certificate import CertificateKeeper
@@ -73,6 +74,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
@@ -112,6 +114,13 @@ class Components:
             self.detacher,
             self._preferences,
             Adoption(self.attacher.context),
+        )
+        self.former_identity = FormerIdentity(
+            self._context,
+            self.forget_service,
+            self.restart,
+            self.participation,
+            IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
         self._event_router = self._make_event_router()
@@ -263,6 +272,7 @@ class Components:
             self.underlay_filter,
             self.reconciler,
             self.startup,
+            self.former_identity,
             self.previous_copy,
             self.drivers.macvlan_ports,
             self._certificate,

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 WAIT_S = 40.0
+# What a reboot leaves of a host: its disk. The processes of its containers end, too.
+REBOOT = (
+    "for name in $(ls /run/netns); do ip netns del $name; done; rm -rf /run/netns /run/overlayd; "
+    "ip -br link | grep -o '^ovh[^@ ]*' | xargs -r -n1 ip link del; nft flush ruleset"
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +113,63 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
         assert {old, new} <= targets, name
         four.ok(3, "overlayd", "detach", new)
     assert "Recovery" in four.ok(3, "overlayd", "status")
+
+
+def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[..., None]) -> None:
+    """Bare containers are gone from the list, or made again with their addresses."""
+    add = ("overlayd", "container", "add")
+    kept = four.ok(2, *add, "kept2", "--network", "blue", "--restart", "always").split()[0]
+    four.ok(2, *add, "side2", "--network", "container:kept2", "--restart", "always")
+    four.ok(2, *add, "brief2", "--network", "blue")
+    four.ok(2, "bash", "-c", f"{KILL}; {REBOOT}")
+    assert four.ok(2, "ip", "netns") == ""
+    four.ok(2, "overlayd", "join")
+
+    def restored() -> bool:
+        shown = four.json(2, "endpoint", "ls")["endpoints"]
+        return [(each["name"], each["ips"]) for each in shown if each.get("target")] == [
+            ("kept2", [kept])
+        ]
+
+    eventually(restored, "the endpoint of the container that was made again", WAIT_S)
+    listed = [each["name"] for each in four.json(2, "container", "ls")["containers"]]
+    assert listed == ["kept2", "side2"]
+    eventually(lambda: four.inside(1, "c1", "ping", "-c1", "-W2", kept)[0] == 0, "answers")
+    assert kept in four.ok(2, "cat", "/etc/netns/kept2/hosts")
+    assert four.inside(2, "side2", "ip", "-br", "addr")[1].count(kept) == 1
+    four.ok(2, "overlayd", "container", "rm", "side2", "kept2")
+    four.ok(2, *add, "c2", "--network", "blue")
+
+
+def test_a_lost_state_directory_keeps_containers(
+    four: Cluster, eventually: Callable[..., None]
+) -> None:
+    """The host joins anew: its former sandbox is removed, and its containers attached again."""
+    made = ("overlayd", "container", "add", "web3", "--network", "blue", "--alias", "front3")
+    address = four.ok(3, *made).split()[0]
+    four.attach(3, "plain3")
+    token = four.ok(1, "overlayd", "token", "show")
+    four.ok(3, "bash", "-c", f"{KILL}; rm -rf /var/lib/overlayd/*")
+    join = ("overlayd", "join", "192.168.56.11", "--name", "vm3new", "--token-file", "-")
+    code, _, err = four.run(3, *join, stdin=token)
+    assert code == 0, err
+
+    def attached() -> set[tuple[str, str]]:
+        shown = four.json(3, "endpoint", "ls")["endpoints"]
+        return {(each["name"], each["target"]) for each in shown if each.get("target")}
+
+    wanted = {(name, f"netns:{name}") for name in ("c3", "web3", "plain3")}
+    eventually(lambda: wanted <= attached(), "the containers attached again", 90.0)
+    eventually(lambda: four.run(3, "overlayd", "verify")[0] == 0, "rows", WAIT_S)
+    assert len([n for n in four.ok(3, "ip", "netns").split() if n.startswith("ov-")]) == 1
+    shown = {each["name"]: each for each in four.json(3, "endpoint", "ls")["endpoints"]}
+    assert shown["web3"]["ips"] == [address]
+    assert shown["web3"]["aliases"] == ["front3"]
+    for name in ("c3", "web3", "plain3"):
+        ping = ("ping", "-c1", "-W2", shown[name]["ips"][0])
+        eventually(lambda ping=ping: four.inside(1, "c1", *ping)[0] == 0, f"{name} answers")
+    assert "web3" in [each["name"] for each in four.json(3, "container", "ls")["containers"]]
+    eventually(lambda: alive(four, 1) == 3, "vm1 sees three members", WAIT_S)
 
 
 def test_a_copied_disk_is_reported_on_both_hosts(

@@ -1,0 +1,90 @@
+"""Remove what another node identity of this host has left in the kernel.
+
+Owns: the names that tell whose a sandbox, an uplink or a table is: each has the first bytes of the
+node's id. Only objects that are marked as overlayd's, too, are removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.errors import NotFoundError, UsageError
+from overlay.kernel import netns
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.link_lookup import links_best_effort
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.nft import host_table, underlay_filter
+from overlay.kernel.nft.tables import NftMissingError, NftTables
+from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import NodeId
+
+_NAMESPACE_LINK: Final = re.compile(r"net:\[(\d+)\]")
+
+
+def sandboxes_of(node_id: NodeId) -> list[str]:
+    """Return the names of the sandboxes of a node on this host."""
+    ending = f"-{node_id[:3].hex()}"
+    return [
+        name for name in netns.names() if SANDBOX_NAME.fullmatch(name) and name.endswith(ending)
+    ]
+
+
+def is_held(sandbox: str) -> bool:
+    """Return whether another process has a sandbox open, as the agent that it belongs to does."""
+    identity = netns.names_identity(sandbox)
+    if identity is None:
+        return False
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                found = _NAMESPACE_LINK.fullmatch(str(descriptor.readlink()))
+                if found is not None and int(found[1]) == identity[1]:
+                    return True
+    return False
+
+
+def remove_objects(node_id: NodeId) -> list[str]:
+    """Remove a node's sandboxes, uplinks and tables; return descriptions of them.
+
+    Raises OverlayError or OSError.
+    """
+    removed = []
+    for name in sandboxes_of(node_id):
+        try:
+            Sandbox.open(name, create=False).destroy()
+        except (NotFoundError, UsageError):  # a name without a namespace
+            netns.remove(name)
+        removed.append(f"sandbox {name}")
+    return removed + _remove_uplinks(node_id) + _remove_tables(node_id)
+
+
+def _remove_uplinks(node_id: NodeId) -> list[str]:
+    removed = []
+    name = re.compile(rf"{HOST_LINK_PREFIX}[0-9a-f]{{6}}{node_id[:3].hex()}")
+    with NetlinkSocket() as socket:
+        for link in links_best_effort(socket):
+            if name.fullmatch(link.name) and link_decoder.is_overlayd_link(link.alias):
+                socket.transact([link_requests.delete_link(link.index)])
+                removed.append(f"interface {link.name}")
+    return removed
+
+
+def _remove_tables(node_id: NodeId) -> list[str]:
+    names = {host_table.table_name(node_id), underlay_filter.table_name(node_id)}
+    try:
+        tables = NftTables()
+    except NftMissingError:
+        return []
+    try:
+        found = [(family, name) for family, name in tables.names() if name in names]
+        return [f"nftables table {name}" for family, name in found if tables.delete(family, name)]
+    finally:
+        tables.close()
