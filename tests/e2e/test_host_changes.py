@@ -67,6 +67,28 @@ FILL = f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true"
 EMPTY = f"rm {STATE}/ballast"
 
 
+def test_a_port_that_another_vxlan_device_has(two: list[AgentDriver]) -> None:
+    """An attach is refused, and names the device; nothing is left, and it works once that is gone.
+
+    It is flow-based, as Open vSwitch and some container networks make it, and shares no port.
+    """
+    first, two_ = attach(two[0], "c1"), two[1]
+    other = ("ip", "link", "add", "ovsvx", "type", "vxlan", "external", "dstport", "4789")
+    two_.run(*other)
+    two_.run("ip", "link", "set", "ovsvx", "up")
+    with pytest.raises(ApiRefusedError) as refused:
+        attach(two_, "c2")
+    assert "network blue does not work on this host" in str(refused.value)
+    assert "UDP port 4789 is in use by ovsvx" in str(refused.value)
+    assert "c2" not in {name for name, _, _ in endpoints(two_)}
+    two_.run("ip", "link", "del", "ovsvx")
+
+    attach(two_, "c2")
+    wait_until(lambda: pings(two_, "c2", first), "the container")
+    two_.post("/v1/detach", target="netns:c2")
+    two[0].post("/v1/detach", target="netns:c1")
+
+
 def test_a_full_disk(two: list[AgentDriver]) -> None:
     """Attach and detach are refused with the reason, and nothing is half done.
 

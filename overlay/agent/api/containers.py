@@ -6,6 +6,7 @@ from msgspec.structs import asdict
 
 from overlay.agent.api.endpoints import (
     attached_endpoint,
+    degraded,
     endpoint_options,
     require_attachable,
     unconfirmed,
@@ -77,6 +78,7 @@ class ContainerHandlers:
             "published": [str(pair) for pair in ports],
             "unconfirmed": unconfirmed(results, self._agent.components),
             "unreachable": unreachable(results, self._agent.components),
+            "degraded": degraded(results, self._agent.components),
         }
 
     async def show(self) -> ContainerListResponse:

@@ -76,6 +76,7 @@ class EndpointHandlers:
             "published": [str(pair) for pair in ports],
             "unconfirmed": unconfirmed(results, components),
             "unreachable": unreachable(results, components),
+            "degraded": degraded(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
@@ -222,6 +223,17 @@ def _names(nodes: set[NodeId], components: Components | None) -> list[str]:
     if components is None:
         return []
     return [components.directory.node_name(node) for node in sorted(nodes)]
+
+
+def degraded(results: Sequence[EndpointResult], components: Components | None) -> list[str]:
+    """Return the networks that the kernel refused a part of, each with the reason."""
+    if components is None:
+        return []
+    return [
+        f"{result.network.name}: {runtime.failures[0]}"
+        for result in results
+        if (runtime := components.reconciler.runtime(result.network.vni)) and runtime.failures
+    ]
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:

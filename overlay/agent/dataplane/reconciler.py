@@ -30,7 +30,7 @@ from overlay.core.dataplane.state import Port
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.view import network_mtu, overlay_mtu
-from overlay.errors import NotFoundError, OverlayError
+from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
@@ -282,6 +282,19 @@ class Reconciler(Controller):
         if not runtime.failures:
             self._programmed(versions)
 
+    async def require_usable(self, network: Network) -> None:
+        """Raise ConflictError if the kernel refuses the network's bridge or tunnel, also now."""
+        runtime = self._runtimes.get(network.vni)
+        if runtime is not None and runtime.unusable:
+            await self.reconcile_network(network.vni)
+        if runtime is not None and runtime.unusable:
+            raise ConflictError(
+                f"network {network.name} does not work on this host",
+                why=runtime.unusable,
+                hint="Remove what is in the way, and repeat the command; a new cluster can use "
+                "another port: overlayd join --vxlan-port N",
+            )
+
     def _after_pass(
         self, vni: Vni, runtime: SandboxRuntime, failures: list[OperationFailure]
     ) -> None:
@@ -297,6 +310,7 @@ class Reconciler(Controller):
                     others.append(failure)
         if lost:
             self.ports_lost.emit(vni, lost)
+        runtime.unusable = next((each.reason for each in others if each.is_of_network), "")
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 

@@ -45,6 +45,7 @@ class SandboxRuntime:
     last_macs: LastMacs = field(default_factory=LastMacs)
     neighbor_count: int = 0  # of the rows, those in the kernel's neighbor tables
     failures: list[str] = field(default_factory=list)
+    unusable: str = ""  # why the network has no bridge or tunnel here, as the last pass found
     retry_s: float = FIRST_RETRY_S
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered

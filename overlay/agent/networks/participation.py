@@ -65,6 +65,7 @@ class ParticipationService:
                 await self._gossip.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
             if has_sandbox(network) and not self._reconciler.is_open(network.vni):
                 await self._reconciler.open(network)
+        await self._reconciler.require_usable(network)
         return segments
 
     async def end_unused(self, vni: Vni) -> list[Segment]:

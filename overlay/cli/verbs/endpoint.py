@@ -131,6 +131,8 @@ def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
     _warn_unreachable(attached.get("unreachable") or [])
+    for text in attached.get("degraded") or []:
+        output.warn(f"degraded network {text}", "'overlayd verify' lists every difference")
     if args.json:
         output.print_json(attached)
     elif attached.get("published"):

@@ -24,6 +24,7 @@ from overlay.errors import (
 )
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
+from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip, Mac, Vni
@@ -46,6 +47,7 @@ class VniHolder:
     ifname: str
     where: str  # the namespace, as a person would look it up
     alias: str
+    namespace: tuple[int, int]  # device and inode
 
 
 def missing_capabilities() -> list[str]:
@@ -126,17 +128,24 @@ def foreign_vnis(port: int) -> set[Vni]:
     return {holder.vni for holder in vni_holders(port)}
 
 
-def vni_conflict_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
+def vni_conflict_text(host_fd: int, own_fd: int, link: Vxlan, error: OSError) -> str:
     """Return why a VTEP could not be set up, with the holder if known.
 
-    `host_fd` is the namespace of the underlay.
+    `host_fd` is the namespace of the underlay, `own_fd` that of the VTEP itself. VXLAN devices
+    share a port if they are of one kind and differ by VNI: one that is flow-based (`external`, as
+    Open vSwitch and some container networks make it) takes the port alone.
     """
+    vni, port = link.vni, link.port
+    own = netns.identity(own_fd)
     with netns.inside(host_fd):
+        others = [each for each in vni_holders(port) if each.namespace != own]
         if error.errno == errno.EADDRINUSE:
             program = port_holder(port)
             if program is not None:
                 return f"UDP port {port} is in use by {program}"
-        for holder in vni_holders(port):
+            for holder in sorted(others, key=lambda each: is_overlayd_link(each.alias)):
+                return f"UDP port {port} is in use by {holder.ifname} in {holder.where}"
+        for holder in others:
             if holder.vni == vni:
                 return f"{holder.ifname} in {holder.where} already has VNI {vni} on UDP port {port}"
     return f"{error.strerror} (VNI {vni}, UDP port {port})"
@@ -149,7 +158,7 @@ def _vxlans(inside: NetlinkSocket, host: int, fd: int, where: str) -> Iterator[V
         # Without a namespace id, the socket is in the device's own namespace.
         if found.kind == "vxlan" and found.netns == host_id and (is_host or host_id >= 0):
             vni, port, _ = link_decoder.vxlan_identity(found)
-            yield VniHolder(vni, port, found.name, where, found.alias)
+            yield VniHolder(vni, port, found.name, where, found.alias, netns.identity(fd))
 
 
 def namespaces() -> Iterator[tuple[int, str]]:

@@ -64,6 +64,16 @@ class OperationFailure:
     errno: int
     reason: str
 
+    @property
+    def is_of_network(self) -> bool:
+        """Whether the network has no bridge or tunnel because of it."""
+        match self.operation:
+            case PutLink(Bridge() | Vxlan()):
+                return True
+            case ChangeLink(_, Vxlan()):  # it exists, but could not be set up
+                return self.errno in {errno.EEXIST, errno.EADDRINUSE}
+        return False
+
 
 class Sandbox:
     """An open sandbox. Its namespace outlives this object and the process."""
@@ -362,7 +372,7 @@ class Sandbox:
         reason = error.strerror or str(error)
         link = _link_of(operation)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
-            reason = kernel_support.vni_conflict_text(self._host_fd, link.vni, link.port, error)
+            reason = kernel_support.vni_conflict_text(self._host_fd, self.netns_fd, link, error)
         return OperationFailure(operation, error.errno or 0, reason)
 
     # By type of row, in the order of application: port security is in force before the fast path

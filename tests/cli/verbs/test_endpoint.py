@@ -70,6 +70,19 @@ def test_attach_sends_every_option(
     }
 
 
+def test_a_degraded_network_is_warned_of(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """The address is printed all the same: the container is attached."""
+    why = "blue: put fdb 02:00:00:00:00:07 dev vxlan0: No space left on device"
+    agent.answer("POST /v1/endpoints", _answer([attached], []) | {"degraded": [why]})
+    outcome = overlayd("attach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert f"degraded network {why}" in outcome.err
+    assert "overlayd verify" in outcome.err
+
+
 def test_several_networks_give_one_address_per_line(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:

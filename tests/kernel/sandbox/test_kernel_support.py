@@ -38,6 +38,28 @@ def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
             assert kernel_support.foreign_vnis(4789) == {host.vni}
 
 
+def test_a_vtep_is_never_blamed_on_itself(world: World) -> None:
+    """A flow-based VXLAN device that has the port is named, and is no longer in the way once gone.
+
+    So is one with the same VNI on the port.
+    """
+    host = world.host("192.168.56.11")
+    other = ("ip", "link", "add", "ovsvx", "type", "vxlan", "external", "dstport", "4789")
+    world.run(host.name, *other)
+    world.run(host.name, "ip", "link", "set", "ovsvx", "up")
+    failures = [*host.converge(), *host.converge()]
+    reasons = {each.reason for each in failures if each.is_of_network}
+    assert reasons == {"UDP port 4789 is in use by ovsvx in the host's own namespace"}
+    world.run(host.name, "ip", "link", "del", "ovsvx")
+    assert host.converge() == []
+
+    second = world.host("192.168.56.12")
+    vni = ("id", str(second.vni), "dstport", "4789")
+    world.run(second.name, "ip", "link", "add", "other", "type", "vxlan", *vni)
+    (failure,) = (each for each in second.converge() if each.is_of_network)
+    assert failure.reason.startswith("other in the host's own namespace already has VNI")
+
+
 def test_port_holder(world: World) -> None:
     """A program that holds the UDP port is named.
 

@@ -57,3 +57,4 @@ class ContainerCreatedResponse(ContainerIdentityResponse):
     published: list[str]
     unconfirmed: list[str]
     unreachable: list[str]
+    degraded: list[str]

@@ -181,12 +181,16 @@ class AttachedEndpointResponse(TypedDict):
 
 
 class AttachResponse(TypedDict):
-    """The results of an attach, and the live nodes that may not reach the endpoints yet."""
+    """The results of an attach, and the live nodes that may not reach the endpoints yet.
+
+    `degraded` names the networks that the kernel refused a part of, each with the reason.
+    """
 
     endpoints: list[AttachedEndpointResponse]
     published: list[str]
     unconfirmed: list[str]
     unreachable: list[str]  # nodes to which frames are lost although gossip works
+    degraded: list[str]
     elapsed_ms: float
 
 
