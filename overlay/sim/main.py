@@ -117,10 +117,9 @@ def _reader(name: str, kind: str) -> Callable[[str], Any]:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"{text} is negative")
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
 
 
 def main(argv: Sequence[str]) -> int:
