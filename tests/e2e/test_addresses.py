@@ -163,6 +163,32 @@ def test_lists_are_filtered_by_label(cluster: Cluster) -> None:
     assert [endpoint["name"] for endpoint in front] == ["l1"]
 
 
+def test_a_network_does_not_need_its_creator(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Hosts that never used it attach while its creator is down, before anybody knows that."""
+    cluster.ok(3, "overlayd", "network", "create", "crea", "--subnet", "10.60.0.0/16")
+    for number in (1, 2):
+        eventually(lambda number=number: len(owners(cluster, number, "crea")) == 3, "its part")
+    cluster.ok(3, "bash", "-c", KILL)
+    found = [cluster.attach(number, f"w{number}", network="crea") for number in (1, 2)]
+
+    assert cluster.inside(1, "w1", "ping", "-c1", "-W3", found[1])[0] == 0
+    cluster.ok(3, "overlayd", "join")
+    eventually(lambda: others(cluster) == {"alive"}, "vm3 reconnected", DEATH_S)
+    assert len(owners(cluster, 3, "crea")) == 3
+
+
+def owners(cluster: Cluster, number: int, network: str) -> set[str]:
+    """Return which hosts own addresses of a network, as far as a host knows."""
+    return {
+        owner["node"]
+        for known in cluster.json(number, "ipam", network)["networks"]
+        for subnet in known["subnets"]
+        for owner in subnet["owners"]
+    }
+
+
 def others(cluster: Cluster) -> set[str]:
     """Return the states of the other members according to vm3."""
     members = cluster.json(3, "members")["members"]
