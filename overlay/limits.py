@@ -252,6 +252,12 @@ GRANT_SIZE_MAX: Final = 2**31  # addresses asked for at once; the wire format ca
 # of a larger one, so many members, besides those that use the network.
 RESERVE_MEMBERS_MAX: Final = 64
 RESERVE_KEEPERS: Final = 8
+# Of one node. What it must participate in has room in its log beside these.
+RESERVE_NETWORKS_MAX: Final = 2048
+assert (
+    NETWORKS_PER_NODE_MAX + ENDPOINTS_PER_NODE_MAX + RESERVE_NETWORKS_MAX
+    < PARTICIPATIONS_PER_NODE_MAX
+)
 RESERVE_LOW: Final = 32  # free addresses; with fewer a node asks for more, before it runs out
 RESERVE_REQUESTS_MAX: Final = 16  # of one node at once: each costs its owner a write to disk
 RESERVE_RETRY_S: Final = 1.0  # a request without an answer is repeated

@@ -22,7 +22,7 @@ from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import number_of
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
-from overlay.core.protocol.records import Participation, Scope
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope
 from overlay.model import Network, NodeId, Vni
 
 
@@ -74,15 +74,20 @@ class Reserves:
     def participations(self, networks: Iterable[Network], cluster: Cluster) -> list[Participation]:
         """Return the records by which this node begins to hold networks' records; usually none.
 
-        `networks` are those that this node may participate in.
+        `networks` are those that this node may participate in. Of very many, it keeps so many that
+        what it must participate in has room (`core.log.live_entries`).
         """
         present = sorted({*cluster.live, self._self_id})
-        return [
+        held = self._store.values_of(self._self_id, CLUSTER_SCOPE, "participation")
+        idle = sum(1 for each in held if isinstance(each, Participation) and not each.forwards)
+        room = limits.RESERVE_NETWORKS_MAX + limits.NETWORKS_PER_NODE_MAX - idle
+        found = [
             Participation(network.vni, forwards=False)
-            for network in networks
+            for network in spread.fairly_ordered(networks)[: limits.RESERVE_NETWORKS_MAX]
             if not self._store.takes_part(self._self_id, Scope(network.vni))
             and self._self_id in spread.keepers(network, present)
         ]
+        return found[: max(0, room)]
 
     def due_in(self) -> float | None:
         """Return when to look again if no record changes, in seconds; None for never."""

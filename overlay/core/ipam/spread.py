@@ -13,6 +13,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from overlay import limits
@@ -36,6 +37,20 @@ def keepers(network: Network, members: Sequence[NodeId]) -> list[NodeId]:
     start = bisect.bisect_left(members, seed)
     chosen = members[start : start + limits.RESERVE_KEEPERS]
     return sorted([*chosen, *members[: limits.RESERVE_KEEPERS - len(chosen)]])
+
+
+def fairly_ordered(networks: Iterable[Network]) -> list[Network]:
+    """Return networks in the order in which room for reserves is given to them.
+
+    One of each creator, then another one of each: a member that creates very many networks does
+    not take the room of the others'.
+    """
+    counts: Counter[NodeId] = Counter()
+    ranked: list[tuple[int, NodeId, int, Network]] = []
+    for network in sorted(networks, key=lambda each: each.vni):
+        ranked.append((counts[network.creator], network.creator, network.vni, network))
+        counts[network.creator] += 1
+    return [network for *_, network in sorted(ranked, key=lambda item: item[:3])]
 
 
 def initial_grants(ownership: Ownership, self_id: NodeId, others: Sequence[NodeId]) -> list[Grant]:

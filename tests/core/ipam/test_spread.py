@@ -154,3 +154,15 @@ def test_silent_owners_are_asked_in_turn() -> None:
     assert not search.refused(b"9")
     assert [search.next_owner([A, B, C]) for _ in range(2)] == [(A, b"1"), (C, b"3")]
     assert search.next_owner([B]) is None
+
+
+def test_room_for_reserves_is_shared_among_creators() -> None:
+    """A member that creates very many networks leaves room for those of the others."""
+    many, few = NodeId(b"m" * 16), NodeId(b"f" * 16)
+    subnet = Subnet(parse_ip("10.0.0.0"), 24, parse_ip("10.0.0.1"))
+    hostile = [Network(Vni(number), f"x{number}", (subnet,), many) for number in range(1, 4000)]
+    honest = [Network(Vni(5000 + number), f"h{number}", (subnet,), few) for number in range(9)]
+
+    ordered = spread.fairly_ordered([*hostile, *honest])
+    assert {*ordered[:18]} == {*hostile[:9], *honest}
+    assert ordered[18:] == hostile[9:]
