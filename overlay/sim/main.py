@@ -54,6 +54,7 @@ _HELP: Final[dict[str, str]] = {
     "key_interval": "time between automatic key rotations in the storm; 0: none",
     "absences": "hosts asleep, off or cut off for longer than a rotation takes",
     "tampers": "changes to a sandbox by another program",
+    "lies": "writes by a member under another's control: its gateways, too many names or networks",
     "churn": "attaches and detaches per second, in the whole cluster",
     "networks": "overlay networks",
     "hosts_per_network": "hosts on each network",

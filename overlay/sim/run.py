@@ -20,13 +20,14 @@ from overlay.sim.host.key_invariants import KeysBrokenError
 from overlay.sim.outage import LASTS_S, Outage
 from overlay.sim.outcome import Outcome
 from overlay.sim.scenario import Scenario
-from overlay.sim.world import faults
+from overlay.sim.world import faults, liar
 from overlay.sim.world.churn import Churn
 from overlay.sim.world.faults import (
     Clog,
     Crash,
     Fault,
     Leave,
+    Lie,
     Move,
     Newcomer,
     Partition,
@@ -107,6 +108,7 @@ class Run:
         while self.world.schedule.now < end:
             self.world.schedule.run_until(min(end, self.world.schedule.now + _STEP_S))
             self.world.invariants.check_bounds(self.world.wires.size_max)
+            self.world.invariants.check_gateways(self.world.networks)
             outcome.curve.append((self.world.schedule.now, self.convergence.share_current()))
             step()
 
@@ -205,6 +207,10 @@ class Run:
                 self._churn.join(fault)
             case Tamper():
                 self._tamper(fault)
+            case Lie():
+                host, networks = self.world.hosts[fault.host], self.world.networks
+                network = networks[fault.host % len(networks)]
+                host.guarded(lambda _: liar.lie(host, fault.kind, network))
 
     def _disturb(self, fault: Fault) -> None:
         """Note which hosts may miss what happens meanwhile."""

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from overlay.sim.host.host import is_holder
 from overlay.sim.scenario import Scenario
+from overlay.sim.world import liar
 
 _DOWN_S: Final = (0.3, 8.0)
 _CUT_S: Final = (2.0, 15.0)
@@ -24,6 +25,7 @@ _AT_ONCE_S: Final = 0.5
 _RESTORE_AGE_S: Final = (1.0, 10.0)
 _RESTORE_DOWN_S: Final = 6.0
 _RESTORE_QUIET_S: Final = 16.0
+_LIES: Final = (liar.GATEWAY, liar.NAMES)  # the others are thousands of records, which take long
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,21 @@ class Tamper:
         return f"h{self.host}: kernel state tampered with ({self.how})"
 
 
-Fault: TypeAlias = Crash | Partition | Clog | Stall | Move | Rotate | Leave | Newcomer | Tamper
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """A host writes records that no honest agent writes: see `liar`."""
+
+    at_s: float
+    host: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"h{self.host}: is under another's control and writes false {self.kind}"
+
+
+Fault: TypeAlias = (
+    Crash | Partition | Clog | Stall | Move | Rotate | Leave | Newcomer | Tamper | Lie
+)
 _Absence: TypeAlias = Crash | Partition | Stall
 
 
@@ -180,6 +196,8 @@ def draw(scenario: Scenario, rng: random.Random) -> list[Fault]:
         faults.append(Leave(rng.uniform(end / 2, end), host))
     for _ in range(scenario.rotations):
         faults += _rotations(scenario, rng, cuts)
+    for _ in range(scenario.lies):
+        faults.append(Lie(rng.uniform(0, end), rng.randrange(hosts), rng.choice(_LIES)))
     return sorted(faults, key=lambda fault: fault.at_s)
 
 

@@ -1,20 +1,23 @@
 """Invariants that hold at every moment.
 
 Owns: which container has which address on which host, and the invariants, which hold even during
-the storm: no address is used twice, no datagram exceeds the limit, no queue exceeds its bound, and
-a confirmed container is reachable.
+the storm: no address is used twice, no gateway is taken by another host, no datagram exceeds the
+limit, no queue exceeds its bound, and a confirmed container is reachable.
 Does not: read records.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from overlay import limits
 from overlay.core.protocol.messages import MemberState
-from overlay.model import Ip, Vni, ip_text
+from overlay.model import Ip, Network, Vni, ip_text
 from overlay.sim.host.attach import PendingConfirmation
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container, Kernel
 from overlay.sim.host.oracle import trace_packet
+from overlay.sim.world.liar import stolen_gateway
 from overlay.sim.world.refusals import Refusals
 
 
@@ -104,6 +107,12 @@ class Invariants:
         Returns None if there is none.
         """
         return next((host.kernel for host in self.hosts if host.address == vtep), None)
+
+    def check_gateways(self, networks: Iterable[Network]) -> None:
+        """Check that no host's gateway is taken by another. Raises InvariantError."""
+        stolen = stolen_gateway(self.hosts, networks)
+        if stolen is not None:
+            raise InvariantError(stolen)
 
     def check_bounds(self, size_max: int) -> None:
         """Check sizes and queue lengths. Raises InvariantError."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from overlay import limits
+from overlay.core.dataplane import planner
 from overlay.core.events import Event
+from overlay.core.log.live_entries import COUNT_MAX, LiveEntries
 from overlay.core.protocol.member import MemberChanged
 from overlay.core.protocol.messages import MemberState, Message, Rumour, Rumours
-from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, Value
 from overlay.core.replication.card_intake import EPOCH_SHIFT
 from overlay.model import NodeId
 from overlay.sim.environment.network import Weather
 from overlay.sim.host.host import Host
 from overlay.sim.report.cluster import Cluster
+from overlay.sim.run import Run
+from overlay.sim.scenario import Scenario
+from overlay.sim.world import liar
 
 COUNT = 20
 LIAR, VICTIM = 3, 7
@@ -181,3 +186,75 @@ def test_the_authority_can_remove_any_member_at_once(lies: Lies) -> None:
     lies.cluster.run(2.0)
 
     assert lies.states() == {None}
+
+
+QUIET = Scenario(
+    nodes=5, seed=8, loss=0.1, partitions=1, crashes=1, clogs=0, stalls=0, moves=0, leaves=0,
+    newcomers=1, rotations=0, tampers=0, churn=2.0, networks=1, duration=8.0,
+)  # fmt: skip
+
+
+SMALL = {"network": 60, "participation": 240, "removed": 60}
+WRITTEN = {
+    liar.NAMES: "name",
+    liar.NETWORKS: "network",
+    liar.PARTICIPATIONS: "participation",
+    liar.REMOVALS: "removed",
+}
+
+
+@pytest.fixture
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fewer records of one host count, to save time."""
+    for kind, count in SMALL.items():
+        monkeypatch.setitem(COUNT_MAX, kind, count)
+
+
+def run_with(kind: str) -> Run:
+    """Run a storm in which one host writes false records; it must end as if there were none."""
+    run = Run(QUIET)
+    world = run.world
+    world.schedule.after(6.0, lambda _: liar.lie(world.hosts[2], kind, world.networks[0]), None)
+    outcome = run.to_end()
+    assert outcome.held, outcome.failed_text()
+    return run
+
+
+@pytest.mark.usefixtures("small_bounds")
+@pytest.mark.parametrize("kind", liar.KINDS)
+def test_no_record_of_a_liar_does_harm(kind: str) -> None:
+    """All hosts agree on what counts, no gateway is taken, and every packet arrives."""
+    world = run_with(kind).world
+
+    node = world.hosts[0].node
+    assert node is not None
+    surplus = [(found, count) for _, _, found, count in node.store.surplus()]
+    if kind == liar.GATEWAY:
+        thieves = node.store.values(Scope(world.networks[0].vni), "endpoint")
+        assert sum(value.name.startswith("thief") for _, value in thieves) == 2  # type: ignore[union-attr]
+        assert surplus == []
+    else:
+        [(found, count)] = surplus
+        assert (found, count >= liar.SURPLUS) == (WRITTEN[kind], True)
+
+
+def test_a_taken_gateway_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a planner that believes the claim, the run fails."""
+    monkeypatch.setattr(planner, "gateway_macs", lambda _network: frozenset())
+
+    with pytest.raises(AssertionError, match=r"the gateway's MAC .* leads away"):
+        run_with(liar.GATEWAY)
+
+
+@pytest.mark.usefixtures("small_bounds")
+def test_a_count_that_differs_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bound by order of arrival, replicas disagree, and the run fails."""
+    monkeypatch.setattr(LiveEntries, "values_of", values_by_arrival)
+
+    with pytest.raises(AssertionError, match=r"count different|counts \d+"):
+        run_with(liar.NETWORKS)
+
+
+def values_by_arrival(self: LiveEntries, kind: str) -> Iterator[Value]:
+    """Yield all values, whatever the bound."""
+    return (self[key].value for key in list(self) if key[0] == kind)  # type: ignore[misc]
