@@ -37,10 +37,10 @@ def calls(word: str) -> Iterator[str]:
             yield from calls(line.strip())
 
 
-def setting(unit: str, name: str) -> str:
-    """Return a setting of the unit; empty if it has none."""
-    found = [line for line in unit.splitlines() if line.startswith(f"{name}=")]
-    return found[-1].partition("=")[2] if found else ""
+def settings(unit: str, name: str) -> list[str]:
+    """Return the values of a setting of the unit, in order."""
+    lines = [line for line in unit.splitlines() if line.startswith(f"{name}=")]
+    return [line.partition("=")[2] for line in lines]
 
 
 class Comparison(ctypes.Structure):
@@ -91,10 +91,13 @@ def of_unit(unit: str) -> Filter:
     """Return the filter of a unit; forbids memory as it says, too."""
     made = Filter(_ACT_ERRNO | errno.EPERM)
     # systemd always allows these, to start the program.
-    words = ["@default", "execve", *setting(unit, "SystemCallFilter").split()]
-    for name in sorted({call for word in words for call in calls(word)}):
+    allowed = {"execve", *calls("@default")}
+    for line in settings(unit, "SystemCallFilter"):
+        named = {call for word in line.removeprefix("~").split() for call in calls(word)}
+        allowed = allowed - named if line.startswith("~") else allowed | named
+    for name in sorted(allowed):
         made.add(_ACT_ALLOW, name)
-    if setting(unit, "MemoryDenyWriteExecute") == "yes":
+    if settings(unit, "MemoryDenyWriteExecute") == ["yes"]:
         assert ctypes.CDLL(None).prctl(_PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -63,6 +64,21 @@ def test_the_cage_refuses_what_the_unit_forbids(hosts: list[HostProcess]) -> Non
     assert outside.returncode == 0
     assert "Operation not permitted" in inside.stderr
     assert "Seccomp:\t2" in status
+
+
+def test_a_taken_over_agent_writes_no_other_process(hosts: list[HostProcess]) -> None:
+    """Calls on other processes' memory, mounts of new kinds and io_uring are forbidden."""
+    numbers = {"process_vm_readv": 310, "process_vm_writev": 311, "pidfd_getfd": 438,
+               "io_uring_setup": 425, "keyctl": 250, "setpriority": 141, "pivot_root": 155,
+               "fsopen": 430, "chroot": 161}  # fmt: skip
+    program = (
+        "import ctypes, json; libc = ctypes.CDLL(None, use_errno=True); "
+        "print(json.dumps({name: (libc.syscall(number, 0, 0, 0, 0, 0, 0), ctypes.get_errno())"
+        f" for name, number in {numbers!r}.items()}}))"
+    )
+    inside = caged(hosts[0], sys.executable, "-c", program)
+
+    assert json.loads(inside) == {name: [-1, errno.EPERM] for name in numbers}
 
 
 def test_an_agent_does_all_its_work_in_it(hosts: list[HostProcess]) -> None:
