@@ -145,6 +145,15 @@ def test_systemd_accepts_the_unit(unpacked: Path, tmp_path: Path) -> None:
     assert [line for line in told if not line.endswith("ignoring: notify-reload")] == []
 
 
+def test_the_unit_never_gives_up() -> None:
+    """After a long outage at boot, systemd would not start it any more by default."""
+    unit = (ROOT / "deploy/overlayd.service").read_text()
+    head = unit.partition("[Service]")[0]
+
+    assert "\nStartLimitIntervalSec=0\n" in head
+    assert "\nRestart=on-failure\n" in unit
+
+
 def test_the_unit_has_no_private_mount_namespace() -> None:
     """No setting gives the service its own mounts (systemd.exec(5)): /run/netns is one.
 
