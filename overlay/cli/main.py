@@ -6,25 +6,31 @@ Does not: know what verbs do. Start-up must be quick: import nothing that only s
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from typing import TYPE_CHECKING
 
-from overlay.cli import output, parser
-from overlay.client.paths import paths_of
-from overlay.errors import ConfigurationError, OverlayError, UsageError
-from overlay.strict_arguments import with_command_apart
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+try:
+    import errno
+    import os
+    from typing import TYPE_CHECKING
+
+    from overlay.cli import output, parser, streams
+    from overlay.client.paths import paths_of
+    from overlay.errors import ConfigurationError, OverlayError, UsageError
+    from overlay.strict_arguments import with_command_apart
+except KeyboardInterrupt:  # Ctrl-C before anything has begun
+    sys.exit(INTERRUPTED)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    if argv is None:  # a process of its own
+        streams.prepare()
     typed = list(sys.argv[1:] if argv is None else argv)
     words = with_command_apart(typed, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS)
     try:

@@ -5,6 +5,7 @@ Owns: how text is laid out. Does not: know any verb.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,9 @@ def print_json_line(value: dict[str, Any]) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a message for people to stderr."""
-    print(text, file=sys.stderr)
+    """Print a message for people to stderr; one that cannot be written is lost."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def warn(text: str, hint: str = "") -> None:

@@ -9,6 +9,7 @@ removes the whole host, even after a crash of the lab.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ MARK = "overlayd-lab-"  # prefix of argv[0] of a host's first process, by which 
 _HOST_DEPTH = 2  # this process's PID namespace, and the host's own
 _START_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 10.0
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 # Runs inside the new namespaces, before anything else.
 _SET_UP = """
@@ -45,6 +47,7 @@ exec -a "$2" sleep infinity
 
 # Processes started here, by the pid of the host's first process; reaped when the host ends.
 _started: dict[int, subprocess.Popen[str]] = {}
+_adopts: list[int] = []  # this process, if it adopts orphans
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,29 @@ def end(hosts: Sequence[HostProcess]) -> None:
     for host in hosts:
         parent = _started.pop(host.pid, None)
         if parent is not None:
-            parent.wait(_END_TIMEOUT_S)
+            _reap(parent)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants whose own parent ends.
+
+    A host ends once all its processes are reaped. A process that entered it from outside, and
+    whose parent was interrupted, is reaped by process 1 otherwise; not all of those do that.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+        _adopts.append(os.getpid())
+
+
+def _reap(parent: subprocess.Popen[str]) -> None:
+    """Wait for the end of a host's parent, and for orphans that the host waits for."""
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    while parent.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            while os.getpid() in _adopts and os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+    if parent.poll() is None:  # the kernel removes the host as soon as it can
+        parent.kill()
 
 
 def running() -> list[HostProcess]:

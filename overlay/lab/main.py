@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "up":
+            host_process.adopt_orphans()
             print(lab.up(arguments.hosts))
             print("\ntry:  overlayd lab exec vm2 -- overlayd status", file=sys.stderr)
             print("      overlayd lab down", file=sys.stderr)

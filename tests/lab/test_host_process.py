@@ -55,6 +55,16 @@ def test_hosts_reach_each_other_only_on_the_underlay(pair: list[HostProcess]) ->
     assert len(host_process.run(pair[0], "ip", "-br", "link").stdout.splitlines()) == 2
 
 
+def test_a_host_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process was killed: the kernel removes the rest as soon as it can."""
+    stuck = subprocess.Popen(["sleep", "600"], text=True)
+    monkeypatch.setitem(host_process._started, 0, stuck)
+    monkeypatch.setattr(host_process, "_END_TIMEOUT_S", 0.05)
+    host_process.end([HostProcess("vm1", 0)])
+
+    assert stuck.wait(30) != 0
+
+
 def test_ending_a_host_ends_its_processes(pair: list[HostProcess]) -> None:
     """A daemon started inside ends with the host."""
     script = "setsid sleep 1234 >/dev/null 2>&1 & echo started"

@@ -87,13 +87,14 @@ def are_foreign(name: str) -> bool:
 
 def _put(path: Path, text: str) -> None:
     """Write a file unless it has this text already."""
-    raw = text.encode()
+    raw = text.encode(errors="surrogateescape")
     if not path.exists() or path.read_bytes() != raw:
         path.write_bytes(raw)
 
 
 def _text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    """Return a file of the host, whose bytes need not be UTF-8; empty if there is none."""
+    return path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
 
 
 def _joined(lines: Sequence[str]) -> str:

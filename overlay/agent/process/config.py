@@ -54,7 +54,7 @@ def load(path: Path, *, required: bool) -> Config:
         raise ConfigurationError(
             f"no configuration file {path}", hint="Omit --config to use the defaults"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML", why=str(error)) from error
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}", why=str(error.strerror)) from error

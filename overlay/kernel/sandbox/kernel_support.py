@@ -222,7 +222,9 @@ def port_holder(port: int) -> str | None:
             for descriptor in (process / "fd").iterdir():
                 with suppress(OSError):
                     if str(descriptor.readlink()) in inodes:
-                        name = (process / "comm").read_text(encoding="utf-8").strip()
+                        name = (
+                            (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                        )
                         return f"{name} (process {process.name})"
     return None
 

@@ -40,6 +40,18 @@ def test_the_default_resolver_is_the_hosts(directory: Path) -> None:
     assert (directory / "web" / "resolv.conf").read_text() == expected
 
 
+def test_bytes_of_the_hosts_files_are_copied(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need not be UTF-8: a comment in another encoding is no error."""
+    host = tmp_path / "hosts"
+    host.write_bytes(b"# caf\xe9\n192.0.2.1 router\n")
+    monkeypatch.setattr(etc_files, "Path", lambda _path: host)
+    etc_files.write_of_host("web")
+
+    assert (directory / "web" / "hosts").read_bytes().endswith(host.read_bytes())
+
+
 def test_files_are_rewritten_in_place(directory: Path) -> None:
     """A running command has the file mounted, so its inode must stay the same."""
     etc_files.write("web")

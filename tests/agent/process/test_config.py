@@ -59,3 +59,12 @@ def test_an_error_names_file_and_key(tmp_path: Path, text: str, told: str) -> No
 
     with pytest.raises(UsageError, match=told):
         load(path, required=True)
+
+
+def test_a_file_in_another_encoding_is_an_error(tmp_path: Path) -> None:
+    """TOML is UTF-8."""
+    path = tmp_path / "overlayd.toml"
+    path.write_bytes(b'dns_domain = "caf\xe9"\n')
+
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load(path, required=True)
