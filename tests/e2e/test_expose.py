@@ -303,7 +303,7 @@ def test_a_removed_network_leaves_no_host_endpoint(
     world.ok(1, "overlayd", "network", "rm", "brief")
 
     eventually(lambda: end not in world.ok(3, "ip", "-br", "link"), "no interface")
-    eventually(lambda: end[3:9] not in world.ok(3, "ip", "netns"), "no sandbox")
+    eventually(lambda: f"ov-{end[3:9]}" not in world.ok(3, "ls", "/run/netns"), "no sandbox")
     eventually(lambda: end not in world.ok(3, "nft", "list", "ruleset"), "no rule")
     assert world.json(3, "verify")["differences"] == []
 
