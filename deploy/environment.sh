@@ -1,40 +1,55 @@
 #!/usr/bin/env bash
 # Create, inside the folder STAGE, a self-contained Python environment to be installed at PREFIX.
 #
-#   deploy/environment.sh STAGE PREFIX REQUIREMENT...
+#   deploy/environment.sh STAGE PREFIX [REQUIREMENT...]
 #
+# It has this tree, the libraries of deploy/requirements.lock, which pip checks by their hashes, and
+# the further REQUIREMENTs, in the versions of requirements-dev.lock.
 # Only the interpreter, PYTHON (default /usr/bin/python3), is the target's, which must have the same
 # minor version. Bytecode is compiled in advance and never checked against the sources, so nothing is
 # written into PREFIX, and a package manager can remove all that it installed.
-# The libraries are fetched into build/wheels-* once, and again when pyproject.toml changes or after
+# The libraries are fetched into build/wheels-* once, and again when a lock changes or after
 # `make clean`, so that a package can be rebuilt without a network.
 set -euo pipefail
+umask 022
+here=$(dirname "$0")
+lock=$here/requirements.lock
 stage=$1 prefix=$2
 shift 2
 python=${PYTHON:-/usr/bin/python3}
 tools=${TOOLS:-.venv/bin/python}
 
-"$python" -m venv --without-pip --symlinks "$stage$prefix"
-pip() { "$tools" -m pip --python "$stage$prefix/bin/python" --quiet --disable-pip-version-check "$@"; }
-wheels=build/wheels-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(echo "$*" | sha256sum | cut -c 1-8)
-if [ ! -e "$wheels/complete" ] || [ pyproject.toml -nt "$wheels/complete" ]; then
+"$python" -I -m venv --without-pip --symlinks "$stage$prefix"
+pip() { "$tools" -I -m pip --python "$stage$prefix/bin/python" --quiet --disable-pip-version-check "$@"; }
+minor=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+wheels=build/wheels-$minor-$( { echo "$*"; cat "$lock"; [ $# = 0 ] || cat "$here/../requirements-dev.lock"; } | sha256sum | cut -c 1-8)
+if [ ! -e "$wheels/complete" ]; then
+  # Wheels of earlier locks are as good as an index: the hashes decide.
+  links=()
+  for known in build/wheels-*/; do [ ! -d "$known" ] || links+=(--find-links "$known"); done
+  mkdir -p "$wheels.new"
+  fetch() { pip wheel --only-binary :all: --wheel-dir "$wheels.new" "${links[@]}" "$@"; }
+  pinned=(--no-deps --require-hashes -r "$lock")
+  fetch --no-index "${pinned[@]}" 2>/dev/null || fetch "${pinned[@]}"
+  [ $# = 0 ] || fetch --find-links "$wheels.new" -c "$here/../requirements-dev.lock" "$@"
   rm -rf "$wheels"
-  pip wheel --wheel-dir "$wheels" "$@"
-  rm -f "$wheels"/overlayd-*
+  mv "$wheels.new" "$wheels"
   touch "$wheels/complete"
 fi
+offline=(--no-index --find-links "$wheels" --no-compile --no-warn-script-location --root-user-action=ignore)
+pip install "${offline[@]}" --no-deps --require-hashes -r "$lock"
+[ $# = 0 ] || pip install "${offline[@]}" "$@"
 # The tree itself, in its current state.
-"$tools" -m hatchling build -t wheel -d "$stage/wheel" >/dev/null 2>&1
-pip install --no-index --find-links "$wheels" --find-links "$stage/wheel" --no-compile \
-  --no-warn-script-location --root-user-action=ignore "${@/#./overlayd}"
+"$tools" -I -m hatchling build -t wheel -d "$stage/wheel" >/dev/null 2>&1
+pip install "${offline[@]}" --no-deps "$stage"/wheel/*.whl
 rm -r "$stage/wheel"
 rm -rf "$stage$prefix"/bin/[Aa]ctivate* "$stage$prefix/lib64"
 printf 'home = %s\ninclude-system-site-packages = false\nversion = %s\n' \
-  "$(dirname "$(readlink -f "$python")")" "$("$python" -c 'import platform; print(platform.python_version())')" \
+  "$(dirname "$(readlink -f "$python")")" "$("$python" -I -c 'import platform; print(platform.python_version())')" \
   > "$stage$prefix/pyvenv.cfg"
 # pip wrote the staging paths; replace them by PREFIX.
 for script in "$stage$prefix"/bin/*; do
-  [ -L "$script" ] || sed -i "1s|^#!.*|#!$prefix/bin/python -P|" "$script"
+  [ -L "$script" ] || sed -i "1s|^#!.*|#!$prefix/bin/python -I|" "$script"
 done
 find "$stage$prefix" -name direct_url.json -delete
-"$python" -m compileall -q -s "$stage" -p / --invalidation-mode unchecked-hash "$stage$prefix/lib"
+"$python" -I -m compileall -q -s "$stage" -p / --invalidation-mode unchecked-hash "$stage$prefix/lib"

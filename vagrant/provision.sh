@@ -54,7 +54,7 @@ systemctl restart overlayd-underlay.service
 if [ ! -e /tmp/overlayd.deb ] && [ -d /overlayd ]; then
   say "building the package from the tree"
   online && apt-get -qq install -y python3-venv git >/dev/null
-  python3 -m venv /tmp/overlayd-tools && /tmp/overlayd-tools/bin/pip install -q hatchling
+  python3 -m venv /tmp/overlayd-tools && /tmp/overlayd-tools/bin/pip install -q --require-hashes -r /overlayd/deploy/build.lock
   cp "$(cd /overlayd && TOOLS=/tmp/overlayd-tools/bin/python deploy/deb/build.sh /tmp/overlayd-deb)" /tmp/overlayd.deb
 fi
 if ! dpkg-query -W -f '${Depends}' overlayd >/dev/null 2>&1; then

@@ -14,7 +14,7 @@ vagrant/box.sh "$box"
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mapfile -t testing < <(sed -n 's/^  "\(pytest[^"]*\|hypothesis[^"]*\|schemathesis[^"]*\)".*/\1/p' pyproject.toml)
-deploy/environment.sh "$stage" /opt/overlayd-tests . "${testing[@]}"
+deploy/environment.sh "$stage" /opt/overlayd-tests "${testing[@]}"
 mkdir "$stage/tree"
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +

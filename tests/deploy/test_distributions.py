@@ -69,13 +69,13 @@ def test_the_install_script_installs_and_removes(
     }
     script = [str(ROOT / "deploy/install.sh"), str(wheel)]
     for _ in range(2):
-        subprocess.run(script, env=environ, check=True, capture_output=True, timeout=120)
+        subprocess.run(script, env=environ, check=True, capture_output=True, timeout=280)
     unit = (tmp_path / "etc/systemd/system/overlayd.service").read_text()
     program = tmp_path / "opt/overlayd/bin/overlayd"
 
-    assert program.read_text().startswith("#!/opt/overlayd/bin/python -P\n")
+    assert program.read_text().startswith("#!/opt/overlayd/bin/python -I\n")
     assert "ExecStart=/usr/local/bin/overlayd agent\n" in unit
-    assert run(program.parent / "python", "-P", program, "version").startswith("overlayd ")
+    assert run(program.parent / "python", "-I", program, "version").startswith("overlayd ")
     run("env", f"DESTDIR={tmp_path}", script[0], "--remove")
     left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert left == [tmp_path / "etc/overlayd/overlayd.toml"]

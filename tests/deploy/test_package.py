@@ -85,7 +85,7 @@ def test_no_path_of_the_building_machine_is_left(unpacked: Path) -> None:
     ]
     texts = [script.read_text(), (unpacked / "opt/overlayd/pyvenv.cfg").read_text()]
 
-    assert texts[0].startswith("#!/opt/overlayd/bin/python -P\n")
+    assert texts[0].startswith("#!/opt/overlayd/bin/python -I\n")
     assert (unpacked / "opt/overlayd/bin/python3").readlink() == Path("/usr/bin/python3")
     assert not [text for text in texts if str(ROOT) in text or "/tmp/" in text]  # noqa: S108
 
@@ -107,7 +107,8 @@ def test_the_package_scripts_are_valid_shell(unpacked: Path) -> None:
         assert os.access(script, os.X_OK)
         assert "@" not in script.read_text()
         subprocess.run(["sh", "-n", script], check=True, timeout=10)
-    assert f"python3 - {state_file.FORMAT_VERSION} " in (unpacked / "DEBIAN/preinst").read_text()
+    text = (unpacked / "DEBIAN/preinst").read_text()
+    assert f"python3 -I - {state_file.FORMAT_VERSION} " in text
 
 
 def test_the_sample_configuration_shows_the_defaults() -> None:
