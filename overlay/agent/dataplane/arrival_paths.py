@@ -32,19 +32,21 @@ class ArrivalPaths:
         self._event_log = context.event_log
         self._filter = underlay_filter
         self._underlay = underlay
-        self._seen: set[ArrivalPath] | None = None  # None: this process has just started
+        self._seen: set[ArrivalPath] = set()
+        self._is_restored = False  # those that a former process had put into the filter
         context.gossip.transport.path_used.connect(self._add)
         underlay.address_checked.connect(self.reconcile)
 
     def _add(self, path: ArrivalPath) -> None:
-        if self._seen is not None and path not in self._seen:
+        if path not in self._seen:
             self._seen.add(path)
             self._underlay.trigger()
 
     async def reconcile(self, _found: UnderlayAddress) -> None:
         """Follow the routes, the members, and what was seen."""
-        if self._seen is None:
-            self._seen = set(self._filter.paths or ())
+        if not self._is_restored:
+            self._is_restored = True
+            self._seen |= self._filter.paths or frozenset()
         members = self._directory.view.vteps()
         found = await self._kernel.call(arrival_paths.further_paths, members, self._seen)
         self._seen &= found.existing

@@ -1,0 +1,69 @@
+"""Paths through which members' packets come, across a start of the agent."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.dataplane.arrival_paths import ArrivalPaths
+from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.kernel.host import arrival_paths
+from overlay.kernel.host.arrival_paths import FurtherPaths
+from overlay.model import Ip
+from overlay.signals import AsyncSignal, Signal
+
+PEER = Ip(bytes([192, 168, 56, 11]))
+FIRST, SECOND = ArrivalPath(2, PEER), ArrivalPath(3, PEER)
+
+
+class Host:
+    """The parts of a host that the paths depend on; every seen path is asymmetric."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, former: frozenset[ArrivalPath]) -> None:
+        self.used: frozenset[ArrivalPath] = frozenset()
+        self.path_used: Signal[[ArrivalPath]] = Signal()
+        self.address_checked: AsyncSignal[[Any]] = AsyncSignal()
+        view = SimpleNamespace(vteps=lambda: frozenset({PEER}), members=list)
+        transport = SimpleNamespace(path_used=self.path_used)
+        context = SimpleNamespace(
+            directory=SimpleNamespace(view=view),
+            kernel=SimpleNamespace(call=self._call),
+            event_log=None,
+            gossip=SimpleNamespace(transport=transport),
+        )
+        underlay = SimpleNamespace(
+            address_checked=self.address_checked, trigger=lambda: None, interface="eth1"
+        )
+        vxlan_filter = SimpleNamespace(paths=former, use_paths=self._use)
+
+        def further(_members: object, seen: set[ArrivalPath]) -> FurtherPaths:
+            return FurtherPaths(frozenset(), dict.fromkeys(seen, "eth1"), frozenset(seen))
+
+        monkeypatch.setattr(arrival_paths, "further_paths", further)
+        self.paths = ArrivalPaths(*(cast("Any", one) for one in (context, underlay, vxlan_filter)))
+
+    async def _call(self, function: Any, *args: object) -> Any:
+        return function(*args)
+
+    async def _use(self, paths: frozenset[ArrivalPath]) -> None:
+        self.used = paths
+
+
+async def test_a_path_used_before_the_first_pass_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each path is announced once: gossip may come before the underlay has been looked at."""
+    host = Host(monkeypatch, frozenset({SECOND}))
+    host.path_used.emit(FIRST)
+    await host.address_checked.emit(None)
+
+    assert host.used == {FIRST, SECOND}
+
+
+async def test_a_former_process_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the filter has later comes from this process."""
+    host = Host(monkeypatch, frozenset({SECOND}))
+    await host.address_checked.emit(None)
+    host.paths._filter.paths = frozenset({FIRST})
+    await host.address_checked.emit(None)
+
+    assert host.used == {SECOND}
