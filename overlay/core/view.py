@@ -155,6 +155,21 @@ class View:
             for segment in range(segment_count(network))
         )
 
+    def loses_address(self, scope: Scope, origin: NodeId, endpoint: Endpoint) -> bool:
+        """Return whether another node's endpoint has an address of this one, by the records here.
+
+        It has if this one's node does not own that address.
+        """
+        network = self.networks().get(Vni(scope))
+        if network is None or self._owners is None:
+            return False
+        owned = self._owners.ownership(network)
+        lost = {ip for ip in endpoint.ips if owned.owner_of(ip) != origin}
+        return bool(lost) and any(
+            other != origin and isinstance(value, Endpoint) and not lost.isdisjoint(value.ips)
+            for other, value in self._store.values(scope, "endpoint")
+        )
+
     def is_gone(self, origin: NodeId) -> bool:
         """Return whether a node's records no longer count; false for this node."""
         state = self._membership.state_of(origin)

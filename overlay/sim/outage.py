@@ -10,13 +10,12 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from overlay.core.ipam import spread
 from overlay.model import Network
 from overlay.sim.host.attach import PendingAttach
 from overlay.sim.world.world import Site, World
 
 LASTS_S: Final = 8.0  # longer than an attach tries
-_RESERVE_FROM: Final = 4  # from this fair share on, every host must have a reserve
+_RICH: Final = 4  # free addresses, of which another host would have asked for some
 
 
 class Outage:
@@ -58,14 +57,16 @@ class Outage:
         ]
 
     def _lacking_reserve(self, up: list[Site]) -> str | None:
+        ids = {site.host.node_id for site in up}
         for site in up:
             host = site.host
             assert host.addressing is not None
-            members = len(site.reconciler.view.members())
             for network in self._networks(site):
-                for index, subnet in enumerate(network.subnets):
-                    if spread.fair_share(subnet, members) < _RESERVE_FROM:
-                        continue
-                    if host.addressing.pick(network, index, host.schedule.now) is None:
+                shares = host.addressing.shares(network)
+                for index, _ in enumerate(network.subnets):
+                    free = (s.free for s in shares if s.subnet_index == index and s.owner in ids)
+                    richest = max(free, default=0)
+                    has_own = host.addressing.pick(network, index, host.schedule.now) is not None
+                    if richest >= _RICH and not has_own:
                         return f"{host.name} has no reserve on {network.name}, subnet {index}"
         return None

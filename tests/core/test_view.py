@@ -85,6 +85,23 @@ def test_an_address_belongs_to_its_owner_whoever_claims_it(thief_id: bytes) -> N
     assert seat.way_to(IP) == {VTEPS["owner"]}
 
 
+def test_an_endpoint_loses_only_to_another_ones_claim() -> None:
+    """Not while it is alone, nor on its own address: the kernel forwards to it then."""
+    seat, scope = Seat(), Scope(BLUE.vni)
+    part = Participation(BLUE.vni, forwards=True)
+    seat.tell("owner", CLUSTER_SCOPE, BLUE, part)
+    for name in ("self", "thief"):
+        seat.tell(name, CLUSTER_SCOPE, part)
+    claim, rightful = endpoint(bytes(8)), endpoint(b"endpoint")
+    seat.tell("thief", scope, claim)
+    assert not seat.view.loses_address(scope, IDS["thief"], claim)
+
+    seat.tell("owner", scope, rightful)
+    assert seat.view.loses_address(scope, IDS["thief"], claim)
+    assert not seat.view.loses_address(scope, IDS["owner"], rightful)
+    assert not seat.view.loses_address(Scope(8), IDS["thief"], claim)
+
+
 def test_networks_are_collected_only_when_records_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -260,7 +260,9 @@ class Reconciler(Controller):
                 return
             runtime.dirty = False
             read, runtime.stale = runtime.stale, False
-            versions = list(self._versions(Scope(vni)))
+            versions = self._gossip.node.confirmations.confirmable(
+                self._versions(Scope(vni)), self._directory.view.loses_address
+            )
             given = self._plan_input(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()

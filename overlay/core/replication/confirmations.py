@@ -6,7 +6,7 @@ that are no longer alive are removed from it, and the owner may cancel it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from overlay import limits
@@ -15,7 +15,7 @@ from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox, Priority, pages
 from overlay.core.protocol.records import Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.model import NodeId
+from overlay.model import Endpoint, NodeId
 from overlay.signals import Signal
 
 _RETRY_GROWTH = 2.0
@@ -162,6 +162,35 @@ class Confirmations:
         owed = self._requests.setdefault(log, {})
         owed[sender] = max(owed.get(sender, 0), segment.upto)
         return True
+
+    def confirmable(
+        self, versions: Iterable[LogVersion], loses: Callable[[Scope, NodeId, Endpoint], bool]
+    ) -> list[LogVersion]:
+        """Return the versions that may be confirmed once the kernel is programmed with them.
+
+        Not those with a new endpoint that `loses` its address to another one by the records held
+        here: the kernel forwards to that other one until a grant, or its end, is known here.
+        """
+        return [version for version in versions if not self._has_loser(version, loses)]
+
+    def _has_loser(
+        self, version: LogVersion, loses: Callable[[Scope, NodeId, Endpoint], bool]
+    ) -> bool:
+        log = self.store.log(version.origin, version.scope)
+        if log is None or version.origin == self.store.self_id:
+            return False
+        programmed = self._programmed.get((version.origin, version.scope), 0)
+        for segment in reversed(log.segments):
+            if segment.upto <= programmed:
+                return False
+            for entry in segment.entries:
+                if (
+                    isinstance(entry.value, Endpoint)
+                    and log.live.get(entry.key) is entry
+                    and loses(version.scope, version.origin, entry.value)
+                ):
+                    return True
+        return False
 
     def programmed(self, versions: Iterable[LogVersion]) -> None:
         """Note what the kernel is programmed with, and send confirmations due."""

@@ -97,7 +97,8 @@ class Reconciler:
         node = self.host.node
         assert node is not None
         scope = Scope(vni)
-        versions = list(node.store.versions(scope))
+        loses = self.view.loses_address
+        versions = node.confirmations.confirmable(node.store.versions(scope), loses)
         actual = self.host.kernel.read(vni)
         if actual is None:  # no sandbox here: nothing to program
             node.confirmations.programmed(versions)

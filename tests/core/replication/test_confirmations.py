@@ -100,3 +100,31 @@ def test_all_pending_confirmations_are_sent_at_once() -> None:
     said = [each for sent in outbox.drain() for each in codec.decode(sent.payload)]
     confirms = [each for each in said if isinstance(each, Confirm)]
     assert [one.scope for each in confirms for one in each.versions] == scopes
+
+
+def test_what_the_kernel_forwards_elsewhere_is_not_confirmed(waiting: Waiting) -> None:
+    """A new endpoint whose address another one still has here; one that is over is no reason."""
+    other = Store(PEER)
+    other.accept_card(waiting.store.cards[waiting.node_id])
+    confirmations = Confirmations(other, Outbox(MsgpackCodec()), ProtocolSettings())
+    lost: list[bytes] = []
+
+    def confirmable() -> bool:
+        found = confirmations.confirmable(
+            other.versions(BLUE), lambda _scope, _origin, each: each.endpoint_id in lost
+        )
+        return bool(found)
+
+    for segment in waiting.store.segments_beyond(waiting.node_id, BLUE, 0):
+        other.accept(segment)
+    late = waiting.write(endpoint(5))
+    lost.append(endpoint(5).endpoint_id)
+    confirmations.programmed(other.versions(BLUE))
+    assert confirmable()
+    other.accept(late[0])
+    assert not confirmable()
+    lost.clear()
+    assert confirmable()
+    lost.append(endpoint(5).endpoint_id)
+    confirmations.programmed(other.versions(BLUE))
+    assert confirmable()
