@@ -37,9 +37,20 @@ class OverlayError(Exception):
             "field": self.field,
         }
 
+    def report(self, of: str = "") -> str:
+        """Return the error for a terminal: what happened (to what), why, what to do next."""
+        lines = [f"error: {of}: {self.what}" if of else f"error: {self.what}"]
+        parts = (("why:   ", self.why), ("next:  ", self.hint))
+        lines += [f"  {head}{_indented(text)}" for head, text in parts if text]
+        return "\n".join(lines)
+
     def __str__(self) -> str:
         text = self.what if not self.why else f"{self.what}: {self.why}"
         return text if not self.hint else f"{text}. {self.hint}"
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n         ")
 
 
 class UsageError(OverlayError):

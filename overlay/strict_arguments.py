@@ -10,6 +10,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from overlay.errors import UsageError
+from overlay.usage_text import usage_error_text, usage_line
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -48,7 +49,11 @@ class StrictParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this on every wrong command line."""
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise UsageError(
+            usage_error_text(message),
+            why=usage_line(self, message),
+            hint=f"{self.prog} --help",
+        )
 
 
 def with_command_apart(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overlay import errors
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ABSENT = "-"
+# The secure_path of sudoers(5), as distributions set it.
+SUDO_PATH = (
+    "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin",
+)  # fmt: skip
 
 
 def print_result(text: str) -> None:
@@ -36,7 +42,21 @@ def print_json_line(value: dict[str, Any]) -> None:
 def print_note(text: str) -> None:
     """Print a message for people to stderr; one that cannot be written is lost."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(runnable(text), file=sys.stderr)
+
+
+def runnable(text: str) -> str:
+    """Return a text whose commands `sudo overlayd ...` work for the user who reads it.
+
+    sudo has a PATH of its own, on which a program in a virtual environment is not found: then the
+    commands have this program's path.
+    """
+    path = Path(sys.argv[0]).absolute()
+    if "sudo overlayd" not in text or os.geteuid() == 0 or path.name != "overlayd":
+        return text
+    if any(Path(folder, "overlayd").exists() for folder in SUDO_PATH):
+        return text
+    return text.replace("sudo overlayd", f"sudo {path}")
 
 
 def warn(text: str, hint: str = "") -> None:
@@ -46,12 +66,7 @@ def warn(text: str, hint: str = "") -> None:
 
 def report(error: errors.OverlayError, of: str = "") -> None:
     """Print an error to stderr: what happened (to what), why, what to do next."""
-    lines = [f"error: {of}: {error.what}" if of else f"error: {error.what}"]
-    if error.why:
-        lines.append(f"  why:   {_indented(error.why)}")
-    if error.hint:
-        lines.append(f"  next:  {_indented(error.hint)}")
-    print_note("\n".join(lines))
+    print_note(error.report(of))
 
 
 def error_object(error: errors.OverlayError) -> dict[str, Any]:
@@ -107,7 +122,3 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return " ".join(str(item) for item in value) or ABSENT
     return str(value)
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n         ")

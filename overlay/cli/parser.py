@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from overlay.errors import UsageError
 from overlay.strict_arguments import StrictParser
+from overlay.usage_text import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,22 +37,7 @@ exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not foun
 """
 
 
-_CHOICES_SHOWN_MAX = 5
 _TIMEOUT_MAX_S = 1e6  # a socket takes no infinite time
-_COMMAND = "COMMAND"  # the METAVAR of a verb in usage and help
-# argparse's messages, and overlayd's in place of them.
-_MESSAGES = (
-    (r"argument ([^:]+): invalid int value: (.+)", "{0} takes a whole number, not {1}"),
-    (r"argument ([^:]+): invalid float value: (.+)", "{0} takes a number, not {1}"),
-    (r"argument ([^:]+): expected .*argument.*", "{0} needs a value"),
-    (r"argument ([^:]+): ignored explicit argument (.+)", "{0} takes no value, not {1}"),
-    (rf"the following arguments are required: {_COMMAND}", "no command given"),
-    (r"the following arguments are required: (.+)", "missing: {0}"),
-    (r"unrecognized arguments: (-\S+)", "unknown option {0}"),
-    (r"unrecognized arguments: (-\S+ .+)", "unknown options: {0}"),
-    (r"unrecognized arguments: (.+)", "unexpected argument: {0}"),
-)
-
 
 # The first word of a command line, and the module whose `register` builds its parser.
 VERBS: dict[str, str] = {
@@ -117,30 +102,20 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=self.width)
 
 
-class Parser(StrictParser):
-    """A strict argument parser that words errors as all other errors are."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError; argparse calls this on every wrong command line."""
-        raise UsageError(
-            _closest(message), why=self.format_usage().strip(), hint=f"{self.prog} --help"
-        )
-
-
 class VerbGroup:
     """One level of verbs, to which modules add their own."""
 
-    def __init__(self, parser: Parser, dest: str) -> None:
+    def __init__(self, parser: StrictParser, dest: str) -> None:
         self._action = parser.add_subparsers(
-            title="commands", dest=dest, metavar=_COMMAND, required=True, prog=parser.prog
+            title="commands", dest=dest, metavar=COMMAND, required=True, prog=parser.prog
         )
         self._given = parser.given
 
     def verb(
         self, name: str, run: Run, summary: str, description: str = "", *, json: bool = True
-    ) -> Parser:
+    ) -> StrictParser:
         """Add a verb that calls `run` with the parsed options, and return its parser."""
-        parser: Parser = self._action.add_parser(
+        parser: StrictParser = self._action.add_parser(
             name,
             help=summary,
             description=description or f"{summary[0].upper()}{summary[1:]}.",
@@ -155,7 +130,7 @@ class VerbGroup:
 
     def group(self, name: str, summary: str) -> VerbGroup:
         """Add a word that groups other verbs, and return their level."""
-        parser: Parser = self._action.add_parser(
+        parser: StrictParser = self._action.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
@@ -165,12 +140,14 @@ class VerbGroup:
         return VerbGroup(parser, f"verb_{name}")
 
 
-def build(words: Sequence[str] | None = None) -> Parser:
+def build(words: Sequence[str] | None = None) -> StrictParser:
     """Return the parser for a line of `words`; with None, the parser of every verb.
 
     If the line's verb is known, only the module that holds it is imported.
     """
-    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=Formatter)
+    parser = StrictParser(
+        prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=Formatter
+    )
     _add_path_options(parser, None)
     level = VerbGroup(parser, "verb")
     verb = None if words is None else first_word(words)[0]
@@ -190,7 +167,7 @@ def first_word(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return (rest[0], rest[1:]) if rest else (None, [])
 
 
-def _add_path_options(parser: Parser, default: str | None) -> None:
+def _add_path_options(parser: StrictParser, default: str | None) -> None:
     # Every verb accepts these too; its SUPPRESSed default keeps a value given before the verb.
     group = parser.add_argument_group("the agent") if default is None else None
     texts = (
@@ -222,30 +199,3 @@ def _seconds(text: str) -> float:
 
 def _in_order(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def _closest(message: str) -> str:
-    """Return argparse's message in plain words, with the closest match to an unknown word."""
-    if "invalid choice: '" not in message:
-        return _plain(message)
-    import difflib  # noqa: PLC0415  only a mistyped line needs it
-
-    wrong = message.split("invalid choice: '", 1)[1].split("'", 1)[0]
-    known = [part.strip(" '()") for part in message.split("choose from", 1)[-1].split(",")]
-    near = difflib.get_close_matches(wrong, known, n=1)
-    meant = f"did you mean {near[0]!r}?" if near else ""
-    if not near and len(known) <= _CHOICES_SHOWN_MAX:
-        meant = f"use one of {', '.join(known)}"
-    argument = re.match(r"argument ([^:]+): ", message)
-    name = argument[1] if argument else _COMMAND
-    what = f"unknown command {wrong!r}" if name == _COMMAND else f"{name}: invalid value {wrong!r}"
-    return what + (f"; {meant}" if meant else "")
-
-
-def _plain(message: str) -> str:
-    """Return argparse's message in the style of all other errors."""
-    for shape, words in _MESSAGES:
-        found = re.fullmatch(shape, message)
-        if found:
-            return words.format(*found.groups())
-    return message

@@ -143,9 +143,11 @@ def find(name: str) -> HostProcess:
     """Return a running lab host. Raises NotFoundError."""
     found = {host.name: host for host in host_process.running()}
     if name not in found:
-        names = ", ".join(sorted(found)) or "none"
+        names = sorted(set(found) - {SWITCH})
         raise NotFoundError(
-            f"no lab host {name!r}", why=f"running hosts: {names}", hint="overlayd lab up"
+            f"no lab host {name!r}",
+            why=f"running hosts: {', '.join(names) or 'none'}",
+            hint=f"Use one of them: overlayd lab exec {names[0]}" if names else "overlayd lab up",
         )
     return found[name]
 

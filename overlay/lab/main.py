@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from overlay.errors import ConflictError, OverlayError
 from overlay.lab import host_process, lab, soak
 from overlay.strict_arguments import StrictParser, with_command_apart
+from overlay.usage_text import COMMAND
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,9 +19,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(_parser().parse_args(with_command_apart(list(argv), ("exec",))))
     except OverlayError as error:
-        print(f"error: {error.what}" + (f": {error.why}" if error.why else ""), file=sys.stderr)
-        if error.hint:
-            print(f"  next:  {error.hint}", file=sys.stderr)
+        print(error.report(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = StrictParser(
         prog="overlayd lab", description="Run several hosts on this machine, as namespaces."
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar=COMMAND)
     making = verbs.add_parser("up", help="create hosts, join them, attach containers, ping by name")
     making.add_argument(
         "--hosts", type=int, default=3, metavar="N", help="number of hosts (default 3)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from overlay.cli import output
 
@@ -38,3 +40,25 @@ def test_durations_have_two_units(seconds: float, text: str) -> None:
 def test_counts_have_a_plural() -> None:
     """One node, two nodes."""
     assert [output.count_text(n, "node") for n in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
+
+
+@pytest.mark.parametrize(
+    ("program", "uid", "expected"),
+    [
+        ("/srv/venv/bin/overlayd", 1000, "sudo /srv/venv/bin/overlayd join, or overlayd status"),
+        ("/srv/venv/bin/overlayd", 0, "sudo overlayd join, or overlayd status"),
+        ("/srv/overlay/cli/main.py", 1000, "sudo overlayd join, or overlayd status"),
+    ],
+)
+def test_sudo_finds_a_program_outside_its_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, uid: int, expected: str
+) -> None:
+    """A virtual environment's bin is not on the PATH that sudo sets; root needs no sudo."""
+    monkeypatch.setattr("sys.argv", [program])
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    monkeypatch.setattr(output, "SUDO_PATH", [str(tmp_path)])
+    text = "sudo overlayd join, or overlayd status"
+    assert output.runnable(text) == expected
+    (tmp_path / "overlayd").touch()
+
+    assert output.runnable(text) == text

@@ -128,7 +128,7 @@ def require_free(directory: Directory, network: Network, name: str, mac: Mac | N
             raise ConflictError(
                 f"the name {name!r} is taken on network {network.name}",
                 why=f"{ip_text(other.ips[0])} on {directory.node_name(origin)} has it",
-                hint="Choose another one with --name",
+                hint="Choose another name; 'attach' and 'endpoint set' take one with --name",
             )
         if mac is not None and other.mac == mac:
             raise ConflictError(

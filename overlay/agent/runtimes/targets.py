@@ -76,9 +76,8 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     if not colon:
         return _by_name(text, sources)
     if kind not in KINDS or not rest:
-        raise UsageError(
-            f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
-        )
+        why = f"unknown kind {kind!r}" if kind not in KINDS else "nothing follows the colon"
+        raise UsageError(f"{text!r} is not a target", why=why, hint=_hint(), field="target")
     if kind == "netns":
         return _opened(_by_netns(rest, sources))
     if kind == "pid":

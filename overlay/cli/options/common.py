@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from overlay.cli.parser import Parser
     from overlay.client.api import JsonObject
+    from overlay.strict_arguments import StrictParser
 
 
-def add_attach_options(parser: Parser, *, network_required: bool) -> None:
+def add_attach_options(parser: StrictParser, *, network_required: bool) -> None:
     """Add the options of a new endpoint."""
     parser.add_argument(
         "--network",
@@ -72,7 +72,7 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
     )
 
 
-def _add_interface_options(parser: Parser) -> None:
+def _add_interface_options(parser: StrictParser) -> None:
     parser.add_argument(
         "--ip",
         dest="ips",
@@ -85,7 +85,7 @@ def _add_interface_options(parser: Parser) -> None:
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
 
 
-def _add_rate_options(parser: Parser) -> None:
+def _add_rate_options(parser: StrictParser) -> None:
     for option, summary in (
         ("--rate", "limit both directions, such as 10mbit; none removes the limit"),
         ("--rate-in", "limit traffic to the container"),
@@ -94,7 +94,7 @@ def _add_rate_options(parser: Parser) -> None:
         parser.add_argument(option, metavar="RATE", help=summary)
 
 
-def add_label_option(parser: Parser) -> None:
+def add_label_option(parser: StrictParser) -> None:
     """Add `--label`, by which lists can be filtered."""
     parser.add_argument(
         "--label",

@@ -12,14 +12,14 @@ from overlay.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from overlay.cli.parser import Parser
     from overlay.client.api import JsonObject
+    from overlay.strict_arguments import StrictParser
 
 LABEL = "label"
 _NAMES = ("name", "network")
 
 
-def add_filter_option(parser: Parser, keys: Iterable[str]) -> None:
+def add_filter_option(parser: StrictParser, keys: Iterable[str]) -> None:
     """Add `--filter`, which selects rows by these keys and by label."""
     shown = ", ".join(f"{key}=VALUE" for key in keys)
     parser.add_argument(

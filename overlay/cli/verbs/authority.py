@@ -18,7 +18,8 @@ from overlay.errors import ConflictError, ForbiddenError, NotFoundError, Overlay
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Parser, VerbGroup
+    from overlay.cli.parser import VerbGroup
+    from overlay.strict_arguments import StrictParser
 
 PROMOTE_DESCRIPTION = """\
 Give the cluster's authority to another member, which can then also admit hosts and create tokens.
@@ -65,7 +66,7 @@ def register(words: VerbGroup) -> None:
         _add_file_options(verb)
 
 
-def _add_file_options(verb: Parser) -> None:
+def _add_file_options(verb: StrictParser) -> None:
     verb.add_argument("file", metavar="FILE", help="the exported authority")
     verb.add_argument(
         "--passphrase-file",

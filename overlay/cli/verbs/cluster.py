@@ -84,7 +84,7 @@ def run_join(args: Namespace) -> int:
     if args.json:
         output.print_json(joined)
     else:
-        output.print_result(joined_text(joined))
+        output.print_result(output.runnable(joined_text(joined)))
     if joined["already"]:
         _warn_unchanged(args, joined)
     return 0

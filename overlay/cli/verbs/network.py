@@ -17,7 +17,8 @@ from overlay.client.api import ApiClient, JsonObject, segment
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Parser, VerbGroup
+    from overlay.cli.parser import VerbGroup
+    from overlay.strict_arguments import StrictParser
 
 FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
 CREATE_DESCRIPTION = """\
@@ -53,7 +54,7 @@ def register(words: VerbGroup) -> None:
     remove.add_argument("names", nargs="+", metavar="NETWORK")
 
 
-def _add_create_options(create: Parser) -> None:
+def _add_create_options(create: StrictParser) -> None:
     create.add_argument("name", metavar="NAME", help="name of the network, unique in the cluster")
     create.add_argument(
         "--subnet",
@@ -88,7 +89,7 @@ def _add_create_options(create: Parser) -> None:
     )
 
 
-def _add_address_options(create: Parser) -> None:
+def _add_address_options(create: StrictParser) -> None:
     create.add_argument(
         "--gateway",
         dest="gateways",
@@ -115,7 +116,7 @@ def _add_address_options(create: Parser) -> None:
     )
 
 
-def _add_trust_options(create: Parser) -> None:
+def _add_trust_options(create: StrictParser) -> None:
     create.add_argument(
         "--no-port-security",
         dest="port_security",
@@ -129,7 +130,7 @@ def _add_trust_options(create: Parser) -> None:
     )
 
 
-def _add_driver_options(create: Parser) -> None:
+def _add_driver_options(create: StrictParser) -> None:
     create.add_argument(
         "--driver",
         choices=("overlay", "bridge", "macvlan", "ipvlan"),

@@ -154,7 +154,7 @@ def status_text(status: JsonObject) -> str:
         lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
     health = "\n".join(
         f"{item['level'].upper():<5} {item['text']}"
-        + (f"\n      next: {item['hint']}" if item.get("hint") else "")
+        + (f"\n      next: {output.runnable(item['hint'])}" if item.get("hint") else "")
         for item in status["health"]
     )
     lines.append(("Health", health or "ok"))

@@ -222,6 +222,19 @@ class TestRefused:
         with pytest.raises(UsageError):
             resolve_target(text, _around(tmp_path))
 
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [("docker:", "nothing follows the colon"), ("nerdctl:web", "unknown kind 'nerdctl'")],
+    )
+    def test_the_reason_is_the_part_that_is_wrong(
+        self, tmp_path: Path, text: str, why: str
+    ) -> None:
+        """A known kind without a name is not called unknown."""
+        with pytest.raises(UsageError) as caught:
+            resolve_target(text, _around(tmp_path))
+
+        assert caught.value.why == why
+
     def test_an_unknown_name_tells_where_it_was_looked_for(self, tmp_path: Path) -> None:
         """Each place in one line, and what is there."""
         sources = _around(tmp_path, docker=[_container("docker", "db", None)])
