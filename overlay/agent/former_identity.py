@@ -35,7 +35,7 @@ from overlay.kernel.sandbox.container_namespace import is_bare_container
 from overlay.model import Endpoint, NodeId, ip_text, node_text
 
 _WAIT_S = 60.0
-_OTHER_KINDS = ("netns", "pid", "path")
+_KINDS = ("docker", "podman", "netns", "pid")
 
 
 class FormerIdentity(Controller):
@@ -70,10 +70,10 @@ class FormerIdentity(Controller):
         await self._wait_for_records()
         for former in self._former():
             await self._take_over(former)
-        done = [await self._restart.attach_remembered(kind) for kind in _OTHER_KINDS]
+        done = [await self._restart.attach_remembered(kind) for kind in _KINDS]
         if not all(done):
             raise OverlayError(
-                "containers of a former identity of this host are not attached yet",
+                "containers are not attached again yet",
                 hint="'overlayd events' shows why; the agent retries automatically",
             )
 
@@ -114,8 +114,6 @@ class FormerIdentity(Controller):
             text = f"removed what {node_text(former)} left, a former identity of this host: "
             text += f"{', '.join(removed)}; containers to attach again: {remembered}"
             self._event_log.record("state", text)
-            for kind in ("docker", "podman"):
-                await self._restart.attach_remembered(kind)
 
     async def _declare_gone(self, former: NodeId) -> None:
         """Declare the former identity gone.

@@ -101,7 +101,7 @@ class Startup(Controller):
     def _finish_recovery(self, lost: LostState, adopted: list[str], withdrawn: int) -> None:
         self._gossip.state_caught_up()
         self.recovery = (
-            f"{lost.why}. Members have sent this node's newer records; "
+            f"{lost.why}. Members have sent what they had of this node's newer records; "
             f"{len(adopted)} containers attached again, {withdrawn} endpoints withdrawn"
         )
         if lost.copied_s < lost.found_s:

@@ -112,8 +112,9 @@ class Adoption:
         Raises OverlayError if its network is unknown, or an address is not this node's any more.
         """
         network = self._node.directory.network_by_vni(vni_of_sandbox(found.sandbox))
-        if network is None:
-            raise OverlayError("the network that it is connected to does not exist any more")
+        if network is None or not found.addresses:
+            what = "network does not exist any more" if network is None else "interface is empty"
+            raise OverlayError(f"it is not attached again: its {what}")
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):
             ips, _ = await allocator.allocate(network, found.addresses)

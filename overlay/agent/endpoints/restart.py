@@ -55,6 +55,7 @@ class Restart:
         self._event_log = event_log
         self._ended = {each.key: each for each in documents.ENDED.load(state)}
         self._gossip = attacher.context.node.gossip
+        self._told: dict[str, str] = {}  # the last event of each
         self.attached_again: AsyncSignal[[str]] = AsyncSignal()
         self._lock = asyncio.Lock()
         self.followers = [EngineEvents(kind, self) for kind in RUNTIMES]
@@ -104,6 +105,7 @@ class Restart:
         self._state.commit(map(documents.ENDED.deletion_of, gone))
         for each in gone:
             self._ended.pop(each.key, None)
+            self._told.pop(each.key, None)
 
     def _note_removed(self, waiting: list[EndedEndpoint]) -> None:
         """Note that the runtime has no such container; forget it if that was some time ago."""
@@ -219,9 +221,7 @@ class Restart:
         try:
             await self._attach_as_before(target, network, options, ended)
         except OverlayError as error:  # such as an address that cannot be had now: tried again
-            self._event_log.record(
-                "return", f"{ended.target}: {error}", network=network.name, endpoint=ended.name
-            )
+            self._record(ended, network, f"{ended.target}: {error}")
             return False
         self._drop([ended])
         return True
@@ -233,9 +233,12 @@ class Restart:
         try:
             await self._attacher.attach(target, network, options, wait=False)
         except ConflictError as error:
-            self._event_log.record(
-                "return", f"{ended.target} cannot have {ended.ip} again: {error}",
-                network=network.name, endpoint=ended.name,
-            )  # fmt: skip
             other = replace(options, ips=(), mac=None, ifname=None)
             await self._attacher.attach(target, network, other, wait=False)
+            self._record(ended, network, f"{ended.target} cannot have {ended.ip} again: {error}")
+
+    def _record(self, ended: EndedEndpoint, network: Network, text: str) -> None:
+        """Record an event, unless it is the same as the last one of this endpoint."""
+        if self._told.get(ended.key) != text:
+            self._told[ended.key] = text
+            self._event_log.record("return", text, network=network.name, endpoint=ended.name)

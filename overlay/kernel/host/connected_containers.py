@@ -34,7 +34,7 @@ class ConnectedContainer:
     ifname: str
     mac: Mac
     addresses: tuple[Ip, ...]
-    default_route: bool  # the container's default route leads here
+    default_route: bool  # the container has one, here or elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +147,7 @@ def _end(
         for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
         if (row := neighbor_rows.decode_address(message, names)) is not None
     ]
-    leads_out = any(
-        route is not None and route.link == link.index
-        for route in map(routes.decode_default, inside.dump(codec.RTM_GETROUTE, routes.DUMP))
-    )
+    default_routes = map(routes.decode_default, inside.dump(codec.RTM_GETROUTE, routes.DUMP))
     return ConnectedContainer(
         sandbox=sandbox,
         port=port,
@@ -159,5 +156,5 @@ def _end(
         ifname=link.name,
         mac=Mac(link.mac),
         addresses=tuple(sorted((row.ip for row in rows), key=lambda ip: (len(ip), ip))),
-        default_route=leads_out,
+        default_route=any(route is not None for route in default_routes),
     )
