@@ -42,11 +42,11 @@ _ERROR = "error: "  # the first line of a reported error
 _READY_POLL_S = 1.0  # an agent that starts keeps a request until it is ready
 
 
-def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) -> bool:
+def ensure_agent_running(client: ApiClient) -> bool:
     """Return once an agent answers: True if it was started here.
 
     Raises ForbiddenError if only root could start it, TimedOutError if it does not answer
-    within `timeout_s` seconds, OverlayError with the end of its log if it exits before.
+    within --timeout or START_TIMEOUT_S, OverlayError with the end of its log if it exits before.
     """
     if client.answers():
         return False
@@ -57,8 +57,9 @@ def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) 
             hint=f"sudo {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
         )
     paths = client.paths
+    timeout_s = START_TIMEOUT_S if paths.timeout_s is None else paths.timeout_s
     if not paths.chosen and unit_installed():
-        _start_unit()
+        _start_unit(UNIT_START_TIMEOUT_S if paths.timeout_s is None else timeout_s)
         _wait_until_it_answers(client, None, timeout_s, "journalctl -u overlayd")
     else:
         before = _log_size(paths.log)
@@ -132,17 +133,22 @@ def log_tail(path: Path, start: int = 0) -> str:
     return "\n".join(lines[-LOG_LINES_SHOWN:])
 
 
-def _start_unit() -> None:
+def _start_unit(timeout_s: float) -> None:
     started_s = time.time()
     try:
         done = subprocess.run(
             ["systemctl", "start", "overlayd"],
             capture_output=True,
             text=True,
-            timeout=UNIT_START_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise TimedOutError(
+            f"systemd did not start the agent within {timeout_s:g} s",
+            hint="systemctl status overlayd; journalctl -u overlayd",
+        ) from error
+    except OSError as error:
         raise OverlayError("cannot start the agent through systemd", why=str(error)) from error
     if done.returncode != 0:
         raise OverlayError(

@@ -146,7 +146,7 @@ class ApiClient:
                     why="it is open to root and the group overlayd",
                     hint="Use sudo, or add yourself to that group",
                 )
-            case TimeoutError():
+            case TimeoutError() | BlockingIOError():  # it accepts no connection any more
                 return TimedOutError(
                     "the agent did not answer in time",
                     why=f"no answer from {path} within {timeout_s:g} s",

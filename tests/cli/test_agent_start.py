@@ -168,6 +168,29 @@ def test_systemd_is_used_if_it_runs_and_has_the_unit(
     assert agent_start.unit_installed([str(folder)], str(mark)) is installed
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start an agent")
+def test_a_start_is_bounded_by_the_timeout_of_the_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--timeout holds for the start as for each answer."""
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(agent_start, "agent_command", lambda _paths: sleeping)
+    started: list[subprocess.Popen[bytes]] = []
+    spawn = agent_start.spawn
+
+    def record(paths: Paths, command: list[str]) -> subprocess.Popen[bytes]:
+        started.append(spawn(paths, command))
+        return started[0]
+
+    monkeypatch.setattr(agent_start, "spawn", record)
+    paths = _paths(tmp_path)._replace(timeout_s=0.05)
+    with pytest.raises(TimedOutError, match="did not answer within"):
+        agent_start.ensure_agent_running(ApiClient(paths))
+
+    started[0].kill()
+    started[0].wait()
+
+
 def test_a_running_agent_is_left_alone(agent: FakeAgent, tmp_path: Path) -> None:
     """Nothing is started if an agent already answers."""
     assert agent_start.ensure_agent_running(ApiClient(_paths(tmp_path))) is False

@@ -85,6 +85,7 @@ def test_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
     [
         (PermissionError(13, "Permission denied"), ForbiddenError),
         (TimeoutError(), TimedOutError),
+        (BlockingIOError(11, "Resource temporarily unavailable"), TimedOutError),
         (OSError(5, "Input/output error"), OverlayError),
     ],
 )

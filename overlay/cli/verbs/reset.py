@@ -111,12 +111,13 @@ def _reset_by_agent(client: ApiClient, paths: Paths) -> JsonObject:
     except (AgentNotRunningError, TimedOutError) as error:
         output.warn(f"continuing the reset without the agent: {error.what}")
         done = {}
-    deadline = time.monotonic() + EXIT_TIMEOUT_S
+    timeout_s = EXIT_TIMEOUT_S if paths.timeout_s is None else paths.timeout_s
+    deadline = time.monotonic() + timeout_s
     while client.answers() or _is_held(paths.state_dir):
         if time.monotonic() >= deadline:
             raise TimedOutError(
                 "the agent did not exit",
-                why=f"it still holds its socket or state after {EXIT_TIMEOUT_S:.0f} s",
+                why=f"it still holds its socket or state after {timeout_s:g} s",
                 hint="Stop it (systemctl stop overlayd, or kill), then: sudo overlayd reset",
             )
         time.sleep(POLL_INTERVAL_S)
