@@ -260,6 +260,7 @@ assert (
 )
 RESERVE_LOW: Final = 32  # free addresses; with fewer a node asks for more, before it runs out
 RESERVE_REQUESTS_MAX: Final = 16  # of one node at once: each costs its owner a write to disk
+RESERVE_CHECKS_MAX: Final = 32  # networks in one pass, each about a millisecond with 64 owners
 RESERVE_RETRY_S: Final = 1.0  # a request without an answer is repeated
 RESERVE_TRIES: Final = 3
 RESERVE_REFUSED_S: Final = 10.0  # an owner that refused or kept silent is not asked meanwhile

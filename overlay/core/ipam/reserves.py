@@ -70,6 +70,7 @@ class Reserves:
         self._enough: dict[Vni, tuple[Stamp, Cluster]] = {}  # nothing to ask at that state
         self._cluster = Cluster((), frozenset())
         self._waiting = False
+        self._has_more = False  # networks that the last pass did not get to
 
     def participations(self, networks: Iterable[Network], cluster: Cluster) -> list[Participation]:
         """Return the records by which this node begins to hold networks' records; usually none.
@@ -91,6 +92,8 @@ class Reserves:
 
     def due_in(self) -> float | None:
         """Return when to look again if no record changes, in seconds; None for never."""
+        if self._has_more:
+            return limits.RESERVE_SETTLE_S
         if self._questions or self._waiting:
             return limits.RESERVE_RETRY_S
         return limits.RESERVE_REFUSED_S if self._resting else None
@@ -104,10 +107,16 @@ class Reserves:
         self._cluster, self._waiting = cluster, False
         self._forget_ended({network.vni for network in networks}, now)
         found: list[tuple[NodeId, GrantRequest]] = []
+        checks = 0
+        self._has_more = False
         for network in networks:
             state = (self._space.stamp(network), cluster)
             if self._enough.get(network.vni) == state or not self._is_known(network, cluster, now):
                 continue
+            checks += 1
+            if checks > limits.RESERVE_CHECKS_MAX:
+                self._has_more = True
+                break
             before = len(self._questions)
             is_quiet = True
             for index, _ in enumerate(network.subnets):

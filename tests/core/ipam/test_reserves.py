@@ -232,10 +232,29 @@ def test_only_so_many_requests_are_open() -> None:
         member.write(CLUSTER_SCOPE, *parts)
     cluster = world.cluster(second)
     second.reserves.requests(networks, cluster, 0.0)
+    assert second.reserves.due_in() == limits.RESERVE_RETRY_S
 
     found = second.reserves.requests(networks, cluster, limits.RESERVE_GRACE_S)
     assert len(found) == limits.RESERVE_REQUESTS_MAX
-    assert second.reserves.due_in() == limits.RESERVE_RETRY_S
+    assert second.reserves.due_in() == limits.RESERVE_SETTLE_S
+
+
+def test_one_pass_checks_only_so_many_networks() -> None:
+    """The others come soon after, and all in the end; an idle pass checks none."""
+    world = World(2, small())
+    first, second = world.members
+    networks = [
+        Network(Vni(100 + number), f"n{number}", (small(),), second.node_id)
+        for number in range(3 * limits.RESERVE_CHECKS_MAX)
+    ]
+    second.write(CLUSTER_SCOPE, *[Participation(each.vni, forwards=False) for each in networks])
+    cluster = Cluster(tuple(sorted([first.node_id, second.node_id])), frozenset([first.node_id]))
+    waits = []
+    for now in range(4):
+        assert second.reserves.requests(networks, cluster, float(now)) == []
+        waits.append(second.reserves.due_in())
+
+    assert waits == [limits.RESERVE_SETTLE_S, limits.RESERVE_SETTLE_S, None, None]
 
 
 def test_keepers_begin_to_hold_records() -> None:
