@@ -110,7 +110,7 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     for name in listed["elsewhere"]:
-        output.print_note(f"{name}: not known here, since this host has no endpoint on it")
+        output.print_note(f"{name}: not known here, since this host does not hold its records")
     rows = [(found["name"], found["network"], found["ips"]) for found in listed["names"]]
     if rows:
         output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))

@@ -215,7 +215,9 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     for name in listed.get("elsewhere") or []:
-        output.print_note(f"{name}: list may be incomplete, since this host has no endpoint on it")
+        output.print_note(
+            f"{name}: list may be incomplete, since this host does not hold its records"
+        )
     if not listed["endpoints"] and args.filters:
         output.print_note("no endpoint matches the filter")
         return 0

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Show which host owns which addresses, how many are free, and which are unavailable because their
-owner is unreachable.  A host allocates from its own addresses; when it runs out, it requests more
-from another owner.
+owner is unreachable.  Every host owns a part of each network and allocates from it; before it runs
+out, it requests more from another owner.
 
   overlayd ipam
   overlayd ipam blue --json
@@ -40,7 +40,7 @@ def run_ipam(args: Namespace) -> int:
         output.print_json(shown)
         return 0
     for name in shown["elsewhere"]:
-        output.print_note(f"{name}: not known here, since this host has no endpoint on it")
+        output.print_note(f"{name}: not known here, since this host does not hold its records")
     rows = [
         _row(network["network"], subnet["subnet"], owner)
         for network in shown["networks"]
