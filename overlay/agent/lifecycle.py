@@ -195,8 +195,9 @@ class AgentLifecycle:
             raise UsageError(
                 "joining requires a join token of the cluster",
                 why="this host has none",
-                hint="On the first host run 'sudo overlayd token show', store the line in a file "
-                "here, then: sudo overlayd join PEER --token-file FILE",
+                hint="On a host that holds the authority ('overlayd authority ls' on any member) "
+                "run 'sudo overlayd token show', store the line in a file here, then: sudo "
+                "overlayd join PEER --token-file FILE",
             )
         if not spec.peers:
             raise UsageError(

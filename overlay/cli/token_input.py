@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 VARIABLE = "OVERLAYD_TOKEN"
 TOKEN_SIZE_MAX = 4096  # a token has about 80 characters; more means a wrong file
 HINT = (
-    "On a host that holds the authority ('overlayd members' shows which): sudo overlayd token show "
-    "> token; then copy that file here (mode 0600)"
+    "On a host that holds the authority ('overlayd authority ls' shows which): sudo overlayd "
+    "token show > token; then copy that file here (mode 0600)"
 )
 
 

@@ -26,15 +26,18 @@ from overlay.wire.handshake.cookies import CookieJar, receiver_key
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
 
-_NEW_TOKEN = "On a host that holds the authority: sudo overlayd token create"  # noqa: S105 a hint
+_ASK_A_HOLDER = (
+    "On a host that holds the authority ('overlayd authority ls' on any member): sudo overlayd "
+    "token create"
+)
 _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do next
-    JoinRefusal.EXPIRED: ("the token has expired", "", _NEW_TOKEN),
+    JoinRefusal.EXPIRED: ("the token has expired", "", _ASK_A_HOLDER),
     JoinRefusal.USED_UP: (
         "the token is used up",
         "it has admitted the number of hosts it was created for",
-        _NEW_TOKEN,
+        _ASK_A_HOLDER,
     ),
-    JoinRefusal.REVOKED: ("the token was revoked", "", _NEW_TOKEN),
+    JoinRefusal.REVOKED: ("the token was revoked", "", _ASK_A_HOLDER),
     JoinRefusal.BARRED: (
         "this host's identity is banned from the cluster",
         "it was forgotten there ('overlayd forget')",
@@ -185,8 +188,8 @@ class JoinAttempt:
         return NoHolderError(
             f"{', '.join(answered)} answered, but no host that can admit a new one",
             why=f"the holders of the authority are down or unreachable; {known}",
-            hint="'overlayd members' shows the holders; start one of them. Several holders avoid "
-            "this: overlayd promote NODE",
+            hint="'overlayd authority ls' on that member shows them: start one. If it lists none, "
+            "import an exported copy there: sudo overlayd authority import FILE",
         )
 
 

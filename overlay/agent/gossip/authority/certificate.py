@@ -67,7 +67,7 @@ class CertificateKeeper(Controller):
             when = f"ends in {rest_s / _DAY_S:.0f} days" if rest_s > 0 else "has expired"
             yield Fault(
                 f"this node's certificate {when}",
-                "No holder of the authority has answered ('overlayd members' shows them); "
+                "No holder of the authority has answered ('overlayd authority ls' shows them); "
                 "forwarding continues, but members that do not know this host will not admit it",
             )
 
