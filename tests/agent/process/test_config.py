@@ -25,7 +25,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     path = tmp_path / "overlayd.toml"
     path.write_text(
         'state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n'
-        'dns_domain = "Lab.Example."\n'
+        'dns_domain = "Lab.Example."\nauthority_holders = 5\n'
     )
 
     config = load(path, required=True)
@@ -34,6 +34,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     assert config.reconcile_interval_s == 5.0
     assert config.log_level == "debug"
     assert config.dns_domain == "lab.example"
+    assert config.authority_holders == 5
     assert config.path == path
 
 
@@ -46,6 +47,10 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
         ("key_rotation_interval_s = -1", "above zero"),
+        ("authority_holders = 0", "from 1 to 8, not 0"),
+        ("authority_holders = 9", "from 1 to 8, not 9"),
+        ("authority_holders = true", "a number from 1 to 8"),
+        ("authority_holders = 2.5", "a number from 1 to 8"),
         ('reconcile_interval_s = "soon"', "a number of seconds"),
         ('dns_domain = "a b"', "dns_domain must be a domain"),
         ('dns_domain = ""', "dns_domain must be a domain"),
