@@ -168,6 +168,9 @@ def _cluster_text(cluster: JsonObject | None) -> str:
     total = sum(count for state, count in members.items() if state != "left")
     states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
     text = f"{cluster['id']}   {output.count_text(total, 'node')}: {states}"
+    holders = cluster.get("authority_holders")  # an older agent does not say
+    if holders is not None:
+        text += f"   authority held by {output.count_text(holders, 'node') if holders else 'none'}"
     if cluster["partitioned"]:
         split = cluster["partitioned"]
         text += f"   PARTITIONED: sees {split['seen']} of {split['total']}"

@@ -82,6 +82,20 @@ def test_status_is_one_line_per_subject(
     assert json.loads(overlayd("status", "--json").out) == healthy
 
 
+@pytest.mark.parametrize(
+    ("holders", "told"),
+    [(3, "held by 3 nodes"), (1, "held by 1 node"), (0, "held by none")],
+)
+def test_status_counts_the_holders_of_the_authority(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any], holders: int, told: str
+) -> None:
+    """An older agent does not say how many there are."""
+    healthy["cluster"]["authority_holders"] = holders
+    agent.answer("GET /v1/status", healthy)
+
+    assert f"3 alive, 1 left   authority {told}\n" in overlayd("status").out
+
+
 def test_a_host_without_a_cluster_has_the_next_step(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
