@@ -170,8 +170,12 @@ class Directory:
         ]
 
     def surplus(self) -> Iterator[tuple[NodeId, str]]:
-        """Yield the nodes that wrote more records of a kind than count, with the kind."""
-        return ((origin, kind) for origin, _, kind, _ in self._store.surplus())
+        """Yield the nodes that wrote more records of a kind than count, with the kind.
+
+        Not forgotten ones: nothing more can be done about them.
+        """
+        found = ((origin, kind) for origin, _, kind, _ in self._store.surplus())
+        return (each for each in found if not self._node.is_forgotten(each[0]))
 
     # --- endpoints ----------------------------------------------------------------------
 

@@ -204,3 +204,9 @@ def test_a_forgotten_nodes_unused_networks_are_removed(host: Host) -> None:
 
     assert len(removed) == limits.NETWORKS_PER_NODE_MAX - 1
     assert [each.name for each in leftovers.networks_of(host.directory, HOSTILE)] == ["x3"]
+
+
+def test_the_surplus_of_a_forgotten_member_is_not_reported(host: Host) -> None:
+    """Nothing more can be done about it; its records stay, for those who join later."""
+    assert [origin for origin, *_ in host.store.surplus()] == [HOSTILE, HOSTILE]
+    assert list(host.directory.surplus()) == []
