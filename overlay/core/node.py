@@ -61,7 +61,7 @@ from overlay.core.replication.card_intake import BAD_SIGNATURE, EPOCH_SHIFT, Car
 from overlay.core.replication.confirmations import Confirmations
 from overlay.core.replication.initial_sync import WITNESS_COUNT, InitialSync
 from overlay.core.replication.scope_sync import ScopeSync
-from overlay.core.replication.segment_policy import violates_forget_rules
+from overlay.core.replication.segment_policy import counted_declarations, violates_forget_rules
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
@@ -246,9 +246,8 @@ class Node:
             self._emit(OwnLogAhead(segment.scope, segment.upto))
         if not self.anti_entropy.under_way(sender):
             self._broadcast.relay(segment, now)
-        for entry in segment.entries:
-            if isinstance(entry.value, ForgottenNode):
-                self._ban(entry.value.node_id, now)
+        for node_id in counted_declarations(segment, self.store, self._signer):
+            self._ban(node_id, now)
 
     def _ban(self, node_id: NodeId, now: float) -> None:
         if node_id in self._forgotten or node_id == self.card.node_id:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import ForgottenNode, Segment
@@ -33,3 +34,20 @@ def violates_forget_rules(
         and not (entry.value.warrant and signer.verify_warrant(entry.value))
         for entry in segment.entries
     )
+
+
+def counted_declarations(segment: Segment, store: Store, signer: Signer) -> list[NodeId]:
+    """Return the nodes that an applied segment declares gone, as far as that counts.
+
+    Not those beyond the bound of its origin's log, unless the authority has warranted them: a
+    member may make up any number of ids.
+    """
+    return [
+        entry.value.node_id
+        for entry in segment.entries
+        if isinstance(entry.value, ForgottenNode)
+        and (
+            store.value(segment.origin, segment.scope, entry.key) is not None
+            or (bool(entry.value.warrant) and signer.verify_warrant(entry.value))
+        )
+    ]
