@@ -71,6 +71,9 @@ STATE_COPY_RATE_MAX: Final = 100_000  # bytes per second
 # --- Cluster ---------------------------------------------------------------------------
 MEMBER_COUNT_MAX: Final = 10_000
 SEED_COUNT_MAX: Final = 64
+SEED_RETRY_FIRST_S: Final = 1.0  # between two contacts of members that are not found; doubled
+SEED_RETRY_MAX_S: Final = 60.0
+LOST_MEMBERS_RESOLVED_MAX: Final = 8  # names in one turn: each may take seconds
 
 # --- Admission -------------------------------------------------------------------------
 TOKEN_ID_SIZE: Final = 8

@@ -54,6 +54,7 @@ from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.gossip.protocol_versions import ProtocolVersions
+from overlay.agent.gossip.seed_contact import SeedContact
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
@@ -164,6 +165,7 @@ class Components:
             interval_s,
         )
         self.underlay = Underlay(context, self.reconciler, interface)
+        self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
         self.paths = PathController(context, self.reconciler)
         self.mtu_controller = MtuController(
@@ -283,6 +285,7 @@ class Components:
             self.reserves,
             self._rollback,
             self.underlay,
+            self.seed_contact,
             self.paths,
             self.conflict_report,
             self.card_report,

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from overlay import __version__, limits
@@ -36,7 +35,6 @@ from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.keyring import SECRET_SIZE
 from overlay.wire.identity.token import Token
 
-_SEED_RETRY_MAX_S = 60.0
 _STOPPED = "stopped"  # the text of the last event of an agent that was not killed
 
 
@@ -61,7 +59,6 @@ class AgentLifecycle:
         self.started = time.monotonic()
         self._is_started = False
         self._joining = asyncio.Lock()
-        self._seeding: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
 
     # --- start and end ------------------------------------------------------------------
@@ -82,7 +79,6 @@ class AgentLifecycle:
         cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
             await self._run(cluster)
-            self._keep_contacting_seeds()
         self._tasks.start(self._resolver_files.run, self._resolver_files.name)
         self.state.keep_backup()
 
@@ -90,8 +86,6 @@ class AgentLifecycle:
         """Stop the agent; the kernel keeps forwarding."""
         if self._is_started:  # one that was refused is not the agent of this state directory
             self.event_log.record("agent", _STOPPED)
-        if self._seeding is not None:
-            self._seeding.cancel()
         await self._tasks.close()
         if self.components is not None:
             await self.components.close()
@@ -145,8 +139,10 @@ class AgentLifecycle:
             token = None if spec.token is None else Token.parse(spec.token)
             if self.components is not None:
                 self._require_same_cluster(token)
+                if spec.underlay is not None:
+                    await self.components.underlay.move_to(spec.underlay)
                 if spec.peers:
-                    await self._require_peer_of_cluster(spec.peers)
+                    await self.components.seed_contact.require_member(spec.peers)
                 return self.components, False, None
             if spec.peers or token is not None:
                 return await self._enter(spec, token)
@@ -302,58 +298,11 @@ class AgentLifecycle:
         await gossip.wait_may_write(max(1.0, deadline - loop.time()))
         await gossip.wait_caught_up(limits.JOIN_SYNC_TIMEOUT_S)
 
-    async def _contact_seeds_again(self, peers: Sequence[str]) -> list[JoinSeed]:
-        """Contact peers as a member, so that two halves of a cluster find each other."""
-        gossip = self.require_components().gossip
-        seeds = await join_request.resolve(peers, gossip.cluster.gossip_port)
-        for seed in seeds:
-            if seed.address != gossip.card.address:
-                gossip.transport.send_join_hello(seed.address, seed.port)
-        return seeds
-
-    async def _require_peer_of_cluster(self, peers: Sequence[str]) -> None:
-        """Contact peers again; raises ConflictError if none of them is of this node's cluster.
-
-        A host of another cluster cannot read the hello, so it is as silent as a host that is down.
-        A known member passes without an answer: joining again is harmless while it is down.
-        """
-        gossip = self.require_components().gossip
-        deadline = gossip.transport.now() + limits.PEER_CHECK_TIMEOUT_S
-        while True:
-            seeds = await self._contact_seeds_again(peers)
-            places = {(seed.address, seed.port) for seed in seeds}
-            if await gossip.wait_member(places, join_request.HELLO_RETRY_INTERVAL_S):
-                return
-            if gossip.transport.now() >= deadline:
-                raise join_request.foreign_peer_error(seeds, gossip.cluster.cluster_id)
-
     def _remember(self, components: Components, cluster: StoredCluster) -> None:
         kept = replace(cluster, address=ip_text(components.gossip.card.address))
         documents.CLUSTER.put(self.state, kept)
         components.gossip.cluster = kept
         self.state.keep_backup()
-        self._keep_contacting_seeds()
-
-    def _keep_contacting_seeds(self) -> None:
-        if self._seeding is None or self._seeding.done():
-            self._seeding = asyncio.get_running_loop().create_task(
-                self._contact_seeds(), name="seed"
-            )
-
-    async def _contact_seeds(self) -> None:
-        """Contact the seeds while no peer is alive, with growing pauses and without end."""
-        pause_s = 1.0
-        while True:
-            await asyncio.sleep(pause_s)
-            components = self.components
-            if components is None or not components.gossip.cluster.seeds:
-                return
-            if components.gossip.has_alive_peers():
-                pause_s = _SEED_RETRY_MAX_S
-                continue
-            with contextlib.suppress(OverlayError):
-                await self._contact_seeds_again(components.gossip.cluster.seeds)
-            pause_s = min(2 * pause_s, _SEED_RETRY_MAX_S)
 
     # --- leave and reset ----------------------------------------------------------------
 
@@ -383,9 +332,6 @@ class AgentLifecycle:
         await components.underlay_filter.remove()
         self.components = None
         await components.close()
-        if self._seeding is not None:
-            self._seeding.cancel()
-            self._seeding = None
         self.state.wipe(keep=documents.CONTAINERS.kind)
         self.state.keep_backup()
         self.event_log.record("leave", "left the cluster")

@@ -281,6 +281,46 @@ def test_an_underlay_without_an_address_is_reported(two: list[AgentDriver]) -> N
     wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
 
 
+def renumber(two: list[AgentDriver], subnet: str) -> None:
+    """Give both hosts addresses of another subnet, and wait until their agents have them."""
+    wanted = [f"192.168.{subnet}.1{each.number}" for each in two]
+    for each, address in zip(two, wanted, strict=True):
+        each.run("sh", "-c", f"ip addr flush dev eth1; ip addr add {address}/24 dev eth1")
+
+    def moved() -> bool:
+        return [each.get("/v1/status")["node"]["address"] for each in two] == wanted
+
+    wait_until(moved, "the new addresses")
+
+
+def test_renumbered_hosts_find_each_other_again(two: list[AgentDriver]) -> None:
+    """By one address that a person names, by their names, and moved by hand; containers stay."""
+    one, two_ = two
+    first, second = attach(one, "c1"), attach(two_, "c2")
+    renumber(two, "60")
+    two_.post("/v1/join", peers=["192.168.60.11"])
+    wait_until(lambda: pings(two_, "c2", first) and pings(one, "c1", second), "by an address")
+
+    for each in two:
+        each.run("sh", "-c", "printf '192.168.61.11 vm1\\n192.168.61.12 vm2\\n' >> /etc/hosts")
+    renumber(two, "61")
+    wait_until(
+        lambda: pings(two_, "c2", first) and pings(one, "c1", second), "by their names", 90.0
+    )
+
+    for each in two:
+        each.run("ip", "addr", "add", f"192.168.56.1{each.number}/24", "dev", "eth1")
+        joined = each.post("/v1/join", underlay=f"192.168.56.1{each.number}")
+        assert joined["node"]["address"] == f"192.168.56.1{each.number}"
+        assert joined["already"]
+    wait_until(lambda: pings(two_, "c2", first) and pings(one, "c1", second), "moved by hand")
+    with pytest.raises(ApiRefusedError, match="this host has no address"):
+        one.post("/v1/join", underlay="192.168.99.1")
+    for each in two:
+        each.run("ip", "addr", "del", f"192.168.61.1{each.number}/24", "dev", "eth1")
+    wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
+
+
 REBOOT = """
 for n in $(ls /run/netns); do ip netns del $n; done
 for t in $(nft list tables | grep -o 'overlayd[^ ]*'); do nft delete table inet $t; done

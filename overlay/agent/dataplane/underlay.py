@@ -7,6 +7,7 @@ Does not: know MTUs, or how an address is chosen.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from overlay.agent.dataplane.watch import watch_monitor
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.agent.state import documents
-from overlay.errors import OverlayError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import underlay
 from overlay.kernel.host.underlay import UnderlayAddress
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
@@ -45,6 +46,7 @@ class Underlay(Controller):
         self._directory = context.directory
         self._reconciler = reconciler
         self._kernel = context.kernel
+        self._is_provisional = False
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
@@ -74,13 +76,57 @@ class Underlay(Controller):
 
     async def _choose(self) -> UnderlayAddress:
         """Return the address given by --underlay, else the present one, else the one by which a
-        peer is reached."""
+        peer is reached, else the one that the interface has now.
+
+        The last is provisional: it is kept while no peer is reached by another one.
+        """
         wanted = self._gossip.cluster.underlay
         own = ip_text(self._gossip.card.address)
-        if wanted is None:
+        choose, peer = underlay.choose_underlay, self._peer()
+        if wanted is not None:
+            return await self._kernel.call(choose, wanted, peer)
+        if not self._is_provisional:
             with contextlib.suppress(OverlayError):
-                return await self._kernel.call(underlay.choose_underlay, own, None)
-        return await self._kernel.call(underlay.choose_underlay, wanted, self._peer())
+                return await self._kernel.call(choose, own, None)
+        try:
+            found = await self._kernel.call(choose, None, peer)
+        except OverlayError as error:
+            return await self._choose_provisional(own, error)
+        self._is_provisional = False
+        return found
+
+    async def _choose_provisional(self, own: str, error: OverlayError) -> UnderlayAddress:
+        """Return an address where no peer is reached by any; raises `error` if there is none.
+
+        All hosts may have been renumbered. A link-local address is what an interface without a
+        DHCP server has.
+        """
+        for text in (own, self.interface) if self._is_provisional else (self.interface,):
+            with contextlib.suppress(OverlayError):
+                found = await self._kernel.call(underlay.choose_underlay, text, self._peer())
+                if not ipaddress.ip_address(bytes(found.address)).is_link_local:
+                    self._is_provisional = True
+                    return found
+        raise error
+
+    async def move_to(self, text: str) -> None:
+        """Use another address or interface from now on; raises OverlayError if that fails.
+
+        Containers stay attached: the card tells the peers, and the VTEPs follow it.
+        """
+        found = await self._kernel.call(underlay.choose_underlay, text, self._peer())
+        if len(found.address) != len(self._gossip.card.address):
+            raise ConflictError(
+                f"{ip_text(found.address)} is of the other IP family than "
+                f"{ip_text(self._gossip.card.address)}",
+                why="the cluster's hosts reach each other by one family",
+                hint="Name an address of that family with --underlay",
+                field="underlay",
+            )
+        cluster = replace(self._gossip.cluster, underlay=text)
+        documents.CLUSTER.put(self._gossip.state, cluster)
+        self._gossip.cluster = cluster
+        await self.reconcile()
 
     def _peer(self) -> Ip | None:
         family = len(self._gossip.card.address)

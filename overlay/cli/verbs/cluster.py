@@ -25,7 +25,8 @@ Start the agent on this host if none runs, and make it a member of a cluster.
 Without PEER: create a cluster, or return to the one this host already belongs to.
 With PEER: join the cluster of that host.  Any live member will do; several are asked at a time,
 and the first to answer is used.  Joining again is harmless; a PEER of another cluster is then an
-error.
+error.  On a member, PEER teaches this host where a member is now, and --underlay moves this host to
+another address: after hosts were renumbered.
 
   sudo overlayd join
   sudo overlayd join 192.168.56.11 --token-file /etc/overlayd/token
@@ -115,7 +116,6 @@ def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:
     node = joined["node"]
     requested = (
         ("--name", args.name, (node["name"],)),
-        ("--underlay", args.underlay, (node["address"], node["interface"])),
         ("--vxlan-port", args.vxlan_port, (joined["vxlan_port"],)),
         ("--gossip-port", args.gossip_port, (joined["gossip_port"],)),
     )
