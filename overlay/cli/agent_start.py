@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overlay import public_files
 from overlay.cli import token_input
 from overlay.client.api import ApiClient
 from overlay.errors import AgentNotRunningError, ForbiddenError, OverlayError, TimedOutError
@@ -85,7 +86,7 @@ def agent_command(paths: Paths) -> list[str]:
 def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start `command` in a new session with its output in the agent's log; do not wait."""
     try:
-        paths.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        public_files.make_directory(paths.run_dir)
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     except OSError as error:
         raise OverlayError(f"cannot write the agent's log {paths.log}", why=str(error)) from error

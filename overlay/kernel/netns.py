@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from overlay import failpoint
+from overlay import failpoint, public_files
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
 
 NETNS_DIRECTORY: Final = Path("/run/netns")
@@ -323,7 +323,7 @@ def _share_directory() -> None:
     See mount_namespaces(7). A namespace named in one mount namespace is then visible, and
     removable, in all others.
     """
-    NETNS_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    public_files.make_directory(NETNS_DIRECTORY)
     target = str(NETNS_DIRECTORY)
     directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

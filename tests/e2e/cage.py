@@ -1,4 +1,4 @@
-"""Run a command under the limits of deploy/overlayd.service: system calls and memory.
+"""Run a command under the limits of deploy/overlayd.service: system calls, memory, umask.
 
 A program for tests, which needs no systemd: `python cage.py UNIT COMMAND ...`. The groups of
 system calls are systemd's (systemd-analyze syscall-filter); the filter is built with libseccomp,
@@ -105,4 +105,6 @@ def of_unit(unit: str) -> Filter:
 if __name__ == "__main__":
     if sys.argv[1] == "--without-nftables":
         without_nftables().enter(sys.argv[2:])
-    of_unit(Path(sys.argv[1]).read_text(encoding="utf-8")).enter(sys.argv[2:])
+    text = Path(sys.argv[1]).read_text(encoding="utf-8")
+    os.umask(int(setting(text, "UMask"), 8))
+    of_unit(text).enter(sys.argv[2:])

@@ -81,6 +81,29 @@ def test_a_taken_over_agent_writes_no_other_process(hosts: list[HostProcess]) ->
     assert json.loads(inside) == {name: [-1, errno.EPERM] for name in numbers}
 
 
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+def test_unprivileged_users_can_read_what_is_made_for_them(hosts: list[HostProcess]) -> None:
+    """Under the unit's umask: names in containers, and the API's directory; the state cannot be."""
+    one = hosts[0]
+    overlayd(one, "network", "create", "red", "--subnet", "10.33.0.0/16")
+    overlayd(one, "container", "add", "r1", "--network", "red")
+    overlayd(one, "container", "add", "shared", "--network", "container:r1")
+    overlayd(one, "container", "add", "onhost", "--network", "host")
+    for name in ("r1", "shared"):
+        for file in ("resolv.conf", "hosts"):
+            inside = ("container", "exec", name, "--", *NOBODY, "cat", f"/etc/{file}")
+            assert "10.33." in overlayd(one, *inside)
+    overlayd(one, "container", "exec", "onhost", "--", *NOBODY, "cat", "/etc/hosts")
+    overlayd(one, "container", "exec", "r1", "--", *NOBODY, "getent", "hosts", "r1")
+    for path in ("/run/netns", "/run/overlayd", "/etc/netns"):
+        host_process.run(one, *NOBODY, "ls", path).check_returncode()
+    assert host_process.run(one, *NOBODY, "ls", "/var/lib/overlayd").returncode != 0
+    overlayd(one, "container", "rm", "shared", "onhost", "r1")
+    overlayd(one, "network", "rm", "red")
+
+
 def test_an_agent_does_all_its_work_in_it(hosts: list[HostProcess]) -> None:
     """Networks, containers, names, rates, filters, fast path, repair and the way out all work."""
     one, two = hosts

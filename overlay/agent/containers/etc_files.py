@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from overlay import failpoint
+from overlay import failpoint, public_files
 from overlay.errors import OverlayError
 from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, remove_files
 
@@ -31,7 +31,7 @@ def write(name: str, resolver: Sequence[str] | None = None, hosts: Sequence[str]
     failpoint.failpoint("container.files" if resolver is None else "container.names")
     directory = FILES_DIRECTORY / name
     with _reported(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        public_files.make_directory(directory)
         text = _text_of(Path("/etc/resolv.conf")) if resolver is None else _joined(resolver)
         _put(directory / "resolv.conf", text)
         _put(directory / "hosts", _joined([*_HOSTS_HEAD, *hosts]))
@@ -42,7 +42,7 @@ def link(name: str, owner: str) -> None:
     failpoint.failpoint("container.files")
     directory = FILES_DIRECTORY / name
     with _reported(directory):
-        FILES_DIRECTORY.mkdir(parents=True, exist_ok=True)
+        public_files.make_directory(FILES_DIRECTORY)
         if not directory.is_symlink():
             directory.symlink_to(owner)
 
@@ -56,7 +56,7 @@ def write_of_host(name: str) -> None:
     failpoint.failpoint("container.files")
     directory = FILES_DIRECTORY / name
     with _reported(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        public_files.make_directory(directory)
         text = f"{HOST_MARK}\n{_text_of(Path('/etc/hosts'))}"
         _put(directory / "hosts", text)
 
@@ -86,10 +86,8 @@ def are_foreign(name: str) -> bool:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a file unless it has this text already."""
-    raw = text.encode(errors="surrogateescape")
-    if not path.exists() or path.read_bytes() != raw:
-        path.write_bytes(raw)
+    """Write a file unless it has this text already; unprivileged users read it, too."""
+    public_files.write_file(path, text.encode(errors="surrogateescape"))
 
 
 def _text_of(path: Path) -> str:

@@ -14,6 +14,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from overlay import public_files
+
 WITNESS_NAME = "state"
 _SIZE_MAX = 100
 
@@ -53,7 +55,7 @@ class Witness:
             return
         with contextlib.suppress(OSError):
             if self._descriptor < 0:
-                self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                public_files.make_directory(self._path.parent)
                 flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
                 self._descriptor = os.open(self._path, flags, 0o600)
             os.pwrite(self._descriptor, f"{history.file_id} {history.commits:020d}\n".encode(), 0)

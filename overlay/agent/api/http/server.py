@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from overlay import limits
+from overlay import limits, public_files
 from overlay.agent.api.http.caller import ApiCaller, caller_of, require_caller
 from overlay.agent.api.http.operation import ApiOperation, Handler
 from overlay.agent.api.http.slots import RequestSlot, RequestSlots
@@ -110,7 +110,7 @@ class ApiServer:
 
     async def start(self) -> None:
         """Listen; raises ConflictError if another agent does already."""
-        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        public_files.make_directory(self.path.parent)
         await _refuse_second(self.path)
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
