@@ -289,6 +289,8 @@ CONTROLLER_RETRY_FIRST_S: Final = 1.0  # after a reconcile pass that failed; dou
 CONTROLLER_RETRY_MAX_S: Final = 5.0
 assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S
 
+CONTAINER_CHECK_INTERVAL_S: Final = 15.0  # of the containers' ends of their interfaces
+
 # --- Macvlan and ipvlan interfaces --------------------------------------------------------
 MACVLAN_CHECK_INTERVAL_S: Final = 2.0  # between checks of interfaces, 0.2 ms for each
 MACVLAN_RETRY_S: Final = 10.0  # before an interface that could not be recreated is retried

@@ -20,6 +20,7 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.container_ends import ContainerEnds
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
@@ -181,13 +182,18 @@ class Components:
         """Construct attach, detach, and the repair of attached endpoints."""
         directory, event_log = self.directory, self.event_log
         default_routes = DefaultRoutes(self._context, self.attachments)
+        subnet_routes = SubnetRoutes(self._context, self.attachments)
+        self.container_ends = ContainerEnds(
+            self._context, self.attachments, default_routes, subnet_routes
+        )
         endpoints = EndpointContext(
             self._context,
             self.attachments,
             self.allocator,
             self.drivers,
             default_routes,
-            SubnetRoutes(self._context, self.attachments),
+            subnet_routes,
+            self.container_ends,
             self.participation,
         )
         self.detacher = EndpointDetacher(endpoints)
@@ -277,6 +283,7 @@ class Components:
             self.former_identity,
             self.previous_copy,
             self.drivers.macvlan_ports,
+            self.container_ends,
             self._certificate,
             self.authority_sharing,
             self.key_rotation,

@@ -133,6 +133,45 @@ def test_a_virtual_address_moves_by_gratuitous_arp(
         cluster.ok(number, "overlayd", "detach", f"lb{number}", "--network", "blue")
 
 
+def test_what_a_container_undoes_is_restored(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """By a repeated attach, by verify, and by itself; with --hands-off it is left as it is."""
+    address = cluster.attach(1, "undone")
+
+    def lacking() -> list[str]:
+        found = cluster.run(1, "overlayd", "verify", "--json")[1]
+        return [each["text"] for each in json.loads(found)["differences"]]
+
+    def reached() -> bool:
+        return cluster.inside(3, "c3", "ping", "-c1", "-W1", address)[0] == 0
+
+    flush = (*netns("undone"), "ip", "addr", "flush", "dev", "eth0")
+    cluster.ok(1, *flush)
+    no_address = f"netns:undone: eth0 has no address {address}/16"
+    assert lacking() == [no_address, "netns:undone: there is no default route for IPv4"]
+    cluster.ok(1, "overlayd", "attach", "undone", "--network", "blue")
+    assert (lacking(), reached()) == ([], True)
+
+    for state in ("down", "up"):
+        cluster.ok(1, *netns("undone"), "ip", "link", "set", "eth0", state)
+    cluster.run(1, "overlayd", "verify", "--repair")
+    assert "default via" in cluster.ok(1, *netns("undone"), "ip", "route")
+    cluster.ok(1, *flush)
+    eventually(reached, "the address, restored by itself")
+    events = cluster.json(1, "events")["events"]
+    assert any("in netns:undone: eth0 has no address" in each["text"] for each in events)
+
+    changed = cluster.json(1, "attach", "undone", "--network", "blue", "--hands-off")
+    assert changed["endpoints"][0]["changed"] == [
+        {"field": "hands_off", "before": False, "after": True}
+    ]
+    cluster.ok(1, *flush)
+    assert lacking() == []
+    assert not reached()
+    cluster.ok(1, "overlayd", "detach", "undone", "--network", "blue")
+
+
 def mac_of(cluster: Cluster, number: int, container: str) -> str:
     """Return the MAC of a container."""
     shown = json.loads(cluster.inside(number, container, "ip", "-j", "link", "show", "eth0")[1])

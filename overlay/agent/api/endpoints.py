@@ -150,6 +150,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         labels=request.all_labels(),
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
+        hands_off=request.hands_off,
     )
 
 

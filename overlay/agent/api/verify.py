@@ -1,6 +1,6 @@
 """Handler for verify: compare the kernel with the desired state, and repair it on request.
 
-Owns: what is compared: sandboxes, and the host's own namespace.
+Owns: what is compared: sandboxes, the host's own namespace, and the containers' interfaces.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     filter_texts = await components.underlay_filter.differences()
     host_texts = await components.exposure.differences()
     lost = await components.drivers.differences()
+    changed = await components.container_ends.differences()
     repaired = query.repair == "1" and await _repaired(components)
     return {
         "differences": [
             *_of_sandboxes(components, sandboxes),
             *(_difference(name, "Interface", text) for name, text in lost),
+            *(_difference(name, "Container", text) for name, text in changed),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
         ],
@@ -64,6 +66,7 @@ async def _repaired(components: Components) -> bool:
             return True
         await components.underlay_filter.attempt()
         await components.exposure.reconcile_all()
+        await components.container_ends.attempt()
         for vni, operations in left.items():
             if operations:
                 await components.reconciler.reconcile_network(vni)
@@ -77,6 +80,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
         and not await components.underlay_filter.differences()
         and not await components.exposure.differences()
         and not await components.drivers.differences()
+        and not await components.container_ends.differences()
     )
 
 

@@ -33,6 +33,7 @@ _INTERFACE_FIELDS = (
     "rate_in",
     "rate_out",
     "gateway_priority",
+    "hands_off",
     "publish",
 )
 _NAMESPACE_FIELDS = ("dns_servers", "dns_search", "dns_options")

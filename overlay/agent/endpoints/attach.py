@@ -171,6 +171,7 @@ class _AttachSteps:
         endpoint, changes = await self._attacher.update_service.update(
             self._network, existing.endpoint, self._options
         )
+        await self._context.container_ends.ensure(self._target.identity)
         return replace(existing, endpoint=endpoint, changes=changes)
 
     def _existing(self) -> EndpointResult | None:
@@ -261,6 +262,7 @@ class _AttachSteps:
             plugged=False,
             parent=parent_interface_of(network),
             gateway_priority=options.gateway_priority or 0,
+            hands_off=bool(options.hands_off),
         )
         segments = self._node.gossip.commit(
             Scope(network.vni),

@@ -217,6 +217,7 @@ class Restart:
             aliases=tuple(ended.aliases),
             labels=tuple((key, value) for key, value in ended.labels),
             gateway_priority=ended.gateway_priority,
+            hands_off=ended.hands_off,
         )
         try:
             await self._attach_as_before(target, network, options, ended)

@@ -30,6 +30,7 @@ class EndpointOptions:
     labels: tuple[tuple[str, str], ...] = ()
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
+    hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)  # with the rates
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class UpdateService:
     ) -> tuple[Endpoint, tuple[FieldChange, ...]]:
         """Give an endpoint of this node the options; return it and what was changed."""
         changes = await self._change_priority(endpoint, options)
+        changes += self._change_hands_off(endpoint, options)
         after, rates = await self._change_rates(network, endpoint, options)
         changes += rates
         if changes:
@@ -72,6 +73,16 @@ class UpdateService:
             FieldChange("default_route", before.gateway, after.gateway),
         ]
         return [change for change in found if change.before != change.after]
+
+    def _change_hands_off(self, endpoint: Endpoint, options: EndpointOptions) -> list[FieldChange]:
+        """Leave an interface to its container, or no longer, if that is asked for."""
+        before = self._attachments[endpoint.endpoint_id]
+        if options.hands_off in (None, before.hands_off):
+            return []
+        after = replace(before, hands_off=bool(options.hands_off))
+        documents.ATTACHMENTS.put(self._gossip.state, after)
+        self._attachments[endpoint.endpoint_id] = after
+        return [FieldChange("hands_off", before.hands_off, after.hands_off)]
 
     async def _change_rates(
         self, network: Network, endpoint: Endpoint, options: EndpointOptions

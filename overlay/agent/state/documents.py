@@ -56,6 +56,7 @@ class Attachment:
     plugged: bool  # whether its interface was complete once; if not, a start recreates it
     parent: str = ""  # the host's interface that it is on, for networks without a sandbox
     gateway_priority: int = 0  # the attachment with the highest one has the default route
+    hands_off: bool = False  # what the container's programs change in its interface stays so
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class EndedEndpoint:
     gateway_priority: int = 0
     more_ips: list[str] = field(default_factory=list)  # not stored if empty
     removed_s: float = 0.0  # Unix time; its runtime has no such container any more
+    hands_off: bool = False
 
     @property
     def key(self) -> str:
@@ -102,6 +104,7 @@ class EndedEndpoint:
             aliases=list(endpoint.aliases),
             labels=[list(pair) for pair in endpoint.labels],
             gateway_priority=attachment.gateway_priority,
+            hands_off=attachment.hands_off,
         )
 
 
@@ -153,12 +156,17 @@ def _to_hex(secret: Identity | Authority) -> str:
     return secret.to_bytes().hex()
 
 
+def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
+    later = ("hands_off",)  # an earlier version reads what does not have it
+    return {key: value for key, value in asdict(attachment).items() if value or key not in later}
+
+
 def _encode_container(container: StoredContainer) -> dict[str, Any]:
     return {key: value for key, value in asdict(container).items() if value and key != "name"}
 
 
 def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
-    later = ("more_ips", "removed_s")  # an earlier version reads what does not have them
+    later = ("hands_off", "more_ips", "removed_s")  # an earlier version reads what does not have them
     return {key: value for key, value in asdict(ended).items() if value or key not in later}
 
 
@@ -244,7 +252,7 @@ TOKEN = single(
 
 # One document for each thing of its kind.
 ATTACHMENTS: Table[Attachment] = Table(
-    "endpoint", attrgetter("endpoint_id"), asdict, _decode_attachment
+    "endpoint", attrgetter("endpoint_id"), _encode_attachment, _decode_attachment
 )
 ENDED: Table[EndedEndpoint] = Table(
     "ended", attrgetter("key"), _encode_ended, lambda _, value: EndedEndpoint(**value)

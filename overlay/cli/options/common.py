@@ -42,6 +42,11 @@ def add_attach_options(parser: StrictParser, *, network_required: bool) -> None:
         help="the network with the highest N provides the default route (default: 0)",
     )
     parser.add_argument(
+        "--hands-off",
+        action="store_true",
+        help="do not restore what the container's programs change in its interface",
+    )
+    parser.add_argument(
         "--alias",
         dest="aliases",
         action="append",
@@ -131,6 +136,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "port_security": args.port_security,
         **_rates(args),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
+        **({"hands_off": True} if args.hands_off else {}),
         **({"publish": args.publish} if args.publish else {}),
         "wait": args.wait,
     }

@@ -88,6 +88,17 @@ STORED = [
             '"port": "ve111213141516", "subnet_index": 1, "target": "docker:db", "vni": 9}'
         ),
     ),
+    (
+        "endpoint",
+        "2122232425262728",
+        (
+            '{"container_id": null, "endpoint_id": "2122232425262728", "gateway": true, '
+            '"gateway_priority": 0, "hands_off": true, "ifname": "eth0", '
+            '"netns_identity": [4, 4026532002], "netns_path": "/run/netns/nm", "parent": "", '
+            '"plugged": true, "port": "ve212223242526", "subnet_index": 0, '
+            '"target": "netns:nm", "vni": 7}'
+        ),
+    ),
     ("epoch", "", "2"),
     ("exposure", "12", "false"),
     ("exposure", "7", "true"),

@@ -1,0 +1,127 @@
+"""Keep the containers' ends of their interfaces as an attach made them.
+
+No notification reports what happens in a container: each is checked every few seconds. An
+attachment made with `--hands-off` is left to the container.
+
+Owns: when they are checked, and the events. Does not: recreate an interface (`repair`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from overlay import limits
+from overlay.agent.endpoints.default_route import DefaultRoutes
+from overlay.agent.endpoints.subnet_routes import SubnetRoutes
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.errors import OverlayError
+from overlay.kernel.host import container_interface
+from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+
+_Function: TypeAlias = Callable[
+    [str, tuple[int, int], Sequence[WantedInterface]], list[InterfaceDifference]
+]
+
+
+class ContainerEnds(Controller):
+    """The interfaces of this host's containers on networks with a sandbox."""
+
+    name = "container interfaces"
+    problem = "containers' interfaces are not checked"
+    interval_s = limits.CONTAINER_CHECK_INTERVAL_S
+    runs_at_start = False
+
+    def __init__(
+        self,
+        context: NodeContext,
+        attachments: Attachments,
+        default_routes: DefaultRoutes,
+        subnet_routes: SubnetRoutes,
+    ) -> None:
+        super().__init__(context.event_log)
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._attachments = attachments
+        self._default_routes = default_routes
+        self._subnet_routes = subnet_routes
+        self._reported: dict[tuple[int, int], list[str]] = {}  # by container: found last time
+
+    async def reconcile(self) -> None:
+        """Check every container."""
+        for identity in self._identities():
+            async with self._attachments.alone_with(identity):
+                try:
+                    await self.ensure(identity)
+                except (OverlayError, OSError) as error:
+                    self._event_log.record("repaired", f"a container's interface: {error}")
+        self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
+
+    async def ensure(self, identity: tuple[int, int]) -> None:
+        """Restore what a container's interfaces lack; called with the container locked."""
+        mine = self._checked(identity)
+        found = await self._call(container_interface.restore, mine)
+        if found:
+            await self._subnet_routes.ensure(identity)
+            await self._default_routes.reconcile(identity)
+        self._report(identity, [each.text for each in found])
+
+    async def differences(self) -> list[tuple[str, str]]:
+        """Return what containers' interfaces lack, as pairs of network name and description."""
+        found: list[tuple[str, str]] = []
+        for identity in self._identities():
+            mine = self._checked(identity)
+            lacking = await self._call(container_interface.differences, mine)
+            found += [(each.network, f"{mine[0].target}: {each.text}") for each in lacking]
+        return found
+
+    async def _call(
+        self, function: _Function, mine: Sequence[Attachment]
+    ) -> list[InterfaceDifference]:
+        wanted = [each for each in map(self._wanted, mine) if each is not None]
+        if not wanted:
+            return []
+        first = mine[0]
+        return await self._kernel.call(function, first.netns_path, first.netns_identity, wanted)
+
+    def _identities(self) -> set[tuple[int, int]]:
+        return {each.netns_identity for each in self._attachments.values()}
+
+    def _checked(self, identity: tuple[int, int]) -> list[Attachment]:
+        return [
+            each
+            for each in self._attachments.of_target(identity)
+            if each.plugged and not each.hands_off and not each.parent
+        ]
+
+    def _wanted(self, attachment: Attachment) -> WantedInterface | None:
+        network = self._directory.network_by_vni(attachment.vni)
+        endpoint = self._directory.endpoint_of(attachment)
+        if network is None or endpoint is None or not has_sandbox(network):
+            return None
+        lengths = {
+            ip: subnet.prefix_length
+            for ip in endpoint.ips
+            for subnet in network.subnets
+            if ip in subnet
+        }
+        families = frozenset(len(ip) for ip in lengths) if attachment.gateway else frozenset[int]()
+        return WantedInterface(
+            network.name, attachment.ifname, endpoint.mac, tuple(lengths.items()), families
+        )
+
+    def _report(self, identity: tuple[int, int], texts: list[str]) -> None:
+        """Record a repair, once for a container in which the same is changed again and again."""
+        before = self._reported.pop(identity, [])
+        if not texts:
+            return
+        self._reported[identity] = texts
+        mine = self._attachments.of_target(identity)
+        if texts != before and mine:
+            text = f"in {mine[0].target}: {'; '.join(texts)}: repaired (--hands-off leaves it so)"
+            self._event_log.record("repaired", text, level=logging.WARNING)

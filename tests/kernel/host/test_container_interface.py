@@ -1,0 +1,113 @@
+"""What a container's programs change in its interface is found and restored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.kernel import netns
+from overlay.kernel.host import container_interface
+from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
+from overlay.model import Vni, mac_for, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+IP, IP6 = parse_ip("10.32.0.2"), parse_ip("fd32::2")
+ADDRESSES = ((IP, 16), (IP6, 64))
+
+
+class Container:
+    """A container with an interface as an attach makes it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.name = world.namespace("c")
+        self.path = str(netns.path_of(self.name))
+        self.identity = netns.identity(world.fd(self.name))
+        self.wanted = WantedInterface(
+            "blue", "eth0", mac_for(Vni(1), IP), ADDRESSES, frozenset({4, 16})
+        )
+        mac = self.wanted.mac.hex(":")
+        self.ip("link", "add", "eth0", "address", mac, "type", "veth", "peer", "eth0x")
+        self.ip("link", "set", "eth0x", "up")
+        assert len(self.restore()) == 5
+        self.routes()
+
+    def ip(self, *words: str) -> str:
+        """Run `ip` inside."""
+        return self.world.run(self.name, "ip", *words)
+
+    def restore(self) -> list[InterfaceDifference]:
+        """Restore state and addresses."""
+        return container_interface.restore(self.path, self.identity, [self.wanted])
+
+    def routes(self) -> None:
+        """Give it the default routes."""
+        gateways = (parse_ip("10.32.0.1"), parse_ip("fd32::1"))
+        candidate = DefaultRouteCandidate((0, 0), "eth0", self.wanted.mac, gateways)
+        reconcile(self.path, self.identity, [candidate])
+
+    def texts(self) -> list[str]:
+        """Return what is missing."""
+        found = container_interface.differences(self.path, self.identity, [self.wanted])
+        return [each.text for each in found]
+
+
+@pytest.fixture
+def container(world: World) -> Container:
+    """Return a container that lacks nothing."""
+    made = Container(world)
+    assert made.texts() == []
+    return made
+
+
+NO_ROUTES = ["there is no default route for IPv4", "there is no default route for IPv6"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        (["addr flush dev eth0"], [
+            "eth0 has no address 10.32.0.2/16", "eth0 has no address fd32::2/64", NO_ROUTES[0]]),
+        (["link set eth0 down"], ["eth0 is down", "eth0 has no address fd32::2/64", *NO_ROUTES]),
+        (["link set eth0 down", "link set eth0 up"], [
+            "eth0 has no address fd32::2/64", *NO_ROUTES]),
+        (["route del default", "-6 route del default"], NO_ROUTES),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_restored(
+    container: Container, changes: list[str], texts: list[str]
+) -> None:
+    """State and addresses by one call, default routes by their own rule."""
+    for words in changes:
+        container.ip(*words.split())
+
+    assert container.texts() == texts
+    assert [each.text for each in container.restore()] == texts
+    container.routes()
+    assert container.texts() == []
+
+
+def test_what_is_there_besides_is_left_alone(container: Container) -> None:
+    """Further addresses, another name, a smaller MTU, and a default route of somebody else."""
+    container.ip("addr", "add", "10.32.9.9/16", "dev", "eth0")
+    container.ip("link", "set", "eth0", "mtu", "1400")
+    container.ip("link", "set", "eth0x", "up")
+    container.ip("route", "replace", "default", "via", "10.32.0.99", "dev", "eth0")
+    container.ip("link", "property", "add", "dev", "eth0", "altname", "lan")
+    before = container.ip("-o", "addr")
+
+    assert container.texts() == []
+    assert container.restore() == []
+    assert container.ip("-o", "addr") == before
+
+
+def test_an_interface_that_is_gone_lacks_nothing(container: Container) -> None:
+    """It is recreated from its port in the sandbox; a namespace that is gone has no interface."""
+    container.ip("link", "del", "eth0")
+    assert container.texts() == []
+    container.identity = (container.identity[0], 1)
+    assert container.texts() == []
