@@ -54,7 +54,7 @@ class AgentLifecycle:
             lambda: self.components,
             self.require_components,
         )
-        self._resolver_files = ResolverFiles(self.containers, self.event_log)
+        self.resolver_files = ResolverFiles(self.containers, self.event_log)
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self._is_started = False
@@ -79,7 +79,7 @@ class AgentLifecycle:
         cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
             await self._run(cluster)
-        self._tasks.start(self._resolver_files.run, self._resolver_files.name)
+        self._tasks.start(self.resolver_files.run, self.resolver_files.name)
         self.state.keep_backup()
 
     async def close(self) -> None:

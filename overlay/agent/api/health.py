@@ -6,7 +6,7 @@ Changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from overlay import limits
 from overlay.agent.api.schema.cluster import HealthIssue, NetworkStatusResponse
@@ -19,8 +19,10 @@ from overlay.kernel.host import neighbor_table
 from overlay.model import ip_text
 
 
-def health(components: Components, networks: list[NetworkStatusResponse]) -> list[HealthIssue]:
-    """Return what deserves attention, errors first."""
+def health(
+    components: Components, networks: list[NetworkStatusResponse], further: Iterable[Fault]
+) -> list[HealthIssue]:
+    """Return what deserves attention, with the faults of the agent itself; errors first."""
     faults = [
         *_identity(components),
         *_host(components),
@@ -29,6 +31,7 @@ def health(components: Components, networks: list[NetworkStatusResponse]) -> lis
         *_members(components),
         *_networks(components, networks),
         *(fault for controller in components.controllers for fault in controller.faults()),
+        *further,
     ]
     faults.sort(key=lambda fault: fault.level != "error")
     return [{"level": each.level, "text": each.text, "hint": each.hint} for each in faults]

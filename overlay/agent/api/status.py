@@ -83,7 +83,7 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         },
         "key": keys.key_summary(components),
         "recovery": components.startup.recovery or None,
-        "health": health(components, networks),
+        "health": health(components, networks, agent.resolver_files.faults()),
     }
 
 

@@ -9,6 +9,7 @@ Does not: know how a container is created.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 NETNS_DIR = Path("/run/netns")
+_LOOK_TIMEOUT_S = 1.0  # the error needs no agent
 SANDBOX_PREFIX = "ov-"  # of the agent's sandbox namespaces
 
 
@@ -103,7 +105,7 @@ def run_exec(args: Namespace) -> int:
         shown = [name for name in known if not name.startswith(SANDBOX_PREFIX)]
         raise NotFoundError(
             f"no such container on this host: {args.name}",
-            why=f"{NETNS_DIR} contains {', '.join(shown) or 'no container'}",
+            why=_whereabouts(args) or f"{NETNS_DIR} contains {', '.join(shown) or 'no container'}",
             hint="overlayd container ls",
         )
     if os.geteuid() != 0:
@@ -116,6 +118,16 @@ def run_exec(args: Namespace) -> int:
         raise OverlayError(
             "cannot run `ip`", why=str(error.strerror), hint="apt install iproute2"
         ) from error
+
+
+def _whereabouts(args: Namespace) -> str:
+    """Return which other host has a container of that name, if an agent here knows; or empty."""
+    with contextlib.suppress(OverlayError):
+        listed = ApiClient(args.paths, _LOOK_TIMEOUT_S).get("/v1/endpoints")["endpoints"]
+        for endpoint in listed:
+            if endpoint["name"].lower() == args.name.lower() and not endpoint["local"]:
+                return f"{args.name} is on {endpoint['node']}, on network {endpoint['network']}"
+    return ""
 
 
 class _ProgramNotFoundError(NotFoundError):

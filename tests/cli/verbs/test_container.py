@@ -88,6 +88,15 @@ def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
     assert "no such container on this host: ovt-none\n" in outcome.err
 
 
+def test_exec_on_the_wrong_host_says_where_it_is(overlayd: Run, agent: FakeAgent) -> None:
+    """If an agent runs here and knows a container of that name."""
+    found = {"name": "OVT-none", "local": False, "node": "vm2", "network": "blue"}
+    agent.answer("GET /v1/endpoints", {"endpoints": [found]})
+    outcome = overlayd("container", "exec", "ovt-none", "true")
+
+    assert (outcome.code, "ovt-none is on vm2, on network blue" in outcome.err) == (5, True)
+
+
 def test_exec_needs_a_command(overlayd: Run) -> None:
     """A name without a command is a usage error."""
     assert overlayd("container", "exec", "web", "--").code == 2
