@@ -302,7 +302,8 @@ def test_leave_withdraws_and_reset_leaves_nothing(
 
     cluster.ok(3, "overlayd", "reset", "--yes")
 
-    assert cluster.ok(3, "ls", "/run/netns").split() == []
+    left = cluster.ok(3, "ls", "/run/netns").split()
+    assert [name for name in left if name == "c3" or name.startswith("ov-")] == []
     links = re.findall(r"^\d+: ([^:@]+)", cluster.ok(3, "ip", "link"), re.MULTILINE)
     assert sorted(links) == ["eth1", "lo"]
     assert "overlayd" not in cluster.ok(3, "nft", "list", "tables")
