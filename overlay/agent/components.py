@@ -232,7 +232,11 @@ class Components:
             config.reconcile_interval_s,
         )
         self.exposure = ExposureService(
-            controller, published_ports, rules, self.attacher.endpoint_attached
+            controller,
+            published_ports,
+            rules,
+            self.attacher.endpoint_attached,
+            self._editor.endpoint_renamed,
         )
         self.attach_service = AttachService(
             self.attacher,

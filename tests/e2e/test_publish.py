@@ -262,7 +262,10 @@ def test_a_refused_port_leaves_nothing_of_an_attach(web: Cluster) -> None:
            "--publish", "8095:80")  # fmt: skip
     code, _, err = web.run(1, "overlayd", "publish", "halves", "8096:80", "--network", "dual")
     assert (code, "halves is an alias" in err) == (6, True), err
-    web.ok(1, "overlayd", "unpublish", "half")
+    web.ok(1, "overlayd", "endpoint", "set", "half", "--name", "other")
+    published = web.json(1, "publish", "ls")["published"]
+    assert ["other", None] in [[each["name"], each["fault"]] for each in published]
+    web.ok(1, "overlayd", "unpublish", "other")
     web.ok(1, "overlayd", "detach", "half")
     code, _, err = web.run(1, "overlayd", "detach", "d2")
     assert (code, "d2 is on vm2, on network dual" in err) == (5, True), err

@@ -15,7 +15,8 @@ from overlay.agent.endpoints.update import FieldChange
 from overlay.agent.records.directory import Directory
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Endpoint, Mac, Network, ip_text, mac_text
+from overlay.model import Endpoint, Mac, Network, Vni, ip_text, mac_text
+from overlay.signals import AsyncSignal
 
 Edited = tuple[Network, Endpoint, str, tuple[FieldChange, ...]]  # with its interface's name
 
@@ -66,13 +67,18 @@ def _require_at_most(limit: int, wanted: dict[str, str], what: str) -> None:
 
 
 class EndpointEditor:
-    """Edits endpoints of this node."""
+    """Edits endpoints of this node.
+
+    Signal `endpoint_renamed`: an endpoint of a network has another name; with both names. The edit
+    returns once the handlers have.
+    """
 
     def __init__(self, context: EndpointContext) -> None:
         self._gossip = context.node.gossip
         self._directory = context.node.directory
         self._event_log = context.node.event_log
         self._attachments = context.attachments
+        self.endpoint_renamed: AsyncSignal[[Vni, str, str]] = AsyncSignal()
 
     async def edit(
         self, identity: tuple[int, int], networks: Sequence[Network], change: EndpointEdit
@@ -93,7 +99,11 @@ class EndpointEditor:
                 if after.name.lower() != before.name.lower():
                     require_free(self._directory, network, after.name)
                 found.append((network, before, after, attachment.ifname))
-            return [self._write(*each) for each in found]
+            edited = [self._write(*each) for each in found]
+        for network, before, after, _ in found:
+            if after.name != before.name:
+                await self.endpoint_renamed.emit(network.vni, before.name, after.name)
+        return edited
 
     def _write(self, network: Network, before: Endpoint, after: Endpoint, ifname: str) -> Edited:
         changes = tuple(_changes(before, after))

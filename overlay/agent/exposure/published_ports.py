@@ -143,6 +143,20 @@ class PublishedPorts(Controller):
         await self._drop(gone)
         return gone
 
+    async def endpoint_renamed(self, vni: Vni, before: str, after: str) -> None:
+        """Let the ports of a container of this host follow its new name."""
+        async with self._publishing:
+            renamed = {
+                each: each._replace(name=after)
+                for each in self._known
+                if each.vni == vni and each.name.lower() == before.lower()
+            }
+            if renamed:
+                # A port's document is stored under its place on the host, and so replaced.
+                self._gossip.state.commit(map(documents.PUBLISHED_PORTS.row, renamed.values()))
+                self._known = [renamed.get(each, each) for each in self._known]
+                await self.refresh()
+
     async def _drop(self, gone: list[PublishedPort]) -> None:
         self._gossip.state.commit(map(documents.PUBLISHED_PORTS.deletion_of, gone))
         self._known = [each for each in self._known if each not in gone]

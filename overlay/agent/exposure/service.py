@@ -19,12 +19,14 @@ class ExposureService:
         published_ports: PublishedPorts,
         rules: HostRules,
         endpoint_attached: AsyncSignal[[Vni]],
+        endpoint_renamed: AsyncSignal[[Vni, str, str]],
     ) -> None:
         self.controller = controller
         self.published_ports = published_ports
         self.rules = rules
         endpoint_attached.connect(controller.endpoint_attached)
         endpoint_attached.connect(published_ports.endpoint_attached)
+        endpoint_renamed.connect(published_ports.endpoint_renamed)
 
     async def start(self) -> None:
         """Adopt what the host has; must run before any pass may prune."""

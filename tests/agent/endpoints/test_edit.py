@@ -86,10 +86,17 @@ async def test_an_edit_reports_what_it_changed(tmp_path: Path) -> None:
     """On the named network only; an edit without effect writes nothing."""
     node = Node(tmp_path)
     edit = EndpointEdit(name="taken", add_aliases=("shop",))
+    renamed: list[tuple[int, str, str]] = []
+
+    async def note(*names: Any) -> None:
+        renamed.append(names)
+
+    node.editor.endpoint_renamed.connect(note)
     ((network, after, ifname, changes),) = await node.editor.edit((1, 1), [BLUE], edit)
 
     assert (network, after.name, ifname) == (BLUE, "taken", "eth1")
     assert [str(each) for each in changes] == ["name web -> taken", "aliases www -> www shop"]
     assert node.written == [after]
+    assert renamed == [(1, "web", "taken")]
     await node.editor.edit((1, 1), [], EndpointEdit(add_aliases=("www",)))
     assert node.written == [after]
