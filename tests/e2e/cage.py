@@ -106,5 +106,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--without-nftables":
         without_nftables().enter(sys.argv[2:])
     text = Path(sys.argv[1]).read_text(encoding="utf-8")
-    os.umask(int(setting(text, "UMask"), 8))
+    os.umask(int(settings(text, "UMask")[0], 8))
     of_unit(text).enter(sys.argv[2:])

@@ -166,7 +166,8 @@ def _encode_container(container: StoredContainer) -> dict[str, Any]:
 
 
 def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
-    later = ("hands_off", "more_ips", "removed_s")  # an earlier version reads what does not have them
+    # An earlier version reads what does not have these.
+    later = ("hands_off", "more_ips", "removed_s")
     return {key: value for key, value in asdict(ended).items() if value or key not in later}
 
 
