@@ -142,7 +142,7 @@ DEEDS: dict[str, tuple[Deed, str]] = {
     "a forged admission": (lambda _data: made_up(JOIN_HELLO), "wrong-receiver"),
     "a cookie that nobody asked for": (lambda _data: made_up(COOKIE), "cookie-not-asked"),
     # The last ones: vm1 may renew its session with the seeming sender.
-    "a response that nobody asked for": (lambda _data: made_up(RESPONSE), "no-session"),
+    "a response that nobody asked for": (lambda _data: made_up(RESPONSE), "late-response"),
     "data of no session": (lambda _data: made_up(DATA), "no-session"),
 }
 

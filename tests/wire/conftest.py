@@ -14,7 +14,7 @@ from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
 from overlay.wire.identity.signatures import KeySigner
-from overlay.wire.session.opened import OpenedDatagram
+from overlay.wire.session.opened_datagram import OpenedDatagram
 from overlay.wire.session.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)

@@ -28,7 +28,7 @@ from overlay.signals import Signal
 from overlay.wire.admission import is_join_kind
 from overlay.wire.codec.datagram import OTHER_VERSION, Datagram, UdpEndpoint, read_kind
 from overlay.wire.identity.keyring import ClusterKey
-from overlay.wire.session.opened import OpenedDatagram
+from overlay.wire.session.opened_datagram import OpenedDatagram
 from overlay.wire.session.sessions import Sessions
 
 _LAG_LOGGED_S = 0.1

@@ -20,7 +20,7 @@ from overlay.model import Card, Ip, NodeId
 from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
 from overlay.wire.handshake.hello import Statement
 from overlay.wire.session.link import NEVER, Establishment, Link, Session
-from overlay.wire.session.opened import NO_SESSION, REPLAYED
+from overlay.wire.session.opened_datagram import LATE_RESPONSE, NO_SESSION, REPLAYED
 from overlay.wire.session.session_table import SessionTable
 
 _FORMED_INDEX: Final = 0  # of sessions that a formed cluster starts with
@@ -275,7 +275,7 @@ class Sessions:
     def _open_response(self, response: SimResponse, now: float) -> SimOpened:
         found = self.table.handshake(response.number, now)
         if found is None:
-            return SimOpened(dropped=NO_SESSION)
+            return SimOpened(dropped=LATE_RESPONSE)
         link, handshake = found
         if response.key is not None and response.key not in self.table.ring.held:
             return SimOpened(dropped=UNKNOWN_GENERATION)

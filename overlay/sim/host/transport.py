@@ -34,7 +34,7 @@ from overlay.wire.handshake.cookies import MACS_SIZE
 from overlay.wire.handshake.first_contact import UNKNOWN_GENERATION
 from overlay.wire.handshake.noise import FIRST_SIZE, SECOND_SIZE
 from overlay.wire.session.frames import padded_size
-from overlay.wire.session.opened import NO_SESSION
+from overlay.wire.session.opened_datagram import NO_SESSION
 
 _LAG_NOTED_S: Final = 0.1
 _CONTACT_S: Final = 0.5

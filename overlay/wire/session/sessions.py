@@ -41,8 +41,9 @@ from overlay.wire.session.banned_peers import BANNED, BannedPeers
 from overlay.wire.session.datagram_maker import DatagramMaker
 from overlay.wire.session.frames import FrameType, read_frame
 from overlay.wire.session.link import NEVER, Establishment, Link, Session
-from overlay.wire.session.opened import (
+from overlay.wire.session.opened_datagram import (
     COOKIE_SENT,
+    LATE_RESPONSE,
     NO_COOKIE_ASKED,
     NO_SESSION,
     NOBODY,
@@ -109,8 +110,7 @@ class Sessions:
     def mark_unresponsive(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
 
-        It may have restarted without knowing this node's address: it cannot tell then from whom
-        the datagrams are that it can't open, and only a hello can correct it.
+        It may have restarted without knowing this node's address, which only a hello can tell it.
         """
         if node_id in self._peers:
             self.table.link(node_id).is_unresponsive = True
@@ -340,7 +340,7 @@ class Sessions:
         header = session_header.read_response_header(data)
         found = self.table.handshake(header.receiver_index, now)
         if found is None:
-            raise RemoteError(NO_SESSION)
+            raise RemoteError(LATE_RESPONSE)
         link, handshake = found
         key = None if header.key is None else self._keyring.named(*header.key)
         if header.key is not None and key is None:
@@ -434,17 +434,10 @@ class Sessions:
         if join.echo != self._maker.process:
             raise RemoteError(REPLAYED)
         self.learn(join.card)
-        return self._greet(node_id, now)
-
-    def _greet(self, node_id: NodeId, now: float) -> OpenedDatagram:
-        """Return the hello to a peer whose card a join has taught."""
-        card = self._peers.get(node_id)
-        if card is None:  # it is banned here
-            raise RemoteError(BANNED)
-        link = self.table.link(node_id)
-        if not link.hello_due(now):
-            return OpenedDatagram(node_id)
-        return OpenedDatagram(node_id, replies=(self._hello(link, card, now),))
+        card, link = self._peers.get(node_id), self.table.find(node_id)
+        if card is None or (link is not None and not link.hello_due(now)):
+            return OpenedDatagram(node_id)  # banned here, or greeted just before
+        return OpenedDatagram(node_id, replies=(self._hello(self.table.link(node_id), card, now),))
 
     def _open_cookie(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
         """Keep a cookie, and repeat the hello for which it was sent, if it was one."""

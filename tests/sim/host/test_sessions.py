@@ -201,5 +201,5 @@ def test_a_response_counts_for_the_hello_it_answers() -> None:
     assert isinstance(response.content, SimResponse)
 
     assert one.open(B, response.content, CARDS[B].address, 0.0).card == CARDS[B]
-    assert one.open(B, response.content, CARDS[B].address, 0.0).dropped == "no-session"
+    assert one.open(B, response.content, CARDS[B].address, 0.0).dropped == "late-response"
     assert two.open(A, hello.content, CARDS[A].address, 0.0).dropped == "replayed"

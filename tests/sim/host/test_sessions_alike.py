@@ -214,4 +214,4 @@ def test_the_model_does_what_the_real_sessions_do() -> None:
         assert alike.opened > STEPS / 20
         dropped |= alike.dropped
 
-    assert dropped == {"unknown-generation", "no-session", "replayed"}
+    assert dropped == {"unknown-generation", "no-session", "late-response", "replayed"}

@@ -17,7 +17,7 @@ from overlay.wire.codec.records import pack_card
 from overlay.wire.handshake.hello import NO_PROCESS, Statement, read_statement, statement_body
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
-from overlay.wire.session.opened import OpenedDatagram
+from overlay.wire.session.opened_datagram import OpenedDatagram
 from tests.wire.conftest import AUTHORITY, made_key
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def test_random_datagrams_are_dropped_and_unanswered(new_wire: type[Wire], junk:
         (b"\x02\x09" + bytes(98), "unknown-kind"),
         (b"\x02\x04" + bytes(98), "unknown-kind"),  # of an admission
         (b"\x02\x03" + bytes(98), "no-session"),
-        (b"\x02\x07" + bytes(98), "no-session"),
+        (b"\x02\x07" + bytes(98), "late-response"),
         (b"\x02\x01" + bytes(98), "wrong-receiver"),
         (b"\x02\x02" + bytes(98), "wrong-receiver"),
         (b"\x02\x06" + bytes(54), "cookie-not-asked"),

@@ -17,6 +17,7 @@ from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.frames import FrameType
 
 NO_SESSION = "no-session"
+LATE_RESPONSE = "late-response"
 REPLAYED = "replayed"
 COOKIE_SENT = "cookie-sent"
 NO_COOKIE_ASKED = "cookie-not-asked"
