@@ -169,6 +169,9 @@ SESSION_PREVIOUS_S: Final = 5.0  # a replaced session still opens datagrams in t
 SESSION_SWEEP_S: Final = 5.0  # how often sessions that are over are erased
 KEY_SWITCH_S: Final = 2.0  # after a cluster key is replaced, its sessions still seal
 assert KEY_SWITCH_S < KEY_REST_S  # peers drop the old key, and its sessions, after that
+KEY_DOUBT_S: Final = 8.0  # a peer that lacks the key in use is asked again, before it may drop ours
+assert KEY_DOUBT_S < KEY_REST_S
+SESSIONS_FORMER_MAX: Final = 3  # of one peer: replaced, and still open for what is under way
 SESSIONS_UNPROVEN_MAX: Final = 4  # of one peer: hellos answered, nothing heard under them yet
 HANDSHAKES_PENDING_MAX: Final = 4  # hellos sent to one peer whose responses still count
 HANDSHAKE_KEPT_S: Final = 10.0

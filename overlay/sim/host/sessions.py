@@ -122,7 +122,7 @@ class Sessions:
             ring = self.table.ring
             peer = Statement(_FORMED_INDEX, _FIRST_LIFE.to_bytes(8, "big"), card, ring.held)
             link.current = Session(_FORMED_INDEX, peer, ring.sealing, 0.0, False, None)
-            link.process = peer.process
+            link.process, link.card = peer.process, card.raw
         return link
 
     def forget(self, node_id: NodeId) -> None:
@@ -218,7 +218,7 @@ class Sessions:
             if link.current is not session:
                 return opened  # another host uses the peer's identity
         link.heard(session, now)
-        if session is link.previous:
+        if session is not link.current:
             opened = opened._replace(replies=(*opened.replies, *self._confirm_again(link, now)))
         if frame.payload is not None:
             if session.key is None:
@@ -233,8 +233,7 @@ class Sessions:
             return None
         link = self._link(sender)
         for session in link.sessions():
-            is_over = session is link.previous and now >= link.previous_until
-            if session.index == _FORMED_INDEX and now < session.opens_until() and not is_over:
+            if session.index == _FORMED_INDEX and not session.is_over(now):
                 return link, session
         return None
 
@@ -287,7 +286,6 @@ class Sessions:
     def _established(
         self, link: Link, session: Session, completed: Establishment | None, now: float
     ) -> SimOpened:
-        before = link.current if completed is None else link.previous
         meaning = completed or self.table.establish(link, session, now)
         if meaning is Establishment.DUPLICATE:
             return SimOpened()
@@ -304,9 +302,7 @@ class Sessions:
             frames.append(_frame(session))
         if card.epoch < session.peer.card.epoch:
             card = session.peer.card
-        is_news = meaning is Establishment.NEW_PROCESS or (
-            before is not None and before.peer.card.raw != session.peer.card.raw
-        )
+        is_news = meaning is Establishment.CHANGED
         return SimOpened(
             card=session.peer.card if is_news else None,
             replies=tuple(Addressed(card.address, frame) for frame in frames),

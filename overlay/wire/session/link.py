@@ -31,8 +31,8 @@ SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come about ev
 class Establishment(enum.Enum):
     """What a newly proven session means."""
 
-    NEW_PROCESS = "new"  # the peer was not met before, or has restarted
-    RENEWED = "renewed"  # the same process, with new keys
+    CHANGED = "changed"  # the peer was not met before, has restarted, or has another card
+    RENEWED = "renewed"  # the same process and card, with new keys
     DUPLICATE = "duplicate"  # another host uses the peer's identity: not established
 
 
@@ -48,15 +48,16 @@ class Session:
     keys: Any  # by which it seals and opens; none in the simulator
     counter: int = 0
     heard_at: float = NEVER  # when anything was last opened with it
+    until: float = FOREVER  # when it opens nothing any more, after another has replaced it
     window: ReplayWindow = field(default_factory=ReplayWindow)
 
     def sends_until(self) -> float:
         """Return the time from which nothing is sealed with it."""
         return self.made_at + limits.SESSION_SENDS_S
 
-    def opens_until(self) -> float:
-        """Return the time at which it is erased."""
-        return self.made_at + limits.SESSION_KEPT_S
+    def is_over(self, now: float) -> bool:
+        """Return whether it opens nothing any more, and is to be erased."""
+        return now >= self.until or now >= self.made_at + limits.SESSION_KEPT_S
 
     def is_old(self, now: float) -> bool:
         """Return whether its ephemeral keys are to be renewed; the initiator is the first to."""
@@ -82,13 +83,13 @@ class Link:
 
     node_id: NodeId
     current: Session | None = None
-    previous: Session | None = None  # still opens datagrams sealed before the peer has switched
-    previous_until: float = NEVER
+    former: list[Session] = field(default_factory=list)  # replaced; each still opens until its end
     unproven: dict[int, Session] = field(default_factory=dict)
     handshakes: dict[int, Handshake] = field(default_factory=dict)
     hello_at: float = NEVER
     hello_count: int = 0  # without a response
     process: bytes = b""  # the peer's, by the last proven session
+    card: bytes = b""  # the peer's, likewise
     heard_at: float = NEVER  # when that process was last heard
     replaced: deque[bytes] = field(
         default_factory=lambda: deque(maxlen=limits.PROCESSES_REMEMBERED_MAX)
@@ -105,9 +106,9 @@ class Link:
 
     def sessions(self) -> Iterator[Session]:
         """Yield all sessions."""
-        for each in (self.current, self.previous):
-            if each is not None:
-                yield each
+        if self.current is not None:
+            yield self.current
+        yield from self.former
         yield from self.unproven.values()
 
     # --- sealing ------------------------------------------------------------------------
@@ -116,24 +117,34 @@ class Link:
         """Return the session that payloads are sealed with now; None: they wait.
 
         `switched_at` is when the ring's key in use was last replaced. A session of a former key is
-        not used for long after that: the peer may drop that key, and the session with it.
+        not used for long after that: the peer may drop that key, and the session with it. Where the
+        peer has said that it lacks the key in use, that is asked again now and then.
         """
         session = self.current
         if session is None or session.key not in ring.held or now >= session.sends_until():
             return None
         if session.counter >= 2 * limits.SESSION_DATAGRAMS_MAX:
             return None
-        is_late = now - switched_at >= limits.KEY_SWITCH_S
-        return None if is_late and self.lacks_key_in_use(session, ring) else session
+        if now - switched_at >= limits.KEY_SWITCH_S and self.lacks_key_in_use(session, ring):
+            return None
+        is_doubtful = now - session.made_at >= limits.KEY_DOUBT_S
+        return None if is_doubtful and self._is_older(session, ring) else session
 
     def lacks_key_in_use(self, session: Session, ring: Ring) -> bool:
         """Return whether a session with the key in use could replace this one."""
-        is_older = session.key is None or session.key < ring.sealing
-        return is_older and (self.held is None or ring.sealing in self.held)
+        return self._is_older(session, ring) and (self.held is None or ring.sealing in self.held)
+
+    @staticmethod
+    def _is_older(session: Session, ring: Ring) -> bool:
+        """Return whether a session's cluster key is lesser than the one in use."""
+        return session.key is None or session.key < ring.sealing
 
     def wants_renewal(self, session: Session, ring: Ring, now: float) -> bool:
         """Return whether a new session is to replace this one."""
-        return self.is_unresponsive or session.is_old(now) or self.lacks_key_in_use(session, ring)
+        if self.is_unresponsive or session.is_old(now) or self.lacks_key_in_use(session, ring):
+            return True
+        is_doubtful = now - session.made_at >= limits.KEY_DOUBT_S / 2
+        return is_doubtful and self._is_older(session, ring)
 
     def hello_due(self, now: float) -> bool:
         """Return whether a hello may be sent now; the pauses grow while none is answered.
@@ -170,21 +181,27 @@ class Link:
         is_new = process != self.process
         if is_new and self._is_duplicate(session, now):
             return Establishment.DUPLICATE, []
-        ended = [] if self.previous is None else [self.previous]
-        self.previous = self.current
-        self.previous_until = FOREVER
+        if self.current is not None:
+            self.former.append(self.current)
+        ended = [self.former.pop(0)] if len(self.former) > limits.SESSIONS_FORMER_MAX else []
         if is_new:
             # A process that has ended seals nothing any more; what it has sealed may be under way.
-            self.previous_until = now + limits.SESSION_PREVIOUS_S
+            self._end_former(now)
             if self.process:
                 self.replaced.append(self.process)
             if process in self.replaced:
                 self.replaced.remove(process)
-        self.current, self.process = session, process
+        is_changed = is_new or self.card != session.peer.card.raw
+        self.current, self.process, self.card = session, process, session.peer.card.raw
         self.held, self.heard_at = session.peer.held, now
         self.is_unresponsive = False
         self.hello_count = 0
-        return (Establishment.NEW_PROCESS if is_new else Establishment.RENEWED), ended
+        return (Establishment.CHANGED if is_changed else Establishment.RENEWED), ended
+
+    def _end_former(self, now: float) -> None:
+        """Let the former sessions open only what is under way."""
+        for each in self.former:
+            each.until = min(each.until, now + limits.SESSION_PREVIOUS_S)
 
     def _is_duplicate(self, session: Session, now: float) -> bool:
         """Return whether a replaced process speaks although the one in its place is alive.
@@ -204,25 +221,23 @@ class Link:
             return
         self.heard_at = now
         self.is_unresponsive = False
-        if session is self.current and self.previous_until == FOREVER:
-            self.previous_until = now + limits.SESSION_PREVIOUS_S
-        elif session is self.previous:
+        if session is self.current:
+            self._end_former(now)
+        else:
             # After two handshakes at once, each side may seal with the session that it got last.
-            self.previous_until = max(self.previous_until, now + limits.SESSION_PREVIOUS_S)
+            session.until = max(session.until, now + limits.SESSION_PREVIOUS_S)
 
     def end_sessions(self, ring: Ring, now: float) -> list[Session]:
         """Remove and return the sessions whose time, or whose cluster key, is over."""
         ended = [
             each
             for each in self.sessions()
-            if now >= each.opens_until()
-            or (each.key is not None and each.key not in ring.held)
-            or (each is self.previous and now >= self.previous_until)
+            if each.is_over(now) or (each.key is not None and each.key not in ring.held)
         ]
         for each in ended:
             self.unproven.pop(each.index, None)
             if each is self.current:
                 self.current = None
-            elif each is self.previous:
-                self.previous = None
+            elif each in self.former:
+                self.former.remove(each)
         return ended

@@ -55,11 +55,7 @@ class SessionTable:
         found = self._sessions.get(index)
         if found is None:
             return None
-        link, session = found
-        is_over = now >= session.opens_until() or (
-            session is link.previous and now >= link.previous_until
-        )
-        return None if is_over else found
+        return None if found[1].is_over(now) else found
 
     def handshake(self, index: int, now: float) -> tuple[Link, Handshake] | None:
         """Return the handshake of an index, unless it is too old."""

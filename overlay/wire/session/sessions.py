@@ -243,7 +243,7 @@ class Sessions:
             if opened.duplicate is not None:
                 return opened
         link.heard(session, now)
-        if session is link.previous:
+        if session is not link.current:
             opened = replace(opened, replies=(*opened.replies, *self._confirm_again(link, now)))
         if kind is FrameType.PAYLOAD:
             if session.key is None:
@@ -373,7 +373,6 @@ class Sessions:
         prove this side to the peer.
         """
         card = session.peer.card
-        before = link.current if completed is None else link.previous
         if link.node_id not in self._peers:
             self._peers.learn(card)
             self._newcomers.discard(link.node_id)
@@ -390,9 +389,7 @@ class Sessions:
             frames += [self._maker.seal(sealing, FrameType.PAYLOAD, each, card) for each in waiting]
         if completed is not None and not frames:
             frames.append(self._maker.seal(session, FrameType.CONFIRM, b"", card))
-        is_news = meaning is Establishment.NEW_PROCESS or (
-            before is not None and before.peer.card.raw != session.peer.card.raw
-        )
+        is_news = meaning is Establishment.CHANGED
         return OpenedDatagram(
             link.node_id, card=session.peer.card if is_news else None, replies=tuple(frames)
         )

@@ -507,11 +507,9 @@ def test_a_recorded_notice_does_not_alarm_a_later_process(wire: Wire) -> None:
     wire.now += 1
     original.sessions.mark_unresponsive(member.node_id)
     hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
-    notice = next(
-        reply
-        for reply in member.sessions.open(hello.data, wire.source(hello), wire.now).replies
-        if reply.address == original.card.address
-    )
+    (response,) = wire.open(hello)
+    (confirm,) = wire.open(response)
+    notice = next(reply for reply in wire.open(confirm) if reply.address == original.card.address)
     again = wire.host(1, identity=original.identity, epoch=3)
     again.sessions.learn(member.card)
 
