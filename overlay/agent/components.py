@@ -54,7 +54,6 @@ from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
-from overlay.agent.gossip.protocol_versions import ProtocolVersions
 from overlay.agent.gossip.seed_contact import SeedContact
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
@@ -71,6 +70,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
+from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -145,7 +145,7 @@ class Components:
         )
         self.forget_service = ForgetService(gossip, directory, self.holders, event_log)
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
-        self.protocol_versions = ProtocolVersions(gossip, directory, event_log)
+        self.protocol_versions = ProtocolVersions(directory, event_log, gossip.transport.now)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)

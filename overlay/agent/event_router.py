@@ -21,13 +21,13 @@ from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
-from overlay.agent.gossip.protocol_versions import ProtocolVersions
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
+from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,

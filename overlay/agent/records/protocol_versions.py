@@ -7,9 +7,9 @@ Owns: the event for each such member, once, and which were heard recently. Does 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from overlay import limits
-from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.model import NodeId
@@ -19,10 +19,12 @@ SHOWN_S = 60.0  # from the last datagram; a member is probed more often than tha
 
 
 class ProtocolVersions:
-    """Members that speak another version."""
+    """Members that speak another version; `clock` returns monotonic seconds."""
 
-    def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
-        self._gossip = gossip
+    def __init__(
+        self, directory: Directory, event_log: EventLog, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
         self._directory = directory
         self._event_log = event_log
         self._heard: dict[NodeId, tuple[int, float]] = {}  # version, and when it was heard last
@@ -32,7 +34,7 @@ class ProtocolVersions:
         known, _ = self._heard.pop(node_id, (VERSION, 0.0))
         while len(self._heard) >= limits.MEMBER_COUNT_MAX:
             del self._heard[next(iter(self._heard))]
-        self._heard[node_id] = (version, self._gossip.transport.now())
+        self._heard[node_id] = (version, self._clock())
         if known != version:
             name = self._directory.node_name(node_id)
             problem, hint = self.explain(name, version)
@@ -41,7 +43,7 @@ class ProtocolVersions:
 
     def recent(self) -> list[tuple[NodeId, int]]:
         """Return the members heard recently with another version, and that version."""
-        since = self._gossip.transport.now() - SHOWN_S
+        since = self._clock() - SHOWN_S
         return [(node_id, version) for node_id, (version, at) in self._heard.items() if at > since]
 
     @staticmethod

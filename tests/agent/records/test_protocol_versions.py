@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
-from overlay.agent.gossip.protocol_versions import SHOWN_S, ProtocolVersions
 from overlay.agent.records.directory import Directory
+from overlay.agent.records.protocol_versions import SHOWN_S, ProtocolVersions
 from overlay.core.events import Event, OtherVersion
 from overlay.model import NodeId
 from overlay.wire.codec.datagram import Datagram
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 OLD = b"\x01\x03" + bytes(98)  # a datagram of version 1
 
 
-def versions_of(site: Site) -> ProtocolVersions:
+def versions_of(site: Site, clock: Callable[[], float] | None = None) -> ProtocolVersions:
     """Return the component of a member, connected as the agent connects it."""
     directory = Directory(site.gossip.node, site.gossip.node_id)
-    made = ProtocolVersions(site.gossip, directory, site.event_log)
+    made = ProtocolVersions(directory, site.event_log, clock or site.gossip.transport.now)
 
     def route(event: Event) -> None:
         if isinstance(event, OtherVersion):
@@ -65,14 +65,11 @@ async def test_a_stranger_of_version_one_is_only_counted(sites: Sites) -> None:
     assert versions.recent() == []
 
 
-async def test_a_later_version_asks_for_an_upgrade_here(
-    sites: Sites, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_later_version_asks_for_an_upgrade_here(sites: Sites) -> None:
     """The older side is the one to upgrade; what was heard long ago is not shown."""
     one = sites.first()
-    versions = versions_of(one)
     now = [100.0]
-    monkeypatch.setattr(one.gossip.transport, "now", lambda: now[0])
+    versions = versions_of(one, lambda: now[0])
     versions.heard(NodeId(b"n" * 16), 3)
 
     assert versions.recent() == [(NodeId(b"n" * 16), 3)]
