@@ -122,6 +122,7 @@ class Components:
             self.forget_service,
             self.restart,
             self.participation,
+            space,
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)

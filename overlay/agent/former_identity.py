@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 
 from overlay import limits
-from overlay.agent.dataplane.sandbox_names import vni_of_sandbox
+from overlay.agent.dataplane.sandbox_names import node_part, vni_of_sandbox
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.forget import ForgetService
@@ -26,6 +26,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.documents import EndedEndpoint, StoredContainer
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.core.dataplane.state import PORT_PREFIX
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError
@@ -35,6 +36,7 @@ from overlay.kernel.sandbox.container_namespace import is_bare_container
 from overlay.model import Endpoint, NodeId, ip_text, node_text
 
 _WAIT_S = 60.0
+_POLL_S = 0.2
 _KINDS = ("docker", "podman", "netns", "pid")
 
 
@@ -53,6 +55,7 @@ class FormerIdentity(Controller):
         forget_service: ForgetService,
         restart: Restart,
         participation: ParticipationService,
+        space: AddressSpace,
         trail: IdentityTrail,
     ) -> None:
         super().__init__(context.event_log)
@@ -62,6 +65,7 @@ class FormerIdentity(Controller):
         self._forget_service = forget_service
         self._restart = restart
         self._participation = participation
+        self._space = space
         self._trail = trail
         trail.note(context.gossip.node_id)
 
@@ -87,7 +91,11 @@ class FormerIdentity(Controller):
                 return
 
     def _former(self) -> list[NodeId]:
-        """Return the former identities: those noted, and members that had this host's address."""
+        """Return the former identities: those noted, and members that had this host's address.
+
+        An id that begins like this node's own is none: its objects could not be told from those of
+        this node, and a member can choose its id and the address in its card.
+        """
         own = self._gossip.card
         same_address = [
             card.node_id
@@ -95,7 +103,8 @@ class FormerIdentity(Controller):
             if card.node_id != own.node_id
             and (card.address, card.gossip_port) == (own.address, own.gossip_port)
         ]
-        return list(dict.fromkeys([*self._trail.former(own.node_id), *same_address]))
+        found = dict.fromkeys([*self._trail.former(own.node_id), *same_address])
+        return [each for each in found if node_part(each) != node_part(own.node_id)]
 
     async def _take_over(self, former: NodeId) -> None:
         sandboxes = await self._kernel.call(leftovers.sandboxes_of, former)
@@ -105,8 +114,10 @@ class FormerIdentity(Controller):
         records = await self._records(former, sandboxes)
         if sandboxes:
             await self._declare_gone(former)
+        connected = await self._kernel.call(connected_containers, sandboxes)
+        await self._wait_reclaimed(connected)
         remembered = 0
-        for found in await self._kernel.call(connected_containers, sandboxes):
+        for found in connected:
             remembered += await self._remember(found, records.get(found.port))
         removed = await self._kernel.call(leftovers.remove_objects, former)
         self._trail.drop(former)
@@ -130,6 +141,21 @@ class FormerIdentity(Controller):
                 hint="Its containers keep their connections; this ends by itself within seconds",
             )
         self._forget_service.forget(node_text(former), powered_off=True, force=True)
+
+    async def _wait_reclaimed(self, connected: list[ConnectedContainer]) -> None:
+        """Wait until live members own the containers' addresses, or for a bounded time."""
+        deadline = self._gossip.transport.now() + limits.FORMER_IDENTITY_RETRY_S
+        while self._gossip.transport.now() < deadline:
+            if all(map(self._is_owned, connected)):
+                return
+            await asyncio.sleep(_POLL_S)
+
+    def _is_owned(self, found: ConnectedContainer) -> bool:
+        network = self._directory.network_by_vni(vni_of_sandbox(found.sandbox))
+        if network is None:
+            return True
+        ownership = self._space.ownership(network)
+        return all(ownership.owner_of(ip) is not None for ip in found.addresses)
 
     async def _remember(self, found: ConnectedContainer, record: Endpoint | None) -> bool:
         """Write down what to attach again; return False for a container that is not known."""

@@ -8,12 +8,12 @@ from overlay.model import NodeId, Vni
 
 def sandbox_name(vni: Vni, node_id: NodeId) -> str:
     """Return the namespace's name: by VNI for people, by node for several agents on one host."""
-    return f"ov-{vni:06x}-{_node_part(node_id)}"
+    return f"ov-{vni:06x}-{node_part(node_id)}"
 
 
 def is_own_sandbox(name: str, node_id: NodeId) -> bool:
     """Return whether a name is that of a node's sandbox."""
-    return SANDBOX_NAME.fullmatch(name) is not None and name.endswith(f"-{_node_part(node_id)}")
+    return SANDBOX_NAME.fullmatch(name) is not None and name.endswith(f"-{node_part(node_id)}")
 
 
 def vni_of_sandbox(name: str) -> Vni:
@@ -21,5 +21,6 @@ def vni_of_sandbox(name: str) -> Vni:
     return Vni(int(name.split("-")[1], 16))
 
 
-def _node_part(node_id: NodeId) -> str:
+def node_part(node_id: NodeId) -> str:
+    """Return what the names of a node's objects in the kernel have of its id."""
     return node_id[:3].hex()
