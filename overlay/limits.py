@@ -58,6 +58,8 @@ PARTICIPATIONS_PER_NODE_MAX: Final = 8192
 assert PARTICIPATIONS_PER_NODE_MAX > NETWORKS_PER_NODE_MAX + ENDPOINTS_PER_NODE_MAX
 REMOVED_NETWORKS_PER_NODE_MAX: Final = 8192  # of other creators, which have not deleted them yet
 FORGOTTEN_PER_NODE_MAX: Final = 1024  # every member writes a statement about each
+REVOCATIONS_PER_NODE_MAX: Final = 4096  # of other holders' tokens
+STATEMENTS_PER_NODE_MAX: Final = 32_768  # about all nodes that were ever forgotten
 ENDPOINTS_PER_LOG_MAX: Final = ENDPOINTS_PER_NODE_MAX + 64  # host endpoints, and attaches under way
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 

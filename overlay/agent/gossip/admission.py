@@ -60,7 +60,8 @@ class AdmissionService:
         self._wall_clock = wall_clock
         self._records: AdmissionRecords | None = None
         self._rate = AdmissionRate()
-        self._proven: dict[Key, tuple[NodeId, object]] = {}
+        # By kind, identity and origin: the record, and whether the authority signed it.
+        self._checked: dict[tuple[str, bytes, NodeId], tuple[object, bool]] = {}
         cluster_id = gossip.anchor.cluster_id
         self._responder = JoinResponder(
             gossip.identity, cluster_id, lambda: gossip.card, self, os.urandom
@@ -290,42 +291,29 @@ class AdmissionService:
     def _read(self) -> AdmissionRecords:
         node, anchor = self._gossip.node, self._gossip.anchor
         book = AdmissionRecords()
-
-        def is_own(origin: NodeId) -> bool:
-            return origin == self._gossip.node_id and self._gossip.authority is not None
-
-        holders = self._holders.proven()
-        for kind in ("invitation", "revocation", "admission"):
+        checked, self._checked = self._checked, {}
+        for kind in ("invitation", "revocation"):
             for origin, value in node.store.values(CLUSTER_SCOPE, kind):
-                if node.is_forgotten(origin):
+                if node.is_forgotten(origin) or not isinstance(value, JoinToken | TokenRevocation):
                     continue
-                match value:
-                    case JoinToken() if self._is_proven(anchor, origin, value):
-                        book.invitations[value.token_id] = value
-                    case TokenRevocation() if self._is_proven(anchor, origin, value):
-                        book.revoked.add(value.token_id)
-                    case Admission() if origin in holders or is_own(origin):
-                        book.admitted.setdefault(value.token_id, set()).add(value.node_id)
-                    case _:
-                        pass
+                known = checked.get((*key_of(value), origin))
+                # Also a signature that is false is checked once: a member may write very many.
+                is_true = known[1] if known and known[0] == value else _is_signed(anchor, value)
+                self._checked[(*key_of(value), origin)] = (value, is_true)
+                if is_true and isinstance(value, JoinToken):
+                    book.invitations[value.token_id] = value
+                elif is_true:
+                    book.revoked.add(value.token_id)
+        own = [] if self._gossip.authority is None else [self._gossip.node_id]
+        for origin in (*self._holders.proven(), *own):
+            for admission in node.store.values_of(origin, CLUSTER_SCOPE, "admission"):
+                if isinstance(admission, Admission):
+                    book.admitted.setdefault(admission.token_id, set()).add(admission.node_id)
         return book
 
-    def _is_proven(
-        self,
-        anchor: TrustAnchor,
-        origin: NodeId,
-        value: JoinToken | TokenRevocation,
-    ) -> bool:
-        """Return whether the authority signed a record; each signature is checked once."""
-        kind, identity = key_of(value)
-        key: Key = (kind, identity or origin)
-        if self._proven.get(key) == (origin, value):
-            return True
-        match value:
-            case JoinToken():
-                is_true = anchor.verify_token(value)
-            case TokenRevocation():
-                is_true = anchor.verify_revocation(value)
-        if is_true:
-            self._proven[key] = (origin, value)
-        return is_true
+
+def _is_signed(anchor: TrustAnchor, value: JoinToken | TokenRevocation) -> bool:
+    """Return whether the authority signed a record."""
+    if isinstance(value, JoinToken):
+        return anchor.verify_token(value)
+    return anchor.verify_revocation(value)

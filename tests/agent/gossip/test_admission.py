@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 import time
@@ -10,16 +11,17 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
+from overlay.agent.gossip import admission
 from overlay.agent.gossip.join_client import JoinAttempt
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.core.events import AuthorityMessage
 from overlay.core.protocol.messages import AuthorityHandover, CertificateRenewal
-from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, JoinToken
+from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, JoinToken, TokenRevocation
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError
 from overlay.model import NodeId, parse_ip
 from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest
-from overlay.wire.identity.authority import Authority
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
 from tests.agent.conftest import Site, Sites, met, until
@@ -102,6 +104,33 @@ async def test_a_token_admits_so_many_hosts_a_minute(
     assert f"overlayd token revoke {first.token_id.hex()[:8]}" in told[0]
     now += 61.0
     assert admits(first, 13)
+
+
+async def test_forged_tokens_are_checked_once(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member may write very many: of them some count, and each signature costs its check once."""
+    vm1 = sites.first()
+    true = vm1.admission.default_token()
+    vm2 = await sites.join(2, vm1, true)
+    record = vm1.admission.invitation(true.token_id)
+    assert record is not None
+    checks = 0
+    is_signed = admission._is_signed
+
+    def counted(anchor: TrustAnchor, value: JoinToken | TokenRevocation) -> bool:
+        nonlocal checks
+        checks += 1
+        return is_signed(anchor, value)
+
+    monkeypatch.setattr(admission, "_is_signed", counted)
+    ids = [number.to_bytes(8, "big") for number in range(limits.TOKEN_COUNT_MAX + 50)]
+    vm2.write(*(dataclasses.replace(record, token_id=each) for each in ids))
+    for _ in range(5):
+        vm2.admission.records_changed()
+        assert list(vm2.admission.records().invitations) == [true.token_id]
+
+    assert checks <= limits.TOKEN_COUNT_MAX + 1
 
 
 async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
