@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 
+from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.seed_contact import SeedContact
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.dns.clients import DnsClients
@@ -20,7 +22,6 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
-from overlay.agent.endpoints.container_ends import ContainerEnds
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
@@ -54,7 +55,6 @@ from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
-from overlay.agent.gossip.seed_contact import SeedContact
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
@@ -183,24 +183,20 @@ class Components:
         """Construct attach, detach, and the repair of attached endpoints."""
         directory, event_log = self.directory, self.event_log
         default_routes = DefaultRoutes(self._context, self.attachments)
-        subnet_routes = SubnetRoutes(self._context, self.attachments)
-        self.container_ends = ContainerEnds(
-            self._context, self.attachments, default_routes, subnet_routes
-        )
         endpoints = EndpointContext(
             self._context,
             self.attachments,
             self.allocator,
             self.drivers,
             default_routes,
-            subnet_routes,
-            self.container_ends,
+            SubnetRoutes(self._context, self.attachments),
             self.participation,
         )
         self.detacher = EndpointDetacher(endpoints)
         self._rollback = Rollback(self.detacher, directory, self.attachments, event_log)
         update_service = UpdateService(endpoints, self.reconciler)
         self.attacher = EndpointAttacher(endpoints, self._rollback, update_service)
+        self.container_ends = ContainerEnds(self.attacher)
         state = self.gossip.state
         self._editor = EndpointEditor(endpoints)
         names = ContainerNames(state, directory, self.attachments, self._editor, event_log)

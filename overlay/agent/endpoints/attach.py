@@ -57,8 +57,9 @@ class NewEndpoint:
 class EndpointAttacher:
     """Makes containers' endpoints on this node.
 
-    Signal `endpoint_attached`: a container is connected to this network; its attach returns once
-    the handlers have.
+    Signals; an attach returns once the handlers have:
+    `endpoint_attached`: a container is connected to this network;
+    `attached_again`: the container with this namespace was attached already; it is locked.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class EndpointAttacher:
         self.rollback = rollback
         self.update_service = update_service
         self.endpoint_attached: AsyncSignal[[Vni]] = AsyncSignal()
+        self.attached_again: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
 
     async def attach(
         self, target: Target, network: Network, options: EndpointOptions, *, wait: bool
@@ -171,7 +173,7 @@ class _AttachSteps:
         endpoint, changes = await self._attacher.update_service.update(
             self._network, existing.endpoint, self._options
         )
-        await self._context.container_ends.ensure(self._target.identity)
+        await self._attacher.attached_again.emit(self._target.identity)
         return replace(existing, endpoint=endpoint, changes=changes)
 
     def _existing(self) -> EndpointResult | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overlay.agent.endpoints.container_ends import ContainerEnds
 from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.subnet_routes import SubnetRoutes
 from overlay.agent.gossip.context import NodeContext
@@ -24,5 +23,4 @@ class EndpointContext:
     drivers: NetworkDrivers
     default_routes: DefaultRoutes
     subnet_routes: SubnetRoutes
-    container_ends: ContainerEnds
     participation: ParticipationService

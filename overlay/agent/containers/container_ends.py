@@ -13,11 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from overlay import limits
-from overlay.agent.endpoints.default_route import DefaultRoutes
-from overlay.agent.endpoints.subnet_routes import SubnetRoutes
-from overlay.agent.gossip.context import NodeContext
+from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.process.controller import Controller
-from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import OverlayError
@@ -37,20 +34,16 @@ class ContainerEnds(Controller):
     interval_s = limits.CONTAINER_CHECK_INTERVAL_S
     runs_at_start = False
 
-    def __init__(
-        self,
-        context: NodeContext,
-        attachments: Attachments,
-        default_routes: DefaultRoutes,
-        subnet_routes: SubnetRoutes,
-    ) -> None:
-        super().__init__(context.event_log)
-        self._directory = context.directory
-        self._kernel = context.kernel
-        self._attachments = attachments
-        self._default_routes = default_routes
-        self._subnet_routes = subnet_routes
+    def __init__(self, attacher: EndpointAttacher) -> None:
+        context = attacher.context
+        super().__init__(context.node.event_log)
+        self._directory = context.node.directory
+        self._kernel = context.node.kernel
+        self._attachments = context.attachments
+        self._default_routes = context.default_routes
+        self._subnet_routes = context.subnet_routes
         self._reported: dict[tuple[int, int], list[str]] = {}  # by container: found last time
+        attacher.attached_again.connect(self.ensure)
 
     async def reconcile(self) -> None:
         """Check every container."""
