@@ -26,25 +26,26 @@ class HostileMix:
     def __init__(self, seed: int, seeds: list[bytes]) -> None:
         self.rng = random.Random(seed)
         self.intake = Intake()
+        self.intake.timers_every = 64
         self.seeds = seeds
         self.verdicts: collections.Counter[str] = collections.Counter()
         self.delivered = 0
         self._recorded: list[Datagram] = []
-        self._attacks: list[Callable[[], str]] = [
-            lambda: self.intake.from_the_wire(self._junk()),
-            lambda: self.intake.from_the_wire(self._changed()),
-            lambda: self.intake.from_the_wire(self._changed()),
-            lambda: self.intake.with_macs(self._changed()),
-            lambda: self.intake.as_a_newcomer(self._changed()[:900]),
-            lambda: self.intake.in_a_frame(self._changed()),
-            self._replay,
-            self._replay,
+        # Weights: hellos with the right mac cost the attacker as much as the attacked.
+        self._attacks: list[tuple[Callable[[], str], int]] = [
+            (lambda: self.intake.from_the_wire(self._junk()), 30),
+            (lambda: self.intake.from_the_wire(self._changed()), 30),
+            (lambda: self.intake.with_macs(self._changed()), 5),
+            (lambda: self.intake.as_a_newcomer(self._changed()[:900]), 1),
+            (lambda: self.intake.in_a_frame(self._changed()), 14),
+            (self._replay, 20),
         ]
 
     def run(self, count: int) -> None:
         """Send so many hostile datagrams; raises on the first defect."""
-        for number in range(count):
-            reason = self.rng.choice(self._attacks)()
+        attacks, weights = zip(*self._attacks, strict=True)
+        for number, attack in enumerate(self.rng.choices(attacks, weights, k=count)):
+            reason = attack()
             assert isinstance(reason, str)
             self.verdicts[reason] += 1
             if number % PING_EVERY == PING_EVERY - 1:
