@@ -242,15 +242,20 @@ def lists(cluster: Cluster, number: int) -> dict[str, Any]:
     return found
 
 
-def without_states(found: dict[str, Any]) -> dict[str, Any]:
-    """Return lists without what depends on who is heard at the moment."""
-    members = [{**each, "state": ""} for each in found["members"]]
-    return {**found, "members": members, "dns": {}}
+def without_states(found: Any) -> Any:
+    """Return lists without what depends on who is heard at the moment: states and names."""
+    if isinstance(found, list):
+        return [without_states(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    kept = {field: each for field, each in found.items() if field not in {"state", "dns"}}
+    return {field: without_states(each) for field, each in kept.items()}
 
 
 def stable_lists(cluster: Cluster, number: int) -> dict[str, Any]:
     """Return a host's lists, without what depends on who is heard at the moment."""
-    return without_states(lists(cluster, number))
+    found: dict[str, Any] = without_states(lists(cluster, number))
+    return found
 
 
 def dead_to(cluster: Cluster, number: int) -> set[str]:
