@@ -52,7 +52,7 @@ class ContainerEnds(Controller):
                 try:
                     await self.ensure(identity)
                 except (OverlayError, OSError) as error:
-                    self._event_log.record("repaired", f"a container's interface: {error}")
+                    self._report(identity, [str(error)], "the agent retries")
         self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
 
     async def ensure(self, identity: tuple[int, int]) -> None:
@@ -62,7 +62,7 @@ class ContainerEnds(Controller):
         if found:
             await self._subnet_routes.ensure(identity)
             await self._default_routes.reconcile(identity)
-        self._report(identity, [each.text for each in found])
+        self._report(identity, [each.text for each in found], "repaired")
 
     async def differences(self) -> list[tuple[str, str]]:
         """Return what containers' interfaces lack, as pairs of network name and description."""
@@ -108,13 +108,13 @@ class ContainerEnds(Controller):
             network.name, attachment.ifname, endpoint.mac, tuple(lengths.items()), families
         )
 
-    def _report(self, identity: tuple[int, int], texts: list[str]) -> None:
-        """Record a repair, once for a container in which the same is changed again and again."""
+    def _report(self, identity: tuple[int, int], texts: list[str], done: str) -> None:
+        """Record what was found, once for a container in which it is the same again and again."""
         before = self._reported.pop(identity, [])
         if not texts:
             return
         self._reported[identity] = texts
         mine = self._attachments.of_target(identity)
         if texts != before and mine:
-            text = f"in {mine[0].target}: {'; '.join(texts)}: repaired (--hands-off leaves it so)"
+            text = f"in {mine[0].target}: {'; '.join(texts)}: {done} (--hands-off leaves it so)"
             self._event_log.record("repaired", text, level=logging.WARNING)

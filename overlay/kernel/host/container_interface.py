@@ -68,7 +68,12 @@ def restore(
         steps = [each.request for each in found if each.request is not None]
         for refusal in inside.transact(steps):
             if refusal.errno != errno.EEXIST:
-                raise OverlayError("cannot restore a container's interface", why=str(refusal))
+                raise OverlayError(
+                    "an interface in the container cannot be restored",
+                    why=str(refusal),
+                    hint="Does the container forbid it (net.ipv6.conf.*.disable_ipv6)? 'overlayd "
+                    "attach --hands-off' leaves it as it is",
+                )
         return found
 
 

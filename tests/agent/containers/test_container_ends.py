@@ -1,0 +1,130 @@
+"""What is restored in containers, and how often it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.containers.container_ends import ContainerEnds
+from overlay.agent.state.documents import Attachment
+from overlay.errors import OverlayError
+from overlay.kernel.host import container_interface
+from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+from overlay.signals import AsyncSignal
+
+VNI, IP = Vni(7), parse_ip("10.32.0.2")
+SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"))
+NETWORK = Network(VNI, "blue", (SUBNET,), NodeId(b"1" * 16))
+ENDPOINT = Endpoint(b"1" * 8, VNI, "web", mac_for(VNI, IP), (IP,), (), ())
+
+
+def attachment(**changes: object) -> Attachment:
+    """Return the attachment of a container."""
+    fields: dict[str, Any] = {
+        "endpoint_id": "31" * 8, "vni": VNI, "target": "netns:web", "netns_path": "/run/netns/web",
+        "netns_identity": (4, 5), "container_id": None, "ifname": "eth0", "port": "ve1",
+        "subnet_index": 0, "gateway": True, "plugged": True,
+    }  # fmt: skip
+    return Attachment(**{**fields, **changes})
+
+
+class Host:
+    """A host with one container, whose interface lacks what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, attached: Attachment) -> None:
+        self.lacks: list[str] | OverlayError = []
+        self.asked: list[WantedInterface] = []
+        self.events: list[str] = []
+        self.routed = 0
+        self.attached_again: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
+        directory = SimpleNamespace(
+            network_by_vni=lambda _vni: NETWORK, endpoint_of=lambda _attachment: ENDPOINT
+        )
+        log = SimpleNamespace(record=lambda _kind, text, **_: self.events.append(text))
+        context = SimpleNamespace(
+            node=SimpleNamespace(
+                directory=directory, kernel=SimpleNamespace(call=self._call), event_log=log
+            ),
+            attachments=SimpleNamespace(
+                values=lambda: [attached],
+                of_target=lambda _identity: [attached],
+                alone_with=self._alone_with,
+            ),
+            default_routes=SimpleNamespace(reconcile=self._route),
+            subnet_routes=SimpleNamespace(ensure=self._route),
+        )
+        attacher = SimpleNamespace(context=context, attached_again=self.attached_again)
+        self.ends = ContainerEnds(cast("Any", attacher))
+        for name in ("restore", "differences"):
+            monkeypatch.setattr(container_interface, name, self._found)
+
+    def _found(
+        self, _path: str, _identity: tuple[int, int], wanted: Sequence[WantedInterface]
+    ) -> list[InterfaceDifference]:
+        self.asked = list(wanted)
+        if isinstance(self.lacks, OverlayError):
+            raise self.lacks
+        return [InterfaceDifference("blue", text, None) for text in self.lacks]
+
+    async def _call(self, function: Any, *args: object) -> Any:
+        return function(*args)
+
+    async def _route(self, _identity: tuple[int, int]) -> None:
+        self.routed += 1
+
+    @asynccontextmanager
+    async def _alone_with(self, _identity: tuple[int, int]) -> AsyncIterator[None]:
+        yield
+
+    def check(self, lacks: list[str] | OverlayError) -> list[str]:
+        """Return the events of one check."""
+        self.lacks = lacks
+        self.events.clear()
+        asyncio.run(self.ends.reconcile())
+        return list(self.events)
+
+
+def test_the_same_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a check finds nothing; a refusal is told once, too. Routes follow each repair."""
+    host = Host(monkeypatch, attachment())
+    told = ["in netns:web: eth0 is down: repaired (--hands-off leaves it so)"]
+
+    assert host.check([]) == []
+    assert host.routed == 0
+    assert host.check(["eth0 is down"]) == told
+    assert host.routed == 2
+    assert host.check(["eth0 is down"]) == []
+    assert host.check([]) == []
+    assert host.check(["eth0 is down"]) == told
+    refusal = OverlayError("refused")
+    assert host.check(refusal) == [
+        "in netns:web: refused: the agent retries (--hands-off leaves it so)"
+    ]
+    assert host.check(refusal) == []
+
+
+def test_the_interface_is_wanted_as_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its addresses, and with a default route if it was asked for."""
+    wanted = WantedInterface("blue", "eth0", ENDPOINT.mac, ((IP, 16),), frozenset({4}))
+    host = Host(monkeypatch, attachment())
+    host.check([])
+    assert host.asked == [wanted]
+    other = Host(monkeypatch, attachment(gateway=False))
+    asyncio.run(other.attached_again.emit((4, 5)))
+    assert other.asked[0].default_routes == frozenset()
+
+
+@pytest.mark.parametrize("changes", [{"hands_off": True}, {"parent": "eth1"}, {"plugged": False}])
+def test_other_interfaces_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """Those left to their containers, those on a parent interface, and those not made yet."""
+    host = Host(monkeypatch, attachment(**changes))
+
+    assert host.check(["eth0 is down"]) == []
+    assert asyncio.run(host.ends.differences()) == []
