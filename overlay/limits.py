@@ -225,6 +225,13 @@ MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers
 
 # --- Container runtimes ------------------------------------------------------------------
+DOCKER_NAME_WAIT_S: Final = 5.0  # how long a call waits for the name of a network just created
+DOCKER_CALL_TIMEOUT_S: Final = 25.0  # of a call of Docker's, which gives up after 30 s
+DOCKER_CALLS_MAX: Final = 64  # at once
+DOCKER_POOLS_UNBOUND_MAX: Final = 16  # requested, and no network created with them yet
+DOCKER_BODY_SIZE_MAX: Final = 512 * 1024
+DOCKER_SWEEP_S: Final = 60.0  # from one comparison with what Docker has to the next
+DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remembered
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
 RUNTIME_RETRY_MAX_S: Final = 30.0
 

@@ -31,6 +31,7 @@ from overlay.agent.endpoints.rename import ContainerNames
 from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.rollback import Rollback
+from overlay.agent.endpoints.runtime_endpoints import RuntimeEndpoints
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.update import UpdateService
@@ -59,9 +60,11 @@ from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
@@ -105,6 +108,7 @@ class Components:
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self._construct_cluster_services(space)
         self._construct_dataplane(interface)
+        self.networks = NetworkService(self._context, self.participation, self.reserves)
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
@@ -148,6 +152,7 @@ class Components:
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
         self.protocol_versions = ProtocolVersions(directory, event_log, gossip.transport.now)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
+        self.reservations = Reservations(gossip, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
         self.card_report = CardReport(self.gossip, directory, event_log)
@@ -235,6 +240,7 @@ class Components:
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
         )
+        self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
         self.attach_service = AttachService(
             self.attacher,
             self.detacher,

@@ -17,6 +17,7 @@ from pathlib import Path
 from overlay.agent.api import routes
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.plugins.docker.plugin import DockerPlugin
 from overlay.agent.process import confinement, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
@@ -56,6 +57,7 @@ async def _serve(config: Config) -> None:
     agent = AgentLifecycle(config)
     server = ApiServer(config.run_dir, config.api_group, is_group_trusted=config.api_group_trusted)
     routes.register(server, agent)
+    plugin = DockerPlugin(agent, config.docker_plugin)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)
@@ -66,6 +68,7 @@ async def _serve(config: Config) -> None:
         await server.start()
         await agent.start()
         server.ready.set()
+        plugin.start()
         _spare_collections()
         # The kernel thread plans in Python. The loop gives up the interpreter with each datagram
         # it reads, and by default would wait 5 ms to get it back.
@@ -78,6 +81,7 @@ async def _serve(config: Config) -> None:
     finally:
         if watchdog is not None:
             watchdog.cancel()
+        await plugin.close()
         await server.close()
         with contextlib.suppress(asyncio.CancelledError):
             await agent.close()

@@ -24,7 +24,7 @@ from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import (
@@ -34,9 +34,8 @@ from overlay.core.dataplane.network_drivers import (
     parent_interface_of,
 )
 from overlay.core.ipam.allocator import Share
-from overlay.kernel.host import macvlan, underlay
+from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay
-from overlay.kernel.sandbox import kernel_support
 from overlay.model import Network, NodeId, gateway_mac, ip_text, mac_text
 
 
@@ -77,25 +76,12 @@ class NetworkHandlers:
             is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
             privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
             await self._agent.kernel.call(macvlan.require_driver, spec.driver, spec.parent)
-        constraints = await self._host_constraints(components)
-        known = {network.name for network in components.directory.networks()}
-        made = definition.create(components.gossip, components.directory, spec, constraints)
-        if made.name not in known:
-            components.reserves.divide(made)
+        made, created = await components.networks.create(spec)
         return {
             **network(made, components),
-            "created": made.name not in known,
+            "created": created,
             "overlaps": definition.overlaps(components.directory, made),
         }
-
-    async def _host_constraints(self, components: Components) -> HostConstraints:
-        port = components.gossip.cluster.vxlan_port
-        routes = await self._agent.kernel.call(underlay.routes)
-        foreign = await self._agent.kernel.call(kernel_support.foreign_vnis, port)
-        return HostConstraints(
-            overlapping_route=lambda wanted: underlay.overlapping(routes, wanted),
-            vnis_in_use=frozenset(foreign),
-        )
 
     async def network_inspect(self, name: str) -> NetworkDetailResponse:
         """GET /v1/networks/NAME."""
@@ -104,9 +90,7 @@ class NetworkHandlers:
 
     async def network_remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/networks/NAME."""
-        components = self._agent.require_components()
-        async with components.participation.holding_records(components.directory.network(name)):
-            removed = definition.remove(components.gossip, components.directory, name)
+        removed = await self._agent.require_components().networks.remove(name)
         return {"removed": [removed.name], "failed": []}
 
     async def ipam(self, query: NetworkFilter) -> IpamResponse:

@@ -209,6 +209,10 @@ class _AttachSteps:
     async def own_address(self) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one for each family, and the subnet of the first."""
         self._require_free()
+        if self._target.runtime_endpoint:  # the runtime has requested exactly these before
+            return await self._context.allocator.allocate(
+                self._network, self._options.ips, is_reserved=True
+            )
         ipv6 = not await self._has_ipv6_disabled()
         found = await self._context.allocator.allocate(self._network, self._options.ips, ipv6=ipv6)
         self._ipv6_disabled = not ipv6 and not any(len(ip) == 16 for ip in found[0])
@@ -265,6 +269,7 @@ class _AttachSteps:
             parent=parent_interface_of(network),
             gateway_priority=options.gateway_priority or 0,
             hands_off=bool(options.hands_off),
+            runtime_endpoint=target.runtime_endpoint,
         )
         segments = self._node.gossip.commit(
             Scope(network.vni),

@@ -66,12 +66,18 @@ class AddressAllocator:
     # --- for an attach ------------------------------------------------------------------
 
     async def allocate(
-        self, network: Network, wanted: tuple[Ip, ...], *, ipv6: bool = True
+        self,
+        network: Network,
+        wanted: tuple[Ip, ...],
+        *,
+        ipv6: bool = True,
+        is_reserved: bool = False,
     ) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one per family, and the index of the first one's subnet.
 
         `wanted` has the addresses to use; this node chooses that of a family without one. Without
-        `ipv6` it chooses an IPv6 address only on a network that has no other ones. Raises
+        `ipv6` it chooses an IPv6 address only on a network that has no other ones. With
+        `is_reserved` exactly the wanted ones are returned, which are reserved for it. Raises
         UsageError for an address outside the network, or two that are not on one segment,
         ConflictError for one that is in use or if there is none left,
         TimedOutError if the owner cannot be reached or this node may not write yet.
@@ -83,8 +89,10 @@ class AddressAllocator:
             families = {4}
         if wanted:
             _require_one_segment(network, wanted)
-            indexes = [await self._allocate_wanted(network, ip) for ip in wanted]
-            if len(wanted) > 1:
+            indexes = [
+                await self._allocate_wanted(network, ip, is_reserved=is_reserved) for ip in wanted
+            ]
+            if len(wanted) > 1 or is_reserved:
                 return wanted, indexes[0]
             return await self._with_other_family(network, wanted[0], indexes[0], families)
         for index, subnet in enumerate(network.subnets):
@@ -94,6 +102,15 @@ class AddressAllocator:
             if ip is not None:
                 return await self._with_other_family(network, ip, index, families)
         raise self._exhausted(network)
+
+    async def allocate_on(self, network: Network, index: int) -> Ip:
+        """Return an address of one subnet; raises what `allocate` does."""
+        if not self._gossip.may_write:
+            await self._settle()
+        ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
+        if ip is None:
+            raise self._exhausted(network)
+        return ip
 
     async def _settle(self) -> None:
         """Wait until this node, which has just started, may write; raises TimedOutError."""
@@ -154,12 +171,14 @@ class AddressAllocator:
         other = await self._allocate_any(network, others[rank])
         return ((ip,) if other is None else (ip, other)), index
 
-    async def _allocate_wanted(self, network: Network, wanted: Ip) -> int:
+    async def _allocate_wanted(
+        self, network: Network, wanted: Ip, *, is_reserved: bool = False
+    ) -> int:
         """Get a specific address into own space; return the index of its subnet."""
-        fault = self.space.fault_of(network, wanted)
+        fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
         if fault == allocator.NOT_OWNER:
             await self._request_wanted(network, wanted)
-            fault = self.space.fault_of(network, wanted)
+            fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
         if fault is not None:
             raise self._refusal(network, wanted, fault)
         index = self.space.ownership(network).subnet_index(wanted)
@@ -197,6 +216,12 @@ class AddressAllocator:
                     why=f"{placed.endpoint.name} on {where} has it",
                     hint="Choose another address, or omit --ip",
                 )
+        if wanted in self.space.reserved(network.vni):
+            return ConflictError(
+                f"{ip_text(wanted)} is in use",
+                why="it is reserved for a container of a runtime on this host",
+                hint="Choose another address, or omit --ip",
+            )
         owner = self.space.ownership(network).owner_of(wanted)
         name = "a node that is gone" if owner is None else self._directory.node_name(owner)
         return ConflictError(

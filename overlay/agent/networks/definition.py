@@ -253,7 +253,7 @@ def _subnets(
 ) -> tuple[Subnet, ...]:
     if len(spec.subnets) > limits.SUBNET_COUNT_MAX:
         raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
-    found: list[Subnet] = [] if spec.subnets else [_default_subnet(directory, constraints)]
+    found: list[Subnet] = [] if spec.subnets else [default_subnet(directory, constraints)]
     for asked in spec.subnets:
         subnet_range = parse_range(asked.subnet)
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
@@ -297,8 +297,11 @@ def _all_subnets(directory: Directory) -> Iterator[tuple[Network, Subnet]]:
     return ((network, each) for network in directory.networks() for each in network.subnets)
 
 
-def _default_subnet(directory: Directory, constraints: HostConstraints) -> Subnet:
-    taken = [subnet.network for _, subnet in _all_subnets(directory)]
+def default_subnet(
+    directory: Directory, constraints: HostConstraints, reserved: Sequence[Range] = ()
+) -> Subnet:
+    """Return a free subnet for a network without one; raises ConflictError."""
+    taken = [*reserved, *(subnet.network for _, subnet in _all_subnets(directory))]
     for candidate in _DEFAULT_POOL.subnets(new_prefix=_DEFAULT_PREFIX):
         if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):
             continue

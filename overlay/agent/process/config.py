@@ -36,6 +36,7 @@ class Config:
     authority_holders: int = limits.AUTHORITY_HOLDERS_DEFAULT  # members that hold the authority
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
+    docker_plugin: str = "auto"  # serve Docker's network and IPAM driver: auto, on or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
     path: Path | None = None  # the file this came from, if there was one
 
@@ -82,8 +83,8 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
     if kind == "str" and isinstance(value, str):
         if key == "log_level" and value not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(f"{path}: log_level must be debug, info, warning or error")
-        if key == "fast_path" and value not in ("auto", "on", "off"):
-            raise ConfigurationError(f"{path}: fast_path must be auto, on or off")
+        if key in ("fast_path", "docker_plugin") and value not in ("auto", "on", "off"):
+            raise ConfigurationError(f"{path}: {key} must be auto, on or off")
         if key == "dns_domain":
             return _domain(path, value)
         return value

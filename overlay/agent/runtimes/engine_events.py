@@ -83,7 +83,7 @@ class EngineEvents:
     async def _lines(self) -> AsyncIterator[bytes | None]:
         """Yield None once the stream is open, then its lines while they are needed."""
         socket = DOCKER_SOCKET if self.kind == "docker" else PODMAN_SOCKET
-        source = _from_socket(socket) if socket.exists() else _from_program(self.kind)
+        source = event_stream(socket, FILTERS) if socket.exists() else _from_program(self.kind)
         async with contextlib.aclosing(source) as streams:
             async for reader in streams:
                 yield None
@@ -101,8 +101,8 @@ class EngineEvents:
 Reader = asyncio.StreamReader | aiohttp.StreamReader
 
 
-async def _from_socket(path: Path) -> AsyncGenerator[Reader, None]:
-    """Yield the event stream of an API socket.
+async def event_stream(path: Path, filters: str) -> AsyncGenerator[Reader, None]:
+    """Yield the event stream of an API socket, of the events that the filters (JSON) let through.
 
     The path has no API version: Podman accepts Docker's path only without one.
     """
@@ -110,7 +110,7 @@ async def _from_socket(path: Path) -> AsyncGenerator[Reader, None]:
     connector = aiohttp.UnixConnector(path=str(path))
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-        session.get("http://localhost/events", params={"filters": FILTERS}) as response,
+        session.get("http://localhost/events", params={"filters": filters}) as response,
     ):
         response.raise_for_status()
         yield response.content

@@ -245,6 +245,28 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
     raise OverlayError(f"{title} rejected the query for container {name!r}", why=message)
 
 
+def query_docker(path: str, socket: Path = DOCKER_SOCKET) -> Any:
+    """Return Docker's answer to a GET of its API; None if it has no such thing.
+
+    Blocks. Raises OverlayError if it does not answer.
+    """
+    connection = UnixConnection(str(socket), ANSWER_TIMEOUT_S)
+    try:
+        with send(connection, "GET", path) as response:
+            raw = response.read(ANSWER_SIZE_MAX)
+        if response.status == HTTPStatus.NOT_FOUND:
+            return None
+        if response.status != HTTPStatus.OK:
+            raise OverlayError(f"Docker rejected {path}", why=f"HTTP {response.status}")
+        return json.loads(raw)
+    except (OSError, HTTPException, ValueError) as error:
+        raise OverlayError(
+            f"Docker does not answer on {socket}", why=str(error) or type(error).__name__
+        ) from error
+    finally:
+        connection.close()
+
+
 def _container(kind: str, answer: Any) -> EngineContainer:
     state = answer["State"]
     pid = int(state["Pid"])

@@ -42,6 +42,7 @@ class Target:
     container_id: str | None
     text: str  # resolves to the same again, as long as the container is the same
     ignores_ipv6_setting: bool = False  # its engine made the setting, not its user
+    runtime_endpoint: str = ""  # Docker's id, if Docker itself moves and configures the interface
     descriptor: int = field(default=-1, compare=False)
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode
 

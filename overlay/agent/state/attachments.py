@@ -35,6 +35,12 @@ class Attachments(MutableMapping[bytes, Attachment]):
         self[bytes.fromhex(attachment.endpoint_id)] = connected
         return connected
 
+    def move(self, attachment: Attachment) -> None:
+        """Replace an attachment whose interface a runtime has moved to its container."""
+        endpoint_id = bytes.fromhex(attachment.endpoint_id)
+        del self[endpoint_id]
+        self[endpoint_id] = attachment
+
     @contextlib.asynccontextmanager
     async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:
         """Keep other tasks from attaching, detaching or repairing a container meanwhile."""

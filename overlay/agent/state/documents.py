@@ -57,6 +57,55 @@ class Attachment:
     parent: str = ""  # the host's interface that it is on, for networks without a sandbox
     gateway_priority: int = 0  # the attachment with the highest one has the default route
     hands_off: bool = False  # what the container's programs change in its interface stays so
+    # The id by which Docker's network driver knows it: Docker moves and configures the interface.
+    runtime_endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReservation:
+    """An address of this node that a container runtime holds for a container."""
+
+    vni: int
+    ip: str
+
+    @property
+    def key(self) -> str:
+        """Return its key on disk."""
+        return f"{self.vni}/{self.ip}"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerPool:
+    """A pool of addresses that Docker asked for: one subnet of a Docker network."""
+
+    pool_id: str
+    subnet: str
+    chosen: bool  # by overlayd: Docker named none
+    ip_range: str = ""
+    network_name: str = ""  # of overlayd; empty: not named
+    network_id: str = ""  # Docker's; empty: the network is not created yet
+    gateway: str = ""
+    auxiliary: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class DockerNetwork:
+    """A Docker network of this host, and the network of the cluster that it is bound to."""
+
+    network_id: str
+    name: str  # of overlayd's network; empty: not known yet
+    internal: bool = False
+    vni: int = 0  # 0: not bound yet
+
+
+@dataclass(frozen=True, slots=True)
+class DockerEndpoint:
+    """An endpoint that Docker has created, joined to a container or not."""
+
+    endpoint_id: str  # Docker's
+    network_id: str  # Docker's
+    ips: list[str]
+    mac: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +326,18 @@ PUBLISHED_PORTS: Table[PublishedPort] = Table(
     lambda port: f"{port.host_binding}/{port.protocol}",
     lambda port: port._asdict() | {"host_ip": port.host_ip.hex()},
     lambda _, value: PublishedPort(**value | {"host_ip": bytes.fromhex(value["host_ip"])}),
+)
+RESERVATIONS: Table[AddressReservation] = Table(
+    "reservation", attrgetter("key"), asdict, lambda _, value: AddressReservation(**value)
+)
+DOCKER_POOLS: Table[DockerPool] = Table(
+    "docker-pool", attrgetter("pool_id"), asdict, lambda _, value: DockerPool(**value)
+)
+DOCKER_NETWORKS: Table[DockerNetwork] = Table(
+    "docker-network", attrgetter("network_id"), asdict, lambda _, value: DockerNetwork(**value)
+)
+DOCKER_ENDPOINTS: Table[DockerEndpoint] = Table(
+    "docker-endpoint", attrgetter("endpoint_id"), asdict, lambda _, value: DockerEndpoint(**value)
 )
 # macvlan and ipvlan interfaces whose endpoint is withdrawn.
 INTERFACE_REMOVALS: Table[InterfaceLocation] = Table(

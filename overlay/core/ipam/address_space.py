@@ -44,6 +44,7 @@ class AddressSpace:
         # The ownerships and members with which nothing was left to reclaim.
         self._reclaimed: dict[Vni, tuple[Ownership, list[NodeId]]] = {}
         self._quarantine: dict[Vni, Quarantine] = {}
+        self._reserved: dict[Vni, set[Ip]] = {}
 
     def ownership(self, network: Network) -> Ownership:
         """Return the ownership of a network by the records held now."""
@@ -80,13 +81,28 @@ class AddressSpace:
         return self._departures[1]
 
     def used(self, vni: Vni) -> set[Ip]:
-        """Return the addresses of this node's own endpoints."""
+        """Return the addresses of this node's own endpoints, and the reserved ones."""
+        return self._of_endpoints(vni) | self.reserved(vni)
+
+    def _of_endpoints(self, vni: Vni) -> set[Ip]:
         return {
             ip
             for endpoint in self._store.values_of(self._self_id, Scope(vni), "endpoint")
             if isinstance(endpoint, Endpoint)
             for ip in endpoint.ips
         }
+
+    def reserve(self, vni: Vni, ip: Ip) -> None:
+        """Keep an own address for an endpoint that is still to come."""
+        self._reserved.setdefault(vni, set()).add(ip)
+
+    def unreserve(self, vni: Vni, ip: Ip) -> None:
+        """End the reservation of an address, if there is one."""
+        self._reserved.get(vni, set()).discard(ip)
+
+    def reserved(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the reserved addresses of a network."""
+        return self._reserved.get(vni, set())
 
     def quarantine(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
         """Put the addresses of a removed endpoint into quarantine."""
@@ -117,14 +133,14 @@ class AddressSpace:
             self._quarantine_of(network.vni).resting(now),
         )
 
-    def fault_of(self, network: Network, ip: Ip) -> str | None:
+    def fault_of(self, network: Network, ip: Ip, *, is_reserved: bool = False) -> str | None:
         """Return why this address is not available now, or None if it is.
 
-        The reasons are the constants of `core.ipam.allocator`.
+        The reasons are the constants of `core.ipam.allocator`. With `is_reserved`, a reservation
+        is the caller's own.
         """
-        return allocator.fault_of(
-            self.ownership(network), ip, self._self_id, self.used(network.vni)
-        )
+        used = self._of_endpoints(network.vni) if is_reserved else self.used(network.vni)
+        return allocator.fault_of(self.ownership(network), ip, self._self_id, used)
 
     def owned(self, network: Network, subnet_index: int) -> Intervals:
         """Return the addresses of a subnet that this node owns."""

@@ -122,6 +122,41 @@ def attach_interface(
     return AttachedInterface(name, default_route=made[:1] == [True])
 
 
+def offer_interface(
+    sandbox: Sandbox,
+    *,
+    port_name: str,
+    bridge: str,
+    ifname: str,
+    mac: Mac,
+    mtu: int,
+    allowed: GuardRow,
+) -> None:
+    """Create a pair whose other end, `ifname`, waits in the host's namespace for its container.
+
+    A container runtime moves that end into a container, gives it its addresses and brings it up;
+    until then it is down. Port security (`allowed`) is in force before. Nothing is left behind on
+    failure. Raises ConflictError if the interface or the port exists, OverlayError otherwise.
+    """
+    with netns.closing(netns.own_fd()) as own, NetlinkSocket(own) as host:
+        port = Port(port_name, mtu, bridge)
+        _create_pair(sandbox, host, port, own, ifname, mac)
+        try:
+            if sandbox.guard is not None:
+                sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+            index = find_link(host, ifname)
+            host.request(link_requests.set_alias(index, sandbox.alias))
+        except BaseException:
+            detach_interface(sandbox, port_name)
+            raise
+
+
+def interface_name_of(netns_fd: int, mac: Mac) -> str | None:
+    """Return the name of the interface with a MAC in a container's namespace, or None."""
+    with NetlinkSocket(netns_fd) as inside:
+        return next((found.name for found in all_links(inside) if found.mac == mac), None)
+
+
 def _create_pair(
     sandbox: Sandbox, inside: NetlinkSocket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
 ) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import Row as StoredRow
@@ -53,6 +54,8 @@ class SandboxPortDriver:
         subnet = network.subnets[attachment.subnet_index]
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
+        if attachment.runtime_endpoint and not attachment.plugged:
+            return await self._offer(network, endpoint, attachment, runtime)
         async with runtime.change_ports(attachment.port):
             attached = await self._kernel.call(
                 veth.attach_interface,
@@ -73,6 +76,27 @@ class SandboxPortDriver:
         if any(rates_of(endpoint.labels)):  # in force before any other host hears of it
             await self._reconciler.reconcile_network(network.vni)
         return connected
+
+    async def _offer(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        runtime: SandboxRuntime,
+    ) -> Attachment:
+        """Make the pair of a container whose runtime moves and configures its interface."""
+        async with runtime.change_ports(attachment.port):
+            await self._kernel.call(
+                veth.offer_interface,
+                runtime.sandbox,
+                port_name=attachment.port,
+                bridge=bridge_name(network, attachment.subnet_index),
+                ifname=attachment.ifname,
+                mac=endpoint.mac,
+                mtu=self._reconciler.mtu_of(network),
+                allowed=guard_row(network, attachment.port, endpoint),
+            )
+            return self._attachments.mark_connected(attachment, attachment.ifname)
 
     def removal_rows(self, attachment: Attachment) -> list[StoredRow]:
         """Return none: a start removes the ports that the state does not name."""

@@ -1,0 +1,100 @@
+"""Endpoints whose interface a container runtime moves into the container and configures.
+
+Docker asks for the interface before the container's namespace exists, and tells no name: until its
+container is known, such an attachment has an identity of its own and a provisional name. Owns: the
+attach, the later assignment to the container, and the detach, by the runtime's id of the endpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.edit import EndpointEdit, EndpointEditor
+from overlay.agent.endpoints.spec import EndpointOptions
+from overlay.agent.runtimes.targets import Target
+from overlay.agent.state import documents
+from overlay.agent.state.documents import Attachment
+from overlay.kernel.sandbox import veth
+from overlay.model import Network
+
+
+class RuntimeEndpoints:
+    """This node's endpoints that a container runtime asked for."""
+
+    def __init__(
+        self, attacher: EndpointAttacher, detacher: EndpointDetacher, editor: EndpointEditor
+    ) -> None:
+        self._attacher = attacher
+        self._detacher = detacher
+        self._editor = editor
+        self._attachments = attacher.context.attachments
+        self._node = attacher.context.node
+
+    def all(self) -> list[Attachment]:
+        """Return all attachments that a runtime asked for."""
+        return [each for each in self._attachments.values() if each.runtime_endpoint]
+
+    def find(self, runtime_endpoint: str) -> Attachment | None:
+        """Return the attachment that a runtime knows by this id, or None."""
+        found = (a for a in self._attachments.values() if a.runtime_endpoint == runtime_endpoint)
+        return next(found, None)
+
+    async def attach(
+        self, target: Target, network: Network, options: EndpointOptions
+    ) -> EndpointResult:
+        """Attach a container that is still to come; raises OverlayError.
+
+        Returns when the live hosts have confirmed that they reach it.
+        """
+        return await self._attacher.attach(target, network, options, wait=True)
+
+    async def assign(self, runtime_endpoint: str, target: Target) -> bool:
+        """Assign an endpoint to its container, which now has the interface.
+
+        Returns whether its interface is there. Raises OverlayError.
+        """
+        attachment = self.find(runtime_endpoint)
+        if attachment is None:
+            return False
+        async with self._attachments.alone_with(attachment.netns_identity):
+            attachment = self.find(runtime_endpoint)
+            endpoint = None if attachment is None else self._node.directory.endpoint_of(attachment)
+            if attachment is None or endpoint is None:
+                return False  # detached meanwhile
+            ifname = await self._node.kernel.call(
+                veth.interface_name_of, target.descriptor, endpoint.mac
+            )
+            if ifname is None:
+                return False
+            assigned = replace(
+                attachment,
+                target=target.text,
+                netns_path=target.netns_path,
+                netns_identity=target.identity,
+                ifname=ifname,
+            )
+            if assigned != attachment:
+                documents.ATTACHMENTS.put(self._node.gossip.state, assigned)
+                self._attachments.move(assigned)
+        return True
+
+    async def rename(self, runtime_endpoint: str, edit: EndpointEdit) -> None:
+        """Give an endpoint its container's name and aliases; raises ConflictError if taken."""
+        attachment = self.find(runtime_endpoint)
+        network = (
+            None if attachment is None else self._node.directory.network_by_vni(attachment.vni)
+        )
+        if attachment is not None and network is not None:
+            await self._editor.edit(attachment.netns_identity, [network], edit)
+
+    async def detach(self, runtime_endpoint: str) -> None:
+        """Detach an endpoint; nothing, if it is detached already."""
+        attachment = self.find(runtime_endpoint)
+        if attachment is None:
+            return
+        async with self._attachments.alone_with(attachment.netns_identity):
+            attachment = self.find(runtime_endpoint)
+            if attachment is not None:
+                await self._detacher.remove(attachment)

@@ -1,0 +1,61 @@
+"""Create and remove networks for the API and for plugins of container runtimes.
+
+Owns: what a definition depends on beside the records: the kernel of this host, and the division of
+a new network's addresses. Does not: know the rules for a valid definition (`definition`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.networks import definition
+from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.networks.subnets import Range
+from overlay.kernel.host import underlay
+from overlay.kernel.sandbox import kernel_support
+from overlay.model import Network
+
+
+class NetworkService:
+    """Creates and removes networks of the cluster."""
+
+    def __init__(
+        self, context: NodeContext, participation: ParticipationService, reserves: ReserveController
+    ) -> None:
+        self._gossip = context.gossip
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._participation = participation
+        self._reserves = reserves
+
+    async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
+        """Return a network with this definition, and whether it is new; raises OverlayError."""
+        constraints = await self.host_constraints()
+        known = {network.name for network in self._directory.networks()}
+        made = definition.create(self._gossip, self._directory, spec, constraints)
+        if made.name not in known:
+            self._reserves.divide(made)
+        return made, made.name not in known
+
+    async def free_subnet(self, taken: Sequence[Range]) -> Range:
+        """Return an IPv4 subnet that no network here has, nor one of `taken`."""
+        constraints = await self.host_constraints()
+        return definition.default_subnet(self._directory, constraints, taken).network
+
+    async def host_constraints(self) -> HostConstraints:
+        """Return the routes and VNIs of this host that a new network must not collide with."""
+        port = self._gossip.cluster.vxlan_port
+        routes = await self._kernel.call(underlay.routes)
+        foreign = await self._kernel.call(kernel_support.foreign_vnis, port)
+        return HostConstraints(
+            overlapping_route=lambda wanted: underlay.overlapping(routes, wanted),
+            vnis_in_use=frozenset(foreign),
+        )
+
+    async def remove(self, name: str) -> Network:
+        """Remove a network everywhere; raises ConflictError while endpoints are on it."""
+        async with self._participation.holding_records(self._directory.network(name)):
+            return definition.remove(self._gossip, self._directory, name)

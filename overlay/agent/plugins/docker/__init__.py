@@ -1,0 +1,1 @@
+"""Docker's network driver and IPAM driver."""

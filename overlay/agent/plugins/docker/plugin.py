@@ -1,0 +1,252 @@
+"""The plugin's socket: Docker's calls to the drivers, errors to Docker's form.
+
+Owns: when the socket exists, its permissions, the bounds of a call, and the drivers of the current
+membership. Does not: know what a call does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from overlay import limits
+from overlay.agent.components import Components
+from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.plugins.docker import messages
+from overlay.agent.plugins.docker.bindings import DockerBindings
+from overlay.agent.plugins.docker.engine_sync import EngineSync
+from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
+from overlay.agent.plugins.docker.network_binding import NetworkBinder
+from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
+from overlay.agent.process.controller import Controller
+from overlay.agent.process.lean_aiohttp import web
+from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.runtimes.engines import DOCKER_SOCKET
+from overlay.errors import OverlayError, UsageError
+
+_LOG = logging.getLogger("overlayd.docker")
+PLUGIN_DIR = Path("/run/docker/plugins")
+SOCKET_NAME = "overlayd.sock"
+_CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
+
+Call = Callable[[Any], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """The drivers of one membership."""
+
+    components: Components
+    calls: dict[str, tuple[type[Any], Call]]
+    sync: EngineSync
+
+
+def make_drivers(components: Components) -> Drivers:
+    """Construct the drivers of a membership, with what Docker created before."""
+    bindings = DockerBindings(components.gossip.state)
+    binder = NetworkBinder(components, bindings)
+    sync = EngineSync(components, bindings, binder)
+    ipam = DockerIpamDriver(components, bindings, binder, sync.expects_new_container)
+    network = DockerNetworkDriver(components, bindings, binder)
+    calls: dict[str, tuple[type[Any], Call]] = {
+        "IpamDriver.RequestPool": (messages.PoolRequest, ipam.request_pool),
+        "IpamDriver.ReleasePool": (messages.PoolRelease, ipam.release_pool),
+        "IpamDriver.RequestAddress": (messages.AddressRequest, ipam.request_address),
+        "IpamDriver.ReleaseAddress": (messages.AddressRelease, ipam.release_address),
+        "NetworkDriver.CreateNetwork": (messages.NetworkCreation, network.create_network),
+        "NetworkDriver.DeleteNetwork": (messages.NetworkDeletion, network.delete_network),
+        "NetworkDriver.CreateEndpoint": (messages.EndpointCreation, network.create_endpoint),
+        "NetworkDriver.DeleteEndpoint": (messages.EndpointCall, network.delete_endpoint),
+        "NetworkDriver.EndpointOperInfo": (messages.EndpointCall, network.endpoint_info),
+        "NetworkDriver.Join": (messages.JoinCall, network.join),
+        "NetworkDriver.Leave": (messages.EndpointCall, network.leave),
+    }
+    return Drivers(components, calls, sync)
+
+
+_CONSTANT: Final[dict[str, dict[str, Any]]] = {
+    "Plugin.Activate": {"Implements": ["NetworkDriver", "IpamDriver"]},
+    # Docker's networks are per host; their containers are reachable from all.
+    "NetworkDriver.GetCapabilities": {"Scope": "local", "ConnectivityScope": "global"},
+    "IpamDriver.GetCapabilities": {"RequiresMACAddress": False, "RequiresRequestReplay": False},
+    "IpamDriver.GetDefaultAddressSpaces": {
+        "LocalDefaultAddressSpace": ADDRESS_SPACE,
+        "GlobalDefaultAddressSpace": ADDRESS_SPACE,
+    },
+    "NetworkDriver.DiscoverNew": {},
+    "NetworkDriver.DiscoverDelete": {},
+    "NetworkDriver.ProgramExternalConnectivity": {},
+    "NetworkDriver.RevokeExternalConnectivity": {},
+}
+
+
+class DockerPlugin(Controller):
+    """Serves Docker on PLUGIN_DIR/overlayd.sock, where Docker is installed."""
+
+    name = "docker plugin"
+    interval_s = 5.0  # until Docker is found to be installed
+    problem = "Docker's plugin socket is not served"
+    level = "warn"
+
+    def __init__(self, agent: AgentLifecycle, mode: str, plugin_dir: Path = PLUGIN_DIR) -> None:
+        super().__init__(agent.event_log)
+        self.path = plugin_dir / SOCKET_NAME
+        self._agent = agent
+        self._mode = mode
+        self._drivers: Drivers | None = None
+        self._runner: web.AppRunner | None = None
+        self._calls_in_progress = 0
+        self._tasks = BackgroundTasks(agent.event_log)
+        self._syncing: asyncio.Task[None] | None = None
+
+    # --- the socket ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Serve in the background from now on, if switched on."""
+        self._tasks.start(self.run, self.name)
+
+    async def reconcile(self) -> None:
+        """Serve if switched on, and follow Docker's events while this host is in a cluster."""
+        if self._mode == "off":
+            self.path.unlink(missing_ok=True)
+            return
+        if self._runner is None and (self._mode == "on" or _has_docker(self.path.parent)):
+            await self._listen()
+        if self._runner is not None:
+            await self._follow_membership()
+
+    async def _listen(self) -> None:
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)  # of the socket: 0600, so that only root's Docker gets in
+        try:
+            listener.bind(str(self.path))
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.umask(mask)
+        application = web.Application(client_max_size=limits.DOCKER_BODY_SIZE_MAX)
+        application.router.add_route("POST", "/{call}", self._answer)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=limits.DOCKER_CALLS_MAX).start()
+        self._event_log.record("docker", f"serving Docker's network driver on {self.path}")
+
+    async def _follow_membership(self) -> None:
+        """Have the events of Docker followed for the current membership alone."""
+        components = self._agent.components
+        drivers = None if components is None else self._require_drivers()
+        if drivers is None or self._syncing is None or self._drivers is not drivers:
+            await self._end_sync()
+        if drivers is not None and self._syncing is None and DOCKER_SOCKET.exists():
+            self._syncing = asyncio.create_task(drivers.sync.run(), name="docker names")
+
+    async def _end_sync(self) -> None:
+        if self._syncing is not None:
+            self._syncing.cancel()
+            await asyncio.gather(self._syncing, return_exceptions=True)
+            self._syncing = None
+
+    async def close(self) -> None:
+        """Stop serving; the socket's name stays, so that Docker waits for the next agent."""
+        await self._tasks.close()
+        await self._end_sync()
+        if self._runner is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runner.cleanup(), 2.0)
+
+    # --- calls --------------------------------------------------------------------------
+
+    def _require_drivers(self) -> Drivers:
+        """Return the drivers of the current membership; raises ConflictError if there is none."""
+        components = self._agent.require_components()
+        if self._drivers is None or self._drivers.components is not components:
+            self._drivers = make_drivers(components)
+        return self._drivers
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        name = request.match_info["call"]
+        if name in _CONSTANT:
+            return _response(_CONSTANT[name])
+        if self._calls_in_progress >= limits.DOCKER_CALLS_MAX:
+            return _failure(
+                OverlayError(
+                    f"overlayd already serves {self._calls_in_progress} calls of Docker's",
+                    why=f"at most {limits.DOCKER_CALLS_MAX} are served at once",
+                    hint="Try again",
+                )
+            )
+        self._calls_in_progress += 1
+        try:
+            async with asyncio.timeout(limits.DOCKER_CALL_TIMEOUT_S):
+                return await self._serve(request, name)
+        except OverlayError as error:
+            return _failure(error)
+        except TimeoutError:
+            return _failure(
+                OverlayError(
+                    f"{name} took too long",
+                    why=f"a call of Docker's has {limits.DOCKER_CALL_TIMEOUT_S:.0f} s",
+                    hint="Try again; 'overlayd status' shows what is wrong with this host",
+                )
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return _failure(OverlayError(f"{name} failed", why=reason, hint="overlayd status"))
+        except Exception as error:  # noqa: BLE001 - the boundary to Docker
+            _LOG.exception("defect while answering %s", name)
+            return _failure(
+                OverlayError(
+                    f"{name} failed because of a defect in overlayd",
+                    why=f"{type(error).__name__}: {error}",
+                    hint="The agent's log has the details; please report it",
+                )
+            )
+        finally:
+            self._calls_in_progress -= 1
+
+    async def _serve(self, request: web.Request, name: str) -> web.Response:
+        drivers = self._require_drivers()
+        drivers.sync.wake()
+        if self._syncing is None:
+            self.trigger()
+        if name not in drivers.calls:  # tells Docker that the method does not exist
+            error = UsageError(f"overlayd has no method {name[:64]}")
+            return _failure(error, status=404)
+        kind, call = drivers.calls[name]
+        try:
+            body = msgspec.json.decode(await request.read() or b"{}", type=kind)
+        except web.HTTPRequestEntityTooLarge:
+            why = f"it is larger than {limits.DOCKER_BODY_SIZE_MAX} bytes"
+            return _failure(UsageError(f"the body of {name} is invalid", why=why), status=413)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            why = str(error)
+            return _failure(UsageError(f"the body of {name} is invalid", why=why), status=400)
+        return _response(await call(body))
+
+
+def _response(document: dict[str, Any], status: int = 200) -> web.Response:
+    body = msgspec.json.encode(document)
+    return web.Response(body=body, status=status, content_type=_CONTENT_TYPE)
+
+
+def _failure(error: OverlayError, status: int = 200) -> web.Response:
+    """Return an error under both keys: network drivers have `Err`, IPAM drivers `Error`."""
+    return _response({"Err": f"overlayd: {error}", "Error": f"overlayd: {error}"}, status)
+
+
+def _has_docker(plugin_dir: Path) -> bool:
+    """Return whether Docker is installed: it need not run yet."""
+    return plugin_dir.parent.exists() or DOCKER_SOCKET.exists() or bool(shutil.which("dockerd"))

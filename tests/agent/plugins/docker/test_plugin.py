@@ -1,0 +1,511 @@
+"""Docker's calls over the plugin's socket: bodies, order, repetition, and no cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import pytest_asyncio
+from overlay import limits
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.ipam.reservations import Reservations
+from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.networks import definition
+from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.subnets import Range, SubnetSpec
+from overlay.agent.plugins.docker.plugin import DockerPlugin
+from overlay.agent.process.config import Config
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.lean_aiohttp import aiohttp
+from overlay.agent.records.directory import Directory
+from overlay.core.ipam.address_space import AddressSpace
+from overlay.errors import ConflictError
+from overlay.model import Network
+
+if TYPE_CHECKING:
+    from tests.agent.conftest import Site, Sites
+
+NETWORK, ENDPOINT, OTHER = "a" * 64, "b" * 64, "c" * 64
+FREE = HostConstraints(lambda _: None, frozenset())
+CALLS = (
+    "IpamDriver.RequestPool",
+    "IpamDriver.ReleasePool",
+    "IpamDriver.RequestAddress",
+    "IpamDriver.ReleaseAddress",
+    "NetworkDriver.CreateNetwork",
+    "NetworkDriver.DeleteNetwork",
+    "NetworkDriver.CreateEndpoint",
+    "NetworkDriver.DeleteEndpoint",
+    "NetworkDriver.EndpointOperInfo",
+    "NetworkDriver.Join",
+    "NetworkDriver.Leave",
+)
+
+
+class FakeNetworks:
+    """Creates networks without asking a kernel."""
+
+    def __init__(self, site: Site, directory: Directory) -> None:
+        self._gossip, self._directory = site.gossip, directory
+
+    async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
+        """Return the network of a definition."""
+        return definition.create(self._gossip, self._directory, spec, FREE), True
+
+    async def remove(self, name: str) -> Network:
+        """Remove a network."""
+        return definition.remove(self._gossip, self._directory, name)
+
+    async def free_subnet(self, taken: list[Range]) -> Range:
+        """Return a free subnet."""
+        return definition.default_subnet(self._directory, FREE, taken).network
+
+    async def host_constraints(self) -> HostConstraints:
+        """Return that the host has no routes."""
+        return FREE
+
+
+class FakeOffered:
+    """Records what is attached, without a kernel."""
+
+    def __init__(self) -> None:
+        self.attached: dict[str, Any] = {}
+        self.failure: Exception | None = None
+
+    def find(self, endpoint: str) -> Any:
+        """Return what is attached under an id."""
+        return self.attached.get(endpoint)
+
+    def all(self) -> list[Any]:
+        """Return everything attached."""
+        return list(self.attached.values())
+
+    async def attach(self, target: Any, _network: Network, options: Any) -> None:
+        """Attach, or fail as told."""
+        if self.failure is not None:
+            raise self.failure
+        self.attached[target.runtime_endpoint] = options
+
+    async def detach(self, endpoint: str) -> None:
+        """Detach; nothing is no error."""
+        self.attached.pop(endpoint, None)
+
+
+class Engine:
+    """Docker's side of the socket."""
+
+    def __init__(self, plugin: DockerPlugin, agent: Any) -> None:
+        self.plugin, self.agent = plugin, agent
+
+    async def post(self, call: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Send a body as it is; return the status and the answer."""
+        connector = aiohttp.UnixConnector(path=str(self.plugin.path))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"http://localhost/{call}", data=body) as response,
+        ):
+            return response.status, json.loads(await response.read())
+
+    async def call(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Make a call that the plugin understands; return its answer."""
+        status, answer = await self.post(name, json.dumps(fields).encode())
+        assert status == 200, answer
+        return answer
+
+    async def network(self, subnet: str = "10.77.0.0/16", **options: Any) -> str:
+        """Create a Docker network bound to blue; return its pool."""
+        pool = await self.call(
+            "IpamDriver.RequestPool", AddressSpace="overlayd", Pool=subnet, SubPool=""
+        )
+        generic = options or {"overlayd.network": "blue"}
+        made = await self.call(
+            "NetworkDriver.CreateNetwork",
+            NetworkID=NETWORK,
+            Options={"com.docker.network.generic": generic},
+            IPv4Data=[{"AddressSpace": "overlayd", "Pool": pool["Pool"], "Gateway": ""}],
+            IPv6Data=[],
+        )
+        assert made == {}
+        return str(pool["PoolID"])
+
+    async def endpoint(self, pool: str, endpoint: str = ENDPOINT, **fields: Any) -> str:
+        """Request an address and create an endpoint with it; return the address."""
+        found = await self.call("IpamDriver.RequestAddress", PoolID=pool, **fields)
+        address = str(found["Address"])
+        await self.call(
+            "NetworkDriver.CreateEndpoint",
+            NetworkID=NETWORK,
+            EndpointID=endpoint,
+            Interface={"Address": address},
+        )
+        return address
+
+    async def about(self, name: str, endpoint: str = ENDPOINT) -> dict[str, Any]:
+        """Make a call about an endpoint."""
+        return await self.call(
+            f"NetworkDriver.{name}",
+            NetworkID=NETWORK,
+            EndpointID=endpoint,
+            SandboxKey="/var/run/docker/netns/1",
+        )
+
+
+@pytest_asyncio.fixture
+async def unjoined(tmp_path: Path) -> AsyncIterator[Engine]:
+    """Return the plugin of an agent that is in no cluster."""
+    agent = AgentLifecycle(Config(state_dir=tmp_path / "state", run_dir=tmp_path / "run"))
+    plugin = DockerPlugin(agent, "on", tmp_path / "plugins")
+    await plugin.reconcile()
+    yield Engine(plugin, agent)
+    await plugin.close()
+    await agent.close()
+
+
+def components_of(site: Site) -> Any:
+    """Return a member's components, as far as the drivers use them."""
+    space = AddressSpace(site.gossip.node.store, site.gossip.node_id)
+    directory = Directory(site.gossip.node, site.gossip.node_id, space)
+    return SimpleNamespace(
+        gossip=site.gossip,
+        directory=directory,
+        event_log=site.event_log,
+        allocator=AddressAllocator(site.gossip, directory, site.event_log, space),
+        reservations=Reservations(site.gossip, space),
+        networks=FakeNetworks(site, directory),
+        runtime_endpoints=FakeOffered(),
+    )
+
+
+@pytest_asyncio.fixture
+async def engine(sites: Sites, tmp_path: Path) -> AsyncIterator[Engine]:
+    """Return the plugin of a member of a cluster, without a kernel and without Docker."""
+    components = components_of(sites.first())
+    agent = SimpleNamespace(
+        event_log=EventLog(tmp_path / "log"),
+        components=components,
+        require_components=lambda: components,
+    )
+    plugin = DockerPlugin(cast("AgentLifecycle", agent), "on", tmp_path / "plugins")
+    await plugin.reconcile()
+    yield Engine(plugin, agent)
+    await plugin.close()
+
+
+# --- the socket -----------------------------------------------------------------------------
+
+
+async def test_the_socket_is_roots_alone(unjoined: Engine) -> None:
+    """Nobody but root may call the drivers."""
+    assert stat.S_IMODE(unjoined.plugin.path.stat().st_mode) == 0o600
+
+
+async def test_off_removes_the_socket(unjoined: Engine, tmp_path: Path) -> None:
+    """An agent whose plugin is switched off leaves nothing that Docker would wait for."""
+    off = DockerPlugin(unjoined.agent, "off", tmp_path / "plugins")
+
+    await off.reconcile()
+
+    assert not off.path.exists()
+
+
+async def test_a_stop_keeps_the_sockets_name(unjoined: Engine) -> None:
+    """Docker waits for an agent that restarts; without the file it would give up at once."""
+    await unjoined.plugin.close()
+
+    assert unjoined.plugin.path.is_socket()
+
+
+async def test_auto_serves_where_docker_is(tmp_path: Path, unjoined: Engine) -> None:
+    """Docker's directory shows that it is installed."""
+    (tmp_path / "docker").mkdir()
+    auto = DockerPlugin(unjoined.agent, "auto", tmp_path / "docker/plugins")
+
+    await auto.reconcile()
+
+    assert auto.path.is_socket()
+    await auto.close()
+
+
+async def test_activation_needs_no_cluster(unjoined: Engine) -> None:
+    """Docker learns at any time what the plugin is."""
+    assert await unjoined.call("Plugin.Activate") == {"Implements": ["NetworkDriver", "IpamDriver"]}
+    assert (await unjoined.call("NetworkDriver.GetCapabilities"))["Scope"] == "local"
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_without_a_cluster_calls_say_what_to_do(unjoined: Engine, name: str) -> None:
+    """Each call fails at once, under the key that Docker reads."""
+    answer = await unjoined.call(name)
+
+    assert answer["Err"] == answer["Error"]
+    assert "this host is not in a cluster" in answer["Err"]
+    assert "sudo overlayd join" in answer["Err"]
+
+
+# --- bodies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff\xfe", b'{"NetworkID": 7}', b"null"])
+async def test_bodies_that_are_malformed_are_refused(
+    engine: Engine, name: str, body: bytes
+) -> None:
+    """No body raises a defect; what is no request is answered with its problem."""
+    status, answer = await engine.post(name, body)
+
+    assert "defect" not in answer.get("Err", "")
+    if status != 200:
+        assert status == 400
+        assert answer["Err"].startswith(f"overlayd: the body of {name} is invalid")
+
+
+async def test_a_body_that_is_too_large_is_refused(engine: Engine) -> None:
+    """A body has a bound."""
+    body = json.dumps({"PoolID": "x" * limits.DOCKER_BODY_SIZE_MAX}).encode()
+
+    status, answer = await engine.post("IpamDriver.ReleasePool", body)
+
+    assert status == 413
+    assert "larger than" in answer["Err"]
+
+
+async def test_unknown_methods_do_not_exist(engine: Engine) -> None:
+    """Docker recognizes a missing method by the status."""
+    status, answer = await engine.post("NetworkDriver.AllocateNetwork", b"{}")
+
+    assert status == 404
+    assert "no method" in answer["Err"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"PoolID": "overlayd-0000000000000000"},
+        {"PoolID": "POOL"},
+        {"PoolID": "overlayd-0000000000000000", "Address": "10.77.0.2"},
+    ],
+)
+async def test_unknown_pools_are_errors(engine: Engine, fields: dict[str, str]) -> None:
+    """A pool of another life has no addresses, and releasing it is no error."""
+    _, answer = await engine.post("IpamDriver.RequestAddress", json.dumps(fields).encode())
+
+    assert "Error" in answer
+    if fields["PoolID"] != "POOL":
+        assert await engine.call("IpamDriver.ReleaseAddress", **fields) == {}
+        assert await engine.call("IpamDriver.ReleasePool", **fields) == {}
+
+
+# --- networks -------------------------------------------------------------------------------
+
+
+async def test_a_named_network_is_created(engine: Engine) -> None:
+    """The cluster gets a network with the subnet that Docker's user chose."""
+    await engine.network()
+
+    found = engine.agent.components.directory.network("blue")
+    assert [str(each) for each in found.subnets] == ["10.77.0.0/16"]
+    await engine.network()  # a request that Docker repeats
+
+
+async def test_an_existing_network_is_bound_by_subnet(engine: Engine) -> None:
+    """Docker tells no name, so the subnet finds the network."""
+    components = engine.agent.components
+    spec = NetworkSpec("red", [SubnetSpec("10.78.0.0/16")])
+    red, _ = await components.networks.create(spec)
+
+    await engine.network("10.78.0.0/16", **{"com.example": "x"})
+    await engine.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK)
+    assert components.directory.network("red") == red
+
+
+async def test_dockers_network_goes_with_its_last_binding(engine: Engine) -> None:
+    """What Docker created in the cluster, it removes; twice is no error."""
+    await engine.network()
+
+    for _ in range(2):
+        assert await engine.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK) == {}
+
+    assert engine.agent.components.directory.find_network("blue") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "told"),
+    [
+        ({"AddressSpace": "LocalDefault", "Pool": "10.77.0.0/16"}, {}, "--ipam-driver overlayd"),
+        ({"AddressSpace": "overlayd", "Pool": "10.99.0.0/16"}, {}, "has no pool"),
+        ({}, {"overlayd.colour": "x"}, "unknown option overlayd.colour"),
+    ],
+)
+async def test_networks_that_cannot_be_are_refused(
+    engine: Engine, data: dict[str, str], options: dict[str, str], told: str
+) -> None:
+    """Nothing is left of a network that is refused."""
+    answer = await engine.call(
+        "NetworkDriver.CreateNetwork",
+        NetworkID=NETWORK,
+        Options={"com.docker.network.generic": options},
+        IPv4Data=[data] if data else [],
+    )
+
+    assert told in answer["Err"]
+    later = await engine.about("CreateEndpoint")
+    assert "has no Docker network" in later["Err"]
+
+
+async def test_another_subnet_of_a_known_name_is_refused(engine: Engine) -> None:
+    """A name stands for one network of the cluster."""
+    await engine.agent.components.networks.create(NetworkSpec("blue", [SubnetSpec("10.78.0.0/16")]))
+    pool = await engine.call("IpamDriver.RequestPool", Pool="10.77.0.0/16")
+
+    answer = await engine.call(
+        "NetworkDriver.CreateNetwork",
+        NetworkID=NETWORK,
+        Options={"com.docker.network.generic": {"overlayd.network": "blue"}},
+        IPv4Data=[{"AddressSpace": "overlayd", "Pool": pool["Pool"]}],
+    )
+
+    assert "exists with other subnets" in answer["Err"]
+    assert "10.78.0.0/16" in answer["Err"]
+
+
+async def test_pools_without_a_network_are_bounded(engine: Engine) -> None:
+    """Docker asks without end where it rejects each subnet; the plugin ends that."""
+    answers = [
+        await engine.call("IpamDriver.RequestPool")
+        for _ in range(limits.DOCKER_POOLS_UNBOUND_MAX + 1)
+    ]
+
+    assert len({each["Pool"] for each in answers[:-1]}) == limits.DOCKER_POOLS_UNBOUND_MAX
+    assert "pools without a network" in answers[-1]["Error"]
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+async def test_the_gateway_is_not_allocated(engine: Engine) -> None:
+    """Docker asks for the gateway's address, which no container gets."""
+    gateway = {"RequestAddressType": "com.docker.network.gateway"}
+    pool = await engine.call("IpamDriver.RequestPool", Pool="10.77.0.0/16")
+
+    answer = await engine.call("IpamDriver.RequestAddress", PoolID=pool["PoolID"], Options=gateway)
+
+    assert answer["Address"] == "10.77.0.1/16"
+    assert engine.agent.components.reservations.all() == []
+
+
+async def test_addresses_are_reserved_until_released(engine: Engine) -> None:
+    """Two requests get two addresses; a wanted one is given once."""
+    pool = await engine.network()
+    first = await engine.endpoint(pool)
+    second = await engine.endpoint(pool, OTHER)
+    assert first != second
+
+    wanted = first.partition("/")[0]
+    taken = await engine.call("IpamDriver.RequestAddress", PoolID=pool, Address=wanted)
+    assert "is in use" in taken["Error"]
+    outside = await engine.call("IpamDriver.RequestAddress", PoolID=pool, Address="10.1.0.9")
+    assert "is not an address of network blue" in outside["Error"]
+    reserved = engine.agent.components.gossip.state
+    assert len(reserved.all("reservation")) == 2
+
+
+async def test_a_restarted_container_gets_its_address_again(engine: Engine) -> None:
+    """Docker releases the address and asks for any: it is the one released last."""
+    pool = await engine.network()
+    before = await engine.endpoint(pool)
+    for name in ("Leave", "DeleteEndpoint"):
+        await engine.about(name)
+    for _ in range(2):
+        address = before.partition("/")[0]
+        assert await engine.call("IpamDriver.ReleaseAddress", PoolID=pool, Address=address) == {}
+
+    assert await engine.endpoint(pool, OTHER) == before
+
+
+# --- endpoints ------------------------------------------------------------------------------
+
+
+async def test_join_offers_an_interface(engine: Engine) -> None:
+    """The answer names interface and gateway; a repeated call gets the same."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
+
+    answers = [await engine.about("Join") for _ in range(2)]
+
+    assert answers[0] == answers[1]
+    assert answers[0]["Gateway"] == "10.77.0.1"
+    assert answers[0]["InterfaceName"]["DstPrefix"] == "eth"
+    assert len(answers[0]["InterfaceName"]["SrcName"]) < 16
+    assert list(engine.agent.components.runtime_endpoints.attached) == [ENDPOINT]
+
+
+async def test_calls_out_of_order_are_errors_in_words(engine: Engine) -> None:
+    """A call for what does not exist says so, and removals of it succeed."""
+    for name in ("Join", "CreateEndpoint"):
+        assert "has no Docker" in (await engine.about(name))["Err"]
+    assert "has no Docker endpoint" in (await engine.about("EndpointOperInfo"))["Err"]
+    for name in ("Leave", "DeleteEndpoint"):
+        assert await engine.about(name) == {}
+
+    pool = await engine.network()
+    await engine.endpoint(pool)
+    await engine.about("DeleteEndpoint")
+    assert "has no Docker endpoint" in (await engine.about("Join"))["Err"]
+
+
+async def test_a_failed_join_can_be_repeated(engine: Engine) -> None:
+    """The error reaches Docker, and the endpoint stays until Docker deletes it."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
+    offered = engine.agent.components.runtime_endpoints
+    offered.failure = ConflictError("the bridge is full")
+    assert "the bridge is full" in (await engine.about("Join"))["Err"]
+
+    offered.failure = None
+
+    assert "InterfaceName" in await engine.about("Join")
+
+
+async def test_published_ports_are_refused(engine: Engine) -> None:
+    """Docker's -p fails with the command that does the same."""
+    await engine.network()
+
+    answer = await engine.call(
+        "NetworkDriver.CreateEndpoint",
+        NetworkID=NETWORK,
+        EndpointID=ENDPOINT,
+        Interface={"Address": "10.77.0.9/16"},
+        Options={"com.docker.network.portmap": [{"Port": 80, "HostPort": 8080}]},
+    )
+
+    assert "overlayd publish" in answer["Err"]
+
+
+async def test_what_docker_created_survives_the_agent(engine: Engine) -> None:
+    """An agent that is killed knows pools, networks, endpoints and addresses again."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
+    components = engine.agent.components
+    again = SimpleNamespace(**vars(components))
+    space = AddressSpace(components.gossip.node.store, components.gossip.node_id)
+    again.reservations = Reservations(components.gossip, space)
+    engine.agent.require_components = lambda: again
+
+    assert "InterfaceName" in await engine.about("Join")
+    assert space.reserved(components.directory.network("blue").vni)
+
+
+async def test_calls_at_once_are_bounded(engine: Engine) -> None:
+    """The call beyond the bound fails at once; those before it are served."""
+    engine.plugin._calls_in_progress = limits.DOCKER_CALLS_MAX
+
+    async with asyncio.timeout(10):
+        answer = await engine.call("IpamDriver.RequestPool")
+
+    assert "already serves" in answer["Err"]
