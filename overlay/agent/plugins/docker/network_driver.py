@@ -222,7 +222,7 @@ def _require_no_ports(options: dict[str, Any]) -> None:
         raise ConflictError(
             "overlayd cannot publish ports for Docker's -p",
             why="the driver is told no container's name, to which overlayd publishes ports",
-            hint="Start the container without -p, then: overlayd publish NAME --port HOST:PORT",
+            hint="Start the container without -p, then: overlayd publish NAME HOST:PORT",
         )
 
 

@@ -95,8 +95,6 @@ class DockerPlugin(Controller):
 
     name = "docker plugin"
     interval_s = 5.0  # until Docker is found to be installed
-    problem = "Docker's plugin socket is not served"
-    level = "warn"
 
     def __init__(self, agent: AgentLifecycle, mode: str, plugin_dir: Path = PLUGIN_DIR) -> None:
         super().__init__(agent.event_log)

@@ -1,0 +1,197 @@
+"""Docker's own commands on two hosts: `docker network create -d overlayd`, `docker run`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+DOCKERD = (
+    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
+    " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
+)
+CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
+SLEEP = ("lab:1", "/bin/sleep", "1000")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a container image as a tar file that contains only a static busybox."""
+    root = tmp_path_factory.mktemp("image")
+    (root / "bin").mkdir()
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in ("sh", "sleep", "ping", "nslookup", "ip"):
+        (root / "bin" / applet).symlink_to("busybox")
+    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
+        (root / place).mkdir()
+    archive = root.parent / "image.tar"
+    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
+    return archive
+
+
+@pytest.fixture(scope="module")
+def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
+    """Start dockerd on vm1 and vm2, with the network green on both and a container on each."""
+    for number in (1, 2):
+        start_dockerd(cluster, number, eventually)
+        cluster.ok(number, "docker", "import", str(image), "lab:1")
+        cluster.ok(number, *CREATE, "--subnet", "10.77.0.0/16", "-o", "overlayd.network=green",
+                   "green")  # fmt: skip
+    cluster.ok(1, "docker", "run", "-d", "--name", "web", "--network", "green", *SLEEP)
+    gateway = ("--dns", "10.77.0.1", "--network-alias", "data")
+    cluster.ok(2, "docker", "run", "-d", "--name", "db", "--network", "green", *gateway, *SLEEP)
+    return cluster
+
+
+def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]) -> None:
+    """Start Docker's daemon on a host, and wait until it answers."""
+    cluster.ok(number, "bash", "-c", DOCKERD)
+    eventually(
+        lambda: cluster.run(number, "docker", "info")[0] == 0,
+        f"dockerd: {cluster.run(number, 'tail', '-n', '5', '/run/dockerd.log')[1]}",
+        60.0,
+    )
+
+
+def inspect(cluster: Cluster, number: int, name: str, network: str = "green") -> dict[str, Any]:
+    """Return what `docker inspect` shows of a container on a network."""
+    shown = cluster.ok(number, "docker", "inspect", name)
+    found: dict[str, Any] = json.loads(shown)[0]["NetworkSettings"]["Networks"][network]
+    return found
+
+
+def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
+    """Return the endpoints on green as a host knows them, by name."""
+    found = cluster.json(number, "endpoint", "ls", "--network", "green")["endpoints"]
+    return {each["name"]: each for each in found}
+
+
+def test_docker_containers_on_two_hosts_ping_each_other(docker: Cluster) -> None:
+    """Each answers the other's first packet, and docker inspect shows what it has."""
+    web, db = inspect(docker, 1, "web"), inspect(docker, 2, "db")
+
+    docker.ok(1, "docker", "exec", "web", "ping", "-c", "1", "-W", "2", db["IPAddress"])
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web["IPAddress"])
+    assert web["Gateway"] == "10.77.0.1"
+    assert web["IPPrefixLen"] == 16
+    shown = docker.ok(1, "docker", "exec", "web", "ip", "addr", "show", "eth0")
+    assert web["MacAddress"] in shown
+    assert f"{web['IPAddress']}/16" in shown
+    assert [docker.json(n, "verify")["differences"] for n in (1, 2)] == [[], []]
+
+
+def test_names_come_from_docker(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """Name and alias of a container on one host resolve in a container on the other."""
+    eventually(lambda: {"web", "db"} <= set(endpoints(docker, 2)), "the containers' names")
+    db = inspect(docker, 2, "db")["IPAddress"]
+    web = inspect(docker, 1, "web")["IPAddress"]
+
+    assert docker.ok(1, "overlayd", "dns", "lookup", "data.green").strip() == db
+    ask = ("docker", "exec", "db", "nslookup", "web.green.overlay")
+    eventually(lambda: web in docker.run(2, *ask)[1], "web in a container on another host")
+
+
+def test_a_chosen_address_is_given_once(docker: Cluster) -> None:
+    """--ip and --mac-address are obeyed; on another host the address is refused in words."""
+    chosen = ("--ip", "10.77.5.5", "--mac-address", "02:42:aa:aa:aa:01", "--network", "green")
+    docker.ok(1, "docker", "run", "-d", "--name", "fixed", *chosen, *SLEEP)
+    found = inspect(docker, 1, "fixed")
+    assert (found["IPAddress"], found["MacAddress"]) == ("10.77.5.5", "02:42:aa:aa:aa:01")
+
+    code, _, err = docker.run(2, "docker", "run", "--name", "late", *chosen, *SLEEP)
+    assert code != 0
+    assert "10.77.5.5 is" in err
+
+    docker.ok(2, "docker", "rm", "-f", "late")
+    docker.ok(1, "docker", "rm", "-f", "fixed")
+    # Released everywhere: the other host may have it now.
+    docker.ok(2, "docker", "run", "-d", "--name", "late", *chosen, *SLEEP)
+    docker.ok(2, "docker", "rm", "-f", "late")
+
+
+def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """Docker asks for any address at each start; it is the one released last."""
+    before = inspect(docker, 1, "web")["IPAddress"]
+
+    docker.ok(1, "docker", "restart", "-t", "0", "web")
+
+    assert inspect(docker, 1, "web")["IPAddress"] == before
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", before)
+    eventually(lambda: "web" in endpoints(docker, 2), "the name of the restarted container")
+
+
+def test_a_killed_agent_forgets_nothing(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """With the agent killed, containers reach each other; afterwards Docker goes on."""
+    web = inspect(docker, 1, "web")["IPAddress"]
+    docker.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
+    docker.ok(1, "overlayd", "join")
+
+    eventually(lambda: docker.run(1, "test", "-S", "/run/docker/plugins/overlayd.sock")[0] == 0, "")
+    docker.ok(1, "docker", "restart", "-t", "0", "web")
+    assert inspect(docker, 1, "web")["IPAddress"] == web
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
+    eventually(lambda: "web" in endpoints(docker, 2), "the name after the agent's start")
+
+
+def test_a_killed_dockerd_forgets_nothing(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """The next dockerd deletes what the last one had, and starts the container again."""
+    docker.ok(1, "bash", "-c", "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.5; "
+              "rm -f /run/docker.pid; true")  # fmt: skip
+    start_dockerd(docker, 1, eventually)
+    docker.ok(1, "docker", "start", "web")
+
+    web = inspect(docker, 1, "web")["IPAddress"]
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
+    eventually(
+        lambda: (
+            [each["ips"] for each in endpoints(docker, 2).values() if web in each["ips"]] == [[web]]
+        ),
+        "one endpoint for the container",
+    )
+    assert len(endpoints(docker, 1)) == 2
+
+
+def test_removal_withdraws_endpoint_and_network(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With its last container and Docker network, the cluster's network is removed."""
+    docker.ok(1, "docker", "rm", "-f", "web")
+    eventually(lambda: set(endpoints(docker, 2)) == {"db"}, "web, removed on vm1")
+    docker.ok(1, "docker", "network", "rm", "green")  # in use on vm2: it stays
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", "10.77.0.1")
+    docker.ok(2, "docker", "rm", "-f", "db")
+    docker.ok(2, "docker", "network", "rm", "green")
+
+    for number in (1, 2, 3):
+        eventually(
+            lambda n=number: (
+                [each["name"] for each in docker.json(n, "network", "ls")["networks"]] == ["blue"]
+            ),
+            f"the networks of vm{number}",
+        )
+
+
+def test_docker_names_a_network_without_options(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Docker tells no name in its calls; the network is created by that of its event."""
+    docker.ok(1, *CREATE, "plain")
+    eventually(lambda: docker.run(3, "overlayd", "network", "inspect", "plain")[0] == 0, "plain")
+    docker.ok(2, *CREATE, "plain")
+    docker.ok(1, "docker", "run", "-d", "--name", "one", "--network", "plain", *SLEEP)
+    docker.ok(2, "docker", "run", "-d", "--name", "two", "--network", "plain", *SLEEP)
+
+    two = inspect(docker, 2, "two", "plain")["IPAddress"]
+    docker.ok(1, "docker", "exec", "one", "ping", "-c", "1", "-W", "2", two)
