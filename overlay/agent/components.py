@@ -23,7 +23,6 @@ from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
-from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import EndpointEditor
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
@@ -31,9 +30,10 @@ from overlay.agent.endpoints.rename import ContainerNames
 from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.rollback import Rollback
+from overlay.agent.endpoints.routes.default_route import DefaultRoutes
+from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.runtime_endpoints import RuntimeEndpoints
 from overlay.agent.endpoints.service import AttachService
-from overlay.agent.endpoints.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
 from overlay.agent.exposure.controller import ExposureController

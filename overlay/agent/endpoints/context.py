@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overlay.agent.endpoints.default_route import DefaultRoutes
-from overlay.agent.endpoints.subnet_routes import SubnetRoutes
+from overlay.agent.endpoints.routes.default_route import DefaultRoutes
+from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.drivers.registry import NetworkDrivers

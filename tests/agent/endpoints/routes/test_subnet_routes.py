@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overlay.agent.endpoints.subnet_routes import routes_of
+from overlay.agent.endpoints.routes.subnet_routes import routes_of
 from overlay.agent.networks.subnets import SubnetSpec, subnet_of
 from overlay.model import Endpoint, Mac, Network, NodeId, Vni, ip_text, parse_ip
 
