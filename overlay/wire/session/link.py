@@ -128,14 +128,14 @@ class Link:
         if now - switched_at >= limits.KEY_SWITCH_S and self.lacks_key_in_use(session, ring):
             return None
         is_doubtful = now - session.made_at >= limits.KEY_DOUBT_S
-        return None if is_doubtful and self._is_older(session, ring) else session
+        return None if is_doubtful and self.is_older(session, ring) else session
 
     def lacks_key_in_use(self, session: Session, ring: Ring) -> bool:
         """Return whether a session with the key in use could replace this one."""
-        return self._is_older(session, ring) and (self.held is None or ring.sealing in self.held)
+        return self.is_older(session, ring) and (self.held is None or ring.sealing in self.held)
 
     @staticmethod
-    def _is_older(session: Session, ring: Ring) -> bool:
+    def is_older(session: Session, ring: Ring) -> bool:
         """Return whether a session's cluster key is lesser than the one in use."""
         return session.key is None or session.key < ring.sealing
 
@@ -144,7 +144,7 @@ class Link:
         if self.is_unresponsive or session.is_old(now) or self.lacks_key_in_use(session, ring):
             return True
         is_doubtful = now - session.made_at >= limits.KEY_DOUBT_S / 2
-        return is_doubtful and self._is_older(session, ring)
+        return is_doubtful and self.is_older(session, ring)
 
     def hello_due(self, now: float) -> bool:
         """Return whether a hello may be sent now; the pauses grow while none is answered.

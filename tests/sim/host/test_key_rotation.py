@@ -205,10 +205,10 @@ def test_sealing_with_a_former_key_for_too_long_is_detected(
 ) -> None:
     """A datagram whose session ended with its cluster key, without excuse, ends the run."""
 
-    def never(_self: Link, _session: Session, _ring: Ring) -> bool:
+    def never(_session: Session, _ring: Ring) -> bool:
         return False
 
-    monkeypatch.setattr(Link, "lacks_key_in_use", never)
+    monkeypatch.setattr(Link, "is_older", staticmethod(never))
     outcome = Run(LIVELY).to_end()
 
     assert "under which" in outcome.failures[0]
