@@ -101,10 +101,21 @@ class ParticipationService:
 
     @contextlib.asynccontextmanager
     async def holding_records(self, network: Network) -> AsyncIterator[None]:
-        """Hold a network's records during the block, also if this node does not participate."""
+        """Hold a network's records during the block, as new as those of all that it reaches.
+
+        Also if this node does not participate. The others do not wait for a node without a
+        sandbox when they attach, so it asks each of them again.
+        """
         vni, part = network.vni, Participation(network.vni, forwards=False)
         used_by = self._directory.participants(vni, forwarding=True)
-        if self._directory.follows(self._gossip.node_id, vni) or not used_by:
+        own, now = self._gossip.node_id, self._gossip.transport.now()
+        if own in used_by or not used_by:
+            yield
+            return
+        if self._directory.follows(own, vni):
+            self._gossip.node.scopes.begin(Scope(vni), limits.MEMBER_COUNT_MAX, now)
+            self._gossip.transport.flush_soon()
+            await self._gossip.wait_synced(Scope(vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
             yield
             return
         async with self._alone_on(vni):

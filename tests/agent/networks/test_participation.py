@@ -1,0 +1,35 @@
+"""A host without a sandbox asks the others again before it decides for all."""
+
+from __future__ import annotations
+
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+from overlay import limits
+from overlay.agent.networks.participation import ParticipationService
+from overlay.core.protocol.records import Scope
+from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+
+OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+BLUE = Network(Vni(7), "blue", (SUBNET,), OWN)
+
+
+@pytest.mark.parametrize(("used_by", "asks"), [([OTHER], True), ([OWN, OTHER], False), ([], False)])
+async def test_a_keeper_asks_the_users_of_a_network_again(
+    used_by: list[NodeId], asks: bool
+) -> None:
+    """A host with a sandbox has confirmed each endpoint; nobody to ask is no wait."""
+    gossip, directory = MagicMock(), MagicMock()
+    gossip.node_id = OWN
+    gossip.transport.now.return_value = 5.0
+    gossip.wait_synced = AsyncMock()
+    directory.participants.return_value = used_by
+    directory.follows.return_value = True
+    service = ParticipationService(gossip, directory, MagicMock(), MagicMock(), MagicMock())
+
+    async with service.holding_records(BLUE):
+        assert gossip.wait_synced.await_count == int(asks)
+    gossip.commit.assert_not_called()
+    if asks:
+        gossip.node.scopes.begin.assert_called_once_with(Scope(7), limits.MEMBER_COUNT_MAX, 5.0)
