@@ -10,7 +10,7 @@ from collections.abc import Collection
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.interfaces import Signer
-from overlay.core.protocol.records import ForgottenNode, Segment
+from overlay.core.protocol.records import ForgottenNode, ReclaimStatement, Segment
 from overlay.model import NodeId
 
 
@@ -21,18 +21,24 @@ def violates_forget_rules(
     signer: Signer,
     now: float,
 ) -> bool:
-    """Return whether a segment forgets a live node without a warrant.
+    """Return whether a segment forgets a live node without a warrant, or states that it is.
 
     Live means that this node hears from it, or is it. Such a segment is rejected, not stored:
-    anti- entropy brings it again, and by then the node may be dead here too. So a member that
-    lies only stops its own log.
+    anti-entropy brings it again, and by then the node may be dead here too, or the declaration
+    known that the statement is about. So a member that lies only stops its own log. A statement
+    alone would take a node's addresses from it, as a declaration does.
     """
+    declared = [each.value for each in segment.entries if isinstance(each.value, ForgottenNode)]
+    stated = {
+        each.value.node_id for each in segment.entries if isinstance(each.value, ReclaimStatement)
+    }
+    stated.difference_update(record.node_id for record in declared)
+    claims = [*declared, *map(ForgottenNode, sorted(stated))]
     return any(
-        isinstance(entry.value, ForgottenNode)
-        and entry.value.node_id not in forgotten
-        and membership.seems_alive(entry.value.node_id, now)
-        and not (entry.value.warrant and signer.verify_warrant(entry.value))
-        for entry in segment.entries
+        record.node_id not in forgotten
+        and membership.seems_alive(record.node_id, now)
+        and not (record.warrant and signer.verify_warrant(record))
+        for record in claims
     )
 
 

@@ -11,7 +11,13 @@ from overlay.core.events import Event
 from overlay.core.log.live_entries import COUNT_MAX, LiveEntries
 from overlay.core.protocol.member import MemberChanged
 from overlay.core.protocol.messages import MemberState, Message, Rumour, Rumours
-from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, Value
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    ForgottenNode,
+    ReclaimStatement,
+    Scope,
+    Value,
+)
 from overlay.core.replication.card_intake import EPOCH_SHIFT
 from overlay.model import NodeId
 from overlay.sim.environment.network import Weather
@@ -144,6 +150,20 @@ def test_no_member_can_remove_a_live_one_without_authority(lies: Lies) -> None:
     assert lies.states() == {MemberState.ALIVE}
     assert lies.drops("living-node-forgotten") >= COUNT - 1  # by the victim too
     assert lies.cluster.sent_bytes() - sent - quiet < 10 * quiet
+
+
+def test_no_statement_takes_the_addresses_of_a_live_member(lies: Lies) -> None:
+    """A statement about a live node, without a declaration, is refused like a declaration."""
+    liar, victim = lies.cluster.hosts[LIAR], lies.victim.node_id
+    liar.publish(liar.commit(CLUSTER_SCOPE, [ReclaimStatement(victim, liar.node_id, 0, 1, ())]))
+    liar.flush()
+    lies.cluster.run(20.0)
+
+    assert lies.drops("living-node-forgotten") >= COUNT - 1
+    for host in lies.cluster.hosts:
+        if host is not liar:
+            assert host.node is not None
+            assert list(host.node.store.values(CLUSTER_SCOPE, "settled")) == []
 
 
 def test_a_newly_started_member_does_not_believe_it_either(lies: Lies) -> None:
