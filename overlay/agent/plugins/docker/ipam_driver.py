@@ -78,7 +78,7 @@ class DockerIpamDriver:
         """Return the subnet to show for a pool without one.
 
         It is that of the network with this name, if it exists. Without a name, it is that of the
-        cluster's only network that is not bound here yet, because another host has probably
+        cluster's only network that is not in use here yet, because another host has probably
         created it for the same purpose. Otherwise it is a free one. Docker rejects a subnet that
         the host has a route to, unless its user named it, and asks again without end.
         """
@@ -90,31 +90,36 @@ class DockerIpamDriver:
                 hint="Choose a subnet: --subnet ADDRESS/LENGTH",
             )
         constraints = await self._components.networks.host_constraints()
-        for network in self._candidates(name):
-            for subnet in network.subnets:
-                found = subnet.network
-                if found.version != version:
-                    continue
-                if constraints.overlapping_route(found) is None and found not in drafts:
-                    return found
-                if name:
-                    raise UsageError(
-                        f"network {name} needs its subnet named",
-                        why="Docker rejects a subnet that this host has a route to otherwise",
-                        hint=f"Add --subnet {subnet}",
-                    )
+        found = [
+            subnet.network
+            for network in self._candidates(name)
+            for subnet in network.subnets
+            if subnet.network.version == version
+        ]
+        shown = [
+            each
+            for each in found
+            if constraints.overlapping_route(each) is None and each not in drafts
+        ]
+        if name and found and not shown:
+            raise UsageError(
+                f"network {name} needs its subnet named",
+                why="Docker rejects a subnet that this host has a route to otherwise",
+                hint=f"Add --subnet {found[0]}",
+            )
+        if (name and shown) or len(shown) == 1:
+            return shown[0]
         if version == 6:
             return parse_range(unique_local_range(os.urandom(5)))
         return await self._components.networks.free_subnet(drafts)
 
     def _candidates(self, name: str) -> list[Network]:
-        """Return the network that a pool without a subnet is for, as far as that is known."""
+        """Return the networks that a pool without a subnet may be for."""
         networks = [each for each in self._directory.networks() if has_sandbox(each)]
         if name:
             return [each for each in networks if each.name.lower() == name.lower()]
         bound = {each.vni for each in self._bindings.networks.values()}
-        found = [each for each in networks if each.vni not in bound]
-        return found if len(found) == 1 else []
+        return [each for each in networks if each.vni not in bound]
 
     async def release_pool(self, request: PoolRelease) -> dict[str, Any]:
         """Forget a pool; one that is unknown is released already."""
