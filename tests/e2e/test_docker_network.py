@@ -97,7 +97,7 @@ def test_names_come_from_docker(docker: Cluster, eventually: Callable[..., None]
     db = inspect(docker, 2, "db")["IPAddress"]
     web = inspect(docker, 1, "web")["IPAddress"]
 
-    assert docker.ok(1, "overlayd", "dns", "lookup", "data.green").strip() == db
+    assert docker.ok(1, "overlayd", "dns", "lookup", "data.green.overlay").strip() == db
     ask = ("docker", "exec", "db", "nslookup", "web.green.overlay")
     eventually(lambda: web in docker.run(2, *ask)[1], "web in a container on another host")
 

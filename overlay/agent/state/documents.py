@@ -206,7 +206,7 @@ def _to_hex(secret: Identity | Authority) -> str:
 
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
-    later = ("hands_off",)  # an earlier version reads what does not have it
+    later = ("hands_off", "runtime_endpoint")  # an earlier version reads what does not have it
     return {key: value for key, value in asdict(attachment).items() if value or key not in later}
 
 

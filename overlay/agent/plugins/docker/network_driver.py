@@ -159,6 +159,7 @@ class DockerNetworkDriver:
             ips=tuple(parse_ip(text) for text in stored.ips),
             mac=Mac(bytes.fromhex(stored.mac)),
             ifname=interface_name(stored.endpoint_id),
+            hands_off=True,  # Docker configures the interface
         )
         if self._offered.find(stored.endpoint_id) is None:
             descriptor = os.open(_HOST_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
