@@ -129,6 +129,29 @@ STORED = [
             '"port": 5353, "protocol": "udp", "vni": 7}'
         ),
     ),
+    ("reservation", "7/10.77.0.2", '{"ip": "10.77.0.2", "vni": 7}'),
+    (
+        "docker-endpoint",
+        "6ab35d0f735b",
+        (
+            '{"endpoint_id": "6ab35d0f735b", "ips": ["10.77.0.2"], "mac": "029f558932a9", '
+            '"network_id": "dc417cd8c128"}'
+        ),
+    ),
+    (
+        "docker-network",
+        "dc417cd8c128",
+        '{"internal": false, "name": "green", "network_id": "dc417cd8c128", "vni": 7}',
+    ),
+    (
+        "docker-pool",
+        "overlayd-1d935555c913aba7",
+        (
+            '{"auxiliary": [["router", "10.77.0.9"]], "chosen": false, "gateway": "10.77.0.1", '
+            '"ip_range": "", "network_id": "dc417cd8c128", "network_name": "", '
+            '"pool_id": "overlayd-1d935555c913aba7", "subnet": "10.77.0.0/16"}'
+        ),
+    ),
     ("token", "", f'{{"id": "0101010101010101", "secret": "{_32}"}}'),
     (
         "unplugging",
