@@ -181,7 +181,7 @@ def test_a_copied_disk_is_reported_on_both_hosts(
     four.ok(4, "tar", "-C", "/var/lib", "-xf", str(copy))
     four.ok(4, "overlayd", "join")
 
-    text = "a host at {} uses the identity of this one (vm3)"
+    text = "a host at {} uses the identity of this one (vm3new)"
     eventually(
         lambda: text.format("192.168.56.14") in health(four, 3), "the original's warning", WAIT_S
     )
