@@ -19,6 +19,11 @@ DOCKERD = (
     "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
     " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
 )
+# The pid files of processes that are zombies here, where nobody reaps, would stop the next start.
+KILL_DOCKERD = (
+    "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.3;"
+    " rm -f /run/docker.pid /run/docker-exec/containerd/containerd.pid"
+)
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
 SLEEP = ("lab:1", "/bin/sleep", "1000")
 
@@ -57,11 +62,11 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
 def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]) -> None:
     """Start Docker's daemon on a host, and wait until it answers."""
     cluster.ok(number, "bash", "-c", DOCKERD)
-    eventually(
-        lambda: cluster.run(number, "docker", "info")[0] == 0,
-        f"dockerd: {cluster.run(number, 'tail', '-n', '5', '/run/dockerd.log')[1]}",
-        60.0,
-    )
+    try:
+        eventually(lambda: cluster.run(number, "docker", "info")[0] == 0, "dockerd", 60.0)
+    except AssertionError as error:
+        error.add_note(cluster.run(number, "tail", "-n", "15", "/run/dockerd.log")[1])
+        raise
 
 
 def inspect(cluster: Cluster, number: int, name: str, network: str = "green") -> dict[str, Any]:
@@ -146,7 +151,7 @@ def test_a_killed_agent_forgets_nothing(docker: Cluster, eventually: Callable[..
 
 def test_a_killed_dockerd_forgets_nothing(docker: Cluster, eventually: Callable[..., None]) -> None:
     """The next dockerd deletes what the last one had, and starts the container again."""
-    docker.ok(1, "bash", "-c", "pkill -9 -x dockerd; sleep 0.2; rm -f /run/docker.pid")
+    docker.ok(1, "bash", "-c", KILL_DOCKERD)
     start_dockerd(docker, 1, eventually)
     docker.ok(1, "docker", "start", "web")
 
