@@ -29,7 +29,7 @@ STEP = 100_000
 def main() -> int:
     """Run the attack."""
     parser = argparse.ArgumentParser("scripts/hostile_datagrams.py", description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000_000, help="datagrams")
+    parser.add_argument("--count", type=int, default=10_000_000, help="inputs")
     parser.add_argument("--seed", type=int, default=1, help="of the random generator")
     arguments = parser.parse_args()
     mix = HostileMix(arguments.seed, DATAGRAMS)
@@ -41,7 +41,7 @@ def main() -> int:
         done = first + STEP
         if done % (10 * STEP) == 0 or done >= arguments.count:
             shown = {
-                "datagrams": min(done, arguments.count),
+                "inputs": min(done, arguments.count),
                 "seconds": round(time.monotonic() - started),
                 "gained_kib": resident_kib() - memory,
                 "honest payloads": mix.delivered,
