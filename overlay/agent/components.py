@@ -151,6 +151,7 @@ class Components:
         self.forget_service = ForgetService(gossip, directory, self.holders, event_log)
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
         self.protocol_versions = ProtocolVersions(directory, event_log, gossip.transport.now)
+        gossip.transport.session_opened.connect(self.protocol_versions.met)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.reservations = Reservations(gossip, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)

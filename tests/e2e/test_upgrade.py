@@ -369,7 +369,7 @@ def test_the_last_upgrades_lose_no_packet(cluster: Cluster, package: Path) -> No
         overlayd(cluster, 3, "container", "add", "c3", *on("blue"))
         overlayd(cluster, 3, "container", "add", "h3", *on("home3"))
         for number in HOSTS:
-            overlayd(cluster, number, "status", "--wait")
+            overlayd(cluster, number, "status", "--wait", "--timeout", "90")
 
     now = kept_lists(cluster, 3)
     del now["endpoints"]

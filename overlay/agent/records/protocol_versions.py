@@ -41,6 +41,10 @@ class ProtocolVersions:
             text = f"{problem}. {hint}"
             self._event_log.record("version", text, level=logging.WARNING, peer=name)
 
+    def met(self, node_id: NodeId) -> None:
+        """Note that a session with a member was established: it speaks this version now."""
+        self._heard.pop(node_id, None)
+
     def recent(self) -> list[tuple[NodeId, int]]:
         """Return the members heard recently with another version, and that version."""
         since = self._clock() - SHOWN_S

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import SHOWN_S, ProtocolVersions
 from overlay.core.events import Event, OtherVersion
-from overlay.model import NodeId
+from overlay.model import NodeId, ip_text
 from overlay.wire.codec.datagram import Datagram
 from tests.agent.conftest import until
 
@@ -76,3 +76,16 @@ async def test_a_later_version_asks_for_an_upgrade_here(sites: Sites) -> None:
     assert versions.explain("vm9", 3)[1].startswith("Upgrade overlayd on this host")
     now[0] += SHOWN_S + 1
     assert versions.recent() == []
+
+
+async def test_an_upgraded_member_is_not_named_any_longer(sites: Sites) -> None:
+    """As soon as there is a session with it."""
+    one = sites.first()
+    versions = versions_of(one)
+    one.gossip.transport.session_opened.connect(versions.met)
+    two = await sites.join(2, one, one.admission.default_token())
+    two.gossip.transport.send([Datagram(one.seed.address, one.seed.port, OLD)])
+    await until(lambda: len(versions.recent()) == 1)
+    address = two.gossip.card.address
+    two = sites.again(two, ip_text(address))
+    await until(lambda: versions.recent() == [])
