@@ -18,7 +18,7 @@ from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
 from overlay.sim.host.key_rotation import HOLDER
 from overlay.sim.host.oracle import HostTruth, expected, trace_packet
-from overlay.sim.world.liar import disagreement
+from overlay.sim.world.liar import claimed, disagreement
 from overlay.sim.world.world import World
 
 _SAMPLE_COUNT: Final = 20
@@ -198,7 +198,7 @@ class ConvergenceCheck:
     def _truth_of(host: Host, vni: Vni) -> HostTruth:
         running = host.kernel.containers.values()
         own = tuple(container for container in running if container.endpoint.vni == vni)
-        return HostTruth(host.address, own)
+        return HostTruth(host.address, own, claimed(host, vni))
 
     # --- at the very end ----------------------------------------------------------------
 
@@ -232,11 +232,20 @@ class ConvergenceCheck:
         """
         count = 0
         at = {host.address: host.kernel for host in self._world.hosts if not host.gone}
+        # A false record hides a container from its writer's host.
+        hidden = {
+            (host, vni, ip)
+            for host in self._world.hosts
+            for vni in host.kernel.sandboxes
+            for ip in claimed(host, vni)
+        }
         for (vni, ip), (_, container) in sorted(
             self._world.invariants.running.items(), key=lambda item: item[0]
         ):
             for host in self._world.hosts:
                 if vni not in host.kernel.sandboxes or count > _TRACES_MAX:
+                    continue
+                if (host, vni, ip) in hidden:
                     continue
                 count += 1
                 found = trace_packet(host.kernel, vni, container.subnet_index, ip, at.get)

@@ -32,10 +32,15 @@ VXLAN_PORT: Final = 4789
 
 @dataclass(frozen=True, slots=True)
 class HostTruth:
-    """The actual state of one host: its VTEP and containers."""
+    """The actual state of one host: its VTEP and containers.
+
+    `claimed`: the addresses that its own false records claim. It sends their frames to no other
+    host, so it harms itself; all others still send them to the container.
+    """
 
     vtep: Ip
     containers: tuple[Container, ...]
+    claimed: frozenset[Ip] = frozenset()
 
 
 def expected(
@@ -63,7 +68,8 @@ def expected(
             rows.add(FdbRow(f"vxlan{index}", endpoint.mac, other.vtep))
             rows.add(BridgeFdbRow(f"vxlan{index}", endpoint.mac))
             for ip in endpoint.ips:
-                rows.add(NeighborRow(f"br{index}", ip, endpoint.mac))
+                if ip not in here.claimed:
+                    rows.add(NeighborRow(f"br{index}", ip, endpoint.mac))
     return SandboxState(links, frozenset(rows))
 
 

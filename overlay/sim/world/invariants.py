@@ -17,7 +17,7 @@ from overlay.sim.host.attach import PendingConfirmation
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container, Kernel
 from overlay.sim.host.oracle import trace_packet
-from overlay.sim.world.liar import stolen_gateway
+from overlay.sim.world.liar import claimed, stolen_gateway
 from overlay.sim.world.refusals import Refusals
 
 
@@ -84,6 +84,8 @@ class Invariants:
             state = host.node.membership.state_of(other.node_id)
             if state is not MemberState.ALIVE or endpoint.vni not in other.kernel.sandboxes:
                 continue
+            if endpoint.ips[0] in claimed(other, endpoint.vni):
+                continue  # its own false record hides the container from it
             found = trace_packet(
                 other.kernel, endpoint.vni, container.subnet_index, endpoint.ips[0], self.kernel_at
             )

@@ -38,6 +38,7 @@ from overlay.sim.host.host import Host
 GATEWAY, NAMES, NETWORKS, PARTICIPATIONS, REMOVALS = KINDS = (
     "gateway", "names", "networks", "participations", "removals",
 )  # fmt: skip
+THIEF: Final = "thief"  # begins the names of false endpoints
 SURPLUS: Final = 40  # records beyond the bound
 # Above those of the world's networks: the first records count, and the liar's host has honest ones.
 _FIRST_VNI: Final = 0xF0_0000
@@ -89,7 +90,21 @@ def _thieves(network: Network) -> Iterable[Value]:
             )
         ):
             endpoint_id = bytes([0, index, number, *network.vni.to_bytes(3, "big"), 0, 0])
-            yield Endpoint(endpoint_id, network.vni, f"thief{index}{number}", Mac(mac), (ip,))
+            yield Endpoint(endpoint_id, network.vni, f"{THIEF}{index}{number}", Mac(mac), (ip,))
+
+
+def claimed(host: Host, vni: Vni) -> frozenset[Ip]:
+    """Return the addresses that a host's false records claim on a network."""
+    if host.node is None:
+        return frozenset()
+    log = host.node.store.log(host.node_id, Scope(vni))
+    values = () if log is None else (entry.value for entry in log.live.values())
+    return frozenset(
+        ip
+        for value in values
+        if isinstance(value, Endpoint) and value.name.startswith(THIEF)
+        for ip in value.ips
+    )
 
 
 # --- what must hold at every moment ---------------------------------------------------------

@@ -19,7 +19,7 @@ from overlay.core.protocol.records import (
     Value,
 )
 from overlay.core.replication.card_intake import EPOCH_SHIFT
-from overlay.model import NodeId
+from overlay.model import Endpoint, Ip, NodeId, gateway_mac
 from overlay.sim.environment.network import Weather
 from overlay.sim.host.host import Host
 from overlay.sim.report.cluster import Cluster
@@ -256,6 +256,32 @@ def test_no_record_of_a_liar_does_harm(kind: str) -> None:
     else:
         [(found, count)] = surplus
         assert (found, count >= liar.SURPLUS) == (WRITTEN[kind], True)
+
+
+def test_a_false_claim_hides_a_container_from_its_writer() -> None:
+    """A container's address, claimed by another host, keeps its container for all others."""
+    run = Run(QUIET)
+    world = run.world
+    thief = world.hosts[2]
+    taken: list[Ip] = []
+
+    def claim(_: object) -> None:
+        network = world.networks[0]
+        taken.append(
+            next(ip for (_, ip), (host, _) in world.invariants.running.items() if host is not thief)
+        )
+        name = f"{liar.THIEF}-of-a-container"
+        endpoint = Endpoint(bytes(8), network.vni, name, gateway_mac(network.vni, 0), (taken[0],))
+        thief.publish(thief.commit(Scope(network.vni), [endpoint]))
+        thief.flush()
+
+    world.schedule.after(12.0, claim, None)
+    outcome = run.to_end()
+
+    assert outcome.held, outcome.failed_text()
+    [network] = world.networks
+    assert liar.claimed(thief, network.vni) == set(taken)
+    assert (network.vni, taken[0]) in world.invariants.running
 
 
 def test_a_taken_gateway_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
