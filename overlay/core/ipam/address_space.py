@@ -158,10 +158,18 @@ class AddressSpace:
         return len(self._store.participants.get(Scope(vni), {}))
 
     def shares(self, network: Network) -> list[Share]:
-        """Return each owner's share of a network, as far as known here."""
-        endpoints = _values(self._store, Scope(network.vni), "endpoint", Endpoint)
-        ips = (ip for _, endpoint in endpoints for ip in endpoint.ips)
-        return allocator.address_shares(self.ownership(network), ips)
+        """Return each owner's share of a network, as far as known here.
+
+        Only an owner's own endpoints use its space: others' false ones would make it seem full.
+        """
+        known = self.ownership(network)
+        ips = (
+            ip
+            for origin, endpoint in _values(self._store, Scope(network.vni), "endpoint", Endpoint)
+            for ip in endpoint.ips
+            if known.owner_of(ip) == origin
+        )
+        return allocator.address_shares(known, ips)
 
     def grant_candidates(
         self, network: Network, subnet_index: int, reachable: Container[NodeId]

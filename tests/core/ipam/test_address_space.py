@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from overlay.core.ipam import allocator
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
@@ -136,3 +138,23 @@ def test_the_reachable_owner_with_most_space_is_asked_first() -> None:
     assert requester.grant_candidates(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
     assert requester.grant_candidates(BLUE, 0, {TWO}) == [TWO]
     assert {share.owner for share in requester.shares(BLUE)} == {OWNER, ONE, TWO}
+
+
+def test_false_endpoints_leave_an_owner_its_space() -> None:
+    """A member that claims all addresses of an owner does not keep others from asking it."""
+    owner = Owner()
+    owner.write(BLUE, CLUSTER_SCOPE)
+    key = b"t" * 32
+    thief = node_id_of(key)
+    owner.store.accept_card(Card(thief, "t", key, key, Ip(bytes([10, 0, 0, 2])), 7948, 1, 1500, ""))
+    claims = [
+        replace(endpoint(f"10.1.0.{number}"), endpoint_id=bytes([number]) * 8)
+        for number in range(2, 255)
+    ]
+    for segment in LogWriter(Store(thief), FakeSigner(key)).write(SCOPE, claims):
+        owner.store.accept(segment)
+
+    asking = AddressSpace(owner.store, ONE)
+    assert len(asking.shares(BLUE)) == 1
+    assert asking.shares(BLUE)[0].free > 200
+    assert asking.grant_candidates(BLUE, 0, {OWNER, thief}) == [OWNER]
