@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_a_token_of_other_bytes_is_refused(tmp_path: Path) -> None:
     assert b"does not contain a join token" in done.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children react to an interrupt, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("line", ["version", "status --wait --timeout 60", "man"])
 def test_an_interrupt_at_any_moment_leaves_no_traceback(tmp_path: Path, line: str) -> None:
     """From the first import of overlayd's on; the exit code is the shell's, or the verb's own."""
