@@ -301,7 +301,9 @@ CONTROLLER_RETRY_FIRST_S: Final = 1.0  # after a reconcile pass that failed; dou
 CONTROLLER_RETRY_MAX_S: Final = 5.0
 assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S
 
-CONTAINER_CHECK_INTERVAL_S: Final = 15.0  # of the containers' ends of their interfaces
+CONTAINER_CHECK_INTERVAL_S: Final = 15.0  # of containers' interfaces, at most
+CONTAINER_CHECK_INTERVAL_MIN_S: Final = 2.0  # with few containers
+CONTAINER_CHECK_EACH_S: Final = 0.03  # of the interval, for each container: a check takes 0.4 ms
 
 # --- Macvlan and ipvlan interfaces --------------------------------------------------------
 MACVLAN_CHECK_INTERVAL_S: Final = 2.0  # between checks of interfaces, 0.2 ms for each

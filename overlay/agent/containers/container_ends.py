@@ -1,6 +1,7 @@
 """Keep the containers' ends of their interfaces as an attach made them.
 
-No notification reports what happens in a container: each is checked every few seconds. An
+No notification reports what happens in a container: each is checked every few seconds, less often
+where there are many. An
 attachment made with `--hands-off` is left to the container.
 
 Owns: when they are checked, and the events. Does not: recreate an interface (`repair`).
@@ -31,7 +32,6 @@ class ContainerEnds(Controller):
 
     name = "container interfaces"
     problem = "containers' interfaces are not checked"
-    interval_s = limits.CONTAINER_CHECK_INTERVAL_S
     runs_at_start = False
 
     def __init__(self, attacher: EndpointAttacher) -> None:
@@ -44,6 +44,12 @@ class ContainerEnds(Controller):
         self._subnet_routes = context.subnet_routes
         self._reported: dict[tuple[int, int], list[str]] = {}  # by container: found last time
         attacher.attached_again.connect(self.ensure)
+
+    def next_interval_s(self) -> float:
+        """Return a time in which the checks take a small part of the kernel thread."""
+        share = limits.CONTAINER_CHECK_EACH_S * len(self._identities())
+        longest = limits.CONTAINER_CHECK_INTERVAL_S
+        return min(max(share, limits.CONTAINER_CHECK_INTERVAL_MIN_S), longest)
 
     async def reconcile(self) -> None:
         """Check every container."""

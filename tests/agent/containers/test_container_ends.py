@@ -128,3 +128,14 @@ def test_other_interfaces_are_left_alone(
 
     assert host.check(["eth0 is down"]) == []
     assert asyncio.run(host.ends.differences()) == []
+
+
+@pytest.mark.parametrize(("count", "interval_s"), [(0, 2.0), (1, 2.0), (100, 3.0), (5000, 15.0)])
+async def test_many_containers_are_checked_less_often(
+    monkeypatch: pytest.MonkeyPatch, count: int, interval_s: float
+) -> None:
+    """The kernel thread has other things to do."""
+    ends = Host(monkeypatch, attachment()).ends
+    monkeypatch.setattr(ends, "_identities", lambda: {(1, number) for number in range(count)})
+
+    assert ends.next_interval_s() == interval_s
