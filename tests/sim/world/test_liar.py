@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,13 +20,16 @@ from overlay.core.protocol.records import (
     Value,
 )
 from overlay.core.replication.card_intake import EPOCH_SHIFT
-from overlay.model import Endpoint, Ip, NodeId, gateway_mac
+from overlay.model import Card, Endpoint, Ip, NodeId, gateway_mac
 from overlay.sim.environment.network import Weather
+from overlay.sim.host.disk import FIRST_KEY
 from overlay.sim.host.host import Host
+from overlay.sim.host.sessions import NO_PROCESS, SealedFrame, SimJoin
 from overlay.sim.report.cluster import Cluster
 from overlay.sim.run import Run
 from overlay.sim.scenario import Scenario
 from overlay.sim.world import liar
+from overlay.wire.session.opened_datagram import REPLAYED
 
 COUNT = 20
 LIAR, VICTIM = 3, 7
@@ -108,6 +112,48 @@ def test_no_accusation_kills_a_live_member(lies: Lies, state: MemberState) -> No
 
     assert lies.buried == []
     assert lies.states() == {MemberState.ALIVE}
+
+
+def test_forged_joins_open_no_session_in_another_name(lies: Lies) -> None:
+    """Joins in the victim's name, to it and to others, then a recording of what it sent before.
+
+    A member holds the cluster key and everyone's card, which is all that a join proves.
+    """
+    network, victim, rng = lies.cluster.wires, lies.victim, random.Random(1)
+    recorded: list[tuple[NodeId, Ip, Ip, object, int]] = []
+    send = network.send
+
+    def record(sender: NodeId, source: Ip, target: Ip, content: object, size: int) -> None:
+        if type(content) is SealedFrame and sender == victim.node_id and len(recorded) < 150:
+            recorded.append((sender, source, target, content, size))
+        send(sender, source, target, content, size)
+
+    network.send = record  # type: ignore[method-assign]
+    lies.cluster.run(5.0)
+    replayed = lies.drops(REPLAYED)
+    source = lies.cluster.hosts[LIAR].address
+    others = [host for host in lies.cluster.hosts if host.index not in (LIAR, VICTIM)]
+    for _ in range(90):  # more than a receiver remembers of one peer
+        for host in others:
+            for one, other in ((victim, host), (host, victim)):
+                join = SimJoin(rng.randbytes(16), NO_PROCESS, card_of(one), FIRST_KEY)
+                send(one.node_id, source, other.address, join, 300)
+    for _, _, target, content, size in recorded:
+        send(victim.node_id, source, target, content, size)
+    lies.cluster.run(60.0)
+
+    assert len(recorded) == 150
+    assert lies.drops(REPLAYED) - replayed >= 120  # 2 % of all datagrams are lost
+    assert lies.buried == []
+    assert lies.states() == {MemberState.ALIVE}
+    assert victim.node is not None
+    assert victim.node.membership.count(MemberState.ALIVE) == COUNT - 1
+
+
+def card_of(host: Host) -> Card:
+    """Return a running host's card."""
+    assert host.card is not None
+    return host.card
 
 
 def test_a_leave_cannot_be_announced_by_others(lies: Lies) -> None:
