@@ -10,7 +10,6 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.errors import NotFoundError, UsageError
@@ -23,8 +22,6 @@ from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import NodeId
-
-_NAMESPACE_LINK: Final = re.compile(r"net:\[(\d+)\]")
 
 
 def sandboxes_of(node_id: NodeId) -> list[str]:
@@ -43,12 +40,19 @@ def is_held(sandbox: str) -> bool:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
-        with suppress(OSError):
-            for descriptor in (process / "fd").iterdir():
-                found = _NAMESPACE_LINK.fullmatch(str(descriptor.readlink()))
-                if found is not None and int(found[1]) == identity[1]:
-                    return True
+        with suppress(OSError):  # the process has ended
+            if any(_identity(each) == identity for each in (process / "fd").iterdir()):
+                return True
     return False
+
+
+def _identity(descriptor: Path) -> tuple[int, int] | None:
+    """Return what an entry of /proc/PID/fd refers to, whatever it was opened by."""
+    try:
+        found = descriptor.stat()
+    except OSError:  # closed meanwhile
+        return None
+    return found.st_dev, found.st_ino
 
 
 def remove_objects(node_id: NodeId) -> list[str]:
