@@ -307,7 +307,7 @@ def test_leave_withdraws_and_reset_leaves_nothing(
     links = re.findall(r"^\d+: ([^:@]+)", cluster.ok(3, "ip", "link"), re.MULTILINE)
     assert sorted(links) == ["eth1", "lo"]
     assert "overlayd" not in cluster.ok(3, "nft", "list", "tables")
-    for path in ("/var/lib/overlayd", "/run/overlayd", "/etc/netns"):
+    for path in ("/var/lib/overlayd", "/run/overlayd", "/etc/netns", "/run/docker/plugins"):
         assert cluster.run(3, "test", "-e", path)[0] != 0, path
 
 

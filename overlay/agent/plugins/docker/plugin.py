@@ -32,11 +32,10 @@ from overlay.agent.process.controller import Controller
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
+from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME
 from overlay.errors import OverlayError, UsageError
 
 _LOG = logging.getLogger("overlayd.docker")
-PLUGIN_DIR = Path("/run/docker/plugins")
-SOCKET_NAME = "overlayd.sock"
 _CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
 
 Call = Callable[[Any], Awaitable[dict[str, Any]]]
