@@ -162,7 +162,10 @@ class PathController(Controller):
         for network in networks:
             if not has_tunnel(network) or not self._receivers.is_open(network.vni):
                 continue
-            for node_id in self._directory.participants(network.vni, forwarding=True):
+            participants = self._directory.participants(network.vni, forwarding=True)
+            if own.node_id not in participants:  # peers do not know of this host's sandbox
+                continue
+            for node_id in participants:
                 card = self._directory.card(node_id)
                 if node_id in peers or card is None or len(card.address) != len(own.address):
                     continue
