@@ -46,7 +46,11 @@ class ContainerNames:
                 await self.follow(kind, container_id)
 
     async def follow(self, kind: str, container_id: str) -> None:
-        """Follow the name of a container, if it is attached and its runtime answers."""
+        """Follow the name of a container, if it is attached, and runs, and its runtime answers.
+
+        One that has ended keeps the name it ran under, also where its end is not noticed yet:
+        another one may be made under that name.
+        """
         attached = [a for a in self._attachments.values() if a.container_id == container_id]
         if not attached:
             return
@@ -54,8 +58,10 @@ class ContainerNames:
             found = await asyncio.to_thread(find_container, kind, container_id)
         except OverlayError:
             return
+        if found is None or found.pid is None:
+            return
         for attachment in attached:
-            if found is not None and attachment.target != f"{kind}:{found.name}":
+            if attachment.target != f"{kind}:{found.name}":
                 await self._rename(attachment, f"{kind}:{found.name}")
 
     async def _rename(self, attachment: Attachment, target: str) -> None:

@@ -189,12 +189,21 @@ class Restart:
         return found
 
     async def container_changed(self, kind: str, container_id: str) -> None:
-        """Follow a new name, and note the removal of a remembered container."""
+        """Follow a new name, and note the removal of a remembered container.
+
+        One that was made under its name may have started before its end was noticed.
+        """
         await self._names.follow(kind, container_id)
         async with self._lock:
             waiting = [e for e in self._of_kind(kind) if e.container_id == container_id]
-            if waiting and await self._is_removed(kind, container_id):
-                self._note_removed(waiting)
+            if not waiting or not await self._is_removed(kind, container_id):
+                return
+            self._note_removed(waiting)
+        for name in sorted({each.target.partition(":")[2] for each in waiting}):
+            with contextlib.suppress(OverlayError):
+                found = await asyncio.to_thread(find_container, kind, name)
+                if found is not None and found.pid is not None:
+                    await self.container_started(kind, found.container_id)
 
     def quiet(self, kind: str) -> None:
         """Forget the containers that were removed some time ago."""

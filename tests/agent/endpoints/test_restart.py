@@ -60,8 +60,9 @@ class Host:
         self.containers[container_id] = EngineContainer("docker", name, container_id, pid, "")
 
     def find(self, name: str) -> EngineContainer | None:
-        """Return a container by its id."""
-        return self.containers.get(name) if self.answers else None
+        """Return a container by its id or name."""
+        named = {each.name: each for each in self.containers.values()}
+        return (self.containers | named).get(name) if self.answers else None
 
     def resolve(self, text: str) -> Target:
         """Return a container's target, as `resolve_target` does."""
@@ -190,6 +191,22 @@ async def test_a_container_made_again_under_its_name_is_attached(host: Host) -> 
     host.put(OLD, "old_web")
     await restart.container_started("docker", NEW)
     assert len(host.attached) == 2, "the former one runs: it keeps its endpoint"
+
+
+async def test_a_container_made_before_the_end_was_noticed(host: Host) -> None:
+    """It started when nothing was remembered yet; the former one's removal attaches it."""
+    host.put(OLD, "old_web", runs=False)
+    host.put(NEW, "web")
+    restart = host.start()
+    restart.forget("docker:web", set())
+    assert await restart.container_started("docker", NEW)
+    assert host.attached == []
+
+    restart.remember(ended())
+    del host.containers[OLD]
+    await restart.container_changed("docker", OLD)
+
+    assert [text for text, _ in host.attached] == ["docker:web"]
 
 
 async def test_a_failed_attach_is_remembered(host: Host) -> None:
