@@ -16,7 +16,7 @@ from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import leftovers
 from overlay.agent.process.lean_aiohttp import web
-from overlay.core.paths.path import PathView
+from overlay.core.paths.view import PathView
 from overlay.core.protocol.member import Member
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.errors import ConflictError, TimedOutError

@@ -13,7 +13,7 @@ from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
-from overlay.core.paths.path import PathState
+from overlay.core.paths.view import PathState
 from overlay.model import (
     Card,
     Network,

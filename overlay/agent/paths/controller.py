@@ -21,8 +21,8 @@ from overlay.agent.paths import texts
 from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.paths.path import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.paths.prober import PathProber
+from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import MemberState, PathReport
 from overlay.errors import RemoteError
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -204,7 +204,7 @@ class PathController(Controller):
             self._flush()
 
     def _run_timers(self) -> None:
-        self._timer = None
+        """Begin what is due; the timer that is armed, if this is not it, is replaced."""
         self._prober.handle_timer(self._event_loop.time())
         self._flush()
 

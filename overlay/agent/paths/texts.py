@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.agent.process.controller import Fault
-from overlay.core.paths.path import PathState, PathView
+from overlay.core.paths.view import PathState, PathView
 from overlay.model import Card, ip_text
 
 _LOST_HINT = (

@@ -17,7 +17,8 @@ import random
 from collections.abc import Iterator, Mapping
 
 from overlay import limits
-from overlay.core.paths.path import Path, PathChange, PathView, PeerPath, ProbeFrame
+from overlay.core.paths.path import Path
+from overlay.core.paths.view import PathChange, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import PathReport
 from overlay.model import NodeId
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.core.events import Event, PathReported
-from overlay.core.paths.path import PathState
+from overlay.core.paths.view import PathState
 from overlay.model import NodeId
 from overlay.sim.environment.network import Weather
 from overlay.sim.host.host import Host

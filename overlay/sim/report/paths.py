@@ -11,8 +11,8 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from overlay.core.events import PathReported
-from overlay.core.paths.path import PathChange, PathView, PeerPath
 from overlay.core.paths.prober import PathProber
+from overlay.core.paths.view import PathChange, PathView, PeerPath
 from overlay.model import NodeId, Vni
 from overlay.sim.environment.network import IP_UDP_HEADER_SIZE, Flight, SimProbe
 from overlay.sim.host.host import UNDERLAY_MTU, Host

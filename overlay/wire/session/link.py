@@ -17,9 +17,9 @@ from typing import Any
 from overlay import limits
 from overlay.core.keys.rotation import Ring
 from overlay.core.protocol.records import KeyId
+from overlay.core.protocol.replay_window import ReplayWindow
 from overlay.model import NodeId
 from overlay.wire.handshake.hello import Statement
-from overlay.wire.session.replay import ReplayWindow
 
 NEVER = -1e9
 FOREVER = 1e18

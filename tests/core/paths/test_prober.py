@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.paths.path import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.paths.prober import PathProber
+from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import PathReport
 from overlay.model import NodeId, Vni
 
@@ -226,3 +226,16 @@ def test_many_peers_are_probed_in_turn() -> None:
         begun |= {frame.to for frame in prober.drain_frames()}
     per_second = limits.PATH_PEERS_PER_CYCLE / limits.PATH_PROBE_INTERVAL_S
     assert len(begun) <= per_second * now + 1
+
+
+def test_a_sequence_far_ahead_costs_nothing() -> None:
+    """A member chooses its own numbers; what is remembered stays small."""
+    pair = Pair()
+    pair.run(20.0)
+    last = 2**64 - 1
+    assert pair.probers[B].receive_frame(A, last, pair.now)
+    assert not pair.probers[B].receive_frame(A, 1, pair.now)
+    pair.probers[B].handle_timer(pair.now + limits.PATH_PROBE_INTERVAL_S)
+
+    [(_, report)] = pair.probers[B].drain_reports()
+    assert (report.seen, report.mask) == (last, 1)

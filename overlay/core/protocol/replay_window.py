@@ -30,3 +30,12 @@ class ReplayWindow:
             return False
         self._seen |= 1 << -ahead
         return True
+
+    @property
+    def highest(self) -> int:
+        """The highest counter that was seen; -1 if there is none."""
+        return self._highest
+
+    def recent(self, count: int) -> int:
+        """Return a bit for each of the last `count` counters: bit i says that of highest - i."""
+        return self._seen & ((1 << count) - 1)

@@ -1,0 +1,76 @@
+"""What is known of a data path, and what is sent to find out, as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay.model import NodeId, Vni
+
+
+class PathState(enum.Enum):
+    """What is known of one direction."""
+
+    UNKNOWN = "unknown"  # not probed yet
+    OK = "ok"  # the newest probes arrived
+    LOST = "lost"  # gossip works, and the newest probes did not arrive
+    SILENT = "silent"  # the peer does not report: it cannot be told
+
+
+class PeerPath(NamedTuple):
+    """Where probes of a peer go, and the size in bytes of an underlay packet that should pass."""
+
+    vni: Vni
+    size: int
+
+
+class ProbeFrame(NamedTuple):
+    """A frame to send; `size` is that of the underlay packet, 0 for the smallest possible."""
+
+    to: NodeId
+    vni: Vni
+    sequence: int
+    size: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathView:
+    """What is known of the path to a peer, and since when."""
+
+    node_id: NodeId
+    sending: PathState
+    receiving: PathState
+    since: float  # of the present verdict on both directions
+    size_expected: int  # bytes of an underlay packet, by this host's and the peer's interfaces
+    size_carried: int | None  # proven; 0: less than any overlay needs; None: not known
+    size_fails: bool  # large packets do not arrive
+    size_received: int = 0  # the peer's packets above this do not arrive here; 0: all do
+
+    @property
+    def loses(self) -> bool:
+        """Whether packets are known to be lost, or none is proven to arrive."""
+        return (
+            self.sending in (PathState.LOST, PathState.SILENT)
+            or self.receiving is PathState.LOST
+            or self.size_fails
+        )
+
+    @property
+    def verdict(self) -> tuple[PathState, PathState, bool, int | None, int]:
+        """The part that people are told of; a change of it is an event."""
+        return (
+            self.sending,
+            self.receiving,
+            self.size_fails,
+            self.size_carried,
+            self.size_received,
+        )
+
+
+class PathChange(NamedTuple):
+    """The verdict on a path changed."""
+
+    before: PathView
+    after: PathView

@@ -1,0 +1,101 @@
+"""The agent's side of data-path probes: timers, and what a member's report can change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay import limits
+from overlay.agent.paths.controller import PathController
+from overlay.core.paths.view import PathState, PeerPath
+from overlay.core.protocol.messages import PathReport
+from overlay.model import Ip, NodeId, Vni
+from overlay.signals import AsyncSignal, Signal
+
+OWN, PEER = NodeId(b"o" * 16), NodeId(b"p" * 16)
+VNI = Vni(7)
+CARD = SimpleNamespace(node_id=PEER, name="vm2", address=Ip(bytes([127, 0, 0, 9])))
+
+
+class Host:
+    """A host with one peer; no frame leaves it."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        gossip = SimpleNamespace(
+            card=SimpleNamespace(node_id=OWN, address=CARD.address, underlay_mtu=1500),
+            node=SimpleNamespace(send_to=lambda _to, _report: None),
+            node_id=OWN,
+            transport=SimpleNamespace(flush_soon=lambda: None, now=loop.time),
+        )
+        directory = SimpleNamespace(
+            card=lambda _node: CARD,
+            network_by_vni=lambda _vni: None,
+            node_name=lambda _node: CARD.name,
+            participants=lambda _vni, **_: [OWN, PEER],
+        )
+        event_log = SimpleNamespace(record=lambda *_args, **_more: None)
+        context = SimpleNamespace(
+            gossip=gossip, directory=directory, kernel=None, event_log=event_log
+        )
+        reconciler = SimpleNamespace(sandbox_ready=AsyncSignal(), sandbox_closing=Signal())
+        self.controller = PathController(cast("Any", context), cast("Any", reconciler))
+        self.prober = self.controller._prober
+        self.prober.set_peers({PEER: PeerPath(VNI, 1500)}, loop.time())
+
+    def report(self, *, sent: int = 0, missed: int = 0) -> None:
+        """Hand the controller a report of the peer's."""
+        echo = bytes(limits.PATH_ECHO_SIZE)
+        self.controller.report_received(PEER, PathReport(b"k" * 16, echo, sent, missed, 0, 0))
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    """Return a host whose probes end with the test."""
+    made = Host()
+    yield made
+    made.controller.close()
+
+
+async def test_one_timer_is_armed_however_often_it_runs(host: Host) -> None:
+    """An attach probes at once: what was armed before must not run beside the new one."""
+    for _ in range(5):
+        host.controller.probe([VNI])
+        host.controller.peer_moved(PEER)
+        host.report()
+    scheduled = cast("Any", asyncio.get_running_loop())._scheduled
+    armed = [each for each in scheduled if not each.cancelled() and "_timers" in repr(each)]
+
+    assert len(armed) == 1
+
+
+async def test_a_path_that_was_never_proven_is_not_judged(host: Host) -> None:
+    """Nothing is known of it, so nothing is said, and no attach waits."""
+    peers = host.controller.probe([VNI])
+
+    assert peers == [PEER]
+    async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S / 2):
+        assert await host.controller.unproven(peers) == []
+
+
+async def test_a_lost_path_is_named_by_an_attach(host: Host) -> None:
+    """The verdict that stands is enough."""
+    host.report(sent=9, missed=limits.PATH_MISSES_LOST)
+    path = host.controller.path(PEER)
+
+    assert path is not None
+    assert path.receiving is PathState.LOST
+    assert await host.controller.unproven(host.controller.probe([VNI])) == [PEER]
+
+
+async def test_no_member_makes_the_overlay_too_small(host: Host) -> None:
+    """One that denies every large frame leaves at least the size that an overlay needs."""
+    search, now = host.prober._paths[PEER]._outgoing.search, asyncio.get_running_loop().time()
+    while search.carried is None and (size := search.next_size(now)) is not None:
+        search.miss(size, now)
+
+    assert search.carried == 0
+    assert host.controller.carried_size() is None
