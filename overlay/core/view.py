@@ -160,7 +160,7 @@ class View:
 
         It has if this one's node does not own that address.
         """
-        network = self.networks().get(Vni(scope))
+        network = self.network(scope)
         if network is None or self._owners is None:
             return False
         owned = self._owners.ownership(network)
