@@ -75,9 +75,12 @@ class CookieJar:
         """Return a datagram with both macs, to be sent to an address."""
         mac1 = mac(key, data)
         _remember(self._sent, to, (key, mac1))
-        cookie, until = self._cookies.get(to, (b"", 0.0))
-        mac2 = mac(cookie, data + mac1) if cookie and now < until else _NO_MAC
+        mac2 = mac(self._cookies[to][0], data + mac1) if self.has_cookie(to, now) else _NO_MAC
         return data + mac1 + mac2
+
+    def has_cookie(self, to: UdpEndpoint, now: float) -> bool:
+        """Return whether the next datagram to an address carries a cookie."""
+        return now < self._cookies.get(to, (b"", 0.0))[1]
 
     def accept(self, source: UdpEndpoint, data: bytes, now: float) -> bool:
         """Keep the cookie in a reply; return whether it answers the last datagram sent there."""

@@ -437,11 +437,14 @@ class Sessions:
         return OpenedDatagram(node_id, replies=(self._hello(self.table.link(node_id), card, now),))
 
     def _open_cookie(self, data: bytes, source: UdpEndpoint, now: float) -> OpenedDatagram:
-        """Keep a cookie, and repeat the hello for which it was sent, if it was one."""
+        """Keep a cookie; repeat the hello that it answers, at once if none was kept before."""
+        is_first = not self._maker.jar.has_cookie(source, now)
         if not self._maker.jar.accept(source, data, now):
             raise RemoteError(NO_COOKIE_ASKED)
         card = self._peers.at(source)
         link = None if card is None else self.table.find(card.node_id)
-        if card is None or link is None or not link.handshakes:
+        # A peer that asks for cookies without end must not set the pace of hellos.
+        is_due = link is not None and link.handshakes and (is_first or link.hello_due(now))
+        if card is None or link is None or not is_due:
             return OpenedDatagram(NOBODY)
         return OpenedDatagram(card.node_id, replies=(self._hello(link, card, now),))
