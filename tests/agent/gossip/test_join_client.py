@@ -12,6 +12,8 @@ from overlay.agent.gossip.join_client import JoinAttempt, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed
 from overlay.errors import ConflictError, ForbiddenError, TimedOutError
 from overlay.model import ip_text, parse_ip
+from overlay.wire.codec.datagram import UdpEndpoint
+from overlay.wire.handshake.cookies import CookieJar, receiver_key
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
 from tests.agent.conftest import Sites, until
@@ -58,6 +60,25 @@ async def test_the_attempt_that_is_answered_decides_the_address(sites: Sites) ->
     for address in ("127.0.0.8", "127.0.0.9"):  # both sockets are closed
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
             found.bind((address, sites.port))
+
+
+async def test_a_host_joins_through_a_flood_by_a_cookie(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the cluster's id can use up what passes without one, but not keep it out."""
+    monkeypatch.setattr(limits, "HANDSHAKES_UNPROVEN_PER_S", 0.0)  # as if used up all the time
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    sessions, now = vm1.gossip.transport.sessions, vm1.gossip.transport.now
+    place = UdpEndpoint(vm1.seed.address, vm1.seed.port)
+    junk = CookieJar().protect(place, receiver_key(token.cluster_id), bytes(300), now())
+    while not sessions.admit(junk, UdpEndpoint(parse_ip("192.0.2.1"), 9), now())[1]:
+        pass
+
+    applicant = attempt(token, "127.0.0.9", vm1.seed)
+    result = await applicant.run(5.0)
+    assert result.via == vm1.seed
+    assert applicant._jar.has_cookie(place, now())
 
 
 async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
