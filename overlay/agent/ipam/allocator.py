@@ -25,6 +25,7 @@ from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
 _TRY_S = 0.4  # a request is repeated with the same id, so a lost answer costs one try
 _TRIES = 3
+_NEXT_OWNER_S = 0.1  # until an owner that refuses, as it has given an address away, is asked again
 _SEARCH_S = 15.0  # how long owners are asked in turn; longer than it takes to see that one is dead
 _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
@@ -251,7 +252,7 @@ class AddressAllocator:
                 return None
             owner, request_id = found
             request = GrantRequest(request_id, network.vni, subnet.base, count, exact=False)
-            if await self._request(network, owner, request, tries=1):
+            if await self._request(network, owner, request, tries=1) is not None:
                 search.refused(request_id)
             ip = self.space.pick(network, index, self._gossip.transport.now())
         return ip
@@ -318,26 +319,41 @@ class AddressAllocator:
     # --- requesting grants --------------------------------------------------------------
 
     async def _request_wanted(self, network: Network, wanted: Ip) -> None:
-        """Request a grant of a specific address from its owner."""
-        owner = self.space.ownership(network).owner_of(wanted)
-        if owner is None:
-            return
-        if owner not in self._reachable():
-            raise TimedOutError(
-                f"{ip_text(wanted)} belongs to {self._directory.node_name(owner)}, "
-                "which is unreachable",
-                why="only its owner can grant an address",
-                hint="Omit --ip to get an address of this host's own space",
-            )
-        request = GrantRequest(os.urandom(8), network.vni, wanted, 1, exact=True)
-        await self._request(network, owner, request)
+        """Request a grant of a specific address from its owner.
+
+        An owner that refuses because it is none has given the address away, or does not know yet
+        that it got it, as in a new network whose space is being divided. Then the owner is asked
+        that this node knows of by then, for a bounded time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _SETTLE_S
+        request_ids: dict[NodeId, bytes] = {}
+        while True:
+            owner = self.space.ownership(network).owner_of(wanted)
+            if owner is None or owner == self._gossip.node_id:
+                return
+            if owner not in self._reachable():
+                raise TimedOutError(
+                    f"{ip_text(wanted)} belongs to {self._directory.node_name(owner)}, "
+                    "which is unreachable",
+                    why="only its owner can grant an address",
+                    hint="Omit --ip to get an address of this host's own space",
+                )
+            request_id = request_ids.setdefault(owner, os.urandom(8))
+            request = GrantRequest(request_id, network.vni, wanted, 1, exact=True)
+            refusal = await self._request(network, owner, request)
+            if refusal is None or refusal.reason != allocator.NOT_OWNER:
+                return
+            if loop.time() >= deadline:
+                return
+            await asyncio.sleep(_NEXT_OWNER_S)
 
     async def _request(
         self, network: Network, owner: NodeId, request: GrantRequest, tries: int = _TRIES
-    ) -> bool:
+    ) -> GrantRefusal | None:
         """Send a request until the grant or a refusal arrives, at most `tries` times.
 
-        Returns whether it was refused.
+        Returns the refusal; None if there was none.
         """
         loop = asyncio.get_running_loop()
         refused: asyncio.Future[GrantRefusal] = loop.create_future()
@@ -349,13 +365,13 @@ class AddressAllocator:
                 deadline = loop.time() + _TRY_S
                 while loop.time() < deadline and not refused.done():
                     if self._granted(network, request.request_id):
-                        return False
+                        return None
                     await self._wait_change(deadline - loop.time(), refused)
                 if refused.done():
-                    return True
+                    return refused.result()
         finally:
             self._refusals.pop(request.request_id, None)
-        return False
+        return None
 
     async def _wait_change(self, timeout_s: float, refused: asyncio.Future[GrantRefusal]) -> None:
         self._changed.clear()
