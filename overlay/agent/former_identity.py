@@ -83,8 +83,7 @@ class FormerIdentity(Controller):
 
     async def _wait_for_records(self) -> None:
         """Wait until this node knows what members hold, unless there never was another one."""
-        while not await self._gossip.wait_may_write(_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         store = self._gossip.node.store
         while self._gossip.cluster.seeds or len(store.cards) > 1:
             if await self._gossip.wait_caught_up(_WAIT_S):

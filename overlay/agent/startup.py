@@ -27,8 +27,6 @@ from overlay.agent.state.documents import LostState
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.model import Vni
 
-_MAY_WRITE_WAIT_S = 60.0
-
 
 class Startup(Controller):
     """Reconciles this node's sandboxes, attachments and records, once after a start."""
@@ -78,8 +76,7 @@ class Startup(Controller):
         uses; withdraws endpoints without an attachment, and participation in networks without an
         endpoint, which a crash or an older copy of the state left behind.
         """
-        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         lost = self._gossip.lost_state
         if lost is not None:  # own records may be at a member that is not among the first to answer
             await self._gossip.wait_caught_up(limits.JOIN_SYNC_TIMEOUT_S)

@@ -19,8 +19,6 @@ from overlay.errors import OverlayError
 from overlay.kernel.sandbox import container_namespace
 from overlay.model import Endpoint, Network, Vni
 
-_MAY_WRITE_WAIT_S = 60.0
-
 
 class Repair:
     """Recovers lost ports one after another."""
@@ -66,8 +64,7 @@ class Repair:
 
     async def _repair_reported(self) -> None:
         # Before this node may write, what it knows of the endpoints may be old.
-        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         while self._ports:
             port = next(iter(self._ports))
             del self._ports[port]

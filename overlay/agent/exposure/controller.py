@@ -28,7 +28,6 @@ from overlay.model import Network, Vni, ip_text
 from overlay.signals import Signal
 
 _RETRY_S = 2.0
-_START_WAIT_S = 60.0
 
 
 class ExposureController(Controller):
@@ -142,8 +141,7 @@ class ExposureController(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Wait until this node may write, then watch the host's namespace."""
-        while not await self._gossip.wait_may_write(_START_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         monitor = await self._kernel.call(UnderlayMonitor)
         self.trigger()
         with watch_monitor(monitor, super().trigger, self.settle_s):

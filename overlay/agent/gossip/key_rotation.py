@@ -37,7 +37,6 @@ from overlay.model import NodeId
 from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey, Keyring
 
 _POLL_S = 0.05
-_MAY_WRITE_WAIT_S = 60.0
 
 
 class KeyRotation(Controller):
@@ -73,8 +72,7 @@ class KeyRotation(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Wait until this node may write."""
-        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         yield
 
     async def reconcile(self) -> None:

@@ -40,6 +40,7 @@ from overlay.wire.session.sessions import Sessions
 _LAZY_WRITE_S = 1.0
 _DISK_RETRY_S = 5.0
 _POLL_S = 0.005
+_LONG_POLL_S = 0.05  # in waits that may take hours
 _GOODBYE_S = 0.5
 # Of a node whose disk is known to be old: what it wrote last, only its peers know. Those that it
 # does not know of any more probe it within seconds.
@@ -205,6 +206,10 @@ class GossipService:
         """Wait until this node may write; return False on time-out."""
         return await self._wait_until(lambda: self.may_write, timeout_s)
 
+    async def until_may_write(self) -> None:
+        """Wait until this node may write, however long: without its peers an old disk never may."""
+        await self._wait_until(lambda: self.may_write, math.inf, _LONG_POLL_S)
+
     async def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until this node knows all that the live members know; return False on time-out."""
         return await self._wait_until(lambda: self.node.caught_up, timeout_s)
@@ -231,12 +236,14 @@ class GossipService:
             await asyncio.wait_for(self._has_session.wait(), timeout_s)
         return self._has_session.is_set()
 
-    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    async def _wait_until(
+        self, condition: Callable[[], bool], timeout_s: float, poll_s: float = _POLL_S
+    ) -> bool:
         deadline = self._loop.time() + timeout_s
         while not condition():
             if self._loop.time() >= deadline:
                 return False
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(poll_s)
         return True
 
     async def say_goodbye(self) -> None:

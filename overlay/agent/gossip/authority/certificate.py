@@ -47,8 +47,7 @@ class CertificateKeeper(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Wait until this node may write."""
-        while not await self._gossip.wait_may_write(_AGAIN_S):
-            pass
+        await self._gossip.until_may_write()
         yield
 
     async def reconcile(self) -> None:

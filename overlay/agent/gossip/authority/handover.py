@@ -24,7 +24,6 @@ from overlay.core.protocol.messages import AuthorityHandover, MemberState
 from overlay.errors import ConflictError, TimedOutError
 from overlay.model import NodeId
 
-_MAY_WRITE_WAIT_S = 60.0
 _HANDOVER_INTERVAL_S = 0.5
 _POLL_S = 0.05
 
@@ -56,8 +55,7 @@ class AuthoritySharing(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Wait until this node may write."""
-        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
-            pass
+        await self._gossip.until_may_write()
         yield
 
     async def reconcile(self) -> None:
