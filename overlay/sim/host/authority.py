@@ -22,7 +22,7 @@ from overlay.core.node import Node
 from overlay.core.protocol.messages import AuthorityHandover, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, AuthorityHolderRecord, Key
 from overlay.model import NodeId
-from overlay.sim.host.key_rotation import HOLDER, RotatingHost
+from overlay.sim.host.key_rotation import HOLDER, NextCheck, RotatingHost
 
 WANTED: Final = limits.AUTHORITY_HOLDERS_DEFAULT
 _HOLDER_KEY: Final[Key] = ("holder", b"")
@@ -37,8 +37,7 @@ class AuthoritySharing:
         self._host = host
         self._node = node
         self._choice = HolderChoice(node, WANTED)
-        self._due = float("inf")  # time of the next check; earlier appointments are void
-        self._check_after(0.0)
+        self._check = NextCheck(host, self._work)
 
     def note(self, event: Event) -> None:
         """Check soon if an event concerns members or holders; accept the authority."""
@@ -46,24 +45,16 @@ class AuthoritySharing:
             case AuthorityMessage(message=AuthorityHandover()):
                 self._host.later(0.0, self._accept)
             case StoreChanged(keys=keys) if _HOLDER_KEY in keys:
-                self._check_after(_GATHER_S)
+                self._check.after(_GATHER_S)
             case MemberChanged() | InitialSyncDone() | NodeForgotten():
-                self._check_after(_GATHER_S)
+                self._check.after(_GATHER_S)
             case _:
                 pass
 
-    def _check_after(self, delay_s: float) -> None:
-        due = self._host.schedule.now + delay_s
-        if due < self._due:
-            self._due = due
-            self._host.later(delay_s, self._work, due)
-
-    def _work(self, due: float) -> None:
-        if due == self._due:  # otherwise another check has replaced this one
-            self._due = float("inf")
-            self._declare()
-            self._check_after(self._share())
-            self._host.flush()
+    def _work(self) -> float:
+        """Publish what this host holds, and share it; return the seconds until the next check."""
+        self._declare()
+        return self._share()
 
     def _accept(self, _: None = None) -> None:
         host = self._host

@@ -74,6 +74,32 @@ class RotatingHost(WatchedHost, Protocol):
         """Send pending messages and handle pending events."""
 
 
+class NextCheck:
+    """When a part of an agent checks next: at the earliest of the times asked for since the last.
+
+    `check` returns the seconds until the next one. The first is due at once.
+    """
+
+    def __init__(self, host: RotatingHost, check: Callable[[], float]) -> None:
+        self._host = host
+        self._check = check
+        self._due = float("inf")  # other appointments are void
+        self.after(0.0)
+
+    def after(self, delay_s: float) -> None:
+        """Check after a delay, unless that is due sooner."""
+        due = self._host.schedule.now + delay_s
+        if due < self._due:
+            self._due = due
+            self._host.later(delay_s, self._work, due)
+
+    def _work(self, due: float) -> None:
+        if due == self._due:  # otherwise another check has replaced this one
+            self._due = float("inf")
+            self.after(self._check())
+            self._host.flush()
+
+
 class KeyRotation:
     """The key rotation of one agent, from its start to its end."""
 
@@ -86,8 +112,7 @@ class KeyRotation:
         self.driver = RotationDriver(
             node, ring, self._watch.made_s[ring.newest], self._watch.interval_s
         )
-        self._due = float("inf")  # time of the next check; earlier appointments are void
-        self._check_after(0.0)
+        self._check = NextCheck(host, self.work)
 
     # --- when to check ------------------------------------------------------------------
 
@@ -95,23 +120,11 @@ class KeyRotation:
         """Check soon if an event concerns members or their keys."""
         match event:
             case StoreChanged(keys=keys) if KEY_STATE_KEY in keys:
-                self._check_after(_GATHER_S)
+                self._check.after(_GATHER_S)
             case MemberChanged() | InitialSyncDone() | NodeForgotten():
-                self._check_after(_GATHER_S)
+                self._check.after(_GATHER_S)
             case _:
                 pass
-
-    def _check_after(self, delay_s: float) -> None:
-        due = self._host.schedule.now + delay_s
-        if due < self._due:
-            self._due = due
-            self._host.later(delay_s, self._work, due)
-
-    def _work(self, due: float) -> None:
-        if due == self._due:  # otherwise another check has replaced this one
-            self._due = float("inf")
-            self._check_after(self.work())
-            self._host.flush()
 
     # --- steps --------------------------------------------------------------------------
 
@@ -159,7 +172,7 @@ class KeyRotation:
         generation = self.driver.next_generation()
         if generation is not None and self._host.is_holder:
             self._create(generation)
-            self._check_after(0.0)
+            self._check.after(0.0)
 
     def _create(self, generation: int) -> None:
         key = KeyId(generation, self._watch.rng.getrandbits(16))
@@ -189,4 +202,4 @@ class KeyRotation:
         self.driver.applied(ring, self._wall_s())
         self._transport.follow(ring)
         host.publish(segments)
-        self._check_after(_GATHER_S)
+        self._check.after(_GATHER_S)
