@@ -141,7 +141,8 @@ class StateDatabase:
     def scrub(self) -> None:
         """Remove everything that was deleted from the WAL file and the previous copy, too."""
         with contextlib.suppress(sqlite3.Error, OverlayError):  # disk full: the next start does it
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._copying:  # a copy under way would keep the WAL file
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.keep_backup()
 
     # --- writing ------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from overlay.agent.state import database
 from overlay.agent.state.database import (
     Floor,
     Row,
@@ -211,4 +215,33 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
     state.keep_backup()
     assert (directory / PREVIOUS_NAME).stat().st_mode & 0o777 == 0o600
+    state.close()
+
+
+def test_scrubbing_waits_for_a_copy_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that reads the file would keep deleted keys in the WAL file."""
+    state = StateDatabase(tmp_path)
+    state.commit([Row.of("kind", "key", "secret")])
+    is_reading = threading.Event()
+
+    def copy_slowly(directory: Path) -> None:
+        with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM value").fetchall()
+            is_reading.set()
+            time.sleep(0.2)
+
+    monkeypatch.setattr(database, "copy_state", copy_slowly)
+    state._connection.execute("PRAGMA busy_timeout=0")
+    copying = threading.Thread(target=state.keep_backup)
+    copying.start()
+    is_reading.wait()
+    state.commit([Row("kind", "key", None)])
+
+    state.scrub()
+
+    copying.join()
+    assert (tmp_path / f"{FILE_NAME}-wal").stat().st_size == 0
     state.close()
