@@ -112,7 +112,8 @@ class CertificateKeeper(Controller):
         and a message to all members.
         """
         if self._is_due() and certificate.not_after_s > self._end_s():
-            self._gossip.use_certificate(certificate)
+            with self.outcome():  # if the disk rejects it, it is requested again
+                self._gossip.use_certificate(certificate)
 
     def _send_certificate(self, sender: NodeId) -> None:
         authority = self._gossip.authority
