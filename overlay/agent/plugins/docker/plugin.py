@@ -105,6 +105,7 @@ class DockerPlugin(Controller):
         self._calls_in_progress = 0
         self._tasks = BackgroundTasks(agent.event_log)
         self._syncing: asyncio.Task[None] | None = None
+        self._followed: Drivers | None = None  # those that it is for
 
     # --- the socket ---------------------------------------------------------------------
 
@@ -145,16 +146,19 @@ class DockerPlugin(Controller):
         """Have the events of Docker followed for the current membership alone."""
         components = self._agent.components
         drivers = None if components is None else self._require_drivers()
-        if drivers is None or self._syncing is None or self._drivers is not drivers:
+        if self._followed is not drivers or (self._syncing is not None and self._syncing.done()):
             await self._end_sync()
         if drivers is not None and self._syncing is None and DOCKER_SOCKET.exists():
+            self._followed = drivers
             self._syncing = asyncio.create_task(drivers.sync.run(), name="docker names")
 
     async def _end_sync(self) -> None:
         if self._syncing is not None:
             self._syncing.cancel()
-            await asyncio.gather(self._syncing, return_exceptions=True)
-            self._syncing = None
+            (ended,) = await asyncio.gather(self._syncing, return_exceptions=True)
+            if isinstance(ended, Exception):
+                _LOG.error("defect while following Docker's events", exc_info=ended)
+            self._syncing = self._followed = None
 
     async def close(self) -> None:
         """Stop serving; the socket's name stays, so that Docker waits for the next agent."""

@@ -19,6 +19,7 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import Range, SubnetSpec
+from overlay.agent.plugins.docker import plugin as plugin_module
 from overlay.agent.plugins.docker.plugin import DockerPlugin
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
@@ -246,6 +247,29 @@ async def test_without_a_cluster_calls_say_what_to_do(unjoined: Engine, name: st
     assert answer["Err"] == answer["Error"]
     assert "this host is not in a cluster" in answer["Err"]
     assert "sudo overlayd join" in answer["Err"]
+
+
+async def test_events_are_followed_for_the_present_membership(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a leave and a join, and after a defect, what follows Docker's events is replaced."""
+    monkeypatch.setattr(plugin_module, "DOCKER_SOCKET", tmp_path)  # exists, and answers nothing
+    plugin = engine.plugin
+    await plugin.reconcile()
+    before = plugin._syncing
+    assert before is not None
+    again = SimpleNamespace(**vars(engine.agent.components))
+    engine.agent.components, engine.agent.require_components = again, lambda: again
+    await engine.call("IpamDriver.RequestPool")  # makes the drivers of the new membership
+
+    await plugin.reconcile()
+
+    assert before.cancelled()
+    assert plugin._syncing is not None
+    plugin._syncing.cancel()
+    await asyncio.wait([plugin._syncing])
+    await plugin.reconcile()
+    assert not plugin._syncing.done()
 
 
 # --- bodies ---------------------------------------------------------------------------------
