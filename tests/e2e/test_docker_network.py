@@ -24,6 +24,7 @@ KILL_DOCKERD = (
     "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.3;"
     " rm -f /run/docker.pid /run/docker-exec/containerd/containerd.pid"
 )
+KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
 SLEEP = ("lab:1", "/bin/sleep", "1000")
 
@@ -138,7 +139,7 @@ def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., 
 def test_a_killed_agent_forgets_nothing(docker: Cluster, eventually: Callable[..., None]) -> None:
     """With the agent killed, containers reach each other; afterwards Docker goes on."""
     web = inspect(docker, 1, "web")["IPAddress"]
-    docker.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    docker.ok(1, "bash", "-c", KILL_AGENT)
     docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
     docker.ok(1, "overlayd", "join")
 
@@ -164,6 +165,32 @@ def test_a_killed_dockerd_forgets_nothing(docker: Cluster, eventually: Callable[
         "one endpoint for the container",
     )
     assert len(endpoints(docker, 1)) == 2
+
+
+def test_after_a_damaged_state_containers_are_dockers(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A container that the agent had to adopt from the kernel stops and starts as before."""
+    docker.ok(1, "bash", "-c", KILL_AGENT)
+    docker.ok(1, "overlayd", "join")  # its state is copied at this start
+    eventually(lambda: docker.run(1, "docker", "network", "inspect", "green")[0] == 0, "Docker")
+    docker.ok(1, "docker", "run", "-d", "--name", "late", "--network", "green", *SLEEP)
+    eventually(lambda: "late" in endpoints(docker, 2), "the name of the container")
+    docker.ok(1, "bash", "-c", f"{KILL_AGENT}; cd /var/lib/overlayd; rm -f *-wal *-shm; >state.db")
+    docker.ok(1, "overlayd", "join")
+    recovered = "1 containers attached again"
+    eventually(lambda: recovered in (docker.json(1, "status")["recovery"] or ""), recovered, 60.0)
+
+    docker.ok(1, "docker", "stop", "-t", "0", "late")
+    eventually(lambda: "late" not in endpoints(docker, 2), "the container that was stopped")
+    docker.ok(1, "docker", "start", "late")
+
+    late = inspect(docker, 1, "late")["IPAddress"]
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", late)
+    eventually(lambda: "late" in endpoints(docker, 2), "the name after the start")
+    links = docker.ok(1, "docker", "exec", "late", "ip", "-o", "link").splitlines()
+    assert len(links) == 2, links  # loopback and one on green
+    docker.ok(1, "docker", "rm", "-f", "late")
 
 
 def test_removal_withdraws_endpoint_and_network(

@@ -117,7 +117,9 @@ class Adoption:
             raise OverlayError(f"it is not attached again: its {what}")
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):
-            ips, _ = await allocator.allocate(network, found.addresses)
+            ips, _ = await allocator.allocate(
+                network, found.addresses, is_reserved=bool(found.runtime_endpoint)
+            )
             endpoint = Endpoint(
                 endpoint_id=bytes.fromhex(found.port.removeprefix(PORT_PREFIX)) + os.urandom(2),
                 vni=network.vni,
@@ -153,13 +155,14 @@ def _port_of(endpoint: Endpoint) -> str:
 def _attachment(
     found: ConnectedContainer, target: Target, network: Network, endpoint: Endpoint
 ) -> Attachment:
+    is_runtimes = bool(found.runtime_endpoint)  # which configures it, and asks again at a restart
     return Attachment(
         endpoint_id=endpoint.endpoint_id.hex(),
         vni=network.vni,
         target=target.text,
         netns_path=target.netns_path,
         netns_identity=target.identity,
-        container_id=target.container_id,
+        container_id=None if is_runtimes else target.container_id,
         ifname=found.ifname,
         port=found.port,
         subnet_index=next(
@@ -168,4 +171,6 @@ def _attachment(
         gateway=found.default_route,
         plugged=True,
         parent=parent_interface_of(network),
+        hands_off=is_runtimes,
+        runtime_endpoint=found.runtime_endpoint,
     )

@@ -35,6 +35,7 @@ class ConnectedContainer:
     mac: Mac
     addresses: tuple[Ip, ...]
     default_route: bool  # the container has one, here or elsewhere
+    runtime_endpoint: str  # the id of a runtime that moved it there and configures it; or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +158,5 @@ def _end(
         mac=Mac(link.mac),
         addresses=tuple(sorted((row.ip for row in rows), key=lambda ip: (len(ip), ip))),
         default_route=any(route is not None for route in default_routes),
+        runtime_endpoint=link_decoder.runtime_endpoint_of(link.alias),
     )

@@ -19,6 +19,7 @@ from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
 ALIAS_DEFAULT: Final = "overlayd"
+_RUNTIME_MARK: Final = ":runtime:"  # in the alias of an interface that a runtime asked for
 """Alias of overlayd's links; a colon and more text may follow."""
 
 _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
@@ -98,6 +99,16 @@ DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.
 def is_overlayd_link(alias: str) -> bool:
     """Return whether a link's alias marks it as overlayd's."""
     return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
+
+
+def runtime_alias(alias: str, runtime_endpoint: str) -> str:
+    """Return the alias of an interface that a container runtime knows by an id."""
+    return f"{alias}{_RUNTIME_MARK}{runtime_endpoint}"
+
+
+def runtime_endpoint_of(alias: str) -> str:
+    """Return the id in such an alias; empty for another one."""
+    return alias.partition(_RUNTIME_MARK)[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,12 +131,14 @@ def offer_interface(
     mac: Mac,
     mtu: int,
     allowed: GuardRow,
+    runtime_endpoint: str,
 ) -> None:
     """Create a pair whose other end, `ifname`, waits in the host's namespace for its container.
 
     A container runtime moves that end into a container, gives it its addresses and brings it up;
-    until then it is down. Port security (`allowed`) is in force before. Nothing is left behind on
-    failure. Raises ConflictError if the interface or the port exists, OverlayError otherwise.
+    until then it is down. Its alias names the runtime's id, also after the move. Port security
+    (`allowed`) is in force before. Nothing is left behind on failure. Raises ConflictError if
+    the interface or the port exists, OverlayError otherwise.
     """
     with netns.closing(netns.own_fd()) as own, NetlinkSocket(own) as host:
         port = Port(port_name, mtu, bridge)
@@ -145,7 +147,8 @@ def offer_interface(
             if sandbox.guard is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
             index = find_link(host, ifname)
-            host.request(link_requests.set_alias(index, sandbox.alias))
+            alias = link_decoder.runtime_alias(sandbox.alias, runtime_endpoint)
+            host.request(link_requests.set_alias(index, alias))
         except BaseException:
             detach_interface(sandbox, port_name)
             raise

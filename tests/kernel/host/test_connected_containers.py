@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.core.dataplane.state import GuardRow
 from overlay.kernel import netns
 from overlay.kernel.host.connected_containers import connected_containers
 from overlay.kernel.sandbox import veth
@@ -52,3 +53,27 @@ def test_a_port_without_a_container_is_not_reported(world: World) -> None:
     assert host.converge() == []
 
     assert connected_containers([host.sandbox.name]) == []
+
+
+def test_an_interface_that_a_runtime_moved_names_its_endpoint(world: World) -> None:
+    """Moved into the container and renamed there, it still tells by which id the runtime has it."""
+    host = world.host()
+    assert host.converge() == []
+    name = world.namespace("c")
+    mac = Mac(b"\2\0\0\0\0\x09")
+    with netns.inside(world.fd(host.name)):
+        veth.offer_interface(
+            host.sandbox,
+            port_name="ve0102",
+            bridge="br0",
+            ifname="ovd0102",
+            mac=mac,
+            mtu=1450,
+            allowed=GuardRow(mac, (), "ve0102"),
+            runtime_endpoint="c" * 64,
+        )
+    world.run(host.name, "ip", "link", "set", "ovd0102", "netns", name, "name", "eth0")
+
+    (found,) = connected_containers([host.sandbox.name])
+
+    assert (found.ifname, found.runtime_endpoint) == ("eth0", "c" * 64)

@@ -95,6 +95,7 @@ class SandboxPortDriver:
                 mac=endpoint.mac,
                 mtu=self._reconciler.mtu_of(network),
                 allowed=guard_row(network, attachment.port, endpoint),
+                runtime_endpoint=attachment.runtime_endpoint,
             )
             return self._attachments.mark_connected(attachment, attachment.ifname)
 

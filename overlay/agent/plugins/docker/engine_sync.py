@@ -196,9 +196,11 @@ class EngineSync:
     async def _sweep(self, network_ids: set[str], endpoint_ids: set[str]) -> None:
         """Remove what Docker did not have at this comparison nor at the one before."""
         bindings = self._bindings
+        # After an old state file, attachments of adopted containers have no binding.
+        endpoints = {*bindings.endpoints, *(each.runtime_endpoint for each in self._offered.all())}
         absent = {
             *(each for each in bindings.networks if each not in network_ids),
-            *(each for each in bindings.endpoints if each not in endpoint_ids),
+            *(endpoints - endpoint_ids),
             *(pool.pool_id for pool in bindings.pools.values() if not pool.network_id),
         }
         held = {ip for each in bindings.endpoints.values() for ip in each.ips}
@@ -209,7 +211,7 @@ class EngineSync:
         }
         absent |= unused.keys()
         for each in absent & self._missing:
-            if each in bindings.endpoints:
+            if each in endpoints:
                 await self._offered.detach(each)
                 bindings.drop_endpoint(each)
             elif each in bindings.networks:

@@ -85,7 +85,7 @@ class FakeOffered:
 
     def all(self) -> list[Any]:
         """Return everything attached."""
-        return list(self.attached.values())
+        return [SimpleNamespace(runtime_endpoint=each) for each in self.attached]
 
     async def attach(self, target: Any, _network: Network, options: Any) -> None:
         """Attach, or fail as told."""
@@ -612,6 +612,10 @@ async def test_what_docker_lacks_twice_is_removed(engine: Engine) -> None:
         await sync._sweep(set(), set())
         await sync._sweep(set(), set())
 
+    assert components.runtime_endpoints.attached == {}
+    components.runtime_endpoints.attached[OTHER] = None  # adopted: it has no binding
+    for _ in range(2):
+        await sync._sweep(set(), set())
     assert components.runtime_endpoints.attached == {}
     assert components.reservations.all() == []
     assert components.directory.find_network("blue") is None
