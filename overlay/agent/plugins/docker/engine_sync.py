@@ -24,6 +24,7 @@ from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engine_events import event_stream
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker
 from overlay.agent.runtimes.targets import resolve_target
+from overlay.agent.state.documents import Attachment
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import fit_name, ip_text, valid_name
 
@@ -51,6 +52,7 @@ class EngineSync:
         self._new: dict[str, None] = {}  # containers that were created and never started
         self._called = asyncio.Event()
         self._missing: set[str] = set()  # what the last comparison did not find in Docker
+        self._refused: dict[str, str] = {}  # by endpoint: why it keeps its provisional name
 
     def expects_new_container(self) -> bool:
         """Return whether a container that never ran may be the next to start."""
@@ -157,7 +159,11 @@ class EngineSync:
             await self._offered.rename(endpoint_id, edit)
         except ConflictError as error:
             text = f"{name} stays {endpoint.name} in DNS: {error}"
-            self._event_log.record("docker", text, level=logging.WARNING, endpoint=endpoint.name)
+            if self._refused.get(endpoint_id) != text:  # each comparison tries again
+                self._refused[endpoint_id] = text
+                self._event_log.record(
+                    "docker", text, level=logging.WARNING, endpoint=endpoint.name
+                )
             await self._offered.rename(
                 endpoint_id, EndpointEdit(add_aliases=kept, remove_aliases=gone)
             )
@@ -174,21 +180,23 @@ class EngineSync:
         running = await asyncio.to_thread(query_docker, "/containers/json")
         for each in networks or []:
             await self._binder.name(str(each["Id"]), str(each["Name"]))
-        endpoint_ids = set()
+        provisional = {a.runtime_endpoint for a in self._offered.all() if self._is_provisional(a)}
+        self._refused = {each: self._refused[each] for each in provisional & {*self._refused}}
+        endpoint_ids: set[str] = set()
         for each in running or []:
             ids = {
                 str(found["EndpointID"])
                 for found in ((each["NetworkSettings"] or {}).get("Networks") or {}).values()
             }
             endpoint_ids |= ids
-            if any(self._is_provisional(endpoint_id) for endpoint_id in ids):
+            if ids & provisional:
                 await self._assign(str(each["Id"]))
         await self._sweep({str(each["Id"]) for each in networks or []}, endpoint_ids)
 
-    def _is_provisional(self, endpoint_id: str) -> bool:
-        attachment = self._offered.find(endpoint_id)
-        endpoint = None if attachment is None else self._directory.endpoint_of(attachment)
-        if attachment is None or endpoint is None:
+    def _is_provisional(self, attachment: Attachment) -> bool:
+        """Return whether an endpoint's container, or its name, is not known yet."""
+        endpoint = self._directory.endpoint_of(attachment)
+        if endpoint is None:
             return False
         device, _ = attachment.netns_identity
         return device == 0 or endpoint.name.startswith(PROVISIONAL_NAME_PREFIX)

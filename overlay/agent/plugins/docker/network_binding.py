@@ -107,17 +107,19 @@ class NetworkBinder:
             stored = self._bindings.networks.get(network_id)
             if stored is None:
                 return
+            found = self._directory.network_by_vni(stored.vni) if stored.vni else None
+            bound = [each for each in self._bindings.networks.values() if each.vni == stored.vni]
+            if found is not None and bound == [stored] and MADE_BY_DOCKER in found.labels:
+                await self._remove(found)  # first: Docker repeats a call that was interrupted
             self._bindings.drop_network(network_id)
             self.failures.pop(network_id, None)
-            found = self._directory.network_by_vni(stored.vni) if stored.vni else None
-            others = any(each.vni == stored.vni for each in self._bindings.networks.values())
-            if found is None or others or MADE_BY_DOCKER not in found.labels:
-                return
-            try:
-                await self._components.networks.remove(found.name)
-            except OverlayError as error:  # it is in use on another host
-                text = f"the Docker network is gone, network {found.name} stays: {error}"
-                self._event_log.record("network", text)
+
+    async def _remove(self, network: Network) -> None:
+        try:
+            await self._components.networks.remove(network.name)
+        except OverlayError as error:  # it is in use on another host
+            text = f"the Docker network is gone, network {network.name} stays: {error}"
+            self._event_log.record("network", text)
 
     # --- binding ------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import stat
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import pytest_asyncio
 from overlay import limits
+from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.lifecycle import AgentLifecycle
@@ -358,6 +360,23 @@ async def test_dockers_network_goes_with_its_last_binding(engine: Engine) -> Non
     assert engine.agent.components.directory.find_network("blue") is None
 
 
+async def test_an_interrupted_removal_is_finished_by_the_next(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker repeats a call that got no answer; the cluster's network is still bound then."""
+    await engine.network()
+
+    async def fail(_name: str) -> Network:
+        raise OSError(errno.EIO, "interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.agent.components.networks, "remove", fail)
+        assert "Err" in await engine.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK)
+    assert await engine.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK) == {}
+
+    assert engine.agent.components.directory.find_network("blue") is None
+
+
 @pytest.mark.parametrize(
     ("data", "options", "told"),
     [
@@ -619,3 +638,28 @@ async def test_what_docker_lacks_twice_is_removed(engine: Engine) -> None:
     assert components.runtime_endpoints.attached == {}
     assert components.reservations.all() == []
     assert components.directory.find_network("blue") is None
+
+
+async def test_a_name_that_is_taken_is_reported_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each comparison tries again; an event each minute would push others out."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
+    await engine.about("Join")
+    components = engine.agent.components
+    endpoint = SimpleNamespace(name="docker-bbbbbbbbbbbb", aliases=())
+    monkeypatch.setattr(components.directory, "endpoint_of", lambda _: endpoint)
+
+    async def rename(_endpoint: str, edit: EndpointEdit) -> None:
+        if edit.name is not None:
+            raise ConflictError("the name 'web' is taken on network blue")
+
+    components.runtime_endpoints.rename = rename
+    sync = engine.plugin._require_drivers().sync
+
+    for _ in range(3):
+        await sync._rename(ENDPOINT, "web", [])
+
+    told = [each["text"] for each in components.event_log.since(0.0) if each["kind"] == "docker"]
+    assert told == ["web stays docker-bbbbbbbbbbbb in DNS: the name 'web' is taken on network blue"]
