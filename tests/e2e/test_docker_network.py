@@ -136,6 +136,24 @@ def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., 
     eventually(lambda: "web" in endpoints(docker, 2), "the name of the restarted container")
 
 
+def test_docker_chooses_the_default_route(docker: Cluster) -> None:
+    """Of a container on two networks; Docker refuses what else it finds where it sets one."""
+
+    def gateway() -> str:
+        shown = docker.ok(1, "docker", "exec", "web", "ip", "route", "show", "default")
+        return shown.split()[2]
+
+    docker.ok(1, *CREATE, "--subnet", "10.78.0.0/16", "-o", "overlayd.network=zebra", "zebra")
+    docker.ok(1, "docker", "network", "connect", "zebra", "web")
+    assert gateway() == "10.77.0.1"
+    docker.ok(1, "docker", "network", "disconnect", "green", "web")
+    assert gateway() == "10.78.0.1"
+    docker.ok(1, "docker", "network", "connect", "green", "web")
+    assert gateway() == "10.77.0.1"
+    docker.ok(1, "docker", "network", "disconnect", "zebra", "web")
+    docker.ok(1, "docker", "network", "rm", "zebra")
+
+
 def test_a_killed_agent_forgets_nothing(docker: Cluster, eventually: Callable[..., None]) -> None:
     """With the agent killed, containers reach each other; afterwards Docker goes on."""
     web = inspect(docker, 1, "web")["IPAddress"]

@@ -30,6 +30,7 @@ class RuntimeEndpoints:
         self._detacher = detacher
         self._editor = editor
         self._attachments = attacher.context.attachments
+        self._subnet_routes = attacher.context.subnet_routes
         self._node = attacher.context.node
 
     def all(self) -> list[Attachment]:
@@ -78,6 +79,7 @@ class RuntimeEndpoints:
             if assigned != attachment:
                 documents.ATTACHMENTS.put(self._node.gossip.state, assigned)
                 self._attachments.move(assigned)
+                await self._subnet_routes.ensure(target.identity)
         return True
 
     async def rename(self, runtime_endpoint: str, edit: EndpointEdit) -> None:

@@ -3,6 +3,8 @@
 Among the networks that it was attached to with a default route, the highest `--gateway-priority`
 wins; of equal ones a network that is not internal, then the one that has the route, then the first
 by name. So the first attached keeps it, and the next takes over when that one is detached.
+
+A runtime that asked for an endpoint itself chooses among its networks, and keeps account of it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,11 @@ class DefaultRoutes:
     async def reconcile(self, identity: tuple[int, int]) -> None:
         """Set one container's default routes by the rule."""
         mine = self._attachments.of_target(identity)
-        named = [(self._name(attachment), attachment) for attachment in mine if attachment.gateway]
+        named = [
+            (self._name(attachment), attachment)
+            for attachment in mine
+            if attachment.gateway and not attachment.runtime_endpoint
+        ]
         ranked = [
             candidate
             for _, attachment in sorted(named, key=lambda pair: pair[0])
