@@ -49,6 +49,15 @@ class OverlayError(Exception):
         return text if not self.hint else f"{text}. {self.hint}"
 
 
+def defect_error(name: str, error: BaseException) -> OverlayError:
+    """Return what is told of a defect that ended an operation."""
+    return OverlayError(
+        f"{name} failed because of a defect in overlayd",
+        why=f"{type(error).__name__}: {error}",
+        hint="The agent's log has the details; please report it",
+    )
+
+
 def _indented(text: str) -> str:
     return text.replace("\n", "\n         ")
 

@@ -12,7 +12,6 @@ import contextlib
 import grp
 import logging
 import os
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +24,14 @@ from overlay.agent.api.http.operation import ApiOperation, Handler
 from overlay.agent.api.http.slots import RequestSlot, RequestSlots
 from overlay.agent.api.schema.decoder import decode, decode_query
 from overlay.agent.api.schema.field_types import EmptyRequest, Request
+from overlay.agent.process import unix_listener
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import (
     ConflictError,
     NotFoundError,
     OverlayError,
     UsageError,
+    defect_error,
 )
 
 _LOG = logging.getLogger("overlayd.api")
@@ -111,14 +112,13 @@ class ApiServer:
     async def start(self) -> None:
         """Listen; raises ConflictError if another agent does already."""
         public_files.make_directory(self.path.parent)
-        await _refuse_second(self.path)
-        self.path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(str(self.path))
-        finally:
-            os.umask(mask)
+        if await unix_listener.is_served(self.path):
+            raise ConflictError(
+                f"another agent already serves {self.path}",
+                hint="'overlayd status' shows it; a second agent needs its own --run-dir and "
+                "--state-dir",
+            )
+        listener = unix_listener.bind(self.path)
         self._bound = _identity(self.path)
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
@@ -188,13 +188,7 @@ class ApiServer:
         except Exception as error:  # noqa: BLE001 - the boundary to people
             # A defect must not look like an empty response, nor end the agent.
             _LOG.exception("defect while answering %s", request.path)
-            return _failure(
-                OverlayError(
-                    f"{name} failed because of a defect in overlayd",
-                    why=f"{type(error).__name__}: {error}",
-                    hint="The agent's log has the details; please report it",
-                )
-            )
+            return _failure(defect_error(name, error))
         finally:
             del self._serving[connection]
 
@@ -290,16 +284,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (found.st_dev, found.st_ino)
-
-
-async def _refuse_second(path: Path) -> None:
-    """Raise ConflictError if the socket answers: it belongs to a live agent."""
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), 1.0)
-    except (OSError, TimeoutError):
-        return
-    writer.close()
-    raise ConflictError(
-        f"another agent already serves {path}",
-        hint="'overlayd status' shows it; a second agent needs its own --run-dir and --state-dir",
-    )

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +26,13 @@ from overlay.agent.plugins.docker.engine_sync import EngineSync
 from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
+from overlay.agent.process import unix_listener
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
 from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME
-from overlay.errors import OverlayError, UsageError
+from overlay.errors import ConflictError, OverlayError, UsageError, defect_error
 
 _LOG = logging.getLogger("overlayd.docker")
 _CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
@@ -109,6 +108,10 @@ class DockerPlugin(Controller):
 
     # --- the socket ---------------------------------------------------------------------
 
+    def next_interval_s(self) -> float | None:
+        """Return how long to wait for Docker; None if switched off, as another agent may serve."""
+        return None if self._mode == "off" else self.interval_s
+
     def start(self) -> None:
         """Serve in the background from now on, if switched on."""
         self._tasks.start(self.run, self.name)
@@ -125,16 +128,12 @@ class DockerPlugin(Controller):
 
     async def _listen(self) -> None:
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)  # of the socket: 0600, so that only root's Docker gets in
-        try:
-            listener.bind(str(self.path))
-        except OSError:
-            listener.close()
-            raise
-        finally:
-            os.umask(mask)
+        if await unix_listener.is_served(self.path):
+            raise ConflictError(
+                f"another agent already serves Docker on {self.path}",
+                hint='Docker has one plugin of a name: set docker_plugin = "off" for this agent',
+            )
+        listener = unix_listener.bind(self.path)
         application = web.Application(client_max_size=limits.DOCKER_BODY_SIZE_MAX)
         application.router.add_route("POST", "/{call}", self._answer)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
@@ -208,13 +207,7 @@ class DockerPlugin(Controller):
             return _failure(OverlayError(f"{name} failed", why=reason, hint="overlayd status"))
         except Exception as error:  # noqa: BLE001 - the boundary to Docker
             _LOG.exception("defect while answering %s", name)
-            return _failure(
-                OverlayError(
-                    f"{name} failed because of a defect in overlayd",
-                    why=f"{type(error).__name__}: {error}",
-                    hint="The agent's log has the details; please report it",
-                )
-            )
+            return _failure(defect_error(name, error))
         finally:
             self._calls_in_progress -= 1
 

@@ -217,6 +217,16 @@ async def test_off_removes_the_socket(unjoined: Engine, tmp_path: Path) -> None:
     assert not off.path.exists()
 
 
+async def test_a_second_agent_takes_no_socket(unjoined: Engine, tmp_path: Path) -> None:
+    """Docker has one plugin of a name: it stays with the agent that serves it."""
+    second = DockerPlugin(unjoined.agent, "on", tmp_path / "plugins")
+
+    with pytest.raises(ConflictError, match="another agent already serves Docker"):
+        await second.reconcile()
+
+    assert "Implements" in await unjoined.call("Plugin.Activate")
+
+
 async def test_a_stop_keeps_the_sockets_name(unjoined: Engine) -> None:
     """Docker waits for an agent that restarts; without the file it would give up at once."""
     await unjoined.plugin.close()
