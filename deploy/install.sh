@@ -84,7 +84,7 @@ rm -rf "$new/wheel"
 for script in "$new"/bin/*; do
   [ -L "$script" ] || sed -i "1s|^#!.*|#!$prefix/bin/python -I|" "$script"
 done
-# What does not run here must not replace what does.
+# A version that does not run here must not replace one that does.
 version=$("$new/bin/python" -I -m overlay.cli.main version) || fail "the new version does not run; nothing was changed"
 case $version in "overlayd "*) ;; *) fail "the new tree is not overlayd; nothing was changed" ;; esac
 "$new/bin/python" -I -c 'import overlay.agent.main' || fail "the new agent does not load; nothing was changed"

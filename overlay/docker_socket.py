@@ -1,4 +1,4 @@
-"""Where Docker looks for overlayd's plugin.
+"""The socket at which Docker looks for overlayd's plugin.
 
 The name outlives the agent, so that Docker waits for the next one; `reset` and the removal of the
 package remove it.

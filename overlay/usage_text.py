@@ -1,4 +1,4 @@
-"""What is said about a wrong command line: argparse's message in plain words, and one line more.
+"""Explain a wrong command line: argparse's message in plain words, and one more line.
 
 Owns: these words, the command or value that was probably meant, and the line of the usage that
 matters. Does not: know any command.

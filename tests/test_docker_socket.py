@@ -8,7 +8,7 @@ from overlay.docker_socket import SOCKET_NAME, remove_plugin_socket
 
 
 def test_the_socket_and_empty_folders_are_removed(tmp_path: Path) -> None:
-    """What an agent made on a host whose Docker does not run."""
+    """An agent makes them on a host whose Docker does not run."""
     folder = tmp_path / "docker" / "plugins"
     folder.mkdir(parents=True)
     (folder / SOCKET_NAME).touch()

@@ -1,4 +1,4 @@
-"""What is said about a wrong command line."""
+"""The explanation of a wrong command line."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Startup(Controller):
     ) -> None:
         super().__init__(adoption.event_log)
         self.recovery = ""
-        """What was recovered of an old state at this start; empty if it was not old."""
+        """A summary of what this start recovered of an old state; empty if it was not old."""
         self._gossip = gossip
         self._directory = directory
         self._reconciler = reconciler

@@ -1,4 +1,4 @@
-"""Which identities count as former ones of this host."""
+"""The identities that count as former ones of this host."""
 
 from __future__ import annotations
 

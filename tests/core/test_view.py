@@ -145,7 +145,7 @@ def test_networks_are_collected_only_when_records_change(
 def test_ipv6_keeps_the_mtu_that_it_needs(
     subnets: tuple[Subnet, ...], local: str, mtu: int, found: int
 ) -> None:
-    """Where the underlay carries larger packets in fragments, which an IPv6 one does not."""
+    """If the underlay carries larger packets in fragments, which an IPv6 one does not."""
     network = Network(Vni(9), "blue", subnets, IDS["owner"])
 
     assert network_mtu(network, mtu, parse_ip(local)) == found

@@ -112,7 +112,7 @@ def test_every_locked_library_has_hashes(name: str) -> None:
 
 
 def test_every_dependency_is_locked() -> None:
-    """What pyproject.toml names is in the lock."""
+    """The lock has each requirement of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.split(r"[<>=\[]", each)[0].lower() for each in project["dependencies"]}
     locked = set(

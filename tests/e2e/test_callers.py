@@ -277,7 +277,7 @@ def test_the_group_gives_no_public_names(acting: AgentDriver) -> None:
 
 
 def test_a_flipped_link_never_leads_into_the_host(host: AgentDriver) -> None:
-    """What is attached is the namespace that was checked, not where the path leads by then."""
+    """An attach takes the namespace that was checked, not where the path leads by then."""
     host.post("/v1/networks", name="flip", subnets=[{"subnet": "10.77.0.0/16"}])
     done = host_process.run(host.host, "python3", "-c", FLIP)
 

@@ -1,4 +1,4 @@
-"""What another identity of this host left in the kernel is recognized by name and mark."""
+"""Kernel objects of another identity of this host are recognized by name and mark."""
 
 from __future__ import annotations
 

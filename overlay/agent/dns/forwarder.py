@@ -20,7 +20,7 @@ from overlay.model import Ip, Network, Vni
 
 
 class ForwardingClients(Protocol):
-    """Which queries of a client are forwarded, and to which resolvers."""
+    """The rules by which a client's queries are forwarded, and the resolvers for them."""
 
     def reaches_outside(self, network: Network, ip: Ip) -> bool:
         """Return whether the client is on a network that is not internal."""

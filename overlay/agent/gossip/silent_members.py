@@ -1,7 +1,7 @@
-"""What `status` says about members that do not answer, and whether this host is the cause.
+"""Report members that do not answer, or this host where it is the cause.
 
-A host that hears few of many members is more likely cut off than they are down: then one line says
-that, and nobody is advised to forget members that are well elsewhere.
+A host that hears few of many members is more likely cut off than they are down: then one line
+says that, and nobody is advised to forget members that are well elsewhere.
 
 Owns: these lines. Does not: decide states (`core.membership`), or know the underlay's error, which
 its controller reports.

@@ -1,7 +1,7 @@
 """Keep reserves of addresses on this node, so that no host manages a network's space.
 
 Owns: when the pure rules of `core.ipam.spread` and `core.ipam.reserves` are applied, and that this
-node takes no more space once it leaves. Does not: answer the requests (`grants`).
+node stops taking space once it leaves. Does not: answer the requests (`grants`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people are told of a data path: health lines and events."""
+"""Texts about data paths: health lines and events."""
 
 from __future__ import annotations
 

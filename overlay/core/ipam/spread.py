@@ -143,7 +143,7 @@ def wanted_count(subnet: Subnet, sharers: int) -> int:
 
 
 class OwnerSearch:
-    """Which owner to ask next, until one grants an address.
+    """Choose the owner to ask next, until one grants an address.
 
     Each owner is asked under an id of its own, so that a repeated question gets the same answer.
     The next one is asked while the one before is silent: it may be down without anybody's

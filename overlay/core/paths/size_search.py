@@ -10,8 +10,9 @@ from overlay import limits
 
 
 class SizeSearch:
-    """What one path carries, in bytes of an underlay packet; times are seconds of one clock.
+    """A search for the largest underlay packet that one path carries.
 
+    Sizes are in bytes, times in seconds of one clock.
     `carried` is the largest size proven, 0 if not even `limits.UNDERLAY_MTU_MIN` arrives, and None
     while that is not known.
     """

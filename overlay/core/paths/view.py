@@ -10,7 +10,7 @@ from overlay.model import NodeId, Vni
 
 
 class PathState(enum.Enum):
-    """What is known of one direction."""
+    """The state of one direction, as known here."""
 
     UNKNOWN = "unknown"  # not probed yet
     OK = "ok"  # the newest probes arrived
@@ -19,7 +19,7 @@ class PathState(enum.Enum):
 
 
 class PeerPath(NamedTuple):
-    """Where probes of a peer go, and the size in bytes of an underlay packet that should pass."""
+    """The network that carries probes of a peer, and the underlay packet size that should pass."""
 
     vni: Vni
     size: int
@@ -37,7 +37,7 @@ class ProbeFrame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PathView:
-    """What is known of the path to a peer, and since when."""
+    """The state of the path to a peer, as known here."""
 
     node_id: NodeId
     sending: PathState

@@ -36,7 +36,10 @@ class WantedInterface:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceDifference:
-    """What an interface lacks, and the request that restores it; None for a default route."""
+    """A property that an interface lacks, and the request that restores it.
+
+    The request is None for a default route.
+    """
 
     network: str
     text: str

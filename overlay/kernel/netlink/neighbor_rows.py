@@ -139,7 +139,7 @@ ROWS: Final = (*_ENCODERS, UnexpectedRow)
 # is gone with the port or the row.
 
 LOCAL_ENTRY: Final = "local FDB entry"
-"""What `altered` of a bridge without its local entry names."""
+"""The name in `altered` of a bridge that lacks its local entry."""
 
 
 def put_local(index: int, mac: bytes) -> Request:

@@ -20,7 +20,7 @@ _BAD: Final = frozenset({PathState.LOST, PathState.SILENT})
 
 @dataclass(frozen=True, slots=True)
 class PathCost:
-    """What probing costs and how well it judges."""
+    """The cost of probing, and how well it judges."""
 
     bit_per_s: float  # sent per node beyond the idle traffic, IP and UDP headers included
     bit_per_s_of_pair: float  # of each pair of nodes, both directions together

@@ -48,7 +48,7 @@ _VXLAN_VNI_VALID: Final = 0x08000000  # RFC 7348 section 5: flag I
 
 
 class PathProbe(NamedTuple):
-    """What a probe's payload says, before its tag is checked."""
+    """The content of a probe, before its tag is checked."""
 
     sender: NodeId
     sequence: int

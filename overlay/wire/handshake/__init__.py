@@ -1,1 +1,1 @@
-"""What precedes a session: Noise, first contacts, cookies, and their limits."""
+"""The steps before a session: Noise, first contacts, cookies, and their limits."""

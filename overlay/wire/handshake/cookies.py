@@ -65,7 +65,7 @@ def cookie_reply(key: bytes, index: int, data: bytes, cookie: bytes, nonce: byte
 
 
 class CookieJar:
-    """What one process remembers of the datagrams that it sent, to use a cookie in the next."""
+    """The datagrams that one process sent, remembered to use a cookie in the next."""
 
     def __init__(self) -> None:
         self._cookies: dict[UdpEndpoint, tuple[bytes, float]] = {}

@@ -1,4 +1,4 @@
-"""What a process says of itself: in the two messages of a handshake, and in a join.
+"""A process's statement about itself, in the two messages of a handshake and in a join.
 
 Owns: the layout, and the checks that need no state. Does not: know the handshake (`handshakes`).
 """
@@ -25,7 +25,7 @@ CERTIFICATE_EXPIRED = "certificate-expired"
 
 
 class Statement(NamedTuple):
-    """What a peer's process says of itself in a handshake."""
+    """The statement of a peer's process about itself in a handshake."""
 
     number: int  # the index by which it finds the session or handshake
     process: bytes  # drawn at its start

@@ -28,7 +28,7 @@ SCHEMA: Final = "overlayd.authority-export/v1"
 _SCRYPT_N: Final = 2**16  # with r = 8: 64 MiB
 _SCRYPT_R: Final = 8
 _SCRYPT_P: Final = 2
-# What a file may demand of the host that opens it: at most 128 MiB, and a few seconds.
+# A file may demand at most 128 MiB and a few seconds of the host that opens it.
 _SCRYPT_N_ALLOWED: Final = (2**14, 2**15, 2**16, 2**17)
 _SCRYPT_P_MAX: Final = 4
 _SALT_SIZE: Final = 16

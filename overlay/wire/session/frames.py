@@ -1,4 +1,4 @@
-"""What a session's box contains: one frame, padded so that its size says little.
+"""The content of a session's box: one frame, padded so that its size says little.
 
 ```
  type 1 | length 2 | content | zeros, so that the content's part has 64, 256 or 1152 bytes

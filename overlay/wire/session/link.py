@@ -1,4 +1,4 @@
-"""What two processes share: sessions with one peer, proven and unproven.
+"""The sessions of two processes with each other, proven and unproven.
 
 Owns: which session seals, which still open, and when a handshake is due. A session is proven when
 something was opened under it, or by the response to this process's own hello; only a proven one
@@ -29,7 +29,7 @@ SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come about ev
 
 
 class Establishment(enum.Enum):
-    """What a newly proven session means."""
+    """The meaning of a newly proven session."""
 
     CHANGED = "changed"  # the peer was not met before, has restarted, or has another card
     RENEWED = "renewed"  # the same process and card, with new keys

@@ -1,4 +1,4 @@
-"""What opening a datagram gives: its content, replies, and why it was dropped.
+"""The result of opening a datagram: its content, replies, and why it was dropped.
 
 Owns: these values, and what each kind of frame adds to them. Does not: open anything (`sessions`).
 """

@@ -1,4 +1,4 @@
-"""What is restored in containers, and how often it is told."""
+"""Changes in containers are restored, and reported only so often."""
 
 from __future__ import annotations
 

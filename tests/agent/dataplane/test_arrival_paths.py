@@ -60,7 +60,7 @@ async def test_a_path_used_before_the_first_pass_counts(monkeypatch: pytest.Monk
 
 
 async def test_a_former_process_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the filter has later comes from this process."""
+    """Paths that the filter has later come from this process."""
     host = Host(monkeypatch, frozenset({SECOND}))
     await host.address_checked.emit(None)
     host.paths._filter.paths = frozenset({FIRST})

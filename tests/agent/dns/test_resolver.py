@@ -179,7 +179,7 @@ def test_a_network_may_answer_any_name(asked: str, ip: str) -> None:
 
 
 def test_a_record_outside_the_domain_is_refused() -> None:
-    """What is below the domain is stored without it, so that every host answers it there."""
+    """A name below the domain is stored without it, so that every host answers it there."""
     chosen = replace(BLUE, labels=(ANY_NAME_LABEL,))
 
     assert resolver().local_name(BLUE, "Database") == "database"

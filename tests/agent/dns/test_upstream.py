@@ -103,7 +103,7 @@ def answering_in(change: Callable[[bytes], bytes]) -> Callable[[Udp, bytes, tupl
 async def test_an_answer_in_another_case_is_checked_by_tcp(
     resolver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who forges answers does not know the case that was sent; TCP has the true one."""
+    """A forger of answers does not know the case that was sent; TCP has the true answer."""
     monkeypatch.setattr(Udp, "datagram_received", answering_in(bytes.swapcase))
 
     assert await upstream.query(resolver, QUERY, by_tcp=False) == BY_TCP

@@ -210,7 +210,7 @@ async def test_a_container_made_before_the_end_was_noticed(host: Host) -> None:
 
 
 async def test_a_failed_attach_is_remembered(host: Host) -> None:
-    """What is taken is done without; any other error leaves the container remembered."""
+    """It returns without an address that is taken; any other error keeps it remembered."""
     host.put(OLD, "web")
     host.refusals = [ConflictError("the address is taken"), OverlayError("the kernel refuses")]
     restart = host.start()

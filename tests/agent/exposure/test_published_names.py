@@ -1,4 +1,4 @@
-"""Which names ports can be published for."""
+"""The names for which ports can be published."""
 
 from __future__ import annotations
 

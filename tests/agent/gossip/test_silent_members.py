@@ -1,4 +1,4 @@
-"""What a host says about members that do not answer, and when it blames itself."""
+"""A host reports members that do not answer, or itself as the cause."""
 
 from __future__ import annotations
 

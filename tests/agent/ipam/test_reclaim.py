@@ -139,7 +139,7 @@ def host() -> Host:
 
 
 def test_forgetting_a_hostile_member_is_bounded_work(host: Host) -> None:
-    """What it wrote beyond the bound costs nothing, and each pass does its work once."""
+    """Its records beyond the bound cost nothing, and each pass does its work once."""
     bound = limits.NETWORKS_PER_NODE_MAX
     host.commit(CLUSTER_SCOPE, [ForgottenNode(HOSTILE)])
 
@@ -167,7 +167,7 @@ def test_many_forgotten_nodes_are_bounded_work(host: Host) -> None:
 
 
 def test_lookups_do_not_walk_all_records(host: Host) -> None:
-    """Who participates in a network, and which network has a VNI, is looked up."""
+    """Participants of a network and the network of a VNI are looked up, not searched."""
     directory, store = host.directory, host.store
     assert len(directory.networks()) == limits.NETWORKS_PER_NODE_MAX
 

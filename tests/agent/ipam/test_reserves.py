@@ -96,7 +96,7 @@ def test_a_member_holds_the_records_of_every_network(bench: Bench) -> None:
 
 
 def test_a_leaving_node_asks_for_nothing(bench: Bench) -> None:
-    """What it was granted now, it could no longer give away."""
+    """It could no longer give away addresses that it was granted now."""
     bench.controller.begin_to_leave()
     bench.look()
 

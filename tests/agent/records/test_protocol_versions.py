@@ -55,7 +55,7 @@ async def test_a_member_of_version_one_is_refused_in_words(sites: Sites) -> None
 
 
 async def test_a_stranger_of_version_one_is_only_counted(sites: Sites) -> None:
-    """Who has no member's address has no name either."""
+    """A sender without a member's address has no name either."""
     one = sites.first()
     versions = versions_of(one)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

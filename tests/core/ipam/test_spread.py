@@ -70,7 +70,7 @@ def test_a_small_network_gives_one_address_each() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.0/31", "10.0.0.0/30", "10.0.0.0/32", "fd00::/127"])
 def test_a_single_address_stays_with_its_creator(text: str) -> None:
-    """What can't be divided is not: nobody gets a part without a usable address."""
+    """A small range is not divided: nobody gets a part without a usable address."""
     assert divided(network(text), 3)[0] == []
 
 

@@ -1,4 +1,4 @@
-"""Which members become holders of the authority, and when."""
+"""The choice of the members that become holders of the authority, and its time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def node_id(number: int) -> NodeId:
 
 @dataclass
 class World:
-    """What one holder knows of the other members: their states and certificates."""
+    """One holder's knowledge of the other members: their states and certificates."""
 
     own: int = 1
     wanted: int = 3

@@ -144,7 +144,7 @@ def test_two_lost_directions_are_known_on_both_sides() -> None:
 
 
 def test_without_reports_the_path_is_not_called_lost() -> None:
-    """What cannot be told is said to be just that."""
+    """Without reports a path is silent, not lost."""
     pair = Pair()
     pair.run(20.0)
     pair.report_lost = lambda *_: True

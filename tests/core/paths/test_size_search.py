@@ -30,7 +30,7 @@ def settle(search: SizeSearch, carries: int, now: float) -> int:
 
 
 def test_one_probe_proves_the_expected_size() -> None:
-    """Where all passes, one probe is enough until the interval is over."""
+    """If every size passes, one probe is enough until the interval is over."""
     search = SizeSearch(1500, 0.0)
     assert settle(search, 1500, 0.0) == 1
     assert (search.carried, search.is_limited) == (1500, False)
@@ -39,7 +39,7 @@ def test_one_probe_proves_the_expected_size() -> None:
 
 @given(st.integers(limits.UNDERLAY_MTU_MIN, 9000), st.integers(limits.UNDERLAY_MTU_MIN, 9000))
 def test_the_size_found_is_carried_and_close(carries: int, expected: int) -> None:
-    """What is found passes, and is at most a step below what would."""
+    """The size found passes, and is at most a step below the largest that would."""
     search = SizeSearch(expected, 0.0)
     settle(search, carries, 0.0)
     found = search.carried

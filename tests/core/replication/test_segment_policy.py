@@ -1,4 +1,4 @@
-"""Which declarations of a member about others count."""
+"""The declarations of a member about others that are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container's programs change in its interface is found and restored."""
+"""Changes by a container's programs in its interface are found and restored."""
 
 from __future__ import annotations
 

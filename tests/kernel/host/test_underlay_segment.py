@@ -1,4 +1,4 @@
-"""Which interfaces of a host reach the underlay's segment."""
+"""The interfaces of a host that reach the underlay's segment."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def reply(one: HandshakeGate, data: bytes, source: UdpEndpoint = SENDER) -> byte
 
 
 def test_without_the_receivers_mac_nothing_is_counted() -> None:
-    """Whoever does not know the receiver's key cannot use up the allowance of others."""
+    """A sender without the receiver's key cannot use up the allowance of others."""
     one = gate()
     wrong = CookieJar().protect(RECEIVER, OTHER_KEY, HELLO, 0.0)
     assert {verdict(one, wrong, source) for source in sources(5000)} == {WRONG}

@@ -1,4 +1,4 @@
-"""What a compromised member, or the thief of an identity, cannot do to the sessions of others."""
+"""Limits of a compromised member, or the thief of an identity, against others' sessions."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def test_a_session_ends_with_its_cluster_key(stage: Stage) -> None:
 
 
 def test_responses_in_a_flood_end_a_handshake_only(stage: Stage) -> None:
-    """Whoever sees a hello can forge responses to it: nothing but that hello is lost."""
+    """An observer of a hello can forge responses to it: nothing but that hello is lost."""
     stage.v.sessions.mark_unresponsive(stage.r.node_id)
     stage.wire.now += 1.1
     hello, _ = stage.v.sessions.seal(stage.r.node_id, b"", stage.wire.now)

@@ -1,4 +1,4 @@
-"""Which session of a peer seals and which still open, without cryptography."""
+"""The choice of the session that seals, and of those that open, without cryptography."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_peer_that_lacks_the_key_is_asked_again() -> None:
 
 
 def test_a_session_of_a_former_key_seals_for_a_moment_only() -> None:
-    """Where the peer may hold the key in use, it may soon drop the former one."""
+    """If the peer may hold the key in use, it may soon drop the former one."""
     link = Link(PEER)
     old = session(0.0, key=OLD)
     established(link, old, 0.0)

@@ -1,7 +1,7 @@
 """The process that calls the API: who it is, and what it may do.
 
 Owns: the caller's credentials, the check that it may call at all, and the refusal of what is kept
-for root. Does not: know which requests those are (`agent.api.privileges`).
+for root. Does not: know which requests those are (`privileges`).
 """
 
 from __future__ import annotations

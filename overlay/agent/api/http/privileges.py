@@ -1,8 +1,9 @@
-"""What the group may not do by the API, because it amounts to root of this host's network.
+"""Refuse to the group requests that amount to root of this host's network.
 
-Root may, and so may the group where the configuration trusts it (`ApiCaller.require_trust`).
+Root may send them, and so may the group where the configuration trusts it
+(`ApiCaller.require_trust`).
 
-Owns: the list of these acts, and how each is recognized in a request.
+Owns: the list of these requests, and how each is recognized.
 """
 
 from __future__ import annotations

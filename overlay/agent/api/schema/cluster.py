@@ -297,7 +297,7 @@ class MemberIdentityResponse(TypedDict):
 
 
 class PathResponse(TypedDict):
-    """What probes say of the data path to a node.
+    """The data path to a node, as the newest probes found it.
 
     `sending` and `receiving` are `ok`, `lost` (gossip works, VXLAN does not arrive), `silent` (the
     node does not report) or `unknown` (not probed yet). `size_carried` is the largest underlay

@@ -4,7 +4,7 @@ from typing import TypedDict
 
 
 class ErrorBody(TypedDict):
-    """What happened, why, and what to do next."""
+    """An error: its code, text, cause and hint, and the field that is wrong."""
 
     code: str
     what: str

@@ -1,4 +1,4 @@
-"""What Docker has created on this host, on disk: its pools, networks and endpoints.
+"""Docker's pools, networks and endpoints on this host, as documents on disk.
 
 Docker replays nothing after a restart, neither of its own nor of the agent: it names what it has
 created before by its ids. Owns: the documents, by id. Does not: know what a network is bound to.

@@ -1,4 +1,4 @@
-"""What amounts to root of this host's network is kept from the group."""
+"""Requests that amount to root of this host's network are refused to the group."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_act_of_root_needs_trust(act: Callable[[ApiCaller], None]) -> None:
 
 
 def test_other_requests_need_no_trust() -> None:
-    """What the group could always do, it still may."""
+    """The group may still do all that it always could."""
     privileges.require_port_security(MEMBER, enabled=True)
     privileges.require_ports(MEMBER, [1024, 65_535])
     privileges.require_subnets(MEMBER, ["10.32.0.0/16", "fd00::/64", "100.64.0.0/24", "nonsense"])

@@ -1,4 +1,4 @@
-"""Which routes a container gets to the further subnets of a network."""
+"""The routes of a container to the further subnets of a network."""
 
 from __future__ import annotations
 

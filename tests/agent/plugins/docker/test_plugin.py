@@ -361,7 +361,7 @@ async def test_an_existing_network_is_bound_by_subnet(engine: Engine) -> None:
 
 
 async def test_dockers_network_goes_with_its_last_binding(engine: Engine) -> None:
-    """What Docker created in the cluster, it removes; twice is no error."""
+    """Docker removes the network that it created; a second removal is not an error."""
     await engine.network()
 
     for _ in range(2):
@@ -607,7 +607,7 @@ async def test_a_name_that_cannot_be_is_told_to_containers(engine: Engine) -> No
 
 
 async def test_a_new_container_gets_a_new_address(engine: Engine) -> None:
-    """What a stopped container had is kept for it while a new one starts."""
+    """A stopped container's address is kept for it while a new one starts."""
     pool = await engine.network()
     before = await engine.endpoint(pool)
     await engine.about("DeleteEndpoint")
