@@ -198,7 +198,10 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
 
 def run_verify(args: Namespace) -> int:
     """Compare the kernel with the records."""
-    client = ApiClient(args.paths, args.paths.timeout_s or TIMEOUT_S)  # it reads every sandbox
+    timeout_s = args.paths.timeout_s
+    client = ApiClient(  # the agent reads every sandbox
+        args.paths, TIMEOUT_S if timeout_s is None else timeout_s
+    )
     found = client.get("/v1/verify", repair=1 if args.repair else None)
     differences = found["differences"]
     if args.json:

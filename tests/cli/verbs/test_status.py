@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tests.test_prometheus import documented_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.fake_agent import FakeAgent, Run
 
@@ -201,6 +203,18 @@ def test_verify_exits_with_4_if_differences_remain(
     assert outcome.code == code
     assert outcome.out == "blue: add fdb row\n" * differences
     assert agent.asked[-1].query == ({"repair": ["1"]} if repaired else {})
+
+
+def test_verify_does_not_wait_with_a_timeout_of_zero(overlayd: Run, tmp_path: Path) -> None:
+    """It gives up at once, as every other command does, on an agent that does not answer."""
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "run" / "api.sock"))
+        silent.listen()
+        started = time.monotonic()
+
+        assert overlayd("verify", "--timeout", "0").code == 7
+        assert time.monotonic() - started < 5.0
 
 
 def test_events_are_lines(overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
