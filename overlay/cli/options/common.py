@@ -116,7 +116,10 @@ def attach_fields(args: Namespace) -> JsonObject:
 
     Raises UsageError if options contradict each other, or for an invalid port to publish.
     """
-    networks = list({name.lower(): name for name in reversed(args.networks)}.values())[::-1]
+    first: dict[str, str] = {}  # the first spelling of each name
+    for name in args.networks:
+        first.setdefault(name.lower(), name)
+    networks = list(first.values())
     _require_publishable(args.publish, networks)
     for option, value in (("--ip", args.ips), ("--mac", args.mac), ("--ifname", args.ifname)):
         if value and len(networks) > 1:

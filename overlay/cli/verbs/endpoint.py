@@ -70,8 +70,8 @@ def register(words: VerbGroup) -> None:
     listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
-    _register_set(endpoints)
     listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
+    _register_set(endpoints)
 
 
 def _register_set(endpoints: VerbGroup) -> None:

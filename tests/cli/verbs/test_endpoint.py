@@ -93,6 +93,8 @@ def test_several_networks_give_one_address_per_line(
 
     assert outcome.out == "10.32.0.2\n10.40.0.2\n"
     assert agent.asked[-1].body["networks"] == ["blue", "red"]
+    overlayd("attach", "web", "--network", "blue", "--network", "Red", "--network", "BLUE")
+    assert agent.asked[-1].body["networks"] == ["blue", "Red"]
 
 
 def test_one_address_for_two_networks_is_a_usage_error(overlayd: Run) -> None:
