@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay import limits
-from overlay.cli import output
+from overlay.cli import output, secret_file
 from overlay.client.api import ApiClient
-from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.errors import ConflictError, OverlayError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -183,21 +183,14 @@ def _not_written(path: Path, error: OSError) -> OverlayError:
 
 def _read(path: Path) -> str:
     """Return the content of an exported file; raises the OverlayError of the cause."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(limits.API_TEXT_LENGTH_MAX + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"{path} does not exist", hint="Name the file of 'overlayd authority export'"
-        ) from error
-    except PermissionError as error:
-        raise ForbiddenError(f"cannot read {path}", hint="Use sudo") from error
-    except OSError as error:
-        raise OverlayError(f"cannot read {path}", why=str(error.strerror)) from error
+    hint = "Name the file of 'overlayd authority export'"
+    text, _ = secret_file.read_file(
+        path, "exported authority", limits.API_TEXT_LENGTH_MAX, hint=hint
+    )
     if not text.strip() or len(text) > limits.API_TEXT_LENGTH_MAX:
         raise UsageError(
             f"{path} is not an exported authority",
             why="it is empty" if not text.strip() else "it is too long",
-            hint="Name the file of 'overlayd authority export'",
+            hint=hint,
         )
     return " ".join(text.split())  # the API takes one line, whatever an editor made of it
