@@ -1,4 +1,4 @@
-"""Whole clusters through a storm: twenty seeds, and old failures."""
+"""Whole clusters through a storm: eighteen seeds, and old failures."""
 
 from __future__ import annotations
 
