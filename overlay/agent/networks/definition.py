@@ -206,7 +206,8 @@ def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="driver and parent are among them",
+            why="driver, parent, --any-name and --no-port-security are among them",
+            hint="Remove one of the labels",
             field="labels",
         )
     return found

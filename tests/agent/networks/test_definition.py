@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from overlay import limits
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
 from overlay.core.ipam.allocator import reserved_addresses
 from overlay.core.ipam.ownership import subnet_run
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Network, NodeId, Vni, parse_ip
+from overlay.model import ANY_NAME_LABEL, Network, NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
     from overlay.agent.gossip.service import GossipService
@@ -206,3 +207,13 @@ def test_overlaps_with_other_networks_are_named() -> None:
     assert definition.overlaps(directory, big) == [
         "10.9.0.0/16 overlaps 10.9.1.0/24 of network part"
     ]
+
+
+def test_labels_of_overlayd_count_too() -> None:
+    """A definition whose record would be refused is not made, and the error says why."""
+    labels = tuple((f"label{number}", "") for number in range(limits.LABEL_COUNT_MAX))
+    definition._labels(NetworkSpec("blue", [], labels=labels))
+
+    with pytest.raises(UsageError, match="17 labels; 16 is the limit") as caught:
+        definition._labels(NetworkSpec("blue", [], labels=(*labels, ANY_NAME_LABEL)))
+    assert "--any-name" in caught.value.why
