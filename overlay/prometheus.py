@@ -100,15 +100,16 @@ def _of_member(status: Mapping[str, Any]) -> Iterator[Family]:
     yield Family(
         "underlay_filter_refused_total", "VXLAN packets from non-members, refused.", [refused]
     )
+    paths = status.get("paths", [])  # as above
     yield Family(
         "path_up", "1 if the newest probes of the data path to the peer arrived.",
-        [Sample(path["ok"], (("peer", path["peer"]),)) for path in status["paths"]],
+        [Sample(path["ok"], (("peer", path["peer"]),)) for path in paths],
     )  # fmt: skip
     yield Family(
         "path_mtu_bytes", "Largest underlay packet that is proven to reach the peer.",
         [
             Sample(path["size_carried"], (("peer", path["peer"]),))
-            for path in status["paths"]
+            for path in paths
             if path["size_carried"] is not None
         ],
     )  # fmt: skip

@@ -50,6 +50,15 @@ def test_a_host_without_a_cluster_has_metrics_too() -> None:
     assert "members" not in shown
 
 
+def test_an_older_agent_has_metrics_too() -> None:
+    """After an upgrade the command line reads the status of an agent that still runs."""
+    status = documented_status()
+    del status["paths"], status["cluster"]["authority_holders"], status["recovery"]
+    shown = prometheus.text(status)
+    assert "overlayd_members" in shown
+    assert "overlayd_path_up" not in shown
+
+
 def test_labels_are_escaped() -> None:
     """No external text breaks a line or a label."""
     status = documented_status() | {"drops": {'a"b\\c\nd': 1}}
