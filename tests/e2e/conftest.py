@@ -14,6 +14,7 @@ import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.fixtures import LabCluster, lab_cluster
 from overlay.lab.host_process import HostProcess
+from tests.e2e.docker_engine import build_image
 
 WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
@@ -70,6 +71,12 @@ def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = WAIT
 def eventually() -> Callable[..., None]:
     """Return the polling helper."""
     return wait_until
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a container image that contains only busybox, for Docker and Podman to import."""
+    return build_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="session")

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.docker_engine import KILL_DOCKERD, start_dockerd
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
-DOCKERD = (
-    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
-    " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
-)
-# The pid files of processes that are zombies here, where nobody reaps, would stop the next start.
-KILL_DOCKERD = (
-    "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.3;"
-    " rm -f /run/docker.pid /run/docker-exec/containerd/containerd.pid"
-)
 KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
 SLEEP = ("lab:1", "/bin/sleep", "1000")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a container image as a tar file that contains only a static busybox."""
-    root = tmp_path_factory.mktemp("image")
-    (root / "bin").mkdir()
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
-    shutil.copy(busybox, root / "bin/busybox")
-    for applet in ("sh", "sleep", "ping", "nslookup", "ip"):
-        (root / "bin" / applet).symlink_to("busybox")
-    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
-        (root / place).mkdir()
-    archive = root.parent / "image.tar"
-    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
-    return archive
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +31,6 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
     gateway = ("--dns", "10.77.0.1", "--network-alias", "data")
     cluster.ok(2, "docker", "run", "-d", "--name", "db", "--network", "green", *gateway, *SLEEP)
     return cluster
-
-
-def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]) -> None:
-    """Start Docker's daemon on a host, and wait until it answers."""
-    cluster.ok(number, "bash", "-c", DOCKERD)
-    try:
-        eventually(lambda: cluster.run(number, "docker", "info")[0] == 0, "dockerd", 60.0)
-    except AssertionError as error:
-        error.add_note(cluster.run(number, "tail", "-n", "15", "/run/dockerd.log")[1])
-        raise
 
 
 def inspect(cluster: Cluster, number: int, name: str, network: str = "green") -> dict[str, Any]:

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.docker_engine import start_dockerd
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
-DOCKERD = (
-    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
-    " --data-root /run/lab/docker --exec-root /run/docker-exec >/run/dockerd.log 2>&1 &"
-)
 PODMAN = "podman --cgroup-manager=cgroupfs --runtime runc"
 LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a container image as a tar file that contains only a static busybox."""
-    root = tmp_path_factory.mktemp("image")
-    (root / "bin").mkdir()
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
-    shutil.copy(busybox, root / "bin/busybox")
-    for applet in ("sh", "sleep", "ping", "nslookup"):
-        (root / "bin" / applet).symlink_to("busybox")
-    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
-        (root / place).mkdir()
-    archive = root.parent / "image.tar"
-    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
-    return archive
-
-
-@pytest.fixture(scope="module")
 def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
     """Start dockerd on vm1, and a container `web` without a Docker network."""
-    cluster.ok(1, "bash", "-c", DOCKERD)
-    eventually(
-        lambda: cluster.run(1, "docker", "info")[0] == 0,
-        f"dockerd: {cluster.run(1, 'tail', '-n', '5', '/run/dockerd.log')[1]}",
-        60.0,
-    )
+    start_dockerd(cluster, 1, eventually)
     cluster.ok(1, "docker", "import", str(image), "lab:1")
     run = ["docker", "run", "-d", "--name", "web", "--network", "none"]
     gateway = cluster.inside(1, "c1", "awk", "/nameserver/ {print $2; exit}", "/etc/resolv.conf")
@@ -242,8 +215,7 @@ def test_a_stopped_engine_forgets_no_container(
     eventually(lambda: cluster.run(1, "test", "-e", "/var/run/docker.pid")[0] != 0, "stops", 30.0)
     cluster.run(1, "rm", "-f", "/var/run/docker.sock")
     eventually(lambda: endpoints_of(cluster, "docker:web") == {}, "its endpoint is gone", 20.0)
-    cluster.ok(1, "bash", "-c", DOCKERD)
-    eventually(lambda: cluster.run(1, "docker", "info")[0] == 0, "dockerd is back", 60.0)
+    start_dockerd(cluster, 1, eventually)
     cluster.ok(1, "docker", "start", "web")
 
     eventually(lambda: endpoints_of(cluster, "docker:web") == before, f"{before} again", 40.0)

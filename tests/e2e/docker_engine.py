@@ -1,0 +1,47 @@
+"""Docker's daemon on a host of the lab, and an image for it that needs no registry."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+DOCKERD = (
+    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
+    " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
+)
+# The pid files of processes that are zombies here, where nobody reaps, would stop the next start.
+KILL_DOCKERD = (
+    "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.3;"
+    " rm -f /run/docker.pid /run/docker-exec/containerd/containerd.pid"
+)
+
+
+def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]) -> None:
+    """Start Docker's daemon on a host, and wait until it answers."""
+    cluster.ok(number, "bash", "-c", DOCKERD)
+    try:
+        eventually(lambda: cluster.run(number, "docker", "info")[0] == 0, "dockerd", 60.0)
+    except AssertionError as error:
+        error.add_note(cluster.run(number, "tail", "-n", "15", "/run/dockerd.log")[1])
+        raise
+
+
+def build_image(root: Path) -> Path:
+    """Build a container image as a tar file that contains only a static busybox."""
+    (root / "bin").mkdir()
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in ("sh", "sleep", "ping", "nslookup", "ip"):
+        (root / "bin" / applet).symlink_to("busybox")
+    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
+        (root / place).mkdir()
+    archive = root.parent / "image.tar"
+    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
+    return archive
