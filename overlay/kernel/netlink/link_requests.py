@@ -393,12 +393,7 @@ def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Requ
 
     Without `replace` the kernel refuses a second one (EEXIST).
     """
-    message = RouteMessage()
-    message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
-    message["table"] = _RT_TABLE_MAIN
-    message["proto"] = _RTPROT_STATIC
-    message["scope"] = _RT_SCOPE_UNIVERSE
-    message["type"] = _RTN_UNICAST
+    message = _static_route(gateway)
     attributes: _Attributes = [("RTA_GATEWAY", ip_text(gateway)), ("RTA_OIF", index)]
     flags = codec.NLM_F_CREATE | (codec.NLM_F_REPLACE if replace else codec.NLM_F_EXCL)
     return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
@@ -409,13 +404,8 @@ def add_subnet_route(index: int, base: Ip, prefix_length: int, gateway: Ip) -> R
 
     The kernel refuses it if there is one of the same metric (EEXIST).
     """
-    message = RouteMessage()
-    message["family"] = socket.AF_INET if len(base) == 4 else socket.AF_INET6
+    message = _static_route(gateway)
     message["dst_len"] = prefix_length
-    message["table"] = _RT_TABLE_MAIN
-    message["proto"] = _RTPROT_STATIC
-    message["scope"] = _RT_SCOPE_UNIVERSE
-    message["type"] = _RTN_UNICAST
     attributes: _Attributes = [
         ("RTA_DST", ip_text(base)),
         ("RTA_GATEWAY", ip_text(gateway)),
@@ -424,6 +414,17 @@ def add_subnet_route(index: int, base: Ip, prefix_length: int, gateway: Ip) -> R
     ]
     flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
+
+
+def _static_route(gateway: Ip) -> RouteMessage:
+    """Return the head of a request for a route through a gateway, to everywhere."""
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
+    message["table"] = _RT_TABLE_MAIN
+    message["proto"] = _RTPROT_STATIC
+    message["scope"] = _RT_SCOPE_UNIVERSE
+    message["type"] = _RTN_UNICAST
+    return message
 
 
 def get_route(destination: Ip, *, configured: bool = False, interface: int = 0) -> Request:
