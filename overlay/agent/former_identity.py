@@ -25,7 +25,7 @@ from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.state import documents
 from overlay.agent.state.documents import EndedEndpoint, StoredContainer
 from overlay.agent.state.identity_trail import IdentityTrail
-from overlay.core.dataplane.state import PORT_PREFIX
+from overlay.core.dataplane.planner import port_name
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Scope
@@ -195,5 +195,5 @@ class FormerIdentity(Controller):
             async with self._participation.holding_records(network):
                 for value in self._gossip.node.store.values_of(former, Scope(vni), "endpoint"):
                     if isinstance(value, Endpoint):
-                        found[f"{PORT_PREFIX}{value.endpoint_id[:6].hex()}"] = value
+                        found[port_name(value.endpoint_id)] = value
         return found

@@ -12,14 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import replace
 
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, vni_of_sandbox
+from overlay.agent.endpoints.attach import attachment_of
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment, StoredContainer
-from overlay.core.dataplane.network_drivers import has_sandbox, parent_interface_of
+from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.core.dataplane.planner import port_name
 from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError
@@ -72,7 +75,7 @@ class Adoption:
         """Return this node's endpoints that have no attachment, by port."""
         own = self._node.gossip.node_id
         return {
-            _port_of(placed.endpoint): (network, placed.endpoint)
+            port_name(placed.endpoint.endpoint_id): (network, placed.endpoint)
             for network in self._node.directory.networks()
             for placed in self._node.directory.endpoints(network.vni)
             if placed.origin == own
@@ -148,29 +151,18 @@ class Adoption:
             documents.CONTAINERS.put(state, StoredContainer(name))
 
 
-def _port_of(endpoint: Endpoint) -> str:
-    return f"{PORT_PREFIX}{endpoint.endpoint_id[:6].hex()}"
-
-
 def _attachment(
     found: ConnectedContainer, target: Target, network: Network, endpoint: Endpoint
 ) -> Attachment:
     is_runtimes = bool(found.runtime_endpoint)  # which configures it, and asks again at a restart
-    return Attachment(
-        endpoint_id=endpoint.endpoint_id.hex(),
-        vni=network.vni,
-        target=target.text,
-        netns_path=target.netns_path,
-        netns_identity=target.identity,
+    subnet_index = next((i for i, s in enumerate(network.subnets) if endpoint.ips[0] in s), 0)
+    return replace(
+        attachment_of(network, endpoint, target, subnet_index),
         container_id=None if is_runtimes else target.container_id,
         ifname=found.ifname,
         port=found.port,
-        subnet_index=next(
-            (index for index, s in enumerate(network.subnets) if endpoint.ips[0] in s), 0
-        ),
         gateway=found.default_route,
         plugged=True,
-        parent=parent_interface_of(network),
         hands_off=is_runtimes,
         runtime_endpoint=found.runtime_endpoint,
     )

@@ -23,7 +23,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.network_drivers import parent_interface_of
-from overlay.core.dataplane.state import PORT_PREFIX
+from overlay.core.dataplane.planner import port_name
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import container_namespace, rate_limit
@@ -254,19 +254,10 @@ class _AttachSteps:
             aliases=options.aliases,
             labels=options.all_labels,
         )
-        attachment = Attachment(
-            endpoint_id=endpoint.endpoint_id.hex(),
-            vni=network.vni,
-            target=target.text,
-            netns_path=target.netns_path,
-            netns_identity=target.identity,
-            container_id=target.container_id,
+        attachment = replace(
+            attachment_of(network, endpoint, target, subnet_index),
             ifname=options.ifname or "",
-            port=f"{PORT_PREFIX}{endpoint.endpoint_id[:6].hex()}",
-            subnet_index=subnet_index,
             gateway=options.default_route,
-            plugged=False,
-            parent=parent_interface_of(network),
             gateway_priority=options.gateway_priority or 0,
             hands_off=bool(options.hands_off),
             runtime_endpoint=target.runtime_endpoint,
@@ -316,3 +307,23 @@ class _AttachSteps:
             unconfirmed=tuple(missing),
             ipv6_disabled=self._ipv6_disabled,
         )
+
+
+def attachment_of(
+    network: Network, endpoint: Endpoint, target: Target, subnet_index: int
+) -> Attachment:
+    """Return the attachment of an endpoint to a container, without an interface yet."""
+    return Attachment(
+        endpoint_id=endpoint.endpoint_id.hex(),
+        vni=network.vni,
+        target=target.text,
+        netns_path=target.netns_path,
+        netns_identity=target.identity,
+        container_id=target.container_id,
+        ifname="",
+        port=port_name(endpoint.endpoint_id),
+        subnet_index=subnet_index,
+        gateway=False,
+        plugged=False,
+        parent=parent_interface_of(network),
+    )

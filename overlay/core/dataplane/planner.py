@@ -23,6 +23,7 @@ from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_row
 from overlay.core.dataplane.rate_limits import rate_row
 from overlay.core.dataplane.state import (
     HOST_PORT_PREFIX,
+    PORT_PREFIX,
     AddressRow,
     BarrierRow,
     Bridge,
@@ -170,6 +171,11 @@ def _host_ports(given: PlanInput) -> Iterator[LocalPort]:
 def host_port_name(segment: int) -> str:
     """Return the name of the port of this host's endpoint on a segment."""
     return f"{HOST_PORT_PREFIX}{segment}"
+
+
+def port_name(endpoint_id: bytes) -> str:
+    """Return the name of the port of a container's endpoint."""
+    return f"{PORT_PREFIX}{endpoint_id[:6].hex()}"
 
 
 def _gateway_rows(network: Network) -> Iterator[Row]:
