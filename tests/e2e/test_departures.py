@@ -67,6 +67,12 @@ def removed(driver: AgentDriver, name: str) -> bool:
     return True
 
 
+def shown_endpoints(driver: AgentDriver, network: str) -> list[tuple[str, str]]:
+    """Return the name and node of each endpoint that a host knows of on a network."""
+    found = driver.get(f"/v1/endpoints?network={network}")["endpoints"]
+    return [(each["name"], each["node"]) for each in found]
+
+
 def test_a_network_in_use_elsewhere_is_not_removed(three: LabCluster) -> None:
     """A host without an endpoint on it cannot remove it either: it knows of those of others."""
     create(three, 1, "used", "10.71.0.0/24")
@@ -76,8 +82,9 @@ def test_a_network_in_use_elsewhere_is_not_removed(three: LabCluster) -> None:
         three.host(3).call("DELETE", "/v1/networks/used")
 
     assert "used" in known(three.host(3))
-    shown = three.host(3).get("/v1/endpoints?network=used")["endpoints"]
-    assert [(each["name"], each["node"]) for each in shown] == [("busy", "vm2")]
+    wait_until(
+        lambda: shown_endpoints(three.host(3), "used") == [("busy", "vm2")], "vm3 knows of it"
+    )
     three.host(2).call("DELETE", "/v1/containers/busy")
     wait_until(lambda: removed(three.host(3), "used"), "it can be removed")
     wait_until(lambda: not any(map(known, three.drivers)), "removed everywhere")
