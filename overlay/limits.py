@@ -173,8 +173,8 @@ KEY_SWITCH_S: Final = 2.0  # after a cluster key is replaced, its sessions still
 assert KEY_SWITCH_S < KEY_REST_S  # peers drop the old key, and its sessions, after that
 KEY_DOUBT_S: Final = 8.0  # a peer that lacks the key in use is asked again, before it may drop ours
 assert KEY_DOUBT_S < KEY_REST_S
-SESSIONS_FORMER_MAX: Final = 3  # of one peer: replaced, and still open for what is under way
-SESSIONS_UNPROVEN_MAX: Final = 4  # of one peer: hellos answered, nothing heard under them yet
+SESSIONS_FORMER_MAX: Final = 16  # of one peer: replaced, and still open for what is under way
+SESSIONS_UNPROVEN_MAX: Final = 8  # of one peer: hellos answered, nothing heard under them yet
 HANDSHAKES_PENDING_MAX: Final = 4  # hellos sent to one peer whose responses still count
 HANDSHAKE_KEPT_S: Final = 10.0
 HANDSHAKE_FAILURES_MAX: Final = 8  # forged responses
