@@ -1,4 +1,4 @@
-"""Names in the documents exist: modules, files, tests, make targets."""
+"""Names in the documents exist: modules, files, tests, make targets, links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)"
+README_LINES_MAX = 150
 MODULE = r"`((?:agent|cli|core|kernel|lab|sim|wire)/[a-z_/]+?)/?(?:\.py)?`"
 FILE = r"`((?:deploy|docs|overlay|scripts|tests|vagrant)/[\w/.-]+)`"
 
@@ -22,7 +24,7 @@ def places(name: str) -> tuple[Path, ...]:
     )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_named_modules_and_files_exist(document: Path) -> None:
     """A renamed module or file is renamed in the documents too."""
     text = document.read_text()
@@ -39,3 +41,26 @@ def test_documents_and_makefile_know_the_same_targets() -> None:
 
     assert named <= targets
     assert targets <= named
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as they are made from their texts."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    """Each link to a file of this tree, and to a heading in it, leads there."""
+    for link in re.findall(LINK, document.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_is_short() -> None:
+    """It leads to the pages, and does not replace them."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES_MAX

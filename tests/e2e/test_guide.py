@@ -1,4 +1,4 @@
-"""The tour of the README, run line by line on a lab host."""
+"""The commands of the guide and of the README, run line by line on a lab host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-README = Path(__file__).parent.parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [
+    "docs/guide/networks.md",
+    "docs/guide/containers.md",
+    "docs/guide/names.md",
+    "docs/guide/publish.md",
+    "docs/guide/labels.md",
+    "docs/operate/cluster.md",
+    "docs/operate/commands.md",
+    "README.md",
+]
 # Lines that a lab cannot run (Docker, that process, VLANs, that token, a prompt for a passphrase),
 # or that remove a host.
 NOT_IN_A_LAB = (
@@ -22,20 +32,18 @@ NOT_IN_A_LAB = (
 )  # fmt: skip
 
 
-def tour() -> Iterator[str]:
-    """Yield the tour's command lines."""
-    text = README.read_text()
-    part = text[text.index("## The tour") : text.index("## Ports")]
-    for block in part.split("```")[1::2]:
+def command_lines(page: Path) -> Iterator[str]:
+    """Yield the commands of a page: what its blocks have at the beginning of a line."""
+    for block in page.read_text().split("```")[1::2]:
         for line in block.splitlines():
             if line.startswith("overlayd "):
                 yield line
 
 
-def test_every_line_of_the_tour_works(cluster: Cluster) -> None:
-    """In the README's order, each line exits with 0 and without a warning."""
+def test_every_command_of_the_guide_works(cluster: Cluster) -> None:
+    """In the order of the pages, each exits with 0 and without a warning."""
     done = 0
-    for line in tour():
+    for line in (line for page in PAGES for line in command_lines(ROOT / page)):
         words = shlex.split(line, comments=True)
         if any(what in " ".join(words) for what in NOT_IN_A_LAB):
             continue
@@ -43,4 +51,4 @@ def test_every_line_of_the_tour_works(cluster: Cluster) -> None:
         assert (code, "warning" in err) == (0, False), f"{line}\n{out}{err}"
         done += 1
 
-    assert done > 40
+    assert done > 50
