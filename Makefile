@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -15,11 +15,12 @@ lab: setup
 down:
 	@.venv/bin/overlayd lab down
 
-check: setup
+check: setup docs
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/codespell *.md docs overlay deploy vagrant scripts tests
 
 unit: setup
 	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
@@ -47,6 +48,10 @@ soak: setup
 # Random faults in the simulator, one run for each seed.
 soak-sim: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)
+
+# The documentation site: build/site. Links that lead nowhere are errors.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
 deb: setup
