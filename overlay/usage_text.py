@@ -32,7 +32,7 @@ _MESSAGES = (
 # Words of other programs, and overlayd's for the same, where spelling would suggest another one.
 _MEANT = {
     "connect": ("attach",),
-    "delete": ("rm",),
+    "delete": ("rm", "container rm"),
     "disconnect": ("detach",),
     "info": ("inspect", "status"),
     "init": ("join",),
@@ -44,7 +44,7 @@ _MEANT = {
     "nodes": ("members",),
     "peers": ("members",),
     "ps": ("container ls", "ls"),
-    "remove": ("rm",),
+    "remove": ("rm", "container rm"),
     "run": ("add", "container add"),
     "show": ("inspect", "ls", "status"),
     "start": ("up", "join"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
+from overlay.cli import examples
 from overlay.cli import parser as command_line
 from overlay.errors import ERROR_BY_CODE
 
@@ -53,6 +54,8 @@ def commands_page() -> str:
         lines += [f"## {path}", ""]
         lines += ["```", child.format_usage().removeprefix("usage: ").rstrip(), "```", ""]
         lines += [*_description(child), "", *_argument_rows(child), *_option_rows(child), ""]
+        shown = examples.of_command(path)
+        lines += ["```", *shown, "```", ""] if shown else []
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ try:
     import os
     from typing import TYPE_CHECKING
 
-    from overlay.cli import output, parser, streams
+    from overlay.cli import familiar_words, output, parser, streams
     from overlay.client.paths import paths_of
     from overlay.errors import ConfigurationError, OverlayError, UsageError
     from overlay.strict_arguments import with_command_apart
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     if argv is None:  # a process of its own
         streams.prepare()
-    typed = list(sys.argv[1:] if argv is None else argv)
+    typed = familiar_words.translated(list(sys.argv[1:] if argv is None else argv))
     words = with_command_apart(typed, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS)
     try:
         code = _run(words)

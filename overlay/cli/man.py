@@ -9,6 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from overlay import __version__
+from overlay.cli import examples
 from overlay.client.paths import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
             yield f'.SS "{_escaped(below)}{_arguments(child)}"'
             yield from _literal(child.description or "")
             yield from _options(child)
+            yield from _examples(child)
+
+
+def _examples(parser: argparse.ArgumentParser) -> Iterator[str]:
+    lines = examples.of_command(parser.prog)
+    if lines:
+        yield from (".PP", "Examples:", *_literal("\n".join(f"  {line}" for line in lines)))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> str:

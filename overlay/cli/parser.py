@@ -102,6 +102,19 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=self.width)
 
 
+class CommandParser(StrictParser):
+    """The parser of a command, whose help ends with examples."""
+
+    def format_help(self) -> str:
+        """Return the help; the examples are loaded for it only."""
+        from overlay.cli import examples  # noqa: PLC0415  no command needs them to run
+
+        lines = examples.of_command(self.prog)
+        return super().format_help() + "".join(
+            ["\nexamples:\n", *(f"  {line}\n" for line in lines)] if lines else []
+        )
+
+
 class VerbGroup:
     """One level of verbs, to which modules add their own."""
 
@@ -140,12 +153,12 @@ class VerbGroup:
         return VerbGroup(parser, f"verb_{name}")
 
 
-def build(words: Sequence[str] | None = None) -> StrictParser:
+def build(words: Sequence[str] | None = None) -> CommandParser:
     """Return the parser for a line of `words`; with None, the parser of every verb.
 
     If the line's verb is known, only the module that holds it is imported.
     """
-    parser = StrictParser(
+    parser = CommandParser(
         prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=Formatter
     )
     _add_path_options(parser, None)

@@ -84,7 +84,7 @@ def test_an_error_that_is_not_json_is_reported(overlayd: Run, agent: FakeAgent) 
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("nettwork",), ("network",), ("attach", "web"), ("status", "--chekc")]
+    "words", [("nettwork",), ("network",), ("attach", "web"), ("status", "--chekc")]
 )
 def test_a_wrong_line_exits_with_2(overlayd: Run, words: tuple[str, ...]) -> None:
     """Usage errors exit with 2 and print the usage to stderr, and nothing to stdout."""
@@ -108,7 +108,6 @@ def test_usage_errors_are_in_plain_words(overlayd: Run) -> None:
     """The error names the option and the value it needs, not argparse's own message."""
     attach = ("attach", "web", "--network", "blue")
 
-    assert "error: no command given" in overlayd().err
     assert "error: no command given" in overlayd("network").err
     assert "error: unexpected argument: x" in overlayd("man", "x").err
     assert "missing: --network" in overlayd("attach", "web").err

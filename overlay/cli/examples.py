@@ -1,0 +1,147 @@
+"""Two or more examples for the help of each command.
+
+Owns: the examples of commands whose description has none. Does not: know any parser.
+"""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "leave": (
+        "sudo overlayd leave",
+        "sudo overlayd leave --force        # also as the last holder of the authority",
+    ),
+    "members": (
+        "overlayd members --wide",
+        "overlayd members --watch",
+    ),
+    "forget": (
+        "sudo overlayd forget vm3           # it is gone for good; its addresses come back",
+        "sudo overlayd forget --bar vm3     # it is no longer trusted: it can never return",
+    ),
+    "token show": (
+        "sudo overlayd token show",
+        "ssh vm1 sudo overlayd token show | sudo overlayd join 192.168.56.11 --token-file -",
+    ),
+    "token create": (
+        "sudo overlayd token create --expires 24h --uses 3 --label rack7",
+        "sudo overlayd token create --uses 1 > /root/token    # for one host",
+    ),
+    "token ls": (
+        "sudo overlayd token ls",
+        "sudo overlayd token ls --json",
+    ),
+    "token revoke": (
+        "sudo overlayd token revoke 1e1a62ac",
+        "sudo overlayd token revoke 1e1a    # the beginning of an id is enough",
+    ),
+    "promote": (
+        "sudo overlayd promote vm2",
+        "sudo overlayd promote n-a1fdda91",
+    ),
+    "authority ls": (
+        "overlayd authority ls",
+        "overlayd authority ls --json",
+    ),
+    "authority import": (
+        "sudo overlayd authority import /root/authority.json",
+        "sudo overlayd authority import /root/authority.json --passphrase-file /root/passphrase",
+    ),
+    "key rotate": (
+        "sudo overlayd key rotate",
+        "sudo overlayd key rotate --json",
+    ),
+    "key status": (
+        "overlayd key status",
+        "overlayd key status --json",
+    ),
+    "network ls": (
+        "overlayd network ls",
+        "overlayd network ls --filter label=team=a --filter driver=overlay",
+    ),
+    "network inspect": (
+        "overlayd network inspect blue",
+        "overlayd network inspect blue --json",
+    ),
+    "network rm": (
+        "sudo overlayd network rm blue",
+        "sudo overlayd network rm blue red",
+    ),
+    "dns rm": (
+        "sudo overlayd dns rm database --network blue",
+        "sudo overlayd dns rm database --network blue --json",
+    ),
+    "dns ls": (
+        "overlayd dns ls",
+        "overlayd dns ls blue",
+    ),
+    "detach": (
+        "sudo overlayd detach web --network blue",
+        "sudo overlayd detach pid:4242      # from all its networks",
+    ),
+    "endpoint ls": (
+        "overlayd endpoint ls --wide",
+        "overlayd endpoint ls --filter node=vm1 --filter label=team",
+    ),
+    "container exec": (
+        "sudo overlayd container exec web -- ping -c 3 c1",
+        "sudo overlayd container exec web sh",
+    ),
+    "container ls": (
+        "overlayd container ls",
+        "overlayd container ls --json",
+    ),
+    "container rm": (
+        "sudo overlayd container rm web",
+        "sudo overlayd container rm web api",
+    ),
+    "expose": (
+        "sudo overlayd expose blue",
+        "sudo overlayd expose blue --json",
+    ),
+    "unexpose": (
+        "sudo overlayd unexpose blue        # until the next `expose`",
+        "sudo overlayd unexpose blue --json",
+    ),
+    "status": (
+        "overlayd status",
+        "overlayd status --check            # exit 4 if anything is wrong",
+        "overlayd status --wait",
+    ),
+    "verify": (
+        "overlayd verify",
+        "sudo overlayd verify --repair",
+    ),
+    "metrics": (
+        "overlayd metrics",
+        "overlayd metrics | grep drops",
+    ),
+    "events": (
+        "overlayd events --since 10m",
+        "overlayd events --follow --json",
+    ),
+    "reset": (
+        "sudo overlayd reset",
+        "sudo overlayd reset --yes          # also while this host is a member",
+    ),
+    "agent": (
+        "sudo overlayd agent",
+        "sudo overlayd agent --config /etc/overlayd/overlayd.toml",
+    ),
+    "completion": (
+        "overlayd completion bash > /etc/bash_completion.d/overlayd",
+        "overlayd completion fish > ~/.config/fish/completions/overlayd.fish",
+    ),
+    "man": (
+        "overlayd man | man -l -",
+        "overlayd man > /usr/local/share/man/man8/overlayd.8",
+    ),
+    "version": (
+        "overlayd version",
+        "overlayd --version",
+    ),
+}
+
+
+def of_command(prog: str) -> tuple[str, ...]:
+    """Return the examples of a command, named as in its usage: `overlayd network ls`."""
+    return EXAMPLES.get(prog.removeprefix("overlayd "), ())

@@ -1,0 +1,27 @@
+"""Words that hands type out of habit, and overlayd's own for the same.
+
+Owns: these words. Does not: guess what a mistyped word means (`usage_text`).
+"""
+
+from __future__ import annotations
+
+_OPTIONS_OF_VERSION = (["--version"], ["-V"])
+_SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
+_GROUPS = ("authority", "container", "dns", "endpoint", "network", "token")
+
+
+def translated(words: list[str]) -> list[str]:
+    """Return a command line in overlayd's words.
+
+    Nothing typed asks for help, `help network rm` for that of `network rm`, `--version` for the
+    version; `network list` is `network ls`, and `network remove` `network rm`.
+    """
+    if not words:
+        return ["--help"]
+    if words in _OPTIONS_OF_VERSION:
+        return ["version"]
+    if words[0] == "help":
+        return [*translated(words[1:]), *(["--help"] if words[1:] else [])]
+    if len(words) > 1 and words[0] in _GROUPS:
+        return [words[0], _SECOND_WORDS.get(words[1], words[1]), *words[2:]]
+    return words
