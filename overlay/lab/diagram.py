@@ -28,8 +28,28 @@ class DiagramPing(NamedTuple):
     rtt_ms: float | None
 
 
-def draw(hosts: Sequence[DiagramHost], network: str, vni: int, pings: Sequence[DiagramPing]) -> str:
-    """Return the diagram: containers, VTEPs below, underlay at the bottom."""
+def draw(
+    hosts: Sequence[DiagramHost],
+    network: str,
+    vni: int,
+    pings: Sequence[DiagramPing],
+    columns: int = 100,
+) -> str:
+    """Return the diagram: containers, VTEPs below, underlay at the bottom.
+
+    Hosts that do not fit into a terminal of `columns` stand below the others.
+    """
+    per_row = max((columns + 2) // (_WIDTH + 2), 1)
+    lines = []
+    for start in range(0, len(hosts), per_row):
+        lines += [*_row(hosts[start : start + per_row], network, vni), ""]
+    lines[-1:] = ["    underlay 192.168.56.0/24, VXLAN on UDP 4789", ""]
+    lines += [_ping_line(ping) for ping in pings]
+    return "\n".join(lines)
+
+
+def _row(hosts: Sequence[DiagramHost], network: str, vni: int) -> list[str]:
+    """Return the hosts side by side, on the underlay."""
     rows = [
         ["+" + "-" * (_WIDTH - 2) + "+" for _ in hosts],
         [_cell(host.name) for host in hosts],
@@ -41,15 +61,10 @@ def draw(hosts: Sequence[DiagramHost], network: str, vni: int, pings: Sequence[D
         [_cell(f"   | {host.address}") for host in hosts],
         ["+---" + "|" + "-" * (_WIDTH - 6) + "+" for _ in hosts],
     ]
-    lines = ["  ".join(row) for row in rows]
     ruler = list("=" * ((_WIDTH + 2) * len(hosts) - 2))
     for index in range(len(hosts)):
         ruler[index * (_WIDTH + 2) + 4] = "+"
-    lines.append("".join(ruler))
-    lines.append("    underlay 192.168.56.0/24, VXLAN on UDP 4789")
-    lines.append("")
-    lines += [_ping_line(ping) for ping in pings]
-    return "\n".join(lines)
+    return [*("  ".join(row) for row in rows), "".join(ruler)]
 
 
 def _cell(text: str) -> str:

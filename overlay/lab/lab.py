@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def up(count: int) -> str:
         raise
     vni = int(query(hosts[0], "network", "inspect", NETWORK)["vni"])
     _print_progress(f"done in {time.monotonic() - started:.1f} s\n")
-    return draw(shown, SUBNET, vni, pings)
+    return draw(shown, SUBNET, vni, pings, shutil.get_terminal_size((100, 24)).columns)
 
 
 def make(count: int) -> list[HostProcess]:
@@ -150,6 +151,19 @@ def find(name: str) -> HostProcess:
             hint=f"Use one of them: overlayd lab exec {names[0]}" if names else "overlayd lab up",
         )
     return found[name]
+
+
+def switch() -> HostProcess:
+    """Return the host that is the underlay's switch. Raises NotFoundError."""
+    found = [host for host in host_process.running() if host.name == SWITCH]
+    if not found:
+        raise NotFoundError("no lab is up", hint="overlayd lab up")
+    return found[0]
+
+
+def members() -> list[HostProcess]:
+    """Return the lab's hosts, without the switch."""
+    return [host for host in host_process.running() if host.name != SWITCH]
 
 
 def exec_in_host(name: str, command: Sequence[str]) -> int:

@@ -23,6 +23,11 @@ def address_of(number: int) -> str:
     return f"{NETWORK}.{10 + number}"
 
 
+def port_to(host: str) -> str:
+    """Return the name of the bridge's port to a host."""
+    return f"to-{host}"
+
+
 def prepare(switch: HostProcess) -> None:
     """Create the bridge. Raises OverlayError."""
     _ip(switch, "link", "add", BRIDGE, "type", "bridge")
@@ -31,7 +36,7 @@ def prepare(switch: HostProcess) -> None:
 
 def connect(switch: HostProcess, host: HostProcess, number: int) -> None:
     """Connect a host to the bridge by its interface eth1. Raises OverlayError."""
-    port = f"to-vm{number}"
+    port = port_to(host.name)
     peer = ["peer", "name", INTERFACE, "netns", str(host.pid)]
     # The peer is placed by pid, which `ip` looks up in the machine's own /proc.
     command = ["nsenter", "--target", str(switch.pid), "--net", "ip", "link", "add", port]
