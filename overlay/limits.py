@@ -217,6 +217,11 @@ API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is clo
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 JOIN_SYNC_TIMEOUT_S: Final = 5.0  # a member may be down that is not known to be
+TRAFFIC_AGE_MAX_S: Final = 0.5  # of interface counters, so that many readers cost what one does
+METRICS_CONNECTIONS_MAX: Final = 16  # at once, to `metrics_listen`
+METRICS_REQUEST_SIZE_MAX: Final = 8192
+METRICS_TIMEOUT_S: Final = 10.0  # of one connection, from its start to the end of the answer
+METRICS_AGE_MAX_S: Final = 1.0  # of an answer, so that a flood of requests costs one a second
 PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member's own cluster
 
 # --- The host ------------------------------------------------------------------------------

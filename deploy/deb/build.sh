@@ -40,6 +40,9 @@ overlayd completion fish > "$stage/usr/share/fish/vendor_completions.d/overlayd.
 install -D -m 644 deploy/overlayd.service "$stage/usr/lib/systemd/system/overlayd.service"
 install -D -m 644 deploy/overlayd.sysusers "$stage/usr/lib/sysusers.d/overlayd.conf"
 install -D -m 644 deploy/overlayd.toml "$stage/etc/overlayd/overlayd.toml"
+install -D -m 644 -t "$stage/usr/lib/systemd/system" deploy/monitoring/overlayd-textfile.{service,timer}
+install -D -m 644 -t "$stage/usr/share/overlayd/monitoring" deploy/monitoring/{alerts.yml,grafana.json}
+install -D -m 755 -t "$stage/usr/share/overlayd/monitoring" deploy/monitoring/overlayd-textfile
 install -D -m 644 deploy/requirements.lock "$stage/usr/share/doc/overlayd/requirements.lock"
 install -D -m 644 deploy/deb/copyright "$stage/usr/share/doc/overlayd/copyright"
 # Leave out bytecode caches of other Python versions and tools.

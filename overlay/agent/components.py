@@ -15,6 +15,7 @@ from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.seed_contact import SeedContact
+from overlay.agent.dataplane.traffic import TrafficMeter
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.dns.clients import DnsClients
@@ -172,6 +173,7 @@ class Components:
             FastPathSupport(self.config.fast_path),
             interval_s,
         )
+        self.traffic = TrafficMeter(context.kernel, self.reconciler)
         self.underlay = Underlay(context, self.reconciler, interface)
         self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)

@@ -22,6 +22,7 @@ from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.process.metrics_listener import MetricsListener
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
@@ -55,8 +56,10 @@ class AgentLifecycle:
             self.require_components,
         )
         self.resolver_files = ResolverFiles(self.containers, self.event_log)
+        self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
+        self.started_at_s = round(time.time(), 3)
         self._is_started = False
         self._joining = asyncio.Lock()
         self.stopping = asyncio.Event()
@@ -86,6 +89,7 @@ class AgentLifecycle:
         """Stop the agent; the kernel keeps forwarding."""
         if self._is_started:  # one that was refused is not the agent of this state directory
             self.event_log.record("agent", _STOPPED)
+        await self.metrics_listener.close()
         await self._tasks.close()
         if self.components is not None:
             await self.components.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from overlay.agent.api import routes
 from overlay.agent.api.http.server import ApiServer
+from overlay.agent.api.metrics.pages import metrics_pages
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.plugins.docker.plugin import DockerPlugin
 from overlay.agent.process import confinement, systemd
@@ -69,6 +70,7 @@ async def _serve(config: Config) -> None:
         await agent.start()
         server.ready.set()
         plugin.start()
+        agent.metrics_listener.start(metrics_pages(agent))
         _spare_collections()
         # The kernel thread plans in Python. The loop gives up the interpreter with each datagram
         # it reads, and by default would wait 5 ms to get it back.

@@ -52,6 +52,11 @@ class ApiClient:
         timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
         return self._call("GET", _with_query(path, query), None, timeout_s)
 
+    def get_text(self, path: str) -> str:
+        """Return the answer to a GET as it is."""
+        timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+        return self._raw("GET", path, None, timeout_s)[0].decode(errors="replace")
+
     def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
         """Return the answer to a POST of `body`."""
         return self._call("POST", path, body or {}, self._work_timeout_s)
@@ -100,10 +105,16 @@ class ApiClient:
     def _call(
         self, method: str, path: str, body: JsonObject | None, timeout_s: float
     ) -> JsonObject:
+        return _decoded(*self._raw(method, path, body, timeout_s))
+
+    def _raw(
+        self, method: str, path: str, body: JsonObject | None, timeout_s: float
+    ) -> tuple[bytes, int]:
+        """Return the body of an answer and its HTTP status."""
         connection = UnixConnection(str(self.paths.socket), timeout_s)
         try:
             response = self._send(connection, method, path, body)
-            return _decoded(response.read(), response.status)
+            return response.read(), response.status
         except (OSError, HTTPException) as error:
             raise self._connection_error(error, timeout_s) from error
         finally:

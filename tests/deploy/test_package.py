@@ -26,6 +26,11 @@ def test_the_package_is_complete(unpacked: Path) -> None:
         "usr/share/bash-completion/completions/overlayd",
         "usr/share/zsh/vendor-completions/_overlayd",
         "usr/share/fish/vendor_completions.d/overlayd.fish",
+        "usr/lib/systemd/system/overlayd-textfile.service",
+        "usr/lib/systemd/system/overlayd-textfile.timer",
+        "usr/share/overlayd/monitoring/overlayd-textfile",
+        "usr/share/overlayd/monitoring/alerts.yml",
+        "usr/share/overlayd/monitoring/grafana.json",
     ]
 
     assert [path for path in wanted if not (unpacked / path).is_file()] == []
@@ -53,6 +58,7 @@ def test_nothing_is_packaged_in_other_directories(unpacked: Path) -> None:
         "usr/share/doc/overlayd",
         "usr/share/fish/vendor_completions.d",
         "usr/share/man/man8",
+        "usr/share/overlayd/monitoring",
         "usr/share/zsh/vendor-completions",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tempfile
@@ -82,6 +83,7 @@ def test_members_show_the_held_part_of_every_log(
     eventually(lambda: (logs(1)["vm2"]["equal_s"] or 99) < 5, "digests compared")
 
 
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 SCRAPE = """import socket
 s = socket.socket(socket.AF_UNIX)
 s.connect("/run/overlayd/api.sock")
@@ -98,7 +100,51 @@ def test_metrics_are_served_on_the_socket(cluster: Cluster) -> None:
     assert "text/plain; version=0.0.4" in shown
     for text in (told, shown):
         assert 'overlayd_members{state="alive"} 3' in text
-        assert 'overlayd_endpoints{network="blue",where="all"}' in text
+        assert 'overlayd_cluster_endpoints{network="blue"} 3' in text
+
+
+def test_metrics_follow_the_traffic(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Bytes of a container, its network and its tunnel grow by what it sends; paths are up."""
+
+    def counted(name: str) -> int:
+        shown = cluster.ok(1, "overlayd", "metrics")
+        pattern = rf'^overlayd_{name}\{{network="blue"\}} (\d+)$'
+        (found,) = re.findall(pattern, shown, re.MULTILINE)
+        return int(found)
+
+    names = ("network_transmit_bytes_total", "tunnel_transmit_bytes_total")
+    before = [counted(name) for name in names]
+    address = cluster.json(2, "endpoint", "ls", "--network", "blue")["endpoints"]
+    ((other,),) = [each["ips"] for each in address if each["name"] == "c2"]
+    code, out, err = cluster.inside(1, "c1", "ping", "-c5", "-i0.05", "-s1000", other)
+    assert code == 0, out + err
+    for name, value in zip(names, before, strict=True):
+        eventually(lambda name=name, value=value: counted(name) >= value + 5000, name)
+    shown = cluster.ok(1, "overlayd", "metrics")
+    for peer in ("vm2", "vm3"):
+        assert f'overlayd_path_up{{peer="{peer}"}} 1' in shown
+        assert f'overlayd_path_probes_total{{peer="{peer}"}}' in shown
+    assert 'overlayd_attach_duration_seconds_bucket{le="+Inf"} 1' in shown
+
+
+def test_metrics_are_served_on_tcp_if_asked(cluster: Cluster) -> None:
+    """`metrics_listen` opens a port that has two pages; without it there is none."""
+    setting = "metrics_listen = '127.0.0.1:9469'"
+    cluster.ok(2, "bash", "-c", f'echo "{setting}" >/run/metrics.toml')
+    cluster.ok(2, "bash", "-c", KILL)
+    cluster.ok(2, "overlayd", "--config", "/run/metrics.toml", "join")
+    try:
+        page = cluster.ok(2, "curl", "-sS", "http://127.0.0.1:9469/metrics")
+        assert 'overlayd_members{state="alive"} 3' in page
+        health = json.loads(cluster.ok(2, "curl", "-sS", "http://127.0.0.1:9469/healthz"))
+        assert health["status"] in ("ok", "degraded")
+        assert "only /healthz and /metrics" in cluster.ok(
+            2, "curl", "-sS", "http://127.0.0.1:9469/v1/status"
+        )
+    finally:
+        cluster.ok(2, "bash", "-c", KILL)
+        cluster.ok(2, "overlayd", "join")
+    assert cluster.run(2, "curl", "-sS", "http://127.0.0.1:9469/metrics")[0] == 7
 
 
 def test_members_can_be_watched(cluster: Cluster) -> None:

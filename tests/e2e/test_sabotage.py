@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,13 @@ def test_every_change_is_repaired(three: LabCluster) -> None:
     for _ in range(3):
         victim.get("/v1/verify?repair=1")
     assert operations(victim) == before, "a second pass found something to do"
+    counted = re.findall(
+        r"^overlayd_(?:drift_detected|repairs)_total\S* (\d+)",
+        victim.run("overlayd", "metrics"),
+        re.MULTILINE,
+    )
+    assert len(counted) == 2, counted
+    assert all(int(count) >= len(DEEDS) / 2 for count in counted), counted
     wait_until(three.all_equal, "all hosts equal")
 
 

@@ -40,7 +40,7 @@ def churn(
 def reading_passes(driver: AgentDriver) -> int:
     """Return how many passes of a host have read its kernel."""
     found = re.findall(
-        r"^overlayd_passes_reading_total\S* (\d+)", driver.run("overlayd", "metrics"), re.MULTILINE
+        r"^overlayd_reconcile_reads_total\S* (\d+)", driver.run("overlayd", "metrics"), re.MULTILINE
     )
     return sum(map(int, found))
 

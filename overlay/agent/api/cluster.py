@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-from overlay import prometheus
 from overlay.agent.api import status as views
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import cluster as schema
@@ -15,7 +14,6 @@ from overlay.agent.components import Components
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import leftovers
-from overlay.agent.process.lean_aiohttp import web
 from overlay.core.paths.view import PathView
 from overlay.core.protocol.member import Member
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
@@ -32,11 +30,6 @@ class ClusterHandlers:
     async def status(self) -> schema.StatusResponse:
         """GET /v1/status."""
         return views.status(self._agent)
-
-    async def metrics(self) -> web.Response:
-        """GET /metrics."""
-        shown = prometheus.text(views.status(self._agent))
-        return web.Response(text=shown, headers={"Content-Type": prometheus.CONTENT_TYPE})
 
     async def join(self, request: schema.JoinRequest) -> schema.JoinResponse:
         """POST /v1/join."""
@@ -220,7 +213,6 @@ def _scope_name(components: Components, scope: Scope) -> str:
 def _register_status(server: ApiServer, handlers: ClusterHandlers) -> None:
     """Register what a probe, a monitor and a person read."""
     route = server.route
-    route("GET", "/metrics", "metrics", handlers.metrics, response=str, works_unjoined=True)
     route(
         "GET",
         "/healthz",

@@ -22,11 +22,13 @@ from overlay.agent.api import (
 )
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
+from overlay.agent.api.metrics import handlers as metrics
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
 _RESOURCES = (
     cluster,
+    metrics,
     events,
     networks,
     endpoints,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from overlay import __version__
 from overlay.agent.api import keys
@@ -12,6 +13,7 @@ from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.process.controller import Fault
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
 from overlay.core.paths.view import PathState
 from overlay.model import (
@@ -83,8 +85,14 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         },
         "key": keys.key_summary(components),
         "recovery": components.startup.recovery or None,
-        "health": health(components, networks, agent.resolver_files.faults()),
+        "health": health(components, networks, _agent_faults(agent)),
     }
+
+
+def _agent_faults(agent: AgentLifecycle) -> Iterator[Fault]:
+    """Yield the faults of what the agent does in or out of a cluster."""
+    yield from agent.resolver_files.faults()
+    yield from agent.metrics_listener.faults()
 
 
 def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterResponse:

@@ -27,6 +27,7 @@ class PassResult:
     failures: list[OperationFailure]
     rows_before: int
     repair_count: int  # of the operations, those that undo changes made by others
+    has_drifted: bool  # since the pass before, which went well
 
 
 def run_pass(
@@ -57,7 +58,9 @@ def run_pass(
     sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
-    return PassResult(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
+    repairs = set(operations) - set(asked)
+    has_drifted = left is not None and bool(repairs)
+    return PassResult(operations, failures, len(actual.rows), len(repairs), has_drifted)
 
 
 def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:

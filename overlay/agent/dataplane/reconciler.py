@@ -271,6 +271,9 @@ class Reconciler(Controller):
             rows = len(runtime.desired.rows)
             runtime.passes += 1
             runtime.operations += len(done.operations)
+            if done.has_drifted:
+                runtime.drifts += 1
+                runtime.repairs += done.repair_count
             runtime.rows_desired = rows
             runtime.rows_actual = done.rows_before if done.failures else rows
             if hints and done.repair_count:

@@ -40,6 +40,8 @@ class SandboxRuntime:
     passes: int = 0
     reads: int = 0  # passes that read the kernel
     operations: int = 0  # applied since the start
+    drifts: int = 0  # passes that found what somebody else had changed since the pass before
+    repairs: int = 0  # operations that undid such changes
     rows_desired: int = 0
     rows_actual: int = 0
     last_macs: LastMacs = field(default_factory=LastMacs)

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from overlay import limits
+from overlay.agent.endpoints.attach_times import AttachTimes
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.edit import require_free
 from overlay.agent.endpoints.rollback import Rollback
@@ -68,6 +69,7 @@ class EndpointAttacher:
         self.context = context
         self.rollback = rollback
         self.update_service = update_service
+        self.times = AttachTimes()
         self.endpoint_attached: AsyncSignal[[Vni]] = AsyncSignal()
         self.attached_again: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
 
@@ -77,7 +79,8 @@ class EndpointAttacher:
         """Attach to one network; change an attached endpoint in place where that is possible."""
         self.context.node.directory.require_participation(network)
         self.context.drivers.require(network).require_supported(options.mac, options.rates)
-        return await attach_endpoint(_AttachSteps(self, target, network, options, wait=wait))
+        steps = _AttachSteps(self, target, network, options, wait=wait)
+        return await self.times.measured(attach_endpoint(steps))
 
     async def attach_all(
         self, target: Target, networks: Sequence[Network], options: EndpointOptions, *, wait: bool

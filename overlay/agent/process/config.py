@@ -5,6 +5,7 @@ Owns: the settings and their defaults. Options of `overlayd agent` override the 
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,6 +39,7 @@ class Config:
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     docker_plugin: str = "auto"  # serve Docker's network and IPAM driver: auto, on or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
+    metrics_listen: str = ""  # address and port of GET /metrics on TCP; empty: no port is opened
     path: Path | None = None  # the file this came from, if there was one
 
 
@@ -87,6 +89,15 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
             raise ConfigurationError(f"{path}: {key} must be auto, on or off")
         if key == "dns_domain":
             return _domain(path, value)
+        if key == "metrics_listen" and value:
+            try:
+                parse_listen_address(value)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"{path}: metrics_listen must be an IP address and a port, not {value!r}",
+                    why=str(error),
+                    hint='For example "127.0.0.1:9469" or "[::1]:9469"; "" opens no port',
+                ) from error
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= limits.AUTHORITY_HOLDERS_MAX:
@@ -103,6 +114,28 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         "bool": "true or false",
     }[kind]
     raise ConfigurationError(f"{path}: {key} must be {expected}, not {value!r}")
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """Return the IP address and the port in `127.0.0.1:9469` or `[::1]:9469`.
+
+    Raises ValueError with the reason.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise ValueError("it has no port" if "." in text else "it has no address")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not is_bracketed:
+        raise ValueError("an IPv6 address before a port needs brackets")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address") from None
+    if is_bracketed != (address.version == 6):
+        raise ValueError("only an IPv6 address has brackets")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{port!r} is not a port from 1 to 65535")
+    return str(address), int(port)
 
 
 def _domain(path: Path, value: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from overlay import prometheus
 from overlay.cli import output
 from overlay.client.api import LOOK_TIMEOUT_S, TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
@@ -57,9 +56,8 @@ def register(words: VerbGroup) -> None:
 
 
 def run_metrics(args: Namespace) -> int:
-    """Print the status in Prometheus format, like the agent's own /metrics."""
-    status = ApiClient(args.paths).get("/v1/status")
-    output.print_result(prometheus.text(status).rstrip("\n"))
+    """Print the agent's metrics."""
+    output.print_result(ApiClient(args.paths).get_text("/metrics").rstrip("\n"))
     return 0
 
 

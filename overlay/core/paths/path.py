@@ -142,6 +142,8 @@ class Path:
             search.carried,
             search.is_under_way or search.carried == 0,
             self._peer_limit,
+            self._outgoing.judged_count,
+            self._outgoing.lost_count,
         )
 
     def take_change(self, now: float) -> PathChange | None:

@@ -37,6 +37,8 @@ class OutgoingProbes:
         self.search = SizeSearch(peer.size, now)
         self.sequence = 0  # of the newest frame
         self.missed_count = 0  # rounds in a row whose small frame was not reported
+        self.judged_count = 0  # rounds that were awaited, and of them those in vain
+        self.lost_count = 0
         self.round_at = now
         self._to = to
         self._peer = peer
@@ -83,7 +85,9 @@ class OutgoingProbes:
         judged = self._round
         if judged is None or now < self.round_at + limits.PATH_RETRY_S / 2:
             return  # void, or followed by the next at once, before an answer could be missed
+        self.judged_count += 1
         if not judged.small_arrived:
+            self.lost_count += 1
             self._answered = self._answered and self.missed_count > 0
             self.missed_count = min(self.missed_count + 1, limits.PATH_MISSES_LOST)
             if self.is_given_up:

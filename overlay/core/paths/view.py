@@ -47,6 +47,8 @@ class PathView:
     size_carried: int | None  # proven; 0: less than any overlay needs; None: not known
     size_fails: bool  # large packets do not arrive
     size_received: int = 0  # the peer's packets above this do not arrive here; 0: all do
+    probe_count: int = 0  # probes of this host that were awaited
+    probe_lost_count: int = 0  # of them, those that the peer did not report
 
     @property
     def loses(self) -> bool:

@@ -26,6 +26,7 @@ _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags
 HEADER_SIZE: Final = 16
 _U32: Final = struct.Struct("=I")
 _S32: Final = struct.Struct("=i")
+_STATS_SIZE: Final = 200  # of struct rtnl_link_stats64
 
 _IFF_UP: Final = 1
 _OPER_UP: Final = 6
@@ -42,6 +43,7 @@ _IFLA_PROTINFO: Final = 12
 _IFLA_OPERSTATE: Final = 16
 _IFLA_LINKINFO: Final = 18
 _IFLA_IFALIAS: Final = 20
+_IFLA_STATS64: Final = 23
 _IFLA_AF_SPEC: Final = 26
 _IFLA_EXT_MASK: Final = 29
 _IFLA_LINK_NETNSID: Final = 37
@@ -175,6 +177,13 @@ def index_of(message: NetlinkMessage) -> int:
     """
     index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
     return index
+
+
+def stats_of(message: NetlinkMessage) -> bytes:
+    """Return a message's struct rtnl_link_stats64, zeros if it has none."""
+    _, buffer, start, end = message
+    found = attributes(buffer, start + HEADER_SIZE, end, frozenset({_IFLA_STATS64}))
+    return found.get(_IFLA_STATS64, bytes(_STATS_SIZE))
 
 
 def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Sequence
 from typing import Final
 
 from overlay.kernel.netlink import codec, link_decoder, link_requests
+from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError, messages_of
 
 # Device groups (ip-link(8)) are numbered per namespace; overlayd uses this one for deletion only.
 _DELETION_GROUP: Final = 0x6F76
+_IFLA_TARGET_NETNSID: Final = 46  # linux/if_link.h
+_HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 
 
 def delete_links(socket: NetlinkSocket, indexes: Sequence[int]) -> None:
@@ -58,3 +62,16 @@ def find_link(socket: NetlinkSocket, name: str) -> int:
             return 0
         raise
     return link_decoder.decode(found[0]).index
+
+
+def link_elsewhere(socket: NetlinkSocket, index: int, namespace: int) -> NetlinkMessage | None:
+    """Return the message about a link of another namespace, by the id that this one has for it.
+
+    Returns None if there is no such link, or the namespace is out of reach.
+    """
+    wanted = codec.attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", namespace))
+    try:
+        found = socket.get((codec.RTM_GETLINK, 0, _HEADER.pack(0, 0, index, 0, 0) + wanted))
+    except NetlinkError:
+        return None
+    return found[0] if found else None

@@ -25,7 +25,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     path = tmp_path / "overlayd.toml"
     path.write_text(
         'state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n'
-        'dns_domain = "Lab.Example."\nauthority_holders = 5\n'
+        'dns_domain = "Lab.Example."\nmetrics_listen = "127.0.0.1:9469"\nauthority_holders = 5\n'
     )
 
     config = load(path, required=True)
@@ -35,6 +35,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     assert config.log_level == "debug"
     assert config.dns_domain == "lab.example"
     assert config.authority_holders == 5
+    assert config.metrics_listen == "127.0.0.1:9469"
     assert config.path == path
 
 
@@ -54,6 +55,16 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ('reconcile_interval_s = "soon"', "a number of seconds"),
         ('dns_domain = "a b"', "dns_domain must be a domain"),
         ('dns_domain = ""', "dns_domain must be a domain"),
+        ('metrics_listen = "9469"', "metrics_listen must be an IP address and a port, not '9469'"),
+        ('metrics_listen = ":9469"', "metrics_listen must be"),
+        ('metrics_listen = "127.0.0.1"', "metrics_listen must be"),
+        ('metrics_listen = "localhost:9469"', "metrics_listen must be"),
+        ('metrics_listen = "::1:9469"', "metrics_listen must be"),
+        ('metrics_listen = "[127.0.0.1]:9469"', "metrics_listen must be"),
+        ('metrics_listen = "127.0.0.1:0"', "metrics_listen must be"),
+        ('metrics_listen = "127.0.0.1:65536"', "metrics_listen must be"),
+        ('metrics_listen = "127.0.0.1:http"', "metrics_listen must be"),
+        ("metrics_listen = 9469", "metrics_listen must be a string"),
         ("= 3", "not valid TOML"),
     ],
 )

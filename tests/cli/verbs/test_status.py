@@ -8,10 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay import prometheus
 from overlay.cli.verbs.status import faults_in, parse_since
 from overlay.errors import UsageError
-from tests.test_prometheus import documented_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,9 +255,9 @@ def test_an_invalid_time_is_a_usage_error(text: str) -> None:
         parse_since(text, 1000.0)
 
 
-def test_metrics_prints_the_status_for_prometheus(agent: FakeAgent, overlayd: Run) -> None:
-    """`overlayd metrics` requests the status and prints it as metrics."""
-    agent.answer("GET /v1/status", documented_status())
+def test_metrics_prints_those_of_the_agent(agent: FakeAgent, overlayd: Run) -> None:
+    """`overlayd metrics` prints what the agent says."""
+    agent.answer("GET /metrics", b"overlayd_up 1\n")
     done = overlayd("metrics")
     assert (done.code, done.err) == (0, "")
-    assert done.out == prometheus.text(documented_status())
+    assert done.out == "overlayd_up 1\n"

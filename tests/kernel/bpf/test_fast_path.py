@@ -20,6 +20,7 @@ from overlay.kernel.bpf.assembler import R0, R1, R10, WORD, Assembler
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import gratuitous_arp, veth
 from overlay.kernel.sandbox.sandbox import OperationFailure
+from overlay.kernel.sandbox.traffic import read_traffic
 from overlay.model import Ip, gateway_mac, mac_for, mac_text, parse_ip
 
 if TYPE_CHECKING:
@@ -115,6 +116,33 @@ def test_unicast_bypasses_the_bridge(
 
     after = (one.bridged("p0"), one.bridged("p1"), two.bridged("p0"))
     assert [now - then for now, then in zip(after, before, strict=True)] == [0, 0, 0]
+
+
+def test_traffic_past_the_bridge_is_counted(
+    cluster: tuple[Fast, Fast, str, str, str], world: World
+) -> None:
+    """Frames of the fast path count at the VTEP, and both ways at the container."""
+    one, _, first, _, _ = cluster
+    assert world.pings(first, "10.32.0.3", count=2) == 2
+    before = read_traffic(one.host.sandbox.socket)
+
+    assert world.pings(first, "10.32.0.3", count=50) == 50
+
+    after = read_traffic(one.host.sandbox.socket)
+    assert before.tunnel is not None
+    assert after.tunnel is not None
+    grown = after.tunnel.since(before.tunnel), after.ports["p0"].since(before.ports["p0"])
+    for each in grown:
+        assert each.transmit_packets >= 50
+        assert each.transmit_bytes >= 50 * 84
+    assert grown[0].receive_packets >= 50
+    if counts_redirected_frames():
+        assert grown[1].receive_packets >= 50
+
+
+def counts_redirected_frames() -> bool:
+    """Return whether this kernel counts frames that eBPF hands to a container (Linux 6.8)."""
+    return tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 8)
 
 
 def test_without_the_fast_path_the_bridge_forwards(

@@ -1,0 +1,120 @@
+"""Collect what metrics show beyond the status: traffic, peers, free addresses, ages.
+
+Does not: name any metric (`families`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from overlay.agent.components import Components
+from overlay.agent.dataplane.traffic import NetworkTraffic
+from overlay.agent.endpoints.attach_times import AttachTimes
+from overlay.core.paths.view import PathView
+from overlay.core.protocol.messages import MemberState
+from overlay.model import node_text
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """Another live member; `path` is None if its data path is not probed."""
+
+    node_id: str
+    name: str
+    rtt_s: float | None
+    path: PathView | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetFacts:
+    """The addresses of one subnet, in the records of this node."""
+
+    vni: int
+    subnet: str
+    used: int
+    free: int  # of all owners
+    free_here: int  # owned by this node: it can hand them out alone
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """One network's sandbox on this host."""
+
+    vni: int
+    drifts: int
+    repairs: int
+    traffic: NetworkTraffic | None  # None: not read yet
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFacts:
+    """A member's measurements; times are Unix time in seconds."""
+
+    peers: list[PeerFacts] = field(default_factory=list)
+    subnets: list[SubnetFacts] = field(default_factory=list)
+    networks: list[NetworkFacts] = field(default_factory=list)
+    attach_times: AttachTimes = field(default_factory=AttachTimes)
+    holds_authority: bool = False
+    key_made_s: int = 0
+    certificate_from_s: int = 0
+    certificate_until_s: int = 0
+
+
+async def member_facts(components: Components) -> MemberFacts:
+    """Return what this member measures now."""
+    certificate = components.gossip.card.certificate
+    assert certificate is not None, "a member is certified"
+    keyring = components.gossip.keyring
+    made = [key.made_s for key in keyring.keys if key.id == keyring.sealing]
+    return MemberFacts(
+        list(_peers(components)),
+        list(_subnets(components)),
+        await _networks(components),
+        components.attacher.times,
+        components.holders.is_holder(components.gossip.node_id),
+        max(made, default=0),
+        certificate.not_before_s,
+        certificate.not_after_s,
+    )
+
+
+def _peers(components: Components) -> Iterator[PeerFacts]:
+    members = [
+        member
+        for member in components.gossip.node.membership.members()
+        if member.node_id != components.gossip.node_id
+        and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
+    ]
+    for member in members:
+        path = components.paths.path(member.node_id)
+        name = components.directory.node_name(member.node_id)
+        yield PeerFacts(node_text(member.node_id), name, member.rtt_s, path)
+
+
+def _subnets(components: Components) -> Iterator[SubnetFacts]:
+    own = components.gossip.node_id
+    for network in components.directory.networks():
+        if not components.directory.follows(own, network.vni):
+            continue  # its records are not held here
+        shares = components.allocator.space.shares(network)
+        for index, subnet in enumerate(network.subnets):
+            of_subnet = [share for share in shares if share.subnet_index == index]
+            yield SubnetFacts(
+                network.vni,
+                str(subnet),
+                sum(share.used for share in of_subnet),
+                sum(share.free for share in of_subnet if not share.is_stranded),
+                sum(share.free for share in of_subnet if share.owner == own),
+            )
+
+
+async def _networks(components: Components) -> list[NetworkFacts]:
+    reading = await components.traffic.read()
+    found = []
+    for network in components.directory.networks():
+        runtime = components.reconciler.runtime(network.vni)
+        if runtime is not None:
+            traffic = reading.networks.get(network.vni)
+            found.append(NetworkFacts(network.vni, runtime.drifts, runtime.repairs, traffic))
+    return found

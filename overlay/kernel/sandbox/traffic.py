@@ -1,0 +1,70 @@
+"""Read the counters of a sandbox's interfaces.
+
+Owns: which end of an interface counts. A container's traffic is counted at its own end, because the
+fast path hands frames to that end past the sandbox's; the kernel counts these since Linux 6.8, and
+earlier ones count them only at the VTEP.
+Does not: add up anything.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.traffic import TrafficCounters
+from overlay.kernel.netlink import codec, link_decoder
+from overlay.kernel.netlink.codec import NetlinkMessage
+from overlay.kernel.netlink.link_decoder import LinkInfo
+from overlay.kernel.netlink.link_lookup import link_elsewhere
+from overlay.kernel.netlink.socket import NetlinkSocket
+
+_STATS: Final = struct.Struct("=4Q")  # the first of struct rtnl_link_stats64 (linux/if_link.h)
+
+
+class SandboxTraffic(NamedTuple):
+    """The counters of one sandbox: of its VTEP, and of each port as the container's end has them.
+
+    `tunnel` is None without a VTEP.
+    """
+
+    tunnel: TrafficCounters | None
+    ports: dict[str, TrafficCounters]
+
+
+def read_traffic(socket: NetlinkSocket) -> SandboxTraffic:
+    """Return the counters of a sandbox; `socket` is a socket in it.
+
+    Raises TornDumpError if its links change during every attempt.
+    """
+    tunnel: TrafficCounters | None = None
+    ports: dict[str, TrafficCounters] = {}
+    for message in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY):
+        link = link_decoder.decode(message)
+        if link.kind == "vxlan":
+            tunnel = _counters(message)
+        elif link.kind == "veth" and link.master:
+            ports[link.name] = _of_other_end(socket, link) or _mirrored(_counters(message))
+    return SandboxTraffic(tunnel, ports)
+
+
+def _of_other_end(socket: NetlinkSocket, port: LinkInfo) -> TrafficCounters | None:
+    """Return the counters of the other end of a port; None if it is out of reach."""
+    if port.netns < 0 or not port.peer:
+        return None
+    found = link_elsewhere(socket, port.peer, port.netns)
+    return None if found is None else _counters(found)
+
+
+def _counters(message: NetlinkMessage) -> TrafficCounters:
+    received, sent, received_bytes, sent_bytes = _STATS.unpack_from(link_decoder.stats_of(message))
+    return TrafficCounters(received_bytes, received, sent_bytes, sent)
+
+
+def _mirrored(of_port: TrafficCounters) -> TrafficCounters:
+    """Return a port's counters as its other end would have them."""
+    return TrafficCounters(
+        of_port.transmit_bytes,
+        of_port.transmit_packets,
+        of_port.receive_bytes,
+        of_port.receive_packets,
+    )
