@@ -251,6 +251,8 @@ DNS_STREAM_IDLE_S: Final = 6.0  # until a connection without a question is close
 DNS_STREAM_LIFETIME_S: Final = 30.0  # of a connection, however many questions it has
 DNS_RETRY_FIRST_S: Final = 1.0  # after an address could not be served; doubled up to
 DNS_RETRY_MAX_S: Final = 30.0
+# Resolvers in whose place the DNS server of a network answers: the host's, and containers' own.
+DNS_INTERCEPTED_MAX: Final = 16
 
 # --- VXLAN -----------------------------------------------------------------------------
 PREFIX_LENGTH_MAX: Final = 126  # of a block of addresses: more than one in it

@@ -19,6 +19,7 @@ from overlay.agent.dataplane.traffic import TrafficMeter
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.dns.clients import DnsClients
+from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.adoption import Adoption
@@ -258,7 +259,12 @@ class Components:
         clients = DnsClients(self.gossip.state, self.directory, self.attachments)
         self.resolver = Resolver(self.directory, clients, self.config.dns_domain)
         self.dns = DnsService(
-            self.resolver, clients, self.reconciler, self._context.kernel, self.event_log
+            self.resolver,
+            clients,
+            ContainerResolvers(self.attachments),
+            self.reconciler,
+            self._context.kernel,
+            self.event_log,
         )
 
     def _make_event_router(self) -> EventRouter:

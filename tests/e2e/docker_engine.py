@@ -22,9 +22,15 @@ KILL_DOCKERD = (
 )
 
 
-def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]) -> None:
-    """Start Docker's daemon on a host, and wait until it answers."""
-    cluster.ok(number, "bash", "-c", DOCKERD)
+def start_dockerd(
+    cluster: Cluster, number: int, eventually: Callable[..., None], *, with_bridge: bool = False
+) -> None:
+    """Start Docker's daemon on a host, and wait until it answers.
+
+    Without its default bridge, unless that is needed.
+    """
+    command = DOCKERD.replace(" --bridge=none", "") if with_bridge else DOCKERD
+    cluster.ok(number, "bash", "-c", command)
     try:
         eventually(lambda: cluster.run(number, "docker", "info")[0] == 0, "dockerd", 60.0)
     except AssertionError as error:
@@ -33,7 +39,10 @@ def start_dockerd(cluster: Cluster, number: int, eventually: Callable[..., None]
 
 
 def build_image(root: Path) -> Path:
-    """Build a container image as a tar file that contains only a static busybox."""
+    """Build a container image as a tar file: a static busybox, and resolvers of two C libraries.
+
+    `getent` is Debian's with glibc; `lookup` is lookup.c with musl, as in Alpine.
+    """
     (root / "bin").mkdir()
     busybox = shutil.which("busybox")
     assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
@@ -42,6 +51,13 @@ def build_image(root: Path) -> Path:
         (root / "bin" / applet).symlink_to("busybox")
     for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
         (root / place).mkdir()
+    getent = shutil.which("getent")
+    assert getent is not None, "getent is missing: it comes with libc-bin"
+    needed = subprocess.run(["ldd", getent], capture_output=True, text=True, check=True).stdout
+    libraries = [word for word in needed.split() if word.startswith("/")]
+    subprocess.run(["cp", "-L", "--parents", getent, *libraries, str(root)], check=True)
+    source = Path(__file__).with_name("lookup.c")
+    subprocess.run(["musl-gcc", "-static", "-o", root / "bin/lookup", source], check=True)
     archive = root.parent / "image.tar"
     subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
     return archive

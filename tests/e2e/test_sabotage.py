@@ -45,6 +45,7 @@ DEEDS = {
     "VXLAN filter gone": "for t in $(nft list tables | grep -o 'overlayd[^ ]*'); do "
     "nft delete table inet $t; done",
     "port security gone": "ip netns exec $S nft flush ruleset",
+    "interception gone": "ip -n $S rule del fwmark 0x35; ip -n $S route flush table 53",
     "bridge gone": "ip -n $S link del br0",
     "name gone": "umount /run/netns/$S; rm /run/netns/$S",
     "everything gone": "for l in vxlan0 br0 $P; do ip -n $S link del $l; done",

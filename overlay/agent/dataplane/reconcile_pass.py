@@ -78,7 +78,10 @@ def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
     if given is None:
         return SandboxState()
     return plan_sandbox(
-        given, fast_path=sandbox.fast_path is not None, guarded=sandbox.guard is not None
+        given,
+        fast_path=sandbox.fast_path is not None,
+        guarded=sandbox.guard is not None,
+        intercepting=sandbox.interception is not None,
     )
 
 

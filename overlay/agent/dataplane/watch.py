@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.errors import OverlayError
+from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.tables import Monitor
+from overlay.kernel.sandbox.interception import Interception
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 
 SETTLE_S = 0.02
@@ -71,23 +73,31 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
         else:
             loop.add_reader(descriptor, on_readable)
 
-    def check_guard() -> None:
-        if guard is not None and guard.altered():
-            runtime.hints = ["port security was altered"]
+    def check_table(table: PortSecurity | Interception, text: str) -> None:
+        if table.altered():
+            runtime.hints = [text]
             on_contradiction()
 
     loop.add_reader(descriptor, on_readable)
-    guard = runtime.sandbox.guard
-    if guard is not None:
-        loop.add_reader(guard.fileno(), check_guard)
+    for table, text in _tables(runtime):
+        loop.add_reader(table.fileno(), check_table, table, text)
+
+
+def _tables(runtime: SandboxRuntime) -> list[tuple[PortSecurity | Interception, str]]:
+    """Return the tables of a sandbox, each with what to say when another program changed it."""
+    found = (
+        (runtime.sandbox.guard, "port security was altered"),
+        (runtime.sandbox.interception, "the interception of DNS queries was altered"),
+    )
+    return [(table, text) for table, text in found if table is not None]
 
 
 def stop_watching(runtime: SandboxRuntime) -> None:
     """Stop watching a sandbox."""
     loop = asyncio.get_running_loop()
     loop.remove_reader(runtime.monitor.fileno())
-    if runtime.sandbox.guard is not None:
-        loop.remove_reader(runtime.sandbox.guard.fileno())
+    for table, _ in _tables(runtime):
+        loop.remove_reader(table.fileno())
     if runtime.settling is not None:
         runtime.settling.cancel()
     runtime.monitor.close()

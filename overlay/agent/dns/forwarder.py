@@ -16,7 +16,7 @@ from overlay import limits
 from overlay.agent.dns import upstream
 from overlay.agent.dns.query import Query
 from overlay.agent.dns.resolver_pool import ResolverPool
-from overlay.model import Ip, Network, Vni
+from overlay.model import Ip, Network, Vni, ip_text
 
 
 class ForwardingClients(Protocol):
@@ -41,10 +41,19 @@ class Forwarder:
         self._pending: Counter[Vni] = Counter()
         self._shares: Counter[Hashable] = Counter()  # of them, by container
 
-    async def forward(self, network: Network, client: Ip, query: Query, *, by_tcp: bool) -> bytes:
+    async def forward(
+        self,
+        network: Network,
+        client: Ip,
+        query: Query,
+        *,
+        by_tcp: bool,
+        asked: Ip | None = None,
+    ) -> bytes:
         """Return the answer of the client's resolvers; SERVFAIL if none of them answers.
 
-        A query that came by TCP is sent by TCP, too: its answer may be too large for UDP.
+        `asked` is the resolver that the client meant, if it did not ask the gateway. A query that
+        came by TCP is sent by TCP, too: its answer may be too large for UDP.
         """
         if not query.may_be_forwarded or not self._clients.reaches_outside(network, client):
             return query.failure(RCODE.REFUSED)
@@ -57,7 +66,7 @@ class Forwarder:
         self._pending[network.vni] += 1
         self._shares[container] += 1
         try:
-            resolvers = self._clients.resolvers(network, client) or upstream.host_resolvers()
+            resolvers = self._resolvers(network, client, asked)
             answer = await self._pool.ask(resolvers, query.raw, by_tcp=by_tcp)
         finally:
             self._pending -= Counter({network.vni: 1})
@@ -68,3 +77,10 @@ class Forwarder:
             truncated = upstream.is_truncated(answer)
             return query.truncated() if truncated else query.failure(RCODE.SERVFAIL)
         return answer if by_tcp or len(answer) <= query.udp_size else query.truncated()
+
+    def _resolvers(self, network: Network, client: Ip, asked: Ip | None) -> Sequence[str]:
+        """Return the resolvers for a client: the one that it asked, or all that it may mean."""
+        of_host = upstream.host_resolvers()
+        if asked is None:
+            return self._clients.resolvers(network, client) or of_host
+        return of_host if ip_text(asked) in of_host else [ip_text(asked)]

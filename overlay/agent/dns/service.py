@@ -1,4 +1,7 @@
-"""Start and stop the DNS servers in this node's sandboxes."""
+"""Start and stop the DNS servers in this node's sandboxes.
+
+Owns: on which addresses each serves: the gateways, and the resolvers that containers ask.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dns.clients import DnsClients
+from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
@@ -32,60 +36,76 @@ class _Fault:
 
 
 class DnsService:
-    """The DNS servers, one per network and gateway address."""
+    """The DNS servers, one per network."""
 
     def __init__(
         self,
         resolver: Resolver,
         clients: DnsClients,
+        container_resolvers: ContainerResolvers,
         reconciler: Reconciler,
         kernel: KernelThread,
         event_log: EventLog,
     ) -> None:
         self._resolver = resolver
         self._forwarder = Forwarder(clients)
+        self._container_resolvers = container_resolvers
         self._kernel = kernel
         self._event_log = event_log
-        self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
+        self._servers: dict[Vni, DnsServer] = {}
         self._faults: dict[tuple[Vni, Ip], _Fault] = {}
         self._opening: set[Vni] = set()
         reconciler.sandbox_ready.connect(self.open)
         reconciler.sandbox_closing.connect(self.close)
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
-        """Start the servers of a network that are not running yet.
+        """Serve a network on all its addresses, and no longer on former ones.
 
-        If a server cannot start, a later call tries again, after a wait that doubles each time.
+        If an address cannot be served, a later call tries again, after a wait that doubles each
+        time.
         """
         if network.vni in self._opening:
             return
-        servers = self._servers.setdefault(network.vni, {})
-        now_s = asyncio.get_running_loop().time()
+        server = self._servers.get(network.vni)
+        if server is None:
+            rng = random.Random(os.urandom(8))
+            server = DnsServer(network, self._resolver, rng, self._forwarder)
+            self._servers[network.vni] = server
+        wanted = [subnet.gateway for subnet in network.subnets]
+        if sandbox.interception is not None:
+            wanted += self._container_resolvers.of(network)
         self._opening.add(network.vni)
         try:
-            for subnet in network.subnets:
-                fault = self._faults.get((network.vni, subnet.gateway))
-                if subnet.gateway not in servers and (fault is None or fault.due_s <= now_s):
-                    await self._serve(network, sandbox, subnet.gateway, servers)
+            await self._serve_on(wanted, network, sandbox, server)
         finally:
             self._opening.discard(network.vni)
 
-    async def _serve(
-        self, network: Network, sandbox: Sandbox, ip: Ip, servers: dict[Ip, DnsServer]
+    async def _serve_on(
+        self, wanted: list[Ip], network: Network, sandbox: Sandbox, server: DnsServer
     ) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for ip in set(server.addresses).difference(wanted):
+            server.stop(ip)
+        for key in [key for key in self._faults if key[0] == network.vni and key[1] not in wanted]:
+            del self._faults[key]
+        for ip in wanted:
+            fault = self._faults.get((network.vni, ip))
+            if ip not in server.addresses and (fault is None or fault.due_s <= now_s):
+                await self._serve(network, sandbox, ip, server)
+
+    async def _serve(self, network: Network, sandbox: Sandbox, ip: Ip, server: DnsServer) -> None:
+        transparent = all(ip != subnet.gateway for subnet in network.subnets)
         try:
-            udp, tcp = await self._kernel.call(_inside, sandbox, ip)
+            udp, tcp = await self._kernel.call(_inside, sandbox, ip, transparent=transparent)
         except OSError as error:
-            if self._servers.get(network.vni) is servers:
+            if self._servers.get(network.vni) is server:
                 self._set_fault(network, ip, error.strerror or str(error))
             return
-        if self._servers.get(network.vni) is not servers:  # closed meanwhile
+        if self._servers.get(network.vni) is not server:  # closed meanwhile
             udp.close()
             tcp.close()
             return
-        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._forwarder)
-        servers[ip] = server
-        await server.start(udp, tcp)
+        await server.start(ip, udp, tcp)
         if self._faults.pop((network.vni, ip), None) is not None:
             text = f"now serving names on {ip_text(ip)}"
             self._event_log.record("dns", text, network=network.name)
@@ -107,7 +127,8 @@ class DnsService:
 
     def close(self, vni: Vni) -> None:
         """Stop serving a network."""
-        for server in self._servers.pop(vni, {}).values():
+        server = self._servers.pop(vni, None)
+        if server is not None:
             server.close()
         for key in [key for key in self._faults if key[0] == vni]:
             del self._faults[key]
@@ -118,7 +139,7 @@ class DnsService:
             self.close(vni)
 
 
-def _inside(sandbox: Sandbox, ip: Ip) -> tuple[socket.socket, socket.socket]:
+def _inside(sandbox: Sandbox, ip: Ip, *, transparent: bool) -> tuple[socket.socket, socket.socket]:
     """Bind the sockets inside a sandbox, in the kernel thread; raises OSError if it is closed."""
     with netns.inside(sandbox.netns_fd):
-        return bound_sockets(ip)
+        return bound_sockets(ip, transparent=transparent)

@@ -19,6 +19,7 @@ from dnslib import RCODE
 
 from overlay import limits
 from overlay.agent.dns import name_case
+from overlay.model import Ip
 
 PORT = 53
 TCP_WAIT_S = 2.0
@@ -28,12 +29,30 @@ _ID_SIZE, _HEADER_SIZE = 2, 12  # RFC 1035 section 4.1.1
 _QR, _TC, _RCODE = 0x80, 0x02, 0x0F  # in the third, the third and the fourth byte of a message
 _LABEL_SIZE_MAX = 63  # RFC 1035 section 2.3.4; a larger number is a pointer
 RESOLV_CONF = Path("/etc/resolv.conf")
+STUB_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")  # systemd-resolved(8)
+_STUB = "127.0.0.53"
+# What Docker and Podman write into a container where the host has nothing usable.
+_OF_ENGINES = ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844")
 
 
 def host_resolvers(path: Path = RESOLV_CONF) -> list[str]:
     """Return the addresses of the host's name servers, three at most (resolv.conf(5))."""
     found = [words[1] for words in _lines(path) if len(words) > 1 and words[0] == "nameserver"]
     return [word for word in found if _is_address(word)][: limits.DNS_SERVERS_MAX]
+
+
+def engine_resolvers(path: Path = RESOLV_CONF, of_stub: Path = STUB_RESOLV_CONF) -> tuple[Ip, ...]:
+    """Return the resolvers that container engines give to containers, from the host's file.
+
+    Those on the loopback are useless in a container. In place of the stub of systemd-resolved
+    alone (`nameserver 127.0.0.53`), engines give the resolvers behind it; without any, Google's.
+    """
+    words = host_resolvers(path)
+    if words == [_STUB]:
+        words = host_resolvers(of_stub)
+    found = [ipaddress.ip_address(word) for word in words if "%" not in word]
+    usable = [each for each in found if not each.is_loopback and not each.is_link_local]
+    return tuple(Ip(each.packed) for each in usable or map(ipaddress.ip_address, _OF_ENGINES))
 
 
 def host_search(path: Path = RESOLV_CONF) -> list[str]:

@@ -21,6 +21,7 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def __init__(self, stored: Iterable[Attachment] = ()) -> None:
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
+        self._with_resolvers: dict[bytes, Attachment] = {}
         # A lock exists while a task holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self.update((bytes.fromhex(each.endpoint_id), each) for each in stored)
@@ -28,6 +29,11 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of a namespace, in the order of their creation."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
+
+    def resolvers(self, vni: int) -> list[str]:
+        """Return the resolvers that the containers on a network were given by their runtimes."""
+        mine = (each for each in self._with_resolvers.values() if each.vni == vni)
+        return [text for each in mine for text in each.resolvers]
 
     def mark_connected(self, attachment: Attachment, ifname: str) -> Attachment:
         """Set an attachment to connected, with the name of its interface; return it."""
@@ -55,9 +61,13 @@ class Attachments(MutableMapping[bytes, Attachment]):
         assert before is None or before.netns_identity == attachment.netns_identity
         self._by_id[endpoint_id] = attachment
         self._of_target.setdefault(attachment.netns_identity, {})[endpoint_id] = None
+        self._with_resolvers.pop(endpoint_id, None)
+        if attachment.resolvers:
+            self._with_resolvers[endpoint_id] = attachment
 
     def __delitem__(self, endpoint_id: bytes) -> None:
         identity = self._by_id.pop(endpoint_id).netns_identity
+        self._with_resolvers.pop(endpoint_id, None)
         of_target = self._of_target[identity]
         del of_target[endpoint_id]
         if not of_target:

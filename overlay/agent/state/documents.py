@@ -59,6 +59,8 @@ class Attachment:
     hands_off: bool = False  # what the container's programs change in its interface stays so
     # The id by which Docker's network driver knows it: Docker moves and configures the interface.
     runtime_endpoint: str = ""
+    # The resolvers that the container's runtime was given (`docker run --dns`), as addresses.
+    resolvers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,8 @@ def _to_hex(secret: Identity | Authority) -> str:
 
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
-    later = ("hands_off", "runtime_endpoint")  # an earlier version reads what does not have it
+    # An earlier version reads what does not have these.
+    later = ("hands_off", "runtime_endpoint", "resolvers")
     return {key: value for key, value in asdict(attachment).items() if value or key not in later}
 
 

@@ -31,6 +31,7 @@ from overlay.core.dataplane.state import (
     FloodRow,
     GuardRow,
     HookRow,
+    InterceptRow,
     Link,
     NeighborRow,
     Port,
@@ -57,6 +58,7 @@ ROW_ORDER = (
     RouteRow,
     GuardRow,
     RateRow,
+    InterceptRow,
     SourceRow,
     TargetRow,
     HookRow,
@@ -65,7 +67,7 @@ ROW_ORDER = (
 
 
 # Table entries and devices that name a link: all other rows go with the link that they are on.
-_OUTLIVING = (GuardRow, RateRow, SourceRow, TargetRow)
+_OUTLIVING = (GuardRow, RateRow, InterceptRow, SourceRow, TargetRow)
 
 
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:

@@ -21,6 +21,7 @@ from overlay.core.dataplane.state import (
     FloodRow,
     GuardRow,
     HookRow,
+    InterceptRow,
     Link,
     NeighborRow,
     Port,
@@ -136,6 +137,8 @@ def row_key(row: Row) -> RowKey:
             return ("hook", link, b"", b"")
         case RateRow(link, _, _):
             return ("rate", link, b"", b"")
+        case InterceptRow(link, size):
+            return ("intercept", link, bytes([size]), b"")
         case UnexpectedRow(link, _, request):
             return ("strange", link, request, b"")
 
@@ -225,6 +228,10 @@ def _row_text(row: Row, *, add: bool) -> str:
             return _fast_text(row, verb)
         case RateRow(link, in_bits, out_bits):
             return f"rate {verb} {in_bits} bit/s in, {out_bits} bit/s out at {link}"
+        case InterceptRow(link, size):
+            family = "-4" if size == 4 else "-6"
+            verb = "add" if add else "del"
+            return f"ip {family} rule {verb} iif {link} fwmark 0x35 lookup 53"
         case UnexpectedRow(_, text, _):
             return f"bridge fdb {verb} {text}"
 

@@ -30,6 +30,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    InterceptRow,
     Link,
     NeighborRow,
     Port,
@@ -91,11 +92,16 @@ def bridge_name(network: Network, subnet_index: int) -> str:
 
 
 def plan_sandbox(
-    given: PlanInput, *, fast_path: bool = False, guarded: bool = False
+    given: PlanInput,
+    *,
+    fast_path: bool = False,
+    guarded: bool = False,
+    intercepting: bool = False,
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
-    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security.
+    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security,
+    `intercepting` those that bring queries for other resolvers to this node's DNS server.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
@@ -106,6 +112,8 @@ def plan_sandbox(
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows
         yield from _network_rows(given)
+        if intercepting:
+            yield from _intercept_rows(given.network)
         if fast_path:
             yield from segment_rows(given.network, segment_count(given.network))
         reserved = gateway_macs(given.network)
@@ -181,6 +189,11 @@ def port_name(endpoint_id: bytes) -> str:
 def _gateway_rows(network: Network) -> Iterator[Row]:
     for index, subnet in enumerate(network.subnets):
         yield AddressRow(bridge_name(network, index), subnet.gateway, subnet.prefix_length)
+
+
+def _intercept_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        yield InterceptRow(bridge_name(network, index), len(subnet.gateway))
 
 
 def _exit_rows(given: PlanInput) -> Iterator[Row]:

@@ -181,6 +181,16 @@ class RateRow(NamedTuple):
     out_bits: int
 
 
+class InterceptRow(NamedTuple):
+    """DNS queries that enter by a bridge for a resolver elsewhere reach this node's server.
+
+    Those of one family, and only while the server has a socket on that resolver's address.
+    """
+
+    link: str
+    address_size: int  # 4 or 16 bytes
+
+
 class UnexpectedRow(NamedTuple):
     """A permanent row that no plan contains: another VNI, VLAN or kind.
 
@@ -205,6 +215,7 @@ Row: TypeAlias = (
     | TargetRow
     | HookRow
     | RateRow
+    | InterceptRow
     | UnexpectedRow
 )
 

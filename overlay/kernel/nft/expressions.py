@@ -40,6 +40,7 @@ _TCP_OPTION, _MAXSEG = 1, 2  # NFT_EXTHDR_OP_TCPOPT; RFC 9293 section 3.1: kind 
 _EXTHDR_PRESENT: Final = 1
 _LOOKUP_INVERTED: Final = 1
 _IPV6_FRAGMENT: Final = 44
+_SOCKET_TRANSPARENT: Final = 0
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _COUNTER_PACKETS: Final = 2
@@ -205,6 +206,20 @@ def oifname_is(name: str) -> Rule:
 def oifname_is_not(name: str) -> Rule:
     """Match packets sent on any other interface."""
     return (_meta(_META_OIFNAME), differs(interface_key(name)))
+
+
+def set_mark(mark: int) -> Rule:
+    """Set the packet's mark."""
+    return (
+        _load(REG_1, _NATIVE.pack(mark)),
+        Expression("meta", ((2, number(_META_MARK)), (3, number(REG_1)))),
+    )
+
+
+def has_transparent_socket() -> Rule:
+    """Match packets for which a socket with IP_TRANSPARENT is open here (nft(8), `socket`)."""
+    load = Expression("socket", ((1, number(_SOCKET_TRANSPARENT)), (2, number(REG_1))))
+    return (load, equals(b"\x01"))
 
 
 def has_mark(mark: int) -> Rule:

@@ -28,7 +28,7 @@ from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkSocket
-from overlay.kernel.sandbox import rate_limit
+from overlay.kernel.sandbox import interception, rate_limit
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 # Notifications read per call: 2 ms of the event loop. If more wait, the descriptor stays readable.
@@ -144,7 +144,7 @@ class SandboxMonitor:
             case codec.RTM_NEWADDR | codec.RTM_DELADDR:
                 return ("address", *neighbor_rows.address_identity(message))
         if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
-            return ("routing", self._routing_row(message))
+            return ("routing", self._routing_row(message), interception.route_of(message))
         if message.kind in _TC_KINDS:
             parent = tc_filters.parent_of(message)
             return ("hook", message.kind in _HOOK_KINDS, parent, tc_filters.index_of(message))
@@ -164,6 +164,8 @@ class SandboxMonitor:
                 return self._neighbor_contradiction(message, desired)
         if message.kind in _TC_KINDS:
             return self._traffic_contradiction(message, desired, replugged)
+        if message.kind == codec.RTM_DELROUTE and interception.route_of(message) is not None:
+            return "the route of intercepted DNS queries is gone"
         routing_row = self._routing_row(message)
         if routing_row is None or routing_row.link not in desired.links:
             return None
@@ -174,7 +176,7 @@ class SandboxMonitor:
     def _routing_row(self, message: NetlinkMessage) -> Row | None:
         if message.kind in _ROUTE_KINDS:
             return routes.decode_route(message, self._names)
-        return routes.decode_barrier(message)
+        return routes.decode_barrier(message) or interception.decode_rule(message)
 
     def _link_contradiction(
         self, message: NetlinkMessage, found: link_decoder.LinkInfo, desired: SandboxState

@@ -27,6 +27,7 @@ from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.sandbox import rate_limit
+from overlay.kernel.sandbox.interception import Interception
 
 # Maximum number of steps for the kernel to dump all FDBs; a million take some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
@@ -42,10 +43,17 @@ class SandboxSnapshot(NamedTuple):
 class SandboxReader:
     """Reads the state of one sandbox."""
 
-    def __init__(self, socket: NetlinkSocket, host_fd: int, guard: PortSecurity | None) -> None:
+    def __init__(
+        self,
+        socket: NetlinkSocket,
+        host_fd: int,
+        guard: PortSecurity | None,
+        interception: Interception | None,
+    ) -> None:
         self._socket = socket
         self._host_fd = host_fd
         self._guard = guard
+        self._interception = interception
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
     def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
@@ -73,6 +81,7 @@ class SandboxReader:
             self._routing(owned),
             fast(self._socket, owned),
             () if self._guard is None else self._guard.read(owned),
+            () if self._interception is None else self._interception.read(),
             rate_limit.read(self._socket, names),
         )
         return SandboxSnapshot(

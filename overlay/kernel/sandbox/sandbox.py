@@ -29,6 +29,7 @@ from overlay.core.dataplane.state import (
     AddressRow,
     Bridge,
     GuardRow,
+    InterceptRow,
     Link,
     NeighborRow,
     Port,
@@ -50,6 +51,7 @@ from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.port_security import apply as apply_guard
 from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit, sysctls
+from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.reader import SandboxReader
 
@@ -88,11 +90,14 @@ class Sandbox:
             if self.guard is not None:
                 undo.callback(self.guard.close)
             self.socket = undo.enter_context(NetlinkSocket(netns_fd))
+            self.interception = open_interception(netns_fd, self.socket)
+            if self.interception is not None:
+                undo.callback(self.interception.close)
             self._host_fd = netns.own_fd()
             undo.pop_all()
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}
-        self._reader = SandboxReader(self.socket, self._host_fd, self.guard)
+        self._reader = SandboxReader(self.socket, self._host_fd, self.guard, self.interception)
 
     @classmethod
     def open(
@@ -138,8 +143,9 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        if self.guard is not None:
-            self.guard.close()
+        for each in (self.guard, self.interception):
+            if each is not None:
+                each.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
             os.close(self._host_fd)
@@ -357,6 +363,10 @@ class Sandbox:
         failed = apply_guard(self.guard, operations, self._index_of)
         return [self._failure(operation, error) for operation, error in failed]
 
+    def _apply_intercept_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = () if self.interception is None else self.interception.apply(operations)
+        return [self._failure(operation, error) for operation, error in failed]
+
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         failed = rate_limit.apply(operations, self.socket, self._index_of)
         return [self._failure(operation, error) for operation, error in failed]
@@ -383,6 +393,7 @@ class Sandbox:
         **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
         GuardRow: _apply_guard_rows,
         RateRow: _apply_rate_rows,
+        InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
     }
 

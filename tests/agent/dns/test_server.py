@@ -28,6 +28,7 @@ from tests.agent.dns.conftest import (
 )
 
 OUTSIDE = "secret.example.org"
+GATEWAY = parse_ip("10.1.0.1")
 
 
 async def asked(serving: DnsServer, query: DNSRecord) -> DNSRecord:
@@ -93,7 +94,7 @@ async def test_one_client_cannot_use_up_all_connections() -> None:
     tcp.listen()
     place = tcp.getsockname()
     serving = server()
-    await serving.start(udp, tcp)
+    await serving.start(GATEWAY, udp, tcp)
     loop = asyncio.get_running_loop()
     silent = [socket.create_connection(place, source_address=("127.0.0.2", 0)) for _ in range(64)]
     closed = 0
@@ -199,7 +200,7 @@ async def place(loopback: Loopback) -> AsyncIterator[tuple[str, int]]:
         each.setblocking(False)
     tcp.listen()
     serving = server(records=Crowd(100), resolvers=["127.0.0.1"])
-    await serving.start(udp, tcp)
+    await serving.start(GATEWAY, udp, tcp)
     yield tcp.getsockname()
     serving.close()
     await until(lambda: not serving._handlers)
@@ -281,6 +282,44 @@ async def test_an_internal_network_forwards_nothing(loopback: Loopback, name: st
     assert outside.queries == []
     own = await asked(serving, DNSRecord.question("web.shut.overlay"))
     assert str(own.short()) == "10.1.0.2"
+
+
+@pytest.mark.parametrize(("asked_ip", "answers"), [("127.0.0.2", "own"), ("127.0.0.3", "host")])
+async def test_the_resolver_that_was_asked_is_asked(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch, asked_ip: str, answers: str
+) -> None:
+    """One that is the container's own; in place of a resolver of the host, any of the host's."""
+    resolvers = {
+        "gateway": await loopback.add("127.0.0.1", FakeResolver()),
+        "own": await loopback.add("127.0.0.2", FakeResolver()),
+        "host": await loopback.add("127.0.0.4", FakeResolver()),
+    }
+    monkeypatch.setattr(upstream, "host_resolvers", lambda: ["127.0.0.4", "127.0.0.3"])
+    serving = server(RED, resolvers=["127.0.0.1"])
+    raw = DNSRecord.question(OUTSIDE).pack()
+
+    for ip, wanted in ((parse_ip(asked_ip), answers), (None, "gateway")):
+        before = {name: len(each.queries) for name, each in resolvers.items()}
+        assert await serving.answer(raw, CLIENT, by_tcp=False, asked=ip) is not None
+        after = {name: len(each.queries) for name, each in resolvers.items()}
+        assert {name for name in after if after[name] > before[name]} == {wanted}
+
+
+async def test_in_a_resolvers_place_own_names_come_first(loopback: Loopback) -> None:
+    """A container's name is answered from the records, and an internal network forwards nothing."""
+    outside = await loopback.add("127.0.0.2", FakeResolver())
+    place = parse_ip("127.0.0.2")
+
+    own = await server().answer(DNSRecord.question("web").pack(), CLIENT, by_tcp=False, asked=place)
+    shut = await server(SHUT).answer(
+        DNSRecord.question(OUTSIDE).pack(), CLIENT, by_tcp=False, asked=place
+    )
+
+    assert own is not None
+    assert str(DNSRecord.parse(own).short()) == "10.1.0.2"
+    assert shut is not None
+    assert DNSRecord.parse(shut).header.rcode == RCODE.REFUSED
+    assert outside.queries == []
 
 
 @pytest.mark.parametrize("networks", [(SHUT, RED), (RED, SHUT)])
@@ -383,7 +422,7 @@ async def test_a_query_sent_again_is_forwarded_once(loopback: Loopback) -> None:
         each.bind(("127.0.0.1", 0))
         each.setblocking(False)
     serving = server(resolvers=["127.0.0.1"])
-    await serving.start(udp, tcp)
+    await serving.start(GATEWAY, udp, tcp)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(udp.getsockname())
         for name in (OUTSIDE, OUTSIDE, OUTSIDE, "last.org"):

@@ -17,6 +17,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    InterceptRow,
     Link,
     NeighborRow,
     Port,
@@ -61,10 +62,11 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
         AddressRow("l", IP, 4),
         RouteRow("l", IP, 4, IP),
         BarrierRow("l", 4, IP),
+        InterceptRow("l", 4),
         UnexpectedRow("l", "", b""),
     }
 
-    assert len(rows) == 8
+    assert len(rows) == 9
 
 
 def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:

@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    InterceptRow,
     NeighborRow,
     Port,
     RouteRow,
@@ -229,6 +230,15 @@ def test_a_local_endpoint_with_a_gateways_mac_has_a_closed_port() -> None:
 
     assert [row for row in state.rows if row.link == "p1"] == []
     assert TargetRow(gateway_mac(VNI, 0), 0, "br0") in state.rows
+
+
+def test_queries_for_other_resolvers_are_intercepted() -> None:
+    """On every bridge, for the families of its subnets; not where the kernel cannot."""
+    given = given_input(FOUR, SIX, FIVE)
+
+    found = plan_sandbox(given, intercepting=True).rows - plan_sandbox(given).rows
+
+    assert found == {InterceptRow("br0", 4), InterceptRow("br0", 16), InterceptRow("br1", 4)}
 
 
 def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:

@@ -1,0 +1,103 @@
+"""Names in Docker's containers that nobody gave --dns, from their very first instruction on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.docker_engine import start_dockerd
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+FAKE_RESOLVER = Path(__file__).with_name("fake_resolver.py")
+HOST_RESOLVER, OWN_RESOLVER, OWN_RESOLVER_IPV6 = "192.0.2.53", "192.0.2.54", "2001:db8::54"
+OUTSIDE = {HOST_RESOLVER: "192.0.2.77", OWN_RESOLVER: "192.0.2.78", OWN_RESOLVER_IPV6: "192.0.2.79"}
+KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
+SLEEP = ("lab:1", "/bin/sleep", "1000")
+# The ways of the C libraries; busybox's own program asks for each type, and fails if one is absent.
+GLIBC = "getent ahostsv4 {} | head -n 1"
+GLIBC_BY_TCP = "RES_OPTIONS=use-vc " + GLIBC
+MUSL = "lookup {}"
+BUSYBOX = "nslookup -type=a {}"
+
+
+@pytest.fixture(scope="module")
+def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
+    """Start dockerd on vm1 with network blue, and resolvers that the host and containers have.
+
+    On vm2 is the bare container c2.
+    """
+    for address, answer in OUTSIDE.items():
+        length = 128 if ":" in address else 32
+        cluster.ok(1, "ip", "address", "add", f"{address}/{length}", "dev", "lo", "nodad")
+        out = f"/run/resolver-{address}"
+        start = f"setsid python3 {FAKE_RESOLVER} {address} {answer} >{out} 2>&1 &"
+        cluster.ok(1, "sh", "-c", start)
+        eventually(lambda out=out: "ready" in cluster.ok(1, "cat", out), "the resolver")
+    cluster.ok(1, "sh", "-c", f"echo nameserver {HOST_RESOLVER} >/etc/resolv.conf")
+    start_dockerd(cluster, 1, eventually, with_bridge=True)
+    cluster.ok(1, "docker", "import", str(image), "lab:1")
+    cluster.ok(1, *CREATE, "--subnet", "10.32.0.0/16", "-o", "overlayd.network=blue", "blue")
+    return cluster
+
+
+def script(questions: list[tuple[str, str]]) -> str:
+    """Return a shell script that asks for names, each in a way, with a line before each answer."""
+    return "; ".join(
+        f"echo '# {way} {name}'; " + way.format(shlex.quote(name)) for way, name in questions
+    )
+
+
+def answers(output: str) -> dict[str, str]:
+    """Return the answers in the output of a script, by question."""
+    found = [part.partition("\n") for part in output.split("# ")[1:]]
+    return {question: answer for question, _, answer in found}
+
+
+def wrong(output: str, expected: dict[str, str]) -> dict[str, str]:
+    """Return the answers that do not contain what was expected for their name."""
+    return {
+        question: answer
+        for question, answer in answers(output).items()
+        if expected[question.split()[-1]] not in answer
+    }
+
+
+def test_names_work_at_the_first_instruction(docker: Cluster) -> None:
+    """Overlay names, Docker's and the world's: glibc, musl and busybox, by UDP and TCP."""
+    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    expected = {"c2": c2, "c2.blue.overlay": c2, "me": "10.32.", "www.example.org": "192.0.2.77"}
+    ways = (MUSL, GLIBC, GLIBC_BY_TCP, BUSYBOX)
+    questions = [(way, name) for name in expected for way in ways]
+
+    run = ("docker", "run", "--rm", "--name", "me", "--network", "blue", "lab:1")
+    found = docker.ok(1, *run, "/bin/sh", "-c", script(questions))
+
+    assert len(answers(found)) == len(questions)
+    assert wrong(found, expected) == {}
+
+
+def test_without_the_agent_other_names_go_on(docker: Cluster) -> None:
+    """Docker's own names and the world's, by the network's way out; overlayd's return with it."""
+    docker.ok(1, "docker", "run", "-d", "--name", "stays", "--network", "blue", *SLEEP)
+    expected = {"stays": "10.32.", "www.example.org": "192.0.2.77"}
+    questions = [(way, name) for name in expected for way in (MUSL, GLIBC, GLIBC_BY_TCP)]
+    ask = ("docker", "exec", "stays", "/bin/sh", "-c")
+
+    docker.ok(1, "bash", "-c", KILL_AGENT)
+    try:
+        found = docker.ok(1, *ask, script(questions))
+    finally:
+        docker.ok(1, "overlayd", "join")
+
+    assert len(answers(found)) == len(questions)
+    assert wrong(found, expected) == {}
+    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    assert wrong(docker.ok(1, *ask, script([(MUSL, "c2")])), {"c2": c2}) == {}
+    docker.ok(1, "docker", "rm", "-f", "stays")
