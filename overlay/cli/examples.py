@@ -119,6 +119,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "overlayd events --since 10m",
         "overlayd events --follow --json",
     ),
+    "config check": (
+        "overlayd config check",
+        "overlayd config check ./new.toml   # before it is installed",
+    ),
+    "config show": (
+        "overlayd config show",
+        "overlayd config show --json",
+    ),
     "reset": (
         "sudo overlayd reset",
         "sudo overlayd reset --yes          # also while this host is a member",

@@ -93,7 +93,7 @@ def _arguments(parser: argparse.ArgumentParser) -> str:
         if action.option_strings or action.help == argparse.SUPPRESS:
             continue
         name = str(action.metavar or action.dest)
-        texts.append(f"[{name} ...]" if action.nargs == "*" else name)
+        texts.append({"*": f"[{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name))
     return "".join(f" {_escaped(text)}" for text in texts)
 
 

@@ -64,6 +64,7 @@ VERBS: dict[str, str] = {
     "verify": "status",
     "metrics": "status",
     "events": "status",
+    "config": "diagnosis.config",
     "reset": "reset",
     "agent": "local",
     "lab": "local",

@@ -1,17 +1,20 @@
 """The configuration file: all keys are optional, unknown keys are refused by name.
 
-Owns: the settings and their defaults. Options of `overlayd agent` override the file.
+Owns: the settings, their defaults, and every check of the file. Options of `overlayd agent`
+override the file.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import difflib
+import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from overlay import limits
+from overlay.agent.process.listen_address import parse_listen_address
 from overlay.errors import ConfigurationError
 from overlay.model import valid_name
 
@@ -21,6 +24,19 @@ CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
 API_GROUP_DEFAULT = "overlayd"
 DNS_DOMAIN_DEFAULT = "overlay"
 LOCK_NAME = "lock"  # in the state directory: held by the agent as long as it lives
+
+_EXPECTED = {
+    "float": "a number of seconds",
+    "int": f"a number from 1 to {limits.AUTHORITY_HOLDERS_MAX}",
+    "Path": "a path",
+    "str": "a string",
+    "bool": "true or false",
+}
+_CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "fast_path": ("auto", "on", "off"),
+    "docker_plugin": ("auto", "on", "off"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,106 +59,145 @@ class Config:
     path: Path | None = None  # the file this came from, if there was one
 
 
+KINDS: dict[str, str] = {each.name: str(each.type) for each in fields(Config)}
+del KINDS["path"]  # of the other fields, each is a key of the file
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A file as it was read: its valid values, and an error for everything that is wrong.
+
+    An error's `field` is the key that it is about; empty: the file as a whole.
+    """
+
+    path: Path
+    exists: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+    errors: list[ConfigurationError] = field(default_factory=list)
+
+
+def read(path: Path) -> ConfigFile:
+    """Read the TOML file at `path` and check all of it."""
+    try:
+        text = path.read_bytes().decode()
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        return ConfigFile(path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        why = str(error)
+        return ConfigFile(
+            path, True, {}, [ConfigurationError(f"{path} is not valid TOML", why=why)]
+        )
+    except OSError as error:
+        why = str(error.strerror)
+        return ConfigFile(path, True, {}, [ConfigurationError(f"cannot read {path}", why=why)])
+    found = ConfigFile(path, exists=True)
+    for key, value in table.items():
+        where = _where(path, text, key)
+        try:
+            found.values[key] = _converted(where, key, value)
+        except ConfigurationError as error:
+            error.field = key
+            found.errors.append(error)
+    return found
+
+
 def load(path: Path, *, required: bool) -> Config:
     """Read the TOML file at `path`; a missing file is an error only if `required`.
 
-    Raises ConfigurationError with the file, the key and the expected value.
+    Raises ConfigurationError with the file, the key and the expected value of the first error.
     """
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except FileNotFoundError as error:
+    found = read(path)
+    if not found.exists:
         if not required:
             return Config()
         raise ConfigurationError(
             f"no configuration file {path}", hint="Omit --config to use the defaults"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML", why=str(error)) from error
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}", why=str(error.strerror)) from error
-    known = {field.name: field.type for field in fields(Config) if field.name != "path"}
-    values: dict[str, Any] = {"path": path}
-    for key, value in table.items():
-        if key not in known:
-            raise ConfigurationError(
-                f"{path}: unknown key {key!r}", hint=f"Known keys: {', '.join(sorted(known))}"
-            )
-        values[key] = _converted(path, key, str(known[key]), value)
-    return Config(**values)
+        )
+    if found.errors:
+        first = found.errors[0]
+        if len(found.errors) > 1:
+            first.hint = f"{first.hint}. " if first.hint else ""
+            first.hint += f"All {len(found.errors)} errors: overlayd config check {path}"
+        raise first
+    return Config(**found.values, path=path)
 
 
-def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
+def _where(path: Path, text: str, key: str) -> str:
+    """Return `FILE:LINE` of a key; `FILE` where it is not written at the start of a line."""
+    pattern = re.compile(rf"""^\s*\[*\s*["']?{re.escape(key)}["']?\s*[=.\]]""")
+    for number, line in enumerate(text.splitlines(), 1):
+        if pattern.match(line):
+            return f"{path}:{number}"
+    return str(path)
+
+
+def _converted(where: str, key: str, value: Any) -> Any:
+    """Return the value of a key as `Config` has it; raises ConfigurationError."""
+    kind = KINDS.get(key)
+    if kind is None:
+        raise _unknown_key(where, key, value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
-        may_be_zero = key == "key_rotation_interval_s"
-        if value < 0 or (value == 0 and not may_be_zero):
-            raise ConfigurationError(f"{path}: {key} must be above zero, not {value}")
-        return float(value)
+        return _seconds(where, key, value)
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "Path" and isinstance(value, str):
         return Path(value)
     if kind == "str" and isinstance(value, str):
-        if key == "log_level" and value not in ("debug", "info", "warning", "error"):
-            raise ConfigurationError(f"{path}: log_level must be debug, info, warning or error")
-        if key in ("fast_path", "docker_plugin") and value not in ("auto", "on", "off"):
-            raise ConfigurationError(f"{path}: {key} must be auto, on or off")
-        if key == "dns_domain":
-            return _domain(path, value)
+        choices = _CHOICES.get(key)
+        if choices is not None and value not in choices:
+            shown = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise ConfigurationError(f"{where}: {key} must be {shown}, not {value!r}")
         if key == "metrics_listen" and value:
-            try:
-                parse_listen_address(value)
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"{path}: metrics_listen must be an IP address and a port, not {value!r}",
-                    why=str(error),
-                    hint='For example "127.0.0.1:9469" or "[::1]:9469"; "" opens no port',
-                ) from error
-        return value
+            _require_listen_address(where, value)
+        return _domain(where, value) if key == "dns_domain" else value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= limits.AUTHORITY_HOLDERS_MAX:
             raise ConfigurationError(
-                f"{path}: {key} must be from 1 to {limits.AUTHORITY_HOLDERS_MAX}, not {value}",
+                f"{where}: {key} must be from 1 to {limits.AUTHORITY_HOLDERS_MAX}, not {value}",
                 hint="1 keeps the authority on the hosts that have it",
             )
         return value
-    expected = {
-        "float": "a number of seconds",
-        "int": f"a number from 1 to {limits.AUTHORITY_HOLDERS_MAX}",
-        "Path": "a path",
-        "str": "a string",
-        "bool": "true or false",
-    }[kind]
-    raise ConfigurationError(f"{path}: {key} must be {expected}, not {value!r}")
+    raise ConfigurationError(f"{where}: {key} must be {_EXPECTED[kind]}, not {value!r}")
 
 
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Return the IP address and the port in `127.0.0.1:9469` or `[::1]:9469`.
-
-    Raises ValueError with the reason.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError("it has no port" if "." in text else "it has no address")
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    if ":" in host and not is_bracketed:
-        raise ValueError("an IPv6 address before a port needs brackets")
+def _require_listen_address(where: str, value: str) -> None:
     try:
-        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address") from None
-    if is_bracketed != (address.version == 6):
-        raise ValueError("only an IPv6 address has brackets")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(f"{port!r} is not a port from 1 to 65535")
-    return str(address), int(port)
+        parse_listen_address(value)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{where}: metrics_listen must be an IP address and a port, not {value!r}",
+            why=str(error),
+            hint='For example "127.0.0.1:9469" or "[::1]:9469"; "" opens no port',
+        ) from error
 
 
-def _domain(path: Path, value: str) -> str:
+def _unknown_key(where: str, key: str, value: Any) -> ConfigurationError:
+    if isinstance(value, dict):
+        return ConfigurationError(
+            f"{where}: unknown section {key!r}", hint="The file has no sections: remove the line"
+        )
+    similar = difflib.get_close_matches(key, KINDS, n=1)
+    hint = f"Did you mean {similar[0]}? " if similar else ""
+    return ConfigurationError(
+        f"{where}: unknown key {key!r}", hint=f"{hint}Known keys: {', '.join(sorted(KINDS))}"
+    )
+
+
+def _seconds(where: str, key: str, value: float) -> float:
+    may_be_zero = key == "key_rotation_interval_s"
+    # A comparison with NaN is false.
+    if not (value > 0 or (value == 0 and may_be_zero)) or value == float("inf"):
+        least = "0 or more" if may_be_zero else "above zero"
+        raise ConfigurationError(f"{where}: {key} must be {least}, not {value}")
+    return float(value)
+
+
+def _domain(where: str, value: str) -> str:
     """Return a domain in lower case, without a dot at its end."""
     domain = value.lower().removesuffix(".")
     if not valid_name(domain):
         raise ConfigurationError(
-            f"{path}: dns_domain must be a domain, not {value!r}", hint='For example "lab.example"'
+            f"{where}: dns_domain must be a domain, not {value!r}", hint='For example "lab.example"'
         )
     return domain

@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from overlay import limits
-from overlay.agent.process.config import parse_listen_address
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.listen_address import parse_listen_address
 from overlay.agent.process.tasks import BackgroundTasks
 
 _LOG = logging.getLogger("overlayd.metrics")

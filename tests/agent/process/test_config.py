@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from overlay.agent.process.config import Config, load
+from overlay.agent.process.config import Config, load, read
 from overlay.errors import UsageError
 
 
@@ -47,7 +47,9 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ("api_group_trusted = 1", "api_group_trusted must be true or false"),
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
-        ("key_rotation_interval_s = -1", "above zero"),
+        ("key_rotation_interval_s = -1", "0 or more"),
+        ("dead_grace_s = nan", "above zero"),
+        ("dead_grace_s = inf", "above zero"),
         ("authority_holders = 0", "from 1 to 8, not 0"),
         ("authority_holders = 9", "from 1 to 8, not 9"),
         ("authority_holders = true", "a number from 1 to 8"),
@@ -84,3 +86,30 @@ def test_a_file_in_another_encoding_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="not valid TOML"):
         load(path, required=True)
+
+
+def test_every_error_of_a_file_is_found(tmp_path: Path) -> None:
+    """Each has its line and key; what is valid is read."""
+    path = tmp_path / "overlayd.toml"
+    path.write_text('log_levl = "info"\nfast_path = "no"\napi_group = "net"\n\n[agent]\nx = 1\n')
+
+    found = read(path)
+
+    assert found.values == {"api_group": "net"}
+    assert [(error.field, error.what) for error in found.errors] == [
+        ("log_levl", f"{path}:1: unknown key 'log_levl'"),
+        ("fast_path", f"{path}:2: fast_path must be auto, on or off, not 'no'"),
+        ("agent", f"{path}:5: unknown section 'agent'"),
+    ]
+    assert found.errors[0].hint.startswith("Did you mean log_level?")
+
+
+def test_a_start_says_that_there_are_more_errors(tmp_path: Path) -> None:
+    """An agent that does not start names the first, and how to see all."""
+    path = tmp_path / "overlayd.toml"
+    path.write_text('fast_path = "no"\nlog_level = 3\n')
+
+    with pytest.raises(UsageError, match="fast_path") as refused:
+        load(path, required=True)
+
+    assert refused.value.hint == f"All 2 errors: overlayd config check {path}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.agent.process.config import parse_listen_address
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.listen_address import parse_listen_address
 from overlay.agent.process.metrics_listener import MetricsListener, Page
 
 
