@@ -225,6 +225,8 @@ METRICS_AGE_MAX_S: Final = 1.0  # of an answer, so that a flood of requests cost
 PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member's own cluster
 
 # --- The host ------------------------------------------------------------------------------
+DISK_FREE_MIN: Final = 64 * 2**20  # bytes: `doctor` warns before a full disk refuses attaches
+DISK_FILES_FREE_MIN: Final = 1000
 NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
 MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers

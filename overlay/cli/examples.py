@@ -119,6 +119,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "overlayd events --since 10m",
         "overlayd events --follow --json",
     ),
+    "doctor": (
+        "sudo overlayd doctor",
+        "sudo overlayd doctor --json",
+    ),
     "config check": (
         "overlayd config check",
         "overlayd config check ./new.toml   # before it is installed",

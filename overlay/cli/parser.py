@@ -64,6 +64,7 @@ VERBS: dict[str, str] = {
     "verify": "status",
     "metrics": "status",
     "events": "status",
+    "doctor": "diagnosis.doctor",
     "config": "diagnosis.config",
     "reset": "reset",
     "agent": "local",

@@ -19,7 +19,7 @@ READING = [
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
     ("version",), ("ipam",), ("key", "status"),
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
-    ("config", "check"), ("config", "show"),
+    ("config", "check"), ("config", "show"), ("doctor",),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

@@ -69,10 +69,17 @@ def test_a_killed_agent_is_declared_dead_and_comes_back(
     assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "10.32.170.0")[0] == 0
     assert cluster.run(1, "ip", "netns", "exec", "c1", "dig", "+short", "c3.overlay")[1] == ""
 
+    code, page, _ = cluster.run(3, "overlayd", "doctor")
+    assert (code, "the agent on this host has died" in page) == (1, True), page
+    assert "containers stay connected without the agent" in page
+    code, page, _ = cluster.run(1, "overlayd", "doctor")
+    assert (code, "vm3 is dead" in page, "forget vm3" in page) == (1, True, True), page
+
     meanwhile = cluster.attach(1, "meanwhile")
     cluster.ok(3, "overlayd", "join")
 
     eventually(lambda: all_alive(cluster), "everyone alive")
+    eventually(lambda: cluster.run(1, "overlayd", "doctor")[0] == 0, "no problem on vm1", DEATH_S)
     eventually(lambda: "meanwhile" in names(cluster, 3), "what was written meanwhile")
     assert cluster.inside(3, "c3", "ping", "-c1", "-W5", meanwhile)[0] == 0
     assert cluster.json(3, "verify")["differences"] == []

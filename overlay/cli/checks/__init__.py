@@ -1,0 +1,1 @@
+"""The checks of `overlayd doctor`: each a function from evidence to findings."""

@@ -1,0 +1,168 @@
+"""Checks of this host that need no agent: configuration, state directory, disk, start at boot."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from overlay import limits
+from overlay.cli import output
+from overlay.cli.checks.evidence import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.cli.checks.evidence import Evidence
+
+_WANTED = Path("/etc/systemd/system/multi-user.target.wants/overlayd.service")
+_MIB = 2**20
+
+
+def check_configuration(evidence: Evidence) -> Iterator[Finding]:
+    """Check the file, and that the agent has read what it holds now."""
+    from overlay.agent.process.config import read  # noqa: PLC0415  imports tomllib
+
+    path, status = evidence.paths.config, evidence.status
+    found = read(path)
+    for error in found.errors:
+        said = f"{error.what}: {error.why}" if error.why else error.what
+        remedy = error.hint or f"Correct the file, then: overlayd config check {path}"
+        yield Finding("error", "configuration", said, remedy)
+    if found.errors:
+        return
+    if found.exists and status is not None and _changed_s(path) > time.time() - status["uptime_s"]:
+        yield Finding(
+            "note",
+            "configuration",
+            f"{path} was changed after the agent's start",
+            "log_level applies after: sudo systemctl reload overlayd; all other keys after: sudo "
+            "systemctl restart overlayd   (loses no packet)",
+        )
+    text = "no errors" if found.exists else "no such file: all keys have defaults"
+    yield Finding("ok", "configuration", f"{path}: {text}")
+
+
+def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
+    """Check that the directory with this node's keys is there and root's alone."""
+    path = evidence.state_dir
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if evidence.status is not None:
+            yield Finding(
+                "error",
+                "state",
+                f"{path} is gone, but the agent runs",
+                "Restore it from a backup, or let the host join as a new node: see "
+                "docs/ARCHITECTURE.md, A state directory that is lost",
+            )
+        else:
+            yield Finding("note", "state", f"there is no {path}: this host was never in a cluster")
+        return
+    except OSError as error:
+        yield Finding("error", "state", f"cannot read {path}: {error.strerror}", "Use sudo")
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != 0 or mode & 0o077:
+        yield Finding(
+            "error",
+            "state",
+            f"{path} belongs to user {found.st_uid} and has mode {mode:04o}: others may read this "
+            "node's keys",
+            f"sudo chown root: {path}; sudo chmod 700 {path}",
+        )
+    else:
+        yield Finding("ok", "state", f"{path} is root's alone")
+
+
+class _Space(NamedTuple):
+    """What is left on the disk of a directory."""
+
+    path: Path  # the directory, or the nearest above it that exists
+    read_only: bool
+    free: int  # bytes
+    files_free: int | None  # None: the file system has no such limit
+
+
+def check_disk(evidence: Evidence) -> Iterator[Finding]:
+    """Check that the agent can write its state and its run directory."""
+    free = []
+    for name, path in (("state", evidence.state_dir), ("run", evidence.paths.run_dir)):
+        found = _space(path)
+        if found is None:
+            continue
+        what = f"the {name} directory {path}"
+        if found.read_only:
+            yield Finding(
+                "error",
+                "disk",
+                f"{what} is on a read-only file system: attach and detach fail",
+                f"See why: dmesg; then: mount -o remount,rw {_mount_of(found.path)}",
+            )
+        elif found.free < limits.DISK_FREE_MIN:
+            yield Finding(
+                "warn",
+                "disk",
+                f"{what} has {found.free // _MIB} MiB left: a full disk refuses attach and detach",
+                f"Free space on {_mount_of(found.path)}: du -xh --max-depth=2 "
+                f"{_mount_of(found.path)} | sort -h",
+            )
+        elif found.files_free is not None and found.files_free < limits.DISK_FILES_FREE_MIN:
+            yield Finding(
+                "warn",
+                "disk",
+                f"{what} has room for {output.count_text(found.files_free, 'file')} more",
+                f"Remove files on {_mount_of(found.path)}: df -i",
+            )
+        else:
+            free.append(f"{path} has {found.free // _MIB} MiB free")
+    if free:
+        yield Finding("ok", "disk", ", ".join(free))
+
+
+def check_start_at_boot(evidence: Evidence) -> Iterator[Finding]:
+    """Check that systemd starts the agent of a member when the host boots."""
+    from overlay.cli.agent_start import unit_installed  # noqa: PLC0415  imports subprocess
+
+    if evidence.paths.chosen or not unit_installed():
+        return  # somebody else starts it: a container engine, another init system
+    if _WANTED.is_symlink():
+        yield Finding("ok", "boot", "systemd starts the agent when the host boots")
+    elif evidence.is_joined:
+        yield Finding(
+            "warn",
+            "boot",
+            "the agent does not start when this host boots",
+            "sudo systemctl enable overlayd",
+        )
+
+
+def _space(path: Path) -> _Space | None:
+    for each in (path, *path.parents):
+        try:
+            found = os.statvfs(each)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return _Space(
+            each,
+            bool(found.f_flag & os.ST_RDONLY),
+            found.f_bavail * found.f_frsize,
+            found.f_favail if found.f_files else None,
+        )
+    return None
+
+
+def _mount_of(path: Path) -> Path:
+    return next((each for each in (path, *path.parents) if each.is_mount()), path)
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
