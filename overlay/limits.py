@@ -227,6 +227,11 @@ PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member'
 # --- The host ------------------------------------------------------------------------------
 DISK_FREE_MIN: Final = 64 * 2**20  # bytes: `doctor` warns before a full disk refuses attaches
 DISK_FILES_FREE_MIN: Final = 1000
+REPORT_FILE_SIZE_MAX: Final = 512 * 1024  # characters of one file of a report
+REPORT_SIZE_MAX: Final = 16 * 2**20  # bytes of all of them, before compression
+REPORT_COMMAND_TIMEOUT_S: Final = 5.0
+REPORT_SANDBOXES_MAX: Final = 32
+REPORT_LOG_LINES_MAX: Final = 5000  # of the journal
 NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
 MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers

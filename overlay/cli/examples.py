@@ -123,6 +123,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo overlayd doctor",
         "sudo overlayd doctor --json",
     ),
+    "report": (
+        "sudo overlayd report -o /root/vm1.tar.gz",
+        "sudo overlayd report -o - > /root/vm1.tar.gz",
+    ),
     "config check": (
         "overlayd config check",
         "overlayd config check ./new.toml   # before it is installed",

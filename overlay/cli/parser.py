@@ -65,6 +65,7 @@ VERBS: dict[str, str] = {
     "metrics": "status",
     "events": "status",
     "doctor": "diagnosis.doctor",
+    "report": "diagnosis.report",
     "config": "diagnosis.config",
     "reset": "reset",
     "agent": "local",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 import signal
 import sqlite3
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +33,7 @@ READS = (
     "/v1/containers", "/v1/verify", "/v1/events", "/v1/tokens",
 )  # fmt: skip
 HEX_SECRET_LENGTH = 64  # 32 bytes
+KEY_SPELLED = re.compile(r"[0-9A-Fa-f]{64}|(?:\\x[0-9a-f]{2}){8}")  # whichever key it is
 
 
 class Told:
@@ -65,6 +70,26 @@ class Told:
             parts += [json.dumps(driver.get(path)) for path in READS]
             parts.append(driver.run("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ"))
         return " ".join(parts)
+
+    def report(self, driver: AgentDriver) -> dict[str, bytes]:
+        """Return the files of a report that a host writes for a bug report."""
+        path = Path(f"/proc/{driver.host.pid}/root/run/report.tar.gz")
+        path.unlink(missing_ok=True)
+        driver.run("overlayd", "report", "-o", "/run/report.tar.gz")
+        assert path.stat().st_mode & 0o777 == 0o600
+        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as archive:
+            files = {each.name: archive.extractfile(each) for each in archive.getmembers()}
+            return {name.partition("/")[2]: file.read() for name, file in files.items() if file}
+
+
+def spellings(secret: str) -> set[bytes]:
+    """Return a secret as text, and one that is printed in hex as bytes and in base64 too."""
+    found = {secret.encode()}
+    if len(secret) == HEX_SECRET_LENGTH and re.fullmatch("[0-9a-f]*", secret):
+        raw = bytes.fromhex(secret)
+        spelled = (base64.b64encode(raw), base64.urlsafe_b64encode(raw), repr(raw).encode())
+        found |= {raw, secret.upper().encode(), *(text.rstrip(b"=") for text in spelled)}
+    return found
 
 
 def hex_texts(value: object) -> Iterator[str]:
@@ -120,6 +145,43 @@ def test_no_secret_is_disclosed(told: Told) -> None:
     assert len(secrets) > 4, "identities, the cluster's secret, the authority, tokens"
     assert [text for text in secrets if text in public] == []
     assert [text for text in secrets if text.upper() in public] == []
+
+
+def test_a_report_has_no_secret(told: Told) -> None:
+    """Its files have what people need, and no key, token, passphrase or state."""
+    secrets = {spelled for text in told.secrets() for spelled in spellings(text)}
+    for driver in told.drivers:
+        files = told.report(driver)
+        whole = b"\n".join(files.values())
+
+        assert {"doctor.txt", "status.json", "members.json", "agent.log", "sysctls.txt"} <= set(
+            files
+        )
+        assert b"created cluster" in whole or b"joined cluster" in whole
+        assert b"table inet overlayd_" in files["host-nftables.txt"]
+        assert b'"name": "blue"' in files["networks.json"]
+        assert [spelled for spelled in secrets if spelled in whole] == []
+        # Keys of sessions are in memory alone: nothing that could be one is in it.
+        assert KEY_SPELLED.findall(whole.decode()) == []
+        assert b"SQLite format" not in whole
+
+
+def test_a_report_removes_what_a_log_discloses(told: Told) -> None:
+    """Were a key or a token in the log, a report would not have it."""
+    driver = told.drivers[1]
+    leaks = sorted(told.secrets() - set(told.passphrases))
+    texts = [spelled for text in leaks for spelled in spellings(text) if spelled.isascii()]
+    log = Path(f"/proc/{driver.host.pid}/root{LOG}")
+    before = log.read_bytes()
+    lines = [*texts, *(token.encode() for token in told.tokens)]
+    log.write_bytes(before + b"".join(b"disclosed " + text + b"\n" for text in lines))
+    try:
+        files = told.report(driver)
+    finally:
+        log.write_bytes(before)
+
+    assert files["agent.log"].count(b"disclosed") == len(lines) > 20
+    assert [text for text in lines if text in files["agent.log"]] == []
 
 
 def test_no_core_dump_has_them(told: Told) -> None:

@@ -1,0 +1,1 @@
+"""The bundle of `overlayd report`: what goes into it, without secrets, bounded in size."""
