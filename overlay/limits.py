@@ -308,6 +308,7 @@ EXPOSED_SUBNET_SIZE_MIN: Final = 32
 HOST_FILES_CHECK_INTERVAL_S: Final = 5.0  # the search list of containers ends with the host's
 PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # one check for many changes of endpoints
 UNPRIVILEGED_PORT_MIN: Final = 1024  # ip(7): lower ones are root's to bind
+PUBLISH_TRIES_MAX: Final = 64  # ports of the host that are tried where any of a range will do
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection passes
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before reuse: ARP caches expire
 BACKGROUND_AGAIN_S: Final = 5.0  # before background work that the host refused is retried

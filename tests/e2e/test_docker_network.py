@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
 SLEEP = ("lab:1", "/bin/sleep", "1000")
+SERVE = ("lab:1", "/bin/sh", "-c",
+         "echo served >/tmp/index.html; exec busybox httpd -f -p 80 -h /tmp")  # fmt: skip
+PORT = ("-p", "8080:80")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
         cluster.ok(number, "docker", "import", str(image), "lab:1")
         cluster.ok(number, *CREATE, "--subnet", "10.77.0.0/16", "-o", "overlayd.network=green",
                    "green")  # fmt: skip
-    cluster.ok(1, "docker", "run", "-d", "--name", "web", "--network", "green", *SLEEP)
+    cluster.ok(1, "docker", "run", "-d", "--name", "web", "--network", "green", *PORT, *SERVE)
     gateway = ("--dns", "10.77.0.1", "--network-alias", "data")
     cluster.ok(2, "docker", "run", "-d", "--name", "db", "--network", "green", *gateway, *SLEEP)
     return cluster
@@ -44,6 +47,18 @@ def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
     """Return the endpoints on green as a host knows them, by name."""
     found = cluster.json(number, "endpoint", "ls", "--network", "green")["endpoints"]
     return {each["name"]: each for each in found}
+
+
+def is_served(cluster: Cluster) -> bool:
+    """Return whether another host reaches the container at vm1's published port."""
+    ask = ("curl", "-s", "-m", "5", "http://192.168.56.11:8080/")
+    return cluster.run(3, *ask)[1] == "served\n"
+
+
+def published(cluster: Cluster) -> list[tuple[int, str, str, str]]:
+    """Return vm1's published ports: port, name, network and who published it."""
+    shown = cluster.json(1, "publish", "ls")["published"]
+    return [(one["host_port"], one["name"], one["network"], one["owner"]) for one in shown]
 
 
 def test_docker_containers_on_two_hosts_ping_each_other(docker: Cluster) -> None:
@@ -69,6 +84,25 @@ def test_names_come_from_docker(docker: Cluster, eventually: Callable[..., None]
     assert docker.ok(1, "overlayd", "dns", "lookup", "data.green.overlay").strip() == db
     ask = ("docker", "exec", "db", "nslookup", "web.green.overlay")
     eventually(lambda: web in docker.run(2, *ask)[1], "web in a container on another host")
+
+
+def test_docker_publishes_a_port(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """By -p, on the host's addresses; a port that is taken is refused in words."""
+    eventually(lambda: is_served(docker), "the published port")
+    eventually(lambda: published(docker) == [(8080, "web", "green", "docker")], "its name")
+
+    run = ("docker", "run", "-d", "--network", "green")
+    code, _, err = docker.run(1, *run, "--name", "late", *PORT, *SLEEP)
+    assert code != 0
+    assert "port *:8080/tcp of this host is taken: it is already published for web" in err
+    docker.ok(1, "docker", "rm", "-f", "late")
+
+    docker.ok(1, *run, "--name", "late", "-p", "80", "-p", "192.168.56.11:8080-8081:80", *SERVE)
+    chosen = {port for port, name, _, _ in published(docker) if name != "web"}
+    assert chosen - {8081} == {max(chosen)}  # any free one, and the first free of a range
+    assert max(chosen) > 49151
+    docker.ok(1, "docker", "rm", "-f", "late")
+    assert [port for port, *_ in published(docker)] == [8080]
 
 
 def test_a_chosen_address_is_given_once(docker: Cluster) -> None:
@@ -97,9 +131,10 @@ def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., 
     assert inspect(docker, 1, "web")["IPAddress"] == before
     docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", before)
     eventually(lambda: "web" in endpoints(docker, 2), "the name of the restarted container")
+    eventually(lambda: is_served(docker), "the published port of the restarted container")
 
 
-def test_docker_chooses_the_default_route(docker: Cluster) -> None:
+def test_docker_chooses_the_default_route(docker: Cluster, eventually: Callable[..., None]) -> None:
     """Of a container on two networks; Docker refuses what else it finds where it sets one."""
 
     def gateway() -> str:
@@ -111,6 +146,8 @@ def test_docker_chooses_the_default_route(docker: Cluster) -> None:
     assert gateway() == "10.77.0.1"
     docker.ok(1, "docker", "network", "disconnect", "green", "web")
     assert gateway() == "10.78.0.1"
+    assert [network for _, _, network, _ in published(docker)] == ["zebra"]
+    eventually(lambda: is_served(docker), "the published port by the other network")
     docker.ok(1, "docker", "network", "connect", "green", "web")
     assert gateway() == "10.77.0.1"
     docker.ok(1, "docker", "network", "disconnect", "zebra", "web")
@@ -122,7 +159,9 @@ def test_a_killed_agent_forgets_nothing(docker: Cluster, eventually: Callable[..
     web = inspect(docker, 1, "web")["IPAddress"]
     docker.ok(1, "bash", "-c", KILL_AGENT)
     docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
+    assert is_served(docker)
     docker.ok(1, "overlayd", "join")
+    assert is_served(docker)
 
     eventually(lambda: docker.run(1, "test", "-S", "/run/docker/plugins/overlayd.sock")[0] == 0, "")
     docker.ok(1, "docker", "restart", "-t", "0", "web")
@@ -146,6 +185,7 @@ def test_a_killed_dockerd_forgets_nothing(docker: Cluster, eventually: Callable[
         "one endpoint for the container",
     )
     assert len(endpoints(docker, 1)) == 2
+    eventually(lambda: is_served(docker), "the published port after dockerd's start")
 
 
 def test_after_a_damaged_state_containers_are_dockers(
@@ -179,6 +219,7 @@ def test_removal_withdraws_endpoint_and_network(
 ) -> None:
     """With its last container and Docker network, the cluster's network is removed."""
     docker.ok(1, "docker", "rm", "-f", "web")
+    assert published(docker) == []
     eventually(lambda: set(endpoints(docker, 2)) == {"db"}, "web, removed on vm1")
     docker.ok(1, "docker", "network", "rm", "green")  # in use on vm2: it stays
     docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", "10.77.0.1")

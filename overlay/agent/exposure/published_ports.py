@@ -22,7 +22,13 @@ from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
-from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
+from overlay.core.dataplane.published_port import (
+    PortPair,
+    PortRequest,
+    PublishedPort,
+    conflicting,
+    matches,
+)
 from overlay.errors import ConflictError
 from overlay.kernel.host import default_route, port_check
 from overlay.model import Ip, Network, Vni, ip_text
@@ -79,31 +85,48 @@ class PublishedPorts(Controller):
         Raises ConflictError for a port that is taken, and the errors of a name that cannot be
         published (`PublishedNames.find`).
         """
-        network, name = self._names.find(name, network_name)
-        families = self._families(network, host_ip)
-        wanted = [
-            PublishedPort(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
+        requests = [
+            PortRequest(
+                pair.protocol, host_ip, range(pair.host_port, pair.host_port + 1), pair.port
+            )
             for pair in pairs
         ]
+        return await self._publish(name, network_name, requests, owner="")
+
+    async def publish_for(
+        self, owner: str, name: str, network_name: str, requests: list[PortRequest]
+    ) -> None:
+        """Publish ports of a name until `withdraw` with the same owner; all or none.
+
+        Nothing, if the owner has published already. Raises the errors of `publish`.
+        """
+        if requests and owner not in self.owners():
+            await self._publish(name, network_name, requests, owner)
+
+    async def _publish(
+        self, name: str, network_name: str | None, requests: list[PortRequest], owner: str
+    ) -> tuple[Network, list[PublishedPort]]:
+        network, name = self._names.find(name, network_name)
         async with self._publishing:
-            fresh = [each for each in dict.fromkeys(wanted) if each not in self._known]
+            fresh: list[PublishedPort] = []
+            for request in requests:
+                wanted = [
+                    PublishedPort(
+                        request.protocol, request.host_ip, port, network.vni, name, request.port,
+                        owner,
+                    )
+                    for port in request.host_ports
+                ]  # fmt: skip
+                mappings = {each.mapping for each in (*self._known, *fresh)}
+                if not any(each.mapping in mappings for each in wanted):
+                    families = self._families(network, request.host_ip)
+                    fresh.append(await self._first_free(wanted, fresh, families))
             if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
                     f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
                     why=f"this one has {len(self._known)}, and {len(fresh)} more were requested",
                     hint="Unpublish what is not needed: overlayd publish ls, overlayd unpublish",
                 )
-            for each in fresh:
-                others = [*self._known, *(other for other in fresh if other != each)]
-                taken = conflicting(each, others)
-                if taken is not None:
-                    raise ConflictError(
-                        f"port {each.host_binding}/{each.protocol} of this host is taken",
-                        why=f"it is already published for {taken.name}",
-                        hint=f"overlayd unpublish {taken.name}, or choose another port",
-                    )
-                place = (each.protocol, each.host_ip, each.host_port)
-                await self._kernel.call(port_check.require_free, *place, families)
             self._gossip.state.commit(map(documents.PUBLISHED_PORTS.row, fresh))
             self._known += fresh
             await self.refresh()
@@ -113,6 +136,31 @@ class PublishedPorts(Controller):
                 network=network.name, endpoint=name,
             )  # fmt: skip
         return network, fresh
+
+    async def _first_free(
+        self, wanted: list[PublishedPort], fresh: list[PublishedPort], families: tuple[int, ...]
+    ) -> PublishedPort:
+        """Return the first of these that nothing on the host blocks; raises ConflictError."""
+        known = [*self._known, *fresh]
+        allowed = [each for each in wanted if conflicting(each, known) is None]
+        if not allowed:
+            first = wanted[0]
+            taken = conflicting(first, known)
+            assert taken is not None, "it is not allowed"
+            raise ConflictError(
+                f"port {first.host_binding}/{first.protocol} of this host is taken",
+                why=f"it is already published for {taken.name}",
+                hint=f"overlayd unpublish {taken.name}, or choose another port",
+            )
+        for each in allowed[: limits.PUBLISH_TRIES_MAX]:
+            place = (each.protocol, each.host_ip, each.host_port)
+            try:
+                await self._kernel.call(port_check.require_free, *place, families)
+            except ConflictError as error:
+                failure = error
+            else:
+                return each
+        raise failure
 
     def _families(self, network: Network, host_ip: Ip) -> tuple[int, ...]:
         """Return the sizes in bytes of the addresses to publish on; raises ConflictError."""
@@ -156,6 +204,25 @@ class PublishedPorts(Controller):
                 self._gossip.state.commit(map(documents.PUBLISHED_PORTS.row, renamed.values()))
                 self._known = [renamed.get(each, each) for each in self._known]
                 await self.refresh()
+
+    # --- ports of an owner --------------------------------------------------------------
+
+    def owners(self) -> set[str]:
+        """Return the owners of published ports."""
+        return {each.owner for each in self._known} - {""}
+
+    async def withdraw(self, owner: str) -> None:
+        """Unpublish all ports of an owner."""
+        gone = [each for each in self._known if owner and each.owner == owner]
+        if gone:
+            await self._drop(gone)
+
+    async def name_owned(self, owner: str, name: str) -> None:
+        """Let the ports of an owner map to this name, if they do not."""
+        before = {(e.vni, e.name) for e in self._known if owner and e.owner == owner}
+        for vni, former in before:
+            if former != name:
+                await self.endpoint_renamed(vni, former, name)
 
     async def _drop(self, gone: list[PublishedPort]) -> None:
         self._gossip.state.commit(map(documents.PUBLISHED_PORTS.deletion_of, gone))

@@ -223,6 +223,12 @@ def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
     return {key: value for key, value in asdict(ended).items() if value or key not in later}
 
 
+def _encode_published_port(port: PublishedPort) -> dict[str, Any]:
+    # An earlier version reads what has no owner.
+    found = port._asdict() | {"host_ip": port.host_ip.hex()}
+    return {key: value for key, value in found.items() if value or key != "owner"}
+
+
 def _decode_cluster(value: dict[str, Any]) -> StoredCluster:
     if "anchor" not in value or "secret" in value:
         raise OverlayError(
@@ -327,7 +333,7 @@ FORMER_HOST_ADDRESSES: Table[FormerAddresses] = Table(
 PUBLISHED_PORTS: Table[PublishedPort] = Table(
     "published",
     lambda port: f"{port.host_binding}/{port.protocol}",
-    lambda port: port._asdict() | {"host_ip": port.host_ip.hex()},
+    _encode_published_port,
     lambda _, value: PublishedPort(**value | {"host_ip": bytes.fromhex(value["host_ip"])}),
 )
 RESERVATIONS: Table[AddressReservation] = Table(

@@ -129,7 +129,7 @@ def _list(client: ApiClient, args: Namespace) -> int:
             each["name"],
             each["network"],
             [f"{_address(ip)}:{each['port']}" for ip in each["ips"]],
-            each["fault"] or ("ok" if each["source_kept"] else "ok, source address is this host's"),
+            _state(each),
         )
         for each in listed["published"]
     ]
@@ -138,6 +138,13 @@ def _list(client: ApiClient, args: Namespace) -> int:
     else:
         output.print_note("no published ports on this host")
     return 0
+
+
+def _state(port: JsonObject) -> str:
+    """Return whether a port works, and who else may remove it."""
+    state = "ok" if port["source_kept"] else "ok, source address is this host's"
+    by = f" (by {port['owner']})" if port.get("owner") else ""
+    return f"{port['fault'] or state}{by}"
 
 
 def _address(ip: str | None) -> str:

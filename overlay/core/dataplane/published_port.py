@@ -27,6 +27,15 @@ class PortPair(NamedTuple):
         return f"{self.host_port}:{self.port}/{self.protocol}"
 
 
+class PortRequest(NamedTuple):
+    """A port of a container to publish, on the first of some ports of the host that is free."""
+
+    protocol: str
+    host_ip: Ip  # as in PublishedPort
+    host_ports: range
+    port: int
+
+
 class PublishedPort(NamedTuple):
     """A port of this host, mapped to the container with a name on a network."""
 
@@ -36,6 +45,12 @@ class PublishedPort(NamedTuple):
     vni: Vni
     name: str
     port: int
+    owner: str = ""  # Docker's id of the endpoint, if Docker published it
+
+    @property
+    def mapping(self) -> PublishedPort:
+        """Return the port without its owner: what makes it the same as another."""
+        return self._replace(owner="")
 
     @property
     def bound_ip(self) -> Ip:
@@ -107,7 +122,7 @@ def conflicting(wanted: PublishedPort, known: Iterable[PublishedPort]) -> Publis
     """Return the published port that blocks this one on the host, or None."""
     for other in known:
         same_port = (other.protocol, other.host_port) == (wanted.protocol, wanted.host_port)
-        if same_port and _overlap(other, wanted) and other != wanted:
+        if same_port and _overlap(other, wanted) and other.mapping != wanted.mapping:
             return other
     return None
 

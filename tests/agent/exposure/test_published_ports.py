@@ -1,4 +1,4 @@
-"""Published ports follow a container that gets another name."""
+"""Published ports: those of an owner, and those of a container that gets another name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.core.dataplane.published_port import PublishedPort
+from overlay.core.dataplane.published_port import PortRequest, PublishedPort
+from overlay.errors import ConflictError
 from overlay.model import Ip, Vni
 from overlay.signals import Signal
 
@@ -37,17 +39,70 @@ class Rules:
         self.applied += 1
 
 
+class Kernel:
+    """A kernel on whose host programs use some ports."""
+
+    def __init__(self, *used: int) -> None:
+        self._used = used
+
+    async def call(self, _check: object, _protocol: str, _ip: Ip, port: int, *_: object) -> None:
+        """Check a port."""
+        if port in self._used:
+            raise ConflictError(f"a program uses {port}")
+
+
+def ports_of(state: StateDatabase, rules: Rules, *used: int) -> PublishedPorts:
+    """Return the ports that a state has, on a host whose programs use some."""
+    directory = SimpleNamespace(endpoints=lambda _vni: [], network_by_vni=lambda _vni: None)
+    gossip = cast("Any", SimpleNamespace(state=state))
+    kernel = cast("Any", Kernel(*used))
+    context = NodeContext(gossip, cast("Any", directory), kernel, EventLog(state.path.parent))
+    exposure = cast("Any", SimpleNamespace(exposure_changed=Signal()))
+    return PublishedPorts(
+        context, exposure, cast("Any", rules), Attachments(), cast("Any", Signal()), 30.0
+    )
+
+
+def request(first: int, last: int) -> PortRequest:
+    """Return a request for port 80 on one of some ports."""
+    return PortRequest("tcp", Ip(b""), range(first, last + 1), 80)
+
+
+async def test_an_owner_has_its_ports_until_it_withdraws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first free of a range, all or none, and again after a start of the agent."""
+    state = StateDatabase(tmp_path)
+    state.commit([documents.PUBLISHED_PORTS.row(WEB)])
+    blue = SimpleNamespace(vni=Vni(7), name="blue", subnets=[SimpleNamespace(base=Ip(bytes(4)))])
+    ports = ports_of(state, Rules(), 8081)
+    monkeypatch.setattr(ports._names, "find", lambda name, _: (blue, name))
+
+    with pytest.raises(ConflictError, match="8080/tcp of this host is taken"):
+        await ports.publish_for("id", "new", "blue", [request(9000, 9000), request(8080, 8080)])
+    with pytest.raises(ConflictError, match="a program uses 8081"):
+        await ports.publish_for("id", "new", "blue", [request(8080, 8081)])
+    assert ports.owners() == set()
+
+    for _ in range(2):  # Docker may repeat a call
+        await ports.publish_for("id", "new", "blue", [request(8080, 8090)])
+    await ports.name_owned("id", "shop")
+    again = ports_of(state, Rules())
+    known = {(p.host_port, p.name, p.owner) for p in documents.PUBLISHED_PORTS.load(state)}
+    assert known == {(8080, "Web", ""), (8082, "shop", "id")}
+    await again.withdraw("id")
+    await again.withdraw("")
+    assert documents.PUBLISHED_PORTS.load(state) == [WEB]
+    assert "owner" not in next(iter(state.all("published").values()))
+    state.close()
+
+
 async def test_ports_follow_a_new_name_on_disk_too(tmp_path: Path) -> None:
     """On the network of the name; whatever its case."""
     state = StateDatabase(tmp_path)
     state.commit(map(documents.PUBLISHED_PORTS.row, (WEB, OTHER_NETWORK, DB)))
-    directory = SimpleNamespace(endpoints=lambda _vni: [], network_by_vni=lambda _vni: None)
-    gossip = cast("Any", SimpleNamespace(state=state))
-    context = NodeContext(gossip, cast("Any", directory), NOTHING, EventLog(tmp_path))
-    exposure, rules = cast("Any", SimpleNamespace(exposure_changed=Signal())), Rules()
-    ports = PublishedPorts(
-        context, exposure, cast("Any", rules), Attachments(), cast("Any", Signal()), 30.0
-    )
+    rules = Rules()
+    ports = ports_of(state, rules)
     await ports.endpoint_renamed(Vni(7), "web", "shop")
     await ports.endpoint_renamed(Vni(7), "nobody", "somebody")
 

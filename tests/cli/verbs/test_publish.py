@@ -16,7 +16,8 @@ EXPOSED = {
 }  # fmt: skip
 PORT = {
     "protocol": "tcp", "host_ip": None, "host_port": 8080, "name": "web", "network": "blue",
-    "port": 80, "ips": ["10.32.0.2", "fd32::2"], "source_kept": True, "fault": None,
+    "port": 80, "ips": ["10.32.0.2", "fd32::2"], "source_kept": True, "owner": None,
+    "fault": None,
 }  # fmt: skip
 
 
@@ -61,7 +62,8 @@ def test_publish_sends_every_option(overlayd: Run, agent: FakeAgent) -> None:
 def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """Rows have port, target and state; with ports, `ls` is a container's name."""
     waiting = PORT | {"host_ip": "fd00::1", "host_port": 53, "protocol": "udp", "ips": [],
-                      "source_kept": False, "fault": "nothing is called web on blue"}  # fmt: skip
+                      "source_kept": False, "owner": "docker",
+                      "fault": "nothing is called web on blue"}  # fmt: skip
     agent.answer("GET /v1/published", {"schema": "overlayd.publish-ls/v1",
                                        "published": [PORT, waiting]})  # fmt: skip
 
@@ -69,7 +71,7 @@ def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     assert lines[0].split()[:2] == ["HOST", "PORT"]
     assert lines[1].split() == ["*:8080/tcp", "web", "blue", "10.32.0.2:80", "[fd32::2]:80", "ok"]
     assert "[fd00::1]:53/udp" in lines[2]
-    assert "nothing is called web on blue" in lines[2]
+    assert "nothing is called web on blue (by docker)" in lines[2]
     agent.answer(
         "POST /v1/published",
         {

@@ -50,6 +50,7 @@ class PublishedPortResponse(TypedDict):
     port: int
     ips: list[str]
     source_kept: bool
+    owner: str | None
     fault: str | None
 
 

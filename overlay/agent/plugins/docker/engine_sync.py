@@ -20,6 +20,7 @@ from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import PROVISIONAL_NAME_PREFIX
+from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engine_events import event_stream
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker
@@ -41,8 +42,13 @@ class EngineSync:
     """Follows Docker's events, and compares with its lists at their start and now and then."""
 
     def __init__(
-        self, components: Components, bindings: DockerBindings, binder: NetworkBinder
+        self,
+        components: Components,
+        bindings: DockerBindings,
+        binder: NetworkBinder,
+        ports: DockerPortMappings,
     ) -> None:
+        self._ports = ports
         self._offered = components.runtime_endpoints
         self._directory = components.directory
         self._reservations = components.reservations
@@ -192,6 +198,7 @@ class EngineSync:
             if ids & provisional:
                 await self._assign(str(each["Id"]))
         await self._sweep({str(each["Id"]) for each in networks or []}, endpoint_ids)
+        await self._ports.compare(self._bindings.endpoints)
 
     def _is_provisional(self, attachment: Attachment) -> bool:
         """Return whether an endpoint's container, or its name, is not known yet."""

@@ -89,7 +89,7 @@ class EndpointCreation(msgspec.Struct):
 
 
 class EndpointCall(msgspec.Struct):
-    """The other calls about one endpoint: DeleteEndpoint, Leave, EndpointOperInfo."""
+    """The other calls about one endpoint: DeleteEndpoint, Leave and more."""
 
     network_id: Id = field(name="NetworkID")
     endpoint_id: Id = field(name="EndpointID")
@@ -101,3 +101,11 @@ class JoinCall(msgspec.Struct):
     network_id: Id = field(name="NetworkID")
     endpoint_id: Id = field(name="EndpointID")
     sandbox_key: Annotated[str, Meta(min_length=1, max_length=4096)] = field(name="SandboxKey")
+
+
+class ConnectivityCall(msgspec.Struct):
+    """NetworkDriver.ProgramExternalConnectivity."""
+
+    network_id: Id = field(name="NetworkID")
+    endpoint_id: Id = field(name="EndpointID")
+    options: Options = field(name="Options", default=None)

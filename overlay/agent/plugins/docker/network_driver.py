@@ -17,6 +17,7 @@ from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, network_option
 from overlay.agent.plugins.docker.messages import (
+    ConnectivityCall,
     EndpointCall,
     EndpointCreation,
     IpamData,
@@ -25,14 +26,14 @@ from overlay.agent.plugins.docker.messages import (
     NetworkDeletion,
 )
 from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, NetworkBinder
+from overlay.agent.plugins.docker.port_mappings import DockerPortMappings, port_requests
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerPool
-from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Mac, Network, ip_text, mac_for, mac_text, parse_ip, parse_mac
 
 _GENERIC = "com.docker.network.generic"
 _INTERNAL = "com.docker.network.internal"
-_PORT_MAP = "com.docker.network.portmap"
 _IFNAME_PREFIX = "ovd"
 PROVISIONAL_NAME_PREFIX = "docker-"
 """Of an endpoint's name until the engine's events tell the container's."""
@@ -43,9 +44,14 @@ class DockerNetworkDriver:
     """Answers Docker's calls about networks and endpoints."""
 
     def __init__(
-        self, components: Components, bindings: DockerBindings, binder: NetworkBinder
+        self,
+        components: Components,
+        bindings: DockerBindings,
+        binder: NetworkBinder,
+        ports: DockerPortMappings,
     ) -> None:
         self._offered = components.runtime_endpoints
+        self._ports = ports
         self._bindings = bindings
         self._binder = binder
 
@@ -113,7 +119,7 @@ class DockerNetworkDriver:
 
     async def create_endpoint(self, request: EndpointCreation) -> dict[str, Any]:
         """Store an endpoint with the addresses that Docker has requested before."""
-        _require_no_ports(request.options or {})
+        port_requests(request.options)  # what cannot be published is refused early
         network = await self._binder.network(request.network_id)
         given = request.interface
         texts = [] if given is None else [given.address, given.address_ipv6]
@@ -168,13 +174,26 @@ class DockerNetworkDriver:
                 await self._offered.attach(target, network, options)
         return _joined(network, options.ips, stored.endpoint_id)
 
+    async def publish_ports(self, request: ConnectivityCall) -> dict[str, Any]:
+        """Publish a container's ports: its default route is by this network."""
+        self._require_endpoint(request.network_id, request.endpoint_id)
+        await self._ports.publish(request.endpoint_id, request.options)
+        return {}
+
+    async def unpublish_ports(self, request: EndpointCall) -> dict[str, Any]:
+        """Unpublish a container's ports: it leaves, or another network has its default route."""
+        await self._ports.withdraw(request.endpoint_id)
+        return {}
+
     async def leave(self, request: EndpointCall) -> dict[str, Any]:
         """Detach a container; one that is detached already is no error."""
+        await self._ports.withdraw(request.endpoint_id)
         await self._offered.detach(request.endpoint_id)
         return {}
 
     async def delete_endpoint(self, request: EndpointCall) -> dict[str, Any]:
         """Forget an endpoint, detached before if Docker has left that out."""
+        await self._ports.withdraw(request.endpoint_id)
         await self._offered.detach(request.endpoint_id)
         self._bindings.drop_endpoint(request.endpoint_id)
         return {}
@@ -216,15 +235,6 @@ def _joined(network: Network, ips: tuple[Ip, ...], endpoint_id: str) -> dict[str
         if gateway is not None:
             answer["Gateway" if len(ip) == 4 else "GatewayIPv6"] = ip_text(gateway)
     return answer
-
-
-def _require_no_ports(options: dict[str, Any]) -> None:
-    if options.get(_PORT_MAP):
-        raise ConflictError(
-            "overlayd cannot publish ports for Docker's -p",
-            why="the driver is told no container's name, to which overlayd publishes ports",
-            hint="Start the container without -p, then: overlayd publish NAME HOST:PORT",
-        )
 
 
 def _ip(text: str) -> Ip:

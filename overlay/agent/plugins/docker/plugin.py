@@ -26,6 +26,7 @@ from overlay.agent.plugins.docker.engine_sync import EngineSync
 from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
+from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.process import unix_listener
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.lean_aiohttp import web
@@ -53,9 +54,12 @@ def make_drivers(components: Components) -> Drivers:
     """Construct the drivers of a membership, with what Docker created before."""
     bindings = DockerBindings(components.gossip.state)
     binder = NetworkBinder(components, bindings)
-    sync = EngineSync(components, bindings, binder)
+    ports = DockerPortMappings(
+        components.exposure.published_ports, components.runtime_endpoints, components.directory
+    )
+    sync = EngineSync(components, bindings, binder, ports)
     ipam = DockerIpamDriver(components, bindings, binder, sync.expects_new_container)
-    network = DockerNetworkDriver(components, bindings, binder)
+    network = DockerNetworkDriver(components, bindings, binder, ports)
     calls: dict[str, tuple[type[Any], Call]] = {
         "IpamDriver.RequestPool": (messages.PoolRequest, ipam.request_pool),
         "IpamDriver.ReleasePool": (messages.PoolRelease, ipam.release_pool),
@@ -68,6 +72,14 @@ def make_drivers(components: Components) -> Drivers:
         "NetworkDriver.EndpointOperInfo": (messages.EndpointCall, network.endpoint_info),
         "NetworkDriver.Join": (messages.JoinCall, network.join),
         "NetworkDriver.Leave": (messages.EndpointCall, network.leave),
+        "NetworkDriver.ProgramExternalConnectivity": (
+            messages.ConnectivityCall,
+            network.publish_ports,
+        ),
+        "NetworkDriver.RevokeExternalConnectivity": (
+            messages.EndpointCall,
+            network.unpublish_ports,
+        ),
     }
     return Drivers(components, calls, sync)
 
@@ -83,8 +95,6 @@ _CONSTANT: Final[dict[str, dict[str, Any]]] = {
     },
     "NetworkDriver.DiscoverNew": {},
     "NetworkDriver.DiscoverDelete": {},
-    "NetworkDriver.ProgramExternalConnectivity": {},
-    "NetworkDriver.RevokeExternalConnectivity": {},
 }
 
 

@@ -27,14 +27,16 @@ from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.records.directory import Directory
+from overlay.core.dataplane.published_port import PortRequest
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.errors import ConflictError
-from overlay.model import Network
+from overlay.model import Ip, Network
 
 if TYPE_CHECKING:
     from tests.agent.conftest import Site, Sites
 
 NETWORK, ENDPOINT, OTHER = "a" * 64, "b" * 64, "c" * 64
+PORT_MAP = "com.docker.network.portmap"
 FREE = HostConstraints(lambda _: None, frozenset())
 CALLS = (
     "IpamDriver.RequestPool",
@@ -48,6 +50,8 @@ CALLS = (
     "NetworkDriver.EndpointOperInfo",
     "NetworkDriver.Join",
     "NetworkDriver.Leave",
+    "NetworkDriver.ProgramExternalConnectivity",
+    "NetworkDriver.RevokeExternalConnectivity",
 )
 
 
@@ -100,6 +104,29 @@ class FakeOffered:
         self.attached.pop(endpoint, None)
 
 
+class FakePublished:
+    """Records which ports are published, by owner."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, tuple[str, list[Any]]] = {}
+
+    def owners(self) -> set[str]:
+        """Return who has ports."""
+        return set(self.ports)
+
+    async def publish_for(self, owner: str, name: str, _network: str, requests: list[Any]) -> None:
+        """Publish ports of a name."""
+        self.ports.setdefault(owner, (name, requests))
+
+    async def name_owned(self, owner: str, name: str) -> None:
+        """Map an owner's ports to another name."""
+        self.ports[owner] = (name, self.ports[owner][1])
+
+    async def withdraw(self, owner: str) -> None:
+        """Unpublish an owner's ports."""
+        self.ports.pop(owner, None)
+
+
 class Engine:
     """Docker's side of the socket."""
 
@@ -149,13 +176,16 @@ class Engine:
         )
         return address
 
-    async def about(self, name: str, endpoint: str = ENDPOINT) -> dict[str, Any]:
+    async def about(
+        self, name: str, endpoint: str = ENDPOINT, options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Make a call about an endpoint."""
         return await self.call(
             f"NetworkDriver.{name}",
             NetworkID=NETWORK,
             EndpointID=endpoint,
             SandboxKey="/var/run/docker/netns/1",
+            Options=options,
         )
 
 
@@ -182,6 +212,7 @@ def components_of(site: Site) -> Any:
         reservations=Reservations(site.gossip, space),
         networks=FakeNetworks(site, directory),
         runtime_endpoints=FakeOffered(),
+        exposure=SimpleNamespace(published_ports=FakePublished()),
     )
 
 
@@ -525,19 +556,67 @@ async def test_a_failed_join_can_be_repeated(engine: Engine) -> None:
     assert "InterfaceName" in await engine.about("Join")
 
 
-async def test_published_ports_are_refused(engine: Engine) -> None:
-    """Docker's -p fails with the command that does the same."""
+async def test_ports_that_cannot_be_published_are_refused(engine: Engine) -> None:
+    """Before the endpoint exists, in Docker's error line."""
     await engine.network()
 
-    answer = await engine.call(
-        "NetworkDriver.CreateEndpoint",
-        NetworkID=NETWORK,
-        EndpointID=ENDPOINT,
-        Interface={"Address": "10.77.0.9/16"},
-        Options={"com.docker.network.portmap": [{"Port": 80, "HostPort": 8080}]},
-    )
+    for port, told in (
+        ({"Proto": 132, "Port": 80, "HostPort": 8080}, "ports of TCP and UDP"),
+        ({"Proto": 6, "Port": 0}, "not understood"),
+        ({"Proto": 6, "Port": 80, "HostIP": "x"}, "not understood"),
+        (7, "not understood"),
+    ):
+        answer = await engine.call(
+            "NetworkDriver.CreateEndpoint",
+            NetworkID=NETWORK,
+            EndpointID=ENDPOINT,
+            Interface={"Address": "10.77.0.9/16"},
+            Options={PORT_MAP: [port]},
+        )
+        assert told in answer["Err"]
 
-    assert "overlayd publish" in answer["Err"]
+
+async def test_ports_are_published_until_docker_revokes_them(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the end of the endpoint, where Docker leaves the call out."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
+    options = {PORT_MAP: [{"Proto": 17, "Port": 53, "HostIP": "192.0.2.1", "HostPort": 5300}]}
+    early = await engine.about("ProgramExternalConnectivity", options=options)
+    assert "to publish ports for" in early["Err"]
+    await engine.about("Join")
+    components = engine.agent.components
+    vni = components.directory.network("blue").vni
+    endpoint = SimpleNamespace(name="docker-bbbbbbbbbbbb", vni=vni)
+    monkeypatch.setattr(components.directory, "endpoint_of", lambda _: endpoint)
+    published = components.exposure.published_ports
+
+    for end in ("RevokeExternalConnectivity", "Leave", "DeleteEndpoint"):
+        assert await engine.about("ProgramExternalConnectivity", options=options) == {}
+        request = PortRequest("udp", Ip(bytes([192, 0, 2, 1])), range(5300, 5301), 53)
+        assert published.ports == {ENDPOINT: (endpoint.name, [request])}
+        assert await engine.about(end) == {}
+        assert published.ports == {}
+        await engine.about("Join")
+        await engine.endpoint(pool)
+        await engine.about("Join")
+
+
+async def test_ports_of_nobody_are_unpublished(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill at any moment; those of an endpoint that has another name follow it."""
+    components = engine.agent.components
+    published, offered = components.exposure.published_ports, components.runtime_endpoints
+    published.ports = {ENDPOINT: ("docker-bbbbbbbbbbbb", []), OTHER: ("gone", [])}
+    offered.attached[ENDPOINT] = SimpleNamespace()
+    web = SimpleNamespace(name="web")
+    monkeypatch.setattr(components.directory, "endpoint_of", lambda _: web)
+
+    await engine.plugin._require_drivers().sync._ports.compare([ENDPOINT])
+
+    assert published.ports == {ENDPOINT: ("web", [])}
 
 
 async def test_what_docker_created_survives_the_agent(engine: Engine) -> None:
