@@ -20,6 +20,7 @@ SLEEP = ("lab:1", "/bin/sleep", "1000")
 SERVE = ("lab:1", "/bin/sh", "-c",
          "echo served >/tmp/index.html; exec busybox httpd -f -p 80 -h /tmp")  # fmt: skip
 PORT = ("-p", "8080:80")
+EXAMPLE = Path(__file__).parent.parent.parent / "examples/compose"
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +248,46 @@ def test_docker_names_a_network_without_options(
 
     two = inspect(docker, 2, "two", "plain")["IPAddress"]
     docker.ok(1, "docker", "exec", "one", "ping", "-c", "1", "-W", "2", two)
+
+
+def compose(cluster: Cluster, number: int, file: str, *command: str) -> None:
+    """Run Compose with a file of the example."""
+    words = ("docker-compose", "-p", "shop", "-f", str(EXAMPLE / file), *command)
+    cluster.ok(number, "env", "IMAGE=lab:1", *words)
+
+
+def test_compose_works_on_two_hosts(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """As in examples/compose: up, recreate, scale and down, with a network of either kind."""
+
+    def addresses() -> list[str]:
+        return docker.run(3, "overlayd", "dns", "lookup", "web.shop.overlay")[1].split()
+
+    def answer() -> str:
+        ask = ("busybox", "wget", "-qO-", "http://web.shop.overlay/")
+        return docker.run(2, "docker", "exec", "shop_client_1", *ask)[1].strip()
+
+    def started() -> str:
+        return docker.ok(1, "docker", "ps", "-q", "--filter", "name=shop_web_1").strip()
+
+    compose(docker, 1, "web.yml", "up", "-d")
+    option = ("-o", "overlayd.network=shop")
+    docker.ok(2, *CREATE, "--subnet", "10.79.0.0/16", *option, "shop")
+    compose(docker, 2, "client.yml", "up", "-d")
+    eventually(lambda: answer() == started(), "web by its name, from the other host")
+    before = started()
+
+    compose(docker, 1, "web.yml", "up", "-d", "--force-recreate")
+    assert started() != before
+    eventually(lambda: answer() == started(), "web, made anew")
+    assert len(addresses()) == 1
+
+    compose(docker, 1, "web.yml", "up", "-d", "--scale", "web=3")
+    eventually(lambda: len(addresses()) == 3, "three addresses of web")
+    assert [network for _, _, network, _ in published(docker)].count("shop") == 3
+
+    compose(docker, 2, "client.yml", "down")
+    docker.ok(2, "docker", "network", "inspect", "shop")  # it is external: it stays
+    compose(docker, 1, "web.yml", "down")
+    assert "shop" not in [network for _, _, network, _ in published(docker)]
+    eventually(lambda: docker.run(3, "overlayd", "network", "inspect", "shop")[0] == 5, "no shop")
+    docker.ok(2, "docker", "network", "rm", "shop")
