@@ -284,6 +284,7 @@ class Components:
             key_rotation=self.key_rotation,
             resolver=self.resolver,
             exposure=self.exposure,
+            networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
             paths=self.paths,

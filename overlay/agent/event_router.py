@@ -25,6 +25,7 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
@@ -73,6 +74,7 @@ class EventRouter:
     key_rotation: KeyRotation
     resolver: Resolver
     exposure: ExposureService
+    networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
     paths: PathController
@@ -180,6 +182,7 @@ class EventRouter:
             self.removed_networks.trigger()
             self.paths.trigger()
             self.exposure.controller.networks_changed()
+            self.networks.changed.emit()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:
             # A node without a sandbox only holds the records: its kernel needs nothing.

@@ -43,7 +43,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
-            "paths", "protocol_versions",
+            "paths", "protocol_versions", "networks",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -78,7 +78,7 @@ def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
     """A network's definition may concern any of them."""
     reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (("network", b"\0\0\1"),)))
 
-    assert reached >= {"admission", "removed_networks", "exposure", "resolver", "allocator"}
+    assert reached >= {"admission", "removed_networks", "exposure", "resolver", "networks"}
     bench.calls.reconciler.mark_dirty.assert_called_once_with()
 
 

@@ -208,6 +208,7 @@ def test_configuration_errors_name_the_files_keys(overlayd: Run, tmp_path: Path)
     path = tmp_path / "overlayd.toml"
     for text, told in (
         ('fast_path = "fast"', "fast_path must be auto, on or off"),
+        ('docker_networks = "on"', "docker_networks must be auto or off"),
         ("state_dir = 5", "state_dir must be"),
         ("statedir = 5", "unknown key 'statedir'"),
     ):

@@ -291,3 +291,33 @@ def test_compose_works_on_two_hosts(docker: Cluster, eventually: Callable[..., N
     assert "shop" not in [network for _, _, network, _ in published(docker)]
     eventually(lambda: docker.run(3, "overlayd", "network", "inspect", "shop")[0] == 5, "no shop")
     docker.ok(2, "docker", "network", "rm", "shop")
+
+
+def test_docker_shows_each_network_by_itself(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With docker_networks = "auto", on both hosts; removed with the cluster's network."""
+    config = "/etc/overlayd/overlayd.toml"
+    write = f"mkdir -p /etc/overlayd; echo 'docker_networks = \"auto\"' >{config}"
+    for number in (1, 2):
+        docker.ok(number, "sh", "-c", f"{write}; {KILL_AGENT}")
+        docker.ok(number, "overlayd", "join")
+    docker.ok(3, "overlayd", "network", "create", "violet", "--subnet", "10.80.0.0/16")
+
+    def listed(number: int) -> set[str]:
+        shown = docker.ok(number, "docker", "network", "ls", "--format", "{{.Name}}")
+        return {"blue", "violet"} & set(shown.split())
+
+    for number in (1, 2):
+        eventually(lambda n=number: listed(n) == {"blue", "violet"}, f"networks of vm{number}")
+        name = f"v{number}"
+        docker.ok(number, "docker", "run", "-d", "--name", name, "--network", "violet", *SLEEP)
+    ip = inspect(docker, 2, "v2", "violet")["IPAddress"]
+    docker.ok(1, "docker", "exec", "v1", "ping", "-c", "1", "-W", "2", ip)
+
+    assert docker.run(3, "overlayd", "network", "rm", "violet")[0] == 6
+    for number in (1, 2):
+        docker.ok(number, "docker", "rm", "-f", f"v{number}")
+    docker.ok(3, "overlayd", "network", "rm", "violet")
+    for number in (1, 2):
+        eventually(lambda n=number: listed(n) == {"blue"}, f"networks of vm{number}")

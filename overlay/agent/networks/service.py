@@ -17,6 +17,7 @@ from overlay.agent.networks.subnets import Range
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import Network
+from overlay.signals import Signal
 
 
 class NetworkService:
@@ -30,6 +31,8 @@ class NetworkService:
         self._kernel = context.kernel
         self._participation = participation
         self._reserves = reserves
+        self.changed: Signal[[]] = Signal()
+        """Records that networks depend on have changed."""
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""

@@ -36,6 +36,7 @@ _CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "fast_path": ("auto", "on", "off"),
     "docker_plugin": ("auto", "on", "off"),
+    "docker_networks": ("auto", "off"),
 }
 
 
@@ -54,6 +55,7 @@ class Config:
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     docker_plugin: str = "auto"  # serve Docker's network and IPAM driver: auto, on or off
+    docker_networks: str = "off"  # show each network in Docker on this host: auto or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
     metrics_listen: str = ""  # address and port of GET /metrics on TCP; empty: no port is opened
     path: Path | None = None  # the file this came from, if there was one

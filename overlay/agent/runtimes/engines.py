@@ -31,6 +31,7 @@ RUN_ROOT = Path("/run/containers/storage")
 
 ANSWER_TIMEOUT_S = 5.0
 INSPECT_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 40.0  # Docker calls overlayd's plugin meanwhile, for up to 30 s
 ANSWER_SIZE_MAX = 16 * 1024 * 1024
 # A shorter prefix is more likely a name.
 ID_PREFIX_LENGTH_MIN = 4
@@ -250,19 +251,39 @@ def query_docker(path: str, socket: Path = DOCKER_SOCKET) -> Any:
 
     Blocks. Raises OverlayError if it does not answer.
     """
-    connection = UnixConnection(str(socket), ANSWER_TIMEOUT_S)
+    return request_docker("GET", path, socket=socket, timeout_s=ANSWER_TIMEOUT_S)
+
+
+def request_docker(
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    socket: Path = DOCKER_SOCKET,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+) -> Any:
+    """Return Docker's answer to a request of its API; None if it has no such thing.
+
+    Blocks. Raises OverlayError if it refuses or does not answer.
+    """
+    connection = UnixConnection(str(socket), timeout_s)
+    content = None if body is None else json.dumps(body).encode()
     try:
-        with send(connection, "GET", path) as response:
+        with send(connection, method, path, content) as response:
             raw = response.read(ANSWER_SIZE_MAX)
         if response.status == HTTPStatus.NOT_FOUND:
             return None
-        if response.status != HTTPStatus.OK:
-            raise OverlayError(f"Docker rejected {path}", why=f"HTTP {response.status}")
-        return json.loads(raw)
+        answer = json.loads(raw or b"null")
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            message = answer.get("message") if isinstance(answer, dict) else None
+            why = str(message or f"HTTP {response.status}")
+            raise OverlayError(f"Docker rejected {method} {path}", why=why)
     except (OSError, HTTPException, ValueError) as error:
         raise OverlayError(
             f"Docker does not answer on {socket}", why=str(error) or type(error).__name__
         ) from error
+    else:
+        return answer
     finally:
         connection.close()
 

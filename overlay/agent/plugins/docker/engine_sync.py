@@ -28,6 +28,7 @@ from overlay.agent.runtimes.targets import resolve_target
 from overlay.agent.state.documents import Attachment
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import fit_name, ip_text, valid_name
+from overlay.signals import Signal
 
 DRIVER = "overlayd"
 _FILTERS = json.dumps(
@@ -57,6 +58,8 @@ class EngineSync:
         self._binder = binder
         self._new: dict[str, None] = {}  # containers that were created and never started
         self._called = asyncio.Event()
+        self.docker_changed: Signal[[]] = Signal()
+        """Docker was started, or removed a network."""
         self._missing: set[str] = set()  # what the last comparison did not find in Docker
         self._refused: dict[str, str] = {}  # by endpoint: why it keeps its provisional name
 
@@ -89,6 +92,7 @@ class EngineSync:
     async def _follow(self, reader: Any) -> None:
         loop = asyncio.get_running_loop()
         self._missing.clear()
+        self.docker_changed.emit()
         due = loop.time()
         while True:
             if loop.time() >= due:
@@ -117,6 +121,8 @@ class EngineSync:
         match event["Type"], action:
             case "network", "create":
                 await self._binder.name(found, str(attributes["name"]))
+            case "network", "destroy":
+                self.docker_changed.emit()
             case "network", "connect":
                 await self._assign(str(attributes["container"]))
             case "container", "create":

@@ -20,12 +20,13 @@ import msgspec
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.plugins.docker import messages
+from overlay.agent.plugins.docker import messages, network_mirror
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.engine_sync import EngineSync
 from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
+from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.process import unix_listener
 from overlay.agent.process.controller import Controller
@@ -48,6 +49,14 @@ class Drivers:
     components: Components
     calls: dict[str, tuple[type[Any], Call]]
     sync: EngineSync
+    mirror: DockerNetworkMirror | None  # None: not asked for
+
+    async def run(self) -> None:
+        """Follow Docker and the cluster until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.sync.run(), name="docker names")
+            if self.mirror is not None:
+                group.create_task(self.mirror.run(), name=self.mirror.name)
 
 
 def make_drivers(components: Components) -> Drivers:
@@ -81,7 +90,10 @@ def make_drivers(components: Components) -> Drivers:
             network.unpublish_ports,
         ),
     }
-    return Drivers(components, calls, sync)
+    mirror = None
+    if components.config.docker_networks == "auto":
+        mirror = DockerNetworkMirror(components, bindings, sync.docker_changed)
+    return Drivers(components, calls, sync, mirror)
 
 
 _CONSTANT: Final[dict[str, dict[str, Any]]] = {
@@ -155,11 +167,14 @@ class DockerPlugin(Controller):
         """Have the events of Docker followed for the current membership alone."""
         components = self._agent.components
         drivers = None if components is None else self._require_drivers()
-        if self._followed is not drivers or (self._syncing is not None and self._syncing.done()):
+        former = self._followed
+        if former is not drivers or (self._syncing is not None and self._syncing.done()):
             await self._end_sync()
+        if drivers is None and former is not None and former.mirror is not None:
+            await network_mirror.remove_all()
         if drivers is not None and self._syncing is None and DOCKER_SOCKET.exists():
             self._followed = drivers
-            self._syncing = asyncio.create_task(drivers.sync.run(), name="docker names")
+            self._syncing = asyncio.create_task(drivers.run(), name="docker")
 
     async def _end_sync(self) -> None:
         if self._syncing is not None:

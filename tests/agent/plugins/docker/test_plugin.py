@@ -31,6 +31,7 @@ from overlay.core.dataplane.published_port import PortRequest
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.errors import ConflictError
 from overlay.model import Ip, Network
+from overlay.signals import Signal
 
 if TYPE_CHECKING:
     from tests.agent.conftest import Site, Sites
@@ -60,6 +61,7 @@ class FakeNetworks:
 
     def __init__(self, site: Site, directory: Directory) -> None:
         self._gossip, self._directory = site.gossip, directory
+        self.changed: Signal[[]] = Signal()
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return the network of a definition."""
@@ -205,6 +207,7 @@ def components_of(site: Site) -> Any:
     space = AddressSpace(site.gossip.node.store, site.gossip.node_id)
     directory = Directory(site.gossip.node, site.gossip.node_id, space)
     return SimpleNamespace(
+        config=Config(),
         gossip=site.gossip,
         directory=directory,
         event_log=site.event_log,

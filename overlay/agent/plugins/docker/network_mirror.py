@@ -1,0 +1,143 @@
+"""Create a Docker network on this host for each network of the cluster (`docker_networks`).
+
+Networks that Docker has created are left to it: their Docker networks are made host by host. Owns:
+which networks are shown, under which names, and the removal of those that are gone. Does not: bind
+them, for Docker calls the driver, which does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+from urllib.parse import quote
+
+from overlay import limits
+from overlay.agent.components import Components
+from overlay.agent.plugins.docker.bindings import DockerBindings
+from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE
+from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER, NETWORK_OPTION
+from overlay.agent.process.controller import Controller
+from overlay.agent.runtimes.engines import query_docker, request_docker
+from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.errors import ConflictError, OverlayError
+from overlay.model import LABEL_PREFIX, Network, ip_text
+from overlay.signals import Signal
+
+DRIVER = ADDRESS_SPACE
+MADE_BY_OVERLAYD = (LABEL_PREFIX + "made-by", "overlayd")
+"""On the Docker networks that are made here: they are removed with the cluster's network."""
+
+
+class DockerNetworkMirror(Controller):
+    """Has Docker show the cluster's networks on this host."""
+
+    name = "docker networks"
+    problem = "Docker on this host does not show all networks"
+    interval_s = limits.DOCKER_SWEEP_S
+    settle_s = 0.05  # one pass covers a burst of records
+    retry_max_s = limits.RUNTIME_RETRY_MAX_S
+    recovered = "Docker shows the networks again"
+    event_kind = "docker"
+    level = "warn"
+
+    def __init__(
+        self, components: Components, bindings: DockerBindings, docker_changed: Signal[[]]
+    ) -> None:
+        super().__init__(components.event_log)
+        self._directory = components.directory
+        self._gossip = components.gossip
+        self._bindings = bindings
+        components.networks.changed.connect(self.trigger)
+        docker_changed.connect(self.trigger)
+
+    async def reconcile(self) -> None:
+        """Remove the Docker networks whose network is gone, then create those that are missing."""
+        if not self._gossip.node.caught_up:
+            return  # records are missing: nothing may be taken for gone
+        wanted = {network.name: network for network in self._directory.networks()}
+        wanted = {name: each for name, each in wanted.items() if self._is_shown(each)}
+        listed = await asyncio.to_thread(query_docker, "/networks") or []
+        present: dict[str, str] = {}
+        failures: list[OverlayError] = []
+        for each in listed:
+            name, network_id = str(each["Name"]), str(each["Id"])
+            if is_mirrored(each) and not self._is_bound(network_id, wanted.get(name)):
+                with _collected(failures):
+                    await _remove(network_id)
+                    continue
+            present[name] = network_id
+        for name, network in wanted.items():
+            if any(network.vni == each.vni for each in self._bindings.networks.values()):
+                continue  # also where a user has named its Docker network otherwise
+            with _collected(failures):
+                if name in present:
+                    raise ConflictError(
+                        f"Docker has another network {name}",
+                        hint=f"docker network rm {name}, or use a Docker network of another name: "
+                        f"docker network create -d overlayd -o {NETWORK_OPTION}={name}",
+                    )
+                await asyncio.to_thread(
+                    request_docker, "POST", "/networks/create", docker_network(network)
+                )
+        if failures:
+            raise failures[0]
+
+    def _is_shown(self, network: Network) -> bool:
+        if MADE_BY_DOCKER in network.labels or not has_sandbox(network):
+            return False
+        with contextlib.suppress(OverlayError):
+            self._directory.require_participation(network)
+            return True
+        return False
+
+    def _is_bound(self, network_id: str, network: Network | None) -> bool:
+        bound = self._bindings.networks.get(network_id)
+        return bound is not None and network is not None and bound.vni == network.vni
+
+
+def docker_network(network: Network) -> dict[str, Any]:
+    """Return the request to Docker for a network of the cluster."""
+    option = {NETWORK_OPTION: network.name}
+    return {
+        "Name": network.name,
+        "CheckDuplicate": True,
+        "Driver": DRIVER,
+        "Internal": network.internal,
+        "EnableIPv6": any(len(each.base) == 16 for each in network.subnets),
+        "Options": option,
+        "Labels": dict([MADE_BY_OVERLAYD]),
+        "IPAM": {
+            "Driver": DRIVER,
+            "Options": option,
+            "Config": [
+                {"Subnet": str(each), "Gateway": ip_text(each.gateway)} for each in network.subnets
+            ],
+        },
+    }
+
+
+def is_mirrored(listed: dict[str, Any]) -> bool:
+    """Return whether a network that Docker lists was made here."""
+    key, value = MADE_BY_OVERLAYD
+    return listed.get("Driver") == DRIVER and (listed.get("Labels") or {}).get(key) == value
+
+
+async def remove_all() -> None:
+    """Remove the Docker networks that were made here: this host has left its cluster."""
+    for each in await asyncio.to_thread(query_docker, "/networks") or []:
+        if is_mirrored(each):
+            await _remove(str(each["Id"]))
+
+
+async def _remove(network_id: str) -> None:
+    await asyncio.to_thread(request_docker, "DELETE", f"/networks/{quote(network_id, safe='')}")
+
+
+@contextlib.contextmanager
+def _collected(failures: list[OverlayError]) -> Any:
+    """Collect the error of one network: the others go on."""
+    try:
+        yield
+    except OverlayError as error:
+        failures.append(error)
