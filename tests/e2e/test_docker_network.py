@@ -135,6 +135,22 @@ def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., 
     eventually(lambda: is_served(docker), "the published port of the restarted container")
 
 
+def test_labels_attach_a_container(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """On none of Docker's networks, at each start, and made anew under its name."""
+    label = ("--label", "overlayd.network=green", "--label", "overlayd.ip=10.77.9.9")
+    run = ("docker", "run", "-d", "--name", "labeled", "--network", "none", *label, *SLEEP)
+    ping = ("docker", "exec", "db", "ping", "-c", "1", "-W", "2", "10.77.9.9")
+
+    for command in (run, ("docker", "restart", "-t", "0", "labeled"), run):
+        if command == run:
+            docker.run(1, "docker", "rm", "-f", "labeled")
+        docker.ok(1, *command)
+        eventually(lambda: docker.run(2, *ping)[0] == 0, "the labeled container's address")
+        eventually(lambda: "labeled" in endpoints(docker, 2), "its name")
+    docker.ok(1, "docker", "rm", "-f", "labeled")
+    eventually(lambda: "labeled" not in endpoints(docker, 2), "its end")
+
+
 def test_docker_chooses_the_default_route(docker: Cluster, eventually: Callable[..., None]) -> None:
     """Of a container on two networks; Docker refuses what else it finds where it sets one."""
 

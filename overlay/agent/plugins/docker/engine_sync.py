@@ -18,8 +18,9 @@ from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker.bindings import DockerBindings
+from overlay.agent.plugins.docker.container_labels import LabeledContainers
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
-from overlay.agent.plugins.docker.network_driver import PROVISIONAL_NAME_PREFIX
+from overlay.agent.plugins.docker.network_driver import DRIVER, PROVISIONAL_NAME_PREFIX
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engine_events import event_stream
@@ -30,7 +31,6 @@ from overlay.errors import ConflictError, OverlayError
 from overlay.model import fit_name, ip_text, valid_name
 from overlay.signals import Signal
 
-DRIVER = "overlayd"
 _FILTERS = json.dumps(
     {
         "type": ["container", "network"],
@@ -48,8 +48,10 @@ class EngineSync:
         bindings: DockerBindings,
         binder: NetworkBinder,
         ports: DockerPortMappings,
+        labeled: LabeledContainers,
     ) -> None:
         self._ports = ports
+        self._labeled = labeled
         self._offered = components.runtime_endpoints
         self._directory = components.directory
         self._reservations = components.reservations
@@ -132,6 +134,8 @@ class EngineSync:
             case "container", "start" | "rename":
                 self._new.pop(found, None)
                 await self._assign(found)
+                if action == "start":  # Docker lists the labels among the attributes
+                    self._labeled.started(found, attributes)
             case "container", "destroy":
                 self._new.pop(found, None)
 
@@ -205,6 +209,7 @@ class EngineSync:
                 await self._assign(str(each["Id"]))
         await self._sweep({str(each["Id"]) for each in networks or []}, endpoint_ids)
         await self._ports.compare(self._bindings.endpoints)
+        self._labeled.found({str(each["Id"]): each["Labels"] or {} for each in running or []})
 
     def _is_provisional(self, attachment: Attachment) -> bool:
         """Return whether an endpoint's container, or its name, is not known yet."""

@@ -32,6 +32,7 @@ from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerP
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Mac, Network, ip_text, mac_for, mac_text, parse_ip, parse_mac
 
+DRIVER = "overlayd"
 _GENERIC = "com.docker.network.generic"
 _INTERNAL = "com.docker.network.internal"
 _IFNAME_PREFIX = "ovd"

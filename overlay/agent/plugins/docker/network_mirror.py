@@ -15,8 +15,8 @@ from urllib.parse import quote
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE
 from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER, NETWORK_OPTION
+from overlay.agent.plugins.docker.network_driver import DRIVER
 from overlay.agent.process.controller import Controller
 from overlay.agent.runtimes.engines import query_docker, request_docker
 from overlay.core.dataplane.network_drivers import has_sandbox
@@ -24,7 +24,6 @@ from overlay.errors import ConflictError, OverlayError
 from overlay.model import LABEL_PREFIX, Network, ip_text
 from overlay.signals import Signal
 
-DRIVER = ADDRESS_SPACE
 MADE_BY_OVERLAYD = (LABEL_PREFIX + "made-by", "overlayd")
 """On the Docker networks that are made here: they are removed with the cluster's network."""
 

@@ -22,6 +22,7 @@ from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.plugins.docker import messages, network_mirror
 from overlay.agent.plugins.docker.bindings import DockerBindings
+from overlay.agent.plugins.docker.container_labels import LabeledContainers
 from overlay.agent.plugins.docker.engine_sync import EngineSync
 from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
@@ -49,12 +50,14 @@ class Drivers:
     components: Components
     calls: dict[str, tuple[type[Any], Call]]
     sync: EngineSync
+    labeled: LabeledContainers
     mirror: DockerNetworkMirror | None  # None: not asked for
 
     async def run(self) -> None:
         """Follow Docker and the cluster until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sync.run(), name="docker names")
+            group.create_task(self.labeled.run(), name=self.labeled.name)
             if self.mirror is not None:
                 group.create_task(self.mirror.run(), name=self.mirror.name)
 
@@ -66,7 +69,8 @@ def make_drivers(components: Components) -> Drivers:
     ports = DockerPortMappings(
         components.exposure.published_ports, components.runtime_endpoints, components.directory
     )
-    sync = EngineSync(components, bindings, binder, ports)
+    labeled = LabeledContainers(components)
+    sync = EngineSync(components, bindings, binder, ports, labeled)
     ipam = DockerIpamDriver(components, bindings, binder, sync.expects_new_container)
     network = DockerNetworkDriver(components, bindings, binder, ports)
     calls: dict[str, tuple[type[Any], Call]] = {
@@ -93,7 +97,7 @@ def make_drivers(components: Components) -> Drivers:
     mirror = None
     if components.config.docker_networks == "auto":
         mirror = DockerNetworkMirror(components, bindings, sync.docker_changed)
-    return Drivers(components, calls, sync, mirror)
+    return Drivers(components, calls, sync, labeled, mirror)
 
 
 _CONSTANT: Final[dict[str, dict[str, Any]]] = {

@@ -215,6 +215,9 @@ def components_of(site: Site) -> Any:
         reservations=Reservations(site.gossip, space),
         networks=FakeNetworks(site, directory),
         runtime_endpoints=FakeOffered(),
+        attach_service=None,
+        attachments={},
+        restart=None,
         exposure=SimpleNamespace(published_ports=FakePublished()),
     )
 
