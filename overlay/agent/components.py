@@ -83,6 +83,8 @@ from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
+from overlay.agent.trace.party import PartyFinder
+from overlay.agent.trace.way import WayFinder
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
 
@@ -114,6 +116,8 @@ class Components:
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
+        self.parties = PartyFinder(self.directory, self.attachments)
+        self.ways = WayFinder(self._context, self.attachments, self.reconciler, self.paths)
         self.startup = Startup(
             self.gossip,
             self.directory,

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OverlayError as error:
         output.report(error)
         if _wants_json(words):
-            is_stream = not {"--follow", "--watch"}.isdisjoint(words)
+            verb, _ = parser.first_word(words)
+            is_stream = verb in parser.STREAMS or not {"--follow", "--watch"}.isdisjoint(words)
             write = output.print_json_line if is_stream else output.print_json
             write(output.error_object(error))
         return error.exit_code

@@ -65,6 +65,7 @@ VERBS = [
     ("DELETE /v1/containers/{name}", "container rm c1", ""),
     ("GET /v1/verify", "verify --repair", "blue: bridge fdb replace"),
     ("GET /v1/events", "events", "docker:web is 10.32.0.2"),
+    ("GET /v1/ping", "ping db -c 0", "VXLAN 192.168.56.11 to 192.168.56.12, VNI 9000001, fast"),
 ]
 
 

@@ -21,6 +21,7 @@ READING = [
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",),
+    ("ping",),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

@@ -20,6 +20,7 @@ from overlay.agent.api import (
     tokens,
     verify,
 )
+from overlay.agent.api.diagnosis import ping
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
@@ -39,6 +40,7 @@ _RESOURCES = (
     exposure,
     verify,
     keys,
+    ping,
 )
 
 

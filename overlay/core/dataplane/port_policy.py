@@ -13,8 +13,15 @@ from collections.abc import Iterator
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import rates_of
-from overlay.core.dataplane.state import GuardRow, HookRow, Row, SourceRow, TargetRow
-from overlay.model import Endpoint, Mac, Network, gateway_mac, has_port_security_off, is_host
+from overlay.core.dataplane.state import (
+    GuardRow,
+    HookRow,
+    Row,
+    SandboxState,
+    SourceRow,
+    TargetRow,
+)
+from overlay.model import Endpoint, Ip, Mac, Network, gateway_mac, has_port_security_off, is_host
 
 DEFAULT_TARGET_MAC = Mac(bytes(6))
 
@@ -47,3 +54,22 @@ def port_rows(segment: int, port_name: str, endpoint: Endpoint) -> Iterator[Row]
     yield HookRow(segment, port_name)
     for ip in () if rates.out_bits else endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port_name)
+
+
+def uses_fast_path(
+    state: SandboxState,
+    segment: int,
+    port: str,
+    source: tuple[Mac, Ip],
+    local_target: tuple[Mac, str] | None,
+) -> bool:
+    """Return whether plain unicast from a port, MAC and address passes by the bridge.
+
+    `local_target` is the MAC and port of a target on the same host; None: it is elsewhere.
+    """
+    mac, ip = source
+    if not {HookRow(segment, port), SourceRow(ip, mac, port)} <= state.rows:
+        return False
+    if local_target is None:
+        return TargetRow(DEFAULT_TARGET_MAC, segment, f"vxlan{segment}") in state.rows
+    return TargetRow(local_target[0], segment, local_target[1]) in state.rows

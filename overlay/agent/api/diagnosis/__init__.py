@@ -1,0 +1,1 @@
+"""Handlers that explain the way between two containers."""

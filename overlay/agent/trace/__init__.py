@@ -1,0 +1,1 @@
+"""The way from one container to another: who they are, what a frame meets, on which host."""

@@ -1,0 +1,266 @@
+"""Find the two ends of a way: containers, host endpoints and gateways, by name or address.
+
+Owns: what a name or an address means when two ends must share a network, and the errors when they
+do not. Does not: know the kernel, or how a frame travels.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.agent.state.attachments import Attachments
+from overlay.errors import ConflictError, NotFoundError
+from overlay.model import Endpoint, Ip, Network, NodeId, ip_text, is_host, parse_ip
+
+
+class PartyKind(enum.StrEnum):
+    """What an end of a way is."""
+
+    CONTAINER = "container"
+    HOST = "host"  # a host's own endpoint on an exposed network
+    GATEWAY = "gateway"  # each host has it, in its sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end of a way on one network; `ips` are those that the given text allows."""
+
+    kind: PartyKind
+    network: Network
+    node_id: NodeId
+    name: str
+    ips: tuple[Ip, ...]
+    endpoint: Endpoint | None  # None: the gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two ends on one network, with the address of each."""
+
+    source: Party
+    target: Party
+    source_ip: Ip
+    target_ip: Ip
+
+    @property
+    def network(self) -> Network:
+        """The network of both."""
+        return self.source.network
+
+    @property
+    def is_local(self) -> bool:
+        """Whether both are on one host."""
+        return self.source.node_id == self.target.node_id
+
+
+class PartyFinder:
+    """Finds ends of ways in this node's records."""
+
+    def __init__(self, directory: Directory, attachments: Attachments) -> None:
+        self._directory = directory
+        self._attachments = attachments
+
+    def targets(self, text: str, network: str | None) -> list[Party]:
+        """Return what a name or address may mean, anywhere in the cluster; raises NotFoundError."""
+        searched = self._networks(network)
+        ip = _parsed(text)
+        if ip is not None:
+            return self._with_address(ip, searched)
+        found = self._named(text, searched)
+        if not found:
+            raise NotFoundError(
+                f"there is no container {text!r}",
+                why=_searched_text(searched),
+                hint="overlayd endpoint ls   (every container of the networks known here)",
+            )
+        return found
+
+    def own_sources(self, text: str, network: str | None) -> list[Party]:
+        """Return the containers of this host that a name, target or address means.
+
+        Raises NotFoundError, with the host that has it.
+        """
+        found = [
+            each
+            for each in self._with_target(text, network) or self.targets(text, network)
+            if each.kind is not PartyKind.GATEWAY
+        ]
+        here = [each for each in found if each.node_id == self._directory.own]
+        if here:
+            return here
+        places = sorted({self._directory.node_name(each.node_id) for each in found})
+        where = " and ".join(places) or "no host"
+        raise NotFoundError(
+            f"container {text} is not on this host",
+            why=f"it is on {where}",
+            hint=f"Run this on {where}, or leave --from out to send from a container of this host",
+        )
+
+    def default_sources(self, targets: Sequence[Party]) -> list[Party]:
+        """Return what this host can send from to one of some targets, the best first.
+
+        That is a container on the target's network, else this host's own endpoint there, else the
+        gateway, whose answers arrive only from containers of this host. Raises ConflictError.
+        """
+        own = self._directory.own
+        containers: list[Party] = []
+        others: list[Party] = []
+        for target in targets:
+            placed = [
+                each
+                for each in self._directory.all_endpoints(target.network.vni)
+                if each.origin == own and each.endpoint != target.endpoint
+            ]
+            parties = sorted((_party(target.network, each) for each in placed), key=_by_name)
+            containers += [each for each in parties if each.kind is PartyKind.CONTAINER]
+            others += [each for each in parties if each.kind is PartyKind.HOST]
+            if target.node_id == own and target.kind is not PartyKind.GATEWAY:
+                others.append(self._gateway(target.network))
+        if containers or others:
+            return [*containers, *others]
+        names = " or ".join(sorted({each.network.name for each in targets}))
+        where = " or ".join(
+            sorted({self._directory.node_name(each.node_id) for each in targets} - {"", own})
+        )
+        raise ConflictError(
+            f"this host has nothing to send from on network {names}",
+            why="no container here is attached to it, and the host is not on it either",
+            hint=f"Run this on a host with a container there, such as {where}; or attach one here: "
+            f"overlayd container add probe --network {targets[0].network.name}",
+        )
+
+    def pair(self, sources: Sequence[Party], targets: Sequence[Party], family: int | None) -> Pair:
+        """Return the first source and target that share a network and an IP version.
+
+        Raises ConflictError if there are none.
+        """
+        sizes = {4: 4, 6: 16}
+        for source in sources:
+            for target in targets:
+                if source.network.vni != target.network.vni:
+                    continue
+                for ip in target.ips:
+                    own = next((each for each in source.ips if len(each) == len(ip)), None)
+                    if own is not None and (family is None or len(ip) == sizes[family]):
+                        return Pair(source, target, own, ip)
+        raise _no_pair(sources, targets, family)
+
+    # --- lookups ------------------------------------------------------------------------
+
+    def _networks(self, name: str | None) -> list[Network]:
+        return self._directory.networks() if name is None else [self._directory.network(name)]
+
+    def _named(self, text: str, networks: Iterable[Network]) -> list[Party]:
+        """Return the endpoints with a name; those with an alias where no name is so."""
+        wanted = text.lower()
+        by_name: list[Party] = []
+        by_alias: list[Party] = []
+        for network in networks:
+            for placed in self._directory.endpoints(network.vni):
+                if placed.endpoint.name.lower() == wanted:
+                    by_name.append(_party(network, placed))
+                elif wanted in (alias.lower() for alias in placed.endpoint.aliases):
+                    by_alias.append(_party(network, placed))
+        return sorted(by_name or by_alias, key=_by_name)
+
+    def _with_target(self, text: str, network: str | None) -> list[Party]:
+        """Return this host's endpoints whose container was attached by this text."""
+        allowed = {each.vni for each in self._networks(network)}
+        found: list[Party] = []
+        for attachment in self._attachments.values():
+            known = self._directory.network_by_vni(attachment.vni)
+            endpoint = self._directory.endpoint_of(attachment)
+            same = text in (attachment.target, attachment.target.partition(":")[2])
+            if same and known is not None and endpoint is not None and known.vni in allowed:
+                found.append(_party(known, PlacedEndpoint(self._directory.own, endpoint)))
+        return sorted(found, key=_by_name)
+
+    def _with_address(self, ip: Ip, networks: Sequence[Network]) -> list[Party]:
+        on = [each for each in networks if any(ip in subnet for subnet in each.subnets)]
+        found = list(self._having(ip, on))
+        if found:
+            return found
+        if on:
+            names = " or ".join(each.name for each in on)
+            raise NotFoundError(
+                f"no container has the address {ip_text(ip)}",
+                why=f"it is free on network {names}, as far as this host knows",
+                hint=f"overlayd endpoint ls --network {on[0].name}",
+            )
+        raise NotFoundError(
+            f"{ip_text(ip)} is not an address of the overlay",
+            why=_searched_text(networks),
+            hint=f"For other addresses: ping {ip_text(ip)}, in a container "
+            f"'overlayd container exec CONTAINER ping {ip_text(ip)}'",
+        )
+
+    def _having(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:
+        for network in networks:
+            if any(ip == subnet.gateway for subnet in network.subnets):
+                gateway = self._gateway(network)
+                yield Party(gateway.kind, network, gateway.node_id, gateway.name, (ip,), None)
+            for placed in self._directory.all_endpoints(network.vni):
+                if ip in placed.endpoint.ips:
+                    party = _party(network, placed)
+                    yield Party(
+                        party.kind, network, party.node_id, party.name, (ip,), party.endpoint
+                    )
+
+    def _gateway(self, network: Network) -> Party:
+        """Return this host's gateway of a network."""
+        ips = tuple(subnet.gateway for subnet in network.subnets)
+        own = self._directory.own
+        return Party(PartyKind.GATEWAY, network, own, f"gateway of {network.name}", ips, None)
+
+
+def _party(network: Network, placed: PlacedEndpoint) -> Party:
+    endpoint = placed.endpoint
+    kind = PartyKind.HOST if is_host(endpoint) else PartyKind.CONTAINER
+    return Party(kind, network, placed.origin, endpoint.name, endpoint.ips, endpoint)
+
+
+def _by_name(party: Party) -> tuple[str, str, tuple[Ip, ...]]:
+    return (party.network.name, party.name, party.ips)
+
+
+def _parsed(text: str) -> Ip | None:
+    try:
+        return parse_ip(text)
+    except ValueError:
+        return None
+
+
+def _searched_text(networks: Iterable[Network]) -> str:
+    names = ", ".join(each.name for each in networks)
+    return f"networks searched: {names}" if names else "the cluster has no network"
+
+
+def _no_pair(
+    sources: Sequence[Party], targets: Sequence[Party], family: int | None
+) -> ConflictError:
+    source, target = sources[0], targets[0]
+    common = {each.network.vni for each in sources} & {each.network.vni for each in targets}
+    if common:
+        version = f"IPv{family}" if family else "IP version"
+        return ConflictError(
+            f"{source.name} and {target.name} have no {version} in common",
+            why=f"{source.name} has {_ips(source)}, {target.name} has {_ips(target)}",
+            hint="overlayd endpoint ls   (their addresses)",
+        )
+    return ConflictError(
+        f"{source.name} and {target.name} are not on one network",
+        why=f"{source.name} is on {_names(sources)}, {target.name} is on {_names(targets)}: "
+        "networks do not reach each other",
+        hint=f"overlayd attach {source.name} --network {target.network.name}   (on its host)",
+    )
+
+
+def _ips(party: Party) -> str:
+    return " and ".join(ip_text(ip) for ip in party.ips)
+
+
+def _names(parties: Iterable[Party]) -> str:
+    return " and ".join(sorted({each.network.name for each in parties}))

@@ -1,0 +1,94 @@
+"""The way that frames of a pair take, as this host knows it.
+
+Owns: which of this host's forwarding paths a pair uses, and the size that fits. Does not: read the
+kernel, or send anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.paths.controller import PathController
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.trace.party import Pair, PartyKind
+from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel
+from overlay.core.dataplane.planner import segment_of
+from overlay.core.dataplane.port_policy import uses_fast_path
+from overlay.core.paths.view import PathView
+from overlay.core.view import overlay_mtu
+from overlay.model import Ip, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How frames of a pair travel; `local_vtep` and `peer_vtep` are None within one host."""
+
+    kind: str  # "fast", "bridge", or "parent": by the parent interface, without overlayd
+    is_routed: bool  # by the gateway, between two subnets of the network
+    mtu: int  # of the network's interfaces here
+    fits: int  # the largest packet of a container that the whole way carries, as far as known
+    local_vtep: Ip | None
+    peer_vtep: Ip | None
+    probed: PathView | None
+
+
+class WayFinder:
+    """Tells how frames travel from this host."""
+
+    def __init__(
+        self,
+        context: NodeContext,
+        attachments: Attachments,
+        reconciler: Reconciler,
+        paths: PathController,
+    ) -> None:
+        self._gossip = context.gossip
+        self._directory = context.directory
+        self._attachments = attachments
+        self._reconciler = reconciler
+        self._paths = paths
+
+    def way(self, pair: Pair) -> Way:
+        """Return the way of a pair whose source is on this host."""
+        network, own = pair.network, self._gossip.card.address
+        mtu = self._reconciler.mtu_of(network)
+        peer, probed = None, None
+        if not pair.is_local and has_tunnel(network):
+            card = self._directory.card(pair.target.node_id)
+            peer = None if card is None else card.address
+            probed = self._paths.path(pair.target.node_id)
+        carried = None if probed is None else probed.size_carried
+        fits = mtu if not carried else min(mtu, overlay_mtu(carried, own))
+        indexes = {subnet_index(network, ip) for ip in (pair.source_ip, pair.target_ip)}
+        return Way(
+            self._kind(pair), len(indexes) > 1, mtu, fits, own if peer else None, peer, probed
+        )
+
+    def _kind(self, pair: Pair) -> str:
+        network, source = pair.network, pair.source.endpoint
+        if not has_sandbox(network):
+            return "parent"
+        runtime = self._reconciler.runtime(network.vni)
+        index = subnet_index(network, pair.source_ip)
+        if runtime is None or source is None or index != subnet_index(network, pair.target_ip):
+            return "bridge"
+        attachment = self._attachments.get(source.endpoint_id)
+        if attachment is None or pair.target.kind is not PartyKind.CONTAINER:
+            return "bridge"
+        target = pair.target.endpoint
+        here = None if target is None else self._attachments.get(target.endpoint_id)
+        is_fast = uses_fast_path(
+            runtime.desired,
+            segment_of(network, index),
+            attachment.port,
+            (source.mac, pair.source_ip),
+            None if here is None or target is None else (target.mac, here.port),
+        )
+        return "fast" if is_fast else "bridge"
+
+
+def subnet_index(network: Network, ip: Ip) -> int:
+    """Return the number of the subnet that an address is in; 0 where it is in none."""
+    return next((n for n, subnet in enumerate(network.subnets) if ip in subnet), 0)
