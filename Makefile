@@ -51,7 +51,7 @@ soak-sim: setup
 
 # The documentation site: build/site. Links that lead nowhere are errors.
 docs: setup
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
 deb: setup

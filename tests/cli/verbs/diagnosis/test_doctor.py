@@ -10,7 +10,7 @@ import pytest
 from overlay import __version__
 from overlay.cli.checks.evidence import Evidence, Finding
 from overlay.cli.verbs.diagnosis.doctor import CHECKS, examine
-from tests.test_prometheus import documented_status
+from tests.metric_examples import documented_status
 
 if TYPE_CHECKING:
     from pathlib import Path

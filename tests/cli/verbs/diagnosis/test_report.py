@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.cli.report import sections
 from tests.cli.report.test_bundle import files
-from tests.test_prometheus import documented_status
+from tests.metric_examples import documented_status
 
 if TYPE_CHECKING:
     from pathlib import Path
