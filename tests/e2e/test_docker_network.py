@@ -151,6 +151,26 @@ def test_labels_attach_a_container(docker: Cluster, eventually: Callable[..., No
     eventually(lambda: "labeled" not in endpoints(docker, 2), "its end")
 
 
+def test_a_kept_name_is_attached_again(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """The next container of the name, whenever, until a detach while there is none."""
+    run = ("docker", "run", "-d", "--name", "kept", "--network", "none", *SLEEP)
+    attach = ("attach", "docker:kept", "--network", "green")
+    docker.ok(1, *run)
+    ip = docker.ok(1, "overlayd", *attach).strip()
+    changed = docker.json(1, *attach, "--keep")["endpoints"][0]["changed"]
+    assert changed == [{"field": "keep", "before": False, "after": True}]
+
+    docker.ok(1, "docker", "rm", "-f", "kept")
+    eventually(lambda: "kept" not in endpoints(docker, 2), "its end")
+    docker.ok(1, *run)
+    ping = ("docker", "exec", "db", "ping", "-c", "1", "-W", "2", ip)
+    eventually(lambda: docker.run(2, *ping)[0] == 0, "the next container's address")
+    docker.ok(1, "docker", "rm", "-f", "kept")
+    eventually(lambda: "kept" not in endpoints(docker, 2), "its end")
+    docker.ok(1, "overlayd", "detach", "docker:kept")
+    assert docker.run(1, "overlayd", "detach", "docker:kept")[0] == 5
+
+
 def test_docker_chooses_the_default_route(docker: Cluster, eventually: Callable[..., None]) -> None:
     """Of a container on two networks; Docker refuses what else it finds where it sets one."""
 

@@ -151,6 +151,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
+        keep=request.keep,
     )
 
 

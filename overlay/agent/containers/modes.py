@@ -34,6 +34,7 @@ _INTERFACE_FIELDS = (
     "rate_out",
     "gateway_priority",
     "hands_off",
+    "keep",
     "publish",
 )
 _NAMESPACE_FIELDS = ("dns_servers", "dns_search", "dns_options")

@@ -263,6 +263,7 @@ class _AttachSteps:
             gateway=options.default_route,
             gateway_priority=options.gateway_priority or 0,
             hands_off=bool(options.hands_off),
+            keep=bool(options.keep),
             runtime_endpoint=target.runtime_endpoint,
         )
         segments = self._node.gossip.commit(

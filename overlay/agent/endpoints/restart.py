@@ -3,7 +3,7 @@
 A Docker or Podman container keeps its id from one start to the next, but not its network
 namespace. One that is removed and made again under its name, as Compose does, has only the name.
 Owns: the endpoints remembered of ended containers, and when they are forgotten: after a detach, or
-some time after the runtime said that it does not have the container.
+some time after the runtime said that it does not have the container, unless it is to be kept.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class Restart:
         """Note that the runtime has no such container; forget it if that was some time ago."""
         now_s = time.time()
         limit_s = limits.REMOVED_CONTAINER_KEPT_S
-        self._drop([e for e in waiting if e.removed_s and not 0 <= now_s - e.removed_s < limit_s])
+        noted_before = [each for each in waiting if each.removed_s and not each.keep]
+        self._drop([e for e in noted_before if not 0 <= now_s - e.removed_s < limit_s])
         noted = [replace(e, removed_s=now_s) for e in waiting if not e.removed_s]
         if noted:
             self._state.commit(map(documents.ENDED.row, noted))
@@ -227,6 +228,7 @@ class Restart:
             labels=tuple((key, value) for key, value in ended.labels),
             gateway_priority=ended.gateway_priority,
             hands_off=ended.hands_off,
+            keep=ended.keep,
         )
         try:
             await self._attach_as_before(target, network, options, ended)

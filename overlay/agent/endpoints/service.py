@@ -15,12 +15,12 @@ from typing import Protocol
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import Edited, EditSpec, EndpointEditor
-from overlay.agent.endpoints.restart import Restart
+from overlay.agent.endpoints.restart import RUNTIMES, Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.agent.paths.controller import PathController
 from overlay.agent.runtimes.targets import KINDS, resolve_target
 from overlay.core.dataplane.published_port import PortPair
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import Endpoint, Ip, Network
 from overlay.signals import AsyncSignal
 
@@ -65,6 +65,14 @@ class AttachService:
         """
         target = await asyncio.to_thread(resolve_target, spec.target)
         with contextlib.closing(target):
+            if spec.options.keep and target.kind not in RUNTIMES:
+                raise UsageError(
+                    f"{spec.target} cannot be kept",
+                    why="only Docker and Podman make a container again under its name",
+                    hint="A bare container is made again at each start of the agent with "
+                    "'container add --restart always'",
+                    field="keep",
+                )
             named = [self._directory.network(name) for name in spec.networks]
             networks = list({network.vni: network for network in named}.values())
             peers = self._paths.probe(network.vni for network in networks) if spec.wait else []

@@ -31,6 +31,7 @@ class EndpointOptions:
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
+    keep: bool | None = None  # for a later container of its name; None as for hands_off
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)  # with the rates
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class UpdateService:
     ) -> tuple[Endpoint, tuple[FieldChange, ...]]:
         """Give an endpoint of this node the options; return it and what was changed."""
         changes = await self._change_priority(endpoint, options)
-        changes += self._change_hands_off(endpoint, options)
+        changes += self._change_switches(endpoint, options)
         after, rates = await self._change_rates(network, endpoint, options)
         changes += rates
         if changes:
@@ -74,15 +74,23 @@ class UpdateService:
         ]
         return [change for change in found if change.before != change.after]
 
-    def _change_hands_off(self, endpoint: Endpoint, options: EndpointOptions) -> list[FieldChange]:
-        """Leave an interface to its container, or no longer, if that is asked for."""
+    def _change_switches(self, endpoint: Endpoint, options: EndpointOptions) -> list[FieldChange]:
+        """Change what is stored of an attachment and nowhere else: hands_off and keep."""
         before = self._attachments[endpoint.endpoint_id]
-        if options.hands_off in (None, before.hands_off):
+        after = replace(
+            before,
+            hands_off=before.hands_off if options.hands_off is None else options.hands_off,
+            keep=before.keep if options.keep is None else options.keep,
+        )
+        if after == before:
             return []
-        after = replace(before, hands_off=bool(options.hands_off))
         documents.ATTACHMENTS.put(self._gossip.state, after)
         self._attachments[endpoint.endpoint_id] = after
-        return [FieldChange("hands_off", before.hands_off, after.hands_off)]
+        found = [
+            FieldChange("hands_off", before.hands_off, after.hands_off),
+            FieldChange("keep", before.keep, after.keep),
+        ]
+        return [change for change in found if change.before != change.after]
 
     async def _change_rates(
         self, network: Network, endpoint: Endpoint, options: EndpointOptions

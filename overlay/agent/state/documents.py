@@ -61,6 +61,7 @@ class Attachment:
     runtime_endpoint: str = ""
     # The resolvers that the container's runtime was given (`docker run --dns`), as addresses.
     resolvers: list[str] = field(default_factory=list)
+    keep: bool = False  # for a container of this name, however much later it is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class EndedEndpoint:
     more_ips: list[str] = field(default_factory=list)  # not stored if empty
     removed_s: float = 0.0  # Unix time; its runtime has no such container any more
     hands_off: bool = False
+    keep: bool = False
 
     @property
     def key(self) -> str:
@@ -156,6 +158,7 @@ class EndedEndpoint:
             labels=[list(pair) for pair in endpoint.labels],
             gateway_priority=attachment.gateway_priority,
             hands_off=attachment.hands_off,
+            keep=attachment.keep,
         )
 
 
@@ -209,7 +212,7 @@ def _to_hex(secret: Identity | Authority) -> str:
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
     # An earlier version reads what does not have these.
-    later = ("hands_off", "runtime_endpoint", "resolvers")
+    later = ("hands_off", "runtime_endpoint", "resolvers", "keep")
     return {key: value for key, value in asdict(attachment).items() if value or key not in later}
 
 
@@ -219,7 +222,7 @@ def _encode_container(container: StoredContainer) -> dict[str, Any]:
 
 def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
     # An earlier version reads what does not have these.
-    later = ("hands_off", "more_ips", "removed_s")
+    later = ("hands_off", "more_ips", "removed_s", "keep")
     return {key: value for key, value in asdict(ended).items() if value or key not in later}
 
 

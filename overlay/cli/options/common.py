@@ -41,11 +41,7 @@ def add_attach_options(parser: StrictParser, *, network_required: bool) -> None:
         metavar="N",
         help="the network with the highest N provides the default route (default: 0)",
     )
-    parser.add_argument(
-        "--hands-off",
-        action="store_true",
-        help="do not restore what the container's programs change in its interface",
-    )
+    _add_lasting_options(parser)
     parser.add_argument(
         "--alias",
         dest="aliases",
@@ -88,6 +84,19 @@ def _add_interface_options(parser: StrictParser) -> None:
     )
     parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
+
+
+def _add_lasting_options(parser: StrictParser) -> None:
+    parser.add_argument(
+        "--hands-off",
+        action="store_true",
+        help="do not restore what the container's programs change in its interface",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="attach each later container of this name likewise (Docker, Podman), until 'detach'",
+    )
 
 
 def _add_rate_options(parser: StrictParser) -> None:
@@ -140,6 +149,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         **_rates(args),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
+        **({"keep": True} if args.keep else {}),
         **({"publish": args.publish} if args.publish else {}),
         "wait": args.wait,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -172,6 +173,21 @@ async def test_a_removed_container_is_forgotten_after_a_while(host: Host) -> Non
 
     assert host.remembered() == []
     assert not restart.needs_events("docker")
+
+
+async def test_a_kept_name_is_never_forgotten(host: Host) -> None:
+    """The container that gets it long after is attached likewise, and is kept, too."""
+    documents.ENDED.put(host.state, replace(ended(), keep=True))
+    restart = host.start()
+    await restart.container_changed("docker", OLD)
+    host.now_s += 1e7
+    restart.quiet("docker")
+    host.put(NEW, "web")
+    await restart.container_started("docker", NEW)
+
+    ((_, options),) = host.attached
+    assert (options.keep, options.ips[0]) == (True, parse_ip("10.32.0.9"))
+    assert not restart.forget("web", set())
 
 
 async def test_a_container_made_again_under_its_name_is_attached(host: Host) -> None:

@@ -9,9 +9,9 @@ import pytest
 from overlay.agent.endpoints import service
 from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.endpoints.service import AttachService
-from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
+from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.core.dataplane.published_port import PortPair
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
 PORTS = (PortPair("tcp", 8080, 80), PortPair("tcp", 8081, 81))
 
@@ -83,7 +83,7 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(text: str) -> Any:
         if text != "web":
             raise NotFoundError(f"there is no container {text!r}", why="nothing has it")
-        return SimpleNamespace(name="web", identity=(1, 2), close=lambda: None)
+        return SimpleNamespace(name="web", kind="netns", identity=(1, 2), close=lambda: None)
 
     monkeypatch.setattr(service, "resolve_target", resolve)
 
@@ -103,6 +103,16 @@ async def test_a_refused_port_undoes_the_attach() -> None:
         await host.service.attach(AttachSpec("web", ("blue",), ports=PORTS))
 
     assert host.calls[-1] == "roll back 1"
+
+
+async def test_a_bare_container_cannot_be_kept() -> None:
+    """No engine makes it again, so nothing would ever be attached."""
+    host = Host()
+    with pytest.raises(UsageError, match="web cannot be kept") as caught:
+        await host.service.attach(AttachSpec("web", ("blue",), EndpointOptions(keep=True)))
+
+    assert "--restart always" in caught.value.hint
+    assert host.calls == []
 
 
 async def test_a_container_that_is_not_attached_detaches() -> None:

@@ -43,6 +43,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     rate_out: Rate | None = None
     gateway_priority: Annotated[int, Meta(ge=-_PRIORITY_MAX, le=_PRIORITY_MAX)] | None = None
     hands_off: bool | None = None
+    keep: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for fields that contradict each other, or that a type cannot refuse."""
