@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
+from overlay.agent.process.event_kinds import EVENT_KINDS
 from overlay.cli import examples
 from overlay.cli import parser as command_line
 from overlay.errors import ERROR_BY_CODE
@@ -31,6 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
         "reference/commands.md": commands_page(),
         "reference/configuration.md": configuration_page(),
+        "reference/events.md": events_page(),
         "reference/exit-codes.md": exit_codes_page(),
     }
     for name, text in pages.items():
@@ -63,6 +65,18 @@ def configuration_page() -> str:
     """Return the commented configuration file that packages install."""
     text = (ROOT / "deploy/overlayd.toml").read_text(encoding="utf-8")
     return f"# Configuration\n\n```toml\n{text}```\n"
+
+
+def events_page() -> str:
+    """Return the kinds of events, and what each says."""
+    rows = [f"| `{kind}` | {meaning} |" for kind, meaning in EVENT_KINDS.items()]
+    text = (
+        "`overlayd events` shows the latest 10,000, also those of former agents of this host; "
+        "`--follow` keeps printing new ones, `--kind KIND` selects, and `--json` prints one object "
+        "a line with `time`, `kind`, `level` (`info`, `warning`, `error`), `text`, and where they "
+        "apply `network`, `endpoint` and `peer`."
+    )
+    return "\n".join(["# Events", "", text, "", "| kind | meaning |", "|---|---|", *rows, ""])
 
 
 def exit_codes_page() -> str:

@@ -117,6 +117,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "events": (
         "overlayd events --since 10m",
+        "overlayd events --kind member --kind path",
         "overlayd events --follow --json",
     ),
     "doctor": (

@@ -43,6 +43,11 @@ class Cluster:
         found: dict[str, Any] = json.loads(self.ok(number, "overlayd", *verb, "--json"))
         return found
 
+    def events(self, number: int) -> list[dict[str, Any]]:
+        """Return the events of host vm`number`."""
+        lines = self.ok(number, "overlayd", "events", "--json").splitlines()
+        return [json.loads(line) for line in lines]
+
     def inside(self, number: int, container: str, *command: str) -> tuple[int, str, str]:
         """Run a command in a bare container."""
         return self.run(number, "ip", "netns", "exec", container, *command)

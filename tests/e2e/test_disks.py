@@ -63,7 +63,7 @@ def test_a_restored_backup_reuses_no_address(
     fresh = four.attach(3, "fresh")
 
     assert fresh != kept
-    events = four.json(3, "events")["events"]
+    events = four.events(3)
     assert any(event["kind"] == "amnesia" for event in events)
     eventually(lambda: alive(four, 1) == 3, "vm3 seen alive", WAIT_S)
     assert four.inside(1, "c1", "ping", "-c1", "-W2", fresh)[0] == 0
@@ -189,7 +189,7 @@ def test_a_copied_disk_is_reported_on_both_hosts(
         lambda: text.format("192.168.56.13") in health(four, 4), "the copy's warning", WAIT_S
     )
     eventually(lambda: "uses the identity of vm3" in health(four, 1), "a peer's warning", WAIT_S)
-    shown = [event for event in four.json(3, "events")["events"] if event["kind"] == "clone"]
+    shown = [event for event in four.events(3) if event["kind"] == "clone"]
     assert len(shown) == 1, "one event, not one per second"
     code, _, err = four.run(4, "overlayd", "leave")
     assert (code, "would leave as well" in err) == (6, True), err

@@ -260,7 +260,7 @@ def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
     world.ok(3, "overlayd", "join")
     assert world.ok(3, "overlayd", "expose", "lone").split() == [address]
     world.ok(3, "overlayd", "unexpose", "lone")
-    texts = [each["text"] for each in world.json(3, "events")["events"] if each["kind"] == "agent"]
+    texts = [each["text"] for each in world.events(3) if each["kind"] == "agent"]
     assert [text.partition(":")[0] for text in texts[-2:]] == [
         "the previous agent ended without stopping", "started"
     ]  # fmt: skip

@@ -159,7 +159,7 @@ def test_what_a_container_undoes_is_restored(
     assert "default via" in cluster.ok(1, *netns("undone"), "ip", "route")
     cluster.ok(1, *flush)
     eventually(reached, "the address, restored by itself")
-    events = cluster.json(1, "events")["events"]
+    events = cluster.events(1)
     assert any("in netns:undone: eth0 has no address" in each["text"] for each in events)
 
     changed = cluster.json(1, "attach", "undone", "--network", "blue", "--hands-off")

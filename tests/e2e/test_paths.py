@@ -84,7 +84,7 @@ def test_dropped_vxlan_is_named_by_all(dual: Cluster, eventually: Eventually) ->
         status = dual.json(1, "status")
         assert [each["peer"] for each in status["paths"] if not each["ok"]] == ["vm2"]
     eventually(lambda: directions(dual, 1, "vm2") == ("ok", "ok"), "it is proven again")
-    kinds = [each["text"] for each in dual.json(1, "events")["events"] if each["kind"] == "path"]
+    kinds = [each["text"] for each in dual.events(1) if each["kind"] == "path"]
     assert "VXLAN to vm2 does not arrive" in kinds
     assert kinds[-1] == "VXLAN to vm2 arrives again"
     dual.ok(1, "overlayd", "container", "rm", "p1")

@@ -116,7 +116,7 @@ def test_a_restarted_container_keeps_its_address(
     assert docker is podman is cluster
     before = [
         event["text"].rpartition(" ")[2]
-        for event in cluster.json(number, "events")["events"]
+        for event in cluster.events(number)
         if event["kind"] == "attach" and event.get("endpoint") == name
     ]
     runtime = command.partition(" ")[0]

@@ -53,7 +53,7 @@ def test_every_conflict_has_one_winner_on_all_hosts(
     for number in (1, 2, 3):
         eventually(
             lambda n=number: told <= {
-                event["text"] for event in cluster.json(n, "events")["events"]
+                event["text"] for event in cluster.events(n)
             },
             f"events at vm{number}",
         )  # fmt: skip

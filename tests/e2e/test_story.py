@@ -37,9 +37,8 @@ def test_events_survive_a_crash(three: LabCluster) -> None:
 
     wait_until(ended, "the end of the address in the events")
     code, said = overlayd(victim, "events", "--since", "10m", "--json")
-    story = [
-        event for event in json.loads(said)["events"] if event.get("endpoint") == "short-lived"
-    ]
+    events = [json.loads(line) for line in said.splitlines()]
+    story = [event for event in events if event.get("endpoint") == "short-lived"]
     assert code == 0
     assert [event["kind"] for event in story] == ["attach", "gone", "detach"]
     assert {event["network"] for event in story} == {"blue"}

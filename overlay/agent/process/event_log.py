@@ -1,7 +1,7 @@
 """The event log: each event goes to the log and to a bounded ring that `overlayd events` shows.
 
-Field names are fixed: time, kind, network, endpoint, peer, text. The ring is written through to a
-file of bounded size, so that it survives a crash.
+Field names are fixed: time, kind (`event_kinds`), level, network, endpoint, peer, text. The ring is
+written through to a file of bounded size, so that it survives a crash.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from overlay import failpoint, limits
 
 _LOG = logging.getLogger("overlayd")
+_LEVELS = {logging.WARNING: "warning", logging.ERROR: "error"}  # all others: info
 _FILE_NAME = "events.jsonl"
 
 
@@ -50,7 +51,8 @@ class EventLog:
         """Record one event; `fields` are network, endpoint, peer and the like."""
         shown = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
         _LOG.log(level, "%s: %s%s", kind, text, f" [{shown}]" if shown else "")
-        event = {"time": time.time(), "kind": kind, "text": text, **fields}
+        shown_level = _LEVELS.get(level, "info")
+        event = {"time": time.time(), "kind": kind, "level": shown_level, "text": text, **fields}
         self._ring.append(event)
         for follower in list(self._followers):
             follower(event)

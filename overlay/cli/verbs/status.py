@@ -14,7 +14,7 @@ from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, U
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from overlay.cli.parser import VerbGroup
     from overlay.client.paths import Paths
@@ -42,7 +42,16 @@ def register(words: VerbGroup) -> None:
     )
     verify.add_argument("--repair", action="store_true", help="repair the differences")
     words.verb("metrics", run_metrics, "print metrics in Prometheus format", json=False)
-    events = words.verb("events", run_events, "show recent events")
+    events = words.verb("events", run_events, "show recent events", json=False)
+    events.add_argument("--json", action="store_true", help="print one JSON object per event")
+    events.add_argument(
+        "--kind",
+        dest="kinds",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="only events of this kind, such as member; may be repeated",
+    )
     events.add_argument(
         "--since",
         metavar="TIME",
@@ -221,23 +230,43 @@ def run_verify(args: Namespace) -> int:
 def run_events(args: Namespace) -> int:
     """Show events; with --follow, keep printing new ones."""
     client = ApiClient(args.paths)
+    _require_kinds(args.kinds)
     if args.follow:
         return _follow(client, args)
     listed = client.get("/v1/events", since=parse_since(args.since, time.time()))
-    if args.json:
-        output.print_json(listed)
-        return 0
-    for event in listed["events"]:
-        output.print_result(event_line(event))
-    if not listed["events"]:
+    found = [event for event in listed["events"] if _is_wanted(event, args.kinds)]
+    for event in found:
+        if args.json:
+            output.print_json_line(event)
+        else:
+            output.print_result(event_line(event))
+    if not found:
         output.print_note("no events")
     return 0
+
+
+def _require_kinds(kinds: Sequence[str]) -> None:
+    """Raise UsageError for a kind that no event has."""
+    if not kinds:
+        return
+    from overlay.agent.process.event_kinds import EVENT_KINDS  # noqa: PLC0415  rarely needed
+
+    for kind in kinds:
+        if kind not in EVENT_KINDS:
+            known = ", ".join(sorted(EVENT_KINDS))
+            raise UsageError(f"unknown kind {kind!r}", hint=f"Use one of {known}", field="kinds")
+
+
+def _is_wanted(event: JsonObject, kinds: Sequence[str]) -> bool:
+    return not kinds or event["kind"] in kinds
 
 
 def _follow(client: ApiClient, args: Namespace) -> int:
     now = time.time()
     since = parse_since(args.since, now)
     for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
+        if not _is_wanted(event, args.kinds):
+            continue
         if args.json:
             output.print_json_line(event)
         else:

@@ -16,6 +16,7 @@ def test_events_outlive_the_process(tmp_path: Path) -> None:
     (event,) = EventLog(tmp_path).since(0)
 
     assert (event["kind"], event["text"], event["network"]) == ("attach", "web is 10.0.0.2", "blue")
+    assert event["level"] == "info"
 
 
 def test_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:

@@ -229,6 +229,22 @@ def test_events_are_lines(overlayd: Run, agent: FakeAgent, monkeypatch: pytest.M
     assert agent.asked[-1].query == {"since": ["12.5"]}
 
 
+def test_events_as_json_are_one_object_a_line(overlayd: Run, agent: FakeAgent) -> None:
+    """So a program reads them one by one; `--kind` selects."""
+    events = [
+        {"time": 1.0, "kind": "join", "level": "info", "text": "a"},
+        {"time": 2.0, "kind": "kernel", "level": "error", "text": "b"},
+    ]
+    agent.answer("GET /v1/events", {"schema": "overlayd.events/v1", "events": events})
+
+    lines = overlayd("events", "--json").out.splitlines()
+    assert [json.loads(line) for line in lines] == events
+    assert json.loads(overlayd("events", "--json", "--kind", "kernel").out) == events[1]
+    assert overlayd("events", "--kind", "kernel").out.endswith("kernel  b\n")
+    wrong = overlayd("events", "--kind", "kernels")
+    assert (wrong.code, "unknown kind 'kernels'" in wrong.err) == (2, True)
+
+
 def test_follow_prints_events_until_the_agent_exits(overlayd: Run, agent: FakeAgent) -> None:
     """Each event is a line; the end of the stream is exit code 3."""
     events = [{"time": 1.0, "kind": "join", "text": "a"}, {"time": 2.0, "kind": "x", "text": "b"}]

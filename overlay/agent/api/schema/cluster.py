@@ -358,6 +358,7 @@ class EventResponse(TypedDict):
     time: float
     kind: str
     text: str
+    level: NotRequired[Literal["info", "warning", "error"]]  # an older agent wrote none
     network: NotRequired[str]
     endpoint: NotRequired[str]
     peer: NotRequired[str]
