@@ -243,6 +243,8 @@ DOCKER_CALLS_MAX: Final = 64  # at once
 DOCKER_POOLS_UNBOUND_MAX: Final = 16  # requested, and no network created with them yet
 DOCKER_BODY_SIZE_MAX: Final = 512 * 1024
 DOCKER_SWEEP_S: Final = 60.0  # from one comparison with what Docker has to the next
+# For the answer about a container just created: if Docker starts it already, it answers after that.
+DOCKER_CREATED_WAIT_S: Final = 0.1
 DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remembered
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
 RUNTIME_RETRY_MAX_S: Final = 30.0

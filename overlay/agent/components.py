@@ -265,7 +265,7 @@ class Components:
         self.dns = DnsService(
             self.resolver,
             clients,
-            ContainerResolvers(self.attachments),
+            ContainerResolvers(self.attachments, self.runtime_endpoints.resolvers_changed),
             self.reconciler,
             self._context.kernel,
             self.event_log,

@@ -83,6 +83,31 @@ def test_names_work_at_the_first_instruction(docker: Cluster) -> None:
     assert wrong(found, expected) == {}
 
 
+def test_a_containers_own_resolver_is_asked(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With --dns, of either family, overlayd's names are found as well, and others by it alone.
+
+    Docker's resolver is silent where it has IPv6 resolvers alone: glibc would wait for it first.
+    """
+    docker.ok(1, *CREATE, "--ipv6", "--subnet", "10.66.0.0/16", "--subnet", "fd66::/64",
+              "-o", "overlayd.network=six", "six")  # fmt: skip
+    docker.ok(1, "overlayd", "network", "inspect", "six")
+    for network, resolver in (("blue", OWN_RESOLVER), ("six", OWN_RESOLVER_IPV6)):
+        run = ("docker", "run", "-d", "--name", f"own-{network}", "--network", network)
+        docker.ok(1, *run, "--dns", resolver, *SLEEP)
+        docker.ok(1, "overlayd", "dns", "add", "data", "10.66.9.9", "--network", network)
+        expected = {"data": "10.66.9.9", "www.example.org": OUTSIDE[resolver]}
+        ways = (MUSL, GLIBC, GLIBC_BY_TCP) if network == "blue" else (MUSL,)
+        asking = script([(way, name) for name in expected for way in ways])
+        ask = ("docker", "exec", f"own-{network}", "/bin/sh", "-c", asking)
+        eventually(
+            lambda ask=ask, expected=expected: wrong(docker.ok(1, *ask), expected) == {},
+            f"names by {resolver}",
+        )
+        docker.ok(1, "docker", "rm", "-f", f"own-{network}")
+
+
 def test_without_the_agent_other_names_go_on(docker: Cluster) -> None:
     """Docker's own names and the world's, by the network's way out; overlayd's return with it."""
     docker.ok(1, "docker", "run", "-d", "--name", "stays", "--network", "blue", *SLEEP)

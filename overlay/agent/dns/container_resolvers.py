@@ -13,21 +13,27 @@ from typing import TypeAlias
 from overlay import limits
 from overlay.agent.dns import upstream
 from overlay.agent.state.attachments import Attachments
-from overlay.model import Ip, Network, parse_ip
+from overlay.model import Ip, Network, Vni, parse_ip
+from overlay.signals import AsyncSignal
 
 _Version: TypeAlias = tuple[int, int, int]
 
 
 class ContainerResolvers:
-    """The resolvers' addresses by network."""
+    """The resolvers' addresses by network.
+
+    `changed` is emitted after those that a network's containers were given have changed.
+    """
 
     def __init__(
         self,
         attachments: Attachments,
+        changed: AsyncSignal[[Vni]],
         host_file: Path = upstream.RESOLV_CONF,
         stub_file: Path = upstream.STUB_RESOLV_CONF,
     ) -> None:
         self._attachments = attachments
+        self.changed = changed
         self._files = (host_file, stub_file)
         self._versions: list[_Version | None] = []  # of the files, when they were read last
         self._of_host: tuple[Ip, ...] = ()

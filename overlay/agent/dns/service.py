@@ -55,8 +55,10 @@ class DnsService:
         self._servers: dict[Vni, DnsServer] = {}
         self._faults: dict[tuple[Vni, Ip], _Fault] = {}
         self._opening: set[Vni] = set()
+        self._opened: dict[Vni, tuple[Network, Sandbox]] = {}
         reconciler.sandbox_ready.connect(self.open)
         reconciler.sandbox_closing.connect(self.close)
+        container_resolvers.changed.connect(self._reopen)
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
         """Serve a network on all its addresses, and no longer on former ones.
@@ -66,6 +68,7 @@ class DnsService:
         """
         if network.vni in self._opening:
             return
+        self._opened[network.vni] = network, sandbox
         server = self._servers.get(network.vni)
         if server is None:
             rng = random.Random(os.urandom(8))
@@ -79,6 +82,11 @@ class DnsService:
             await self._serve_on(wanted, network, sandbox, server)
         finally:
             self._opening.discard(network.vni)
+
+    async def _reopen(self, vni: Vni) -> None:
+        """Serve an open network on its present addresses."""
+        if vni in self._opened:
+            await self.open(*self._opened[vni])
 
     async def _serve_on(
         self, wanted: list[Ip], network: Network, sandbox: Sandbox, server: DnsServer
@@ -127,6 +135,7 @@ class DnsService:
 
     def close(self, vni: Vni) -> None:
         """Stop serving a network."""
+        self._opened.pop(vni, None)
         server = self._servers.pop(vni, None)
         if server is not None:
             server.close()

@@ -7,6 +7,7 @@ attach, the later assignment to the container, and the detach, by the runtime's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
@@ -17,11 +18,15 @@ from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
 from overlay.kernel.sandbox import veth
-from overlay.model import Network
+from overlay.model import Network, Vni
+from overlay.signals import AsyncSignal
 
 
 class RuntimeEndpoints:
-    """This node's endpoints that a container runtime asked for."""
+    """This node's endpoints that a container runtime asked for.
+
+    Signal `resolvers_changed`: a container on this network was given other resolvers.
+    """
 
     def __init__(
         self, attacher: EndpointAttacher, detacher: EndpointDetacher, editor: EndpointEditor
@@ -32,6 +37,7 @@ class RuntimeEndpoints:
         self._attachments = attacher.context.attachments
         self._subnet_routes = attacher.context.subnet_routes
         self._node = attacher.context.node
+        self.resolvers_changed: AsyncSignal[[Vni]] = AsyncSignal()
 
     def all(self) -> list[Attachment]:
         """Return all attachments that a runtime asked for."""
@@ -90,6 +96,20 @@ class RuntimeEndpoints:
         )
         if attachment is not None and network is not None:
             await self._editor.edit(attachment.netns_identity, [network], edit)
+
+    async def set_resolvers(self, runtime_endpoint: str, resolvers: Sequence[str]) -> None:
+        """Store which resolvers an endpoint's container was given by its runtime."""
+        attachment = self.find(runtime_endpoint)
+        if attachment is None:
+            return
+        async with self._attachments.alone_with(attachment.netns_identity):
+            attachment = self.find(runtime_endpoint)
+            if attachment is None or attachment.resolvers == list(resolvers):
+                return
+            changed = replace(attachment, resolvers=list(resolvers))
+            documents.ATTACHMENTS.put(self._node.gossip.state, changed)
+            self._attachments[bytes.fromhex(changed.endpoint_id)] = changed
+        await self.resolvers_changed.emit(Vni(changed.vni))
 
     async def detach(self, runtime_endpoint: str) -> None:
         """Detach an endpoint; nothing, if it is detached already."""

@@ -246,12 +246,14 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
     raise OverlayError(f"{title} rejected the query for container {name!r}", why=message)
 
 
-def query_docker(path: str, socket: Path = DOCKER_SOCKET) -> Any:
+def query_docker(
+    path: str, socket: Path = DOCKER_SOCKET, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Any:
     """Return Docker's answer to a GET of its API; None if it has no such thing.
 
     Blocks. Raises OverlayError if it does not answer.
     """
-    return request_docker("GET", path, socket=socket, timeout_s=ANSWER_TIMEOUT_S)
+    return request_docker("GET", path, socket=socket, timeout_s=timeout_s)
 
 
 def request_docker(

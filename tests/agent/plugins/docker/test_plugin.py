@@ -754,7 +754,7 @@ async def test_a_name_that_is_taken_is_reported_once(
     sync = engine.plugin._require_drivers().sync
 
     for _ in range(3):
-        await sync._rename(ENDPOINT, "web", [])
+        await sync._names._rename(ENDPOINT, "web", [])
 
     told = [each["text"] for each in components.event_log.since(0.0) if each["kind"] == "docker"]
     assert told == ["web stays docker-bbbbbbbbbbbb in DNS: the name 'web' is taken on network blue"]
