@@ -23,6 +23,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.published_port import (
+    ENDPOINT_OWNER,
     PortPair,
     PortRequest,
     PublishedPort,
@@ -94,17 +95,29 @@ class PublishedPorts(Controller):
         return await self._publish(name, network_name, requests, owner="")
 
     async def publish_for(
-        self, owner: str, name: str, network_name: str, requests: list[PortRequest]
+        self,
+        owner: str,
+        name: str,
+        network_name: str,
+        requests: list[PortRequest],
+        container_id: str = "",
     ) -> None:
         """Publish ports of a name until `withdraw` with the same owner; all or none.
 
-        Nothing, if the owner has published already. Raises the errors of `publish`.
+        Those of an endpoint (ENDPOINT_OWNER) end with it by themselves. Nothing, if the owner has
+        published already. The container's runtime may keep the ports with sockets of its own.
+        Raises the errors of `publish`.
         """
-        if requests and owner not in self.owners():
-            await self._publish(name, network_name, requests, owner)
+        if requests and not any(each.owner == owner for each in self._known):
+            await self._publish(name, network_name, requests, owner, container_id)
 
     async def _publish(
-        self, name: str, network_name: str | None, requests: list[PortRequest], owner: str
+        self,
+        name: str,
+        network_name: str | None,
+        requests: list[PortRequest],
+        owner: str,
+        container_id: str = "",
     ) -> tuple[Network, list[PublishedPort]]:
         network, name = self._names.find(name, network_name)
         async with self._publishing:
@@ -119,8 +132,8 @@ class PublishedPorts(Controller):
                 ]  # fmt: skip
                 mappings = {each.mapping for each in (*self._known, *fresh)}
                 if not any(each.mapping in mappings for each in wanted):
-                    families = self._families(network, request.host_ip)
-                    fresh.append(await self._first_free(wanted, fresh, families))
+                    sizes = self._families(network, request.host_ip)
+                    fresh.append(await self._first_free(wanted, fresh, sizes, container_id))
             if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
                     f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
@@ -138,7 +151,11 @@ class PublishedPorts(Controller):
         return network, fresh
 
     async def _first_free(
-        self, wanted: list[PublishedPort], fresh: list[PublishedPort], families: tuple[int, ...]
+        self,
+        wanted: list[PublishedPort],
+        fresh: list[PublishedPort],
+        families: tuple[int, ...],
+        container_id: str,
     ) -> PublishedPort:
         """Return the first of these that nothing on the host blocks; raises ConflictError."""
         known = [*self._known, *fresh]
@@ -155,7 +172,7 @@ class PublishedPorts(Controller):
         for each in allowed[: limits.PUBLISH_TRIES_MAX]:
             place = (each.protocol, each.host_ip, each.host_port)
             try:
-                await self._kernel.call(port_check.require_free, *place, families)
+                await self._kernel.call(port_check.require_free, *place, families, container_id)
             except ConflictError as error:
                 failure = error
             else:
@@ -208,8 +225,20 @@ class PublishedPorts(Controller):
     # --- ports of an owner --------------------------------------------------------------
 
     def owners(self) -> set[str]:
-        """Return the owners of published ports."""
-        return {each.owner for each in self._known} - {""}
+        """Return the owners of published ports, without endpoints, with which they end."""
+        owners = {each.owner for each in self._known} - {""}
+        return {owner for owner in owners if not owner.startswith(ENDPOINT_OWNER)}
+
+    async def drop_ended(self) -> None:
+        """Unpublish the ports whose owner was an endpoint, and is none of this host any more."""
+        gone = [
+            each
+            for each in self._known
+            if each.owner.startswith(ENDPOINT_OWNER)
+            and bytes.fromhex(each.owner.removeprefix(ENDPOINT_OWNER)) not in self._attachments
+        ]
+        if gone:
+            await self._drop(gone)
 
     async def withdraw(self, owner: str) -> None:
         """Unpublish all ports of an owner."""
@@ -273,6 +302,8 @@ class PublishedPorts(Controller):
     async def start(self) -> None:
         """Set the ports in the rules before these are first written."""
         await self._update_rules()
+        if any(each.owner.startswith(ENDPOINT_OWNER) for each in self._known):
+            self.trigger()  # their endpoints may have ended meanwhile
 
     async def refresh(self) -> None:
         """Update the rules to the present targets."""
@@ -299,8 +330,9 @@ class PublishedPorts(Controller):
         return any(vni is None or each.vni == vni for each in self._known)
 
     async def reconcile(self) -> None:
-        """Drop publications of removed networks, then update the rules."""
+        """Drop publications of removed networks and ended endpoints, then update the rules."""
         await self._forget_removed()
+        await self.drop_ended()
         await self.refresh()
 
     def rest_s(self) -> float:

@@ -62,6 +62,7 @@ class Attachment:
     # The resolvers that the container's runtime was given (`docker run --dns`), as addresses.
     resolvers: list[str] = field(default_factory=list)
     keep: bool = False  # for a container of this name, however much later it is made
+    plugin_key: str = ""  # by which a runtime's plugin knows it: `runtimes.plugin_endpoints`
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ def _to_hex(secret: Identity | Authority) -> str:
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
     # An earlier version reads what does not have these.
-    later = ("hands_off", "runtime_endpoint", "resolvers", "keep")
+    later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key")
     return {key: value for key, value in asdict(attachment).items() if value or key not in later}
 
 

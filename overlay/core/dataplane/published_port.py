@@ -16,6 +16,9 @@ PROTOCOLS: Final = ("tcp", "udp")
 _PORT_MAX: Final = 65_535
 
 
+ENDPOINT_OWNER: Final = "endpoint/"
+
+
 class PortPair(NamedTuple):
     """A port of the host, and the port of the container that it maps to."""
 
@@ -45,7 +48,8 @@ class PublishedPort(NamedTuple):
     vni: Vni
     name: str
     port: int
-    owner: str = ""  # Docker's id of the endpoint, if Docker published it
+    # With whom it ends: Docker's id of an endpoint, or ENDPOINT_OWNER and an endpoint's hex id.
+    owner: str = ""
 
     @property
     def mapping(self) -> PublishedPort:

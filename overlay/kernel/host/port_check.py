@@ -1,28 +1,37 @@
 """Check whether a port of this host is free to be published.
 
-Changes nothing.
+Changes nothing. Podman keeps a socket on each port that it maps, in the process that supervises the
+container (conmon), so that no other program takes the port: nothing would be cut off there.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Ip, ip_text
 
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_PROC: Final = Path("/proc")
+_WAITING: Final = ("0A", "07")  # TCP sockets that listen, and UDP sockets: proc(5)
+_SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
-def require_free(protocol: str, host_ip: Ip, port: int, sizes: Sequence[int]) -> None:
+def require_free(
+    protocol: str, host_ip: Ip, port: int, sizes: Sequence[int], container_id: str = ""
+) -> None:
     """Raise ConflictError if a program of the host uses this port.
 
     Publishing would cut it off. An empty `host_ip` means every address of the families with these
-    address sizes, in bytes. Binds a socket for a moment (bind(2)).
+    address sizes, in bytes. Binds a socket for a moment (bind(2)). A socket by which a runtime
+    keeps the port for the container with that id is no obstacle.
     """
     for size in sizes:
         family = _FAMILIES[size]
@@ -34,6 +43,9 @@ def require_free(protocol: str, host_ip: Ip, port: int, sizes: Sequence[int]) ->
             try:
                 trial.bind((ip_text(host_ip) if host_ip else "", port))
             except OSError as error:
+                in_use = error.errno == errno.EADDRINUSE
+                if in_use and container_id and held_by_container(protocol, port, container_id):
+                    continue
                 raise _refused(error, protocol, host_ip, port) from error
 
 
@@ -49,3 +61,43 @@ def _refused(error: OSError, protocol: str, host_ip: Ip, port: int) -> OverlayEr
         else error.strerror or str(error),
         hint=f"Choose another port, or end the program ('ss -lnp sport = :{port}' shows it)",
     )
+
+
+def held_by_container(protocol: str, port: int, container_id: str, proc: Path = _PROC) -> bool:
+    """Return whether all sockets on a port are of processes that name the container's id."""
+    wanted = set(_sockets(protocol, port, proc))
+    if not wanted:
+        return False
+    for process in proc.iterdir():
+        if process.name.isdecimal() and container_id.encode() in _command(process):
+            wanted -= set(_open_sockets(process))
+    return not wanted
+
+
+def _sockets(protocol: str, port: int, proc: Path) -> Iterator[str]:
+    """Yield the inodes of the sockets on a port."""
+    for table in (protocol, f"{protocol}6"):
+        try:
+            lines = (proc / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:  # a kernel without IPv6
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] in _WAITING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _open_sockets(process: Path) -> Iterator[str]:
+    try:
+        for link in (process / "fd").iterdir():
+            found = _SOCKET.fullmatch(str(link.readlink()))
+            if found is not None:
+                yield found[1]
+    except OSError:  # it has ended
+        return
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -51,7 +51,9 @@ class Kernel:
             raise ConflictError(f"a program uses {port}")
 
 
-def ports_of(state: StateDatabase, rules: Rules, *used: int) -> PublishedPorts:
+def ports_of(
+    state: StateDatabase, rules: Rules, *used: int, attached: Attachments | None = None
+) -> PublishedPorts:
     """Return the ports that a state has, on a host whose programs use some."""
     directory = SimpleNamespace(endpoints=lambda _vni: [], network_by_vni=lambda _vni: None)
     gossip = cast("Any", SimpleNamespace(state=state))
@@ -59,8 +61,9 @@ def ports_of(state: StateDatabase, rules: Rules, *used: int) -> PublishedPorts:
     context = NodeContext(gossip, cast("Any", directory), kernel, EventLog(state.path.parent))
     exposure = cast("Any", SimpleNamespace(exposure_changed=Signal()))
     return PublishedPorts(
-        context, exposure, cast("Any", rules), Attachments(), cast("Any", Signal()), 30.0
-    )
+        context, exposure, cast("Any", rules), attached or Attachments(),
+        cast("Any", Signal()), 30.0,
+    )  # fmt: skip
 
 
 def request(first: int, last: int) -> PortRequest:
@@ -94,6 +97,26 @@ async def test_an_owner_has_its_ports_until_it_withdraws(
     await again.withdraw("")
     assert documents.PUBLISHED_PORTS.load(state) == [WEB]
     assert "owner" not in next(iter(state.all("published").values()))
+    state.close()
+
+
+async def test_ports_end_with_their_endpoint(tmp_path: Path) -> None:
+    """Those of an endpoint that is attached here stay, and so do Docker's and a user's."""
+    state = StateDatabase(tmp_path)
+    owned = [
+        WEB._replace(host_port=port, owner=owner)
+        for port, owner in ((9000, "endpoint/aa"), (9001, "endpoint/bb"), (9002, "docker"))
+    ]
+    state.commit(map(documents.PUBLISHED_PORTS.row, (WEB, *owned)))
+    rules = Rules()
+    ports = ports_of(state, rules, attached=cast("Any", {bytes.fromhex("aa"): NOTHING}))
+    await ports.drop_ended()
+    await ports.drop_ended()
+
+    left = {each.host_port for each in documents.PUBLISHED_PORTS.load(state)}
+    assert left == {8080, 9000, 9002}
+    assert ports.owners() == {"docker"}
+    assert rules.applied == 1
     state.close()
 
 
