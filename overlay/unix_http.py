@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import socket
 
+from overlay import limits
 from overlay.lean_imports import without_openssl
 
 with without_openssl():
     from http.client import HTTPConnection, HTTPException, HTTPResponse
 
-__all__ = ["SOCKET_PATH_SIZE_MAX", "HTTPException", "HTTPResponse", "UnixConnection", "send"]
+__all__ = ["HTTPException", "HTTPResponse", "UnixConnection", "send"]
 
 _TIMEOUT_MIN_S = 0.001  # a timeout of 0 would be a socket that does not block
-SOCKET_PATH_SIZE_MAX = 107  # unix(7): sun_path is 108 bytes with its final zero
 
 
 class UnixConnection(HTTPConnection):
@@ -33,9 +33,9 @@ class UnixConnection(HTTPConnection):
 
         Raises FileNotFoundError, ConnectionRefusedError, PermissionError or another OSError.
         """
-        if len(os.fsencode(self._path)) > SOCKET_PATH_SIZE_MAX:
+        if len(os.fsencode(self._path)) > limits.SOCKET_PATH_SIZE_MAX:
             raise OSError(
-                f"the socket path is longer than {SOCKET_PATH_SIZE_MAX} bytes: {self._path}"
+                f"the socket path is longer than {limits.SOCKET_PATH_SIZE_MAX} bytes: {self._path}"
             )
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -1,7 +1,6 @@
 """Client of the agent's API: a call returns one JSON object or raises one OverlayError.
 
-Owns: the errors, with cause and next step, of failed connections and error answers.
-Does not: know any verb.
+Does not: know any verb, or word errors (`api_errors`).
 """
 
 from __future__ import annotations
@@ -11,21 +10,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from overlay import limits
-from overlay.errors import (
-    ERROR_BY_CODE,
-    AgentNotRunningError,
-    ForbiddenError,
-    OverlayError,
-    TimedOutError,
-    UsageError,
-)
-from overlay.unix_http import (
-    SOCKET_PATH_SIZE_MAX,
-    HTTPException,
-    HTTPResponse,
-    UnixConnection,
-    send,
-)
+from overlay.client.api_errors import answered_error, connection_error, decoded
+from overlay.errors import OverlayError, UsageError
+from overlay.unix_http import HTTPException, HTTPResponse, UnixConnection, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +67,7 @@ class ApiClient:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError as error:
-            raise self._connection_error(error, self._work_timeout_s) from error
+            raise self._failed(error, self._work_timeout_s) from error
         connection.close()
         return True
 
@@ -96,16 +83,16 @@ class ApiClient:
             with response:
                 while line := response.readline():
                     if line.strip():
-                        yield _decoded(line, response.status)
+                        yield decoded(line, response.status)
         except (OSError, HTTPException) as error:
-            raise self._connection_error(error, timeout_s) from error
+            raise self._failed(error, timeout_s) from error
         finally:
             connection.close()
 
     def _call(
         self, method: str, path: str, body: JsonObject | None, timeout_s: float
     ) -> JsonObject:
-        return _decoded(*self._raw(method, path, body, timeout_s))
+        return decoded(*self._raw(method, path, body, timeout_s))
 
     def _raw(
         self, method: str, path: str, body: JsonObject | None, timeout_s: float
@@ -116,7 +103,7 @@ class ApiClient:
             response = self._send(connection, method, path, body)
             return response.read(), response.status
         except (OSError, HTTPException) as error:
-            raise self._connection_error(error, timeout_s) from error
+            raise self._failed(error, timeout_s) from error
         finally:
             connection.close()
 
@@ -131,47 +118,13 @@ class ApiClient:
             )
         response = send(connection, method, path, raw)
         if response.status >= 400:
-            raise _answered_error(response.read(), response.status)
+            raise answered_error(response.read(), response.status)
         return response
 
-    def _connection_error(self, error: Exception, timeout_s: float) -> OverlayError:
-        path = str(self.paths.socket)
-        match error:
-            case FileNotFoundError():
-                return AgentNotRunningError(
-                    "no agent runs on this host",
-                    why=f"there is no API socket at {path}",
-                    hint="sudo overlayd join     (starts one; its log is "
-                    f"{self.paths.log} or `journalctl -u overlayd`)",
-                )
-            case ConnectionRefusedError():
-                return AgentNotRunningError(
-                    "the agent on this host has died",
-                    why=f"its API socket {path} exists, but no process listens on it",
-                    hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`, "
-                    "then: sudo overlayd join",
-                )
-            case PermissionError():
-                return ForbiddenError(
-                    f"you may not use the agent's API socket {path}",
-                    why="it is open to root and the group overlayd",
-                    hint="Use sudo, or add yourself to that group",
-                )
-            case TimeoutError() | BlockingIOError():  # it accepts no connection any more
-                return TimedOutError(
-                    "the agent did not answer in time",
-                    why=f"no answer from {path} within {timeout_s:g} s",
-                    hint="overlayd status; if that hangs too, restart the agent "
-                    "(forwarding continues meanwhile)",
-                )
-            case ConnectionResetError() | BrokenPipeError() | HTTPException():
-                return AgentNotRunningError(
-                    "the agent closed the connection before its answer was complete",
-                    why=str(error) or type(error).__name__,
-                    hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`",
-                )
-        hint = "Choose a shorter --run-dir" if len(path) > SOCKET_PATH_SIZE_MAX else ""
-        return OverlayError(f"cannot reach the agent at {path}", why=str(error), hint=hint)
+    def _failed(self, error: Exception, timeout_s: float) -> OverlayError:
+        if isinstance(error, HTTPException):
+            error = ConnectionResetError(str(error) or type(error).__name__)
+        return connection_error(error, str(self.paths.socket), str(self.paths.log), timeout_s)
 
 
 def segment(text: str) -> str:
@@ -182,31 +135,3 @@ def segment(text: str) -> str:
 def _with_query(path: str, query: dict[str, object]) -> str:
     pairs = {key: value for key, value in query.items() if value is not None}
     return f"{path}?{urlencode(pairs, errors=_AS_TYPED)}" if pairs else path
-
-
-def _decoded(raw: bytes, status: int) -> JsonObject:
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise OverlayError(
-            "the agent's answer is not a JSON object",
-            why=f"HTTP {status}: {raw[:200].decode(errors='replace')!r}",
-            hint="The versions may differ: compare `overlayd version` with `overlayd status`",
-        )
-    return value
-
-
-def _answered_error(raw: bytes, status: int) -> OverlayError:
-    try:
-        body = json.loads(raw)["error"]
-        kind = ERROR_BY_CODE.get(body["code"], OverlayError)
-        rest = {name: str(body.get(name) or "") for name in ("why", "hint", "field")}
-        return kind(str(body["what"]), **rest)
-    except (ValueError, KeyError, TypeError):
-        return OverlayError(
-            f"the agent answered HTTP {status}",
-            why=raw[:200].decode(errors="replace").strip(),
-            hint="See its log: journalctl -u overlayd",
-        )

@@ -93,7 +93,7 @@ def test_each_failure_to_connect_has_its_kind(
     tmp_path: Path, error: OSError, kind: type[OverlayError]
 ) -> None:
     """Permission, timeout and other failures raise different errors."""
-    assert type(_client(tmp_path)._connection_error(error, 5.0)) is kind
+    assert type(_client(tmp_path)._failed(error, 5.0)) is kind
 
 
 def test_answers_returns_whether_an_agent_listens(agent: FakeAgent, tmp_path: Path) -> None:
