@@ -35,6 +35,7 @@ from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.routes.default_route import DefaultRoutes
 from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.runtime_endpoints import RuntimeEndpoints
+from overlay.agent.endpoints.runtimes.plugin_endpoints import PluginEndpoints
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
@@ -256,6 +257,9 @@ class Components:
             self.restart,
             published_ports,
             self.paths,
+        )
+        self.plugin_endpoints = PluginEndpoints(
+            self.attach_service, self.attacher, self.detacher, published_ports
         )
 
     def _construct_dns(self) -> None:

@@ -24,6 +24,7 @@ from overlay.agent.api.diagnosis import ping
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
+from overlay.agent.api.runtimes import plugin_endpoints
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
@@ -33,6 +34,7 @@ _RESOURCES = (
     events,
     networks,
     endpoints,
+    plugin_endpoints,
     containers,
     tokens,
     authority,

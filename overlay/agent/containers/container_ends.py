@@ -74,10 +74,14 @@ class ContainerEnds(Controller):
         """Return what containers' interfaces lack, as pairs of network name and description."""
         found: list[tuple[str, str]] = []
         for identity in self._identities():
-            mine = self._checked(identity)
-            lacking = await self._call(container_interface.differences, mine)
-            found += [(each.network, f"{mine[0].target}: {each.text}") for each in lacking]
+            found += await self.differences_of(identity)
         return found
+
+    async def differences_of(self, identity: tuple[int, int]) -> list[tuple[str, str]]:
+        """Return what one container's interfaces lack, as `differences` does."""
+        mine = self._checked(identity)
+        lacking = await self._call(container_interface.differences, mine)
+        return [(each.network, f"{mine[0].target}: {each.text}") for each in lacking]
 
     async def _call(
         self, function: _Function, mine: Sequence[Attachment]

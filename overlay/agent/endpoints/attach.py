@@ -265,6 +265,7 @@ class _AttachSteps:
             hands_off=bool(options.hands_off),
             keep=bool(options.keep),
             runtime_endpoint=target.runtime_endpoint,
+            plugin_key=target.plugin_key,
         )
         segments = self._node.gossip.commit(
             Scope(network.vni),

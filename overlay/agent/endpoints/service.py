@@ -1,7 +1,7 @@
 """Attach and detach containers by the names that users give them.
 
-The API's handlers call it, and so will the plugins of container runtimes: none of them resolves a
-target or knows the order of an attach.
+The API's handlers call it, and so do the endpoints that plugins of container runtimes ask for: none
+of them knows the order of an attach.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from overlay.agent.endpoints.edit import Edited, EditSpec, EndpointEditor
 from overlay.agent.endpoints.restart import RUNTIMES, Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.agent.paths.controller import PathController
-from overlay.agent.runtimes.targets import KINDS, resolve_target
+from overlay.agent.runtimes.targets import KINDS, PLUGIN_KINDS, Target, resolve_target
 from overlay.core.dataplane.published_port import PortPair
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import Endpoint, Ip, Network
@@ -73,12 +73,14 @@ class AttachService:
                     "'container add --restart always'",
                     field="keep",
                 )
-            named = [self._directory.network(name) for name in spec.networks]
-            networks = list({network.vni: network for network in named}.values())
-            peers = self._paths.probe(network.vni for network in networks) if spec.wait else []
-            results = await self._attacher.attach_all(
-                target, networks, spec.options, wait=spec.wait
-            )
+            return await self.attach_target(target, spec)
+
+    async def attach_target(self, target: Target, spec: AttachSpec) -> list[EndpointResult]:
+        """Attach a container whose namespace is open, whatever `spec` calls it."""
+        named = [self._directory.network(name) for name in spec.networks]
+        networks = list({network.vni: network for network in named}.values())
+        peers = self._paths.probe(network.vni for network in networks) if spec.wait else []
+        results = await self._attacher.attach_all(target, networks, spec.options, wait=spec.wait)
         try:
             await self._publish(results, spec.ports)
         except BaseException as error:
@@ -189,4 +191,4 @@ class AttachService:
 def _bare_name(target: str) -> str:
     """Return a target without its kind."""
     kind, _, name = target.partition(":")
-    return name if kind in KINDS else target
+    return name if kind in (*KINDS, *PLUGIN_KINDS) else target

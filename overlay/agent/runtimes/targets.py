@@ -22,6 +22,8 @@ from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME, require_con
 from overlay.model import fit_name
 
 KINDS = ("netns", "pid", "docker", "podman")
+PLUGIN_KINDS = ("cni", "netavark")
+"""Of containers whose runtime attaches them by a plugin: known here while they are attached."""
 NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 NAMES_SHOWN_MAX = 12
 
@@ -43,6 +45,7 @@ class Target:
     text: str  # resolves to the same again, as long as the container is the same
     ignores_ipv6_setting: bool = False  # its engine made the setting, not its user
     runtime_endpoint: str = ""  # Docker's id, if Docker itself moves and configures the interface
+    plugin_key: str = ""  # of a container whose runtime attaches it by a plugin
     descriptor: int = field(default=-1, compare=False)
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode
 
@@ -76,6 +79,12 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     kind, colon, rest = text.partition(":")
     if not colon:
         return _by_name(text, sources)
+    if kind in PLUGIN_KINDS:
+        raise NotFoundError(
+            f"{text} is not attached",
+            why="its runtime attaches and detaches it by itself",
+            hint="'overlayd endpoint ls' shows the containers that are attached",
+        )
     if kind not in KINDS or not rest:
         why = f"unknown kind {kind!r}" if kind not in KINDS else "nothing follows the colon"
         raise UsageError(f"{text!r} is not a target", why=why, hint=_hint(), field="target")

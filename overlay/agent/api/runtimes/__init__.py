@@ -1,0 +1,1 @@
+"""Handlers for the plugins of container runtimes."""

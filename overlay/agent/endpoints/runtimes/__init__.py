@@ -1,0 +1,1 @@
+"""Endpoints that programs started by container runtimes ask for."""
