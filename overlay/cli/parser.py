@@ -60,6 +60,7 @@ VERBS: dict[str, str] = {
     "unexpose": "publish",
     "publish": "publish",
     "unpublish": "publish",
+    "cni": "runtimes.cni",
     "status": "status",
     "verify": "status",
     "metrics": "status",

@@ -1,9 +1,9 @@
 """One lab host: a process with its own namespaces.
 
 Owns: starting and ending these processes. A host has its own network, mounts, host name and
-processes (namespaces(7)); /run is empty, /etc and /var/lib are copy-on-write. So the default paths
-of overlayd, Docker and `ip netns` work as on a separate machine, and killing the first process
-removes the whole host, even after a crash of the lab.
+processes (namespaces(7)); /run is empty, /etc, /opt and /var/lib are copy-on-write. So the default
+paths of overlayd, Docker, CNI and `ip netns` work as on a separate machine, and killing the first
+process removes the whole host, even after a crash of the lab.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ set -e
 hostname "$1"
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 lab /run
-mkdir -p /run/netns /run/lock /run/lab/etc/up /run/lab/etc/work /run/lab/lib/up /run/lab/lib/work
-over() { mount -t overlay lab -o "lowerdir=$2,upperdir=$1/up,workdir=$1/work" "$2"; }
+mkdir -p /opt /run/netns /run/lock
+over() {
+  mkdir -p "$1/up" "$1/work"
+  mount -t overlay lab -o "lowerdir=$2,upperdir=$1/up,workdir=$1/work" "$2"
+}
+over /run/lab/opt /opt
 over /run/lab/etc /etc
 over /run/lab/lib /var/lib
-rm -rf /var/lib/overlayd /etc/overlayd /etc/netns
+rm -rf /var/lib/overlayd /etc/overlayd /etc/netns /opt/cni/bin/overlayd /etc/cni/net.d/10-overlayd-*
 echo "$1" > /etc/hostname
 echo "127.0.0.1 localhost $1" > /etc/hosts
 touch /run/lab/ready

@@ -31,6 +31,7 @@ WRITING = [
     ("attach",), ("detach",), ("endpoint", "set"),
     ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),
+    ("cni", "install"), ("cni", "uninstall"),
     ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip
 

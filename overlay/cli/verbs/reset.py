@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
+from overlay.client.cni import files as cni_files
 from overlay.client.paths import Paths
 from overlay.docker_socket import remove_plugin_socket
 from overlay.errors import (
@@ -67,6 +68,7 @@ def run_reset(args: Namespace) -> int:
     removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
     removed += remove_plugin_socket()
+    removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     if done.get("authority_lost"):
         output.warn(
             "no live member of the cluster that this host left holds its authority",

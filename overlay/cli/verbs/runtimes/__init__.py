@@ -1,0 +1,1 @@
+"""Verbs that make container runtimes use overlayd."""

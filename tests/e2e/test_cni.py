@@ -1,0 +1,196 @@
+"""Containers that Podman and containerd attach by CNI, with their own commands alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+PODMAN = [
+    "env",
+    "CONTAINERS_CONF=/run/containers.conf",
+    "podman",
+    "--cgroup-manager=cgroupfs",
+    "--runtime",
+    "runc",
+]
+LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--cap-add", "net_raw"]
+CTR = ["ctr", "-a", "/run/ctd/containerd.sock"]
+SLEEP = ("lab:1", "/bin/sleep", "1000")
+CONTAINERD = """
+mkdir -p /run/ctd
+printf 'version = 2\\nroot = "/run/ctd/root"\\nstate = "/run/ctd/state"\\n' > /run/ctd/config.toml
+printf '[grpc]\\naddress = "/run/ctd/containerd.sock"\\n' >> /run/ctd/config.toml
+setsid containerd -c /run/ctd/config.toml >/run/ctd/log 2>&1 </dev/null &
+"""
+PLUGIN = "/opt/cni/bin/overlayd"
+KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def podman(cluster: Cluster, *words: str) -> str:
+    """Run Podman on vm1; it must succeed."""
+    return cluster.ok(1, *PODMAN, *words)
+
+
+@pytest.fixture(scope="module")
+def runtimes(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
+    """Podman on vm1 and containerd on vm2, both with the image and the network blue."""
+    backend = "printf '[network]\\nnetwork_backend = \"cni\"\\n' > /run/containers.conf"
+    # Podman's overlay driver cannot be on the lab's copy-on-write /var/lib.
+    store = "mkdir -p /var/lib/containers && mount -t tmpfs lab /var/lib/containers"
+    cluster.ok(1, "bash", "-c", f"{backend}; {store}")
+    podman(cluster, "import", str(image), "lab:1")
+    archive = str(image.with_name("docker.tar"))
+    podman(cluster, "save", "--format", "docker-archive", "-o", archive, "lab:1")
+    cluster.ok(2, "bash", "-c", CONTAINERD)
+    eventually(lambda: cluster.run(2, *CTR, "version")[0] == 0, "containerd", 60.0)
+    cluster.ok(2, *CTR, "image", "import", "--snapshotter", "native", archive)
+    for number in (1, 2):
+        cluster.ok(number, "overlayd", "cni", "install", "blue")
+    return cluster
+
+
+def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
+    """Return the runtimes' endpoints as a host knows them, by name."""
+    found = cluster.json(number, "endpoint", "ls", "--network", "blue")["endpoints"]
+    return {each["name"]: each for each in found if each["name"] not in ("c1", "c2", "c3")}
+
+
+def plugin(cluster: Cluster, command: str, fields: dict[str, Any], **variables: str) -> Any:
+    """Call the plugin on vm1 as a runtime does; return what it writes."""
+    environ = {"CNI_COMMAND": command} | {f"CNI_{key}": text for key, text in variables.items()}
+    config = {"cniVersion": "1.1.0", "name": "blue", "type": "overlayd"} | fields
+    words = [f"{key}={text}" for key, text in environ.items()]
+    _, out, _ = cluster.run(1, "env", "-i", *words, PLUGIN, stdin=json.dumps(config))
+    return json.loads(out) if out else None
+
+
+def test_containers_of_two_runtimes_reach_each_other(
+    runtimes: Cluster, eventually: Callable[..., None]
+) -> None:
+    """By name and address, after nothing but their runtimes' commands; and rm leaves nothing."""
+    options = ("--network", "blue:ip=10.32.5.5,mac=02:42:00:00:00:77,alias=www", "-p", "8080:80")
+    podman(runtimes, "run", "-d", "--name", "web", *LIMITS, *options, *SLEEP)
+    ctr = ("run", "-d", "--snapshotter", "native", "--cni", "localhost/lab:1", "t1")
+    runtimes.ok(2, *CTR, *ctr, "/bin/sleep", "1000")
+    seen = endpoints(runtimes, 3)
+    assert seen["web"]["ips"] == ["10.32.5.5"]
+    assert seen["web"]["mac"] == "02:42:00:00:00:77"
+
+    ping = ("ping", "-c", "1", "-W", "5")
+    podman(runtimes, "exec", "web", *ping, "default-t1")
+    inside = ("task", "exec", "--exec-id", "ping", "t1")
+    runtimes.ok(2, *CTR, *inside, *ping, "10.32.5.5")
+    assert runtimes.inside(3, "c3", *ping, "www")[0] == 0
+    (port,) = runtimes.json(1, "publish", "ls")["published"]
+    assert (port["host_port"], port["ips"]) == (8080, ["10.32.5.5"])
+    assert [runtimes.json(n, "verify")["differences"] for n in (1, 2)] == [[], []]
+
+    podman(runtimes, "restart", "-t", "0", "web")
+    podman(runtimes, "exec", "web", *ping, "c3")
+    podman(runtimes, "network", "disconnect", "blue", "web")
+    assert "web" not in endpoints(runtimes, 1)
+    podman(runtimes, "network", "connect", "blue", "web")
+    podman(runtimes, "rm", "-f", "-t", "0", "web")
+    runtimes.ok(2, *CTR, "task", "kill", "-s", "9", "t1")
+    eventually(lambda: all(endpoints(runtimes, n) == {} for n in (1, 2, 3)), "nothing is left")
+    assert runtimes.json(1, "publish", "ls")["published"] == []
+    assert runtimes.ok(1, "bash", "-c", "ls /var/lib/cni/results") == ""
+
+
+def test_the_runtime_prints_what_to_do(runtimes: Cluster) -> None:
+    """What happened and why, in Podman's own error; nothing half-made stays."""
+    run = ("run", "--name", "late", *LIMITS, "--network", "blue:ip=10.32.0.1")
+    code, _, err = runtimes.run(1, *PODMAN, *run, *SLEEP)
+
+    assert code != 0
+    assert "10.32.0.1 cannot be given to a container: it is the subnet's gateway" in err
+    podman(runtimes, "rm", "late")
+    assert endpoints(runtimes, 1) == {}
+
+
+def test_chained_plugins_get_the_result(runtimes: Cluster) -> None:
+    """Debian's tuning, firewall and portmap behind overlayd, and CHECK, DEL and GC of all."""
+    conflist = json.loads(runtimes.ok(1, "cat", "/etc/cni/net.d/10-overlayd-blue.conflist"))
+    conflist["name"] = "chain"
+    del conflist["plugins"][0]["capabilities"]["portMappings"]
+    conflist["plugins"] += [
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_notify": "1"}},
+        {"type": "firewall"},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ]
+    write = "cat > /etc/cni/net.d/20-chain.conflist"
+    code, _, err = runtimes.run(1, "bash", "-c", write, stdin=json.dumps(conflist))
+    assert code == 0, err
+    run = ("run", "-d", "--name", "chained", *LIMITS, "--network", "chain", "-p", "8088:80")
+    podman(runtimes, *run, *SLEEP)
+
+    ping = ("ping", "-c", "1", "-W", "5", "chained")
+    assert runtimes.inside(3, "c3", *ping)[0] == 0
+    podman(runtimes, "rm", "-f", "-t", "0", "chained")
+    assert endpoints(runtimes, 1) == {}
+    runtimes.ok(1, "rm", "/etc/cni/net.d/20-chain.conflist")
+
+
+def test_parallel_adds_check_and_gc(runtimes: Cluster) -> None:
+    """Ten at once have ten addresses; CHECK agrees, and GC leaves the valid one."""
+    ids = [f"k{number}" for number in range(10)]
+    for each in ids:
+        runtimes.ok(1, "ip", "netns", "add", each)
+    config = json.dumps({"cniVersion": "1.1.0", "name": "blue", "type": "overlayd"})
+    add = (
+        f"for id in {' '.join(ids)}; do CNI_COMMAND=ADD CNI_CONTAINERID=$id CNI_IFNAME=eth0"
+        f" CNI_NETNS=/run/netns/$id {PLUGIN} <<< '{config}' > /run/$id.json & done; wait"
+    )
+    runtimes.ok(1, "bash", "-c", add)
+    results = {each: json.loads(runtimes.ok(1, "cat", f"/run/{each}.json")) for each in ids}
+    assert len({result["ips"][0]["address"] for result in results.values()}) == 10
+
+    key = {"IFNAME": "eth0", "NETNS": "/run/netns/k0", "CONTAINERID": "k0"}
+    fields = {"prevResult": results["k0"]}
+    assert plugin(runtimes, "CHECK", fields, **key) is None
+    runtimes.inside(1, "k0", "ip", "addr", "flush", "dev", "eth0")
+    assert plugin(runtimes, "CHECK", fields, **key)["code"] == 101
+    assert plugin(runtimes, "ADD", {}, **key)["code"] == 100
+
+    valid = {"cni.dev/valid-attachments": [{"containerID": "k9", "ifname": "eth0"}]}
+    assert plugin(runtimes, "GC", valid) is None
+    assert set(endpoints(runtimes, 1)) == {"k9"}
+    runtimes.ok(1, "ip", "netns", "del", "k9")
+    assert plugin(runtimes, "DEL", {}, CONTAINERID="k9", IFNAME="eth0") is None
+    assert plugin(runtimes, "STATUS", {}) is None
+
+
+def test_without_an_agent_nothing_is_forgotten(
+    runtimes: Cluster, eventually: Callable[..., None]
+) -> None:
+    """ADD and STATUS say so; what was removed meanwhile is withdrawn at the agent's start."""
+    podman(runtimes, "run", "-d", "--name", "web", *LIMITS, "--network", "blue", "-p", "8080:80",
+           *SLEEP)  # fmt: skip
+    runtimes.ok(1, "bash", "-c", KILL_AGENT)
+    key = {"CONTAINERID": "k1", "IFNAME": "eth0", "NETNS": "/run/netns/c1"}
+    assert plugin(runtimes, "ADD", {}, **key)["code"] == 11
+    assert plugin(runtimes, "STATUS", {})["code"] == 50
+    assert runtimes.inside(1, "c1", "ping", "-c", "1", "-W", "5", "10.32.0.1")[0] == 0
+    runtimes.run(1, *PODMAN, "rm", "-f", "-t", "0", "web")
+    runtimes.ok(1, "overlayd", "join")
+
+    eventually(lambda: all(endpoints(runtimes, n) == {} for n in (1, 2, 3)), "withdrawn")
+    eventually(lambda: runtimes.json(1, "publish", "ls")["published"] == [], "its port, too")
+
+
+def test_reset_removes_only_what_is_overlayds(runtimes: Cluster) -> None:
+    """Launcher and conflist go, and Podman's own network stays."""
+    before = runtimes.ok(1, "ls", "/etc/cni/net.d").split()
+    runtimes.ok(1, "overlayd", "reset", "--yes")
+
+    after = runtimes.ok(1, "ls", "/etc/cni/net.d").split()
+    assert set(before) - set(after) == {"10-overlayd-blue.conflist"}
+    assert runtimes.run(1, "test", "-e", PLUGIN)[0] != 0
