@@ -26,6 +26,7 @@ to a network: write the plugin's launcher and a configuration of that network.  
 changes nothing.  stdout: the files.
 
   sudo overlayd cni install blue
+  sudo overlayd cni install blue --conf-dir /etc/containerd/net.d
   sudo podman run --network blue nginx
 """
 UNINSTALL_DESCRIPTION = """\
@@ -33,6 +34,7 @@ Remove what 'cni install' wrote: the configuration of one network or of all, and
 the launcher.  Detach the containers first: without these files their runtime cannot.
 
   sudo overlayd cni uninstall blue
+  sudo overlayd cni uninstall
 """
 
 
