@@ -68,6 +68,7 @@ VERBS: dict[str, str] = {
     "doctor": "diagnosis.doctor",
     "report": "diagnosis.report",
     "config": "diagnosis.config",
+    "graph": "diagnosis.graph",
     "ping": "ping",
     "reset": "reset",
     "agent": "local",

@@ -20,7 +20,7 @@ READING = [
     ("version",), ("ipam",), ("key", "status"),
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
     ("config", "check"), ("config", "show"), ("doctor",),
-    ("report",),
+    ("report",), ("graph",),
     ("ping",),
 ]  # fmt: skip
 WRITING = [

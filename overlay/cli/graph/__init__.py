@@ -1,0 +1,1 @@
+"""Pictures of a cluster: as text, Mermaid, Graphviz or SVG."""
