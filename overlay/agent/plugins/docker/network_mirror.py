@@ -47,12 +47,18 @@ class DockerNetworkMirror(Controller):
         self._directory = components.directory
         self._gossip = components.gossip
         self._bindings = bindings
+        self._is_behind = False  # the last pass came before all records
         components.networks.changed.connect(self.trigger)
         docker_changed.connect(self.trigger)
 
+    def next_interval_s(self) -> float | None:
+        """Return the time to the next pass: soon, while records are missing."""
+        return limits.RUNTIME_RETRY_FIRST_S if self._is_behind else self.interval_s
+
     async def reconcile(self) -> None:
         """Remove the Docker networks whose network is gone, then create those that are missing."""
-        if not self._gossip.node.caught_up:
+        self._is_behind = not self._gossip.node.caught_up
+        if self._is_behind:
             return  # records are missing: nothing may be taken for gone
         wanted = {network.name: network for network in self._directory.networks()}
         wanted = {name: each for name, each in wanted.items() if self._is_shown(each)}

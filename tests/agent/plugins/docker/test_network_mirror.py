@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import pytest_asyncio
+from overlay import limits
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
@@ -161,6 +162,7 @@ async def test_missing_records_remove_nothing(
     await bench.mirror.reconcile()
 
     assert bench.docker.names() == {"blue"}
+    assert bench.mirror.next_interval_s() == limits.RUNTIME_RETRY_FIRST_S
 
 
 async def test_a_leave_removes_what_was_made(bench: Bench) -> None:
