@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
+NO_BRIDGE = "--bridge=none"
 DOCKERD = (
-    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
+    "setsid dockerd --iptables=false --ip6tables=false {}"
     " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
 )
 # The pid files of processes that are zombies here, where nobody reaps, would stop the next start.
@@ -23,13 +24,13 @@ KILL_DOCKERD = (
 
 
 def start_dockerd(
-    cluster: Cluster, number: int, eventually: Callable[..., None], *, with_bridge: bool = False
+    cluster: Cluster, number: int, eventually: Callable[..., None], options: str = NO_BRIDGE
 ) -> None:
     """Start Docker's daemon on a host, and wait until it answers.
 
-    Without its default bridge, unless that is needed.
+    Without its default bridge, unless the options are others.
     """
-    command = DOCKERD.replace(" --bridge=none", "") if with_bridge else DOCKERD
+    command = DOCKERD.format(options)
     cluster.ok(number, "bash", "-c", command)
     try:
         eventually(lambda: cluster.run(number, "docker", "info")[0] == 0, "dockerd", 60.0)

@@ -41,7 +41,7 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
         cluster.ok(1, "sh", "-c", start)
         eventually(lambda out=out: "ready" in cluster.ok(1, "cat", out), "the resolver")
     cluster.ok(1, "sh", "-c", f"echo nameserver {HOST_RESOLVER} >/etc/resolv.conf")
-    start_dockerd(cluster, 1, eventually, with_bridge=True)
+    start_dockerd(cluster, 1, eventually, "")
     cluster.ok(1, "docker", "import", str(image), "lab:1")
     cluster.ok(1, *CREATE, "--subnet", "10.32.0.0/16", "-o", "overlayd.network=blue", "blue")
     return cluster

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.docker_engine import KILL_DOCKERD, start_dockerd
+from tests.e2e.docker_engine import KILL_DOCKERD, NO_BRIDGE, start_dockerd
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 KILL_AGENT = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd")
+LIVE_RESTORE = f"{NO_BRIDGE} --live-restore"
 SLEEP = ("lab:1", "/bin/sleep", "1000")
 SERVE = ("lab:1", "/bin/sh", "-c",
          "echo served >/tmp/index.html; exec busybox httpd -f -p 80 -h /tmp")  # fmt: skip
@@ -26,8 +27,8 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples/compose"
 @pytest.fixture(scope="module")
 def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
     """Start dockerd on vm1 and vm2, with the network green on both and a container on each."""
-    for number in (1, 2):
-        start_dockerd(cluster, number, eventually)
+    for number, options in ((1, NO_BRIDGE), (2, LIVE_RESTORE)):
+        start_dockerd(cluster, number, eventually, options)
         cluster.ok(number, "docker", "import", str(image), "lab:1")
         cluster.ok(number, *CREATE, "--subnet", "10.77.0.0/16", "-o", "overlayd.network=green",
                    "green")  # fmt: skip
@@ -223,6 +224,51 @@ def test_a_killed_dockerd_forgets_nothing(docker: Cluster, eventually: Callable[
     )
     assert len(endpoints(docker, 1)) == 2
     eventually(lambda: is_served(docker), "the published port after dockerd's start")
+
+
+def test_a_live_restore_keeps_containers_connected(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Containers go on without dockerd, and the next one has them; it asks the driver nothing."""
+    before, web = inspect(docker, 2, "db"), inspect(docker, 1, "web")["IPAddress"]
+    docker.ok(2, "bash", "-c", KILL_DOCKERD)
+    docker.ok(1, "docker", "exec", "web", "ping", "-c", "3", "-W", "2", before["IPAddress"])
+
+    start_dockerd(docker, 2, eventually, LIVE_RESTORE)
+
+    assert inspect(docker, 2, "db") == before
+    docker.ok(2, "docker", "exec", "db", "ping", "-c", "1", "-W", "2", web)
+    assert "db" in endpoints(docker, 1)
+    docker.ok(2, "docker", "restart", "-t", "0", "db")
+    docker.ok(1, "docker", "exec", "web", "ping", "-c", "1", "-W", "2", before["IPAddress"])
+
+
+def test_several_networks_and_ipv6_at_once(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Connected and disconnected while it runs, a container has what each network gives."""
+    subnets = ("--ipv6", "--subnet", "10.81.0.0/16", "--subnet", "fd81::/64")
+    for number in (1, 2):
+        docker.ok(number, *CREATE, *subnets, "-o", "overlayd.network=dual", "dual")
+    docker.ok(1, "docker", "network", "connect", "--alias", "front", "dual", "web")
+    wanted = ("--ip", "10.81.7.7", "--ip6", "fd81::7:7")
+    docker.ok(2, "docker", "network", "connect", *wanted, "dual", "db")
+
+    web, db = inspect(docker, 1, "web", "dual"), inspect(docker, 2, "db", "dual")
+    assert (db["IPAddress"], db["GlobalIPv6Address"]) == ("10.81.7.7", "fd81::7:7")
+    ping = ("docker", "exec", "web", "ping", "-c", "1", "-W", "2")
+    for ip in ("10.81.7.7", "fd81::7:7", inspect(docker, 2, "db")["IPAddress"]):
+        eventually(lambda ip=ip: docker.run(1, *ping, ip)[0] == 0, f"{ip} from web")
+    lookup = ("overlayd", "dns", "lookup", "front.dual.overlay")
+    both = {web["IPAddress"], web["GlobalIPv6Address"]}
+    eventually(lambda: set(docker.run(3, *lookup)[1].split()) == both, "the alias on dual")
+
+    docker.ok(1, "docker", "network", "disconnect", "dual", "web")
+    assert docker.run(1, *ping, "10.81.7.7")[0] != 0
+    assert is_served(docker)
+    docker.ok(2, "docker", "network", "disconnect", "dual", "db")
+    for number in (1, 2):
+        docker.ok(number, "docker", "network", "rm", "dual")
 
 
 def test_after_a_damaged_state_containers_are_dockers(
