@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import random
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -758,3 +759,62 @@ async def test_a_name_that_is_taken_is_reported_once(
 
     told = [each["text"] for each in components.event_log.since(0.0) if each["kind"] == "docker"]
     assert told == ["web stays docker-bbbbbbbbbbbb in DNS: the name 'web' is taken on network blue"]
+
+
+# --- any calls ------------------------------------------------------------------------------
+
+ODD = (None, "", "x", -1, 7, [], {}, [7], {"overlayd.network": 7}, "10.77.0.9/16", "fd77::9/64",
+       "10.77.0.0/16", "10.77.0.0/33", "02:00:00:00:00:01", "blue", "b" * 300, True)  # fmt: skip
+LIKELY: dict[str, tuple[Any, ...]] = {
+    "NetworkID": (NETWORK, OTHER),
+    "EndpointID": (ENDPOINT, OTHER),
+    "SandboxKey": ("/run/docker/netns/1",),
+    "AddressSpace": ("overlayd", "LocalDefault"),
+    "Pool": ("", "10.77.0.0/16", "10.78.0.0/24", "fd77::/64"),
+    "SubPool": ("", "10.77.1.0/24"),
+    "V6": (False, True),
+    "Address": ("", "10.77.0.2", "10.77.0.9"),
+    "Interface": ({"Address": "10.77.0.9/16"}, {"Address": "10.77.0.9/16", "MacAddress": "z"}),
+    "IPv4Data": (
+        [{"AddressSpace": "overlayd", "Pool": "10.77.0.0/16", "Gateway": "10.77.0.1/16"}],
+    ),
+    "Options": (
+        {"com.docker.network.generic": {"overlayd.network": "blue"}},
+        {"RequestAddressType": "com.docker.network.gateway"},
+        {PORT_MAP: [{"Proto": 6, "Port": 80, "HostPort": 8080}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_calls_in_any_order_leave_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Likely and odd values: no defect, and the removals of all that was named remove all."""
+    monkeypatch.setattr(limits, "DOCKER_NAME_WAIT_S", 0.01)
+    rng = random.Random(seed)
+    pools: list[str] = ["overlayd-0000000000000000"]
+    for _ in range(400):
+        fields = {
+            key: rng.choice(ODD) if rng.random() < 0.05 else rng.choice(values)
+            for key, values in [*LIKELY.items(), ("PoolID", tuple(pools))]
+            if rng.random() < 0.9
+        }
+        status, answer = await engine.post(rng.choice(CALLS), json.dumps(fields).encode())
+        assert status in (200, 400), answer
+        assert "defect" not in str(answer.get("Err")), (fields, answer)
+        pools += [str(answer["PoolID"])] if "PoolID" in answer else []
+
+    for endpoint in (ENDPOINT, OTHER):
+        for network in (NETWORK, OTHER):
+            ids = {"NetworkID": network, "EndpointID": endpoint}
+            assert await engine.call("NetworkDriver.DeleteEndpoint", **ids) == {}
+    for network in (NETWORK, OTHER):
+        assert await engine.call("NetworkDriver.DeleteNetwork", NetworkID=network) == {}
+    for pool in pools:
+        assert await engine.call("IpamDriver.ReleasePool", PoolID=pool) == {}
+    components = engine.agent.components
+    assert components.runtime_endpoints.attached == {}
+    assert components.exposure.published_ports.ports == {}
+    for kind in ("docker-pool", "docker-network", "docker-endpoint"):
+        assert components.gossip.state.all(kind) == {}
