@@ -150,6 +150,8 @@ EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
 NEWS_MAX: Final = 16_384  # segments waiting to be relayed
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
+STATUS_CHECK_INTERVAL_S: Final = 5.0  # for changes of the status that nobody records
+STATUS_EVENTS_MAX: Final = 32  # of one check
 RECENT_EVENTS_MAX: Final = 10_000
 
 ARRIVAL_PATHS_MAX: Final = 4 * MEMBER_COUNT_MAX  # pairs of member and interface, remembered

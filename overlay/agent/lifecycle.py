@@ -27,6 +27,7 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
+from overlay.agent.status_events import StatusEvents
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel.host import underlay
@@ -57,6 +58,7 @@ class AgentLifecycle:
         )
         self.resolver_files = ResolverFiles(self.containers, self.event_log)
         self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
+        self._status_events = StatusEvents(self.event_log, lambda: self.components)
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self.started_at_s = round(time.time(), 3)
@@ -83,6 +85,7 @@ class AgentLifecycle:
         if cluster is not None:
             await self._run(cluster)
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
+        self._tasks.start(self._status_events.run, self._status_events.name)
         self.state.keep_backup()
 
     async def close(self) -> None:
@@ -121,6 +124,7 @@ class AgentLifecycle:
             await components.close()
             raise
         self.components = components
+        self._status_events.trigger()  # it compares with what is there now
         return components
 
     async def _underlay(self, cluster: StoredCluster, peer: Ip | None) -> underlay.UnderlayAddress:

@@ -229,7 +229,15 @@ def test_broadcast_reaches_all_hosts(cluster: Cluster) -> None:
     assert {ip_of(cluster, "c2"), ip_of(cluster, "c3")} <= answered
 
 
-def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
+def red_events(cluster: Cluster) -> set[str]:
+    """Return what vm1, which is not on network red, has recorded of it."""
+    events = [each for each in cluster.events(1) if each["kind"] == "network"]
+    return {each["text"].partition(":")[0] for each in events if each["network"] == "red"}
+
+
+def test_two_networks_do_not_see_each_other(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
     """A container on another network receives nothing, even with a neighboring address."""
     cluster.ok(2, "overlayd", "network", "create", "red", "--subnet", "10.77.0.0/16")
     ip = cluster.attach(2, "reddish", network="red")
@@ -237,9 +245,11 @@ def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
 
     assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] != 0
     assert cluster.inside(3, "reddish3", "ping", "-c1", "-W5", ip)[0] == 0
+    eventually(lambda: "created" in red_events(cluster), "an event of the network on vm1")
     for number, name in ((2, "reddish"), (3, "reddish3")):
         cluster.ok(number, "overlayd", "detach", name)
     cluster.ok(1, "overlayd", "network", "rm", "red")
+    eventually(lambda: "removed" in red_events(cluster), "an event of its end")
 
 
 def test_after_detach_its_rows_are_gone_everywhere(

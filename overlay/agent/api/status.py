@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from overlay import __version__
 from overlay.agent.api import keys
-from overlay.agent.api.health import health
 from overlay.agent.api.schema import cluster as schema
 from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.health import faults, network_failures
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.controller import Fault
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
@@ -85,8 +85,14 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         },
         "key": keys.key_summary(components),
         "recovery": components.startup.recovery or None,
-        "health": health(components, networks, _agent_faults(agent)),
+        "health": _health([*faults(components), *_agent_faults(agent)]),
     }
+
+
+def _health(found: list[Fault]) -> list[schema.HealthIssue]:
+    """Return what deserves attention, errors first."""
+    found.sort(key=lambda fault: fault.level != "error")
+    return [{"level": each.level, "text": each.text, "hint": each.hint} for each in found]
 
 
 def _agent_faults(agent: AgentLifecycle) -> Iterator[Fault]:
@@ -139,10 +145,9 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
     state: schema.SandboxStateName = "absent"
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
-    driver = components.drivers.of(item)
-    faults = [] if driver is None else driver.faults(item.vni)[:5]
+    failures = network_failures(components, item)
     if not has_sandbox(item):
-        state = "degraded" if faults else "none"
+        state = "degraded" if failures else "none"
     return {
         "name": item.name,
         "vni": item.vni,
@@ -159,5 +164,5 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "passes": 0 if runtime is None else runtime.passes,
         "reads": 0 if runtime is None else runtime.reads,
         "operations": 0 if runtime is None else runtime.operations,
-        "failures": faults,
+        "failures": failures,
     }

@@ -29,6 +29,7 @@ class CardReport(Controller):
     problem = "members with false addresses are not reported"
     interval_s = limits.CARD_CHECK_INTERVAL_S
     runs_at_start = False
+    announces_all = True
 
     def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
         super().__init__(event_log)

@@ -43,6 +43,7 @@ class PathController(Controller):
     interval_s = limits.PATH_PROBE_INTERVAL_S
     settle_s = limits.PATH_PEERS_SETTLE_S
     level = "warn"
+    announces_all = True
 
     def __init__(self, context: NodeContext, reconciler: Reconciler) -> None:
         super().__init__(context.event_log)

@@ -52,8 +52,9 @@ class Controller(ABC):
     level: Literal["warn", "error"] = "error"  # of the fault
     problem: str = ""  # what an error means to people; empty: the name
     hint: str = ""  # what to do about it; empty: the error's own hint
-    recovered: str = ""  # the event when the fault has ended; empty: none
+    recovered: str = ""  # the event when the fault has ended; empty: that it is no longer so
     event_kind: str = "background"
+    announces_all: bool = False  # whether what `faults` yields besides has such events, too
 
     def __init__(self, event_log: EventLog) -> None:
         self.fault: Fault | None = None  # of the last pass; None if it succeeded
@@ -157,6 +158,7 @@ class Controller(ABC):
 
     def _succeed(self) -> None:
         self._retry_s = 0.0
-        if self.fault is not None and self.recovered:
-            self._event_log.record(self.event_kind, self.recovered)
+        if self.fault is not None:
+            text = self.recovered or f"no longer: {self.fault.text}"
+            self._event_log.record(self.event_kind, text)
         self.fault = None

@@ -48,6 +48,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "repaired": "What another program had changed in the kernel was repaired.",
     "path": "The data path to a member loses packets, or all arrive again.",
     "underlay": "This host's address, interface, MTU or way to a member has changed or failed.",
+    "fast path": "Unicast passes by the bridge, or why it no longer does.",
     "filter": "The VXLAN port is filtered for members only, or why it is not.",
     "vlan": "A VLAN interface was removed with its last container.",
     "expose": "This host has an address on a network.",
@@ -59,4 +60,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "amnesia": "Members had newer records of this host: its disk was rolled back.",
     "metrics": "Metrics are served on TCP, or cannot be.",
     "background": "Background work failed and is tried again, or works again.",
+    # What `status` says and nothing above does.
+    "health": "A health line of `overlayd status` has begun.",
+    "health-over": "It is over.",
 }

@@ -40,6 +40,7 @@ class ConflictReport(Controller):
     problem = "conflicts of names and addresses are not reported"
     settle_s = limits.CONFLICT_CHECK_INTERVAL_S
     runs_at_start = False  # triggered, so that it settles first
+    announces_all = True
 
     def __init__(self, directory: Directory, space: AddressSpace, event_log: EventLog) -> None:
         super().__init__(event_log)

@@ -183,13 +183,16 @@ async def test_an_error_is_retried_until_it_recovers(event_log: EventLog) -> Non
 
 
 async def test_the_same_error_is_one_event(event_log: EventLog) -> None:
-    """However often it is retried."""
+    """However often it is retried; its end is another, also where nothing says how it is put."""
     controller = Counting(event_log, *[OverlayError("no space") for _ in range(4)])
 
     async with running(controller):
         await controller.begun(5)
+        await idle()
 
-    assert len(event_log.since(0)) == 1
+    begin, end = [event["text"] for event in event_log.since(0)]
+    assert begin.startswith("counting: no space (tried again every")
+    assert end == "no longer: counting: no space"
 
 
 async def test_the_retry_is_delayed_more_after_each_error(event_log: EventLog) -> None:
@@ -262,7 +265,7 @@ async def test_a_failed_preparation_is_retried(event_log: EventLog) -> None:
         await controller.begun(1)
 
     assert controller.fault is None
-    assert len(event_log.since(0)) == 1
+    assert len(event_log.since(0)) == 2  # its begin and its end
 
 
 async def test_a_defect_ends_the_loop(event_log: EventLog) -> None:

@@ -12,11 +12,14 @@ AGENT = Path(__file__).parents[3] / "overlay" / "agent"
 
 
 def recorded_kinds(tree: ast.AST) -> Iterator[str]:
-    """Yield the kinds that a module records: first arguments of `record`, and `event_kind`."""
+    """Yield the kinds that a module records.
+
+    These are the first arguments of `record` and `StatusChange`, and each `event_kind`.
+    """
     for node in ast.walk(tree):
         match node:
             case ast.Call(
-                func=ast.Attribute(attr="record") | ast.Name(id="record"),
+                func=ast.Attribute(attr="record") | ast.Name(id="record" | "StatusChange"),
                 args=[ast.Constant(value=str() as kind), *_],
             ):
                 yield kind

@@ -1,40 +1,59 @@
 """The health lines of `overlayd status`: each a problem, and what to do about it.
 
 Most come from the controllers, as their faults; the others are about what no controller owns.
-Changes nothing.
+Owns: which of them are announced: their owner records an event when they begin and end. Changes
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from overlay import limits
-from overlay.agent.api.schema.cluster import HealthIssue, NetworkStatusResponse
 from overlay.agent.components import Components
 from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.gossip.silent_members import silent_member_faults
-from overlay.agent.process.controller import Fault
+from overlay.agent.process.controller import Controller, Fault
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table
-from overlay.model import ip_text
+from overlay.model import Network, ip_text
+
+_FAILURES_SHOWN_MAX = 5
 
 
-def health(
-    components: Components, networks: list[NetworkStatusResponse], further: Iterable[Fault]
-) -> list[HealthIssue]:
-    """Return what deserves attention, with the faults of the agent itself; errors first."""
-    faults = [
-        *_identity(components),
-        *_host(components),
-        *_paths(components),
-        *_versions(components),
-        *_members(components),
-        *_networks(components, networks),
-        *(fault for controller in components.controllers for fault in controller.faults()),
-        *further,
-    ]
-    faults.sort(key=lambda fault: fault.level != "error")
-    return [{"level": each.level, "text": each.text, "hint": each.hint} for each in faults]
+def faults(components: Components) -> list[Fault]:
+    """Return what deserves attention in a membership."""
+    return [*silent_faults(components), *announced_faults(components)]
+
+
+def announced_faults(components: Components) -> Iterator[Fault]:
+    """Yield the faults whose owner records an event when they begin, and when they end."""
+    yield from silent_member_faults(
+        components.gossip, components.directory, underlay_works=components.underlay.fault is None
+    )
+    yield from _names(components)
+    for controller in components.controllers:
+        for fault in controller.faults():
+            if _is_announced(controller, fault):
+                yield fault
+
+
+def silent_faults(components: Components) -> Iterator[Fault]:
+    """Yield the other faults: nobody records their end, or not even their begin."""
+    yield from _identity(components)
+    yield from _host(components)
+    yield from _paths(components)
+    yield from _versions(components)
+    yield from _smaller_underlays(components)
+    yield from _networks(components)
+    for controller in components.controllers:
+        for fault in controller.faults():
+            if not _is_announced(controller, fault):
+                yield fault
+
+
+def _is_announced(controller: Controller, fault: Fault) -> bool:
+    return controller.announces_all or fault is controller.fault
 
 
 def _identity(components: Components) -> Iterator[Fault]:
@@ -94,11 +113,8 @@ def _versions(components: Components) -> Iterator[Fault]:
         yield Fault(*versions.explain(components.directory.node_name(node_id), version))
 
 
-def _members(components: Components) -> Iterator[Fault]:
-    """Yield the members that do not answer or carry smaller packets."""
-    yield from silent_member_faults(
-        components.gossip, components.directory, underlay_works=components.underlay.fault is None
-    )
+def _smaller_underlays(components: Components) -> Iterator[Fault]:
+    """Yield the members whose underlay carries smaller packets."""
     own_mtu = components.gossip.card.underlay_mtu
     for member in components.gossip.node.membership.members():
         card = components.directory.card(member.node_id)
@@ -109,15 +125,26 @@ def _members(components: Components) -> Iterator[Fault]:
             )
 
 
-def _networks(components: Components, networks: list[NetworkStatusResponse]) -> Iterator[Fault]:
-    """Yield the networks that the kernel refused a change of, or that serve no names."""
-    for shown in networks:
-        if shown["sandbox"] == "degraded":
+def network_failures(components: Components, network: Network) -> list[str]:
+    """Return what the kernel refused of a network on this host, not all if there is much."""
+    driver = components.drivers.of(network)
+    return [] if driver is None else driver.faults(network.vni)[:_FAILURES_SHOWN_MAX]
+
+
+def _networks(components: Components) -> Iterator[Fault]:
+    """Yield the networks that the kernel refused a change of."""
+    for network in components.directory.networks():
+        failures = network_failures(components, network)
+        if failures:
             yield Fault(
-                f"network {shown['name']}: {shown['failures'][0]}",
+                f"network {network.name}: {failures[0]}",
                 "'overlayd verify' lists every difference; the agent retries automatically",
                 "error",
             )
+
+
+def _names(components: Components) -> Iterator[Fault]:
+    """Yield the networks that serve no names."""
     names = {network.vni: network.name for network in components.directory.networks()}
     for vni, ip, reason in components.dns.faults():
         yield Fault(
