@@ -19,7 +19,7 @@ from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics.pages import metrics_pages
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.plugins.docker.plugin import DockerPlugin
-from overlay.agent.process import confinement, systemd
+from overlay.agent.process import confinement, journal, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
 
@@ -41,11 +41,7 @@ def run(
             run_dir=run_dir or config.run_dir,
             fast_path=fast_path or config.fast_path,
         )
-        logging.basicConfig(
-            level=config.log_level.upper(),
-            stream=sys.stderr,
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
+        logging.basicConfig(level=config.log_level.upper(), handlers=[journal.log_handler()])
         confinement.forbid_core_dumps()
         confinement.drop_capabilities()
         asyncio.run(_serve(config))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from overlay import failpoint, limits
+from overlay.agent.process.journal import EVENT_FIELDS
 
 _LOG = logging.getLogger("overlayd")
 _LEVELS = {logging.WARNING: "warning", logging.ERROR: "error"}  # all others: info
@@ -50,7 +51,8 @@ class EventLog:
     def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
         """Record one event; `fields` are network, endpoint, peer and the like."""
         shown = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
-        _LOG.log(level, "%s: %s%s", kind, text, f" [{shown}]" if shown else "")
+        extra = {EVENT_FIELDS: {"kind": kind, **fields}}
+        _LOG.log(level, "%s: %s%s", kind, text, f" [{shown}]" if shown else "", extra=extra)
         shown_level = _LEVELS.get(level, "info")
         event = {"time": time.time(), "kind": kind, "level": shown_level, "text": text, **fields}
         self._ring.append(event)
