@@ -113,7 +113,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "metrics": (
         "overlayd metrics",
-        "overlayd metrics | grep drops",
+        "overlayd metrics | grep path_up",
     ),
     "events": (
         "overlayd events --since 10m",

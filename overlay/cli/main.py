@@ -92,6 +92,10 @@ def _run(words: list[str]) -> int:
         args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.paths = paths_of(args, os.environ)
     try:
+        if getattr(args, "watch", False):
+            from overlay.cli.screen.watch import watch  # noqa: PLC0415  rarely needed
+
+            return watch(lambda: args.run(args), as_json=args.json)
         return int(args.run(args) or 0)
     except ConfigurationError:
         raise

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overlay import errors
+from overlay.cli.screen import columns, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ABSENT = "-"
+STATE_COLUMNS = ("STATE", "DATA")
 # The secure_path of sudoers(5), as distributions set it.
 SUDO_PATH = (
     "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin",
@@ -77,24 +79,70 @@ def error_object(error: errors.OverlayError) -> dict[str, Any]:
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[object]], *, show_header: bool = True
 ) -> str:
-    """Return rows in columns two spaces apart; None and empty cells show as a dash."""
+    """Return rows in columns two spaces apart; None and empty cells show as a dash.
+
+    On a terminal, cells are wrapped where the columns are wider than it, and states have colours.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     if show_header:
         cells.insert(0, list(headers))
-    widths = [max((len(row[i]) for row in cells), default=0) for i in range(len(headers))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+    by_column = list(zip(*cells, strict=True)) or [()] * len(headers)
+    widths = [max(map(len, column), default=0) for column in by_column]
+    room = terminal.width()
+    if room is not None:
+        words = [max(map(columns.longest_word, column), default=0) for column in by_column]
+        widths = columns.fitted(widths, words, room)
+    lines: list[str] = []
+    for number, row in enumerate(cells):
+        is_header = show_header and number == 0
+        wrapped = [
+            [cell] if len(cell) <= width else columns.wrapped(cell, width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        styles = [
+            _style(header, cell, is_header) for header, cell in zip(headers, row, strict=True)
+        ]
+        for level in range(max(map(len, wrapped))):
+            parts = [texts[level] if level < len(texts) else "" for texts in wrapped]
+            lines.append(_table_line(parts, widths, styles))
+    return "\n".join(lines)
+
+
+def _style(header: str, cell: str, is_header: bool) -> str:
+    if is_header:
+        return "bold"
+    return terminal.state_style(cell) if header in STATE_COLUMNS else ""
+
+
+def _table_line(parts: Sequence[str], widths: Sequence[int], styles: Sequence[str]) -> str:
+    """Return one line of a table; the padding has no style."""
+    line = ""
+    at = 0  # the columns that the line takes
+    start = 0
+    for part, width, style in zip(parts, widths, styles, strict=True):
+        if part:
+            line += " " * (start - at) + terminal.paint(part, style)
+            at = start + len(part)
+        start += width + columns.GAP
+    return line
 
 
 def key_value_lines(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return `Key  value` lines; further lines of a value align with its first."""
+    """Return `Key  value` lines; further lines of a value align with its first.
+
+    On a terminal, values that are wider than it are wrapped.
+    """
     listed = list(pairs)
     width = max((len(key) for key, _ in listed), default=0) + 2
-    return "\n".join(
-        key.ljust(width) + value.replace("\n", "\n" + " " * width) for key, value in listed
-    )
+    room = terminal.width()
+    lines: list[str] = []
+    for key, value in listed:
+        texts = value.split("\n")
+        if room is not None:
+            texts = [line for text in texts for line in columns.hanging(text, room - width)]
+        starts = [key.ljust(width), *[" " * width] * (len(texts) - 1)]
+        lines += [start + text for start, text in zip(starts, texts, strict=True)]
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -70,6 +70,7 @@ VERBS: dict[str, str] = {
     "config": "diagnosis.config",
     "graph": "diagnosis.graph",
     "ping": "ping",
+    "top": "diagnosis.top",
     "reset": "reset",
     "agent": "local",
     "lab": "local",
@@ -132,9 +133,19 @@ class VerbGroup:
         self._given = parser.given
 
     def verb(
-        self, name: str, run: Run, summary: str, description: str = "", *, json: bool = True
+        self,
+        name: str,
+        run: Run,
+        summary: str,
+        description: str = "",
+        *,
+        json: bool = True,
+        watch: bool = False,
     ) -> StrictParser:
-        """Add a verb that calls `run` with the parsed options, and return its parser."""
+        """Add a verb that calls `run` with the parsed options, and return its parser.
+
+        `watch`: it has an option that calls `run` every second.
+        """
         parser: StrictParser = self._action.add_parser(
             name,
             help=summary,
@@ -145,6 +156,8 @@ class VerbGroup:
         parser.set_defaults(run=run, verb_parser=parser)
         if json:
             parser.add_argument("--json", action="store_true", help="print one JSON object")
+        if watch:
+            parser.add_argument("--watch", action="store_true", help="refresh every second")
         _add_path_options(parser, argparse.SUPPRESS)
         return parser
 

@@ -64,6 +64,7 @@ VERBS = [
     ("POST /v1/containers", "container add c1 --network blue", "10.32.0.3\n"),
     ("DELETE /v1/containers/{name}", "container rm c1", ""),
     ("GET /v1/verify", "verify --repair", "blue: bridge fdb replace"),
+    ("GET /v1/traffic", "top --count 1", "blue/web  in 0 bit/s 0 packets/s  out 0 bit/s"),
     ("GET /v1/events", "events", "docker:web is 10.32.0.2"),
     ("GET /v1/ping", "ping db -c 0", "VXLAN 192.168.56.11 to 192.168.56.12, VNI 9000001, fast"),
 ]

@@ -15,7 +15,8 @@ from overlay.sim.main import _parser as sim_parser
 from overlay.sim.main import main as sim_main
 
 READING = [
-    ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
+    ("status",), ("top",), ("members",), ("verify",), ("events",),
+    ("token", "show"), ("token", "ls"),
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
     ("version",), ("ipam",), ("key", "status"),
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),

@@ -112,14 +112,21 @@ def test_metrics_follow_the_traffic(cluster: Cluster, eventually: Callable[..., 
         (found,) = re.findall(pattern, shown, re.MULTILINE)
         return int(found)
 
+    def of_container() -> int:
+        endpoints = cluster.json(1, "top", "--count", "1")["endpoints"]
+        (found,) = [each["counters"] for each in endpoints if each["endpoint"] == "c1"]
+        return int(found["transmit_bytes"])
+
     names = ("network_transmit_bytes_total", "tunnel_transmit_bytes_total")
     before = [counted(name) for name in names]
+    sent = of_container()
     address = cluster.json(2, "endpoint", "ls", "--network", "blue")["endpoints"]
     ((other,),) = [each["ips"] for each in address if each["name"] == "c2"]
     code, out, err = cluster.inside(1, "c1", "ping", "-c5", "-i0.05", "-s1000", other)
     assert code == 0, out + err
     for name, value in zip(names, before, strict=True):
         eventually(lambda name=name, value=value: counted(name) >= value + 5000, name)
+    eventually(lambda: of_container() >= sent + 5000, "the container's own counter")
     shown = cluster.ok(1, "overlayd", "metrics")
     for peer in ("vm2", "vm3"):
         assert f'overlayd_path_up{{peer="{peer}"}} 1' in shown

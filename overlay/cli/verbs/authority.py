@@ -54,7 +54,7 @@ def register(words: VerbGroup) -> None:
     )
     promote.add_argument("node", metavar="NODE", help="name or id")
     group = words.group("authority", "show, back up and restore the right to admit hosts")
-    listed = group.verb("ls", run_list, "list the members that hold the authority")
+    listed = group.verb("ls", run_list, "list the members that hold the authority", watch=True)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
     export = group.verb(
         "export", run_export, "write a sealed copy to a file (root only)", EXPORT_DESCRIPTION

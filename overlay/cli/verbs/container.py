@@ -76,7 +76,7 @@ def register(words: VerbGroup) -> None:
     execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
     execute.add_argument("name", metavar="CONTAINER")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
-    listed = containers.verb("ls", run_ls, "list the bare containers of this host")
+    listed = containers.verb("ls", run_ls, "list the bare containers of this host", watch=True)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
     remove = containers.verb("rm", run_rm, "remove bare containers")
     remove.add_argument("names", nargs="+", metavar="CONTAINER")

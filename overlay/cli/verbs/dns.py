@@ -54,7 +54,7 @@ def register(words: VerbGroup) -> None:
         verb.add_argument(
             "--network", required=True, metavar="NETWORK", help="network of the record"
         )
-    listed = names.verb("ls", run_ls, "list all names that resolve")
+    listed = names.verb("ls", run_ls, "list all names that resolve", watch=True)
     listed.add_argument("network", nargs="?", metavar="NETWORK", help="this network only")
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
 

@@ -66,7 +66,7 @@ def register(words: VerbGroup) -> None:
         help="network to detach from; may be repeated (default: all)",
     )
     endpoints = words.group("endpoint", "list endpoints, and change their names and labels")
-    listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
+    listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts", watch=True)
     listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")

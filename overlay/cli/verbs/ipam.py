@@ -28,7 +28,9 @@ HEADERS = ("NETWORK", "SUBNET", "OWNER", "STATE", "ADDRESSES", "USED", "FREE", "
 
 def register(words: VerbGroup) -> None:
     """Add the verb."""
-    ipam = words.verb("ipam", run_ipam, "show which host owns which addresses", DESCRIPTION)
+    ipam = words.verb(
+        "ipam", run_ipam, "show which host owns which addresses", DESCRIPTION, watch=True
+    )
     ipam.add_argument("name", nargs="?", metavar="NETWORK", help="this network only")
     ipam.add_argument("--no-header", action="store_true", help="omit the header line")
 

@@ -42,6 +42,7 @@ def register(words: VerbGroup) -> None:
         run_status,
         "show its generation on each member (root only)",
         STATUS_DESCRIPTION,
+        watch=True,
     )
     status.add_argument("--no-header", action="store_true", help="omit summary and header line")
 

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    members = words.verb("members", run_members, "list the members and their state")
+    members = words.verb("members", run_members, "list the members and their state", watch=True)
     members.add_argument("--no-header", action="store_true", help="omit the header line")
     members.add_argument(
         "--wide", action="store_true", help="also show id, incarnation, version and logs"
     )
-    members.add_argument("--watch", action="store_true", help="refresh every second")
     forget = words.verb(
         "forget",
         run_forget,
@@ -55,20 +54,10 @@ def register(words: VerbGroup) -> None:
 
 def run_members(args: Namespace) -> int:
     """List the members."""
-    client = ApiClient(args.paths)
-    if args.watch:
-        from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
-
-        return watch(lambda: _show_members(client, args), redraw=not args.json)
-    _show_members(client, args)
-    return 0
-
-
-def _show_members(client: ApiClient, args: Namespace) -> None:
-    listed = client.get("/v1/members")
+    listed = ApiClient(args.paths).get("/v1/members")
     if args.json:
-        (output.print_json_line if args.watch else output.print_json)(listed)
-        return
+        output.print_json(listed)
+        return 0
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "DATA", "BEHIND", "AUTHORITY"]
     if args.wide:
         headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
@@ -89,6 +78,7 @@ def _show_members(client: ApiClient, args: Namespace) -> None:
             row += [member["id"], member["incarnation"], member["version"], _logs(member)]
         rows.append(row)
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
+    return 0
 
 
 def _data_path(path: JsonObject | None) -> str | None:

@@ -45,7 +45,7 @@ def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     networks = words.group("network", "create, list, inspect and remove networks")
     _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
-    listed = networks.verb("ls", run_ls, "list the networks")
+    listed = networks.verb("ls", run_ls, "list the networks", watch=True)
     add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
     inspect = networks.verb("inspect", run_inspect, "show one network in detail")

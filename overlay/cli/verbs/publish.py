@@ -61,7 +61,11 @@ def register(words: VerbGroup) -> None:
     for verb in (expose, unexpose):
         verb.add_argument("network", metavar="NETWORK")
     publish = words.verb(
-        "publish", run_publish, "map ports of this host to a container", PUBLISH_DESCRIPTION
+        "publish",
+        run_publish,
+        "map ports of this host to a container",
+        PUBLISH_DESCRIPTION,
+        watch=True,
     )
     publish.add_argument("--host-ip", metavar="ADDRESS", help="only on this address of the host")
     publish.add_argument("--no-header", action="store_true", help="with ls: omit the header line")
@@ -85,6 +89,8 @@ def run_publish(args: Namespace) -> int:
     client = ApiClient(args.paths)
     if args.name == "ls" and not args.ports:
         return _list(client, args)
+    if args.watch:
+        raise UsageError("--watch applies to 'publish ls'", hint="overlayd publish ls --watch")
     if not args.ports:
         raise UsageError(f"no port given to publish for {args.name}", hint=PORT_HINT)
     from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  only for this

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.screen import terminal
 from overlay.client.api import LOOK_TIMEOUT_S, TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
 
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
 WAIT_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.1
+# Drops that follow from the start of an agent: its peers still use the sessions of the one before.
+DROPS_OF_A_START = frozenset({"late-response", "no-session", "unknown-generation"})
+DROPS_PER_MEMBER = 10
+NETWORKS_FOLDED_MIN = 4  # idle ones
+NETWORKS_NAMED_MAX = 8
 SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    status = words.verb("status", run_status, "show node, cluster, networks and health")
+    status = words.verb("status", run_status, "show node, cluster, networks and health", watch=True)
+    status.add_argument("--all", action="store_true", help="also show idle networks and all drops")
     status.add_argument(
         "--check",
         action="store_true",
@@ -80,11 +87,11 @@ def run_status(args: Namespace) -> int:
     if args.json:
         output.print_json(status)
     elif not args.check:
-        output.print_result(status_text(status))
+        output.print_result(status_text(status, show_all=args.all))
     if not args.check:
         return 0
     if not args.json:
-        output.print_result("degraded" if faults else "ok")
+        output.print_result(_painted("degraded" if faults else "ok"))
     for fault in faults:
         output.print_note(f"  {fault}")
     return DegradedError.exit_code if faults else 0
@@ -128,8 +135,8 @@ def _wait(paths: Paths, timeout_s: float) -> JsonObject:
         time.sleep(POLL_INTERVAL_S)
 
 
-def status_text(status: JsonObject) -> str:
-    """Return the status for people, one line per subject."""
+def status_text(status: JsonObject, *, show_all: bool = False) -> str:
+    """Return the status for people, one line per subject; `show_all` folds and hides nothing."""
     node, cluster = status["node"], status["cluster"]
     name = f"{node['name']} ({node['id']})" if node else "(not joined)"
     lines = [
@@ -152,20 +159,38 @@ def status_text(status: JsonObject) -> str:
                     f"   gossip {status['gossip_port']}/udp{_fast_path(status)}"
                 ),
             ),
-            ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
+            ("Networks", "\n".join(_network_texts(status["networks"], show_all)) or "none"),
         ]
     if status.get("recovery"):
         lines.append(("Recovery", status["recovery"]))
-    drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
+    drops = _drops(status, show_all)
     if drops:
         lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
     health = "\n".join(
-        f"{item['level'].upper():<5} {item['text']}"
+        f"{_painted(item['level'].upper())}{' ' * (6 - len(item['level']))}{item['text']}"
         + (f"\n      next: {output.runnable(item['hint'])}" if item.get("hint") else "")
         for item in status["health"]
     )
-    lines.append(("Health", health or "ok"))
+    lines.append(("Health", health or _painted("ok")))
     return output.key_value_lines(lines)
+
+
+def _painted(state: str) -> str:
+    return terminal.paint(state, terminal.state_style(state))
+
+
+def _drops(status: JsonObject, show_all: bool) -> dict[str, int]:
+    """Return the drops to show: not the few that each start of a member causes."""
+    drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
+    if show_all:
+        return drops
+    members = 1 if status["cluster"] is None else sum(status["cluster"]["members"].values())
+    usual = DROPS_PER_MEMBER * members
+    return {
+        reason: count
+        for reason, count in drops.items()
+        if reason not in DROPS_OF_A_START or count > usual
+    }
 
 
 def _cluster_text(cluster: JsonObject | None) -> str:
@@ -173,20 +198,29 @@ def _cluster_text(cluster: JsonObject | None) -> str:
         return "none"
     members = cluster["members"]
     total = sum(count for state, count in members.items() if state != "left")
-    states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
+    states = ", ".join(
+        terminal.paint(f"{count} {state}", terminal.state_style(state))
+        for state, count in members.items()
+        if count
+    )
     text = f"{cluster['id']}   {output.count_text(total, 'node')}: {states}"
     holders = cluster.get("authority_holders")  # an older agent does not say
     if holders is not None:
         text += f"   authority held by {output.count_text(holders, 'node') if holders else 'none'}"
     if cluster["partitioned"]:
         split = cluster["partitioned"]
-        text += f"   PARTITIONED: sees {split['seen']} of {split['total']}"
+        split_text = f"PARTITIONED: sees {split['seen']} of {split['total']}"
+        text += f"   {terminal.paint(split_text, 'red')}"
     return text
 
 
-def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
-    width = max((len(network["name"]) for network in networks), default=0)
-    for network in networks:
+def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
+    idle = [] if show_all else [network["name"] for network in networks if _is_idle(network)]
+    if len(idle) < NETWORKS_FOLDED_MIN:
+        idle = []
+    shown = [network for network in networks if network["name"] not in idle]
+    width = max((len(network["name"]) for network in shown), default=0)
+    for network in shown:
         ranges = " ".join(network["subnets"])
         rows = network["rows"]
         kernel = {
@@ -194,13 +228,28 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
             "none": f"{network.get('driver')} on {network.get('parent')}",
         }.get(
             network["sandbox"],
-            f"sandbox {network['sandbox']}   rows {rows['actual']}/{rows['desired']}",
+            f"sandbox {_painted(network['sandbox'])}   {_rows_text(rows)}",
         )
         yield (
             f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
             f"   {output.count_text(network['endpoints_total'], 'endpoint')}"
             f" ({network['endpoints_local']} here)   {kernel}"
         )
+    if idle:
+        names = " ".join(idle[:NETWORKS_NAMED_MAX]) + (" ..." if idle[NETWORKS_NAMED_MAX:] else "")
+        yield terminal.paint(
+            f"{output.count_text(len(idle), 'network')} without a container here: {names}", "dim"
+        )
+
+
+def _is_idle(network: JsonObject) -> bool:
+    """Return whether this host has nothing on a network."""
+    return network["endpoints_local"] == 0 and network["sandbox"] in ("absent", "none")
+
+
+def _rows_text(rows: JsonObject) -> str:
+    text = f"rows {rows['actual']}/{rows['desired']}"
+    return text if rows["actual"] == rows["desired"] else terminal.paint(text, "red")
 
 
 def run_verify(args: Namespace) -> int:

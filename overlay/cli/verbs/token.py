@@ -46,7 +46,7 @@ def register(words: VerbGroup) -> None:
         "--uses", type=int, metavar="N", help="hosts that it admits (default: any number)"
     )
     create.add_argument("--label", metavar="TEXT", help="description, shown by 'token ls'")
-    listed = token.verb("ls", run_list, "list the tokens, without their secrets")
+    listed = token.verb("ls", run_list, "list the tokens, without their secrets", watch=True)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
     revoke = token.verb("revoke", run_revoke, "revoke a token; hosts that used it stay members")
     revoke.add_argument("id", metavar="ID", help="token id, or a prefix of it")

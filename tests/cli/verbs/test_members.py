@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.cli import watch
+from overlay.cli.screen import watch
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run

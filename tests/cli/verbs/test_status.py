@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.cli.verbs.status import faults_in, parse_since
+from overlay.cli.screen import terminal
+from overlay.cli.verbs.status import faults_in, parse_since, status_text
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +81,52 @@ def test_status_is_one_line_per_subject(
         "Health    ok",
     ]
     assert json.loads(overlayd("status", "--json").out) == healthy
+
+
+def test_many_idle_networks_are_folded(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """They have one line, which names some; --all shows each, and a few are shown anyway."""
+    blue, green = healthy["networks"]
+    healthy["networks"] = [blue, *({**green, "name": f"green{n}"} for n in range(10))]
+    agent.answer("GET /v1/status", healthy)
+
+    shown = overlayd("status").out
+    assert "\nNetworks  blue   vni 9000001" in shown
+    assert "          10 networks without a container here: green0 green1" in shown
+    assert "green7 ...\n" in shown
+    assert "vni 9000002" not in shown
+    assert overlayd("status", "--all").out.count("vni 9000002") == 10
+    healthy["networks"][1]["sandbox"] = "degraded"  # not idle: something is wrong with it
+    assert "green0   vni 9000002" in overlayd("status").out
+
+
+def test_drops_of_a_healthy_start_are_hidden(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """A few of each member's start are usual; many are not, and --all shows all."""
+    healthy["drops"] = {"late-response": 2, "no-session": 40, "replayed": 0}
+    agent.answer("GET /v1/status", healthy)
+    assert "Drops" not in overlayd("status").out
+    assert "Drops     late-response 2   no-session 40\n" in overlayd("status", "--all").out
+
+    healthy["drops"] = {"late-response": 2, "no-session": 41, "unauthenticated": 1}
+    assert "Drops     no-session 41   unauthenticated 1\n" in overlayd("status").out
+
+
+def test_status_has_colours_on_a_terminal(
+    healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States and levels are coloured, and long lines wrapped below their subject."""
+    healthy["health"] = [{"level": "warn", "text": "vm3 is suspect", "hint": "look there"}]
+    healthy["cluster"]["members"]["suspect"] = 1
+    healthy["networks"][0]["rows"]["actual"] = 6
+    monkeypatch.setattr(terminal, "has_colour", lambda: True)
+    monkeypatch.setattr(terminal, "width", lambda: 60)
+    shown = status_text(healthy)
+    for styled in ("33mWARN", "32m3 alive", "33m1 suspect", "32mok", "31mrows 6/7"):
+        assert f"\x1b[{styled}\x1b[0m" in shown, styled
+    assert max(map(terminal.visible_length, shown.splitlines())) <= 60
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""GET /metrics: what this host measures."""
+"""GET /metrics and GET /v1/traffic: what this host measures."""

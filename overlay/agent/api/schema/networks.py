@@ -166,3 +166,37 @@ class IpamResponse(TypedDict):
 
     networks: list[NetworkOwnersResponse]
     elsewhere: list[str]
+
+
+class TrafficCountersResponse(TypedDict):
+    """What was received and sent."""
+
+    receive_bytes: int
+    receive_packets: int
+    transmit_bytes: int
+    transmit_packets: int
+
+
+class NetworkTrafficResponse(TypedDict):
+    """What this host's containers on a network and its tunnel carried."""
+
+    network: str
+    containers: TrafficCountersResponse
+    tunnel: TrafficCountersResponse | None
+
+
+class EndpointTrafficResponse(TypedDict):
+    """What one container's interface carried."""
+
+    network: str
+    endpoint: str
+    container: str
+    counters: TrafficCountersResponse
+
+
+class TrafficResponse(TypedDict):
+    """What this host's networks and containers carried, and when that was read."""
+
+    read_at_s: float
+    networks: list[NetworkTrafficResponse]
+    endpoints: list[EndpointTrafficResponse]
