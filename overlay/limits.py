@@ -139,6 +139,21 @@ PATH_SOCKET_BUFFER_SIZE: Final = 256 * 1024  # of the receiver in each sandbox
 PATH_KEY_SIZE: Final = 16
 PATH_ECHO_SIZE: Final = 4  # of the key, in a report: which agent's frames it is about
 
+# --- Traces: the other host's half is asked of its agent ----------------------------------
+TRACE_TEXT_LENGTH_MAX: Final = 200  # characters of a finding, and of what to do about it
+TRACE_PART_SIZE_MAX: Final = 1000  # bytes of findings in one message
+assert TRACE_PART_SIZE_MAX + 100 <= PAYLOAD_SIZE_MAX
+assert 2 * TRACE_TEXT_LENGTH_MAX + 100 <= TRACE_PART_SIZE_MAX
+TRACE_PARTS_MAX: Final = 8
+TRACE_FINDINGS_MAX: Final = 32
+TRACE_ANSWERS_PER_S: Final = 4.0  # of one node to all others: each reads a sandbox, up to 0.1 s
+TRACE_ANSWERS_BURST: Final = 16.0
+TRACE_ANSWERS_WAITING_MAX: Final = 8
+TRACE_WAIT_S: Final = 3.0  # for the other host's half; the command line waits for 5 s
+TRACE_RETRY_S: Final = 0.8
+TRACE_PENDING_MAX: Final = 16  # own traces that wait for another host
+CONTAINER_TABLE_SIZE_MAX: Final = 1024 * 1024  # bytes read of a container's table of sockets
+
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192
 EARLY_SEGMENTS_PER_LOG_MAX: Final = 64  # buffered beyond a gap

@@ -45,6 +45,7 @@ from overlay.core.protocol.records import (
     Value,
     key_of,
 )
+from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceAnswer, TraceRequest
 from overlay.model import (
     Card,
     Certificate,
@@ -207,6 +208,24 @@ def messages() -> dict[str, Message]:
         "certificate-request": CertificateRequest(),
         "certificate-renewal": CertificateRenewal(certificate(1)),
         "authority-handover": AuthorityHandover(AUTHORITY.to_bytes()),
+        "trace-request": TraceRequest(
+            b"request1", 8388865, b"endpoint", b"peersend", parse_ip("10.32.0.3"), 6, 80
+        ),
+        "trace-answer": TraceAnswer(
+            b"request1",
+            0,
+            1,
+            (
+                Finding(Phase.SEND, Step.PORT, Outcome.OK, "ve65 is up, on br0"),
+                Finding(
+                    Phase.RECEIVE,
+                    Step.LISTENER,
+                    Outcome.DROP,
+                    "nothing listens on tcp port 80 in web",
+                    "In web: ss -lntu",
+                ),
+            ),
+        ),
     }
 
 

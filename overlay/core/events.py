@@ -15,6 +15,7 @@ from overlay.core.protocol.messages import (
     PathReport,
 )
 from overlay.core.protocol.records import Key, Scope, Segment
+from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.model import Card, Ip, NodeId
 
 
@@ -125,6 +126,14 @@ class PathReported:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceMessage:
+    """A member asks for this node's half of a trace, or sends its own."""
+
+    sender: NodeId
+    message: TraceRequest | TraceAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class ForgottenBy:
     """A member reports that this node is forgotten, and ignores it."""
 
@@ -153,6 +162,7 @@ Event: TypeAlias = (
     | NodeForgotten
     | AuthorityMessage
     | PathReported
+    | TraceMessage
     | ForgottenBy
     | OtherVersion
     | MemberChanged
@@ -182,4 +192,5 @@ __all__ = [
     "SegmentAccepted",
     "SelfRefuted",
     "StoreChanged",
+    "TraceMessage",
 ]

@@ -26,6 +26,7 @@ from overlay.core.events import (
     PathReported,
     SegmentAccepted,
     StoreChanged,
+    TraceMessage,
 )
 from overlay.core.log.store import Acceptance, Store
 from overlay.core.log.writer import LogWriter
@@ -55,6 +56,7 @@ from overlay.core.protocol.messages import (
 from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
+from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.core.replication.anti_entropy import AntiEntropy
 from overlay.core.replication.broadcast import Broadcast
 from overlay.core.replication.card_intake import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
@@ -172,6 +174,8 @@ class Node:
                 self._emit(AuthorityMessage(sender, message))
             case PathReport():
                 self._emit(PathReported(sender, message))
+            case TraceRequest() | TraceAnswer():
+                self._emit(TraceMessage(sender, message))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:

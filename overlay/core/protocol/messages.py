@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from overlay.core.protocol.records import Scope, Segment
+from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.model import Card, Certificate, Ip, NodeId
 
 
@@ -242,4 +243,6 @@ Message: TypeAlias = (
     | CertificateRenewal
     | AuthorityHandover
     | PathReport
+    | TraceRequest
+    | TraceAnswer
 )

@@ -36,6 +36,7 @@ from overlay.core.protocol.messages import (
     Versions,
 )
 from overlay.core.protocol.records import Scope, Segment
+from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
@@ -44,6 +45,12 @@ from overlay.wire.codec.records import (
     unpack_card,
     unpack_certificate,
     unpack_segment,
+)
+from overlay.wire.codec.trace import (
+    pack_trace_answer,
+    pack_trace_request,
+    unpack_trace_answer,
+    unpack_trace_request,
 )
 
 _PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
@@ -88,6 +95,8 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
         m.mask,
         m.limit,
     ],
+    TraceRequest: lambda m: [18, *pack_trace_request(m)],
+    TraceAnswer: lambda m: [19, *pack_trace_answer(m)],
 }
 
 
@@ -250,6 +259,8 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     15: _certificate_renewal,
     16: _authority_handover,
     17: _path_report,
+    18: unpack_trace_request,
+    19: unpack_trace_answer,
 }
 
 

@@ -1,0 +1,1 @@
+"""What frames between two containers meet on one host: facts, judgement, verdict."""

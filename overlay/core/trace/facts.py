@@ -1,0 +1,89 @@
+"""What one host knows about the way between its own container and another, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay.core.dataplane.state import SandboxState
+from overlay.core.paths.view import PathView
+from overlay.model import Ip, Mac
+
+_NO_MAC = Mac(b"")
+
+
+class OwnEnd(NamedTuple):
+    """The container of this host; `segment` and `gateway` are those of its address's subnet."""
+
+    name: str
+    node: str
+    ifname: str
+    mac: Mac
+    ip: Ip
+    port: str  # in the sandbox
+    segment: int
+    gateway: Ip
+
+
+class PeerEnd(NamedTuple):
+    """The other container; without a VTEP it is on this host, behind `port`."""
+
+    name: str
+    node: str
+    mac: Mac
+    ip: Ip
+    segment: int
+    vtep: Ip | None
+    port: str = ""
+
+
+class RouteFacts(NamedTuple):
+    """The container's route to the other end."""
+
+    ifname: str
+    gateway: Ip | None
+
+
+class CachedNeighbor(NamedTuple):
+    """The container's own entry for its next hop."""
+
+    ip: Ip
+    mac: Mac
+    is_permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """The container's side, as its kernel has it; `ifname` is empty if the interface is gone."""
+
+    ifname: str = ""
+    mac: Mac = _NO_MAC
+    is_up: bool = False
+    mtu: int = 0
+    ips: frozenset[Ip] = frozenset()
+    route: RouteFacts | None = None
+    cached: CachedNeighbor | None = None
+    listens: bool | None = None  # None: not asked, or not known
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Everything that one host's half is judged by."""
+
+    own: OwnEnd
+    peer: PeerEnd
+    local_vtep: Ip
+    vxlan_port: int
+    is_isolated: bool  # subnets of the network are kept apart
+    desired: SandboxState
+    actual: SandboxState
+    container: ContainerFacts | None  # None: its namespace is gone
+    fits: int  # bytes of a container's packet that the path carries, as far as known
+    path: PathView | None  # None: not probed, or both are here
+    admits: bool | None  # the filter of the VXLAN port; None: there is none
+    listener: str = ""  # such as "tcp port 80"
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the gateway routes between two subnets."""
+        return self.own.segment != self.peer.segment
