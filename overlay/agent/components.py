@@ -84,7 +84,10 @@ from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
+from overlay.agent.trace.half import HalfReader
 from overlay.agent.trace.party import PartyFinder
+from overlay.agent.trace.peers import TracePeers
+from overlay.agent.trace.service import TraceService
 from overlay.agent.trace.way import WayFinder
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
@@ -117,8 +120,7 @@ class Components:
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
-        self.parties = PartyFinder(self.directory, self.attachments)
-        self.ways = WayFinder(self._context, self.attachments, self.reconciler, self.paths)
+        self._construct_trace()
         self.startup = Startup(
             self.gossip,
             self.directory,
@@ -275,6 +277,15 @@ class Components:
             self.event_log,
         )
 
+    def _construct_trace(self) -> None:
+        """Construct what explains the way between two containers."""
+        shared = (self._context, self.attachments, self.reconciler, self.paths)
+        self.parties = PartyFinder(self.directory, self.attachments)
+        self.ways = WayFinder(*shared)
+        half = HalfReader(*shared)
+        self._trace_peers = TracePeers(self._context, half)
+        self.trace_service = TraceService(self._context, half, self._trace_peers)
+
     def _make_event_router(self) -> EventRouter:
         return EventRouter(
             context=self._context,
@@ -296,6 +307,7 @@ class Components:
             removed_networks=self._removed_networks,
             underlay=self.underlay,
             paths=self.paths,
+            trace_peers=self._trace_peers,
         )
 
     @property
@@ -342,6 +354,7 @@ class Components:
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
         self._tasks.start(self.reconciler.watch, "sandbox poll")
+        self._tasks.start(self._trace_peers.run, "trace answers")
         for follower in self.restart.followers:
             self._tasks.start(follower.run, f"{follower.kind} events")
 

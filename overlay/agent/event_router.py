@@ -29,6 +29,7 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.trace.peers import TracePeers
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
@@ -48,6 +49,7 @@ from overlay.core.events import (
     PathReported,
     SegmentAccepted,
     StoreChanged,
+    TraceMessage,
 )
 from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import MemberState
@@ -78,6 +80,7 @@ class EventRouter:
     removed_networks: RemovedNetworks
     underlay: Underlay
     paths: PathController
+    trace_peers: TracePeers
 
     def __post_init__(self) -> None:
         """Connect."""
@@ -112,6 +115,8 @@ class EventRouter:
                 self.context.gossip.own_card_ahead(epoch)
             case PathReported(sender=sender, report=report):
                 self.paths.report_received(sender, report)
+            case TraceMessage():
+                self.trace_peers.handle_message(event)
             case MemberChanged():
                 self._member_changed(event)
             case NodeForgotten(node_id=node_id):

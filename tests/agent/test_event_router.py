@@ -20,6 +20,7 @@ from overlay.core.events import (
     OwnCardAhead,
     PathReported,
     StoreChanged,
+    TraceMessage,
 )
 from overlay.core.keys.rotation_driver import KEY_STATE_KEY
 from overlay.core.protocol.messages import MemberState
@@ -43,7 +44,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
-            "paths", "protocol_versions", "networks",
+            "paths", "protocol_versions", "networks", "trace_peers",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -121,6 +122,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
         (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),
         (PathReported(OTHER, cast("Any", object())), {"paths"}),
+        (TraceMessage(OTHER, cast("Any", object())), {"trace_peers"}),
         (Healed(), {"event_log"}),
     ],
 )

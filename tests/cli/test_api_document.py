@@ -66,6 +66,11 @@ VERBS = [
     ("GET /v1/verify", "verify --repair", "blue: bridge fdb replace"),
     ("GET /v1/traffic", "top --count 1", "blue/web  in 0 bit/s 0 packets/s  out 0 bit/s"),
     ("GET /v1/events", "events", "docker:web is 10.32.0.2"),
+    (
+        "GET /v1/trace",
+        "trace web db --dport 5432 --no-send",
+        "verdict  it would arrive, but on vm1: 02:4f",
+    ),
     ("GET /v1/ping", "ping db -c 0", "VXLAN 192.168.56.11 to 192.168.56.12, VNI 9000001, fast"),
 ]
 

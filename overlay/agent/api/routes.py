@@ -20,7 +20,7 @@ from overlay.agent.api import (
     tokens,
     verify,
 )
-from overlay.agent.api.diagnosis import ping
+from overlay.agent.api.diagnosis import ping, trace
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
@@ -43,6 +43,7 @@ _RESOURCES = (
     verify,
     keys,
     ping,
+    trace,
 )
 
 

@@ -65,7 +65,14 @@ def run_pass(
 
 def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:
     """Return the operations of a pass that reads the kernel, without applying them."""
-    return diff(_plan(runtime.sandbox, given), _read(runtime), prune=True)
+    return diff(*read_states(runtime, given), prune=True)
+
+
+def read_states(
+    runtime: SandboxRuntime, given: PlanInput | None
+) -> tuple[SandboxState, SandboxState]:
+    """Return the desired state, and the actual one as the kernel has it now."""
+    return _plan(runtime.sandbox, given), _read(runtime)
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:

@@ -16,7 +16,7 @@ from functools import partial
 
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fast_path import FastPathSupport
-from overlay.agent.dataplane.reconcile_pass import compare, run_pass
+from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
 from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
@@ -26,7 +26,7 @@ from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
 from overlay.core.dataplane.planner import PlanInput
-from overlay.core.dataplane.state import Port
+from overlay.core.dataplane.state import Port, SandboxState
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.view import network_mtu, overlay_mtu
@@ -343,6 +343,15 @@ class Reconciler(Controller):
                 given = self._plan_input(vni, self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime, given)
         return found
+
+    async def states(self, vni: Vni) -> tuple[SandboxState, SandboxState] | None:
+        """Return a network's desired and actual state here; None if it has no sandbox."""
+        async with self._lock(vni):
+            runtime = self._runtimes.get(vni)
+            if runtime is None:
+                return None
+            given = self._plan_input(vni, self._directory.network_by_vni(vni))
+            return await self._kernel.call(read_states, runtime, given)
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is missing in this node's sandboxes: the fast path, port security."""

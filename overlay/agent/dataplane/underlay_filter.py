@@ -19,7 +19,7 @@ from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.errors import OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name
-from overlay.model import ip_text
+from overlay.model import Ip, Vni, ip_text
 
 
 class UnderlayFilter(Controller):
@@ -126,6 +126,14 @@ class UnderlayFilter(Controller):
         members = view.vteps()
         paths = frozenset(path for path in self.paths or () if path.member in members)
         return FilterState(members, view.vnis(), paths)
+
+    async def admits(self, member: Ip, vni: Vni) -> bool | None:
+        """Return whether the kernel's table admits a member's packets; None: there is no table."""
+        if self._filter is None or self.fault or self._removed:
+            return None
+        async with self._lock:
+            found = await self._kernel.call(self._filter.read)
+        return None if found is None else member in found.members and vni in found.vnis
 
     # --- the controller -------------------------------------------------------------------
 

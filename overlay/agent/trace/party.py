@@ -78,15 +78,20 @@ class PartyFinder:
             )
         return found
 
+    def anywhere(self, text: str, network: str | None) -> list[Party]:
+        """Return what a target of an attach here, a name or an address means, on any host.
+
+        Raises NotFoundError.
+        """
+        return self._with_target(text, network) or self.targets(text, network)
+
     def own_sources(self, text: str, network: str | None) -> list[Party]:
         """Return the containers of this host that a name, target or address means.
 
         Raises NotFoundError, with the host that has it.
         """
         found = [
-            each
-            for each in self._with_target(text, network) or self.targets(text, network)
-            if each.kind is not PartyKind.GATEWAY
+            each for each in self.anywhere(text, network) if each.kind is not PartyKind.GATEWAY
         ]
         here = [each for each in found if each.node_id == self._directory.own]
         if here:

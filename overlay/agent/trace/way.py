@@ -59,8 +59,7 @@ class WayFinder:
             card = self._directory.card(pair.target.node_id)
             peer = None if card is None else card.address
             probed = self._paths.path(pair.target.node_id)
-        carried = None if probed is None else probed.size_carried
-        fits = mtu if not carried else min(mtu, overlay_mtu(carried, own))
+        fits = fitting_size(mtu, probed, own)
         indexes = {subnet_index(network, ip) for ip in (pair.source_ip, pair.target_ip)}
         return Way(
             self._kind(pair), len(indexes) > 1, mtu, fits, own if peer else None, peer, probed
@@ -92,3 +91,9 @@ class WayFinder:
 def subnet_index(network: Network, ip: Ip) -> int:
     """Return the number of the subnet that an address is in; 0 where it is in none."""
     return next((n for n, subnet in enumerate(network.subnets) if ip in subnet), 0)
+
+
+def fitting_size(mtu: int, probed: PathView | None, local_vtep: Ip) -> int:
+    """Return the largest packet of a container that passes, as far as it is known."""
+    carried = None if probed is None else probed.size_carried
+    return mtu if not carried else min(mtu, overlay_mtu(carried, local_vtep))

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.limits import IP_PACKET_SIZE_MAX
 from overlay.model import parse_ip
 
@@ -104,7 +102,7 @@ def run_ping(args: Namespace) -> int:
     tally = _Tally()
     with _opened(found, args.size) as echo, contextlib.suppress(KeyboardInterrupt):
         _send_all(args, echo, tally)
-    _show_summary(args, tally)
+    _show_summary(args, found, tally)
     return 0 if tally.times_ms else 1
 
 
@@ -147,30 +145,15 @@ def _show_answer(args: Namespace, tally: _Tally, answer: EchoAnswer) -> None:
 @contextlib.contextmanager
 def _opened(found: JsonObject, size: int) -> Iterator[IcmpEcho]:
     """Open the socket where the source is; raises OverlayError."""
-    from overlay.kernel import netns  # noqa: PLC0415  not needed to show the way only
+    from overlay.cli import namespace  # noqa: PLC0415  not needed to show the way only
     from overlay.kernel.icmp_echo import IcmpEcho  # noqa: PLC0415  as above
 
-    if os.geteuid() != 0:
-        raise ForbiddenError(
-            "only root may send from a container",
-            hint="Use sudo; 'overlayd ping ENDPOINT -c 0' shows the way without sending",
-        )
-    place, source = found["namespace"], found["source"]
-    descriptor = None
-    if place["path"] is not None:
-        descriptor = netns.open_same(Path(place["path"]), (place["device"], place["inode"]))
-        if descriptor is None:
-            raise NotFoundError(
-                f"{source['name']} has ended: its network namespace is gone",
-                hint="overlayd endpoint ls",
-            )
-    try:
-        echo = IcmpEcho(descriptor, parse_ip(source["ip"]), parse_ip(found["target"]["ip"]), size)
-    except OSError as error:
-        raise _not_opened(source, error) from error
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    source, target = found["source"], found["target"]
+    with namespace.opened(found) as descriptor:
+        try:
+            echo = IcmpEcho(descriptor, parse_ip(source["ip"]), parse_ip(target["ip"]), size)
+        except OSError as error:
+            raise _not_opened(source, error) from error
     with contextlib.closing(echo):
         yield echo
 
@@ -251,7 +234,7 @@ def _show(args: Namespace, tally: _Tally, number: int, ms: float | None, problem
         print(f"{number:<5} {problem or f'{ms:.3f} ms'}", flush=True)
 
 
-def _show_summary(args: Namespace, tally: _Tally) -> None:
+def _show_summary(args: Namespace, found: JsonObject, tally: _Tally) -> None:
     times, sent = tally.times_ms, tally.sent
     lost = 100 * (sent - len(times)) / sent if sent else 0.0
     if args.json:
@@ -272,7 +255,8 @@ def _show_summary(args: Namespace, tally: _Tally) -> None:
         text += f"; min {min(times):.3f}, average {average:.3f}, max {max(times):.3f} ms"
     output.print_result(text)
     if sent and not times:
-        output.print_note("next:  overlayd status   and   overlayd verify, on both hosts")
+        names = f"{found['source']['name']} {found['target']['name']}"
+        output.print_note(f"next:  overlayd trace {names}   (where packets would be dropped)")
 
 
 # --- options ----------------------------------------------------------------------------

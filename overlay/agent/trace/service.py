@@ -1,0 +1,108 @@
+"""Trace the way between two containers anywhere in the cluster.
+
+Each host explains its own half: this one reads its kernel, another is asked.
+Owns: which hosts are asked, and what is said of one that does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.trace.half import PROTOCOLS, HalfReader
+from overlay.agent.trace.party import Pair, Party, PartyKind
+from overlay.agent.trace.peers import TracePeers, findings_of, new_request_id
+from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceRequest
+from overlay.core.trace.verdict import Leg, Verdict, legs_of, verdict
+from overlay.errors import ConflictError
+from overlay.model import Ip
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A way explained: its legs in the order of travel, and the verdict."""
+
+    legs: list[Leg]
+    verdict: Verdict
+
+
+class TraceService:
+    """Traces ways for this host's users."""
+
+    def __init__(self, context: NodeContext, half: HalfReader, peers: TracePeers) -> None:
+        self._directory = context.directory
+        self._half = half
+        self._peers = peers
+
+    async def trace(self, pair: Pair, protocol: str, port: int) -> Trace:
+        """Return what packets from source to target meet, and the answers; changes nothing.
+
+        Raises ConflictError for ends that overlayd's frames do not connect.
+        """
+        _require_traceable(pair)
+        wanted = PROTOCOLS.get(protocol, 0)
+        there, back = await asyncio.gather(
+            self._findings(pair, pair.source, pair.target, pair.target_ip, wanted, 0),
+            self._findings(pair, pair.target, pair.source, pair.source_ip, wanted, port),
+        )
+        name = self._directory.node_name
+        legs = legs_of((name(pair.source.node_id), there), (name(pair.target.node_id), back))
+        return Trace(legs, verdict(legs))
+
+    async def _findings(
+        self, pair: Pair, own: Party, peer: Party, peer_ip: Ip, protocol: int, port: int
+    ) -> list[Finding]:
+        assert own.endpoint is not None, "traceable"
+        assert peer.endpoint is not None, "traceable"
+        request = TraceRequest(
+            new_request_id(),
+            pair.network.vni,
+            own.endpoint.endpoint_id,
+            peer.endpoint.endpoint_id,
+            peer_ip,
+            protocol,
+            port,
+        )
+        if own.node_id == self._directory.own:
+            return await findings_of(self._half, request)
+        found = await self._peers.ask(own.node_id, request)
+        return self._unanswered(own) if found is None else found
+
+    def _unanswered(self, party: Party) -> list[Finding]:
+        name = self._directory.node_name(party.node_id)
+        if self._directory.node_state(party.node_id) is MemberState.ALIVE:
+            text = f"the agent of {name} did not answer within {limits.TRACE_WAIT_S:g} s"
+            hint = (
+                "It may be of an older version: overlayd members --wide. Or it is busy: run the "
+                "command again"
+            )
+        else:
+            text = f"the agent of {name} is not running: what its kernel does is not known"
+            hint = f"On {name}: overlayd status, systemctl status overlayd. Forwarding continues"
+        return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]
+
+
+def _require_traceable(pair: Pair) -> None:
+    for party in (pair.source, pair.target):
+        if party.kind is not PartyKind.CONTAINER:
+            raise ConflictError(
+                f"{party.name} is not a container",
+                why="a trace explains the way between two containers",
+                hint=f"To reach it from one: overlayd ping {party.name}",
+            )
+    if pair.source.endpoint == pair.target.endpoint:
+        raise ConflictError(
+            f"{pair.source.name} is both ends",
+            why="what it sends to itself does not leave its namespace",
+            hint="overlayd endpoint ls   (the other containers)",
+        )
+    if not has_sandbox(pair.network):
+        raise ConflictError(
+            f"frames of network {pair.network.name} do not pass through overlayd",
+            why=f"its driver is {driver_of(pair.network)}: the parent interfaces carry them",
+            hint="overlayd ping; then look at the parent interfaces and the switch between them",
+        )
