@@ -264,6 +264,7 @@ DOCKER_SWEEP_S: Final = 60.0  # from one comparison with what Docker has to the 
 # For the answer about a container just created: if Docker starts it already, it answers after that.
 DOCKER_CREATED_WAIT_S: Final = 0.1
 DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remembered
+PLUGIN_FORMER_MAX: Final = 1024  # detached containers whose addresses are remembered
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
 RUNTIME_RETRY_MAX_S: Final = 30.0
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
+from overlay import limits
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import Detached, EndpointDetacher
 from overlay.agent.endpoints.service import AttachService
@@ -26,7 +27,7 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.published_port import ENDPOINT_OWNER, PortRequest
 from overlay.errors import ConflictError, NotFoundError
 from overlay.kernel.sandbox import container_namespace, veth
-from overlay.model import fit_name
+from overlay.model import Ip, fit_name
 
 _ID_SHOWN = 12  # characters of a container's id, as runtimes show it
 _ID_IN_NAME = 8
@@ -89,6 +90,7 @@ class PluginEndpoints:
         self._ports = ports
         self._attachments = attacher.context.attachments
         self._node = attacher.context.node
+        self._former_ips: dict[str, tuple[Ip, ...]] = {}  # by key, of what was detached
         # A lock exists while a task holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -130,12 +132,24 @@ class PluginEndpoints:
                     container_id=wanted.key.container_id,
                     plugin_key=str(wanted.key),
                 )
-                spec = AttachSpec(named.text, (wanted.network,), replace(wanted.options, name=name))
-                (result,) = await self._attach_service.attach_target(named, spec)
+                options = replace(wanted.options, name=name)
+                result = await self._attach_as_before(named, wanted, options)
             if not result.created:
                 raise _attached_already(wanted.key)
             await self._publish(result, wanted.ports, wanted.key.container_id)
             return result
+
+    async def _attach_as_before(
+        self, target: Target, wanted: PluginAttach, options: EndpointOptions
+    ) -> EndpointResult:
+        """Attach with the addresses of before a restart, if the runtime asks for none."""
+        spec = AttachSpec(target.text, (wanted.network,), options)
+        former = self._former_ips.pop(str(wanted.key), ())
+        if former and not options.ips:
+            with contextlib.suppress(ConflictError):  # they are another container's by now
+                again = replace(spec, options=replace(options, ips=former))
+                return (await self._attach_service.attach_target(target, again))[0]
+        return (await self._attach_service.attach_target(target, spec))[0]
 
     async def _detach_former(self, key: PluginKey, target: Target) -> None:
         former = self.find(key)
@@ -191,7 +205,12 @@ class PluginEndpoints:
         """Detach a container; return its endpoint, nothing if it is detached already."""
         async with self._alone_with(key):
             attachment = self.find(key)
-            return [] if attachment is None else await self._detach(attachment)
+            gone = [] if attachment is None else await self._detach(attachment)
+            for _, endpoint in gone:  # a restart is a detach and an attach
+                self._former_ips[str(key)] = endpoint.ips
+            while len(self._former_ips) > limits.PLUGIN_FORMER_MAX:
+                del self._former_ips[next(iter(self._former_ips))]
+            return gone
 
     async def detach_others(
         self, plugin: str, scope: str, valid: Collection[tuple[str, str]]

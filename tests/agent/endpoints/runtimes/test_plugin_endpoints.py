@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from overlay.model import Ip
 
 ID = "0123456789abcdef" * 4
 KEY = PluginKey("cni", "blue", ID, "eth0")
+FIRST, CHOSEN = Ip(bytes((10, 32, 0, 2))), Ip(bytes((10, 32, 5, 5)))
 PORTS = (PortRequest("tcp", Ip(b""), range(8080, 8081), 80),)
 
 
@@ -42,6 +44,7 @@ class Host:
         self.published: list[tuple[object, ...]] = []
         self.events: list[str] = []
         self.rolled_back = 0
+        self.taken: tuple[Ip, ...] = ()
         self.dropped = 0
         blue = SimpleNamespace(name="blue", vni=7)
         directory = SimpleNamespace(
@@ -62,8 +65,11 @@ class Host:
         self.plugins = PluginEndpoints(*(cast("Any", part) for part in parts))
 
     async def _attach(self, target: Target, spec: AttachSpec) -> list[Any]:
+        if set(spec.options.ips) & set(self.taken):
+            raise ConflictError("the address is taken")
         number = bytes([len(self.attached) + 1])
-        endpoint = SimpleNamespace(name=spec.options.name, endpoint_id=number)
+        ips = spec.options.ips or (FIRST,)
+        endpoint = SimpleNamespace(name=spec.options.name, endpoint_id=number, ips=ips)
         self.attached[number] = SimpleNamespace(
             endpoint_id=number.hex(), vni=7, target=target.text, ifname="eth0",
             netns_identity=target.identity, plugin_key=target.plugin_key,
@@ -148,6 +154,17 @@ async def test_a_container_always_has_a_name(
 
     assert await host.attach(name=given) == name
     assert len(host.events) == len(taken)
+
+
+async def test_a_restart_keeps_the_address(host: Host) -> None:
+    """A detach, then an attach; if another container has the address by then, any other."""
+    wanted = PluginAttach(KEY, "1", "blue", "web", EndpointOptions(ips=(CHOSEN,)))
+    for netns, taken, ips in (("1", (), CHOSEN), ("2", (), CHOSEN), ("3", (CHOSEN,), FIRST)):
+        host.taken = taken
+        options = EndpointOptions(ips=(CHOSEN,) if netns == "1" else ())
+        result = await host.plugins.attach(replace(wanted, netns_path=netns, options=options))
+        assert result.endpoint.ips == (ips,)
+        await host.plugins.detach(KEY)
 
 
 async def test_two_containers_have_two_targets(host: Host) -> None:
