@@ -1,24 +1,21 @@
 """The files by which runtimes find the CNI plugin: a launcher, and a conflist for each network.
 
-Owns: their content, and the marks by which only these files are replaced and removed.
-Does not: know the agent.
+Owns: the conflists' content, and which of them are overlayd's. Does not: know the agent.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from overlay.errors import ConflictError, OverlayError
+from overlay.client import launcher
 
 BIN_DIR: Final = Path("/opt/cni/bin")
 CONF_DIR: Final = Path("/etc/cni/net.d")
 PLUGIN_TYPE: Final = "overlayd"  # runtimes start the program of this name
-_MARK: Final = "# Made by `overlayd cni install`, removed by `overlayd cni uninstall`."
+_MODULE: Final = "overlay.client.cni.command"
 _PREFIX: Final = "10-overlayd-"
 _SUFFIX: Final = ".conflist"
 # A runtime that knows no later version takes the first; others choose from the list. A conflist of
@@ -49,32 +46,19 @@ def install(network: str, places: CniPlaces, run_dir: Path) -> list[Path]:
 
     Raises ConflictError if another program has the launcher's name.
     """
-    if places.launcher.exists() and not _is_ours(places.launcher):
-        raise ConflictError(
-            f"{places.launcher} exists, and overlayd did not make it",
-            why="runtimes would start it as this plugin",
-            hint=f"Move it away: mv {places.launcher} {places.launcher}.old",
-        )
-    written = (
-        (places.launcher, _launcher_text(run_dir), 0o755),
-        (places.conflist(network), conflist_text(network), 0o644),
-    )
-    return [path for path, text, mode in written if _write(path, text, mode)]
+    changed = [places.launcher] if launcher.install(places.launcher, _MODULE, run_dir) else []
+    conflist = places.conflist(network)
+    return [*changed, *([conflist] if launcher.write(conflist, _conflist(network), 0o644) else [])]
 
 
 def uninstall(network: str | None, places: CniPlaces) -> list[Path]:
     """Remove a network's conflist (None: all), and the launcher with the last; return them."""
     found = installed(places)
     gone = [each for each in found if network is None or each == places.conflist(network)]
-    if len(gone) == len(found) and places.launcher.exists() and _is_ours(places.launcher):
-        gone.append(places.launcher)
     for path in gone:
-        try:
-            path.unlink()
-        except OSError as error:
-            raise OverlayError(f"cannot remove {path}", why=str(error.strerror)) from error
-    with suppress(OSError):  # other plugins are there
-        places.bin_dir.rmdir()  # runtimes watch the other folder, which stays
+        launcher.remove(path)  # its folder stays: runtimes watch it
+    if len(gone) == len(found) and launcher.uninstall(places.launcher):
+        gone.append(places.launcher)
     return gone
 
 
@@ -85,7 +69,7 @@ def installed(places: CniPlaces) -> list[Path]:
     return []
 
 
-def conflist_text(network: str) -> str:
+def _conflist(network: str) -> str:
     """Return the configuration of a network."""
     plugin = {
         "type": PLUGIN_TYPE,
@@ -101,47 +85,9 @@ def conflist_text(network: str) -> str:
     return json.dumps(conflist, indent=2) + "\n"
 
 
-def _launcher_text(run_dir: Path) -> str:
-    """Return the program: Python without site-packages, so that it starts quickly."""
-    root = Path(__file__).resolve().parents[3]
-    return (
-        f"#!{Path(sys.executable).resolve()} -IS\n"
-        f"{_MARK}\n"
-        "import sys\n"
-        f"sys.path.insert(0, {str(root)!r})\n"
-        "from overlay.client.cni.command import main\n"
-        f"sys.exit(main({str(run_dir)!r}))\n"
-    )
-
-
-def _is_ours(path: Path) -> bool:
-    with suppress(OSError):
-        return _MARK in path.read_text(encoding="utf-8", errors="replace")
-    return False
-
-
 def _names_plugin(path: Path) -> bool:
     try:
         plugins = json.loads(path.read_bytes())["plugins"]
         return any(each["type"] == PLUGIN_TYPE for each in plugins)
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-def _write(path: Path, text: str, mode: int) -> bool:
-    """Replace a file in one step; return False if it has this content and mode already."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
-            changed = path.stat().st_mode & 0o7777 != mode
-            path.chmod(mode)
-            return changed
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.chmod(mode)
-        os.replace(temporary, path)  # noqa: PTH105  as one step, whatever is there
-    except OSError as error:
-        raise OverlayError(
-            f"cannot write {path}", why=str(error.strerror), hint="Run it as root"
-        ) from error
-    return True
