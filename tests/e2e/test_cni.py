@@ -106,6 +106,21 @@ def test_containers_of_two_runtimes_reach_each_other(
     assert runtimes.ok(1, "bash", "-c", "ls /var/lib/cni/results") == ""
 
 
+def test_a_container_is_on_two_networks(runtimes: Cluster) -> None:
+    """Its ports, which Podman asks for on both, are published once."""
+    runtimes.ok(1, "overlayd", "network", "create", "green", "--subnet", "10.40.0.0/16")
+    runtimes.ok(1, "overlayd", "cni", "install", "green")
+    networks = ("--network", "blue", "--network", "green", "-p", "8080-8081:80-81")
+    podman(runtimes, "run", "-d", "--name", "both", *LIMITS, *networks, *SLEEP)
+
+    found = runtimes.json(1, "endpoint", "ls")["endpoints"]
+    assert sorted(each["network"] for each in found if each["name"] == "both") == ["blue", "green"]
+    assert len(runtimes.json(1, "publish", "ls")["published"]) == 2
+    podman(runtimes, "rm", "-f", "-t", "0", "both")
+    assert runtimes.json(1, "publish", "ls")["published"] == []
+    runtimes.ok(1, "overlayd", "cni", "uninstall", "green")
+
+
 def test_the_runtime_prints_what_to_do(runtimes: Cluster) -> None:
     """What happened and why, in Podman's own error; nothing half-made stays."""
     run = ("run", "--name", "late", *LIMITS, "--network", "blue:ip=10.32.0.1")

@@ -10,6 +10,7 @@ Does not: know how rules are written.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import NamedTuple
 
 from overlay import limits
@@ -239,6 +240,10 @@ class PublishedPorts(Controller):
         ]
         if gone:
             await self._drop(gone)
+
+    def places_of(self, owners: Collection[str]) -> set[tuple[str, Ip, int]]:
+        """Return protocol, address and number of the ports that some owners have."""
+        return {(e.protocol, e.host_ip, e.host_port) for e in self._known if e.owner in owners}
 
     async def withdraw(self, owner: str) -> None:
         """Unpublish all ports of an owner."""

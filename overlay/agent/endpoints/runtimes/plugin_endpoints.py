@@ -70,6 +70,9 @@ class EndpointPorts(Protocol):
     ) -> None:
         """Publish ports that end with their owner, all or none; raises OverlayError."""
 
+    def places_of(self, owners: Collection[str]) -> set[tuple[str, Ip, int]]:
+        """Return protocol, address and number of the ports that some owners have."""
+
     async def drop_ended(self) -> None:
         """Drop the ports whose owner is no longer an endpoint of this host."""
 
@@ -194,8 +197,17 @@ class PluginEndpoints:
         endpoint = result.endpoint
         owner = ENDPOINT_OWNER + endpoint.endpoint_id.hex()
         network = result.network.name
+        # Runtimes ask for the ports on each of a container's networks; the first one has them.
+        own = self._ports.places_of(
+            {
+                ENDPOINT_OWNER + each.endpoint_id
+                for each in self._attachments.values()
+                if each.plugin_key and each.container_id == container_id
+            }
+        )
+        left = [p for p in ports if (p.protocol, p.host_ip, p.host_ports.start) not in own]
         try:
-            await self._ports.publish_for(owner, endpoint.name, network, [*ports], container_id)
+            await self._ports.publish_for(owner, endpoint.name, network, left, container_id)
         except BaseException as error:
             await self._attacher.roll_back([result], error)
             await self._ports.drop_ended()

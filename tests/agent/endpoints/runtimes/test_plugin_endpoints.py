@@ -41,7 +41,7 @@ class Host:
         self.attached = Attached()
         self.names: list[str] = []
         self.refusal: OverlayError | None = None
-        self.published: list[tuple[object, ...]] = []
+        self.published: list[Any] = []
         self.events: list[str] = []
         self.rolled_back = 0
         self.taken: tuple[Ip, ...] = ()
@@ -60,7 +60,9 @@ class Host:
         attacher = SimpleNamespace(context=context, roll_back=self._roll_back)
         service = SimpleNamespace(attach_target=self._attach)
         detacher = SimpleNamespace(remove=self._remove)
-        ports = SimpleNamespace(publish_for=self._publish, drop_ended=self._drop_ended)
+        ports = SimpleNamespace(
+            publish_for=self._publish, drop_ended=self._drop_ended, places_of=self._places_of
+        )
         parts = (service, attacher, detacher, ports)
         self.plugins = PluginEndpoints(*(cast("Any", part) for part in parts))
 
@@ -89,6 +91,14 @@ class Host:
         if self.refusal is not None:
             raise self.refusal
         self.published.append(asked)
+
+    def _places_of(self, owners: set[str]) -> set[tuple[str, Ip, int]]:
+        return {
+            (port.protocol, port.host_ip, port.host_ports.start)
+            for owner, _, _, ports, _ in self.published
+            for port in ports
+            if owner in owners
+        }
 
     async def _drop_ended(self) -> None:
         self.dropped += 1
@@ -186,6 +196,15 @@ async def test_ports_end_with_the_endpoint(host: Host) -> None:
     with pytest.raises(ConflictError, match="8080"):
         await host.attach()
     assert host.rolled_back == 1
+
+
+async def test_ports_are_published_once(host: Host) -> None:
+    """A runtime asks for them on each of a container's networks; another's are refused."""
+    await host.attach()
+    await host.attach(KEY._replace(scope="green", ifname="eth1"), netns="1")
+    await host.attach(KEY._replace(container_id="b"), netns="2")
+
+    assert [len(ports) for _, _, _, ports, _ in host.published] == [1, 0, 1]
 
 
 async def test_only_a_networks_own_containers_are_collected(host: Host) -> None:
