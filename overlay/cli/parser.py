@@ -61,6 +61,7 @@ VERBS: dict[str, str] = {
     "publish": "publish",
     "unpublish": "publish",
     "cni": "runtimes.cni",
+    "netavark": "runtimes.netavark",
     "status": "status",
     "verify": "status",
     "metrics": "status",

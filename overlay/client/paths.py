@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STATE_DIR = Path("/var/lib/overlayd")
 RUN_DIR = Path("/run/overlayd")
 CONFIG = Path("/etc/overlayd/overlayd.toml")
+NETAVARK_PLUGIN = Path("/usr/local/libexec/netavark/overlayd")  # Podman finds it by its name
 NAMES = ("state_dir", "run_dir", "config")
 SOCKET_NAME = "api.sock"
 LOG_NAME = "agent.log"

@@ -32,7 +32,7 @@ WRITING = [
     ("attach",), ("detach",), ("endpoint", "set"),
     ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),
-    ("cni", "install"), ("cni", "uninstall"),
+    ("cni", "install"), ("cni", "uninstall"), ("netavark", "install"), ("netavark", "uninstall"),
     ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip
 

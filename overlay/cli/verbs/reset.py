@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.client import launcher
 from overlay.client.api import ApiClient, JsonObject
 from overlay.client.cni import files as cni_files
-from overlay.client.paths import Paths
+from overlay.client.paths import NETAVARK_PLUGIN, Paths
 from overlay.docker_socket import remove_plugin_socket
 from overlay.errors import (
     AgentNotRunningError,
@@ -69,6 +70,7 @@ def run_reset(args: Namespace) -> int:
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
     removed += remove_plugin_socket()
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
+    removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
     if done.get("authority_lost"):
         output.warn(
             "no live member of the cluster that this host left holds its authority",

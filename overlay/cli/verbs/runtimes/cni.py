@@ -5,14 +5,14 @@ Owns: their options and output. Does not: know the files (`client.cni.files`) or
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.verbs.runtimes.root import require_root
 from overlay.client.api import ApiClient, segment
 from overlay.client.cni import files
-from overlay.errors import AgentNotRunningError, ConflictError, ForbiddenError
+from overlay.errors import AgentNotRunningError, ConflictError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -65,7 +65,7 @@ def _add_places(verb: StrictParser) -> None:
 
 def run_install(args: Namespace) -> int:
     """Write launcher and conflist."""
-    _require_root()
+    require_root()
     client, network = ApiClient(args.paths), args.network
     try:
         network = client.get(f"/v1/networks/{segment(network)}")["name"]
@@ -91,7 +91,7 @@ def run_install(args: Namespace) -> int:
 
 def run_uninstall(args: Namespace) -> int:
     """Remove conflists and launcher."""
-    _require_root()
+    require_root()
     removed = [str(path) for path in files.uninstall(args.network, _places(args))]
     if args.json:
         output.print_json({"schema": "overlayd.cni-uninstall/v1", "removed": removed})
@@ -105,8 +105,3 @@ def run_uninstall(args: Namespace) -> int:
 
 def _places(args: Namespace) -> files.CniPlaces:
     return files.CniPlaces(Path(args.bin_dir).absolute(), Path(args.conf_dir).absolute())
-
-
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise ForbiddenError("only root may change what runtimes start", hint="Use sudo")
