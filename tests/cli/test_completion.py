@@ -54,7 +54,7 @@ def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        (["net"], ["network"]),
+        (["netw"], ["network"]),
         (["network", ""], ["create", "ls", "inspect", "rm"]),
         (["--run-dir", "/x", "network", "i"], ["inspect"]),
         (["network", "create", "blue", "--su"], ["--subnet"]),
@@ -110,7 +110,7 @@ def test_zsh_reads_its_script_without_errors(path: str) -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("overlayd net", ["network"]),
+        ("overlayd netw", ["network"]),
         ("overlayd --run-dir /x network i", ["inspect"]),
         ("overlayd network create blue --su", ["--subnet"]),
         ("overlayd attach web --wait n", ["none"]),

@@ -23,6 +23,7 @@ Let Podman 4.6 and later, with netavark, attach containers to networks of the cl
 plugin's launcher.  Run again, it changes nothing.  stdout: the file.
 
   sudo overlayd netavark install
+  sudo overlayd netavark install --dir /usr/lib/podman
   sudo podman network create -d overlayd blue
   sudo podman run --network blue nginx
 """
@@ -31,6 +32,7 @@ Remove what 'netavark install' wrote.  Remove Podman's networks of driver overla
 the plugin Podman cannot detach their containers.
 
   sudo overlayd netavark uninstall
+  sudo overlayd netavark uninstall --dir /usr/lib/podman
 """
 _MODULE = "overlay.client.netavark"
 

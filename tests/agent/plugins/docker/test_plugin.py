@@ -763,8 +763,10 @@ async def test_a_name_that_is_taken_is_reported_once(
 
 # --- any calls ------------------------------------------------------------------------------
 
-ODD = (None, "", "x", -1, 7, [], {}, [7], {"overlayd.network": 7}, "10.77.0.9/16", "fd77::9/64",
-       "10.77.0.0/16", "10.77.0.0/33", "02:00:00:00:00:01", "blue", "b" * 300, True)  # fmt: skip
+ODD: tuple[Any, ...] = (
+    None, "", "x", -1, 7, [], {}, [7], {"overlayd.network": 7}, "10.77.0.9/16", "fd77::9/64",
+    "10.77.0.0/16", "10.77.0.0/33", "02:00:00:00:00:01", "blue", "b" * 300, True,
+)  # fmt: skip
 LIKELY: dict[str, tuple[Any, ...]] = {
     "NetworkID": (NETWORK, OTHER),
     "EndpointID": (ENDPOINT, OTHER),
