@@ -42,7 +42,10 @@ class EchoAnswer:
 
 
 class IcmpEcho:
-    """A socket that sends echo requests from one address to another."""
+    """A socket that sends echo requests from one address to another.
+
+    `token`: up to 8 random bytes that the data of each begin with, and of each answer.
+    """
 
     def __init__(self, netns_fd: int | None, source: Ip, target: Ip, size: int) -> None:
         """Open the socket in a namespace, None for the present one; raises OSError."""
@@ -50,8 +53,8 @@ class IcmpEcho:
         self._target = ip_text(target)
         self._packed_target = bytes(target)
         self._identifier = int.from_bytes(os.urandom(2), "big")
-        self._token = os.urandom(min(size, _TOKEN_SIZE_MAX))
-        self._filler = bytes(size - len(self._token))
+        self.token = os.urandom(min(size, _TOKEN_SIZE_MAX))
+        self._filler = bytes(size - len(self.token))
         self._sent_at: dict[int, float] = {}
         if netns_fd is None:
             self._socket = self._opened()
@@ -82,7 +85,7 @@ class IcmpEcho:
     def send(self, sequence: int) -> str:
         """Send a request; return why the kernel refused it, or empty."""
         kind = 8 if self._is_ipv4 else 128
-        body = self._token + self._filler
+        body = self.token + self._filler
         packet = _HEAD.pack(kind, 0, 0, self._identifier, sequence & 0xFFFF) + body
         if self._is_ipv4:
             checked = _checksum(packet)
@@ -118,7 +121,7 @@ class IcmpEcho:
             return None
         kind, code, _, identifier, sequence = _HEAD.unpack_from(packet)
         if kind == (0 if self._is_ipv4 else 129):
-            is_own = identifier == self._identifier and packet.startswith(self._token, _HEAD.size)
+            is_own = identifier == self._identifier and packet.startswith(self.token, _HEAD.size)
             return self._answer(sequence, now, "") if is_own else None
         quoted = self._quoted(packet[_HEAD.size :])
         text = (_ERRORS_IPV4 if self._is_ipv4 else _ERRORS_IPV6).get((kind, code), "")

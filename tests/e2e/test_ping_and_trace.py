@@ -166,6 +166,7 @@ def test_lost_packets_are_lost_on_the_way(cluster: Cluster, eventually: Eventual
         assert dropped_at(found) == ("vm1", "send", "path")
         assert found["attempt"]["answered"] is False
         assert "UDP 4789" in found["verdict"]["hint"]
+        assert "as it left vm1 by eth1 for 192.168.56.12" in found["attempt"]["last_seen"]
     finally:
         cluster.ok(2, "nft", "delete table inet cut")
     eventually(

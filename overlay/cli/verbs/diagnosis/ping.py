@@ -145,7 +145,7 @@ def _show_answer(args: Namespace, tally: _Tally, answer: EchoAnswer) -> None:
 @contextlib.contextmanager
 def _opened(found: JsonObject, size: int) -> Iterator[IcmpEcho]:
     """Open the socket where the source is; raises OverlayError."""
-    from overlay.cli import namespace  # noqa: PLC0415  not needed to show the way only
+    from overlay.cli.packets import namespace  # noqa: PLC0415  not needed to show the way only
     from overlay.kernel.icmp_echo import IcmpEcho  # noqa: PLC0415  as above
 
     source, target = found["source"], found["target"]

@@ -1,19 +1,16 @@
 """Command `trace`: what packets between two containers meet on both hosts, and one real attempt.
 
-Owns: the options, the attempt, and what is printed. Does not: judge (the agents do).
+Owns: the options, and what is printed. Does not: judge (the agents do), or send anything
+(`cli.packets.attempt`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import time
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.errors import NotFoundError, OverlayError, UsageError
-from overlay.model import parse_ip
+from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 _MARKS = {"ok": "ok", "warn": "warn", "drop": "DROP", "unknown": "?"}
-_ATTEMPT_S = 2.0
 _UNKNOWN_EXIT_CODE = 4
 
 
@@ -78,74 +74,10 @@ def run_trace(args: Namespace) -> int:
     return _UNKNOWN_EXIT_CODE if outcome == "unknown" else 0
 
 
-# --- the attempt ------------------------------------------------------------------------
-
-
 def _attempt(client: ApiClient, found: JsonObject) -> JsonObject | None:
-    """Send one packet for real; None where that says nothing, as for UDP."""
-    source, target = found["source"], found["target"]
-    is_tcp = found["protocol"] == "tcp" and found["port"] is not None
-    if found["protocol"] != "icmp" and not is_tcp:
-        return None
-    what = f"a connection to TCP port {found['port']}" if is_tcp else "an echo request"
-    try:
-        way = client.get(
-            "/v1/ping",
-            source=source["ip"],
-            target=target["ip"],
-            network=found["network"],
-        )
-        from overlay.cli import namespace  # noqa: PLC0415  not needed with --no-send
+    from overlay.cli.packets import attempt  # noqa: PLC0415  not needed with --no-send
 
-        with namespace.opened(way) as descriptor:
-            started = time.monotonic()
-            problem = (
-                _connect(descriptor, source["ip"], target["ip"], found["port"])
-                if is_tcp
-                else _echo(descriptor, source["ip"], target["ip"])
-            )
-            took_ms = round((time.monotonic() - started) * 1000, 3)
-    except NotFoundError:
-        text = f"not tried: {source['name']} is on {source['node']}, run the command there"
-        return {"what": what, "answered": None, "ms": None, "text": text}
-    except OverlayError as error:
-        return {"what": what, "answered": None, "ms": None, "text": f"not tried: {error.what}"}
-    except OSError as error:
-        problem, took_ms = error.strerror or str(error), 0.0
-    if problem:
-        return {"what": what, "answered": False, "ms": None, "text": f"{what} failed: {problem}"}
-    text = f"{what} was answered in {took_ms:.3f} ms"
-    return {"what": what, "answered": True, "ms": took_ms, "text": text}
-
-
-def _echo(descriptor: int | None, source: str, target: str) -> str:
-    """Send an echo request; return why it failed, or empty. Raises OSError."""
-    from overlay.kernel.icmp_echo import IcmpEcho  # noqa: PLC0415  as above
-
-    with contextlib.closing(IcmpEcho(descriptor, parse_ip(source), parse_ip(target), 56)) as echo:
-        refusal = echo.send(1)
-        if refusal:
-            return refusal
-        answer = echo.wait(time.monotonic() + _ATTEMPT_S)
-    return f"no answer within {_ATTEMPT_S:g} s" if answer is None else answer.problem
-
-
-def _connect(descriptor: int | None, source: str, target: str, port: int) -> str:
-    """Open a TCP connection and close it; return why that failed, or empty. Raises OSError."""
-    from overlay.kernel import netns  # noqa: PLC0415  as above
-
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    inside = contextlib.nullcontext() if descriptor is None else netns.inside(descriptor)
-    with inside:
-        opened = socket.socket(family, socket.SOCK_STREAM)
-    with opened:
-        opened.settimeout(_ATTEMPT_S)
-        opened.bind((source, 0))
-        try:
-            opened.connect((target, port))
-        except TimeoutError:
-            return f"no answer within {_ATTEMPT_S:g} s"
-    return ""
+    return attempt.attempt(client, found)
 
 
 # --- output -----------------------------------------------------------------------------
@@ -163,6 +95,8 @@ def _lines(found: JsonObject) -> list[str]:
     lines += ["", f"verdict  {verdict['text']}"]
     if found["attempt"] is not None:
         lines.append(f"tried    {found['attempt']['text']}")
+        if found["attempt"]["last_seen"]:
+            lines.append(f"seen     {found['attempt']['last_seen']}")
     if verdict["hint"]:
         lines.append(f"next     {verdict['hint']}")
     elif found["attempt"] is not None and found["attempt"]["answered"] is False:
