@@ -69,7 +69,7 @@ class PartyFinder:
         ip = _parsed(text)
         if ip is not None:
             return self._with_address(ip, searched)
-        found = self._named(text, searched)
+        found = self._named(text, searched) or self._hosts_named(text, searched)
         if not found:
             raise NotFoundError(
                 f"there is no container {text!r}",
@@ -170,6 +170,15 @@ class PartyFinder:
                 elif wanted in (alias.lower() for alias in placed.endpoint.aliases):
                     by_alias.append(_party(network, placed))
         return sorted(by_name or by_alias, key=_by_name)
+
+    def _hosts_named(self, name: str, networks: Iterable[Network]) -> list[Party]:
+        """Return a node's own endpoints, on the networks that it is exposed on."""
+        return [
+            _party(network, placed)
+            for network in networks
+            for placed in self._directory.host_endpoints(network.vni)
+            if self._directory.node_name(placed.origin) == name
+        ]
 
     def _with_target(self, text: str, network: str | None) -> list[Party]:
         """Return this host's endpoints whose container was attached by this text."""

@@ -10,6 +10,7 @@ the kernel (`half`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class TracePeers:
         self._queue: asyncio.Queue[tuple[NodeId, TraceRequest]] = asyncio.Queue(
             limits.TRACE_ANSWERS_WAITING_MAX
         )
+        self._under_way: set[tuple[NodeId, bytes]] = set()  # in the queue, or being answered
         self._rate = TokenBucket(
             limits.TRACE_ANSWERS_PER_S,
             limits.TRACE_ANSWERS_BURST,
@@ -88,10 +90,7 @@ class TracePeers:
         """Take what a member asks, or answers."""
         message = event.message
         if isinstance(message, TraceRequest):
-            entry = (event.sender, message)
-            now = asyncio.get_running_loop().time()
-            if not self._queue.full() and self._rate.take(now):
-                self._queue.put_nowait(entry)
+            self._handle_request(event.sender, message)
             return
         waiting = self._waiting.get(message.request_id)
         if waiting is None or waiting.node_id != event.sender:
@@ -102,11 +101,21 @@ class TracePeers:
 
     # --- answering ----------------------------------------------------------------------
 
+    def _handle_request(self, sender: NodeId, request: TraceRequest) -> None:
+        """Have a request answered, unless it is repeated or one too many."""
+        key = (sender, request.request_id)
+        now = asyncio.get_running_loop().time()
+        if key in self._under_way or self._queue.full() or not self._rate.take(now):
+            return
+        self._under_way.add(key)
+        self._queue.put_nowait((sender, request))
+
     async def run(self) -> None:
         """Answer requests, one after the other, until cancelled."""
         while True:
             sender, request = await self._queue.get()
             found = await findings_of(self._half, request)
+            self._under_way.discard((sender, request.request_id))
             parts = list(_in_parts(found))[: limits.TRACE_PARTS_MAX]
             for number, part in enumerate(parts):
                 answer = TraceAnswer(request.request_id, number, len(parts), part)
@@ -119,9 +128,12 @@ async def findings_of(half: FindingSource, request: TraceRequest) -> list[Findin
     try:
         return await half.findings(request)
     except (OverlayError, OSError) as error:
-        hint = "Run the command again; overlayd status on that host"
         text = f"the host could not be read: {error}"
-        return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]
+    except Exception as error:  # a member's request must not end the agent
+        logging.getLogger("overlayd").exception("defect while tracing")
+        text = f"a defect in overlayd: {type(error).__name__}; see the agent's log"
+    hint = "Run the command again; overlayd status on that host"
+    return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]
 
 
 def new_request_id() -> bytes:

@@ -19,7 +19,7 @@ from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceRequest
 from overlay.core.trace.verdict import Leg, Verdict, legs_of, verdict
 from overlay.errors import ConflictError
-from overlay.model import Ip
+from overlay.model import Ip, ip_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ class TraceService:
 
 
 def _require_traceable(pair: Pair) -> None:
-    for party in (pair.source, pair.target):
+    for party, ip in ((pair.source, pair.source_ip), (pair.target, pair.target_ip)):
         if party.kind is not PartyKind.CONTAINER:
             raise ConflictError(
                 f"{party.name} is not a container",
                 why="a trace explains the way between two containers",
-                hint=f"To reach it from one: overlayd ping {party.name}",
+                hint=f"To reach it from one: overlayd ping {ip_text(ip)}",
             )
     if pair.source.endpoint == pair.target.endpoint:
         raise ConflictError(

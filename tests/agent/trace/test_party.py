@@ -71,6 +71,10 @@ class Records:
         """Return those of containers."""
         return [each for each in self.all_endpoints(vni) if not is_host(each.endpoint)]
 
+    def host_endpoints(self, vni: int) -> list[PlacedEndpoint]:
+        """Return those of hosts."""
+        return [each for each in self.all_endpoints(vni) if is_host(each.endpoint)]
+
     def endpoint_of(self, attachment: Any) -> Endpoint | None:
         """Return the endpoint of an attachment."""
         found = (each.endpoint for each in self.placed)
@@ -111,6 +115,17 @@ def test_a_name_takes_precedence_over_an_alias() -> None:
     store = endpoint(BLUE, "store", "10.1.0.9")
 
     assert [p.name for p in finder((OTHER, DB), (OWN, store)).targets("store", None)] == ["store"]
+
+
+def test_a_host_is_a_target_where_it_is_exposed() -> None:
+    """By the name of its node, unless a container has it."""
+    own = Endpoint(b"hostpart", BLUE.vni, "host", Mac(b"\2hostx"), (Ip(bytes([10, 1, 0, 9])),),
+                   labels=(HOST_LABEL,))  # fmt: skip
+    named = endpoint(BLUE, "vm2", "10.1.0.44")
+
+    assert [p.kind for p in finder((OTHER, own)).targets("vm2", None)] == [PartyKind.HOST]
+    found = finder((OTHER, own), (OWN, named)).targets("vm2", None)
+    assert [p.kind for p in found] == [PartyKind.CONTAINER]
 
 
 def test_a_gateway_is_a_target_without_an_endpoint() -> None:

@@ -40,7 +40,7 @@ class Half:
 
     def __init__(self) -> None:
         self.found: list[Finding] = [Finding(Phase.SEND, Step.PORT, Outcome.OK, "up")]
-        self.error: OverlayError | None = None
+        self.error: Exception | None = None
         self.count = 0
 
     async def findings(self, _request: TraceRequest) -> list[Finding]:
@@ -131,6 +131,19 @@ async def test_what_a_host_cannot_read_is_said(pair: tuple[Node, Node]) -> None:
     assert "cannot open the namespace" in found[0].text
 
 
+async def test_a_defect_does_not_end_the_agent(pair: tuple[Node, Node]) -> None:
+    """Whatever a member asks for, the next request is answered."""
+    asker, answerer = pair
+    answerer.half.error = IndexError("no such subnet")
+    async with answering(answerer):
+        found = await asker.trace.ask(ANSWERER, request())
+        answerer.half.error = None
+        assert await asker.trace.ask(ANSWERER, request(2)) == answerer.half.found
+
+    assert found is not None
+    assert "a defect in overlayd: IndexError" in found[0].text
+
+
 async def test_a_silent_agent_is_asked_again_then_given_up(
     pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +184,19 @@ async def test_a_flood_of_requests_is_answered_in_part(pair: tuple[Node, Node]) 
             answerer.take(OTHER, request(number))
 
     assert answerer.half.count == limits.TRACE_ANSWERS_BURST
+
+
+async def test_a_repeated_request_is_answered_once(pair: tuple[Node, Node]) -> None:
+    """While the first still waits; later it is a new one."""
+    asker, answerer = pair
+    for _ in range(3):
+        answerer.take(ASKER, request())
+    async with answering(answerer):
+        assert await asker.trace.ask(ANSWERER, request(2)) is not None
+        assert answerer.half.count == 2
+        assert await asker.trace.ask(ANSWERER, request()) is not None
+
+    assert answerer.half.count == 3
 
 
 async def test_own_requests_are_bounded(
