@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from typing import NamedTuple
 
 from overlay.cli.packets import namespace
 from overlay.client.api import ApiClient, JsonObject
@@ -21,6 +22,14 @@ from overlay.model import parse_ip
 
 WAIT_S = 2.0
 _SIZE = 56
+
+
+class _Done(NamedTuple):
+    """How a packet fared; `problem` is empty if it was answered."""
+
+    problem: str
+    seconds: float = 0.0
+    seen: str = ""
 
 
 def attempt(client: ApiClient, found: JsonObject) -> JsonObject | None:
@@ -38,12 +47,11 @@ def attempt(client: ApiClient, found: JsonObject) -> JsonObject | None:
             "/v1/ping", source=source["ip"], target=target["ip"], network=found["network"]
         )
         with namespace.opened(way) as descriptor:
-            started = time.monotonic()
-            if is_tcp:
-                problem, seen = _connect(descriptor, source["ip"], target["ip"], port), ""
-            else:
-                problem, seen = _echo(descriptor, way)
-            took_ms = round((time.monotonic() - started) * 1000, 3)
+            done = (
+                _connect(descriptor, source["ip"], target["ip"], port)
+                if is_tcp
+                else _echo(descriptor, way)
+            )
     except NotFoundError:
         text = f"not tried: {source['name']} is on {source['node']}, run the command there"
         return _result(what, None, None, text)
@@ -51,9 +59,10 @@ def attempt(client: ApiClient, found: JsonObject) -> JsonObject | None:
         return _result(what, None, None, f"not tried: {error.what}")
     except OSError as error:  # the source cannot even open a socket
         return _result(what, None, None, f"not tried: {error.strerror or error}")
-    if problem:
-        return _result(what, False, None, f"{what} failed: {problem}", seen)
-    return _result(what, True, took_ms, f"{what} was answered in {took_ms:.3f} ms", seen)
+    if done.problem:
+        return _result(what, False, None, f"{what} failed: {done.problem}", done.seen)
+    took_ms = round(done.seconds * 1000, 3)
+    return _result(what, True, took_ms, f"{what} was answered in {took_ms:.3f} ms")
 
 
 def _result(
@@ -68,11 +77,8 @@ def _result(
     }
 
 
-def _echo(descriptor: int | None, way: JsonObject) -> tuple[str, str]:
-    """Send a marked echo request; return why it failed, or empty, and where it was last seen.
-
-    Raises OSError.
-    """
+def _echo(descriptor: int | None, way: JsonObject) -> _Done:
+    """Send a marked echo request; raises OSError."""
     source, target = parse_ip(way["source"]["ip"]), parse_ip(way["target"]["ip"])
     vtep = way["way"]["peer_vtep"]
     with contextlib.ExitStack() as undo:
@@ -82,13 +88,13 @@ def _echo(descriptor: int | None, way: JsonObject) -> tuple[str, str]:
         host = undo.enter_context(PacketTap(None, echo.token, offset)) if vtep else None
         refusal = echo.send(1)
         if refusal:
-            return refusal, ""
+            return _Done(refusal)
         answer = echo.wait(time.monotonic() + WAIT_S)
         on_host = [] if host is None else host.sightings()
         seen = last_seen(way, inside.sightings(), on_host)
     if answer is None:
-        return f"no answer within {WAIT_S:g} s", seen
-    return answer.problem, "" if not answer.problem else seen
+        return _Done(f"no answer within {WAIT_S:g} s", seen=seen)
+    return _Done(answer.problem, answer.seconds, seen if answer.problem else "")
 
 
 def last_seen(way: JsonObject, inside: list[Sighting], on_host: list[Sighting]) -> str:
@@ -112,8 +118,8 @@ def last_seen(way: JsonObject, inside: list[Sighting], on_host: list[Sighting]) 
     return f"as it left {name} by {left.ifname}: {lost} was lost on {node}"
 
 
-def _connect(descriptor: int | None, source: str, target: str, port: int) -> str:
-    """Open a TCP connection and close it; return why that failed, or empty. Raises OSError."""
+def _connect(descriptor: int | None, source: str, target: str, port: int) -> _Done:
+    """Open a TCP connection and close it; raises OSError."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     inside = contextlib.nullcontext() if descriptor is None else netns.inside(descriptor)
     with inside:
@@ -121,10 +127,11 @@ def _connect(descriptor: int | None, source: str, target: str, port: int) -> str
     with opened:
         opened.settimeout(WAIT_S)
         opened.bind((source, 0))
+        started = time.monotonic()
         try:
             opened.connect((target, port))
         except TimeoutError:
-            return f"no answer within {WAIT_S:g} s"
+            return _Done(f"no answer within {WAIT_S:g} s")
         except OSError as error:
-            return error.strerror or str(error)
-    return ""
+            return _Done(error.strerror or str(error))
+        return _Done("", time.monotonic() - started)

@@ -27,7 +27,9 @@ def sandbox(facts: HostFacts, segments: Iterable[int], *, vtep_segment: int) -> 
             altered.append(f"{name}: {', '.join(found.altered)}")
     if altered:
         return warn(Step.SANDBOX, f"other settings than planned: {'; '.join(altered)}", REPAIR)
-    return ok(Step.SANDBOX, f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} as planned")
+    if len(names) == 1:
+        return ok(Step.SANDBOX, f"{names[0]} is as planned")
+    return ok(Step.SANDBOX, f"{', '.join(names[:-1])} and {names[-1]} are as planned")
 
 
 def _problem(name: str, wanted: Link | None, found: Link | None) -> str:

@@ -187,7 +187,7 @@ def _way_lines(found: JsonObject) -> list[str]:
 
 
 def _party(party: JsonObject) -> str:
-    where = "this host's" if party["kind"] == "gateway" else f"on {party['node']}"
+    where = "on this host" if party["kind"] == "gateway" else f"on {party['node']}"
     return f"{party['name']} ({party['ip']}) {where}"
 
 
