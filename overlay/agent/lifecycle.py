@@ -58,7 +58,8 @@ class AgentLifecycle:
         )
         self.resolver_files = ResolverFiles(self.containers, self.event_log)
         self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
-        self._status_events = StatusEvents(self.event_log, lambda: self.components)
+        self._status_events = StatusEvents(self.event_log, lambda: self._settled)
+        self._settled: Components | None = None  # a membership whose join is complete
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self.started_at_s = round(time.time(), 3)
@@ -83,7 +84,7 @@ class AgentLifecycle:
             self.event_log.record("container", text)
         cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
-            await self._run(cluster)
+            self._settled = await self._run(cluster)
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
         self._tasks.start(self._status_events.run, self._status_events.name)
         self.state.keep_backup()
@@ -124,7 +125,6 @@ class AgentLifecycle:
             await components.close()
             raise
         self.components = components
-        self._status_events.trigger()  # it compares with what is there now
         return components
 
     async def _underlay(self, cluster: StoredCluster, peer: Ip | None) -> underlay.UnderlayAddress:
@@ -311,6 +311,8 @@ class AgentLifecycle:
         documents.CLUSTER.put(self.state, kept)
         components.gossip.cluster = kept
         self.state.keep_backup()
+        self._settled = components
+        self._status_events.trigger()  # it compares later statuses with that of now
 
     # --- leave and reset ----------------------------------------------------------------
 
@@ -338,7 +340,7 @@ class AgentLifecycle:
         await components.grants.hand_back()
         await components.gossip.say_goodbye()
         await components.underlay_filter.remove()
-        self.components = None
+        self.components = self._settled = None
         await components.close()
         self.state.wipe(keep=documents.CONTAINERS.kind)
         self.state.keep_backup()
