@@ -54,14 +54,14 @@ def _no_answer(evidence: Evidence, error: OverlayError) -> Iterator[Finding]:
             why = f"\nthe end of its log {evidence.paths.log}:\n{ended}"
     yield Finding("error", "agent", _said(error) + why, hint)
     sandboxes = _sandboxes()
-    if sandboxes:
+    if sandboxes and isinstance(error, AgentNotRunningError):
         yield Finding(
             "note",
             "forwarding",
             f"{output.count_text(len(sandboxes), 'network')} in the kernel: containers stay "
             f"connected without the agent ({' '.join(sandboxes[:_SHOWN_MAX])})",
         )
-    yield Finding("note", "agent", "not checked without it: status, kernel, members' versions")
+    yield Finding("note", "agent", "not checked without its answer: status, kernel, versions")
 
 
 def _sandboxes() -> list[str]:

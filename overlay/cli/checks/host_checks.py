@@ -56,8 +56,8 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
                 "error",
                 "state",
                 f"{path} is gone, but the agent runs",
-                "Restore it from a backup, or let the host join as a new node: see "
-                "docs/ARCHITECTURE.md, A state directory that is lost",
+                "sudo systemctl restart overlayd, then join again: the host becomes a new node and "
+                "attaches its containers again",
             )
         else:
             yield Finding("note", "state", f"there is no {path}: this host was never in a cluster")

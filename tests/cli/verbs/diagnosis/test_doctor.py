@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,7 +108,21 @@ def test_without_an_agent_the_host_is_checked(overlayd: Run, tmp_path: Path) -> 
     assert "ERROR agent          no agent runs on this host" in outcome.out
     assert "no space left" in outcome.out
     assert "next: sudo overlayd join" in outcome.out
-    assert "not checked without it" in outcome.out
+    assert "not checked without its answer" in outcome.out
+    assert "configuration" in outcome.out
+
+
+def test_an_agent_that_hangs_is_asked_once(overlayd: Run, tmp_path: Path) -> None:
+    """It accepts the connection and never answers; the host is checked all the same."""
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "run" / "api.sock"))
+        listener.listen(64)
+        outcome = overlayd("doctor", "--timeout", "0.05")
+
+    assert outcome.code == 1
+    assert outcome.out.count("did not answer in time") == 1
+    assert "restart the agent" in outcome.out
     assert "configuration" in outcome.out
 
 
