@@ -146,7 +146,9 @@ def test_what_was_altered_is_put_right_by_a_pass_that_reads(node: Node) -> None:
     assert node.passes() == (0, 0)
     node.remotes.append(NINE)
     done = run_pass(node.runtime, node.given(), prune=True, read=True)
-    assert (len(done.operations), done.repair_count) == (4, 1)
+    assert (len(done.operations), done.repair_count, done.has_drifted) == (4, 1, True)
+    node.remotes.append(parse_ip("10.32.0.12"))
+    assert not run_pass(node.runtime, node.given(), prune=True, read=True).has_drifted
     assert node.differences() == []
 
 
@@ -159,6 +161,14 @@ def test_after_a_failure_the_next_pass_reads(node: Node) -> None:
     assert node.passes()[1] == 0
     assert node.runtime.reads == reads + 1
     assert node.differences() == []
+
+
+def test_a_start_is_no_drift(node: Node) -> None:
+    """What the first pass finds in the kernel was not changed since a pass before."""
+    node.runtime.left = None
+    node.remotes.append(NINE)
+    done = run_pass(node.runtime, node.given(), prune=True, read=True)
+    assert (done.operations != [], done.has_drifted) == (True, False)
 
 
 def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:

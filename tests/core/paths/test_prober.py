@@ -143,6 +143,19 @@ def test_two_lost_directions_are_known_on_both_sides() -> None:
     assert pair.states() == [(PathState.LOST, PathState.LOST)] * 2
 
 
+def test_lost_probes_are_counted_at_their_sender() -> None:
+    """None while all arrive; each that is awaited in vain, and none in the other direction."""
+    pair = Pair()
+    pair.run(60.0)
+    healthy = pair.seen_by(A)
+    assert (healthy.probe_count > 5, healthy.probe_lost_count) == (True, 0)
+    pair.frame_lost = lambda sender, _: sender == A
+    pair.run(30.0)
+    lost, other = pair.seen_by(A), pair.seen_by(B)
+    assert lost.probe_count - healthy.probe_count >= lost.probe_lost_count > 3
+    assert other.probe_lost_count == 0
+
+
 def test_without_reports_the_path_is_not_called_lost() -> None:
     """Without reports a path is silent, not lost."""
     pair = Pair()
