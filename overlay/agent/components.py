@@ -60,6 +60,7 @@ from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.address_counts import AddressCounts
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
@@ -163,6 +164,7 @@ class Components:
         gossip.transport.session_opened.connect(self.protocol_versions.met)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.reservations = Reservations(gossip, space)
+        self.address_counts = AddressCounts(space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
         self.card_report = CardReport(self.gossip, directory, event_log)

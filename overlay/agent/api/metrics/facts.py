@@ -69,7 +69,7 @@ async def member_facts(components: Components) -> MemberFacts:
     made = [key.made_s for key in keyring.keys if key.id == keyring.sealing]
     return MemberFacts(
         list(_peers(components)),
-        list(_subnets(components)),
+        await _subnets(components),
         await _networks(components),
         components.attacher.times,
         components.holders.is_holder(components.gossip.node_id),
@@ -92,21 +92,28 @@ def _peers(components: Components) -> Iterator[PeerFacts]:
         yield PeerFacts(node_text(member.node_id), name, member.rtt_s, path)
 
 
-def _subnets(components: Components) -> Iterator[SubnetFacts]:
+async def _subnets(components: Components) -> list[SubnetFacts]:
     own = components.gossip.node_id
-    for network in components.directory.networks():
-        if not components.directory.follows(own, network.vni):
-            continue  # its records are not held here
-        shares = components.allocator.space.shares(network)
+    held = [
+        network
+        for network in components.directory.networks()
+        if components.directory.follows(own, network.vni)  # its records are held here
+    ]
+    shares = await components.address_counts.shares(held)
+    found = []
+    for network in held:
         for index, subnet in enumerate(network.subnets):
-            of_subnet = [share for share in shares if share.subnet_index == index]
-            yield SubnetFacts(
-                network.vni,
-                str(subnet),
-                sum(share.used for share in of_subnet),
-                sum(share.free for share in of_subnet if not share.is_stranded),
-                sum(share.free for share in of_subnet if share.owner == own),
+            of_subnet = [each for each in shares[network.vni] if each.subnet_index == index]
+            found.append(
+                SubnetFacts(
+                    network.vni,
+                    str(subnet),
+                    sum(share.used for share in of_subnet),
+                    sum(share.free for share in of_subnet if not share.is_stranded),
+                    sum(share.free for share in of_subnet if share.owner == own),
+                )
             )
+    return found
 
 
 async def _networks(components: Components) -> list[NetworkFacts]:
