@@ -76,9 +76,16 @@ def _answer_of(show: Callable[[], object]) -> tuple[str, str]:
 def draw(lines: Sequence[str]) -> None:
     """Show lines in place of the whole screen; what does not fit is counted."""
     room = terminal.height() - 1  # the cursor needs the last line
-    shown = list(lines)
-    if len(shown) > room:
-        shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more lines"]
+    width = terminal.width() or sys.maxsize
+    shown: list[str] = []
+    taken = 0
+    for number, line in enumerate(lines):
+        taken += max(1, -(-terminal.visible_length(line) // width))  # a wide one takes several
+        left = len(lines) - number
+        if taken > room - (left > 1):
+            shown.append(f"... {left} more line{'' if left == 1 else 's'}")
+            break
+        shown.append(line)
     text = "".join(f"{line}{_CLEAR_LINE}\n" for line in shown)
     sys.stdout.write(_HOME + text + _CLEAR_BELOW)
     sys.stdout.flush()

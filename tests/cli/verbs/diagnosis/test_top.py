@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,10 @@ def test_the_screen_ends_cleanly(agent: FakeAgent, tmp_path: Path, end: bytes) -
 def read_until(descriptor: int, text: bytes) -> bytes:
     """Read from a terminal until a text appears."""
     found = b""
+    deadline = time.monotonic() + 60
     while text not in found:
-        ready, _, _ = select.select([descriptor], [], [], 30)
+        ready, _, _ = select.select([descriptor], [], [], deadline - time.monotonic())
         assert ready, found
+        assert time.monotonic() < deadline, found
         found += os.read(descriptor, 4096)
     return found
