@@ -178,7 +178,7 @@ def published(
             "port": each.publication.port,
             "ips": [ip_text(target.ip) for target in each.targets],
             "source_kept": bool(each.targets) and not any(t.borrowed for t in each.targets),
-            "owner": "docker" if each.publication.owner else None,
+            "owner": each.publication.owner_kind or None,
             "fault": each.fault or None,
         }
         for each in shown
