@@ -249,12 +249,16 @@ class DockerPlugin(Controller):
             error = UsageError(f"overlayd has no method {name[:64]}")
             return _failure(error, status=404)
         kind, call = drivers.calls[name]
+        content = b""
         try:
-            body = msgspec.json.decode(await request.read() or b"{}", type=kind)
+            content = await request.read()
+            body = msgspec.json.decode(content or b"{}", type=kind)
         except web.HTTPRequestEntityTooLarge:
             why = f"it is larger than {limits.DOCKER_BODY_SIZE_MAX} bytes"
             return _failure(UsageError(f"the body of {name} is invalid", why=why), status=413)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not content:
+                return _failure(_repeated_error(name), status=400)
             why = str(error)
             return _failure(UsageError(f"the body of {name} is invalid", why=why), status=400)
         return _response(await call(body))
@@ -268,6 +272,15 @@ def _response(document: dict[str, Any], status: int = 200) -> web.Response:
 def _failure(error: OverlayError, status: int = 200) -> web.Response:
     """Return an error under both keys: network drivers have `Err`, IPAM drivers `Error`."""
     return _response({"Err": f"overlayd: {error}", "Error": f"overlayd: {error}"}, status)
+
+
+def _repeated_error(name: str) -> OverlayError:
+    """Return the error for a call that Docker repeats: the content that it read is gone then."""
+    return OverlayError(
+        f"{name} was interrupted",
+        why="the agent was restarted meanwhile, and Docker repeats a call without its content",
+        hint="Run the command again",
+    )
 
 
 def _has_docker(plugin_dir: Path) -> bool:

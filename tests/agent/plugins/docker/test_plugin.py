@@ -339,6 +339,15 @@ async def test_bodies_that_are_malformed_are_refused(
         assert answer["Err"].startswith(f"overlayd: the body of {name} is invalid")
 
 
+async def test_a_call_repeated_without_content_says_so(engine: Engine) -> None:
+    """Docker does so where the agent was restarted during the call."""
+    status, answer = await engine.post("NetworkDriver.Join", b"")
+
+    assert status == 400
+    assert "the agent was restarted meanwhile" in answer["Err"]
+    assert "Run the command again" in answer["Err"]
+
+
 async def test_a_body_that_is_too_large_is_refused(engine: Engine) -> None:
     """A body has a bound."""
     body = json.dumps({"PoolID": "x" * limits.DOCKER_BODY_SIZE_MAX}).encode()
