@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from overlay import __version__, limits
 from overlay.agent.components import Components
@@ -20,6 +22,7 @@ from overlay.agent.gossip import join_request
 from overlay.agent.gossip.join_client import JoinAttempt, JoinResult, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.process.config import Config
+from overlay.agent.process.controller import Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.metrics_listener import MetricsListener
@@ -38,6 +41,13 @@ from overlay.wire.identity.keyring import SECRET_SIZE
 from overlay.wire.identity.token import Token
 
 _STOPPED = "stopped"  # the text of the last event of an agent that was not killed
+
+
+class FaultSource(Protocol):
+    """A part of the agent that reports its faults."""
+
+    def faults(self) -> Iterable[Fault]:
+        """Return the faults that there are now."""
 
 
 class AgentLifecycle:
@@ -60,6 +70,8 @@ class AgentLifecycle:
         self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
         self._status_events = StatusEvents(self.event_log, lambda: self._settled)
         self._settled: Components | None = None  # a membership whose join is complete
+        self.fault_sources: list[FaultSource] = [self.resolver_files, self.metrics_listener]
+        """What `overlayd status` asks for faults, beside the components of a membership."""
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self.started_at_s = round(time.time(), 3)

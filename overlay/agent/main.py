@@ -55,6 +55,7 @@ async def _serve(config: Config) -> None:
     server = ApiServer(config.run_dir, config.api_group, is_group_trusted=config.api_group_trusted)
     routes.register(server, agent)
     plugin = DockerPlugin(agent, config.docker_plugin)
+    agent.fault_sources.append(plugin)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)

@@ -97,8 +97,8 @@ def _health(found: list[Fault]) -> list[schema.HealthIssue]:
 
 def _agent_faults(agent: AgentLifecycle) -> Iterator[Fault]:
     """Yield the faults of what the agent does in or out of a cluster."""
-    yield from agent.resolver_files.faults()
-    yield from agent.metrics_listener.faults()
+    for source in agent.fault_sources:
+        yield from source.faults()
 
 
 def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterResponse:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
 from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.process import unix_listener
-from overlay.agent.process.controller import Controller
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
@@ -131,6 +131,14 @@ class DockerPlugin(Controller):
         self._tasks = BackgroundTasks(agent.event_log)
         self._syncing: asyncio.Task[None] | None = None
         self._followed: Drivers | None = None  # those that it is for
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield what `overlayd status` shows of this plugin and what it does beside calls."""
+        yield from super().faults()
+        if self._followed is not None:
+            yield from self._followed.labeled.faults()
+            if self._followed.mirror is not None:
+                yield from self._followed.mirror.faults()
 
     # --- the socket ---------------------------------------------------------------------
 

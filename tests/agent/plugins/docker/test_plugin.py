@@ -22,6 +22,7 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import Range, SubnetSpec
+from overlay.agent.plugins.docker import container_labels
 from overlay.agent.plugins.docker import plugin as plugin_module
 from overlay.agent.plugins.docker.plugin import DockerPlugin
 from overlay.agent.process.config import Config
@@ -320,6 +321,26 @@ async def test_events_are_followed_for_the_present_membership(
     await asyncio.wait([plugin._syncing])
     await plugin.reconcile()
     assert not plugin._syncing.done()
+
+
+async def test_labels_that_cannot_be_are_a_fault(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` shows it, until it is attached or has ended."""
+    monkeypatch.setattr(plugin_module, "DOCKER_SOCKET", tmp_path)
+    await engine.plugin.reconcile()
+    assert list(engine.plugin.faults()) == []
+    labeled = engine.plugin._require_drivers().labeled
+    monkeypatch.setattr(
+        container_labels, "find_container", lambda *_: SimpleNamespace(pid=7, name="web")
+    )
+
+    labeled.started("d" * 64, {"overlayd.network": ""})
+    await labeled.attempt()
+
+    (fault,) = engine.plugin.faults()
+    assert "web: label overlayd.network needs one network" in fault.text
+    assert "Make the container anew" in fault.hint
 
 
 # --- bodies ---------------------------------------------------------------------------------
