@@ -21,6 +21,7 @@ from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.resolver import Resolver
+from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
@@ -270,10 +271,21 @@ class Components:
         """Construct name resolution for containers."""
         clients = DnsClients(self.gossip.state, self.directory, self.attachments)
         self.resolver = Resolver(self.directory, clients, self.config.dns_domain)
+        container_resolvers = ContainerResolvers(
+            self.attachments,
+            self.runtime_endpoints.resolvers_changed,
+            self.attacher.endpoint_attached,
+        )
+        self._resolver_redirects = ResolverRedirects(
+            self._context,
+            self.attachments,
+            container_resolvers,
+            self.attacher.context.container_changed,
+        )
         self.dns = DnsService(
             self.resolver,
             clients,
-            ContainerResolvers(self.attachments, self.runtime_endpoints.resolvers_changed),
+            container_resolvers,
             self.reconciler,
             self._context.kernel,
             self.event_log,
@@ -352,6 +364,7 @@ class Components:
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()
         await self.attacher.context.subnet_routes.ensure_all()
+        await self._resolver_redirects.ensure_all()
         await self.exposure.start()
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
@@ -365,6 +378,7 @@ class Components:
         await self._tasks.close()
         await self._repair.close()
         self.dns.close_all()
+        await self._resolver_redirects.close()
         self.paths.close()
         self.gossip.close()
         await self.reconciler.close()

@@ -108,21 +108,76 @@ def test_a_containers_own_resolver_is_asked(
         docker.ok(1, "docker", "rm", "-f", f"own-{network}")
 
 
-def test_without_the_agent_other_names_go_on(docker: Cluster) -> None:
-    """Docker's own names and the world's, by the network's way out; overlayd's return with it."""
-    docker.ok(1, "docker", "run", "-d", "--name", "stays", "--network", "blue", *SLEEP)
-    expected = {"stays": "10.32.", "www.example.org": "192.0.2.77"}
-    questions = [(way, name) for name in expected for way in (MUSL, GLIBC, GLIBC_BY_TCP)]
-    ask = ("docker", "exec", "stays", "/bin/sh", "-c")
+def tables_in(cluster: Cluster, name: str) -> str:
+    """Return the tables in the namespace of a container on vm1."""
+    pid = cluster.ok(1, "docker", "inspect", "-f", "{{.State.Pid}}", name).strip()
+    return cluster.ok(1, "nsenter", "-t", pid, "-n", "nft", "list", "tables")
+
+
+@pytest.fixture(scope="module")
+def plain(docker: Cluster) -> dict[str, dict[str, str]]:
+    """Start a container on each of Docker's own kinds of network; return other names' answers.
+
+    By container; the one on the user's network has a resolver of its own.
+    """
+    docker.ok(1, "docker", "network", "create", "own")
+    on_own = ("--network", "own", "--dns", OWN_RESOLVER)
+    docker.ok(1, "docker", "run", "-d", "--name", "on-own", *on_own, *SLEEP)
+    docker.ok(1, "docker", "run", "-d", "--name", "on-bridge", "--network", "bridge", *SLEEP)
+    shown = "{{.NetworkSettings.Networks.own.IPAddress}}"
+    address = docker.ok(1, "docker", "inspect", "-f", shown, "on-own").strip()
+    return {
+        "on-bridge": {"www.example.org": OUTSIDE[HOST_RESOLVER]},
+        "on-own": {"www.example.org": OUTSIDE[OWN_RESOLVER], "on-own": address},
+    }
+
+
+@pytest.mark.parametrize("name", ["on-bridge", "on-own"])
+def test_a_container_on_dockers_bridge_finds_names(
+    docker: Cluster, plain: dict[str, dict[str, str]], name: str
+) -> None:
+    """Once attached, beside Docker's names and the world's; a detach leaves nothing behind."""
+    before = tables_in(docker, name)
+    docker.ok(1, "overlayd", "attach", f"docker:{name}", "--network", "blue")
+    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    expected = {"c2": c2, "c2.blue.overlay": c2, **plain[name]}
+    ask = ("docker", "exec", name, "/bin/sh", "-c")
+    questions = [(way, each) for each in expected for way in (MUSL, GLIBC, GLIBC_BY_TCP)]
+
+    found = docker.ok(1, *ask, script(questions))
+    assert len(answers(found)) == len(questions)
+    assert wrong(found, expected) == {}
+
+    docker.ok(1, "overlayd", "detach", f"docker:{name}")
+    assert tables_in(docker, name) == before
+    questions = [(MUSL, each) for each in plain[name]]
+    assert wrong(docker.ok(1, *ask, script(questions)), plain[name]) == {}
+
+
+def test_without_the_agent_other_names_go_on(
+    docker: Cluster, plain: dict[str, dict[str, str]]
+) -> None:
+    """Docker's own names and the world's, wherever the container is; overlayd's return with it."""
+    docker.ok(1, "docker", "run", "-d", "--name", "on-blue", "--network", "blue", *SLEEP)
+    on_blue = {"www.example.org": OUTSIDE[HOST_RESOLVER], "on-blue": "10.32."}
+    for name in plain:
+        docker.ok(1, "overlayd", "attach", f"docker:{name}", "--network", "blue")
+    asked = {**plain, "on-blue": on_blue}
+
+    def answers_of(name: str, expected: dict[str, str]) -> dict[str, str]:
+        questions = [(way, each) for each in expected for way in (MUSL, GLIBC, GLIBC_BY_TCP)]
+        found = docker.ok(1, "docker", "exec", name, "/bin/sh", "-c", script(questions))
+        assert len(answers(found)) == len(questions)
+        return wrong(found, expected)
 
     docker.ok(1, "bash", "-c", KILL_AGENT)
     try:
-        found = docker.ok(1, *ask, script(questions))
+        for name, others in asked.items():
+            assert answers_of(name, others) == {}
+        assert "overlayd" not in tables_in(docker, "on-bridge")
     finally:
         docker.ok(1, "overlayd", "join")
-
-    assert len(answers(found)) == len(questions)
-    assert wrong(found, expected) == {}
     c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
-    assert wrong(docker.ok(1, *ask, script([(MUSL, "c2")])), {"c2": c2}) == {}
-    docker.ok(1, "docker", "rm", "-f", "stays")
+    for name, others in asked.items():
+        assert answers_of(name, {"c2": c2, **others}) == {}
+        docker.ok(1, "docker", "rm", "-f", name)

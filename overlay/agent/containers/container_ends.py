@@ -42,6 +42,7 @@ class ContainerEnds(Controller):
         self._attachments = context.attachments
         self._default_routes = context.default_routes
         self._subnet_routes = context.subnet_routes
+        self._container_changed = context.container_changed
         self._reported: dict[tuple[int, int], list[str]] = {}  # by container: found last time
         attacher.attached_again.connect(self.ensure)
 
@@ -68,6 +69,7 @@ class ContainerEnds(Controller):
         if found:
             await self._subnet_routes.ensure(identity)
             await self._default_routes.reconcile(identity)
+        await self._container_changed.emit(identity)  # also a route of another network
         self._report(identity, [each.text for each in found], "repaired")
 
     async def differences(self) -> list[tuple[str, str]]:

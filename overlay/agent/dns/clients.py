@@ -45,6 +45,8 @@ class DnsClients:
         client = self._attachment(network, ip)
         if client is None:
             return ()
+        if client.resolvers:
+            return client.resolvers
         container = CONTAINERS.find(self._state, client.target.removeprefix("netns:"))
         return () if container is None else container.dns_servers
 

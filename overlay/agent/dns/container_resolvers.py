@@ -22,13 +22,13 @@ _Version: TypeAlias = tuple[int, int, int]
 class ContainerResolvers:
     """The resolvers' addresses by network.
 
-    `changed` is emitted after those that a network's containers were given have changed.
+    Each signal of `changed` is emitted when a network's containers may have been given others.
     """
 
     def __init__(
         self,
         attachments: Attachments,
-        changed: AsyncSignal[[Vni]],
+        *changed: AsyncSignal[[Vni]],
         host_file: Path = upstream.RESOLV_CONF,
         stub_file: Path = upstream.STUB_RESOLV_CONF,
     ) -> None:

@@ -58,7 +58,8 @@ class DnsService:
         self._opened: dict[Vni, tuple[Network, Sandbox]] = {}
         reconciler.sandbox_ready.connect(self.open)
         reconciler.sandbox_closing.connect(self.close)
-        container_resolvers.changed.connect(self._reopen)
+        for signal in container_resolvers.changed:
+            signal.connect(self._reopen)
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
         """Serve a network on all its addresses, and no longer on former ones.

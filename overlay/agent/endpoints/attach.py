@@ -124,6 +124,7 @@ class EndpointAttacher:
             await context.subnet_routes.ensure(attachment.netns_identity)
         if len(context.attachments.of_target(attachment.netns_identity)) > 1:
             await context.default_routes.reconcile(attachment.netns_identity)
+        await context.container_changed.emit(attachment.netns_identity)
         try:
             documents.ATTACHMENTS.put(node.gossip.state, attachment)
         except OverlayError as error:
@@ -331,4 +332,5 @@ def attachment_of(
         gateway=False,
         plugged=False,
         parent=parent_interface_of(network),
+        resolvers=list(target.resolvers),
     )

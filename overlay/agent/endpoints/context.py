@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overlay.agent.endpoints.routes.default_route import DefaultRoutes
 from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
@@ -11,6 +11,7 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.state.attachments import Attachments
+from overlay.signals import AsyncSignal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,5 @@ class EndpointContext:
     default_routes: DefaultRoutes
     subnet_routes: SubnetRoutes
     participation: ParticipationService
+    container_changed: AsyncSignal[[tuple[int, int]]] = field(default_factory=AsyncSignal)
+    """The interfaces in the container with this namespace, which is locked, may have changed."""

@@ -182,3 +182,4 @@ async def disconnect(
     await context.drivers.of_attachment(attachment).disconnect(attachment, endpoint)
     await context.default_routes.reconcile(attachment.netns_identity)
     await context.subnet_routes.ensure(attachment.netns_identity)
+    await context.container_changed.emit(attachment.netns_identity)

@@ -36,6 +36,7 @@ class RuntimeEndpoints:
         self._editor = editor
         self._attachments = attacher.context.attachments
         self._subnet_routes = attacher.context.subnet_routes
+        self._container_changed = attacher.context.container_changed
         self._node = attacher.context.node
         self.resolvers_changed: AsyncSignal[[Vni]] = AsyncSignal()
 
@@ -86,6 +87,7 @@ class RuntimeEndpoints:
                 documents.ATTACHMENTS.put(self._node.gossip.state, assigned)
                 self._attachments.move(assigned)
                 await self._subnet_routes.ensure(target.identity)
+                await self._container_changed.emit(target.identity)
         return True
 
     async def rename(self, runtime_endpoint: str, edit: EndpointEdit) -> None:
@@ -109,6 +111,7 @@ class RuntimeEndpoints:
             changed = replace(attachment, resolvers=list(resolvers))
             documents.ATTACHMENTS.put(self._node.gossip.state, changed)
             self._attachments[bytes.fromhex(changed.endpoint_id)] = changed
+            await self._container_changed.emit(changed.netns_identity)
         await self.resolvers_changed.emit(Vni(changed.vni))
 
     async def detach(self, runtime_endpoint: str) -> None:

@@ -8,18 +8,21 @@ Does not: know targets, or what a process is needed for.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from overlay import limits
 from overlay.errors import ConflictError, OverlayError
 from overlay.unix_http import HTTPException, UnixConnection, send
 
@@ -48,6 +51,7 @@ class EngineContainer:
     pid: int | None
     status: str
     disables_ipv6: bool = False  # its configuration does; Docker itself does in every container
+    resolvers: tuple[str, ...] = ()  # of --dns
 
 
 class Engine(Protocol):
@@ -300,7 +304,21 @@ def _container(kind: str, answer: Any) -> EngineContainer:
         pid=pid if pid > 0 else None,
         status=str(state["Status"]),
         disables_ipv6=_disables_ipv6(answer),
+        resolvers=given_resolvers(answer),
     )
+
+
+def given_resolvers(container: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the resolvers that a container was given (--dns), if its queries for them leave it."""
+    given = (container.get("HostConfig") or {}).get("Dns") or []
+    return tuple(filter(_leaves_container, map(str, given)))[: limits.DNS_SERVERS_MAX]
+
+
+def _leaves_container(word: str) -> bool:
+    with contextlib.suppress(ValueError):
+        found = ipaddress.ip_address(word)
+        return not found.is_loopback and not found.is_link_local
+    return False
 
 
 def _disables_ipv6(answer: Any) -> bool:

@@ -44,6 +44,7 @@ class Target:
     container_id: str | None
     text: str  # resolves to the same again, as long as the container is the same
     ignores_ipv6_setting: bool = False  # its engine made the setting, not its user
+    resolvers: tuple[str, ...] = ()  # that its engine was given
     runtime_endpoint: str = ""  # Docker's id, if Docker itself moves and configures the interface
     plugin_key: str = ""  # of a container whose runtime attaches it by a plugin
     descriptor: int = field(default=-1, compare=False)
@@ -191,6 +192,7 @@ def _running(container: EngineContainer, sources: TargetSources) -> Target:
         container_id=container.container_id,
         text=f"{container.kind}:{container.name}",
         ignores_ipv6_setting=container.kind == "docker" and not container.disables_ipv6,
+        resolvers=container.resolvers,
     )
 
 

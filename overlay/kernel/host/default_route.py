@@ -113,6 +113,23 @@ def leads_out_by(netns_path: str, identity: tuple[int, int], ifname: str, size: 
         return False
 
 
+def reached_elsewhere(
+    netns_path: str,
+    identity: tuple[int, int],
+    interfaces: Sequence[tuple[str, Mac]],
+    destinations: Sequence[Ip],
+) -> list[Ip]:
+    """Return the destinations that a container reaches by another interface than these.
+
+    None if the container is gone. Raises OverlayError if its namespace cannot be opened.
+    """
+    with socket_in(netns_path, identity) as inside:
+        if inside is None:
+            return []
+        own = {find_interface(inside, ifname, mac) for ifname, mac in interfaces}
+        return [ip for ip in destinations if interface_towards(inside, ip) not in own | {0}]
+
+
 def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
     """Return the index of the interface through which a packet would leave.
 

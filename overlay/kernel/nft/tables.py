@@ -43,6 +43,7 @@ _HEADER: Final = struct.Struct(">BBH")  # family, version, resource: NFNL_SUBSYS
 _LIST_ELEMENT: Final = 1
 _POLICY_ACCEPT: Final = 1
 _TABLE_FLAGS: Final = 2
+_DORMANT, _OWNED = 1, 2  # NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_ID, _SET_NOTE = 2, 3, 4, 5, 10, 13
 _RULE_CHAIN, _RULE_EXPRESSIONS = 2, 4
@@ -94,6 +95,7 @@ class Table:
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+    is_owned: bool = False  # the kernel deletes it with the socket that made it
 
 
 class NftMissingError(OverlayError):
@@ -229,7 +231,7 @@ class NftTables:
     def _is_dormant(self, table: Table) -> bool:
         """Return whether the table is switched off (NFT_TABLE_F_DORMANT)."""
         return any(
-            any(parts.get(_TABLE_FLAGS, b""))
+            int.from_bytes(parts.get(_TABLE_FLAGS, b""), "big") & _DORMANT
             for _, parts in self._dump(_GET_TABLE, table.family)
             if _text(parts[1]) == table.name
         )
@@ -315,7 +317,8 @@ def _request(kind: int, table: Table, body: bytes, *, create: bool = True) -> Re
 
 
 def _new_table(table: Table) -> Request:
-    return _request(_NEW_TABLE, table, attribute(_TABLE_FLAGS, number(0)))
+    flags = _OWNED if table.is_owned else 0
+    return _request(_NEW_TABLE, table, attribute(_TABLE_FLAGS, number(flags)))
 
 
 def _delete_table(family: int, name: str) -> Request:

@@ -57,6 +57,7 @@ class Host:
             ),
             default_routes=SimpleNamespace(reconcile=self._route),
             subnet_routes=SimpleNamespace(ensure=self._route),
+            container_changed=AsyncSignal(),
         )
         attacher = SimpleNamespace(context=context, attached_again=self.attached_again)
         self.ends = ContainerEnds(cast("Any", attacher))

@@ -12,7 +12,6 @@ from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.model import Ip, Network, ip_text
-from overlay.signals import AsyncSignal
 from tests.agent.dns.conftest import BLUE, RED, subnet
 
 GOOGLE = ["8.8.8.8", "8.8.4.4"]
@@ -42,7 +41,7 @@ def resolvers_of(tmp_path: Path) -> Callable[..., list[str]]:
     host, stub = tmp_path / "resolv.conf", tmp_path / "stub"
     stub.write_text("nameserver 192.0.2.9\n")
     attachments = Attachments()
-    resolvers = ContainerResolvers(attachments, AsyncSignal(), host, stub)
+    resolvers = ContainerResolvers(attachments, host_file=host, stub_file=stub)
 
     def found(network: Network, text: str, *mine: Attachment) -> list[str]:
         host.write_text(text)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker.network_driver import PROVISIONAL_NAME_PREFIX
-from overlay.agent.runtimes.engines import query_docker
+from overlay.agent.runtimes.engines import given_resolvers, query_docker
 from overlay.agent.runtimes.targets import resolve_target
 from overlay.agent.state.documents import Attachment
 from overlay.errors import ConflictError, OverlayError
@@ -42,23 +41,14 @@ class ContainerSettings:
     @classmethod
     def of(cls, container: Mapping[str, Any]) -> ContainerSettings:
         """Return the settings in Docker's description of a container."""
-        given = (container.get("HostConfig") or {}).get("Dns") or []
         networks = (container["NetworkSettings"].get("Networks") or {}).items()
         return cls(
-            tuple(word for word in map(str, given) if _is_usable(word))[: limits.DNS_SERVERS_MAX],
+            given_resolvers(container),
             {
                 str(name): tuple(map(str, (each or {}).get("Aliases") or ()))
                 for name, each in networks
             },
         )
-
-
-def _is_usable(word: str) -> bool:
-    """Return whether a container's queries for a resolver leave the container."""
-    with contextlib.suppress(ValueError):
-        found = ipaddress.ip_address(word)
-        return not found.is_loopback and not found.is_link_local
-    return False
 
 
 class DockerContainerNames:
