@@ -59,6 +59,18 @@ def test_docker_and_podman_containers_reach_each_other(
     assert cluster.ok(1, "overlayd", "attach", "web", "--network", "blue").strip() == web
 
 
+def test_a_container_on_podmans_own_network_finds_names(cluster: Cluster, podman: Cluster) -> None:
+    """Once it is attached as well; until then it asks the host's resolver, as before."""
+    run = f"{PODMAN} run -d {LIMITS} --name beside lab:1 /bin/sleep 1000"
+    podman.ok(2, *run.split())
+    podman.ok(2, "overlayd", "attach", "podman:beside", "--network", "blue")
+    c1 = cluster.ok(1, "overlayd", "dns", "lookup", "c1").strip()
+
+    for name in ("c1", "c1.blue.overlay"):
+        assert podman.ok(2, *f"{PODMAN} exec beside lookup {name}".split()).split() == [c1]
+    podman.ok(2, *f"{PODMAN} rm -f -t 0 beside".split())
+
+
 def test_a_docker_container_with_dns_resolves_names(
     cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
 ) -> None:

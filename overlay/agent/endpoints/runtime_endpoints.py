@@ -90,6 +90,17 @@ class RuntimeEndpoints:
                 await self._container_changed.emit(target.identity)
         return True
 
+    async def recheck(self, container_id: str, identity: tuple[int, int] | None) -> None:
+        """Check what follows from the routes of a container, attached by a runtime or by name."""
+        found = {
+            each.netns_identity
+            for each in self._attachments.values()
+            if each.container_id == container_id
+        }
+        for namespace in found | ({identity} if identity is not None else set()):
+            async with self._attachments.alone_with(namespace):
+                await self._container_changed.emit(namespace)
+
     async def rename(self, runtime_endpoint: str, edit: EndpointEdit) -> None:
         """Give an endpoint its container's name and aliases; raises ConflictError if taken."""
         attachment = self.find(runtime_endpoint)

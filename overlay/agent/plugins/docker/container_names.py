@@ -59,6 +59,7 @@ class DockerContainerNames:
         self._directory = components.directory
         self._event_log = components.event_log
         self._settings: dict[str, ContainerSettings] = {}  # by container, the oldest first
+        self._namespaces: dict[str, tuple[int, int]] = {}  # of those that run
         self._refused: dict[str, str] = {}  # by endpoint: why it keeps its provisional name
 
     async def created(self, container_id: str) -> None:
@@ -73,12 +74,17 @@ class DockerContainerNames:
     def removed(self, container_id: str) -> None:
         """Forget a container."""
         self._settings.pop(container_id, None)
+        self._namespaces.pop(container_id, None)
+
+    async def rerouted(self, container_id: str) -> None:
+        """Check a container whose Docker networks have changed: its routes lead elsewhere now."""
+        await self._offered.recheck(container_id, self._namespaces.get(container_id))
 
     def _learn(self, container_id: str, container: Mapping[str, Any]) -> ContainerSettings:
         self._settings.pop(container_id, None)
         found = self._settings[container_id] = ContainerSettings.of(container)
         if len(self._settings) > limits.DOCKER_NEW_CONTAINERS_MAX:
-            del self._settings[next(iter(self._settings))]
+            self.removed(next(iter(self._settings)))
         return found
 
     async def connected(self, network_id: str, container_id: str) -> None:
@@ -116,6 +122,7 @@ class DockerContainerNames:
         settings = self._learn(container_id, container)
         target = await asyncio.to_thread(resolve_target, f"docker:{container_id}")
         name = fit_name(container["Name"].removeprefix("/"), container_id[:12])
+        self._namespaces[container_id] = target.identity
         with contextlib.closing(target):
             for each in offered:
                 await self._offered.assign(each["EndpointID"], target)

@@ -31,7 +31,7 @@ from overlay.signals import Signal
 _FILTERS = json.dumps(
     {
         "type": ["container", "network"],
-        "event": ["create", "start", "rename", "destroy", "connect"],
+        "event": ["create", "start", "rename", "destroy", "connect", "disconnect"],
     }
 )
 
@@ -123,6 +123,9 @@ class EngineSync:
                 self.docker_changed.emit()
             case "network", "connect":
                 await self._names.connected(found, str(attributes["container"]))
+                await self._names.rerouted(str(attributes["container"]))
+            case "network", "disconnect":
+                await self._names.rerouted(str(attributes["container"]))
             case "container", "create":
                 self._new[found] = None
                 if len(self._new) > limits.DOCKER_NEW_CONTAINERS_MAX:

@@ -51,6 +51,7 @@ class FakeOffered:
             b"12345678", Vni(1), "docker-cccc", Mac(b"\2" * 6), (parse_ip("10.1.0.2"),)
         )
         self.resolvers: list[str] = []
+        self.rechecked: list[tuple[str, tuple[int, int] | None]] = []
         self.attachment = SimpleNamespace(runtime_endpoint=ENDPOINT, netns_identity=(0, 7))
 
     def all(self) -> list[Any]:
@@ -64,6 +65,14 @@ class FakeOffered:
     async def rename(self, _endpoint: str, edit: EndpointEdit) -> None:
         """Apply an edit."""
         self.endpoint = edit.applied(self.endpoint)
+
+    async def recheck(self, container_id: str, identity: tuple[int, int] | None) -> None:
+        """Keep what was checked again."""
+        self.rechecked.append((container_id, identity))
+
+    async def assign(self, _endpoint: str, _target: object) -> bool:
+        """Assign nothing."""
+        return True
 
     async def set_resolvers(self, _endpoint: str, resolvers: Sequence[str]) -> None:
         """Keep the resolvers."""
@@ -125,6 +134,31 @@ async def test_what_a_container_was_created_with_is_remembered(
     offered.resolvers = []
     await names.connected(NETWORK, CONTAINER)
     assert offered.resolvers == []
+
+
+async def test_a_container_with_another_network_is_checked(
+    names: DockerContainerNames,
+    docker: FakeDocker,
+    offered: FakeOffered,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its namespace, which is known since its start: its default route may be another."""
+    networks = {"green": {"EndpointID": ENDPOINT}}
+    docker.answers[f"/containers/{CONTAINER}/json"] = {
+        **CREATED,
+        "State": {"Pid": 7},
+        "NetworkSettings": {"Networks": networks},
+    }
+    target = SimpleNamespace(identity=(4, 7), close=lambda: None)
+    monkeypatch.setattr(container_names, "resolve_target", lambda _: target)
+
+    await names.rerouted(CONTAINER)
+    await names.assign(CONTAINER)
+    await names.rerouted(CONTAINER)
+    names.removed(CONTAINER)
+    await names.rerouted(CONTAINER)
+
+    assert offered.rechecked == [(CONTAINER, None), (CONTAINER, (4, 7)), (CONTAINER, None)]
 
 
 async def test_other_containers_are_not_renamed(
