@@ -108,6 +108,24 @@ def test_a_containers_own_resolver_is_asked(
         docker.ok(1, "docker", "rm", "-f", f"own-{network}")
 
 
+def test_an_internal_network_answers_its_own_names(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Docker gives the container no way out; names of the world are refused, as before."""
+    docker.ok(1, *CREATE, "--internal", "--subnet", "10.67.0.0/16", "-o", "overlayd.network=shut",
+              "shut")  # fmt: skip
+    docker.ok(1, "docker", "run", "-d", "--name", "in", "--network", "shut", *SLEEP)
+    docker.ok(1, "overlayd", "dns", "add", "data", "10.67.9.9", "--network", "shut")
+
+    def found(name: str) -> str:
+        return docker.run(1, "docker", "exec", "in", "/bin/sh", "-c", MUSL.format(name))[1]
+
+    eventually(lambda: "10.67.9.9" in found("data"), "names of an internal network")
+    assert "192.0.2" not in found("www.example.org")
+    assert "default" not in docker.ok(1, "docker", "exec", "in", "ip", "route")
+    docker.ok(1, "docker", "rm", "-f", "in")
+
+
 def tables_in(cluster: Cluster, name: str) -> str:
     """Return the tables in the namespace of a container on vm1."""
     pid = cluster.ok(1, "docker", "inspect", "-f", "{{.State.Pid}}", name).strip()
@@ -120,11 +138,11 @@ def plain(docker: Cluster) -> dict[str, dict[str, str]]:
 
     By container; the one on the user's network has a resolver of its own.
     """
-    docker.ok(1, "docker", "network", "create", "own")
-    on_own = ("--network", "own", "--dns", OWN_RESOLVER)
+    docker.ok(1, "docker", "network", "create", "aside")
+    on_own = ("--network", "aside", "--dns", OWN_RESOLVER)
     docker.ok(1, "docker", "run", "-d", "--name", "on-own", *on_own, *SLEEP)
     docker.ok(1, "docker", "run", "-d", "--name", "on-bridge", "--network", "bridge", *SLEEP)
-    shown = "{{.NetworkSettings.Networks.own.IPAddress}}"
+    shown = "{{.NetworkSettings.Networks.aside.IPAddress}}"
     address = docker.ok(1, "docker", "inspect", "-f", shown, "on-own").strip()
     return {
         "on-bridge": {"www.example.org": OUTSIDE[HOST_RESOLVER]},
@@ -155,13 +173,20 @@ def test_a_container_on_dockers_bridge_finds_names(
 
 
 def test_without_the_agent_other_names_go_on(
-    docker: Cluster, plain: dict[str, dict[str, str]]
+    docker: Cluster, plain: dict[str, dict[str, str]], eventually: Callable[..., None]
 ) -> None:
-    """Docker's own names and the world's, wherever the container is; overlayd's return with it."""
+    """Docker's own names and the world's, wherever the container is; overlayd's return with it.
+
+    One on overlayd's network is also connected to Docker's, which then has its default route.
+    """
     docker.ok(1, "docker", "run", "-d", "--name", "on-blue", "--network", "blue", *SLEEP)
-    on_blue = {"www.example.org": OUTSIDE[HOST_RESOLVER], "on-blue": "10.32."}
+    on_blue = {"www.example.org": OUTSIDE[HOST_RESOLVER], "on-own": plain["on-own"]["on-own"]}
     for name in plain:
         docker.ok(1, "overlayd", "attach", f"docker:{name}", "--network", "blue")
+    docker.ok(1, "docker", "network", "connect", "aside", "on-blue")
+    route = ("docker", "exec", "on-blue", "ip", "route", "show", "default")
+    assert "10.32.0.1" not in docker.ok(1, *route)
+    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
     asked = {**plain, "on-blue": on_blue}
 
     def answers_of(name: str, expected: dict[str, str]) -> dict[str, str]:
@@ -170,6 +195,7 @@ def test_without_the_agent_other_names_go_on(
         assert len(answers(found)) == len(questions)
         return wrong(found, expected)
 
+    eventually(lambda: answers_of("on-blue", {"c2": c2, **on_blue}) == {}, "names by the new route")
     docker.ok(1, "bash", "-c", KILL_AGENT)
     try:
         for name, others in asked.items():
@@ -177,7 +203,5 @@ def test_without_the_agent_other_names_go_on(
         assert "overlayd" not in tables_in(docker, "on-bridge")
     finally:
         docker.ok(1, "overlayd", "join")
-    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
     for name, others in asked.items():
         assert answers_of(name, {"c2": c2, **others}) == {}
-        docker.ok(1, "docker", "rm", "-f", name)

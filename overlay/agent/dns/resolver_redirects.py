@@ -5,7 +5,10 @@ its engine by that network. So these queries are sent to the gateway (`kernel.nf
 resolver_redirect`), for as long as it is attached and the agent runs.
 
 Not to that of an internal network: it answers no other names, and the container may have them by
-its engine's network. Owns: which containers, resolvers and gateways.
+its engine's network. But a container without any way out, as Docker makes it on such a network,
+reaches its resolvers by routes through that gateway, which answers overlayd's names.
+
+Owns: which containers, resolvers and gateways.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import OverlayError
-from overlay.kernel.host import default_route
+from overlay.kernel.host import default_route, subnet_routes
+from overlay.kernel.host.subnet_routes import SubnetRoute
 from overlay.kernel.nft.resolver_redirect import ResolverRedirect
 from overlay.model import Ip, Mac, Network, parse_ip
 from overlay.signals import AsyncSignal
@@ -32,10 +36,14 @@ _Identity: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What a container's queries need: its interfaces, and a gateway for each of its resolvers."""
+    """What a container's queries need: its interfaces, and a gateway for each of its resolvers.
+
+    `inward` are routes through gateways of internal networks, for a container without a way out.
+    """
 
     interfaces: tuple[tuple[str, Mac], ...]
     gateways: Mapping[Ip, Ip]
+    inward: tuple[SubnetRoute, ...]
 
 
 class ResolverRedirects:
@@ -91,6 +99,7 @@ class ResolverRedirects:
 
     def _wanted(self, mine: Sequence[Attachment]) -> _Wanted | None:
         gateways: dict[int, Ip] = {}  # by size of the address
+        inner: dict[int, tuple[str, Mac, Ip]] = {}  # with the interface
         interfaces: list[tuple[str, Mac]] = []
         given: dict[str, None] = {}
         for attachment, network in self._redirectable(mine):
@@ -99,12 +108,22 @@ class ResolverRedirects:
                 continue
             interfaces.append((attachment.ifname, endpoint.mac))
             given.update(dict.fromkeys(attachment.resolvers))
-            for subnet in network.subnets if not network.internal else ():
-                if any(ip in subnet for ip in endpoint.ips):
-                    gateways.setdefault(len(subnet.gateway), subnet.gateway)
+            for subnet in network.subnets:
+                size = len(subnet.gateway)
+                if not any(ip in subnet for ip in endpoint.ips):
+                    continue
+                if not network.internal:
+                    gateways.setdefault(size, subnet.gateway)
+                elif attachment.runtime_endpoint:
+                    inner.setdefault(size, (attachment.ifname, endpoint.mac, subnet.gateway))
         resolvers = (*map(parse_ip, given), *self._container_resolvers.of_host())
         chosen = {ip: gateways[len(ip)] for ip in resolvers if len(ip) in gateways}
-        return _Wanted(tuple(interfaces), chosen) if chosen else None
+        inward = tuple(
+            SubnetRoute(*inner[len(ip)][:2], ip, 8 * len(ip), inner[len(ip)][2])
+            for ip in resolvers
+            if len(ip) in inner
+        )
+        return _Wanted(tuple(interfaces), chosen, inward) if chosen or inward else None
 
     def _redirectable(self, mine: Sequence[Attachment]) -> Iterator[tuple[Attachment, Network]]:
         """Yield a container's attachments to networks that serve names, if an engine made it."""
@@ -126,6 +145,12 @@ class ResolverRedirects:
                 netns_path, identity, wanted.interfaces, tuple(wanted.gateways)
             )
             gateways = {ip: wanted.gateways[ip] for ip in elsewhere}
+        if wanted is not None and wanted.inward:
+            led = default_route.families_led_out(netns_path, identity)
+            inside = [each for each in wanted.inward if len(each.base) not in led]
+            outward = [each for each in wanted.inward if len(each.base) in led]
+            subnet_routes.ensure(netns_path, identity, inside)
+            subnet_routes.drop(netns_path, identity, outward)
         redirect = self._redirects.get(identity)
         if not gateways:
             if redirect is not None:

@@ -113,6 +113,18 @@ def leads_out_by(netns_path: str, identity: tuple[int, int], ifname: str, size: 
         return False
 
 
+def families_led_out(netns_path: str, identity: tuple[int, int]) -> set[int]:
+    """Return the families, by size of an address, in which a container has a default route.
+
+    Raises OverlayError if its namespace cannot be opened.
+    """
+    with socket_in(netns_path, identity) as inside:
+        if inside is None:
+            return set()
+        found = map(routes.decode_default, inside.dump(codec.RTM_GETROUTE, routes.DUMP))
+        return {route.size for route in found if route is not None}
+
+
 def reached_elsewhere(
     netns_path: str,
     identity: tuple[int, int],

@@ -1,7 +1,7 @@
-"""Routes in a container to the further subnets of its networks.
+"""Routes in a container to the further subnets of its networks, and to its resolvers.
 
-Owns: adding them, through the gateway of the container's own subnet. A route that is there
-already, or that somebody else sets later, takes precedence: theirs have a lower metric.
+Owns: adding and removing them, through the gateway of the container's own subnet. A route that is
+there already, or that somebody else sets later, takes precedence: theirs have a lower metric.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import find_interface
-from overlay.kernel.netlink import link_requests
+from overlay.kernel.netlink import codec, link_requests
 from overlay.kernel.sandbox.container_namespace import socket_in
 from overlay.model import Ip, Mac, ip_text
 
@@ -46,9 +46,32 @@ def ensure(netns_path: str, identity: tuple[int, int], wanted: Sequence[SubnetRo
                 )
                 found = inside.transact([request])
                 refusals += [(each, str(no)) for no in found if no.errno != errno.EEXIST]
+    _raise_first(refusals)
+
+
+def drop(netns_path: str, identity: tuple[int, int], unwanted: Sequence[SubnetRoute]) -> None:
+    """Remove routes that `ensure` added; none if the namespace, an interface or a route is gone.
+
+    Raises OverlayError with the first route that the kernel keeps, once the others are gone.
+    """
+    refusals: list[tuple[SubnetRoute, str]] = []
+    with socket_in(netns_path, identity) as inside:
+        if inside is None:
+            return
+        for each in unwanted:
+            index = find_interface(inside, each.ifname, each.mac)
+            _, _, body = link_requests.add_subnet_route(
+                index, each.base, each.prefix_length, each.gateway
+            )
+            found = inside.transact([(codec.RTM_DELROUTE, 0, body)]) if index else []
+            refusals += [(each, str(no)) for no in found if no.errno != errno.ESRCH]
+    _raise_first(refusals)
+
+
+def _raise_first(refusals: Sequence[tuple[SubnetRoute, str]]) -> None:
     for route, why in refusals:
         raise OverlayError(
-            f"cannot add a route to {ip_text(route.base)}/{route.prefix_length} "
+            f"cannot change the route to {ip_text(route.base)}/{route.prefix_length} "
             f"through {ip_text(route.gateway)}",
             why=why,
         )

@@ -14,6 +14,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
+from overlay.kernel.host.subnet_routes import SubnetRoute
 from overlay.model import Endpoint, Ip, Mac, Network, ip_text, parse_ip
 from overlay.signals import AsyncSignal
 from tests.agent.dns.conftest import BLUE, RED, SHUT, subnet
@@ -49,6 +50,8 @@ class FakeKernel:
         self.elsewhere: set[Ip] = {HOST}  # what the container reaches by another interface
         self.redirects: list[FakeRedirect] = []
         self.refusal: Exception | None = None
+        self.led = {4, 16}  # families in which the container has a default route
+        self.routes: set[str] = set()
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function."""
@@ -59,6 +62,18 @@ class FakeKernel:
     ) -> list[Ip]:
         """Return the destinations that are reached by another interface."""
         return [ip for ip in destinations if ip in self.elsewhere]
+
+    def families_led_out(self, _path: str, _identity: tuple[int, int]) -> set[int]:
+        """Return the families in which the container has a default route."""
+        return self.led
+
+    def ensure(self, _path: str, _identity: tuple[int, int], wanted: list[SubnetRoute]) -> None:
+        """Add routes."""
+        self.routes |= set(map(_text, wanted))
+
+    def drop(self, _path: str, _identity: tuple[int, int], unwanted: list[SubnetRoute]) -> None:
+        """Remove routes."""
+        self.routes -= set(map(_text, unwanted))
 
     def open(self, _path: str, _identity: tuple[int, int]) -> FakeRedirect:
         """Open a redirect."""
@@ -75,6 +90,12 @@ class FakeKernel:
             for each in self.redirects
             for ip, gateway in each.gateways.items()
         }
+
+
+def _text(route: SubnetRoute) -> str:
+    """Return a route as ip(8) shows it."""
+    target = f"{ip_text(route.base)}/{route.prefix_length}"
+    return f"{target} via {ip_text(route.gateway)} dev {route.ifname}"
 
 
 class FakeRedirect:
@@ -128,6 +149,7 @@ class World:
         monkeypatch.setattr(resolvers, "of_host", lambda: (HOST,))
         monkeypatch.setattr(resolver_redirects, "ResolverRedirect", self.node.kernel)
         monkeypatch.setattr(resolver_redirects, "default_route", self.node.kernel)
+        monkeypatch.setattr(resolver_redirects, "subnet_routes", self.node.kernel)
         self.redirects = ResolverRedirects(
             cast("NodeContext", self.node), self.attachments, resolvers, self.changed
         )
@@ -189,6 +211,20 @@ async def test_an_internal_network_is_not_asked(world: World) -> None:
 
     assert await world.of(attachment(1)) == {}
     assert await world.of(attachment(1), attachment(2)) == {"192.0.2.7": "10.2.0.1"}
+
+
+async def test_a_container_without_a_way_out_gets_routes(world: World) -> None:
+    """On an internal network of Docker's alone; they go when it has a default route."""
+    world.node.networks[BLUE.vni] = SHUT
+    kernel, docked = world.node.kernel, attachment(1, runtime_endpoint="e", hands_off=True)
+    kernel.led, kernel.elsewhere = set(), set()
+
+    assert await world.of(docked) == {}
+    assert kernel.routes == {"192.0.2.7/32 via 10.1.0.1 dev eth1"}
+
+    kernel.led, kernel.elsewhere = {4}, {HOST}
+    assert await world.of(docked) == {}
+    assert kernel.routes == set()
 
 
 async def test_each_family_has_its_gateway(world: World) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.kernel import netns
-from overlay.kernel.host import default_route
+from overlay.kernel.host import default_route, subnet_routes
+from overlay.kernel.host.subnet_routes import SubnetRoute
 from overlay.kernel.nft.resolver_redirect import ResolverRedirect
-from overlay.model import parse_ip, parse_mac
+from overlay.model import Mac, parse_ip, parse_mac
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
@@ -42,6 +43,10 @@ class Container:
             world.run(self.name, "ip", *line.split())
         self.path = str(netns.path_of(self.name))
         self.identity = netns.identity(world.fd(self.name))
+
+    def mac(self) -> Mac:
+        """Return the MAC of its interface."""
+        return parse_mac(self.world.run(self.name, "ip", "-br", "link", "show", "ov0").split()[2])
 
     def tables(self) -> str:
         """Return the container's tables."""
@@ -121,10 +126,29 @@ def test_a_container_that_is_gone_has_none(container: Container) -> None:
     assert ResolverRedirect.open(container.path, (device, inode + 1)) is None
 
 
+def test_routes_to_resolvers_come_and_go(container: Container) -> None:
+    """Added and removed twice; a default route, and a route that is not overlayd's, stay."""
+    mac = container.mac()
+    at = container.path, container.identity
+    route = [SubnetRoute("ov0", mac, RESOLVER, 32, GATEWAY)]
+    shown = ("ip", "route", "show", "192.0.2.53")
+    assert default_route.families_led_out(*at) == {4}
+    for _ in range(2):
+        subnet_routes.ensure(*at, route)
+    assert "via 10.32.0.1 dev ov0" in container.world.run(container.name, *shown)
+    container.world.run(container.name, "ip", "route", "add", "192.0.2.53", "via", "172.30.0.1")
+
+    for _ in range(2):
+        subnet_routes.drop(*at, route)
+
+    assert container.world.run(container.name, *shown).split()[2] == "172.30.0.1"
+    container.world.run(container.name, "ip", "route", "del", "default")
+    assert default_route.families_led_out(*at) == set()
+
+
 def test_resolvers_that_are_reached_elsewhere_are_found(container: Container) -> None:
     """By the routes: those behind overlayd's interfaces, or nowhere, are not."""
-    shown = container.world.run(container.name, "ip", "-br", "link", "show", "ov0")
-    mac = parse_mac(shown.split()[2])
+    mac = container.mac()
 
     def found(*texts: str) -> list[bytes]:
         destinations = [parse_ip(text) for text in texts]
