@@ -47,12 +47,28 @@ def engine_resolvers(path: Path = RESOLV_CONF, of_stub: Path = STUB_RESOLV_CONF)
     Those on the loopback are useless in a container. In place of the stub of systemd-resolved
     alone (`nameserver 127.0.0.53`), engines give the resolvers behind it; without any, Google's.
     """
-    words = host_resolvers(path)
-    if words == [_STUB]:
-        words = host_resolvers(of_stub)
+    words = _behind_stub(path, of_stub)
     found = [ipaddress.ip_address(word) for word in words if "%" not in word]
-    usable = [each for each in found if not each.is_loopback and not each.is_link_local]
+    # An IPv4 one may be link-local: that of some clouds is, and a container routes to it.
+    usable = [each for each in found if not each.is_loopback and not _needs_zone(each)]
     return tuple(Ip(each.packed) for each in usable or map(ipaddress.ip_address, _OF_ENGINES))
+
+
+def is_only_on_loopback(path: Path = RESOLV_CONF, of_stub: Path = STUB_RESOLV_CONF) -> bool:
+    """Return whether all resolvers of the host are on its loopback, so no container reaches any."""
+    words = _behind_stub(path, of_stub)
+    return bool(words) and all(
+        ipaddress.ip_address(word.partition("%")[0]).is_loopback for word in words
+    )
+
+
+def _behind_stub(path: Path, of_stub: Path) -> list[str]:
+    words = host_resolvers(path)
+    return host_resolvers(of_stub) if words == [_STUB] else words
+
+
+def _needs_zone(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.version == 6 and ip.is_link_local
 
 
 def host_search(path: Path = RESOLV_CONF) -> list[str]:

@@ -317,7 +317,7 @@ def given_resolvers(container: Mapping[str, Any]) -> tuple[str, ...]:
 def _leaves_container(word: str) -> bool:
     with contextlib.suppress(ValueError):
         found = ipaddress.ip_address(word)
-        return not found.is_loopback and not found.is_link_local
+        return not found.is_loopback and not (found.version == 6 and found.is_link_local)
     return False
 
 

@@ -56,12 +56,13 @@ def resolvers_of(tmp_path: Path) -> Callable[..., list[str]]:
     ("text", "expected"),
     [
         ("nameserver 192.0.2.7\nnameserver 127.0.0.1\nnameserver fe80::1%eth0\n", ["192.0.2.7"]),
+        ("nameserver 169.254.169.254\n", ["169.254.169.254"]),
         ("nameserver 127.0.0.53\n", ["192.0.2.9"]),
         ("nameserver 127.0.0.1\n", GOOGLE),
         ("", GOOGLE),
         ("nameserver 10.1.0.1\nnameserver 192.0.2.7\n", ["192.0.2.7"]),
     ],
-    ids=["usable", "systemd-resolved", "loopback", "none", "on the network itself"],
+    ids=["usable", "of a cloud", "systemd-resolved", "loopback", "none", "on the network itself"],
 )
 def test_the_hosts_are_those_that_engines_give(
     resolvers_of: Callable[..., list[str]], text: str, expected: list[str]

@@ -243,6 +243,20 @@ async def test_a_lost_query_is_sent_again(udp_only: str, monkeypatch: pytest.Mon
     assert (len(seen), len(set(seen))) == (2, 1)
 
 
+def test_resolvers_on_the_loopback_alone_are_noticed(tmp_path: Path) -> None:
+    """The stub of systemd-resolved has others behind it; without any there is no problem."""
+    path, stub = tmp_path / "resolv.conf", tmp_path / "stub"
+    stub.write_text("nameserver 192.0.2.9\n")
+    for text, found in (
+        ("nameserver 127.0.0.1\nnameserver ::1\n", True),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", False),
+        ("nameserver 127.0.0.53\n", False),
+        ("", False),
+    ):
+        path.write_text(text)
+        assert upstream.is_only_on_loopback(path, stub) is found
+
+
 def test_the_hosts_search_list_is_read(tmp_path: Path) -> None:
     """The last line of `search` or `domain` is the list; the root alone is none."""
     path = tmp_path / "resolv.conf"

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from overlay.agent.dns import upstream
 from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker import container_names
 from overlay.agent.plugins.docker.container_names import ContainerSettings, DockerContainerNames
@@ -51,6 +52,7 @@ class FakeOffered:
             b"12345678", Vni(1), "docker-cccc", Mac(b"\2" * 6), (parse_ip("10.1.0.2"),)
         )
         self.resolvers: list[str] = []
+        self.events: list[str] = []
         self.rechecked: list[tuple[str, tuple[int, int] | None]] = []
         self.attachment = SimpleNamespace(runtime_endpoint=ENDPOINT, netns_identity=(0, 7))
 
@@ -99,7 +101,7 @@ def names(offered: FakeOffered) -> DockerContainerNames:
     components: Any = SimpleNamespace(
         runtime_endpoints=offered,
         directory=SimpleNamespace(endpoint_of=lambda _: offered.endpoint),
-        event_log=None,
+        event_log=SimpleNamespace(record=lambda _kind, text, **_: offered.events.append(text)),
     )
     return DockerContainerNames(components)
 
@@ -116,6 +118,24 @@ async def test_a_name_is_known_before_the_container_runs(
     assert offered.endpoint.name == "web"
     assert offered.endpoint.aliases == ()
     assert offered.resolvers == []
+
+
+@pytest.mark.parametrize(("is_loopback", "count"), [(True, 1), (False, 0)])
+async def test_a_loopback_resolver_is_reported_once(
+    names: DockerContainerNames,
+    offered: FakeOffered,
+    monkeypatch: pytest.MonkeyPatch,
+    is_loopback: bool,
+    count: int,
+) -> None:
+    """Docker asks it outside the container, so overlayd's names are not found there."""
+    monkeypatch.setattr(upstream, "is_only_on_loopback", lambda: is_loopback)
+
+    for _ in range(2):
+        await names.connected(NETWORK, CONTAINER)
+
+    assert len(offered.events) == count
+    assert all("start containers with --dns GATEWAY" in text for text in offered.events)
 
 
 async def test_what_a_container_was_created_with_is_remembered(
