@@ -154,6 +154,7 @@ def _set_up(client: PluginClient, asked: JsonObject, netns: str) -> JsonObject:
             "mac": options.get("static_mac"),
             "aliases": options.get("aliases") or [],
             "publish": _published(asked.get("port_mappings") or []),
+            "runtime_pids": _runtime_pids(),
         },
     )
     subnets = [
@@ -178,6 +179,15 @@ def _published(mappings: list[JsonObject]) -> list[JsonObject]:
             text = f"{host}-{host + more}:{port}-{port + more}/{protocol}"
             found.append({"ports": [text], "host_ip": each.get("host_ip") or None})
     return found
+
+
+def _runtime_pids() -> list[int]:
+    """Return the process of Podman, which is the parent of netavark's."""
+    try:
+        with open(f"/proc/{os.getppid()}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  pathlib is slow to import
+            return [int(file.read().rpartition(")")[2].split()[1])]  # proc(5)
+    except (OSError, LookupError, ValueError):
+        return []
 
 
 def _key(asked: JsonObject) -> JsonObject:

@@ -22,7 +22,7 @@ from overlay.agent.api.schema.networks import HostEndpointResponse, NodeAddresse
 from overlay.agent.components import Components
 from overlay.agent.exposure.published_ports import PublishedPortStatus
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.core.dataplane.published_port import PortPair, matches, parse_pairs
+from overlay.core.dataplane.published_port import ENDPOINT_OWNER, PortPair, matches, parse_pairs
 from overlay.errors import UsageError
 from overlay.model import Ip, Network, Vni, ip_text
 
@@ -178,11 +178,20 @@ def published(
             "port": each.publication.port,
             "ips": [ip_text(target.ip) for target in each.targets],
             "source_kept": bool(each.targets) and not any(t.borrowed for t in each.targets),
-            "owner": each.publication.owner_kind or None,
+            "owner": _owner(components, each.publication.owner),
             "fault": each.fault or None,
         }
         for each in shown
     ]
+
+
+def _owner(components: Components, owner: str) -> str | None:
+    """Return which runtime has published a port; None for a user."""
+    if not owner.startswith(ENDPOINT_OWNER):
+        return "docker" if owner else None
+    endpoint_id = bytes.fromhex(owner.removeprefix(ENDPOINT_OWNER))
+    attachment = components.attachments.get(endpoint_id)
+    return None if attachment is None else attachment.plugin_key.partition("/")[0]
 
 
 def _name(components: Components, vni: Vni) -> str:

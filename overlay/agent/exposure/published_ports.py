@@ -25,6 +25,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.published_port import (
     ENDPOINT_OWNER,
+    PortHolder,
     PortPair,
     PortRequest,
     PublishedPort,
@@ -101,7 +102,7 @@ class PublishedPorts(Controller):
         name: str,
         network_name: str,
         requests: list[PortRequest],
-        container_id: str = "",
+        holder: PortHolder | None = None,
     ) -> None:
         """Publish ports of a name until `withdraw` with the same owner; all or none.
 
@@ -110,7 +111,7 @@ class PublishedPorts(Controller):
         Raises the errors of `publish`.
         """
         if requests and not any(each.owner == owner for each in self._known):
-            await self._publish(name, network_name, requests, owner, container_id)
+            await self._publish(name, network_name, requests, owner, holder)
 
     async def _publish(
         self,
@@ -118,7 +119,7 @@ class PublishedPorts(Controller):
         network_name: str | None,
         requests: list[PortRequest],
         owner: str,
-        container_id: str = "",
+        holder: PortHolder | None = None,
     ) -> tuple[Network, list[PublishedPort]]:
         network, name = self._names.find(name, network_name)
         async with self._publishing:
@@ -134,7 +135,7 @@ class PublishedPorts(Controller):
                 mappings = {each.mapping for each in (*self._known, *fresh)}
                 if not any(each.mapping in mappings for each in wanted):
                     sizes = self._families(network, request.host_ip)
-                    fresh.append(await self._first_free(wanted, fresh, sizes, container_id))
+                    fresh.append(await self._first_free(wanted, fresh, sizes, holder))
             if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
                     f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
@@ -156,7 +157,7 @@ class PublishedPorts(Controller):
         wanted: list[PublishedPort],
         fresh: list[PublishedPort],
         families: tuple[int, ...],
-        container_id: str,
+        holder: PortHolder | None,
     ) -> PublishedPort:
         """Return the first of these that nothing on the host blocks; raises ConflictError."""
         known = [*self._known, *fresh]
@@ -173,7 +174,7 @@ class PublishedPorts(Controller):
         for each in allowed[: limits.PUBLISH_TRIES_MAX]:
             place = (each.protocol, each.host_ip, each.host_port)
             try:
-                await self._kernel.call(port_check.require_free, *place, families, container_id)
+                await self._kernel.call(port_check.require_free, *place, families, holder)
             except ConflictError as error:
                 failure = error
             else:

@@ -116,6 +116,7 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
         "default_route": config.default_route,
         "aliases": config.aliases(),
         "publish": config.published(),
+        "runtime_pids": [os.getppid()],
         "rate_in": rate_in,
         "rate_out": rate_out,
     }

@@ -39,6 +39,13 @@ class PortRequest(NamedTuple):
     port: int
 
 
+class PortHolder(NamedTuple):
+    """A container's runtime, which may keep the container's ports with sockets of its own."""
+
+    container_id: str  # named in the command of the process that supervises the container
+    pids: tuple[int, ...] = ()  # other processes of the runtime
+
+
 class PublishedPort(NamedTuple):
     """A port of this host, mapped to the container with a name on a network."""
 

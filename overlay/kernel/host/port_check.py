@@ -1,7 +1,8 @@
 """Check whether a port of this host is free to be published.
 
-Changes nothing. Podman keeps a socket on each port that it maps, in the process that supervises the
-container (conmon), so that no other program takes the port: nothing would be cut off there.
+Changes nothing. Podman keeps a socket on each port that it maps, first itself, then in the process
+that supervises the container (conmon), so that no other program takes the port: nothing would be
+cut off there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from overlay.core.dataplane.published_port import PortHolder
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Ip, ip_text
 
@@ -25,13 +27,17 @@ _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
 def require_free(
-    protocol: str, host_ip: Ip, port: int, sizes: Sequence[int], container_id: str = ""
+    protocol: str,
+    host_ip: Ip,
+    port: int,
+    sizes: Sequence[int],
+    holder: PortHolder | None = None,
 ) -> None:
     """Raise ConflictError if a program of the host uses this port.
 
     Publishing would cut it off. An empty `host_ip` means every address of the families with these
-    address sizes, in bytes. Binds a socket for a moment (bind(2)). A socket by which a runtime
-    keeps the port for the container with that id is no obstacle.
+    address sizes, in bytes. Binds a socket for a moment (bind(2)). A socket by which the
+    holder keeps the port for its container is no obstacle.
     """
     for size in sizes:
         family = _FAMILIES[size]
@@ -44,7 +50,7 @@ def require_free(
                 trial.bind((ip_text(host_ip) if host_ip else "", port))
             except OSError as error:
                 in_use = error.errno == errno.EADDRINUSE
-                if in_use and container_id and held_by_container(protocol, port, container_id):
+                if in_use and holder is not None and is_held(protocol, port, holder):
                     continue
                 raise _refused(error, protocol, host_ip, port) from error
 
@@ -63,13 +69,15 @@ def _refused(error: OSError, protocol: str, host_ip: Ip, port: int) -> OverlayEr
     )
 
 
-def held_by_container(protocol: str, port: int, container_id: str, proc: Path = _PROC) -> bool:
-    """Return whether all sockets on a port are of processes that name the container's id."""
+def is_held(protocol: str, port: int, holder: PortHolder, proc: Path = _PROC) -> bool:
+    """Return whether all sockets on a port are a runtime's."""
     wanted = set(_sockets(protocol, port, proc))
     if not wanted:
         return False
     for process in proc.iterdir():
-        if process.name.isdecimal() and container_id.encode() in _command(process):
+        if process.name.isdecimal() and (
+            int(process.name) in holder.pids or holder.container_id.encode() in _command(process)
+        ):
             wanted -= set(_open_sockets(process))
     return not wanted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ def test_add_attaches_the_container(call: Call, agent: FakeAgent, netns: str) ->
         "plugin": "cni", "scope": "blue", "container_id": ID, "ifname": "eth0", "target": netns,
         "network": "green", "name": "web", "ips": [], "mac": None, "default_route": True,
         "aliases": [], "publish": [], "rate_in": None, "rate_out": None,
+        "runtime_pids": [os.getppid()],
     }  # fmt: skip
 
 

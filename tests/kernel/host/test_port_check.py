@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from overlay.kernel.host.port_check import held_by_container
+from overlay.core.dataplane.published_port import PortHolder
+from overlay.kernel.host.port_check import is_held
 
 ID = "0123456789abcdef" * 4
 HEAD = "sl local_address rem_address st queues tr:tm retrnsmt uid timeout inode\n"
@@ -35,11 +36,13 @@ def process(proc: Path, pid: int, command: str, inode: int) -> None:
 
 
 def test_a_port_kept_for_the_container_is_free_for_it(proc: Path) -> None:
-    """By a process that names its id; not for another container, nor another port."""
-    assert held_by_container("tcp", 8080, ID, proc)
-    assert not held_by_container("tcp", 8080, "f" * 64, proc)
-    assert not held_by_container("tcp", 80, ID, proc)
-    assert not held_by_container("udp", 8080, ID, proc)
+    """By a process that names its id, or one of the runtime; no other port, no other container."""
+    holder = PortHolder(ID)
+    assert is_held("tcp", 8080, holder, proc)
+    assert not is_held("tcp", 8080, PortHolder("f" * 64, (6,)), proc)
+    assert not is_held("tcp", 80, holder, proc)
+    assert not is_held("udp", 8080, holder, proc)
+    assert is_held("tcp", 80, PortHolder(ID, (6,)), proc)
 
 
 def test_a_port_that_others_use_as_well_is_not(proc: Path) -> None:
@@ -48,4 +51,4 @@ def test_a_port_that_others_use_as_well_is_not(proc: Path) -> None:
         table.write(LINE.format(port=8080, state="0A", inode=74))
     process(proc, 7, "nginx\0", 74)
 
-    assert not held_by_container("tcp", 8080, ID, proc)
+    assert not is_held("tcp", 8080, PortHolder(ID), proc)

@@ -61,6 +61,7 @@ class PluginEndpointHandlers:
                     rates=(request.rate_in, request.rate_out),
                 ),
                 tuple(_port_requests(request)),
+                request.runtime_pids,
             )
         )
         attachment, _ = components.plugin_endpoints.require(key)

@@ -57,6 +57,7 @@ class PluginAttachRequest(PluginKeyRequest, frozen=True, kw_only=True):
     publish: Annotated[
         tuple[HostPortsRequest, ...], Meta(max_length=limits.PUBLISHED_PORTS_MAX)
     ] = ()
+    runtime_pids: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=8)] = ()
     rate_in: Rate | None = None
     rate_out: Rate | None = None
 

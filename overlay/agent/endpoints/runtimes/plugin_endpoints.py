@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -24,7 +24,7 @@ from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.spec import AttachSpec, EndpointOptions
 from overlay.agent.runtimes.targets import Target, resolve_target
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.published_port import ENDPOINT_OWNER, PortRequest
+from overlay.core.dataplane.published_port import ENDPOINT_OWNER, PortHolder, PortRequest
 from overlay.errors import ConflictError, NotFoundError
 from overlay.kernel.sandbox import container_namespace, veth
 from overlay.model import Ip, fit_name
@@ -55,6 +55,7 @@ class PluginAttach:
     name: str  # the runtime's, which may be no valid name; empty: it has none
     options: EndpointOptions
     ports: tuple[PortRequest, ...] = ()
+    runtime_pids: tuple[int, ...] = ()  # processes that may keep the ports for the container
 
 
 class EndpointPorts(Protocol):
@@ -66,7 +67,7 @@ class EndpointPorts(Protocol):
         name: str,
         network_name: str,
         requests: list[PortRequest],
-        container_id: str,
+        holder: PortHolder | None,
     ) -> None:
         """Publish ports that end with their owner, all or none; raises OverlayError."""
 
@@ -139,7 +140,7 @@ class PluginEndpoints:
                 result = await self._attach_as_before(named, wanted, options)
             if not result.created:
                 raise _attached_already(wanted.key)
-            await self._publish(result, wanted.ports, wanted.key.container_id)
+            await self._publish(result, wanted)
             return result
 
     async def _attach_as_before(
@@ -191,9 +192,9 @@ class PluginEndpoints:
         taken = any(each.target == text for each in others)
         return f"{key.plugin}:{key.container_id[:_ID_SHOWN]}" if taken else text
 
-    async def _publish(
-        self, result: EndpointResult, ports: Sequence[PortRequest], container_id: str
-    ) -> None:
+    async def _publish(self, result: EndpointResult, wanted: PluginAttach) -> None:
+        container_id = wanted.key.container_id
+        holder = PortHolder(container_id, wanted.runtime_pids)
         endpoint = result.endpoint
         owner = ENDPOINT_OWNER + endpoint.endpoint_id.hex()
         network = result.network.name
@@ -205,9 +206,9 @@ class PluginEndpoints:
                 if each.plugin_key and each.container_id == container_id
             }
         )
-        left = [p for p in ports if (p.protocol, p.host_ip, p.host_ports.start) not in own]
+        left = [p for p in wanted.ports if (p.protocol, p.host_ip, p.host_ports.start) not in own]
         try:
-            await self._ports.publish_for(owner, endpoint.name, network, left, container_id)
+            await self._ports.publish_for(owner, endpoint.name, network, left, holder)
         except BaseException as error:
             await self._attacher.roll_back([result], error)
             await self._ports.drop_ended()

@@ -16,7 +16,7 @@ from overlay.agent.endpoints.runtimes.plugin_endpoints import (
 )
 from overlay.agent.endpoints.spec import AttachSpec, EndpointOptions
 from overlay.agent.runtimes.targets import Target
-from overlay.core.dataplane.published_port import PortRequest
+from overlay.core.dataplane.published_port import PortHolder, PortRequest
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Ip
 
@@ -188,7 +188,7 @@ async def test_two_containers_have_two_targets(host: Host) -> None:
 async def test_ports_end_with_the_endpoint(host: Host) -> None:
     """They are owned by it; a port that is refused undoes the attach."""
     await host.attach()
-    assert host.published == [("endpoint/01", "web", "blue", [*PORTS], ID)]
+    assert host.published == [("endpoint/01", "web", "blue", [*PORTS], PortHolder(ID))]
     await host.plugins.detach(KEY)
     assert host.dropped == 1
 
