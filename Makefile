@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim deb dist vm-test netavark-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -29,13 +29,13 @@ kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m "e2e and not vm and not chaos"
+	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13"
 
 # Two workers, each in isolated namespaces without internet. The package needs a package index, so the
 # tests of the first line build it.
 test: check
 	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
-	.venv/bin/pytest -q --dist loadfile --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos"
+	.venv/bin/pytest -q --dist loadfile --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos and not debian13"
 
 # Every fault, with real agents (minutes). Prints the measurements.
 chaos: setup
@@ -60,6 +60,11 @@ deb: setup
 # The tests that need Debian's kernel, in one emulated machine (minutes). Needs root.
 vm-test: setup
 	@vagrant/vm-test.sh $(VM_TESTS)
+
+# Podman 5 with netavark, in a tree of Debian 13 that the first run builds (a minute). Needs root.
+netavark-test: setup
+	@scripts/debian13 build/debian13
+	.venv/bin/pytest -q -m debian13 tests/e2e/test_netavark.py
 
 # Real virtual machines with Vagrant, emulated without KVM (ten minutes or more). Needs root.
 vagrant-test: setup

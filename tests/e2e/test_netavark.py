@@ -1,0 +1,120 @@
+"""Podman 5 with netavark, of Debian 13: `podman network create -d overlayd`, on two hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.e2e.debian13 import Debian13
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.debian13]
+PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
+LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --cap-add net_raw".split()  # noqa: SIM905
+SLEEP = ("lab:1", "/bin/sleep", "1000")
+PING = ("ping", "-c", "1", "-W", "5")
+
+
+class Podman:
+    """Podman on one host."""
+
+    def __init__(self, tree: Debian13) -> None:
+        self._tree = tree
+
+    def __call__(self, *words: str) -> str:
+        """Run Podman; it must succeed."""
+        return self._tree.ok(*PODMAN, *words)
+
+    def error(self, *words: str) -> str:
+        """Run Podman, which must fail; return its message."""
+        code, _, err = self._tree.run(*PODMAN, *words)
+        assert code != 0
+        return err
+
+
+@pytest.fixture(scope="module")
+def podmans(
+    cluster: Cluster, image: Path, eventually: Callable[..., None]
+) -> tuple[Podman, Podman]:
+    """Podman on vm1 and vm2, with the plugin, the image and the network blue."""
+    made = []
+    for number in (1, 2):
+        tree = Debian13(cluster, number, eventually)
+        tree.ok("python3", "-m", "overlay.cli.main", "netavark", "install")
+        cluster.ok(number, "cp", str(image), "/run/image.tar")
+        podman = Podman(tree)
+        podman("import", "/run/image.tar", "lab:1")
+        podman("network", "create", "-d", "overlayd", "blue")
+        made.append(podman)
+    return made[0], made[1]
+
+
+def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
+    """Return Podman's endpoints as a host knows them, by name."""
+    found = cluster.json(number, "endpoint", "ls", "--network", "blue")["endpoints"]
+    return {each["name"]: each for each in found if each["name"] not in ("c1", "c2", "c3")}
+
+
+def test_containers_of_two_hosts_reach_each_other(
+    cluster: Cluster, podmans: tuple[Podman, Podman]
+) -> None:
+    """By name, with what was asked for; restart, connect and disconnect; rm leaves nothing."""
+    one, two = podmans
+    chosen = ("--ip", "10.32.5.5", "--mac-address", "02:42:00:00:00:77", "--network-alias", "www")
+    one("run", "-d", "--name", "web", *LIMITS, "--network", "blue", *chosen, "-p", "8080:80",
+        *SLEEP)  # fmt: skip
+    two("run", "-d", "--name", "db", *LIMITS, "--network", "blue", *SLEEP)
+    seen = endpoints(cluster, 3)
+    assert (seen["web"]["ips"], seen["web"]["mac"]) == (["10.32.5.5"], "02:42:00:00:00:77")
+    one("exec", "web", *PING, "db")
+    two("exec", "db", *PING, "www")
+    shown = json.loads(one("inspect", "web"))[0]["NetworkSettings"]["Networks"]["blue"]
+    assert (shown["IPAddress"], shown["Gateway"]) == ("10.32.5.5", "10.32.0.1")
+    (port,) = cluster.json(1, "publish", "ls")["published"]
+    assert (port["host_port"], port["ips"], port["owner"]) == (8080, ["10.32.5.5"], "netavark")
+
+    one("network", "disconnect", "blue", "web")
+    assert "web" not in endpoints(cluster, 1)
+    one("network", "connect", "blue", "web")
+    address = endpoints(cluster, 3)["web"]["ips"]
+    one("restart", "-t", "0", "web")
+    assert endpoints(cluster, 3)["web"]["ips"] == address
+    two("exec", "db", *PING, "web")
+    one("rm", "-f", "-t", "0", "web")
+    two("rm", "-f", "-t", "0", "db")
+    assert [endpoints(cluster, number) for number in (1, 2, 3)] == [{}, {}, {}]
+    assert cluster.json(1, "publish", "ls")["published"] == []
+
+
+def test_networks_are_the_clusters(cluster: Cluster, podmans: tuple[Podman, Podman]) -> None:
+    """One that is new is made, one that differs is refused in words, and rm leaves it."""
+    one, two = podmans
+    one("network", "create", "-d", "overlayd", "--subnet", "10.99.0.0/16", "green")
+    two("network", "create", "-d", "overlayd", "-o", "overlayd.network=green", "other")
+    made = json.loads(two("network", "inspect", "other"))[0]
+    assert made["subnets"] == [{"subnet": "10.99.0.0/16", "gateway": "10.99.0.1"}]
+
+    create = ("network", "create", "-d", "overlayd", "--subnet", "10.98.0.0/16")
+    said = two.error(*create, "-o", "overlayd.network=green", "wrong")
+    assert "network green exists with other subnets: Podman asks for 10.98.0.0/16" in said
+    one("network", "rm", "green")
+    assert "green" in cluster.ok(2, "overlayd", "network", "ls")
+
+
+def test_podman_prints_what_to_do(cluster: Cluster, podmans: tuple[Podman, Podman]) -> None:
+    """What happened and why; and without an agent, that none runs."""
+    one, _ = podmans
+    run = ("run", "-d", "--name", "late", *LIMITS, "--network", "blue")
+    said = one.error(*run, "--ip", "10.32.0.1", *SLEEP)
+    assert "10.32.0.1 cannot be given to a container" in said
+    one("rm", "late")
+    cluster.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+
+    assert "the agent on this host has died" in one.error(*run, *SLEEP)
+    one("rm", "-f", "late")
+    cluster.ok(1, "overlayd", "join")
