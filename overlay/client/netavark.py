@@ -185,9 +185,10 @@ def _runtime_pids() -> list[int]:
     """Return the process of Podman, which is the parent of netavark's."""
     try:
         with open(f"/proc/{os.getppid()}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  pathlib is slow to import
-            return [int(file.read().rpartition(")")[2].split()[1])]  # proc(5)
+            parent = int(file.read().rpartition(")")[2].split()[1])  # proc(5)
     except (OSError, LookupError, ValueError):
         return []
+    return [parent] if parent else []  # 0: in no namespace of ours
 
 
 def _key(asked: JsonObject) -> JsonObject:

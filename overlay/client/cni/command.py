@@ -116,7 +116,7 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
         "default_route": config.default_route,
         "aliases": config.aliases(),
         "publish": config.published(),
-        "runtime_pids": [os.getppid()],
+        "runtime_pids": [pid] if (pid := os.getppid()) else [],  # 0: in no namespace of ours
         "rate_in": rate_in,
         "rate_out": rate_out,
     }

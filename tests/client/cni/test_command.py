@@ -206,6 +206,16 @@ def test_a_namespace_that_is_gone_needs_no_cleanup(call: Call, agent: FakeAgent)
     assert agent.asked == []
 
 
+def test_a_runtime_of_elsewhere_has_no_process(
+    call: Call, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parent in another namespace of processes has the number 0."""
+    monkeypatch.setattr(os, "getppid", lambda: 0)
+    call("ADD")
+
+    assert only(agent)["runtime_pids"] == []
+
+
 # --- DEL --------------------------------------------------------------------------------
 
 
