@@ -30,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "index.md": home_page(),
         "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
-        "examples/compose.md": (ROOT / "examples/compose/README.md").read_text(encoding="utf-8"),
+        "examples/compose.md": compose_page(),
         "reference/commands.md": commands_page(),
         "reference/configuration.md": configuration_page(),
         "reference/events.md": events_page(),
@@ -47,6 +47,12 @@ def home_page() -> str:
     text = text.replace("](docs/adr)", "](adr/0001-logs-in-signed-segments.md)")
     text = text.replace("](examples/compose/README.md)", "](examples/compose.md)")
     return text.replace("](docs/", "](").replace("[LICENSE](LICENSE)", "the file `LICENSE`")
+
+
+def compose_page() -> str:
+    """Return the example's page with its links as they are from the folder `docs/examples`."""
+    text = (ROOT / "examples/compose/README.md").read_text(encoding="utf-8")
+    return text.replace("](../../docs/", "](../")
 
 
 def commands_page() -> str:

@@ -47,7 +47,6 @@ Remove published ports of a container: the given ones, or all.
   sudo overlayd unpublish web
 """
 PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080"
-_OWNERS = {"docker": " (by docker)", "endpoint": " (by its container's runtime)"}
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "TARGET", "STATE")
 
 
@@ -150,7 +149,8 @@ def _list(client: ApiClient, args: Namespace) -> int:
 def _state(port: JsonObject) -> str:
     """Return whether a port works, and who else may remove it."""
     state = "ok" if port["source_kept"] else "ok, source address is this host's"
-    return f"{port['fault'] or state}{_OWNERS.get(port.get('owner') or '', '')}"
+    owner = port.get("owner")
+    return f"{port['fault'] or state}{f' (by {owner})' if owner else ''}"
 
 
 def _address(ip: str | None) -> str:

@@ -59,13 +59,6 @@ class PublishedPort(NamedTuple):
     owner: str = ""
 
     @property
-    def owner_kind(self) -> str:
-        """Return what the port ends with: docker, endpoint, or empty for a command."""
-        if not self.owner:
-            return ""
-        return "endpoint" if self.owner.startswith(ENDPOINT_OWNER) else "docker"
-
-    @property
     def mapping(self) -> PublishedPort:
         """Return the port without its owner: what makes it the same as another."""
         return self._replace(owner="")

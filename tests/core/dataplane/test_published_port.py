@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from overlay.core.dataplane.published_port import (
-    ENDPOINT_OWNER,
     PortPair,
     PublishedPort,
     conflicting,
@@ -22,15 +21,6 @@ def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp")
     """Return a published port of `web`."""
     ip = parse_ip(host_ip) if host_ip else ANYWHERE
     return PublishedPort(protocol, ip, host_port, Vni(7), "web", 80)
-
-
-@pytest.mark.parametrize(
-    ("owner", "kind"), [("", ""), ("a" * 64, "docker"), (f"{ENDPOINT_OWNER}0102", "endpoint")]
-)
-def test_an_owner_says_what_a_port_ends_with(owner: str, kind: str) -> None:
-    """A command's port stays, whatever becomes of the container."""
-    port = PublishedPort("tcp", Ip(b""), 8080, Vni(7), "web", 80, owner)
-    assert port.owner_kind == kind
 
 
 @pytest.mark.parametrize(
