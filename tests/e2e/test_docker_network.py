@@ -138,6 +138,9 @@ def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., 
 
 def test_labels_attach_a_container(docker: Cluster, eventually: Callable[..., None]) -> None:
     """On none of Docker's networks, at each start, and made anew under its name."""
+    change = ("--change", "LABEL overlayd.network=green")
+    docker.ok(1, "sh", "-c", 'docker export web | docker import "$@" - sly:1', "sh", *change)
+    docker.ok(1, "docker", "run", "-d", "--name", "sly", "--network", "none", "sly:1", *SLEEP[1:])
     label = ("--label", "overlayd.network=green", "--label", "overlayd.ip=10.77.9.9")
     run = ("docker", "run", "-d", "--name", "labeled", "--network", "none", *label, *SLEEP)
     ping = ("docker", "exec", "db", "ping", "-c", "1", "-W", "2", "10.77.9.9")
@@ -148,7 +151,9 @@ def test_labels_attach_a_container(docker: Cluster, eventually: Callable[..., No
         docker.ok(1, *command)
         eventually(lambda: docker.run(2, *ping)[0] == 0, "the labeled container's address")
         eventually(lambda: "labeled" in endpoints(docker, 2), "its name")
-    docker.ok(1, "docker", "rm", "-f", "labeled")
+    assert "is ignored: it is its image's" in docker.ok(1, "overlayd", "events")
+    assert "sly" not in endpoints(docker, 1)
+    docker.ok(1, "docker", "rm", "-f", "labeled", "sly")
     eventually(lambda: "labeled" not in endpoints(docker, 2), "its end")
 
 

@@ -1,6 +1,7 @@
 """Attach containers whose labels ask for it: `docker run --label overlayd.network=blue`.
 
-Such a container may be on any of Docker's networks, or on none. Owns: the labels, and the attach
+Such a container may be on any of Docker's networks, or on none. Labels of its image do not count:
+who makes an image may not choose a network here. Owns: the labels, and the attach
 after each start of a container. Does not: listen to Docker (`engine_sync` reports the starts), or
 detach: a container that ends is noticed as any other.
 """
@@ -8,14 +9,17 @@ detach: a container that ends is noticed as any other.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.process.controller import Controller
+from overlay.agent.runtimes.engines import query_docker
 from overlay.agent.runtimes.targets import find_container
-from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import LABEL_PREFIX, parse_ip, parse_mac, valid_name
 
 NETWORK_LABEL = LABEL_PREFIX + "network"
@@ -78,7 +82,12 @@ class LabeledContainers(Controller):
         return None if found is None or found.pid is None else found.name
 
     async def _attach(self, container_id: str, labels: Mapping[str, str]) -> None:
-        spec = attach_spec(f"{_KIND}:{container_id}", labels)
+        own = await asyncio.to_thread(own_labels, container_id, labels)
+        if NETWORK_LABEL not in own:
+            text = f"label {NETWORK_LABEL} of container {container_id[:12]} is ignored: it is its"
+            self._event_log.record("docker", f"{text} image's. Give it by docker run --label")
+            return
+        spec = attach_spec(f"{_KIND}:{container_id}", own)
         # A container that has ended gets its addresses again, unless its labels name others.
         await self._restart.container_started(_KIND, container_id)
         try:
@@ -89,6 +98,24 @@ class LabeledContainers(Controller):
                 raise
             await self._attach_service.detach(DetachSpec(spec.target, spec.networks))
             await self._attach_service.attach(spec)
+
+
+def own_labels(container_id: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that a container does not have from its image alone.
+
+    Blocks. Raises OverlayError if Docker cannot tell.
+    """
+    filters = quote(json.dumps({"id": [container_id]}))
+    listed = query_docker(f"/containers/json?filters={filters}")
+    image = listed and query_docker(f"/images/{quote(str(listed[0]['ImageID']), safe='')}/json")
+    if not image:
+        raise NotFoundError(
+            "Docker does not tell which labels are those of the image",
+            why="the container, or its image, is gone",
+            hint="Make the container anew",
+        )
+    inherited = image["Config"]["Labels"] or {}
+    return {key: value for key, value in labels.items() if inherited.get(key) != value}
 
 
 def attach_spec(target: str, labels: Mapping[str, str]) -> AttachSpec:

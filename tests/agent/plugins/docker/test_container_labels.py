@@ -11,7 +11,7 @@ from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.agent.plugins.docker import container_labels
 from overlay.agent.plugins.docker.container_labels import LabeledContainers, attach_spec
 from overlay.agent.process.event_log import EventLog
-from overlay.errors import ConflictError, UsageError
+from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.model import parse_ip, parse_mac
 
 WEB = {"overlayd.network": "blue", "com.example": "x"}
@@ -25,6 +25,7 @@ class Bench:
         self.failures: list[ConflictError] = []
         self.attached: dict[str, Any] = {}
         self.running = {"id"}
+        self.image: dict[str, str] | None = {}
         components = SimpleNamespace(
             event_log=EventLog(folder), attach_service=self, attachments=self.attached, restart=self
         )
@@ -45,6 +46,13 @@ class Bench:
         self.done.append((kind, container_id))
         return True
 
+    def query(self, path: str) -> Any:
+        """Answer a GET of Docker's API: all containers are of one image."""
+        if path.startswith("/containers/json?filters="):
+            return [{"ImageID": "sha256:1"}] if self.image is not None else []
+        assert path == "/images/sha256%3A1/json"
+        return {"Config": {"Labels": self.image}}
+
     def find(self, _kind: str, container_id: str) -> Any:
         """Return a container as Docker has it."""
         return SimpleNamespace(pid=7, name="web") if container_id in self.running else None
@@ -55,6 +63,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Return labeled containers without a Docker."""
     made = Bench(tmp_path)
     monkeypatch.setattr(container_labels, "find_container", made.find)
+    monkeypatch.setattr(container_labels, "query_docker", made.query)
     return made
 
 
@@ -67,6 +76,24 @@ async def test_a_start_attaches_once_as_it_was_before(bench: Bench) -> None:
         await bench.labeled.reconcile()
 
     assert bench.done == [("docker", "id"), AttachSpec("docker:id", ("blue",), wait=False)]
+
+
+async def test_labels_of_an_image_do_not_count(bench: Bench) -> None:
+    """An image must not choose its network; where Docker cannot tell, nothing is attached."""
+    bench.image = WEB
+    bench.labeled.started("id", WEB)
+    await bench.labeled.reconcile()
+    assert bench.done == []
+
+    bench.image = None
+    bench.labeled.started("id", WEB)
+    with pytest.raises(NotFoundError, match="which labels are those of the image"):
+        await bench.labeled.reconcile()
+    bench.image = {"overlayd.network": "red", "overlayd.colour": "x"}
+    bench.labeled.started("id", WEB | {"overlayd.colour": "x"})
+    await bench.labeled.reconcile()
+
+    assert bench.done[-1].networks == ("blue",)
 
 
 async def test_missed_starts_are_found(bench: Bench) -> None:

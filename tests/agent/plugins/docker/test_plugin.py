@@ -334,6 +334,7 @@ async def test_labels_that_cannot_be_are_a_fault(
     monkeypatch.setattr(
         container_labels, "find_container", lambda *_: SimpleNamespace(pid=7, name="web")
     )
+    monkeypatch.setattr(container_labels, "own_labels", lambda _, labels: labels)
 
     labeled.started("d" * 64, {"overlayd.network": ""})
     await labeled.attempt()
