@@ -7,7 +7,9 @@ reported as a failure. A broken invariant of this program is an `assert`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class OverlayError(Exception):

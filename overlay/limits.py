@@ -5,7 +5,9 @@ Units come last in the names: `_size` is in bytes, `_count` a number of things, 
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Final
 
 # --- Datagrams -------------------------------------------------------------------------
 # RFC 8200 section 5: every IPv6 link carries 1280 bytes; less 40 (IPv6) and 8 (UDP) leaves

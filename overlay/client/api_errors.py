@@ -7,7 +7,6 @@ start use it, too.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from overlay import limits
 from overlay.errors import (
@@ -17,6 +16,10 @@ from overlay.errors import (
     OverlayError,
     TimedOutError,
 )
+
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def connection_error(error: Exception, path: str, log: str, timeout_s: float) -> OverlayError:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from overlay import __version__
 from overlay.client.plugin_client import PluginClient
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
-JsonObject = dict[str, Any]
+    JsonObject = dict[str, Any]
+
 _API_VERSION = "1.0.0"  # of netavark's plugins
 _PLUGIN = "netavark"
 _NETWORK_OPTION = "overlayd.network"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 from overlay import limits
 from overlay.client.api_errors import (
@@ -16,6 +15,10 @@ from overlay.client.api_errors import (
     connection_error,
     decoded,
 )
+
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 _TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0  # longer than the agent's own, which says more
 _SOCKET_NAME = "api.sock"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from overlay.client.cni import result
 from overlay.client.cni.errors import (
@@ -34,10 +33,13 @@ from overlay.client.cni.network_config import (
 from overlay.client.plugin_client import PluginClient
 from overlay.errors import NotFoundError, OverlayError
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
-JsonObject = dict[str, Any]
+    JsonObject = dict[str, Any]
+
 _PLUGIN = "cni"
 _ERROR_VERSION = "1.0.0"  # of an error before the configuration's version is known
 

@@ -5,8 +5,6 @@ The specification gives the codes below 100 a meaning, and leaves the others to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from overlay.errors import (
     AgentNotRunningError,
     ConflictError,
@@ -17,8 +15,10 @@ from overlay.errors import (
     UsageError,
 )
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Final
 
 INCOMPATIBLE_VERSION: Final = 1
 UNSUPPORTED_FIELD: Final = 2

@@ -7,8 +7,6 @@ Does not: know what the agent makes of them.
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from overlay.client.cni.errors import (
     INCOMPATIBLE_VERSION,
@@ -19,8 +17,10 @@ from overlay.client.cni.errors import (
     CniError,
 )
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, Final
 
 VERSIONS: Final = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 # The first version that has a command; those that are not here are as old as any.
@@ -34,8 +34,7 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "VERSION": (),
 }
 VALID_ATTACHMENTS: Final = ("cni.dev/valid-attachments", "cni.dev/attachments")
-_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
-_IFNAME: Final = re.compile(r"(?!\.{1,2}$)[^/:\s]{1,15}")
+_IFNAME_LENGTH_MAX: Final = 15
 # CNI_ARGS that are understood, or are about the container and need no action.
 _KNOWN_ARGS: Final = frozenset(
     {
@@ -51,19 +50,21 @@ _KNOWN_ARGS: Final = frozenset(
 _TRUE: Final = ("1", "t", "true")
 
 
-class Environment(NamedTuple):
+class Environment:
     """The variables of one call; those that the command does not need may be empty."""
 
-    command: str
-    container_id: str
-    netns: str
-    ifname: str
-    args: str
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.command = environ.get("CNI_COMMAND", "")
+        self.container_id = environ.get("CNI_CONTAINERID", "")
+        self.netns = environ.get("CNI_NETNS", "")
+        self.ifname = environ.get("CNI_IFNAME", "")
+        self.args = environ.get("CNI_ARGS", "")
 
 
 def environment(environ: Mapping[str, str]) -> Environment:
     """Return the variables of a call; raises CniError that names those that are invalid."""
-    command = environ.get("CNI_COMMAND", "")
+    found = Environment(environ)
+    command = found.command
     if command not in REQUIRED:
         problem = f"is {command[:64]!r}" if command else "is not set"
         raise CniError(
@@ -71,20 +72,16 @@ def environment(environ: Mapping[str, str]) -> Environment:
             f"CNI_COMMAND {problem}: this plugin has {', '.join(REQUIRED)}",
             "Container runtimes start this program; by hand use: overlayd attach",
         )
-    found = Environment(
-        command,
-        *(environ.get(f"CNI_{name}", "") for name in ("CONTAINERID", "NETNS", "IFNAME", "ARGS")),
-    )
     missing = [name for name in REQUIRED[command] if not environ.get(name)]
     if missing:
         raise CniError(INVALID_ENVIRONMENT, f"{', '.join(missing)} must be set for {command}")
-    if REQUIRED[command] and not _WORD.fullmatch(found.container_id):
+    if REQUIRED[command] and not _is_word(found.container_id):
         raise CniError(
             INVALID_ENVIRONMENT,
             f"CNI_CONTAINERID {found.container_id[:64]!r} is not a valid container id",
             "It has letters, digits, '_', '.' and '-', and starts with a letter or digit",
         )
-    if REQUIRED[command] and not _IFNAME.fullmatch(found.ifname):
+    if REQUIRED[command] and not _is_interface_name(found.ifname):
         raise CniError(
             INVALID_ENVIRONMENT,
             f"CNI_IFNAME {found.ifname[:64]!r} is not a valid interface name",
@@ -111,7 +108,7 @@ class NetworkConfig:
         self.fields = fields
         self.version = _version(fields, command)
         name = fields.get("name")
-        if not isinstance(name, str) or not _WORD.fullmatch(name):
+        if not isinstance(name, str) or not _is_word(name):
             raise CniError(
                 INVALID_CONFIG,
                 f"name: {name!r} is not a valid name of a network",
@@ -243,6 +240,17 @@ def extra_arguments(text: str) -> dict[str, str]:
             "With IgnoreUnknown=1 they are ignored",
         )
     return pairs
+
+
+def _is_word(text: str) -> bool:
+    """Return whether a text can be a container's id or a network's name."""
+    plain = text.replace("_", "").replace(".", "").replace("-", "")
+    return text.isascii() and text[:1].isalnum() and plain.isalnum()
+
+
+def _is_interface_name(text: str) -> bool:
+    forbidden = any(each in "/:" or each.isspace() for each in text)
+    return not forbidden and text not in (".", "..") and len(text) <= _IFNAME_LENGTH_MAX
 
 
 def _version(fields: dict[str, Any], command: str) -> str:

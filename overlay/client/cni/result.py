@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from overlay.client.cni.errors import UNDECODABLE, CniError
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-JsonObject = dict[str, Any]
+    JsonObject = dict[str, Any]
+
 _ANYWHERE = {False: "0.0.0.0/0", True: "::/0"}
 
 
