@@ -125,6 +125,26 @@ class PathController(Controller):
         unanswered = {each for each in proven if self._prober.is_waiting(each)}
         return [each for each in peers if each in unanswered or self._loses(each)]
 
+    # --- for `netcheck` -----------------------------------------------------------------
+
+    def check(self, peers: Iterable[NodeId]) -> None:
+        """Probe these peers now, whatever their paths are like."""
+        for node_id in peers:
+            self._prober.probe_now(node_id, self._event_loop.time())
+        self._run_timers()
+
+    def is_known_since(self, node_id: NodeId, start: float) -> bool:
+        """Return whether all that probes can tell of a path is newer than a time."""
+        return self._prober.is_known_since(node_id, start, self._event_loop.time())
+
+    def is_heard_since(self, node_id: NodeId, start: float) -> bool:
+        """Return whether a frame of a peer has arrived since a time."""
+        return self._prober.is_heard_since(node_id, start)
+
+    def is_waiting(self, node_id: NodeId) -> bool:
+        """Return whether the newest probe of a peer has not been reported yet."""
+        return self._prober.is_waiting(node_id)
+
     def _sending(self, node_id: NodeId) -> PathState:
         view = self._prober.path(node_id)
         return PathState.UNKNOWN if view is None else view.sending
@@ -201,7 +221,8 @@ class PathController(Controller):
         except RemoteError as error:
             self.drops[error.reason] += 1
             return
-        if self._prober.receive_frame(probe.sender, probe.sequence, self._event_loop.time()):
+        now = self._event_loop.time()
+        if self._prober.receive_frame(probe.sender, probe.sequence, now, is_bare=probe.is_bare):
             self._flush()
 
     def _run_timers(self) -> None:
@@ -230,10 +251,20 @@ class PathController(Controller):
             return
         padding = path_probe.padding_size_of(network, frame.size, card.address)
         packet = path_probe.encode_path_probe(
-            network, self._gossip.node_id, frame.to, frame.key, frame.sequence, padding
+            network,
+            self._gossip.node_id,
+            frame.to,
+            frame.key,
+            frame.sequence,
+            padding,
+            is_bare=frame.is_bare,
         )
         self._sender.send(
-            self._gossip.card.address, card.address, self._gossip.cluster.vxlan_port, packet
+            self._gossip.card.address,
+            card.address,
+            self._gossip.cluster.vxlan_port,
+            packet,
+            is_bare=frame.is_bare,
         )
 
     def _tell(self, before: PathView, after: PathView) -> None:

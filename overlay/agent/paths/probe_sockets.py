@@ -26,6 +26,8 @@ from overlay.wire.codec import path_probe
 _IP_MTU_DISCOVER: Final = 10
 _IPV6_MTU_DISCOVER: Final = 23
 _PMTUDISC_PROBE: Final = 3
+_SO_NO_CHECK: Final = 11  # asm-generic/socket.h: send IPv4 UDP without a checksum
+_UDP_NO_CHECK6_RX: Final = 102  # linux/udp.h: accept IPv6 UDP without a checksum
 _FLAGS: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -36,10 +38,21 @@ class ProbeSender:
         self._address: Ip | None = None
         self._socket: socket.socket | None = None
 
-    def send(self, source: Ip, to: Ip, port: int, packet: bytes) -> None:
-        """Send a packet; one that the kernel refuses is lost, as any may be."""
+    def send(self, source: Ip, to: Ip, port: int, packet: bytes, *, is_bare: bool = False) -> None:
+        """Send a packet; one that the kernel refuses is lost, as any may be.
+
+        A bare one has no UDP checksum over IPv4; IPv6 demands one of whatever reaches VXLAN.
+        """
         with contextlib.suppress(OSError):
-            self._bound(source).sendto(packet, (ip_text(to), port))
+            opened = self._bound(source)
+            if not is_bare:
+                opened.sendto(packet, (ip_text(to), port))
+                return
+            opened.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
+            try:
+                opened.sendto(packet, (ip_text(to), port))
+            finally:
+                opened.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 0)
 
     def _bound(self, source: Ip) -> socket.socket:
         if self._socket is not None and self._address == source:
@@ -117,6 +130,8 @@ def bound_socket(sandbox: Sandbox, network: Network) -> socket.socket:
         opened = socket.socket(family, socket.SOCK_DGRAM | _FLAGS)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.PATH_SOCKET_BUFFER_SIZE)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
         opened.bind((ip_text(ip), path_probe.PORT))
     except OSError:
         opened.close()

@@ -20,7 +20,16 @@ def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iter
     name, address = card.name, ip_text(card.address)
     lasting = f"for {max(0.0, now - view.since):.0f} s"
     hint = _LOST_HINT.format(port=vxlan_port)
-    if view.sending is PathState.LOST and view.receiving is PathState.LOST:
+    if PathState.DAMAGED in (view.sending, view.receiving):
+        way, sender = ("to", "this host") if view.sending is PathState.DAMAGED else ("from", name)
+        yield Fault(
+            f"data path {way} {name} ({address}) spoils checksums {lasting}: packets with a "
+            "checksum are dropped on arrival, those without arrive",
+            f"An interface or a device between the two computes checksums wrongly. On {sender}: "
+            "ethtool -K INTERFACE tx off; 'overlayd netcheck' says more",
+            "error",
+        )
+    elif view.sending is PathState.LOST and view.receiving is PathState.LOST:
         yield Fault(
             f"data path to {name} ({address}) is lost in both directions {lasting}: gossip "
             f"works, VXLAN (UDP {vxlan_port}) does not arrive",
@@ -48,7 +57,14 @@ def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iter
             f"The two hosts may reach each other only through others: 'ping {address}' on this "
             "host; allow the gossip and the VXLAN port between them",
         )
-    elif view.size_carried == 0:
+    else:
+        yield from _size_faults(view, card)
+
+
+def _size_faults(view: PathView, card: Card) -> Iterator[Fault]:
+    """Yield what is wrong with the sizes that a path carries."""
+    name, address = card.name, ip_text(card.address)
+    if view.size_carried == 0:
         yield Fault(
             f"data path to {name} ({address}) carries small packets only, not even 1280 bytes",
             "Containers' connections stall; look for a tunnel or a filter of fragments between the "
@@ -82,6 +98,8 @@ def path_events(before: PathView, after: PathView, name: str) -> Iterator[tuple[
     if after.sending is not before.sending:
         if after.sending is PathState.LOST:
             yield f"VXLAN to {name} does not arrive", False
+        elif after.sending is PathState.DAMAGED:
+            yield f"VXLAN to {name} arrives with wrong checksums", False
         elif after.sending is PathState.SILENT:
             yield f"{name} does not report probes of the data path", False
         elif after.sending is PathState.OK and before.sending is not PathState.UNKNOWN:
@@ -89,7 +107,9 @@ def path_events(before: PathView, after: PathView, name: str) -> Iterator[tuple[
     if after.receiving is not before.receiving:
         if after.receiving is PathState.LOST:
             yield f"VXLAN from {name} does not arrive", False
-        elif before.receiving is PathState.LOST:
+        elif after.receiving is PathState.DAMAGED:
+            yield f"VXLAN from {name} arrives with wrong checksums", False
+        elif before.receiving in (PathState.LOST, PathState.DAMAGED):
             yield f"VXLAN from {name} arrives again", True
     if after.size_received and not before.size_received:
         yield f"packets above {after.size_received} bytes from {name} do not arrive", False

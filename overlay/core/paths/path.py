@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from overlay import limits
-from overlay.core.paths.probe_rounds import MASK_BITS, OutgoingProbes
+from overlay.core.paths.probe_rounds import FRAMES_PER_ROUND, MASK_BITS, OutgoingProbes
 from overlay.core.paths.view import PathChange, PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import PathReport
 from overlay.core.protocol.replay_window import ReplayWindow
 from overlay.model import NodeId
+
+_FAILED = (PathState.LOST, PathState.DAMAGED)
 
 
 class Path:
@@ -26,6 +29,8 @@ class Path:
         self._outgoing = OutgoingProbes(node_id, peer, key, now)
         self._seen = ReplayWindow()  # sequence numbers of the peer's frames
         self._receiving = PathState.UNKNOWN
+        self._intact = 0  # the newest of them that was sent with checksums
+        self._heard_at = -math.inf  # its newest frame with checksums
         self._answered_sent = 0  # the peer's `sent` when this node last answered its misses
         self._peer_limit = 0  # what the peer says of its direction, and what it was told of this
         self._told_limit = 0
@@ -40,8 +45,19 @@ class Path:
         """Begin a round now unless one waits for its report."""
         if full_size:
             self._outgoing.search.try_expected(now)
-        if not self.is_waiting:
+        self._outgoing.search.probe_soon(now)
+        if not self.is_waiting or self._outgoing.is_given_up:
             self.next_at = min(self.next_at, now)
+
+    def is_known_since(self, start: float, now: float) -> bool:
+        """Return whether probes in both directions have told all since a time."""
+        is_silent = self._receiving in _FAILED and now >= start + limits.PATH_RETRY_S
+        is_heard = self._heard_at >= start or is_silent
+        return is_heard and self._outgoing.is_known_since(start, now)
+
+    def is_heard_since(self, start: float) -> bool:
+        """Return whether a frame of the peer has arrived since a time."""
+        return self._heard_at >= start
 
     def due_at(self) -> float:
         """Return when a round or a report is due."""
@@ -87,21 +103,30 @@ class Path:
     def _begin_with(self, key: bytes, now: float) -> None:
         """Begin anew with a peer whose agent is new, or has just begun to probe this node."""
         self.peer_key, self._seen, self._answered_sent = key, ReplayWindow(), 0
+        self._intact = 0
         self._outgoing.void_round()
         self.report_at = now
         self.next_at = min(self.next_at, now + limits.PATH_INTRODUCTION_S)
 
     def _judge_receiving(self, report: PathReport) -> None:
-        if report.sent <= max(0, self._seen.highest):
+        has_missed = report.missed >= limits.PATH_MISSES_LOST
+        if report.sent > max(0, self._seen.highest):
+            if has_missed:
+                self._receiving = PathState.LOST
+        elif self._seen.highest - self._intact > FRAMES_PER_ROUND:
+            if has_missed:  # of the newest rounds only the frames without checksums arrived
+                self._receiving = PathState.DAMAGED
+        else:
             self._receiving = PathState.OK
-        elif report.missed >= limits.PATH_MISSES_LOST:
-            self._receiving = PathState.LOST
 
-    def note_frame(self, sequence: int, now: float) -> bool:
+    def note_frame(self, sequence: int, now: float, *, is_bare: bool) -> bool:
         """Note a frame of the peer that arrived; return False for a repeated or ancient one."""
         if not self._seen.accept(sequence):
             return False
-        self._receiving = PathState.OK
+        if not is_bare:
+            self._heard_at = now
+            self._intact = max(self._intact, sequence)
+            self._receiving = PathState.OK
         if self.report_at is None:
             self.report_at = now + limits.PATH_REPORT_DELAY_S  # one report for a round's frames
         return True

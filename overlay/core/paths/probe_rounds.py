@@ -11,6 +11,7 @@ from overlay.core.protocol.messages import PathReport
 from overlay.model import NodeId
 
 MASK_BITS = 64  # of a report
+FRAMES_PER_ROUND = 3  # at most
 
 
 @dataclass(slots=True)
@@ -20,8 +21,10 @@ class _Round:
     small: int
     large: int | None
     size: int  # of the large one
+    bare: int | None = None
     small_arrived: bool = False
     large_arrived: bool = False
+    bare_arrived: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -30,7 +33,11 @@ class _Round:
 
 
 class OutgoingProbes:
-    """The rounds of probes to one peer: a small frame, and a large one while sizes are due."""
+    """The rounds of probes to one peer: a small frame, and a large one while sizes are due.
+
+    While small frames are missed, each round has another one without checksums: where only that
+    one arrives, something on the way spoils checksums (RFC 768: a sum of zero means none).
+    """
 
     def __init__(self, to: NodeId, peer: PeerPath, key: bytes, now: float) -> None:
         self.state = PathState.UNKNOWN
@@ -76,10 +83,23 @@ class OutgoingProbes:
             self.sequence += 1
             self._round.large = self.sequence
             frames.append(self._frame(size))
+        if self.missed_count:
+            self.sequence += 1
+            self._round.bare = self.sequence
+            frames.append(self._frame(0)._replace(is_bare=True))
         return frames
 
     def _frame(self, size: int) -> ProbeFrame:
         return ProbeFrame(self._to, self._peer.vni, self.sequence, size, self._key)
+
+    def is_known_since(self, start: float, now: float) -> bool:
+        """Return whether a round begun since `start` tells all, or was missed as many before."""
+        found = self._round
+        if found is None or self.round_at < start:
+            return False
+        if self.is_given_up:
+            return now >= self.round_at + limits.PATH_RETRY_S
+        return found.is_complete or (found.small_arrived and self.search.is_under_way)
 
     def _judge(self, now: float) -> None:
         judged = self._round
@@ -91,9 +111,15 @@ class OutgoingProbes:
             self._answered = self._answered and self.missed_count > 0
             self.missed_count = min(self.missed_count + 1, limits.PATH_MISSES_LOST)
             if self.is_given_up:
-                self.state = PathState.LOST if self._answered else PathState.SILENT
+                self.state = self._missing_state(judged)
         elif judged.large is not None and not judged.large_arrived:
             self.search.miss(judged.size, now)
+
+    def _missing_state(self, judged: _Round) -> PathState:
+        """Return the state when so many small frames were missed."""
+        if judged.bare_arrived:
+            return PathState.DAMAGED
+        return PathState.LOST if self._answered else PathState.SILENT
 
     def void_round(self) -> None:
         """Expect no report of the present round: the peer could not read its frames."""
@@ -110,6 +136,8 @@ class OutgoingProbes:
             current.small_arrived = True
             self.missed_count = 0
             self.state = PathState.OK
+        if current.bare is not None and not current.bare_arrived:
+            current.bare_arrived = _arrived(current.bare, report)
         if current.large is not None and not current.large_arrived:
             current.large_arrived = _arrived(current.large, report)
             if current.large_arrived:

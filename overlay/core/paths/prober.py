@@ -70,6 +70,16 @@ class PathProber:
         path = self._paths.get(node_id)
         return path is not None and path.is_waiting
 
+    def is_known_since(self, node_id: NodeId, start: float, now: float) -> bool:
+        """Return whether all that probes can tell of a path is newer than a time."""
+        path = self._paths.get(node_id)
+        return path is None or path.is_known_since(start, now)
+
+    def is_heard_since(self, node_id: NodeId, start: float) -> bool:
+        """Return whether a frame of a peer has arrived since a time."""
+        path = self._paths.get(node_id)
+        return path is not None and path.is_heard_since(start)
+
     def key_of(self, node_id: NodeId) -> bytes | None:
         """Return the key that authenticates a peer's frames; None while it is not known."""
         path = self._paths.get(node_id)
@@ -77,10 +87,12 @@ class PathProber:
 
     # --- in -----------------------------------------------------------------------------
 
-    def receive_frame(self, sender: NodeId, sequence: int, now: float) -> bool:
+    def receive_frame(
+        self, sender: NodeId, sequence: int, now: float, *, is_bare: bool = False
+    ) -> bool:
         """Note an authentic frame of a peer; return whether it is new."""
         path = self._paths.get(sender)
-        if path is None or not path.note_frame(sequence, now):
+        if path is None or not path.note_frame(sequence, now, is_bare=is_bare):
             return False
         self._enqueue(path)
         self._note_change(path, now)

@@ -51,6 +51,11 @@ class SizeSearch:
         if self.is_limited and not self.is_under_way:
             self._due = self._raise_at = now
 
+    def probe_soon(self, now: float) -> None:
+        """Have the size that should pass probed with the next round."""
+        if not self.is_under_way:
+            self._due = min(self._due, now)
+
     def confirm(self, size: int, now: float, interval_s: float) -> None:
         """Note that a probe of that size arrived; the size found is checked every `interval_s`."""
         self._missed_count = 0

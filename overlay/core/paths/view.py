@@ -15,6 +15,7 @@ class PathState(enum.Enum):
     UNKNOWN = "unknown"  # not probed yet
     OK = "ok"  # the newest probes arrived
     LOST = "lost"  # gossip works, and the newest probes did not arrive
+    DAMAGED = "damaged"  # only probes without checksums arrive: something spoils checksums
     SILENT = "silent"  # the peer does not report: it cannot be told
 
 
@@ -26,13 +27,17 @@ class PeerPath(NamedTuple):
 
 
 class ProbeFrame(NamedTuple):
-    """A frame to send; `size` is that of the underlay packet, 0 for the smallest possible."""
+    """A frame to send; `size` is that of the underlay packet, 0 for the smallest possible.
+
+    `is_bare` asks for a packet without UDP checksums, as far as the address family allows that.
+    """
 
     to: NodeId
     vni: Vni
     sequence: int
     size: int
     key: bytes
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ class PathView:
     def loses(self) -> bool:
         """Whether packets are known to be lost, or none is proven to arrive."""
         return (
-            self.sending in (PathState.LOST, PathState.SILENT)
-            or self.receiving is PathState.LOST
+            self.sending in (PathState.LOST, PathState.SILENT, PathState.DAMAGED)
+            or self.receiving in (PathState.LOST, PathState.DAMAGED)
             or self.size_fails
         )
 

@@ -65,6 +65,7 @@ class SimProbe(NamedTuple):
 
     sequence: int
     key: bytes
+    is_bare: bool = False
 
 
 class Line:

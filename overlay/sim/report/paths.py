@@ -57,7 +57,9 @@ class SimPaths:
             return
         if flight.size + IP_UDP_HEADER_SIZE > self.lost_above:
             return
-        if self._prober.receive_frame(flight.sender, probe.sequence, self._host.schedule.now):
+        if self._prober.receive_frame(
+            flight.sender, probe.sequence, self._host.schedule.now, is_bare=probe.is_bare
+        ):
             self._flush()
 
     def _flush(self) -> None:
@@ -71,7 +73,7 @@ class SimPaths:
             card = node.store.card(frame.to)
             if card is not None:
                 size = max(_SMALLEST_SIZE, frame.size - IP_UDP_HEADER_SIZE)
-                probe = SimProbe(frame.sequence, frame.key)
+                probe = SimProbe(frame.sequence, frame.key, frame.is_bare)
                 host.environment.network.send(host.node_id, host.address, card.address, probe, size)
         now = host.schedule.now
         self.changes += [(now, change) for change in self._prober.drain_changes()]

@@ -8,6 +8,8 @@ every host has the gateway's address and MAC, so that it needs no row of its own
  | magic | sender (16)    | sequence  | tag (16)          | zeros ...
  +-------+----------------+-----------+-------------------+----------
 
+A probe with exactly 8 zeros at its end is *bare*: its UDP checksum is left out.
+
 The tag is BLAKE2s (RFC 7693), keyed with the key that the sender told the receiver by gossip, over
 the VNI, the receiver, the payload's size and what precedes the tag.
 
@@ -32,6 +34,7 @@ FORGED: Final = "forged-path-probe"
 UNKNOWN_SENDER: Final = "path-probe-of-unknown-sender"
 
 _MAGIC: Final = b"ovpp"
+_BARE_PADDING_SIZE: Final = 8  # no other probe has so few zeros, unless it has none
 _TAG_SIZE: Final = 16
 _LAYOUT: Final = struct.Struct("!4s16sQ")
 _PAYLOAD_SIZE_MIN: Final = _LAYOUT.size + _TAG_SIZE
@@ -53,6 +56,7 @@ class PathProbe(NamedTuple):
     sender: NodeId
     sequence: int
     tag: bytes
+    is_bare: bool = False
 
 
 def encode_path_probe(
@@ -62,12 +66,19 @@ def encode_path_probe(
     key: bytes,
     sequence: int,
     padding_size: int,
+    *,
+    is_bare: bool = False,
 ) -> bytes:
-    """Return the payload of the UDP datagram to a peer's VXLAN port."""
+    """Return the payload of the UDP datagram to a peer's VXLAN port.
+
+    A bare one has a padding of its own, and no UDP checksum in the frame.
+    """
+    if is_bare:
+        padding_size = _BARE_PADDING_SIZE
     head = _LAYOUT.pack(_MAGIC, sender, sequence)
     size = _PAYLOAD_SIZE_MIN + padding_size
     tag = _tag(key, network.vni, receiver, size, head)
-    frame = _frame(network, head + tag + bytes(padding_size))
+    frame = _frame(network, head + tag + bytes(padding_size), is_bare=is_bare)
     return struct.pack("!II", _VXLAN_VNI_VALID, network.vni << 8) + frame
 
 
@@ -88,7 +99,8 @@ def decode_path_probe(payload: bytes) -> PathProbe:
     magic, sender, sequence = _LAYOUT.unpack_from(payload)
     if magic != _MAGIC or any(payload[_PAYLOAD_SIZE_MIN:]):
         raise RemoteError(MALFORMED)
-    return PathProbe(NodeId(sender), sequence, payload[_LAYOUT.size : _PAYLOAD_SIZE_MIN])
+    is_bare = len(payload) == _PAYLOAD_SIZE_MIN + _BARE_PADDING_SIZE
+    return PathProbe(NodeId(sender), sequence, payload[_LAYOUT.size : _PAYLOAD_SIZE_MIN], is_bare)
 
 
 def verify_path_probe(payload: bytes, key: bytes | None, vni: Vni, receiver: NodeId) -> None:
@@ -105,14 +117,15 @@ def _tag(key: bytes, vni: Vni, receiver: NodeId, size: int, head: bytes) -> byte
     return hashlib.blake2s(covered, key=key, digest_size=_TAG_SIZE, person=b"ovpath").digest()
 
 
-def _frame(network: Network, payload: bytes) -> bytes:
+def _frame(network: Network, payload: bytes, *, is_bare: bool) -> bytes:
     """Return an Ethernet frame with a UDP datagram to the network's gateway."""
     to = network.subnets[0].gateway
     source = _SENDER_IP[len(to)]
     size = _UDP_SIZE + len(payload)
     pseudo = source + to + struct.pack("!II", size, 17)  # the sum of both families' pseudo-headers
     bare = struct.pack("!HHHH", PORT, PORT, size, 0) + payload
-    checksum = _checksum(pseudo + bare) or 0xFFFF  # RFC 768: 0 would mean none
+    # RFC 768: a sum of 0 means none.
+    checksum = 0 if is_bare else _checksum(pseudo + bare) or 0xFFFF
     udp = bare[:6] + struct.pack("!H", checksum) + payload
     mac = gateway_mac(network.vni, 0)
     if len(to) == 16:

@@ -94,7 +94,9 @@ class Pair:
 
     def _frame_arrives(self, sender: NodeId, receiver: NodeId, frame: ProbeFrame) -> None:
         if self.probers[receiver].key_of(sender) == frame.key:  # else it cannot be verified
-            self.probers[receiver].receive_frame(sender, frame.sequence, self.now)
+            self.probers[receiver].receive_frame(
+                sender, frame.sequence, self.now, is_bare=frame.is_bare
+            )
 
     def _report_arrives(self, sender: NodeId, receiver: NodeId, report: PathReport) -> None:
         self.probers[receiver].receive_report(sender, report, self.now)
@@ -183,6 +185,63 @@ def test_lost_large_packets_are_known_on_both_sides() -> None:
     pair.run(limits.PATH_SIZE_INTERVAL_S + SEEN_S)
     assert pair.seen_by(A).size_carried == 1500
     assert not pair.seen_by(B).size_received
+
+
+def test_spoilt_checksums_are_told_from_lost_packets() -> None:
+    """Only frames without a checksum arrive: both sides know, and know when it is over."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.frame_lost = lambda sender, frame: sender == A and not frame.is_bare
+    pair.run(SEEN_S)
+    assert pair.seen_by(A).sending is PathState.DAMAGED
+    assert pair.seen_by(B).receiving is PathState.DAMAGED
+    assert pair.seen_by(B).sending is PathState.OK
+    assert pair.seen_by(A).loses
+    assert pair.seen_by(B).loses
+    pair.frame_lost = never
+    pair.run(SEEN_S)
+    assert pair.states() == [OK, OK]
+
+
+def test_lost_reports_are_no_spoilt_checksums() -> None:
+    """All frames arrive, and only one side hears so: nothing is damaged."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.report_lost = lambda sender, _report: sender == B
+    pair.run(SEEN_S)
+    states = {state for both in pair.states() for state in both}
+    assert PathState.DAMAGED not in states
+
+
+def test_a_proven_path_gets_no_frame_without_checksum() -> None:
+    """They are sent only while others are missed."""
+    pair = Pair()
+    bare: list[ProbeFrame] = []
+
+    def note(_sender: NodeId, frame: ProbeFrame) -> bool:
+        bare.extend([frame] * frame.is_bare)
+        return False
+
+    pair.frame_lost = note
+    pair.run(60.0)
+    assert not bare
+
+
+def test_a_check_knows_both_directions_at_once() -> None:
+    """Neither waits for the next round, also of a path that was given up."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.frame_lost = lambda *_: True
+    pair.run(SEEN_S)
+    pair.frame_lost = never
+    start = pair.now
+    for node, peer in ((A, B), (B, A)):
+        pair.probers[node].probe_now(peer, pair.now)
+    assert not pair.probers[A].is_known_since(B, start, pair.now)
+    pair.run(0.2)
+    assert pair.states() == [OK, OK]
+    assert pair.probers[A].is_heard_since(B, start)
+    assert pair.probers[A].is_known_since(B, start, pair.now)
 
 
 def test_a_restarted_agent_is_proven_again() -> None:

@@ -63,6 +63,20 @@ def test_a_probe_is_read_as_it_was_sent(version: int, sequence: int, padding: in
 
 
 @pytest.mark.parametrize("version", [4, 6])
+def test_a_bare_probe_has_no_checksum(version: int) -> None:
+    """It is read like any other, and known by its size."""
+    packet = path_probe.encode_path_probe(
+        network(version), SENDER, RECEIVER, KEY, 9, 0, is_bare=True
+    )
+    payload = payload_of(packet, version)
+    udp = packet[-8 - len(payload) :]
+    assert udp[6:8] == bytes(2)
+    assert path_probe.decode_path_probe(payload).is_bare
+    assert not path_probe.decode_path_probe(payload_of(encoded(version), version)).is_bare
+    path_probe.verify_path_probe(payload, KEY, VNI, RECEIVER)
+
+
+@pytest.mark.parametrize("version", [4, 6])
 def test_the_packet_is_what_the_standards_say(version: int) -> None:
     """VXLAN header, the gateway's MAC, and right checksums (RFC 7348, RFC 1071)."""
     packet = encoded(version, 11)

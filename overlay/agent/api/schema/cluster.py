@@ -299,9 +299,9 @@ class MemberIdentityResponse(TypedDict):
 class PathResponse(TypedDict):
     """The data path to a node, as the newest probes found it.
 
-    `sending` and `receiving` are `ok`, `lost` (gossip works, VXLAN does not arrive), `silent` (the
-    node does not report) or `unknown` (not probed yet). `size_carried` is the largest underlay
-    packet proven to arrive, in bytes.
+    `sending` and `receiving` are `ok`, `lost` (gossip works, VXLAN does not arrive), `damaged`
+    (only packets without checksums arrive), `silent` (the node does not report) or `unknown` (not
+    probed yet). `size_carried` is the largest underlay packet proven to arrive, in bytes.
     """
 
     sending: str

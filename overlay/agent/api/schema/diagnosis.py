@@ -9,7 +9,7 @@ from overlay.errors import UsageError
 PartyKindName = Literal["container", "host", "gateway"]
 WayKindName = Literal["fast", "bridge", "parent"]
 OutcomeName = Literal["ok", "warn", "drop", "unknown"]
-PathStateName = Literal["unknown", "ok", "lost", "silent"]
+PathStateName = Literal["unknown", "ok", "lost", "damaged", "silent"]
 
 
 class PingRequest(Request, frozen=True, kw_only=True):

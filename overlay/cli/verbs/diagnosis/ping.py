@@ -211,7 +211,7 @@ def _notes(found: JsonObject) -> Iterator[str]:
         yield "no container here is on this network: sent from its gateway"
     if probed is None:
         return
-    if probed["sending"] in ("lost", "silent"):
+    if probed["sending"] in ("lost", "damaged", "silent"):
         yield f"probes to {target['node']} do not arrive: overlayd members"
     if probed["receiving"] == "lost":
         yield f"probes from {target['node']} do not arrive here: overlayd members"
