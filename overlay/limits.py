@@ -141,6 +141,16 @@ PATH_SOCKET_BUFFER_SIZE: Final = 256 * 1024  # of the receiver in each sandbox
 PATH_KEY_SIZE: Final = 16
 PATH_ECHO_SIZE: Final = 4  # of the key, in a report: which agent's frames it is about
 
+# --- Netcheck ---------------------------------------------------------------------------
+NETCHECK_PEERS_MAX: Final = 64  # members that one check asks and probes
+NETCHECK_WAIT_S: Final = 3.3  # until five probes in a row are missed, and a little more
+NETCHECK_PROMPT_S: Final = 1.0  # between rounds of probes that one member's questions cause
+NETCHECK_PROMPTED_MAX: Final = 1024  # members whose last questions are remembered for that
+NETCHECK_REWRITTEN_S: Final = 600.0  # how long a changed filter that was rewritten is told of
+CHECKSUM_ERRORS_INTERVAL_S: Final = 5.0  # between readings of containers' counters, at least
+CHECKSUM_ERRORS_RECENT_S: Final = 60.0  # readings that are compared
+CHECKSUM_ERRORS_MIN: Final = 3  # fewer within that time may be noise on the wire
+
 # --- Traces: the other host's half is asked of its agent ----------------------------------
 TRACE_TEXT_LENGTH_MAX: Final = 200  # characters of a finding, and of what to do about it
 TRACE_PART_SIZE_MAX: Final = 1000  # bytes of findings in one message

@@ -18,6 +18,8 @@ from overlay.core.protocol.messages import (
     Cards,
     CertificateRenewal,
     CertificateRequest,
+    CheckAnswer,
+    CheckRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -226,6 +228,8 @@ def messages() -> dict[str, Message]:
                 ),
             ),
         ),
+        "check-request": CheckRequest(7),
+        "check-answer": CheckAnswer(7, 1_700_000_000_123, 5),
     }
 
 

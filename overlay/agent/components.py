@@ -67,6 +67,8 @@ from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.netcheck.checksum_errors import ChecksumErrors
+from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
@@ -191,6 +193,10 @@ class Components:
         self.paths = PathController(context, self.reconciler)
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
+        )
+        self._checksum_errors = ChecksumErrors(context, attachments)
+        self.netcheck = NetcheckService(
+            context, self.paths, self.underlay_filter, self._checksum_errors
         )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(self.gossip.state)
@@ -322,6 +328,7 @@ class Components:
             underlay=self.underlay,
             paths=self.paths,
             trace_peers=self._trace_peers,
+            netcheck=self.netcheck,
         )
 
     @property
@@ -345,6 +352,7 @@ class Components:
             self.underlay,
             self.seed_contact,
             self.paths,
+            self._checksum_errors,
             self.conflict_report,
             self.card_report,
             *self.exposure.controllers,

@@ -25,6 +25,7 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
@@ -33,6 +34,7 @@ from overlay.agent.trace.peers import TracePeers
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
+    CheckMessage,
     ConfirmRequested,
     DuplicateIdentity,
     Event,
@@ -81,6 +83,7 @@ class EventRouter:
     underlay: Underlay
     paths: PathController
     trace_peers: TracePeers
+    netcheck: NetcheckService
 
     def __post_init__(self) -> None:
         """Connect."""
@@ -117,6 +120,8 @@ class EventRouter:
                 self.paths.report_received(sender, report)
             case TraceMessage():
                 self.trace_peers.handle_message(event)
+            case CheckMessage():
+                self.netcheck.handle_message(event)
             case MemberChanged():
                 self._member_changed(event)
             case NodeForgotten(node_id=node_id):

@@ -66,6 +66,7 @@ VERBS: dict[str, str] = {
     "verify": "status",
     "metrics": "status",
     "events": "status",
+    "netcheck": "diagnosis.netcheck",
     "doctor": "diagnosis.doctor",
     "report": "diagnosis.report",
     "config": "diagnosis.config",

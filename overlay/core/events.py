@@ -10,6 +10,8 @@ from overlay.core.protocol.messages import (
     AuthorityHandover,
     CertificateRenewal,
     CertificateRequest,
+    CheckAnswer,
+    CheckRequest,
     GrantRefusal,
     GrantRequest,
     PathReport,
@@ -126,6 +128,14 @@ class PathReported:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckMessage:
+    """A member asks or answers for `overlayd netcheck`."""
+
+    sender: NodeId
+    message: CheckRequest | CheckAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class TraceMessage:
     """A member asks for this node's half of a trace, or sends its own."""
 
@@ -163,6 +173,7 @@ Event: TypeAlias = (
     | AuthorityMessage
     | PathReported
     | TraceMessage
+    | CheckMessage
     | ForgottenBy
     | OtherVersion
     | MemberChanged
@@ -174,6 +185,7 @@ Event: TypeAlias = (
 __all__ = [
     "AuthorityMessage",
     "CardAccepted",
+    "CheckMessage",
     "ConfirmRequested",
     "DuplicateIdentity",
     "Event",

@@ -15,6 +15,7 @@ from overlay import limits
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
+    CheckMessage,
     ConfirmRequested,
     Event,
     GrantRefused,
@@ -39,6 +40,8 @@ from overlay.core.protocol.messages import (
     Cards,
     CertificateRenewal,
     CertificateRequest,
+    CheckAnswer,
+    CheckRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -172,6 +175,8 @@ class Node:
                 self._emit(GrantRefused(sender, message))
             case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
                 self._emit(AuthorityMessage(sender, message))
+            case CheckRequest() | CheckAnswer():
+                self._emit(CheckMessage(sender, message))
             case PathReport():
                 self._emit(PathReported(sender, message))
             case TraceRequest() | TraceAnswer():

@@ -11,6 +11,7 @@ from overlay.agent.event_router import EventRouter
 from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.core.events import (
     CardAccepted,
+    CheckMessage,
     Event,
     GrantRefused,
     GrantRequested,
@@ -23,7 +24,7 @@ from overlay.core.events import (
     TraceMessage,
 )
 from overlay.core.keys.rotation_driver import KEY_STATE_KEY
-from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.messages import CheckRequest, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.model import NodeId
 from overlay.signals import Signal
@@ -44,7 +45,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
-            "paths", "protocol_versions", "networks", "trace_peers",
+            "paths", "protocol_versions", "networks", "trace_peers", "netcheck",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -123,6 +124,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
         (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),
         (PathReported(OTHER, cast("Any", object())), {"paths"}),
         (TraceMessage(OTHER, cast("Any", object())), {"trace_peers"}),
+        (CheckMessage(OTHER, CheckRequest(7)), {"netcheck"}),
         (Healed(), {"event_log"}),
     ],
 )

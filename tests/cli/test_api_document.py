@@ -71,6 +71,7 @@ VERBS = [
         "trace web db --dport 5432 --no-send",
         "verdict  it would arrive, but on vm1: 02:4f",
     ),
+    ("GET /v1/netcheck", "netcheck", "gossip (7948/udp) 0.4 ms   vxlan (4789/udp) both ways"),
     ("GET /v1/ping", "ping db -c 0", "VXLAN 192.168.56.11 to 192.168.56.12, VNI 9000001, fast"),
 ]
 
@@ -87,7 +88,8 @@ def test_the_command_line_shows_each_example(
     agent.answer(path, ANSWERS[line])
     outcome = overlayd(*words.replace("NEW", str(tmp_path / "one")).split())
 
-    assert outcome.code == 0
+    # netcheck also checks this machine, which has no address of the example's.
+    assert outcome.code in ((0, 4) if words == "netcheck" else (0,))
     assert shown in outcome.out
     as_json = overlayd(*words.replace("NEW", str(tmp_path / "two")).split(), "--json")
     if words == "events":  # one object a line

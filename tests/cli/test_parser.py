@@ -22,7 +22,7 @@ READING = [
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
-    ("ping",), ("trace",),
+    ("ping",), ("trace",), ("netcheck",),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

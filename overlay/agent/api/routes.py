@@ -20,7 +20,7 @@ from overlay.agent.api import (
     tokens,
     verify,
 )
-from overlay.agent.api.diagnosis import ping, trace
+from overlay.agent.api.diagnosis import netcheck, ping, trace
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
@@ -42,6 +42,7 @@ _RESOURCES = (
     exposure,
     verify,
     keys,
+    netcheck,
     ping,
     trace,
 )

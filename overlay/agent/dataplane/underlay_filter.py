@@ -51,6 +51,9 @@ class UnderlayFilter(Controller):
         self._filter: UnderlayTable | None = None
         self._known: FilterState | None = None  # None: must be read
         self._written: FilterState | None = None  # by the last write
+        self.rewritten_at: float | None = (
+            None  # the last time that another program's change was undone
+        )
         self.paths: frozenset[ArrivalPath] | None = None  # None: as the table has them
         self._lock = asyncio.Lock()
         self._removed = False
@@ -113,6 +116,7 @@ class UnderlayFilter(Controller):
 
     def _report_repair(self, found: FilterState | None) -> None:
         if self._written is not None and found != self._written:
+            self.rewritten_at = self._gossip.transport.now()
             self._event_log.record(
                 "repaired",
                 "the filter of the VXLAN port was "

@@ -9,9 +9,9 @@ from overlay.core.paths.view import PathState, PathView
 from overlay.model import Card, ip_text
 
 _LOST_HINT = (
-    "Allow UDP {port} between the two hosts: in their firewalls ('nft list ruleset', "
-    "'iptables -S'), the cloud's security group, any switch between them. Where the platform keeps "
-    "that port for itself, create the cluster with another --vxlan-port"
+    "On both hosts: sudo overlayd netcheck   (it names the rule). Else allow UDP {port} in "
+    "the cloud's security group and on any switch between them. Where the platform keeps that port "
+    "for itself, create the cluster with another --vxlan-port"
 )
 
 

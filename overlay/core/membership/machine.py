@@ -200,6 +200,10 @@ class Membership:
         """Note an authentic message straight from a node: it was alive then."""
         self._detector.note_contact(node_id, now)
 
+    def ping(self, node_id: NodeId, now: float) -> None:
+        """Ping a node outside the rounds of probes; its silence means nothing."""
+        self._prober.ping(node_id, now)
+
     def seems_alive(self, node_id: NodeId, now: float) -> bool:
         """Return whether a member is alive by this node's own observation.
 

@@ -46,7 +46,13 @@ class MemberRecord:
     def member(self) -> Member:
         """Return this record as an immutable value."""
         return Member(
-            self.node_id, self.state, self.since, self.incarnation, self.rtt_s, self.unanswered
+            self.node_id,
+            self.state,
+            self.since,
+            self.incarnation,
+            self.rtt_s,
+            self.unanswered,
+            self.heard_at,
         )
 
 

@@ -21,6 +21,7 @@ class Member(NamedTuple):
     incarnation: int
     rtt_s: float | None  # smoothed round-trip time; None until measured
     unanswered: int = 0  # rounds of probes since it last answered this node itself
+    heard_at: float | None = None  # the last authentic message straight from it
 
 
 @dataclass(frozen=True, slots=True)

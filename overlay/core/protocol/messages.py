@@ -225,6 +225,33 @@ class PathReport:
     limit: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """Asks for a CheckAnswer with the same number: `overlayd netcheck`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnswer:
+    """The sender's clock, in milliseconds since 1970, and what it knows to be wrong on its host.
+
+    `conditions` is a sum of `CheckCondition`; bits that the receiver does not know are ignored.
+    """
+
+    number: int
+    time_ms: int
+    conditions: int
+
+
+class CheckCondition(enum.IntFlag):
+    """What a member tells of its own host in a CheckAnswer."""
+
+    FILTER_REWRITTEN = 1  # overlayd's rules were changed or deleted within the last minutes
+    FILTER_BROKEN = 2  # they cannot be written
+    CHECKSUM_ERRORS = 4  # its containers receive packets with wrong checksums
+
+
 Message: TypeAlias = (
     Ping
     | Ack
@@ -245,4 +272,6 @@ Message: TypeAlias = (
     | PathReport
     | TraceRequest
     | TraceAnswer
+    | CheckRequest
+    | CheckAnswer
 )

@@ -19,6 +19,8 @@ from overlay.core.protocol.messages import (
     Cards,
     CertificateRenewal,
     CertificateRequest,
+    CheckAnswer,
+    CheckRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -97,6 +99,8 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
     ],
     TraceRequest: lambda m: [18, *pack_trace_request(m)],
     TraceAnswer: lambda m: [19, *pack_trace_answer(m)],
+    CheckRequest: lambda m: [20, m.number],
+    CheckAnswer: lambda m: [21, m.number, m.time_ms, m.conditions],
 }
 
 
@@ -243,6 +247,18 @@ def _path_report(fields: tuple[Any, ...]) -> Message:
     )
 
 
+def _check_request(fields: tuple[Any, ...]) -> Message:
+    _, number = validation.array(fields, 2)
+    return CheckRequest(validation.integer(number))
+
+
+def _check_answer(fields: tuple[Any, ...]) -> Message:
+    _, number, time_ms, conditions = validation.array(fields, 4)
+    return CheckAnswer(
+        validation.integer(number), validation.integer(time_ms), validation.integer(conditions)
+    )
+
+
 _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     1: _ping,
     2: _ack,
@@ -261,6 +277,8 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     17: _path_report,
     18: unpack_trace_request,
     19: unpack_trace_answer,
+    20: _check_request,
+    21: _check_answer,
 }
 
 

@@ -1,1 +1,1 @@
-"""Handlers that explain the way between two containers."""
+"""Handlers that find out what is wrong between hosts and containers."""

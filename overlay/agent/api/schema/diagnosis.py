@@ -1,7 +1,10 @@
-"""Requests and responses on the way between two containers: ping and trace."""
+"""Requests and responses of ping, trace and netcheck."""
 
-from typing import Literal, TypedDict
+from typing import Annotated, Final, Literal, TypedDict
 
+from msgspec import Meta
+
+from overlay import limits
 from overlay.agent.api.schema.cluster import MemberStateName
 from overlay.agent.api.schema.field_types import Port, Request, Text
 from overlay.errors import UsageError
@@ -10,6 +13,7 @@ PartyKindName = Literal["container", "host", "gateway"]
 WayKindName = Literal["fast", "bridge", "parent"]
 OutcomeName = Literal["ok", "warn", "drop", "unknown"]
 PathStateName = Literal["unknown", "ok", "lost", "damaged", "silent"]
+_WAIT_MS_MAX: Final = int(limits.NETCHECK_WAIT_S * 1000)
 
 
 class PingRequest(Request, frozen=True, kw_only=True):
@@ -127,3 +131,64 @@ class TraceResponse(TypedDict):
     port: int | None
     legs: list[LegResponse]
     verdict: VerdictResponse
+
+
+class NetcheckRequest(Request, frozen=True, kw_only=True):
+    """The member to check, by name, id or address; without it all are, up to 64.
+
+    `wait_ms` limits how long answers are waited for.
+    """
+
+    node: Text | None = None
+    wait_ms: Annotated[int, Meta(ge=0, le=_WAIT_MS_MAX)] = _WAIT_MS_MAX
+
+
+class NetcheckPeerResponse(TypedDict):
+    """What this host found out about a member and the data path to it.
+
+    `gossip_answers`: something has come straight from it since it was asked; `clock_ahead_s` and
+    `rtt_ms` are null without an answer to the question itself, as of an older agent. `is_waiting`:
+    the newest probe to it was not reported; `is_unheard`: it was asked to probe this host, and
+    nothing came.
+    """
+
+    name: str
+    address: str
+    state: str
+    gossip_answers: bool
+    rtt_ms: float | None
+    clock_ahead_s: float | None
+    shares_network: bool
+    sending: str
+    receiving: str
+    is_waiting: bool
+    is_unheard: bool
+    size_expected: int
+    size_carried: int | None
+    size_fails: bool
+    size_received: int
+    filter_rewritten: bool
+    filter_broken: bool
+    checksum_errors: bool
+
+
+class ChecksumErrorsResponse(TypedDict):
+    """Packets with wrong checksums that a container, or the host itself, has received."""
+
+    where: str
+    total: int
+    recent: int
+
+
+class NetcheckResponse(TypedDict):
+    """What the agent knows for `overlayd netcheck`; the command line adds what the host knows."""
+
+    name: str
+    address: str
+    interface: str
+    vxlan_port: int
+    gossip_port: int
+    peers: list[NetcheckPeerResponse]
+    peers_left_out: int
+    filter_rewritten_s: float | None
+    checksum_errors: list[ChecksumErrorsResponse]
