@@ -182,6 +182,37 @@ Event: TypeAlias = (
     | Healed
 )
 
+OwnersMessage: TypeAlias = (
+    GrantRequest
+    | GrantRefusal
+    | CertificateRequest
+    | CertificateRenewal
+    | AuthorityHandover
+    | PathReport
+    | CheckRequest
+    | CheckAnswer
+    | TraceRequest
+    | TraceAnswer
+)
+
+
+def event_of(message: OwnersMessage, sender: NodeId) -> Event:
+    """Return the event of a member's message that the node's owner handles."""
+    match message:
+        case GrantRequest():
+            return GrantRequested(sender, message)
+        case GrantRefusal():
+            return GrantRefused(sender, message)
+        case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
+            return AuthorityMessage(sender, message)
+        case PathReport():
+            return PathReported(sender, message)
+        case CheckRequest() | CheckAnswer():
+            return CheckMessage(sender, message)
+        case TraceRequest() | TraceAnswer():
+            return TraceMessage(sender, message)
+
+
 __all__ = [
     "AuthorityMessage",
     "CardAccepted",
@@ -205,4 +236,5 @@ __all__ = [
     "SelfRefuted",
     "StoreChanged",
     "TraceMessage",
+    "event_of",
 ]

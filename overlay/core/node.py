@@ -13,21 +13,16 @@ from collections.abc import Collection, Iterable, Sequence
 
 from overlay import limits
 from overlay.core.events import (
-    AuthorityMessage,
     CardAccepted,
-    CheckMessage,
     ConfirmRequested,
     Event,
-    GrantRefused,
-    GrantRequested,
     InitialSyncDone,
     MemberChanged,
     NodeForgotten,
     OwnLogAhead,
-    PathReported,
     SegmentAccepted,
     StoreChanged,
-    TraceMessage,
+    event_of,
 )
 from overlay.core.log.store import Acceptance, Store
 from overlay.core.log.writer import LogWriter
@@ -35,21 +30,13 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.interfaces import Codec, Signer
 from overlay.core.protocol.messages import (
     Ack,
-    AuthorityHandover,
     Buckets,
     Cards,
-    CertificateRenewal,
-    CertificateRequest,
-    CheckAnswer,
-    CheckRequest,
     Confirm,
     Delta,
-    GrantRefusal,
-    GrantRequest,
     MemberState,
     Message,
     Nack,
-    PathReport,
     Ping,
     PingRequest,
     Pull,
@@ -59,7 +46,6 @@ from overlay.core.protocol.messages import (
 from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.core.replication.anti_entropy import AntiEntropy
 from overlay.core.replication.broadcast import Broadcast
 from overlay.core.replication.card_intake import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
@@ -169,18 +155,8 @@ class Node:
                 self.anti_entropy.receive_pull(message, sender)
             case Confirm():
                 self.confirmations.receive(message, sender)
-            case GrantRequest():
-                self._emit(GrantRequested(sender, message))
-            case GrantRefusal():
-                self._emit(GrantRefused(sender, message))
-            case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
-                self._emit(AuthorityMessage(sender, message))
-            case CheckRequest() | CheckAnswer():
-                self._emit(CheckMessage(sender, message))
-            case PathReport():
-                self._emit(PathReported(sender, message))
-            case TraceRequest() | TraceAnswer():
-                self._emit(TraceMessage(sender, message))
+            case _:
+                self._emit(event_of(message, sender))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
