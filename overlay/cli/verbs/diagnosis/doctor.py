@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.checks import agent_checks, clock, evidence, host_checks
+from overlay.cli.checks import agent_checks, clock, evidence, host_checks, netcheck
 from overlay.errors import OverlayError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     agent_checks.check_status,
     agent_checks.check_kernel,
     agent_checks.check_versions,
+    netcheck.check_network,
     host_checks.check_configuration,
     host_checks.check_state_directory,
     host_checks.check_disk,
@@ -34,7 +35,8 @@ _ORDER: tuple[Level, ...] = ("error", "warn", "note", "ok")
 _SUBJECT_WIDTH = 15
 DESCRIPTION = """\
 Check everything about this host, and say for each problem what to do next: the agent, its status,
-the kernel against the records, versions, the configuration, the state directory, disk and clock.
+the kernel against the records, versions, the network as 'netcheck' does, the configuration, the
+state directory, disk and clock.
 
 It changes nothing, and works without an agent and outside a cluster: what cannot be checked then
 is named.  Exits with 1 if there is a problem (ERROR or WARN), else with 0.
