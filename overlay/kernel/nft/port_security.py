@@ -17,7 +17,6 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from typing import Final, TypeAlias
 
 from overlay.core.dataplane.operations import DeleteRow, PutRow
@@ -28,11 +27,10 @@ from overlay.kernel.nft.tables import (
     FAMILY_BRIDGE,
     PREROUTING,
     Chain,
-    Monitor,
-    NftTables,
     Set,
     Table,
 )
+from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.model import Ip, Mac
 
 _BEFORE_FORWARDING: Final = -200
@@ -185,7 +183,7 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local(Mac(macs[0]))})), link)
 
 
-class PortSecurity:
+class PortSecurity(WatchedTable):
     """The table of one sandbox. Thread-safe: each call briefly holds a lock."""
 
     def __init__(self, netns_fd: int) -> None:
@@ -195,28 +193,7 @@ class PortSecurity:
         """
         self._lock = threading.Lock()
         self._ports: dict[int, PortElements] = {}  # by index: the known contents of the sets
-        with ExitStack() as undo:
-            self._tables = NftTables(netns_fd)
-            undo.callback(self._tables.close)
-            self._monitor = Monitor(netns_fd)
-            undo.callback(self._monitor.close)
-            self._is_intact = self._tables.holds(TABLE)
-            if not self._is_intact:
-                self._tables.probe(TABLE)
-            undo.pop_all()
-
-    def close(self) -> None:
-        """Close the sockets; the table stays in force."""
-        self._tables.close()
-        self._monitor.close()
-
-    def fileno(self) -> int:
-        """Return a descriptor that becomes readable when a table changes."""
-        return self._monitor.fileno()
-
-    def altered(self) -> bool:
-        """Return whether another program changed the table. Never blocks."""
-        return self._monitor.touched([TABLE.name], [self._tables.port_id])
+        super().__init__(netns_fd, TABLE)
 
     def read(self, names: Mapping[int, str]) -> frozenset[GuardRow]:
         """Return a row for each port in the sets; none if the table was changed.

@@ -16,7 +16,6 @@ import errno
 import socket as sockets
 import struct
 from collections.abc import Iterable
-from contextlib import ExitStack
 from typing import Final, TypeAlias
 
 from overlay.core.dataplane.operations import DeleteRow, PutRow
@@ -30,11 +29,10 @@ from overlay.kernel.nft.tables import (
     FAMILY_INET,
     PREROUTING,
     Chain,
-    Monitor,
     NftMissingError,
-    NftTables,
     Table,
 )
+from overlay.kernel.nft.watched_table import WatchedTable
 
 _BRIDGE_PREFIX: Final = "br"
 _MARK: Final = 0x35  # within the sandbox's own namespace
@@ -76,7 +74,7 @@ TABLE: Final = Table(
 )
 
 
-class Interception:
+class Interception(WatchedTable):
     """Table, rules and routes of one sandbox. Used by the kernel thread, except `altered`."""
 
     def __init__(self, netns_fd: int, socket: NetlinkSocket) -> None:
@@ -85,27 +83,7 @@ class Interception:
         Raises NftMissingError if the kernel does not support it.
         """
         self._socket = socket
-        with ExitStack() as undo:
-            self._tables = NftTables(netns_fd)
-            undo.callback(self._tables.close)
-            self._monitor = Monitor(netns_fd)
-            undo.callback(self._monitor.close)
-            if not self._tables.holds(TABLE):
-                self._tables.probe(TABLE)
-            undo.pop_all()
-
-    def close(self) -> None:
-        """Close the sockets; table, rules and routes stay."""
-        self._tables.close()
-        self._monitor.close()
-
-    def fileno(self) -> int:
-        """Return a descriptor that becomes readable when a table changes."""
-        return self._monitor.fileno()
-
-    def altered(self) -> bool:
-        """Return whether another program changed the table. Never blocks."""
-        return self._monitor.touched([TABLE.name], [self._tables.port_id])
+        super().__init__(netns_fd, TABLE)
 
     def read(self) -> frozenset[InterceptRow]:
         """Return a row for each rule that works: none without the table or the rule's route."""
