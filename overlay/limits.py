@@ -299,6 +299,13 @@ PREFIX_LENGTH_MAX: Final = 126  # of a block of addresses: more than one in it
 VNI_MAX: Final = 2**24 - 1  # RFC 7348 section 5
 VXLAN_OVERHEAD_IPV4: Final = 50  # RFC 7348: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
 VXLAN_OVERHEAD_IPV6: Final = 70
+# WireGuard (wireguard.com/protocol): header 16, tag 16, UDP 8, and the IP header outside.
+WIREGUARD_OVERHEAD_IPV4: Final = 60
+WIREGUARD_OVERHEAD_IPV6: Final = 80
+WIREGUARD_EPOCH_MAX: Final = 2**32  # of a node's keys, counted from 1
+WIREGUARD_KEYS_WAIT_S: Final = 3.0  # for the keys of members that have just joined
+WIREGUARD_KEYS_POLL_S: Final = 0.2
+WIREGUARD_START_S: Final = 3.0  # for wireguard-go to have made its device and its socket
 IPV6_MTU_MIN: Final = 1280  # RFC 8200 section 5
 UNDERLAY_MTU_MIN: Final = IPV6_MTU_MIN
 IP_PACKET_SIZE_MAX: Final = 65_535  # RFC 791, and RFC 8200 without jumbograms

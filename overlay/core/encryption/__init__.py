@@ -1,0 +1,1 @@
+"""Encrypted networks: the nodes' WireGuard keys, addresses and peers as values."""

@@ -1,0 +1,114 @@
+"""The WireGuard device as a value: desired, read, and the difference.
+
+Owns: what must be written so that the device has exactly the desired key, port and peers.
+Does not: know how a device is read or written (`kernel.wireguard`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from overlay import limits
+from overlay.model import Ip
+
+DEVICE: Final = "wg-ovl"
+"""The device's name; nftables rules and people refer to it."""
+
+
+class TunnelPeer(NamedTuple):
+    """A member as a WireGuard peer: it may send from its one inner address only."""
+
+    public_key: bytes
+    inner: Ip
+    address: Ip  # of its underlay
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelState:
+    """The desired device of this node, with its addresses and routes."""
+
+    private_key: bytes = field(repr=False)
+    port: int
+    prefix: bytes  # of all inner addresses
+    address: Ip  # this node's inner address
+    mtu: int
+    peers: frozenset[TunnelPeer] = frozenset()
+
+
+class PeerReading(NamedTuple):
+    """A peer as the device has it."""
+
+    inner: tuple[tuple[Ip, int], ...]  # the ranges that it may send from
+    handshake_s: float  # Unix time of the last one; 0: never
+    received: int  # bytes
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """The device's configuration and counters, as read."""
+
+    private_key: bytes = field(repr=False)
+    port: int
+    peers: Mapping[bytes, PeerReading]  # by public key
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """What to write to a device; None and empty parts stay as they are."""
+
+    private_key: bytes | None = field(default=None, repr=False)
+    port: int | None = None
+    put: tuple[TunnelPeer, ...] = ()
+    remove: tuple[bytes, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != DeviceChange()
+
+
+def device_change(
+    wanted: TunnelState, found: DeviceReading, before: TunnelState | None
+) -> DeviceChange:
+    """Return the change that makes a device the desired one.
+
+    A peer's endpoint is written only when it differs from the one written `before`: WireGuard
+    itself follows a peer whose authenticated packets come from elsewhere, behind NAT for example.
+    """
+    written = before.peers if before is not None else frozenset()
+    put = [
+        peer
+        for peer in wanted.peers
+        if (there := found.peers.get(peer.public_key)) is None
+        or there.inner != ((peer.inner, 128),)
+        or peer not in written
+    ]
+    surplus = found.peers.keys() - {peer.public_key for peer in wanted.peers}
+    return DeviceChange(
+        None if found.private_key == wanted.private_key else wanted.private_key,
+        None if found.port == wanted.port else wanted.port,
+        tuple(sorted(put)),
+        tuple(sorted(surplus)),
+    )
+
+
+def wireguard_port(gossip_port: int, vxlan_port: int) -> int:
+    """Return the UDP port of WireGuard: the first free one after the gossip port."""
+    free = (gossip_port + step for step in (1, 2, -1, -2))
+    return next(port for port in free if port != vxlan_port and 0 < port < 65536)
+
+
+def wireguard_overhead(underlay: Ip) -> int:
+    """Return the bytes that WireGuard adds to a packet over an underlay of this family."""
+    return limits.WIREGUARD_OVERHEAD_IPV4 if len(underlay) == 4 else limits.WIREGUARD_OVERHEAD_IPV6
+
+
+def tunnel_mtu(underlay_mtu: int, underlay: Ip) -> int:
+    """Return the device's MTU.
+
+    At least what a network with IPv6 needs: WireGuard's packets are fragmented where necessary.
+    """
+    smallest = limits.IPV6_MTU_MIN + limits.VXLAN_OVERHEAD_IPV6
+    return max(underlay_mtu - wireguard_overhead(underlay), smallest)
