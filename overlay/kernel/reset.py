@@ -9,6 +9,7 @@ their name. Objects without such a mark are kept.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
 from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.kernel.wireguard.link import remove_fences
 
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
 FILES_DIRECTORY: Final = Path("/etc/netns")
@@ -53,6 +55,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
                 gone = macvlan.remove_interfaces_from(netns_fd)
                 removed += [f"interface {name} of {where}" for name in gone]
     removed += _remove_devices()
+    with _collecting(errors, "routes of encrypted networks"):
+        removed += [f"unreachable route {each}" for each in map(_range, remove_fences())]
     removed += _remove_tables()
     removed += _remove_rules()
     if errors:
@@ -138,6 +142,10 @@ def _remove_devices() -> list[str]:
                 socket.transact([link_requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
     return removed
+
+
+def _range(prefix: bytes) -> str:
+    return str(ipaddress.ip_network((prefix.ljust(16, b"\0"), 8 * len(prefix))))
 
 
 def _remove_tables() -> list[str]:

@@ -133,9 +133,9 @@ def create_bridge(bridge: Bridge) -> Request:
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
-def create_ifb(name: str) -> Request:
-    """Return the request that creates an ifb device (ip-link(8))."""
-    attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
+def create_device(name: str, kind: str) -> Request:
+    """Return the request that creates a device of a kind without options, such as ifb."""
+    attributes: _Attributes = [("IFLA_IFNAME", name), _info(kind, [])]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 

@@ -121,7 +121,7 @@ def _put(row: RateRow, index: int, socket: NetlinkSocket) -> None:
         _remove_out_limit(row.link, index, socket)
         return
     name = shaper_name(row.link)
-    _request_tolerating(socket, link_requests.create_ifb(name), {errno.EEXIST})
+    _request_tolerating(socket, link_requests.create_device(name, "ifb"), {errno.EEXIST})
     shaper = find_link(socket, name)
     for request in (link_requests.set_up(shaper), _put_bucket(shaper, row.out_bits)):
         socket.request(request)

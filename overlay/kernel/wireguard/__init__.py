@@ -1,0 +1,1 @@
+"""The WireGuard device that carries encrypted networks, in the kernel or by wireguard-go."""

@@ -1,0 +1,91 @@
+"""Choose what carries encrypted networks on this host, and configure a device by it.
+
+The kernel's WireGuard where there is one, else wireguard-go.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from overlay.core.encryption.device import DeviceChange, DeviceReading
+from overlay.kernel.netlink import link_requests
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.wireguard import process, uapi
+from overlay.kernel.wireguard.netlink_device import WireguardSocket
+
+_IPV6: Final = Path("/proc/sys/net/ipv6")
+
+
+class Backend(enum.Enum):
+    """An implementation of WireGuard."""
+
+    KERNEL = "kernel"
+    PROCESS = "wireguard-go"
+
+
+class Support(NamedTuple):
+    """What this host has; `why` says what is missing if that is nothing."""
+
+    backend: Backend | None
+    why: str = ""
+    hint: str = ""
+
+
+_INSTALL: Final = "apt install wireguard-go; or load the kernel's module: modprobe wireguard"
+
+
+def find_support() -> Support:
+    """Return what can carry encrypted networks on this host."""
+    if not _IPV6.is_dir():
+        return Support(
+            None,
+            "the kernel has no IPv6, which is used inside the tunnels",
+            "Boot without ipv6.disable=1; addresses of the host's interfaces need not change",
+        )
+    try:
+        with WireguardSocket():
+            return Support(Backend.KERNEL)
+    except OSError:
+        pass
+    if process.program() is None:
+        return Support(None, "the kernel has no WireGuard, and wireguard-go is missing", _INSTALL)
+    if not process.TUN.exists():
+        return Support(
+            None,
+            "the kernel has no WireGuard, and wireguard-go needs /dev/net/tun",
+            "Load the kernel's module: modprobe wireguard; or modprobe tun",
+        )
+    return Support(Backend.PROCESS)
+
+
+def backend_of(kind: str) -> Backend | None:
+    """Return what made a link of this kind; None for one that is no WireGuard device."""
+    return {"wireguard": Backend.KERNEL, "tun": Backend.PROCESS}.get(kind)
+
+
+def create(backend: Backend, name: str) -> None:
+    """Make a device, without configuration and down. Raises OverlayError, OSError."""
+    if backend is Backend.PROCESS:
+        process.start(name)
+        return
+    with NetlinkSocket() as socket:
+        socket.request(link_requests.create_device(name, "wireguard"))
+
+
+def read(backend: Backend, name: str) -> DeviceReading:
+    """Return a device's configuration. Raises OSError if nothing answers for it."""
+    if backend is Backend.PROCESS:
+        return uapi.read(name)
+    with WireguardSocket() as opened:
+        return opened.read(name)
+
+
+def configure(backend: Backend, name: str, change: DeviceChange) -> None:
+    """Apply a change. Raises OverlayError, OSError."""
+    if backend is Backend.PROCESS:
+        uapi.configure(name, change)
+        return
+    with WireguardSocket() as opened:
+        opened.configure(name, change)

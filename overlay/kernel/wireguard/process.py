@@ -1,0 +1,100 @@
+"""Run wireguard-go, which has the device where the kernel has no WireGuard.
+
+It must outlive the agent, because forwarding does. So under systemd it is a unit of its own: the
+agent's unit would end it with the agent, and refuses it /dev/net/tun. Elsewhere it detaches itself.
+It ends when its device is deleted.
+
+Owns: starting it. Does not: configure it (`uapi`), or watch it; the agent starts it again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from overlay import limits
+from overlay.errors import OverlayError
+from overlay.kernel.wireguard import uapi
+
+PROGRAM: Final = "wireguard-go"
+TUN: Final = Path("/dev/net/tun")
+_SYSTEMD: Final = Path("/run/systemd/system")
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_POLL_S: Final = 0.01
+
+
+def program() -> str | None:
+    """Return the path of wireguard-go, or None."""
+    return shutil.which(PROGRAM, path=_PATH)
+
+
+def start(name: str) -> None:
+    """Start the process for a device, and wait until it can be configured.
+
+    Raises OverlayError if it ends, or does not answer in time: right after a kill the kernel still
+    has the device for a moment.
+    """
+    path = program()
+    if path is None:
+        raise OverlayError(
+            "wireguard-go is gone",
+            why="this kernel has no WireGuard, and encrypted networks need one of the two",
+            hint="apt install wireguard-go; or load the kernel's module: modprobe wireguard",
+        )
+    command = _unit_command(path, name) if uses_unit() else [path, name]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        timeout=limits.WIREGUARD_START_S,
+        check=False,
+        cwd="/",
+        env={"PATH": _PATH},  # LOG_LEVEL would make it keep the pipe open
+        errors="replace",
+        text=True,
+    )
+    if done.returncode != 0:
+        raise _failure(name, _last_line(done.stderr) or f"exit code {done.returncode}")
+    deadline = time.monotonic() + limits.WIREGUARD_START_S
+    while time.monotonic() < deadline:
+        try:
+            uapi.read(name)
+        except OSError:
+            time.sleep(_POLL_S)
+        else:
+            return
+    raise _failure(name, f"no answer within {limits.WIREGUARD_START_S:.0f} s")
+
+
+def uses_unit() -> bool:
+    """Return whether systemd runs the process: its units are in its own network namespace."""
+    if not _SYSTEMD.is_dir():
+        return False
+    own, first = (Path(f"/proc/{process}/ns/net").stat() for process in ("thread-self", "1"))
+    return own.st_ino == first.st_ino
+
+
+def _unit_command(path: str, name: str) -> list[str]:
+    """Return the command that runs the process in the foreground of a transient unit."""
+    unit = f"--unit=overlayd-{name}"
+    description = "--description=overlayd: WireGuard device of encrypted networks"
+    return ["systemd-run", "--quiet", "--collect", unit, description, path, "--foreground", name]
+
+
+def _last_line(text: str) -> str:
+    # It prints a box with advice first; the error is a plain line.
+    lines = [line.strip() for line in text.splitlines() if line.strip() and line.isascii()]
+    return lines[-1] if lines else ""
+
+
+def _failure(name: str, why: str) -> OverlayError:
+    return OverlayError(
+        f"wireguard-go did not start for {name}",
+        why=why,
+        hint="The agent retries. To see its own message: wireguard-go --foreground wg-test",
+    )

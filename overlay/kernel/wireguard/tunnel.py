@@ -1,0 +1,119 @@
+"""Make the WireGuard device of this host what it should be, and take it away.
+
+Owns: the order of the steps: the fence before the device, peers before their routes, and one packet
+to each peer after every start, because a peer that only receives would otherwise wait for its own
+next handshake. Does not: decide what should be (`agent.encryption`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from overlay.core.encryption.device import DEVICE, DeviceReading, TunnelState, device_change
+from overlay.errors import ConflictError, OverlayError
+from overlay.kernel.wireguard import backend, link
+from overlay.kernel.wireguard.backend import Backend
+from overlay.model import Ip, ip_text
+
+_DISCARD_PORT: Final = 9  # RFC 863
+
+
+def establish(
+    wanted: TunnelState, before: TunnelState | None, preferred: Backend, *, read: bool = True
+) -> list[str]:
+    """Make device, peers and routes what they should be, behind a fence; return what was wrong.
+
+    `before` is what the last call made, None for the first. Without `read`, a device whose link is
+    in order is taken to have what it was given: to read 1,000 peers takes 60 ms. Raises
+    OverlayError, OSError. Runs in the kernel thread, whose namespace is the host's.
+    """
+    if not read and before == wanted and not link.link_faults(wanted):
+        return []
+    wrong: list[str] = []
+    there = link.find_device()
+    created = there is None
+    if there is None:
+        wrong.append(f"{DEVICE} was gone")
+        link.remove_devices(renamed_only=True)  # its process has the socket of this name
+        backend.create(preferred, DEVICE)
+        there = link.find_device()
+    used = None if there is None else backend.backend_of(there.kind)
+    if there is None or used is None:
+        raise _taken()
+    found = _reading(used, is_own=created or there.alias == link.ALIAS)
+    if there.alias != link.ALIAS and found.private_key not in (b"", bytes(32), wanted.private_key):
+        raise _taken()
+    change = device_change(wanted, found, None if created else before)
+    if change:
+        backend.configure(used, DEVICE, change)
+        if before is not None and not created and device_change(before, found, before):
+            wrong.append(f"{DEVICE} had another key, port or peer")
+    wrong += [text for text in link.repair_link(wanted) if not created]
+    _greet(peer.inner for peer in wanted.peers if peer.public_key not in found.peers)
+    return wrong
+
+
+def _reading(used: Backend, *, is_own: bool) -> DeviceReading:
+    """Read the device; one of overlayd's that no process answers for is deleted."""
+    try:
+        return backend.read(used, DEVICE)
+    except OSError as error:
+        if is_own:
+            link.remove_devices()
+            raise OverlayError(
+                f"nothing answers for {DEVICE}",
+                why=error.strerror or str(error),
+                hint="The agent has deleted the device, and makes it again",
+            ) from error
+        raise _taken() from error
+
+
+def _taken() -> ConflictError:
+    return ConflictError(
+        f"the interface {DEVICE} is not overlayd's",
+        why="another program has made it",
+        hint=f"Rename it, or remove it: ip link delete {DEVICE}",
+    )
+
+
+def _greet(peers: Iterable[Ip]) -> None:
+    """Send one empty datagram to each peer: it begins a handshake."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as opened:
+        opened.setblocking(False)
+        for ip in peers:
+            with contextlib.suppress(OSError):
+                opened.sendto(b"", (ip_text(ip), _DISCARD_PORT))
+
+
+def read() -> DeviceReading | None:
+    """Return the device's configuration and counters; None where there is no device.
+
+    Raises OSError if nothing answers for it.
+    """
+    there = link.find_device()
+    used = None if there is None else backend.backend_of(there.kind)
+    if there is None or used is None or there.alias != link.ALIAS:
+        return None
+    return backend.read(used, DEVICE)
+
+
+def differences(wanted: TunnelState, before: TunnelState | None) -> list[str]:
+    """Return how fence, device and routes differ from what they should be; changes nothing."""
+    texts = link.link_faults(wanted)
+    if not link.has_fence(wanted.prefix):
+        texts.append("the unreachable route of the inner addresses is gone")
+    with contextlib.suppress(OSError):
+        found = read()
+        if found is not None and device_change(wanted, found, before):
+            texts.append(f"{DEVICE} has another key, port or peer")
+    return texts
+
+
+def remove(prefix: bytes) -> bool:
+    """Delete the device, then the fence; return whether there was a device."""
+    removed = link.remove_devices()
+    link.remove_fences(prefix)
+    return removed

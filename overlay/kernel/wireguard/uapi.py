@@ -1,0 +1,124 @@
+"""Configure wireguard-go by its socket (wireguard.com/xplatform, "configuration protocol").
+
+A request and its reply are lines of `key=value`, ended by an empty line; keys are in hexadecimal.
+
+Owns: these texts, and the exchange. Does not: start the process (`process`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from overlay.core.encryption.device import DeviceChange, DeviceReading, PeerReading, TunnelPeer
+from overlay.errors import OverlayError
+from overlay.model import Ip, ip_text
+
+SOCKETS: Final = Path("/var/run/wireguard")
+_TIMEOUT_S: Final = 5.0
+_CHUNK: Final = 65_536
+
+
+def socket_path(name: str) -> Path:
+    """Return the socket of the process that has a device."""
+    return SOCKETS / f"{name}.sock"
+
+
+def read(name: str) -> DeviceReading:
+    """Return a device's configuration. Raises OSError where no process has it."""
+    return decode(_exchange(name, "get=1\n\n"))
+
+
+def configure(name: str, change: DeviceChange) -> None:
+    """Apply a change, all of it in one message. Raises OSError, OverlayError."""
+    _exchange(name, encode(change))
+
+
+def encode(change: DeviceChange) -> str:
+    """Return the request for a change."""
+    lines = ["set=1"]
+    if change.private_key is not None:
+        lines.append(f"private_key={change.private_key.hex()}")
+    if change.port is not None:
+        lines.append(f"listen_port={change.port}")
+    for key in change.remove:
+        lines += [f"public_key={key.hex()}", "remove=true"]
+    for peer in change.put:
+        lines += _peer_lines(peer)
+    return "\n".join(lines) + "\n\n"
+
+
+def _peer_lines(peer: TunnelPeer) -> list[str]:
+    host = ip_text(peer.address)
+    endpoint = f"{host}:{peer.port}" if len(peer.address) == 4 else f"[{host}]:{peer.port}"
+    return [
+        f"public_key={peer.public_key.hex()}",
+        f"endpoint={endpoint}",
+        "replace_allowed_ips=true",
+        f"allowed_ip={ip_text(peer.inner)}/128",
+    ]
+
+
+def decode(text: str) -> DeviceReading:
+    """Return the device in a reply to `get`."""
+    head, *blocks = _blocks(text)
+    peers = {}
+    for block in blocks:
+        fields = dict(block)
+        ranges = tuple(_range(value) for key, value in block if key == "allowed_ip")
+        seconds = int(fields.get("last_handshake_time_sec", "0"))
+        nanoseconds = int(fields.get("last_handshake_time_nsec", "0"))
+        peers[bytes.fromhex(fields["public_key"])] = PeerReading(
+            ranges,
+            seconds + nanoseconds / 1e9,
+            int(fields.get("rx_bytes", "0")),
+            int(fields.get("tx_bytes", "0")),
+        )
+    own = dict(head)
+    private = bytes.fromhex(own.get("private_key", ""))
+    return DeviceReading(private, int(own.get("listen_port", "0")), peers)
+
+
+def _blocks(text: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield the lines of the device, then those of each peer."""
+    block: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key == "public_key":
+            yield block
+            block = []
+        if key:
+            block.append((key, value))
+    yield block
+
+
+def _range(text: str) -> tuple[Ip, int]:
+    found = ipaddress.ip_network(text)
+    return Ip(found.network_address.packed), found.prefixlen
+
+
+def _exchange(name: str, request: str) -> str:
+    parts: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as opened:
+        opened.settimeout(_TIMEOUT_S)
+        opened.connect(str(socket_path(name)))
+        opened.sendall(request.encode("ascii"))
+        while not (parts and b"".join(parts[-2:]).endswith(b"\n\n")):
+            part = opened.recv(_CHUNK)
+            if not part:
+                break
+            parts.append(part)
+    reply = b"".join(parts).decode("ascii", "replace")
+    number = dict(line.partition("=")[::2] for line in reply.splitlines()).get("errno", "0")
+    if number != "0":
+        reason = os.strerror(abs(int(number)))
+        raise OverlayError(
+            f"wireguard-go refused the configuration of {name}",
+            why=reason,
+            hint="The agent retries; 'overlayd encryption status' shows the device",
+        )
+    return reply

@@ -1,0 +1,174 @@
+"""The device, its routes and the fence, by whatever WireGuard this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.encryption.device import DEVICE, TunnelPeer, TunnelState
+from overlay.core.encryption.inner_address import inner_address, inner_prefix
+from overlay.errors import ConflictError
+from overlay.kernel import netns, reset
+from overlay.kernel.wireguard import backend, link, process, tunnel
+from overlay.model import NodeId, ip_text, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+
+pytestmark = pytest.mark.netns
+PREFIX = inner_prefix(bytes.fromhex("01020304"))
+OWN = inner_address(PREFIX, NodeId(b"S" * 16))
+
+
+def peer(number: int) -> TunnelPeer:
+    """Return a peer."""
+    inner = inner_address(PREFIX, NodeId(bytes([number]) * 16))
+    return TunnelPeer(bytes([number]) * 31 + b"\x01", inner, parse_ip("192.0.2.2"), 7949)
+
+
+KEY = b"\x08" + bytes(30) + b"\x40"
+WANTED = TunnelState(KEY, 17949, PREFIX, OWN, 1440, frozenset({peer(1), peer(2)}))
+
+
+class Place:
+    """A host's namespace, in which calls are made."""
+
+    def __init__(self, world: World) -> None:
+        self.name = world.namespace("wg")
+        self._world = world
+        self._descriptor = world.fd(self.name)
+        found = backend.find_support().backend
+        assert found is not None, "scripts/setup installs wireguard-go"
+        self.backend = found
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Return a context in which calls are made inside."""
+        return netns.inside(self._descriptor)
+
+    def run(self, line: str) -> str:
+        """Run a shell line inside."""
+        return self._world.run(self.name, "sh", "-c", line)
+
+    def establish(self, wanted: TunnelState, before: TunnelState | None) -> list[str]:
+        """Make the device what it should be."""
+        with self.inside():
+            link.ensure_fence(PREFIX)
+            return tunnel.establish(wanted, before, self.backend)
+
+    def differences(self, wanted: TunnelState) -> list[str]:
+        """Return how the device differs."""
+        with self.inside():
+            return tunnel.differences(wanted, wanted)
+
+
+@pytest.fixture
+def place(world: World) -> Iterator[Place]:
+    """Return a host without a device; what is left is removed."""
+    made = Place(world)
+    yield made
+    with made.inside():
+        tunnel.remove(PREFIX)
+
+
+def test_the_device_is_made_read_and_removed(place: Place) -> None:
+    """Key, port, peers, address, routes, MTU and mark, behind the unreachable route."""
+    place.establish(WANTED, None)
+
+    assert place.differences(WANTED) == []
+    assert place.establish(WANTED, WANTED) == []
+    with place.inside():
+        found = tunnel.read()
+    assert found is not None
+    assert (found.private_key, found.port) == (KEY, 17949)
+    assert {each.inner for each in found.peers.values()} == {
+        ((peer(number).inner, 128),) for number in (1, 2)
+    }
+    routes = place.run("ip -6 route")
+    assert f"{ip_text(peer(1).inner)} dev {DEVICE}" in routes
+    assert "unreachable fd6f:766c:102:304::/64 dev lo" in routes
+    assert f"{ip_text(OWN)}/128" in place.run(f"ip -6 address show {DEVICE}")
+    with place.inside():
+        assert tunnel.remove(PREFIX)
+    assert "fd6f" not in place.run("ip -6 route")
+    assert DEVICE not in place.run("ip link")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ip link del wg-ovl",
+        "ip link set wg-ovl down",
+        "ip link set wg-ovl down; ip link set wg-ovl up",
+        "ip link set wg-ovl mtu 1280",
+        "ip link set wg-ovl alias x",
+        "ip link set wg-ovl addrgenmode eui64",
+        "ip -6 address flush dev wg-ovl",
+        "ip -6 address add fd6f:766c:102:304::9/64 dev wg-ovl",
+        "ip -6 route flush dev wg-ovl",
+        "ip -6 route add fd6f:766c:102:304::/64 dev wg-ovl",
+        "ip link set wg-ovl down; ip link set wg-ovl name x; ip link set x up",
+    ],
+)
+def test_every_damage_is_found_and_repaired(place: Place, damage: str) -> None:
+    """What `verify` reports is gone after the next pass, and nothing else remains."""
+    place.establish(WANTED, None)
+    place.run(damage)
+
+    assert place.differences(WANTED)
+    assert place.establish(WANTED, WANTED)
+    assert place.differences(WANTED) == []
+    assert place.run("ip -o link").count("\n") == 2
+
+
+def test_a_removed_fence_is_found_and_repaired(place: Place) -> None:
+    """It is an unreachable route that any root can delete."""
+    place.establish(WANTED, None)
+    place.run("ip -6 route del unreachable fd6f:766c:102:304::/64 metric 4278198272")
+
+    assert place.differences(WANTED) == ["the unreachable route of the inner addresses is gone"]
+    with place.inside():
+        assert link.ensure_fence(PREFIX)
+        assert not link.ensure_fence(PREFIX)
+    assert place.differences(WANTED) == []
+
+
+def test_peers_follow_without_touching_others(place: Place) -> None:
+    """A former member's peer and route go, a new one's come, in place."""
+    place.establish(WANTED, None)
+    after = replace(WANTED, peers=frozenset({peer(2), peer(3)}))
+    index = place.run("cat /proc/net/dev_snmp6/wg-ovl | head -1")
+    place.establish(after, WANTED)
+
+    assert place.differences(after) == []
+    assert ip_text(peer(1).inner) not in place.run("ip -6 route")
+    assert place.run("cat /proc/net/dev_snmp6/wg-ovl | head -1") == index
+
+
+def test_a_strangers_device_is_left_alone(place: Place) -> None:
+    """An interface of that name that overlayd did not make is an error, not a victim."""
+    place.run("ip link add wg-ovl type bridge")
+
+    with pytest.raises(ConflictError, match="not overlayd's"):
+        place.establish(WANTED, None)
+    assert "wg-ovl" in place.run("ip link")
+
+
+def test_a_unit_is_for_the_hosts_namespace_only(place: Place) -> None:
+    """Systemd would make the device in its own, whoever asks."""
+    with place.inside():
+        assert not process.uses_unit()
+
+
+def test_reset_finds_device_and_fence(place: Place) -> None:
+    """Without any state: by alias and by metric."""
+    place.establish(WANTED, None)
+    with place.inside():
+        removed = reset.remove_everything(among=lambda _name: False)
+
+    assert f"interface {DEVICE}" in removed
+    assert "unreachable route fd6f:766c:102:304::/64" in removed
+    assert "fd6f" not in place.run("ip -6 route")
