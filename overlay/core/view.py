@@ -10,6 +10,7 @@ from typing import Protocol
 
 from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
+from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.dataplane.planner import (
     LocalPort,
     PlanInput,
@@ -18,6 +19,9 @@ from overlay.core.dataplane.planner import (
     segment_count,
 )
 from overlay.core.dataplane.state import SandboxState
+from overlay.core.encryption.device import wireguard_overhead
+from overlay.core.encryption.inner_address import inner_address
+from overlay.core.encryption.key_record import WireguardKey, current_key
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
@@ -51,6 +55,16 @@ def network_mtu(network: Network, mtu: int, local: Ip) -> int:
     return max(mtu, limits.IPV6_MTU_MIN) if has_ipv6 and len(local) == 4 else mtu
 
 
+def encrypted_mtu(network: Network, underlay_mtu: int, underlay: Ip) -> int:
+    """Return the MTU of an encrypted network's interfaces, in bytes.
+
+    VXLAN over IPv6 inside WireGuard. IPv6 gets what it needs: WireGuard's packets are fragmented.
+    """
+    mtu = underlay_mtu - wireguard_overhead(underlay) - limits.VXLAN_OVERHEAD_IPV6
+    has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
+    return max(mtu, limits.IPV6_MTU_MIN) if has_ipv6 else mtu
+
+
 class OwnershipSource(Protocol):
     """Knows which node owns each address: an address that two nodes claim is its owner's."""
 
@@ -69,6 +83,7 @@ class View:
     """Lookups of one node in its own store.
 
     Without `owners`, no claim to an address has precedence; without `expiry`, dead nodes count.
+    Without the `inner_prefix` of the cluster's inner addresses, encrypted networks have no rows.
     """
 
     def __init__(
@@ -78,12 +93,14 @@ class View:
         self_id: NodeId,
         owners: OwnershipSource | None = None,
         expiry: ExpirySource | None = None,
+        inner_prefix: bytes = b"",
     ) -> None:
         self._store = store
         self._membership = membership
         self._self_id = self_id
         self._owners = owners
         self._expiry = expiry
+        self._inner_prefix = inner_prefix
         # With the numbers of changes to the records that they depend on.
         self._networks: tuple[list[int], dict[Vni, Network]] | None = None
 
@@ -141,6 +158,32 @@ class View:
         if card is None or card.left or self.is_gone(origin):
             return None
         return card.address
+
+    def wireguard_key(self, origin: NodeId) -> WireguardKey | None:
+        """Return the WireGuard key that a node has published, or None."""
+        return current_key(self._store.values_of(origin, CLUSTER_SCOPE, "name"))
+
+    def tunnel_end(self, network: Network, origin: NodeId) -> Ip | None:
+        """Return another node's VTEP of a network, or None.
+
+        None as for `vtep_of`; on an encrypted network it is the node's inner address, and None
+        for a node that has published no WireGuard key.
+        """
+        vtep = self.vtep_of(origin)
+        if vtep is None or not is_encrypted(network):
+            return vtep
+        if not self._inner_prefix or self.wireguard_key(origin) is None:
+            return None
+        return inner_address(self._inner_prefix, origin)
+
+    def encrypted_vnis(self) -> frozenset[Vni]:
+        """Return the VNIs of the encrypted networks, including all their segments."""
+        return frozenset(
+            Vni(network.vni + segment)
+            for network in self._current_networks().values()
+            if is_encrypted(network)
+            for segment in range(segment_count(network))
+        )
 
     def vteps(self) -> frozenset[Ip]:
         """Return the VTEPs of all other members that count."""
@@ -221,12 +264,15 @@ class View:
                 locals_.append(value)
                 continue
             if origin not in vteps:
-                vteps[origin] = self.vtep_of(origin)
+                vteps[origin] = self.tunnel_end(network, origin)
             vtep = vteps[origin]
             if vtep is not None:
                 remotes.append(RemoteEndpoint(origin, vtep, value))
         owned = None if self._owners is None else self._owners.ownership(network)
-        flood = (self.vtep_of(origin) for origin in self.participants(network.vni, forwarding=True))
+        flood = (
+            self.tunnel_end(network, origin)
+            for origin in self.participants(network.vni, forwarding=True)
+        )
         return PlanInput(
             network=network,
             port=port,

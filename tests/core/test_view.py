@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
+from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
 from overlay.core.dataplane.state import FdbRow, NeighborRow
+from overlay.core.encryption.inner_address import inner_address, inner_prefix
+from overlay.core.encryption.key_record import WireguardKey, key_record
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
@@ -13,7 +17,7 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.view import View, network_mtu
+from overlay.core.view import View, encrypted_mtu, network_mtu
 from overlay.model import (
     Card,
     Endpoint,
@@ -41,7 +45,7 @@ IP = parse_ip("10.1.0.7")
 class Seat:
     """One node's store, filled by others."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner_prefix: bytes = b"") -> None:
         self.store = Store(IDS["self"])
         membership = Membership(
             IDS["self"], 1 << 20, ProtocolSettings(), random.Random(1), Outbox(SharingCodec()),
@@ -52,7 +56,7 @@ class Seat:
             self.store.accept_card(card)
             membership.add(IDS[name], 0.0, 1 << 20)
         owners = AddressSpace(self.store, IDS["self"])
-        self.view = View(self.store, membership, IDS["self"], owners)
+        self.view = View(self.store, membership, IDS["self"], owners, inner_prefix=inner_prefix)
 
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
         """Accept what a node writes."""
@@ -149,3 +153,48 @@ def test_ipv6_keeps_the_mtu_that_it_needs(
     network = Network(Vni(9), "blue", subnets, IDS["owner"])
 
     assert network_mtu(network, mtu, parse_ip(local)) == found
+
+
+def test_encrypted_networks_use_inner_addresses() -> None:
+    """Rows lead to the inner address of a node with a key, and to no other node."""
+    seat = Seat(inner_prefix(b"\x01\x02\x03\x04"))
+    vault = replace(BLUE, labels=labels_of(OVERLAY, "", encrypted=True))
+    for name, number in (("owner", 1), ("thief", 2)):
+        ip = Ip(IP[:3] + bytes([number]))
+        endpoint = Endpoint(bytes([number]) * 8, BLUE.vni, name, mac_for(BLUE.vni, ip), (ip,))
+        seat.tell(name, Scope(BLUE.vni), endpoint)
+    seat.tell(
+        "owner",
+        CLUSTER_SCOPE,
+        vault,
+        Participation(BLUE.vni, forwards=True),
+        key_record(WireguardKey(1, b"k" * 32)),
+    )
+    seat.tell("thief", CLUSTER_SCOPE, Participation(BLUE.vni, forwards=True))
+    inner = inner_address(inner_prefix(b"\x01\x02\x03\x04"), IDS["owner"])
+
+    given = seat.view.collect_input(vault, inner, 4789, 1370, ())
+
+    assert [each.vtep for each in given.remotes] == [inner]
+    assert given.flood == (inner,)
+    assert seat.view.encrypted_vnis() == {BLUE.vni}
+    assert seat.view.tunnel_end(BLUE, IDS["thief"]) == VTEPS["thief"]
+
+
+def test_without_a_prefix_encrypted_rows_lead_nowhere() -> None:
+    """A view that does not know the tunnels has no rows rather than rows in clear."""
+    seat = Seat()
+    vault = replace(BLUE, labels=labels_of(OVERLAY, "", encrypted=True))
+    seat.tell("owner", CLUSTER_SCOPE, key_record(WireguardKey(1, b"k" * 32)))
+
+    assert seat.view.tunnel_end(vault, IDS["owner"]) is None
+
+
+def test_the_mtu_of_an_encrypted_network() -> None:
+    """WireGuard and VXLAN over IPv6 take their part; IPv6 inside keeps what it needs."""
+    dual = replace(BLUE, subnets=(SUBNET, SUBNET6))
+
+    assert encrypted_mtu(BLUE, 1500, VTEPS["self"]) == 1370
+    assert encrypted_mtu(BLUE, 1500, parse_ip("2001:db8::1")) == 1350
+    assert encrypted_mtu(BLUE, 1280, VTEPS["self"]) == 1150
+    assert encrypted_mtu(dual, 1280, VTEPS["self"]) == 1280

@@ -13,6 +13,7 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     BRIDGE,
     driver_of,
+    is_encrypted,
     is_supported,
     parent_interface_of,
 )
@@ -48,10 +49,11 @@ class Directory:
         own: NodeId,
         owners: OwnershipSource | None = None,
         expiry: ExpirySource | None = None,
+        inner_prefix: bytes = b"",
     ) -> None:
         self._node = node
         self._store = node.store
-        self.view = View(node.store, node.membership, own, owners, expiry)
+        self.view = View(node.store, node.membership, own, owners, expiry, inner_prefix)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------
@@ -102,8 +104,9 @@ class Directory:
     def network(self, name: str) -> Network:
         """Return the network with a name, whatever its case; raises NotFoundError.
 
-        Of several created during a partition, it is the one whose creator has the lowest id, so
-        that all nodes choose the same. Those that are written exactly so take precedence.
+        Of several created during a partition, it is an encrypted one, else the one whose creator
+        has the lowest id, so that all nodes choose the same. Those that are written exactly so take
+        precedence.
         """
         found = self.find_network(name)
         if found is not None:
@@ -120,7 +123,11 @@ class Directory:
     def find_network(self, name: str) -> Network | None:
         """Return the network with a name, as `network` does, or None."""
         same = [each for each in self.networks() if each.name.lower() == name.lower()]  # as in DNS
-        return min(same, key=lambda each: (each.name != name, each.creator, each.vni), default=None)
+        return min(
+            same,
+            key=lambda each: (each.name != name, not is_encrypted(each), each.creator, each.vni),
+            default=None,
+        )
 
     def require_not_removed(self, network: Network) -> None:
         """Raise NotFoundError if a network was removed during a wait."""

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.model import (
     Endpoint,
     Ip,
@@ -109,13 +110,14 @@ def _mac_rank(vni: Vni, claim: Claim, owner_of: OwnerOf | None) -> tuple[bool, b
 def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict]:
     """Return the conflicts between networks, sorted by kind and VNI.
 
-    VNIs first: a network reserves one per subnet, and of two that overlap the one with the lower
-    (creator, VNI) keeps its VNIs. The losers do not compete for names, where the lower (creator,
+    VNIs first: a network reserves one per subnet, and of two that overlap an encrypted one keeps
+    its VNIs, so that no member can make it one in clear; else the one with the lower (creator,
+    VNI). The losers do not compete for names, where the lower (creator,
     VNI) wins too.
     """
     ordered = sorted(
         (NetworkClaim(origin, network) for origin, network in claims),
-        key=lambda claim: (claim.origin, claim.network.vni),
+        key=_network_rank,
     )
     kept: list[NetworkClaim] = []
     taken: dict[int, NetworkClaim] = {}
@@ -153,6 +155,10 @@ def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict
         if len(group) > 1
     ]
     return sorted(conflicts, key=lambda conflict: (conflict.kind, conflict.vni))
+
+
+def _network_rank(claim: NetworkClaim) -> tuple[bool, NodeId, Vni]:
+    return (not is_encrypted(claim.network), claim.origin, claim.network.vni)
 
 
 def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:

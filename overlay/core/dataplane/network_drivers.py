@@ -18,6 +18,9 @@ from typing import Final
 from overlay.model import LABEL_PREFIX, Network
 
 OVERLAY, BRIDGE, MACVLAN, IPVLAN = "overlay", "bridge", "macvlan", "ipvlan"
+# The label of an overlay whose frames cross the underlay encrypted only. It is a driver of its own
+# on the wire, because an agent that does not know a driver takes no part in its networks.
+_ENCRYPTED: Final = "overlay-encrypted"
 _DRIVER: Final = LABEL_PREFIX + "driver"
 _PARENT: Final = LABEL_PREFIX + "parent"
 
@@ -43,7 +46,13 @@ _UNKNOWN: Final = CAPABILITIES[BRIDGE]
 
 def driver_of(network: Network) -> str:
     """Return a network's driver."""
-    return dict(network.labels).get(_DRIVER, OVERLAY)
+    found = dict(network.labels).get(_DRIVER, OVERLAY)
+    return OVERLAY if found == _ENCRYPTED else found
+
+
+def is_encrypted(network: Network) -> bool:
+    """Return whether a network's frames may cross the underlay encrypted only."""
+    return (_DRIVER, _ENCRYPTED) in network.labels
 
 
 def spans_hosts(network: Network) -> bool:
@@ -66,10 +75,10 @@ def is_supported(network: Network) -> bool:
     return found is not None and bool(parent_interface_of(network)) == found.needs_parent
 
 
-def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
-    """Return the labels for a driver and parent; none for an overlay."""
+def labels_of(driver: str, parent: str, *, encrypted: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return the labels for a driver and parent; none for an overlay that is not encrypted."""
     if driver == OVERLAY:
-        return ()
+        return ((_DRIVER, _ENCRYPTED),) if encrypted else ()
     pair = ((_DRIVER, driver),)
     return (*pair, (_PARENT, parent)) if parent else pair
 

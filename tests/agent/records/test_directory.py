@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from overlay.agent.records.directory import Directory
-from overlay.core.dataplane.network_drivers import MACVLAN, OVERLAY
+from overlay.core.dataplane.network_drivers import MACVLAN, OVERLAY, labels_of
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
@@ -92,3 +92,18 @@ def test_a_name_means_its_current_node() -> None:
     assert named({before: MemberState.LEFT}) == before
     with pytest.raises(ConflictError, match="ambiguous"):
         named({before: MemberState.DEAD, OTHER: MemberState.ALIVE})
+
+
+def test_an_encrypted_network_keeps_its_name() -> None:
+    """Of two networks of one name it is the one that is used, whoever created the other."""
+    subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
+    labels = labels_of(OVERLAY, "", encrypted=True)
+    vault = Network(Vni(9), "vault", subnets, OTHER, labels=labels)
+    clear = Network(Vni(1), "vault", subnets, OWN)
+    store = SimpleNamespace(
+        change_count=lambda *_: 1,
+        values=lambda _scope, kind: [(OWN, clear), (OTHER, vault)] if kind == "network" else [],
+    )
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
+
+    assert directory.network("vault") == vault

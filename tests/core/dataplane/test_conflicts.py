@@ -11,6 +11,7 @@ from overlay.core.dataplane.conflicts import (
     network_conflicts,
     usable_networks,
 )
+from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
 from overlay.model import (
     Endpoint,
     Ip,
@@ -164,3 +165,15 @@ def test_every_node_names_the_same_winners(
     assert endpoint_conflicts(one) == endpoint_conflicts(other)
     seven = [claim for claim in one if claim.endpoint.vni == 7]
     assert endpoint_conflicts(contested_claims(seven)) == endpoint_conflicts(seven)
+
+
+def test_an_encrypted_network_keeps_its_vni() -> None:
+    """A member with a lower id cannot turn it into a network in clear."""
+    labels = labels_of(OVERLAY, "", encrypted=True)
+    subnets = (Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1")),)
+    vault = Network(Vni(9), "vault", subnets, NodeId(b"z" * 16), labels=labels)
+    clear = Network(Vni(9), "vault", subnets, NodeId(b"a" * 16))
+
+    found = usable_networks([(clear.creator, clear), (vault.creator, vault)])
+
+    assert found == [vault]
