@@ -22,19 +22,29 @@ class ArrivalPath(NamedTuple):
 class FilterState:
     """The members' VTEP addresses, the VNIs that only they may send, and further paths of theirs.
 
-    The interface of the best route to a member needs no path.
+    The interface of the best route to a member needs no path. Frames of the `encrypted` VNIs pass
+    by the WireGuard device alone, in both directions.
     """
 
     members: frozenset[Ip] = frozenset()
     vnis: frozenset[Vni] = frozenset()
     paths: frozenset[ArrivalPath] = frozenset()
+    encrypted: frozenset[Vni] = frozenset()
 
     def without(self, other: FilterState) -> FilterState:
         """Return what is in this state and not in the other."""
         return FilterState(
-            self.members - other.members, self.vnis - other.vnis, self.paths - other.paths
+            self.members - other.members,
+            self.vnis - other.vnis,
+            self.paths - other.paths,
+            self.encrypted - other.encrypted,
         )
 
     def joined(self, other: FilterState) -> FilterState:
         """Return the members and VNIs of both states; the paths are this one's."""
-        return FilterState(self.members | other.members, self.vnis | other.vnis, self.paths)
+        return FilterState(
+            self.members | other.members,
+            self.vnis | other.vnis,
+            self.paths,
+            self.encrypted | other.encrypted,
+        )

@@ -17,6 +17,15 @@ dropped if they come from a container by the host endpoint of a network, or are 
 member's. Otherwise a container's packets, masqueraded, would count as this host's on the others.
 Gossip is not tracked either: a full table of connections would cut this host off.
 
+Frames of encrypted networks pass by the WireGuard device alone: any that come by another interface,
+also from a member's address, and any that would leave by another one are dropped. By interface, not
+by a mark, because others' rules can set or clear marks; after all other programs' output hooks, as
+these may change the route.
+
+The tunnels carry nothing else: what comes by the device and is no frame of an encrypted network is
+dropped, and nothing is forwarded into it, so neither members nor containers reach a host's services
+by inner addresses.
+
 Limitation: processes in the host's own network namespace are not stopped. The kernel's own VXLAN
 packets pass the same hook and may carry the process's socket.
 """
@@ -28,11 +37,13 @@ from typing import Final
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
+from overlay.core.encryption.device import DEVICE
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.tables import (
     FAMILY_INET,
+    FORWARD,
     OUTPUT,
     PREROUTING,
     Chain,
@@ -43,12 +54,15 @@ from overlay.kernel.nft.tables import (
 from overlay.model import Ip, NodeId, Vni
 
 _BEFORE_TRACKING: Final = -300  # as iptables' raw table: tracking is at -200
+_AFTER_OTHERS: Final = 300
 _IPV4_SOURCE, _IPV6_SOURCE = (12, 4), (8, 16)  # offset and size in the IP header
 _VNI: Final = (8 + 4, 3)  # behind the UDP header: flags and reserved bytes first
 _TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6, _TYPE_INDEX = 4, 7, 8, 20  # nft's own numbers
 _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 _PATHS_IPV4, _PATHS_IPV6 = "paths4", "paths6"
-_GOSSIP_COUNTERS: Final = 2
+_ENCRYPTED: Final = "encrypted"
+_CHECK_COUNTERS: Final = 3  # of the first chain
+_LAST_COUNTERS: Final = 3  # one of the chain `leaving`, two of gossip's
 _INDEX: Final = struct.Struct("=I")
 
 
@@ -84,12 +98,18 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
         *from_members,
         refused,
     )
+    of_encrypted = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_ENCRYPTED))
+    tunneled: tuple[Rule, ...] = ((*ex.iifname_is(DEVICE), *let_in), refused)
     arriving = (
+        (*of_encrypted, ex.goto("tunneled")),
+        (*ex.iifname_is(DEVICE), ex.drop()),
         (*to_cluster, ex.goto("check")),
         *_short_fragments(port),
         (*ex.udp_to(gossip_port), ex.goto("gossip")),
     )
     sent = ((*to_cluster, ex.notrack()), (*ex.udp_from(gossip_port), ex.notrack()))
+    forwarded: tuple[Rule, ...] = ((*ex.oifname_is(DEVICE), ex.drop()),)
+    leaving: tuple[Rule, ...] = ((*of_encrypted, *ex.oifname_is_not(DEVICE), *refused),)
     return Table(
         FAMILY_INET,
         table_name(node_id),
@@ -97,13 +117,17 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
             Set(_MEMBERS_IPV4, _TYPE_IPV4, 4),
             Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
             Set(_VNIS, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI)),
+            Set(_ENCRYPTED, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI)),
             Set(_PATHS_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
             Set(_PATHS_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
         ),
         (
-            Chain("check", check),
+            Chain("check", check),  # the first, for `refused_counts`
+            Chain("tunneled", tunneled),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
             Chain("sent", sent, (OUTPUT, _BEFORE_TRACKING)),
+            Chain("leaving", leaving, (OUTPUT, _AFTER_OTHERS)),
+            Chain("forwarded", forwarded, (FORWARD, _AFTER_OTHERS)),
             Chain("gossip", gossip),  # the last, for `refused_counts`
         ),
     )
@@ -159,11 +183,14 @@ class UnderlayTable:
             return None
         members = found[_MEMBERS_IPV4] | found[_MEMBERS_IPV6]
         vnis = (Vni(int.from_bytes(raw, "big")) for raw in found[_VNIS])
+        encrypted = (Vni(int.from_bytes(raw, "big")) for raw in found[_ENCRYPTED])
         paths = (
             ArrivalPath(_INDEX.unpack_from(raw)[0], Ip(raw[_INDEX.size :]))
             for raw in found[_PATHS_IPV4] | found[_PATHS_IPV6]
         )
-        return FilterState(frozenset(map(Ip, members)), frozenset(vnis), frozenset(paths))
+        return FilterState(
+            frozenset(map(Ip, members)), frozenset(vnis), frozenset(paths), frozenset(encrypted)
+        )
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
         """Change the table from one state to another in one transaction.
@@ -185,8 +212,15 @@ class UnderlayTable:
 
         The first is the total, the second those of members through a wrong interface.
         """
-        counts = self._tables.counted(self.table)[:-_GOSSIP_COUNTERS]
+        counts = self._tables.counted(self.table)[:-_LAST_COUNTERS]
         return sum(counts), sum(counts[:2])
+
+    def clear_counts(self) -> tuple[int, int]:
+        """Return how many unencrypted packets of encrypted networks were dropped: in, and out."""
+        counts = self._tables.counted(self.table)
+        if len(counts) < _CHECK_COUNTERS + _LAST_COUNTERS:
+            return 0, 0
+        return counts[_CHECK_COUNTERS], counts[-_LAST_COUNTERS]
 
 
 def _elements(state: FilterState) -> dict[str, frozenset[bytes]]:
@@ -194,6 +228,7 @@ def _elements(state: FilterState) -> dict[str, frozenset[bytes]]:
         _MEMBERS_IPV4: frozenset(bytes(ip) for ip in state.members if len(ip) == 4),
         _MEMBERS_IPV6: frozenset(bytes(ip) for ip in state.members if len(ip) == 16),
         _VNIS: frozenset(int(vni).to_bytes(3, "big") for vni in state.vnis),
+        _ENCRYPTED: frozenset(int(vni).to_bytes(3, "big") for vni in state.encrypted),
         _PATHS_IPV4: _path_keys(state, 4),
         _PATHS_IPV6: _path_keys(state, 16),
     }

@@ -32,6 +32,7 @@ STATE = FilterState(
     frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}),
     frozenset({Vni(0x800001)}),
     frozenset({ArrivalPath(1, parse_ip("192.168.56.12")), ArrivalPath(1, parse_ip("fd00::12"))}),
+    frozenset({Vni(0x800002)}),
 )
 HOST_STATE = HostState(
     links=frozenset({ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64)))}),
@@ -246,6 +247,62 @@ def test_packets_of_members_pass_and_others_do_not(
     send(peer, stranger, 0x800001, b"a stranger's")
     assert receiver.recv(100)[8:] == b"a stranger's"
     receiver.close()
+    guard.close()
+
+
+def test_the_tunnels_carry_encrypted_networks_only(world: World) -> None:
+    """An encrypted network's frames pass by wg-ovl alone, both ways, and nothing else does.
+
+    Two veth pairs lead from the host to a peer: one called wg-ovl, one for the underlay.
+    """
+    host, peer = world.namespace("host"), world.namespace("peer")
+    ends = {"wg-ovl": ("fd6f:766c::1", "fd6f:766c::2"), "eth1": ("fd09::1", "fd09::2")}
+    for link, addresses in ends.items():
+        pair = (link, "type", "veth", "peer", link, "netns", peer)
+        world.run(host, "ip", "link", "add", *pair)
+        for where, text in zip((host, peer), addresses, strict=True):
+            world.run(where, "ip", "address", "add", f"{text}/64", "dev", link, "nodad")
+            world.run(where, "ip", "link", "set", link, "up")
+    for link, (_, there) in ends.items():
+        world.wait_until(lambda to=there: world.pings(host, to) == 1, f"{link}")  # type: ignore[misc]
+    with netns.inside(world.fd(host)):
+        guard = UnderlayTable(ONE, 4789, 7948)
+        guard.write(
+            None,
+            FilterState(
+                frozenset({parse_ip(there) for _, there in ends.values()}),
+                frozenset({Vni(1), Vni(2)}),
+                encrypted=frozenset({Vni(2)}),
+            ),
+        )
+
+    def passes(sender: str, vni: int, link: str, port: int = 4789) -> bool:
+        source, target = ends[link] if sender == host else ends[link][::-1]
+        receiver_name = peer if sender == host else host
+        with netns.inside(world.fd(receiver_name)):
+            receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with netns.inside(world.fd(sender)):
+            out = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with receiver, out:
+            receiver.bind((target, port))
+            receiver.settimeout(0.3)
+            out.bind((source, 0))
+            try:
+                out.sendto(b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0", (target, port))
+                return len(receiver.recv(100)) == 8
+            except (PermissionError, TimeoutError):  # dropped here, or there
+                return False
+
+    assert passes(peer, 2, "wg-ovl")
+    assert passes(host, 2, "wg-ovl")
+    assert passes(peer, 1, "eth1")
+    assert passes(host, 1, "eth1")
+    assert not passes(peer, 2, "eth1")
+    assert not passes(host, 2, "eth1")
+    assert guard.clear_counts() == (1, 1)
+    assert not passes(peer, 1, "wg-ovl")
+    assert not passes(peer, 2, "wg-ovl", port=22)
+    assert guard.refused_counts() == (1, 0)
     guard.close()
 
 
