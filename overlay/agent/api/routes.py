@@ -18,9 +18,8 @@ from overlay.agent.api import (
     keys,
     networks,
     tokens,
-    verify,
 )
-from overlay.agent.api.diagnosis import netcheck, ping, trace
+from overlay.agent.api.diagnosis import netcheck, ping, trace, verify
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
