@@ -48,7 +48,7 @@ VERBS: dict[str, str] = {
     "token": "token",
     "promote": "authority",
     "authority": "authority",
-    "key": "key",
+    "key": "keys.cluster_key",
     "network": "network",
     "ipam": "ipam",
     "dns": "dns",
