@@ -23,6 +23,7 @@ from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
@@ -93,6 +94,7 @@ from overlay.agent.trace.party import PartyFinder
 from overlay.agent.trace.peers import TracePeers
 from overlay.agent.trace.service import TraceService
 from overlay.agent.trace.way import WayFinder
+from overlay.core.encryption.inner_address import inner_prefix
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
 
@@ -116,11 +118,14 @@ class Components:
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
         space = AddressSpace(self.gossip.node.store, self.gossip.node_id)
         expiry = DeadNodeExpiry(self.gossip, config.dead_grace_s)
-        self.directory = Directory(self.gossip.node, self.gossip.node_id, space, expiry)
+        prefix = inner_prefix(bytes.fromhex(cluster.cluster_id))
+        self.directory = Directory(self.gossip.node, self.gossip.node_id, space, expiry, prefix)
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self._construct_cluster_services(space)
         self._construct_dataplane(interface)
-        self.networks = NetworkService(self._context, self.participation, self.reserves)
+        self.networks = NetworkService(
+            self._context, self.participation, self.reserves, self.encryption
+        )
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
@@ -179,18 +184,20 @@ class Components:
         context, attachments = self._context, self.attachments
         interval_s = self.config.reconcile_interval_s
         self.underlay_filter = UnderlayFilter(context, interval_s)
+        self.encryption = EncryptionController(context, interval_s)
         self.reconciler = Reconciler(
             context,
             attachments,
             self.underlay_filter,
             FastPathSupport(self.config.fast_path),
+            self.encryption,
             interval_s,
         )
         self.traffic = TrafficMeter(context.kernel, self.reconciler)
         self.underlay = Underlay(context, self.reconciler, interface)
         self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
-        self.paths = PathController(context, self.reconciler)
+        self.paths = PathController(context, self.reconciler, self.encryption)
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
         )
@@ -201,7 +208,12 @@ class Components:
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(self.gossip.state)
         self.participation = ParticipationService(
-            self.gossip, self.directory, self.reconciler, attachments, self._preferences
+            self.gossip,
+            self.directory,
+            self.reconciler,
+            attachments,
+            self._preferences,
+            self.encryption,
         )
 
     def _construct_endpoints(self) -> None:
@@ -326,6 +338,7 @@ class Components:
             networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
+            encryption=self.encryption,
             paths=self.paths,
             trace_peers=self._trace_peers,
             netcheck=self.netcheck,
@@ -336,6 +349,7 @@ class Components:
         """Return all controllers of this membership, in order of their start."""
         return (
             self.underlay_filter,
+            self.encryption,
             self.reconciler,
             self.startup,
             self.former_identity,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dns.resolver import Resolver
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
@@ -81,6 +82,7 @@ class EventRouter:
     networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
+    encryption: EncryptionController
     paths: PathController
     trace_peers: TracePeers
     netcheck: NetcheckService
@@ -129,6 +131,7 @@ class EventRouter:
                 self.admission.records_changed()
                 self.authority_sharing.holders_changed()
                 self.key_rotation.trigger()
+                self.encryption.trigger()
             case _:
                 self._log(event)
 
@@ -162,6 +165,7 @@ class EventRouter:
     def _card_accepted(self, card: Card) -> None:
         self.context.gossip.card_accepted(card)
         if card.node_id != self.context.gossip.node_id:
+            self.encryption.trigger()
             self.reconciler.mark_dirty()
             self.paths.peer_moved(card.node_id)
 
@@ -176,6 +180,7 @@ class EventRouter:
         name = self.context.directory.node_name(event.node_id)
         self.context.event_log.record("member", f"{name} is {state}", peer=name)
         self.underlay.trigger()
+        self.encryption.trigger()
         self.paths.trigger()
         if event.after is MemberState.LEFT:
             self.reconciler.mark_dirty()
@@ -191,6 +196,7 @@ class EventRouter:
             self.admission.records_changed()
             self.removed_networks.trigger()
             self.paths.trigger()
+            self.encryption.trigger()
             self.exposure.controller.networks_changed()
             self.networks.changed.emit()
             self.reconciler.mark_dirty()

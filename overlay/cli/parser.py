@@ -49,6 +49,7 @@ VERBS: dict[str, str] = {
     "promote": "authority",
     "authority": "authority",
     "key": "keys.cluster_key",
+    "encryption": "keys.encryption",
     "network": "network",
     "ipam": "ipam",
     "dns": "dns",

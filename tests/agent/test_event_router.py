@@ -45,7 +45,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
-            "paths", "protocol_versions", "networks", "trace_peers", "netcheck",
+            "paths", "protocol_versions", "networks", "trace_peers", "netcheck", "encryption",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -98,7 +98,7 @@ def test_a_card_of_its_own_plans_nothing_anew(bench: Bench) -> None:
     own, other = (cast("Any", SimpleNamespace(node_id=node_id)) for node_id in (OWN, OTHER))
 
     assert bench.emit(CardAccepted(own)) == {"gossip"}
-    assert bench.emit(CardAccepted(other)) == {"gossip", "reconciler", "paths"}
+    assert bench.emit(CardAccepted(other)) == {"gossip", "encryption", "reconciler", "paths"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,10 @@ def test_sessions_learn_of_members_that_do_not_answer(
 @pytest.mark.parametrize(
     ("event", "reached"),
     [
-        (NodeForgotten(OTHER), {"gossip", "admission", "authority_sharing", "key_rotation"}),
+        (
+            NodeForgotten(OTHER),
+            {"gossip", "admission", "authority_sharing", "key_rotation", "encryption"},
+        ),
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
         (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),

@@ -23,6 +23,7 @@ READING = [
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
     ("ping",), ("trace",), ("netcheck",),
+    ("encryption", "status"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

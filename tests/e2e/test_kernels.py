@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.errors import OverlayError
 from overlay.lab import host_process, lab
+from overlay.lab.driver import differences, join_all, wait_until
+from overlay.lab.fixtures import lab_cluster
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -170,3 +173,32 @@ def test_wireguard_can_be_the_underlay(pair: Cluster, eventually: Callable[..., 
     assert pair.json(1, "status")["overlay_mtu"] == mtu - VXLAN_OVERHEAD
     eventually(lambda: answers(pair, 2, "c1"), "c1 answers c2", PATIENCE_S)
     assert answers(pair, 2, "c1", "-M", "do", "-s", full)
+
+
+def test_the_kernels_wireguard_carries_encrypted_networks() -> None:
+    """Full-size packets pass; a deleted device is made again with all its peers."""
+    with lab_cluster(2, populated=False) as made:
+        one = made.drivers[0]
+        try:
+            one.run("ip", "link", "add", "wg0", "type", "wireguard")
+        except OverlayError as error:
+            lacking(f"WireGuard: {error.why}")
+        join_all(made.drivers)
+        one.post("/v1/networks", name="vault", encrypted=True)
+        for each in made.drivers:
+            each.run("ip", "netns", "add", f"v{each.number}")
+            asked = {"target": f"netns:v{each.number}", "networks": ["vault"]}
+            address = each.post("/v1/endpoints", **asked)["endpoints"][0]["ip"]
+
+        def passes() -> bool:
+            ping = f"ip netns exec v1 ping -c1 -W5 -Mdo -s1342 {address} >/dev/null && echo yes"
+            return one.run("sh", "-c", f"{ping}; true") != ""
+
+        wait_until(passes, "v2 answers v1", PATIENCE_S)
+        shown = one.get("/v1/encryption")
+        assert shown["backend"] == "kernel"
+        assert [peer["configured"] for peer in shown["peers"]] == [True]
+        assert shown["peers"][0]["last_handshake_s"] is not None
+        one.run("ip", "link", "del", "wg-ovl")
+        wait_until(passes, "v2 answers v1 again", PATIENCE_S)
+        wait_until(lambda: not differences(one), "no differences", PATIENCE_S)

@@ -83,3 +83,24 @@ def test_only_members_reach_the_vxlan_port(six: Cluster) -> None:
     listed = six.ok(1, "nft", "list", "ruleset")
     assert "fd56::12" in listed
     assert "fd56::13" in listed
+
+
+def test_an_encrypted_network_crosses_it(six: Cluster, eventually: Callable[..., None]) -> None:
+    """Full-size packets of both families pass the tunnels, next to a network in clear."""
+    six.ok(1, "overlayd", "network", "create", "vault", "--ipv6", "--encrypted")
+    for number in (1, 2):
+        six.attach(number, f"v{number}", network="vault")
+    shown = six.json(1, "network", "inspect", "vault")
+    assert (shown["mtu"], shown["encrypted"]) == (1350, True)
+    eventually(lambda: ips_of(six, 1, "v2") != [], "the endpoint")
+
+    def passes() -> bool:
+        return all(
+            six.inside(1, "v1", "ping", "-c1", "-W1", "-M", "do", "-s", size, ip)[0] == 0
+            for ip in ips_of(six, 1, "v2")
+            for size in ([str(1350 - (48 if ":" in ip else 28))])
+        )
+
+    eventually(passes, "packets of full size")
+    eventually(lambda: six.json(1, "verify")["differences"] == [], "no difference")
+    eventually(lambda: six.json(1, "status")["health"] == [], "nothing to complain of")

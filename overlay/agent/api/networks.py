@@ -31,6 +31,7 @@ from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
     has_sandbox,
+    is_encrypted,
     parent_interface_of,
 )
 from overlay.core.ipam.allocator import Share
@@ -67,6 +68,7 @@ class NetworkHandlers:
             force=request.force,
             isolate_subnets=request.isolate_subnets,
             ipv6=request.ipv6,
+            encrypted=request.encrypted,
             driver=request.driver or OVERLAY,
             parent=request.parent or "",
         )
@@ -133,6 +135,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "mtu_why": components.mtu_controller.why(item),
         "driver": driver_of(item),
         "parent": parent_interface_of(item) or None,
+        "encrypted": is_encrypted(item),
         **exposure.host_endpoint(item, components),
     }
 

@@ -12,6 +12,7 @@ from overlay.agent.api import (
     cluster,
     containers,
     dns,
+    encryption,
     endpoints,
     events,
     exposure,
@@ -44,6 +45,7 @@ _RESOURCES = (
     netcheck,
     ping,
     trace,
+    encryption,
 )
 
 

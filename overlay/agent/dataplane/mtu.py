@@ -15,7 +15,13 @@ from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, parent_interface_of
+from overlay.core.dataplane.network_drivers import (
+    has_sandbox,
+    has_tunnel,
+    is_encrypted,
+    parent_interface_of,
+)
+from overlay.core.encryption.device import wireguard_overhead
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -73,11 +79,18 @@ class MtuController:
         carried = f"{self._limited_by} carries {own.underlay_mtu} bytes"
         if not has_tunnel(network):
             return carried
+        if is_encrypted(network):
+            taken = wireguard_overhead(own.address) + limits.VXLAN_OVERHEAD_IPV6
+            text = f"{carried}, WireGuard and VXLAN take {taken}"
+            return self._with_ipv6_floor(network, text, own.underlay_mtu - taken)
         mtu = self._reconciler.overlay_mtu
-        taken = f"{carried}, VXLAN takes {own.underlay_mtu - mtu}"
+        text = f"{carried}, VXLAN takes {own.underlay_mtu - mtu}"
+        return self._with_ipv6_floor(network, text, mtu)
+
+    def _with_ipv6_floor(self, network: Network, text: str, mtu: int) -> str:
         if self._reconciler.mtu_of(network) == mtu:
-            return taken
-        return f"{taken}; IPv6 needs {limits.IPV6_MTU_MIN}, so the underlay carries fragments"
+            return text
+        return f"{text}; IPv6 needs {limits.IPV6_MTU_MIN}, so the underlay carries fragments"
 
     async def reconcile(self, found: UnderlayAddress) -> None:
         """Follow what the underlay carries now; raises OverlayError where that is too small."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from overlay.agent.dataplane import watch
+from overlay.agent.dataplane.encrypted_tunnels import EncryptedTunnels
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
@@ -23,18 +24,18 @@ from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments, planned
-from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
 from overlay.core.dataplane.planner import PlanInput
 from overlay.core.dataplane.state import Port, SandboxState
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.core.view import network_mtu, overlay_mtu
+from overlay.core.view import encrypted_mtu, network_mtu, overlay_mtu
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
-from overlay.model import Network, Vni
+from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _RETRY_MAX_S = 30.0
@@ -62,6 +63,7 @@ class Reconciler(Controller):
         attachments: Attachments,
         underlay_filter: UnderlayFilter,
         fast_path: FastPathSupport,
+        tunnels: EncryptedTunnels,
         interval_s: float,
     ) -> None:
         super().__init__(context.event_log)
@@ -75,6 +77,7 @@ class Reconciler(Controller):
         self.ports_lost: Signal[[Vni, list[str]]] = Signal()
         self.fast_path = fast_path
         self.underlay_filter = underlay_filter
+        self._tunnels = tunnels
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -88,7 +91,15 @@ class Reconciler(Controller):
         card = self._gossip.card
         if not has_tunnel(network):
             return card.underlay_mtu
+        if is_encrypted(network):
+            return encrypted_mtu(network, card.underlay_mtu, card.address)
         return network_mtu(network, self.overlay_mtu, card.address)
+
+    def vtep_of(self, network: Network, card: Card) -> Ip:
+        """Return a node's VTEP of a network, by its card; inside the tunnels if encrypted."""
+        if is_encrypted(network):
+            return self._tunnels.address_of(card.node_id)
+        return card.address
 
     # --- opening and closing ------------------------------------------------------------
 
@@ -118,6 +129,8 @@ class Reconciler(Controller):
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
             await self.underlay_filter.admit_members()
+            if is_encrypted(network):
+                await self._tunnels.enter(network.vni)
             await self.reconcile_network(network.vni)
             await self.sandbox_ready.emit(network, runtime.sandbox)
             if runtime.failures:
@@ -149,6 +162,7 @@ class Reconciler(Controller):
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone when this agent started
                 await self._kernel.call(_destroy, sandbox_name(vni, self._gossip.node_id))
+        await self._tunnels.leave(vni)
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes that a crash left: without an attachment, and not in `wanted`."""
@@ -207,6 +221,7 @@ class Reconciler(Controller):
         """Run a pass over each dirty sandbox; one that fails is retried on its own."""
         loop = asyncio.get_running_loop()
         await self.underlay_filter.admit_members()
+        await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
         cluster = list(self._versions(CLUSTER_SCOPE))
         started = loop.time()
         for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
@@ -259,6 +274,12 @@ class Reconciler(Controller):
             if runtime is None:
                 return
             runtime.dirty = False
+            unprotected = "" if network is None else self._why_unprotected(network)
+            if unprotected:
+                runtime.passes += 1
+                runtime.unusable = unprotected
+                self._note_failures(vni, runtime, [unprotected])
+                return
             read, runtime.stale = runtime.stale, False
             versions = self._gossip.node.confirmations.confirmable(
                 self._versions(Scope(vni)), self._directory.view.loses_address
@@ -286,6 +307,16 @@ class Reconciler(Controller):
         self._after_pass(vni, runtime, done.failures)
         if not runtime.failures:
             self._programmed(versions)
+
+    def _why_unprotected(self, network: Network) -> str:
+        """Return why an encrypted network's frames could leave in clear; empty if they cannot."""
+        if not is_encrypted(network):
+            return ""
+        if not self.underlay_filter.confines(network):
+            return "nothing would stop its frames in clear: the filter of the VXLAN port is missing"
+        if not self._tunnels.is_fenced:
+            return "nothing would stop its frames in clear: the unreachable route is missing"
+        return ""
 
     async def require_usable(self, network: Network) -> None:
         """Raise ConflictError if the kernel refuses the network's bridge or tunnel, also now."""
@@ -385,7 +416,7 @@ class Reconciler(Controller):
             return None
         return self._directory.view.collect_input(
             network,
-            self._gossip.card.address,
+            self.vtep_of(network, self._gossip.card),
             self._gossip.cluster.vxlan_port,
             self.mtu_of(network),
             tuple(planned(each) for each in self._attachments.values() if each.vni == vni),

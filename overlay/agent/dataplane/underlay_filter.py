@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from overlay.agent.dataplane import watch
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.core.dataplane.planner import segment_count
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.errors import OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name
-from overlay.model import Ip, Vni, ip_text
+from overlay.model import Ip, Network, Vni, ip_text
 
 
 class UnderlayFilter(Controller):
@@ -45,6 +46,7 @@ class UnderlayFilter(Controller):
         )
         self.refused = 0  # packets, as last read
         self.refused_misdirected = 0  # of them: from members, on an interface that leads elsewhere
+        self.refused_clear = (0, 0)  # unencrypted packets of encrypted networks: in, and out
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -62,6 +64,12 @@ class UnderlayFilter(Controller):
     def members(self) -> int:
         """Return how many VTEPs are admitted."""
         return 0 if self._known is None else len(self._known.members)
+
+    def confines(self, network: Network) -> bool:
+        """Return whether the table drops an encrypted network's frames where they are in clear."""
+        vnis = {network.vni + segment for segment in range(segment_count(network))}
+        written = self._written
+        return written is not None and self.fault is None and written.encrypted >= vnis
 
     # --- for the reconciler ---------------------------------------------------------------
 
@@ -129,15 +137,20 @@ class UnderlayFilter(Controller):
         view = self._directory.view
         members = view.vteps()
         paths = frozenset(path for path in self.paths or () if path.member in members)
-        return FilterState(members, view.vnis(), paths)
+        return FilterState(members, view.vnis(), paths, view.encrypted_vnis())
 
     async def admits(self, member: Ip, vni: Vni) -> bool | None:
-        """Return whether the kernel's table admits a member's packets; None: there is no table."""
+        """Return whether the kernel's table admits a member's packets; None: there is no table.
+
+        Those of an encrypted network by the tunnel, whose peers are members.
+        """
         if self._filter is None or self.fault or self._removed:
             return None
         async with self._lock:
             found = await self._kernel.call(self._filter.read)
-        return None if found is None else member in found.members and vni in found.vnis
+        if found is None:
+            return None
+        return vni in found.encrypted or (member in found.members and vni in found.vnis)
 
     # --- the controller -------------------------------------------------------------------
 
@@ -175,6 +188,7 @@ class UnderlayFilter(Controller):
             with contextlib.suppress(OverlayError, OSError):
                 counts = await self._kernel.call(self._filter.refused_counts)
                 self.refused, self.refused_misdirected = counts
+                self.refused_clear = await self._kernel.call(self._filter.clear_counts)
 
     async def remove(self) -> None:
         """Remove the table: this node has left, and forwards nothing."""
@@ -217,5 +231,7 @@ def _texts(state: FilterState, table: str) -> Iterator[str]:
         yield f"element inet {table} members{4 if len(ip) == 4 else 6} {{ {ip_text(ip)} }}"
     for vni in sorted(state.vnis):
         yield f"element inet {table} vnis {{ {vni} }}"
+    for vni in sorted(state.encrypted):
+        yield f"element inet {table} encrypted {{ {vni} }}"
     for index, ip in sorted(state.paths):
         yield f"element inet {table} paths{4 if len(ip) == 4 else 6} {{ {index} . {ip_text(ip)} }}"

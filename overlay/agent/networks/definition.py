@@ -47,6 +47,7 @@ class NetworkSpec:
     driver: str = network_drivers.OVERLAY
     parent: str = ""
     ipv6: bool = False  # with a unique local prefix of its own
+    encrypted: bool = False  # its frames cross the underlay encrypted only
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,13 @@ def require_valid(spec: NetworkSpec) -> None:
             hint="Leave one of them out" if given else "Give its prefix: --subnet PREFIX/64",
             field="ipv6",
         )
+    if spec.encrypted and not capabilities.has_tunnel:
+        raise UsageError(
+            f"encrypted is not supported by driver {spec.driver}",
+            why="overlayd encrypts what it carries between hosts, which is an overlay's frames",
+            hint="Leave it out, or use --driver overlay",
+            field="encrypted",
+        )
     if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
             f"vni is not supported by driver {spec.driver}",
@@ -202,7 +210,8 @@ def _require_room(directory: Directory) -> None:
 
 
 def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
-    found = tuple(sorted([*spec.labels, *network_drivers.labels_of(spec.driver, spec.parent)]))
+    own = network_drivers.labels_of(spec.driver, spec.parent, encrypted=spec.encrypted)
+    found = tuple(sorted([*spec.labels, *own]))
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
@@ -235,16 +244,19 @@ def _require_same(existing: Network, spec: NetworkSpec) -> None:
     )
     if spec.vni is not None and spec.vni != existing.vni:
         same = False
-    options = (spec.internal, spec.isolate_subnets, spec.driver, spec.parent)
+    options = (spec.internal, spec.isolate_subnets, spec.driver, spec.parent, spec.encrypted)
     kind = network_drivers.driver_of(existing)
     parent = network_drivers.parent_interface_of(existing)
-    if not same or options != (existing.internal, existing.isolate_subnets, kind, parent):
+    encrypted = network_drivers.is_encrypted(existing)
+    found = (existing.internal, existing.isolate_subnets, kind, parent, encrypted)
+    if not same or options != found:
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
             f"a different network {existing.name!r} exists already",
             why=f"existing: driver {f'{kind} on {parent}' if parent else kind}, {shown}, "
             f"VNI {existing.vni}{', internal' if existing.internal else ''}"
-            f"{', isolated subnets' if existing.isolate_subnets else ''}",
+            f"{', isolated subnets' if existing.isolate_subnets else ''}"
+            f"{', encrypted' if encrypted else ''}",
             hint="Choose another name, or remove it: overlayd network rm " + existing.name,
         )
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
@@ -44,6 +45,7 @@ class ParticipationService:
         reconciler: Reconciler,
         attachments: Attachments,
         sandbox_user: SandboxUser,
+        encryption: EncryptionController,
     ) -> None:
         self.before_sandbox_removal: AsyncSignal[[Vni]] = AsyncSignal()
         self._gossip = gossip
@@ -51,11 +53,16 @@ class ParticipationService:
         self._reconciler = reconciler
         self._attachments = attachments
         self._sandbox_user = sandbox_user
+        self._encryption = encryption
         self._attaches_in_progress: collections.Counter[Vni] = collections.Counter()
         self._locks: dict[Vni, asyncio.Lock] = {}
 
     async def begin(self, network: Network) -> list[Segment]:
-        """Become a forwarding participant with a sandbox; return the records that tell of it."""
+        """Become a forwarding participant with a sandbox; return the records that tell of it.
+
+        Raises ConflictError if the network is encrypted, and this host has no WireGuard.
+        """
+        await self._encryption.require_support(network)
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
         async with self._alone_on(network.vni):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.networks import definition
@@ -24,7 +25,11 @@ class NetworkService:
     """Creates and removes networks of the cluster."""
 
     def __init__(
-        self, context: NodeContext, participation: ParticipationService, reserves: ReserveController
+        self,
+        context: NodeContext,
+        participation: ParticipationService,
+        reserves: ReserveController,
+        encryption: EncryptionController,
     ) -> None:
         self._gossip = context.gossip
         self._directory = context.directory
@@ -33,10 +38,13 @@ class NetworkService:
         self._reserves = reserves
         self.changed: Signal[[]] = Signal()
         """Records that networks depend on have changed."""
+        self._encryption = encryption
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
         constraints = await self.host_constraints()
+        if spec.encrypted and self._directory.find_network(spec.name) is None:
+            await self._encryption.require_capable_members()
         known = {network.name for network in self._directory.networks()}
         made = definition.create(self._gossip, self._directory, spec, constraints)
         if made.name not in known:

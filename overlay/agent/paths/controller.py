@@ -16,17 +16,19 @@ from collections.abc import Iterable, Iterator
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.paths import texts
 from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
 from overlay.agent.process.controller import Controller, Fault
-from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
+from overlay.core.encryption.device import wireguard_overhead, wireguard_port
 from overlay.core.paths.prober import PathProber
 from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import MemberState, PathReport
 from overlay.errors import RemoteError
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.model import Network, NodeId, Vni
+from overlay.model import Card, Network, NodeId, Vni
 from overlay.signals import Signal
 from overlay.wire.codec import path_probe
 
@@ -45,7 +47,9 @@ class PathController(Controller):
     level = "warn"
     announces_all = True
 
-    def __init__(self, context: NodeContext, reconciler: Reconciler) -> None:
+    def __init__(
+        self, context: NodeContext, reconciler: Reconciler, encryption: EncryptionController
+    ) -> None:
         super().__init__(context.event_log)
         self.size_changed: Signal[[]] = Signal()
         self.drops: Counter[str] = Counter()
@@ -53,10 +57,13 @@ class PathController(Controller):
         self._directory = context.directory
         self._kernel = context.kernel
         self._reconciler = reconciler
+        self._encryption = encryption
+        self._encrypted: frozenset[NodeId] = frozenset()  # peers that share no other network
         self._event_loop = asyncio.get_running_loop()
         self._prober = PathProber(random.Random(os.urandom(16)))
         self._expected_size = context.gossip.card.underlay_mtu
         self._sender = ProbeSender()
+        self._inner_sender = ProbeSender()  # through the tunnels
         self._receivers = ProbeReceivers(self._payload_received)
         self._timer: asyncio.TimerHandle | None = None
         self._answered = asyncio.Event()  # some path's verdict may have changed
@@ -88,8 +95,14 @@ class PathController(Controller):
         for view in self._prober.paths():
             card = self._directory.card(view.node_id)
             if card is not None:
-                port = self._gossip.cluster.vxlan_port
-                yield from texts.path_faults(view, card, port, self._gossip.transport.now())
+                carrier = self._carrier(view.node_id, card)
+                yield from texts.path_faults(view, card, carrier, self._gossip.transport.now())
+
+    def _carrier(self, node_id: NodeId, card: Card) -> texts.Carrier:
+        vxlan_port = self._gossip.cluster.vxlan_port
+        if node_id not in self._encrypted:
+            return texts.Carrier(texts.VXLAN, vxlan_port)
+        return texts.Carrier(texts.WIREGUARD, wireguard_port(card.gossip_port, vxlan_port))
 
     def probe(self, vnis: Iterable[Vni]) -> list[NodeId]:
         """Probe the live participants of networks now; `unproven` takes what this returns.
@@ -175,11 +188,17 @@ class PathController(Controller):
     # --- which peers --------------------------------------------------------------------
 
     async def reconcile(self) -> None:
-        """Probe each live member that shares an overlay network with a sandbox on both hosts."""
+        """Probe each live member that shares an overlay network with a sandbox on both hosts.
+
+        By a network in clear where there is one: its packets need a way of their own.
+        """
         peers: dict[NodeId, PeerPath] = {}
+        encrypted: set[NodeId] = set()
         own = self._gossip.card
         membership = self._gossip.node.membership
-        networks = sorted(self._directory.networks(), key=lambda network: network.vni)
+        networks = sorted(
+            self._directory.networks(), key=lambda each: (is_encrypted(each), each.vni)
+        )
         for network in networks:
             if not has_tunnel(network) or not self._receivers.is_open(network.vni):
                 continue
@@ -192,6 +211,9 @@ class PathController(Controller):
                     continue
                 if membership.state_of(node_id) in _LIVE:
                     peers[node_id] = PeerPath(network.vni, self._expected_size)
+                    if is_encrypted(network):
+                        encrypted.add(node_id)
+        self._encrypted = frozenset(encrypted)
         before = self.carried_size()
         self._prober.set_peers(peers, self._event_loop.time())
         if self.carried_size() != before:
@@ -249,7 +271,12 @@ class PathController(Controller):
         card = self._directory.card(frame.to)
         if network is None or card is None:
             return
-        padding = path_probe.padding_size_of(network, frame.size, card.address)
+        own, to, size, sender = self._gossip.card.address, card.address, frame.size, self._sender
+        if is_encrypted(network):
+            size = max(0, size - wireguard_overhead(own))
+            own, to = self._encryption.address, self._encryption.address_of(frame.to)
+            sender = self._inner_sender
+        padding = path_probe.padding_size_of(network, size, to)
         packet = path_probe.encode_path_probe(
             network,
             self._gossip.node_id,
@@ -259,13 +286,7 @@ class PathController(Controller):
             padding,
             is_bare=frame.is_bare,
         )
-        self._sender.send(
-            self._gossip.card.address,
-            card.address,
-            self._gossip.cluster.vxlan_port,
-            packet,
-            is_bare=frame.is_bare,
-        )
+        sender.send(own, to, self._gossip.cluster.vxlan_port, packet, is_bare=frame.is_bare)
 
     def _tell(self, before: PathView, after: PathView) -> None:
         name = self._directory.node_name(after.node_id)
@@ -282,3 +303,4 @@ class PathController(Controller):
             self._timer = None
         self._receivers.close()
         self._sender.close()
+        self._inner_sender.close()

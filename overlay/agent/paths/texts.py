@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from overlay.agent.process.controller import Fault
 from overlay.core.paths.view import PathState, PathView
@@ -10,16 +11,35 @@ from overlay.model import Card, ip_text
 
 _LOST_HINT = (
     "On both hosts: sudo overlayd netcheck   (it names the rule). Else allow UDP {port} in "
-    "the cloud's security group and on any switch between them. Where the platform keeps that port "
-    "for itself, create the cluster with another --vxlan-port"
+    "the cloud's security group and on any switch between them"
+)
+_OTHER_PORT = (
+    ". Where the platform keeps that port for itself, create the cluster with another --vxlan-port"
 )
 
 
-def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iterator[Fault]:
+class Carrier(NamedTuple):
+    """What carries the frames of a path: VXLAN itself, or WireGuard around it."""
+
+    name: str
+    port: int  # UDP
+
+    @property
+    def hint(self) -> str:
+        """Return what to do where its packets are lost."""
+        more = _OTHER_PORT if self.name == VXLAN else ""
+        return _LOST_HINT.format(port=self.port) + more
+
+
+VXLAN: Final = "VXLAN"
+WIREGUARD: Final = "WireGuard"
+
+
+def path_faults(view: PathView, card: Card, carrier: Carrier, now: float) -> Iterator[Fault]:
     """Yield the health lines of one path; `now` is on the clock of `view.since`."""
     name, address = card.name, ip_text(card.address)
     lasting = f"for {max(0.0, now - view.since):.0f} s"
-    hint = _LOST_HINT.format(port=vxlan_port)
+    hint, what = carrier.hint, f"{carrier.name} (UDP {carrier.port})"
     if PathState.DAMAGED in (view.sending, view.receiving):
         way, sender = ("to", "this host") if view.sending is PathState.DAMAGED else ("from", name)
         yield Fault(
@@ -32,21 +52,21 @@ def path_faults(view: PathView, card: Card, vxlan_port: int, now: float) -> Iter
     elif view.sending is PathState.LOST and view.receiving is PathState.LOST:
         yield Fault(
             f"data path to {name} ({address}) is lost in both directions {lasting}: gossip "
-            f"works, VXLAN (UDP {vxlan_port}) does not arrive",
+            f"works, {what} does not arrive",
             hint,
             "error",
         )
     elif view.sending is PathState.LOST:
         yield Fault(
-            f"data path to {name} ({address}) is lost {lasting}: gossip works, VXLAN "
-            f"(UDP {vxlan_port}) from this host does not arrive there; the other direction does",
+            f"data path to {name} ({address}) is lost {lasting}: gossip works, "
+            f"{what} from this host does not arrive there; the other direction does",
             hint,
             "error",
         )
     elif view.receiving is PathState.LOST:
         yield Fault(
-            f"data path from {name} ({address}) is lost {lasting}: gossip works, VXLAN "
-            f"(UDP {vxlan_port}) from there does not arrive at this host; the other direction does",
+            f"data path from {name} ({address}) is lost {lasting}: gossip works, "
+            f"{what} from there does not arrive at this host; the other direction does",
             hint,
             "error",
         )

@@ -105,13 +105,13 @@ class HalfReader:
         return HostFacts(
             own=own,
             peer=peer,
-            local_vtep=card.address,
+            local_vtep=self._reconciler.vtep_of(network, card),
             vxlan_port=self._gossip.cluster.vxlan_port,
             is_isolated=network.isolate_subnets,
             desired=desired,
             actual=actual,
             container=container,
-            fits=fitting_size(self._reconciler.mtu_of(network), probed, card.address),
+            fits=fitting_size(network, self._reconciler.mtu_of(network), probed, card.address),
             path=probed,
             admits=admits,
             listener=f"{protocol} port {request.port}" if asks else "",
@@ -142,6 +142,6 @@ class HalfReader:
             endpoint.mac,
             ip,
             segment_of(ends.network, subnet_index(ends.network, ip)),
-            None if card is None else card.address,
+            None if card is None else self._reconciler.vtep_of(ends.network, card),
             "" if local is None else local.port,
         )

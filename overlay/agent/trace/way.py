@@ -13,11 +13,11 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.paths.controller import PathController
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.trace.party import Pair, PartyKind
-from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel
+from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, is_encrypted
 from overlay.core.dataplane.planner import segment_of
 from overlay.core.dataplane.port_policy import uses_fast_path
 from overlay.core.paths.view import PathView
-from overlay.core.view import overlay_mtu
+from overlay.core.view import encrypted_mtu, overlay_mtu
 from overlay.model import Ip, Network
 
 
@@ -52,14 +52,15 @@ class WayFinder:
 
     def way(self, pair: Pair) -> Way:
         """Return the way of a pair whose source is on this host."""
-        network, own = pair.network, self._gossip.card.address
+        network, card = pair.network, self._gossip.card
+        own = self._reconciler.vtep_of(network, card)
         mtu = self._reconciler.mtu_of(network)
         peer, probed = None, None
         if not pair.is_local and has_tunnel(network):
-            card = self._directory.card(pair.target.node_id)
-            peer = None if card is None else card.address
+            other = self._directory.card(pair.target.node_id)
+            peer = None if other is None else self._reconciler.vtep_of(network, other)
             probed = self._paths.path(pair.target.node_id)
-        fits = fitting_size(mtu, probed, own)
+        fits = fitting_size(network, mtu, probed, card.address)
         indexes = {subnet_index(network, ip) for ip in (pair.source_ip, pair.target_ip)}
         return Way(
             self._kind(pair), len(indexes) > 1, mtu, fits, own if peer else None, peer, probed
@@ -93,7 +94,11 @@ def subnet_index(network: Network, ip: Ip) -> int:
     return next((n for n, subnet in enumerate(network.subnets) if ip in subnet), 0)
 
 
-def fitting_size(mtu: int, probed: PathView | None, local_vtep: Ip) -> int:
+def fitting_size(network: Network, mtu: int, probed: PathView | None, underlay: Ip) -> int:
     """Return the largest packet of a container that passes, as far as it is known."""
     carried = None if probed is None else probed.size_carried
-    return mtu if not carried else min(mtu, overlay_mtu(carried, local_vtep))
+    if not carried:
+        return mtu
+    if is_encrypted(network):
+        return min(mtu, encrypted_mtu(network, carried, underlay))
+    return min(mtu, overlay_mtu(carried, underlay))

@@ -35,6 +35,7 @@ that no other allocator on the segment uses.
   sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
        --aux-address router=10.50.0.2
   sudo overlayd network create both --ipv6
+  sudo overlayd network create vault --encrypted
   sudo overlayd network create home --driver bridge
   sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
        --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
@@ -118,6 +119,11 @@ def _add_address_options(create: StrictParser) -> None:
 
 def _add_trust_options(create: StrictParser) -> None:
     create.add_argument(
+        "--encrypted",
+        action="store_true",
+        help="let its frames cross the underlay through WireGuard only",
+    )
+    create.add_argument(
         "--no-port-security",
         dest="port_security",
         action="store_false",
@@ -164,6 +170,7 @@ def run_create(args: Namespace) -> int:
             "any_name": args.any_name,
             "force": args.force,
             **({"ipv6": True} if args.ipv6 else {}),
+            **({"encrypted": True} if args.encrypted else {}),
             "isolate_subnets": args.isolate_subnets,
             "driver": args.driver,
             "parent": args.parent,
@@ -186,8 +193,8 @@ def network_line(network: JsonObject) -> str:
     """Return one network in one line."""
     ranges = " ".join(subnet["subnet"] for subnet in network["subnets"])
     gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
-    return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + (
-        "  internal" if network.get("internal") else ""
+    return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + "".join(
+        f"  {word}" for word in ("internal", "encrypted") if network.get(word)
     )
 
 
@@ -207,7 +214,7 @@ def run_ls(args: Namespace) -> int:
     rows = [
         (
             network["name"],
-            network.get("driver", "overlay"),
+            network.get("driver", "overlay") + (" encrypted" if network.get("encrypted") else ""),
             network["vni"],
             [subnet["subnet"] for subnet in network["subnets"]],
             network["endpoints"],
@@ -246,6 +253,7 @@ def inspect_text(network: JsonObject) -> str:
         ),
         ("MTU", f"{network['mtu'] or ''}  {network.get('mtu_why', '')}".strip()),
         ("Internal", "yes" if network.get("internal") else "no"),
+        ("Encrypted", _encrypted_text(network)),
         ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
@@ -262,6 +270,12 @@ def inspect_text(network: JsonObject) -> str:
     rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"
+
+
+def _encrypted_text(network: JsonObject) -> str:
+    if not network.get("encrypted"):
+        return "no"
+    return f"yes, by WireGuard (tunnels: overlayd encryption status {network['name']})"
 
 
 def _exposed_text(network: JsonObject) -> str:

@@ -26,7 +26,7 @@ async def test_a_keeper_asks_the_users_of_a_network_again(
     gossip.wait_synced = AsyncMock()
     directory.participants.return_value = used_by
     directory.follows.return_value = True
-    service = ParticipationService(gossip, directory, MagicMock(), MagicMock(), MagicMock())
+    service = ParticipationService(gossip, directory, *(MagicMock() for _ in range(4)))
 
     async with service.holding_records(BLUE):
         assert gossip.wait_synced.await_count == int(asks)

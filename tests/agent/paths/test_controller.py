@@ -42,7 +42,9 @@ class Host:
             gossip=gossip, directory=directory, kernel=None, event_log=event_log
         )
         reconciler = SimpleNamespace(sandbox_ready=AsyncSignal(), sandbox_closing=Signal())
-        self.controller = PathController(cast("Any", context), cast("Any", reconciler))
+        self.controller = PathController(
+            cast("Any", context), cast("Any", reconciler), cast("Any", None)
+        )
         self.prober = self.controller._prober
         self.prober.set_peers({PEER: PeerPath(VNI, 1500)}, loop.time())
 

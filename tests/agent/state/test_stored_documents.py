@@ -129,6 +129,7 @@ STORED = [
             '"port": 5353, "protocol": "udp", "vni": 7}'
         ),
     ),
+    ("wireguard", "", f'{{"epoch": 1, "private": "{_32}"}}'),
     ("reservation", "7/10.77.0.2", '{"ip": "10.77.0.2", "vni": 7}'),
     (
         "docker-endpoint",

@@ -140,6 +140,7 @@ def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeA
         "Subnets    10.32.0.0/16  gateway 10.32.0.1",
         "MTU        1450  eth1 carries 1500 bytes, VXLAN takes 50",
         "Internal   no",
+        "Encrypted  no",
         "Exposed    not here (nothing on this host is attached to it)",
         "           vm2 10.32.1.255",
         "Labels     team=a",

@@ -14,7 +14,8 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.dataplane.operations import Operation
 from overlay.model import Vni
 
-_FILTER_NAME, _HOST_NAME = "(underlay)", "(host)"  # no network can have such a name
+# No network can have such a name.
+_FILTER_NAME, _TUNNELS_NAME, _HOST_NAME = "(underlay)", "(tunnels)", "(host)"
 _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
@@ -24,6 +25,7 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     components = agent.require_components()
     sandboxes = await components.reconciler.differences()
     filter_texts = await components.underlay_filter.differences()
+    tunnel_texts = await components.encryption.differences()
     host_texts = await components.exposure.differences()
     lost = await components.drivers.differences()
     changed = await components.container_ends.differences()
@@ -34,6 +36,7 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
             *(_difference(name, "Interface", text) for name, text in lost),
             *(_difference(name, "Container", text) for name, text in changed),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
+            *(_difference(_TUNNELS_NAME, "Encryption", text) for text in tunnel_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
         ],
         "repaired": repaired,
@@ -65,6 +68,7 @@ async def _repaired(components: Components) -> bool:
         if await _matches(components, left):
             return True
         await components.underlay_filter.attempt()
+        await components.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
         for vni, operations in left.items():
@@ -78,6 +82,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
     return (
         not any(left.values())
         and not await components.underlay_filter.differences()
+        and not await components.encryption.differences()
         and not await components.exposure.differences()
         and not await components.drivers.differences()
         and not await components.container_ends.differences()

@@ -1,6 +1,6 @@
-"""Responses on cluster keys."""
+"""Responses on the cluster's keys, and on the tunnels of encrypted networks."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from overlay.agent.api.schema.cluster import (
     KeyNameResponse,
@@ -41,3 +41,31 @@ class KeyStatusResponse(TypedDict):
     accepted: list[KeyUseResponse]
     unknown: int
     peers: list[KeyPeerResponse]
+
+
+class EncryptionPeerResponse(TypedDict):
+    """A member as this host's WireGuard has it."""
+
+    node: str
+    networks: list[str]  # encrypted ones with a sandbox on both hosts
+    address: str  # inside the tunnel
+    key_epoch: int | None  # None: it has published no key
+    configured: bool  # it is a peer of the device
+    last_handshake_s: float | None  # seconds ago; None: never since the device was made
+    received: int  # bytes
+    sent: int
+
+
+class EncryptionStatusResponse(TypedDict):
+    """How this host takes part in encrypted networks, and with whom."""
+
+    backend: Literal["kernel", "wireguard-go"] | None
+    why: str | None  # what is missing
+    device: str | None  # None: no sandbox of an encrypted network is here
+    address: str
+    port: int
+    key_epoch: int | None
+    networks: list[str]  # the cluster's encrypted networks
+    clear_in: int  # packets of these that came unencrypted, and were dropped
+    clear_out: int  # that would have left unencrypted, and were dropped
+    peers: list[EncryptionPeerResponse]

@@ -41,6 +41,7 @@ class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
     force: bool = False
     isolate_subnets: bool = False
     ipv6: bool = False
+    encrypted: bool = False
     driver: Text | None = None
     parent: Text | None = None
     any_name: bool = False
@@ -88,6 +89,7 @@ class NetworkResponse(HostEndpointResponse):
     mtu_why: str
     driver: str
     parent: str | None
+    encrypted: bool
 
 
 class NetworkListResponse(TypedDict):

@@ -1,0 +1,89 @@
+"""Command `encryption status`.
+
+Owns: its options and output. No key is ever shown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.client.api import ApiClient, JsonObject
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import VerbGroup
+
+STATUS_DESCRIPTION = """\
+Show how this host takes part in encrypted networks, and its WireGuard tunnel to each member.
+
+A handshake is made with the first packet to a member, and then every two minutes while there is
+traffic.  Packets "dropped in clear" belong to an encrypted network and came, or would have left,
+outside of the tunnels: none ever gets further.
+
+  overlayd network create vault --encrypted
+  overlayd encryption status vault
+"""
+
+
+def register(words: VerbGroup) -> None:
+    """Add the verbs of this module."""
+    group = words.group("encryption", "show the tunnels that carry encrypted networks")
+    status = group.verb(
+        "status", run_status, "show this host's tunnel to each member", STATUS_DESCRIPTION
+    )
+    status.add_argument("network", nargs="?", metavar="NETWORK", help="only those of one network")
+    status.add_argument("--no-header", action="store_true", help="omit summary and header line")
+
+
+def run_status(args: Namespace) -> int:
+    """Show the tunnels of this host."""
+    shown = ApiClient(args.paths).get("/v1/encryption", network=args.network)
+    if args.json:
+        output.print_json(shown)
+        return 0
+    if not args.no_header:
+        output.print_result(output.key_value_lines(_head(shown)))
+        output.print_result("")
+    rows = [
+        [
+            peer["node"],
+            peer["networks"],
+            peer["address"],
+            peer["key_epoch"],
+            _handshake(shown, peer),
+            peer["received"],
+            peer["sent"],
+        ]
+        for peer in shown["peers"]
+    ]
+    headers = ["NODE", "NETWORKS", "ADDRESS", "KEY", "HANDSHAKE", "RECEIVED", "SENT"]
+    if rows:
+        output.print_result(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def _head(shown: JsonObject) -> list[tuple[str, str]]:
+    if shown["backend"] is None:
+        carrier = f"none: {shown['why']}"
+    else:
+        carrier = f"{shown['backend']}, UDP {shown['port']}"
+    device = shown["device"] or "none (no encrypted network has containers here)"
+    return [
+        ("WireGuard", carrier),
+        ("Device", device),
+        ("Address", shown["address"]),
+        ("Key", "none" if shown["key_epoch"] is None else f"epoch {shown['key_epoch']}"),
+        ("Networks", ", ".join(shown["networks"]) or "none is encrypted"),
+        ("Dropped in clear", f"{shown['clear_in']} received, {shown['clear_out']} to be sent"),
+    ]
+
+
+def _handshake(shown: JsonObject, peer: JsonObject) -> str:
+    if peer["key_epoch"] is None:
+        return "no key"
+    if not peer["configured"]:
+        return output.ABSENT if shown["device"] is None else "not a peer"
+    ago = peer["last_handshake_s"]
+    return "never" if ago is None else f"{output.duration(ago)} ago"

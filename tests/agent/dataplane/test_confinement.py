@@ -1,0 +1,93 @@
+"""No sandbox of an encrypted network changes before both locks are in place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.state.attachments import Attachments
+from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.protocol.messages import LogVersion
+from overlay.core.protocol.records import Scope
+from overlay.errors import ConflictError
+from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+VAULT = Network(
+    Vni(9), "vault", (SUBNET,), NodeId(b"c" * 16), labels=labels_of(OVERLAY, "", encrypted=True)
+)
+BLUE = Network(Vni(8), "blue", (SUBNET,), NodeId(b"c" * 16))
+
+
+class PlannedError(Exception):
+    """A pass has begun to plan."""
+
+
+class Silent(Reconciler):
+    """A reconciler without records."""
+
+    def _versions(self, scope: Scope) -> Iterator[LogVersion]:  # noqa: ARG002 - as its base
+        return iter(())
+
+
+class Host:
+    """A reconciler whose locks are what a test says."""
+
+    def __init__(self, path: Path, *, filtered: bool, fenced: bool) -> None:
+        card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
+        node = SimpleNamespace(confirmations=SimpleNamespace(confirmable=self._plan))
+        gossip = SimpleNamespace(card=card, node=node)
+        networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
+        directory = SimpleNamespace(network_by_vni=networks.get, view=SimpleNamespace(
+            loses_address=None
+        ))  # fmt: skip
+        context = NodeContext(
+            cast("Any", gossip), cast("Any", directory), cast("Any", None), EventLog(path)
+        )
+        self.reconciler = Silent(
+            context,
+            Attachments(),
+            cast("Any", SimpleNamespace(confines=lambda _network: filtered)),
+            cast("Any", None),
+            cast("Any", SimpleNamespace(is_fenced=fenced)),
+            30.0,
+        )
+        for vni in networks:
+            self.reconciler._runtimes[vni] = SandboxRuntime(
+                cast("Any", None), cast("Any", None), asyncio.Lock()
+            )
+
+    @staticmethod
+    def _plan(*_arguments: object) -> None:
+        raise PlannedError
+
+
+@pytest.mark.parametrize(("filtered", "fenced"), [(False, True), (True, False), (False, False)])
+async def test_no_pass_without_both_locks(tmp_path: Path, *, filtered: bool, fenced: bool) -> None:
+    """Nothing is planned, status says why, and an attach fails; other networks do not care."""
+    host = Host(tmp_path, filtered=filtered, fenced=fenced)
+    await host.reconciler.reconcile_network(VAULT.vni)
+    runtime = host.reconciler.runtime(VAULT.vni)
+
+    assert runtime is not None
+    assert "in clear" in runtime.failures[0]
+    with pytest.raises(ConflictError, match="vault does not work"):
+        await host.reconciler.require_usable(VAULT)
+    with pytest.raises(PlannedError):
+        await host.reconciler.reconcile_network(BLUE.vni)
+
+
+async def test_both_locks_let_a_pass_begin(tmp_path: Path) -> None:
+    """The table drops the network's VNIs, and the unreachable route exists."""
+    host = Host(tmp_path, filtered=True, fenced=True)
+
+    with pytest.raises(PlannedError):
+        await host.reconciler.reconcile_network(VAULT.vni)

@@ -1,0 +1,171 @@
+"""Which members are peers, who is refused, and what status says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
+
+import pytest
+from overlay import limits
+from overlay.agent.encryption.controller import EncryptionController
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.state import documents
+from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.documents import StoredWireguardKey
+from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.encryption.device import TunnelPeer
+from overlay.core.encryption.key_record import WireguardKey
+from overlay.errors import ConflictError
+from overlay.kernel.wireguard.backend import Backend, Support
+from overlay.model import Ip, Network, NodeId, Subnet, Vni, ip_text, parse_ip
+
+OWN, ONE, TWO, OTHER = (NodeId(letter * 16) for letter in (b"s", b"a", b"b", b"x"))
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+VAULT = Network(Vni(9), "vault", (SUBNET,), ONE, labels=labels_of(OVERLAY, "", encrypted=True))
+BLUE = Network(Vni(8), "blue", (SUBNET,), ONE)
+MISSING = Support(None, "the kernel has no WireGuard", "modprobe wireguard")
+
+
+class Kernel:
+    """A kernel without WireGuard."""
+
+    async def call(self, *_call: object) -> Support:
+        """Return what it has."""
+        return MISSING
+
+
+class Host:
+    """A member whose records are what a test says."""
+
+    def __init__(self, path: Path) -> None:
+        self.keys: dict[NodeId, WireguardKey] = {
+            OWN: WireguardKey(1, b"s" * 32),
+            ONE: WireguardKey(1, b"a" * 32),
+            TWO: WireguardKey(2, b"b" * 32),
+        }
+        self.gone: set[NodeId] = set()
+        self.addresses = {
+            node: parse_ip(f"192.0.2.{at}") for at, node in enumerate((OWN, ONE, TWO), 1)
+        }
+        state = StateDatabase(path / "state.db")
+        documents.WIREGUARD.put(state, StoredWireguardKey(1, b"k" * 32))
+        cluster = SimpleNamespace(cluster_id="01020304" * 4, gossip_port=7948, vxlan_port=4789)
+        gossip = SimpleNamespace(
+            state=state, cluster=cluster, node_id=OWN, card=self._card(OWN), may_write=False
+        )
+        view = SimpleNamespace(
+            members=lambda: sorted(self.keys.keys() | self.addresses.keys()),
+            wireguard_key=self.keys.get,
+            vtep_of=self._vtep,
+        )
+        directory = SimpleNamespace(
+            view=view,
+            own=OWN,
+            card=self._card,
+            node_name=lambda node_id: node_id[:1].decode(),
+            networks=lambda: [BLUE, VAULT],
+        )
+        context = NodeContext(
+            cast("Any", gossip), cast("Any", directory), cast("Any", Kernel()), EventLog(path)
+        )
+        self.controller = EncryptionController(context, 30.0)
+        self.controller.support = Support(Backend.KERNEL)
+
+    def _card(self, node_id: NodeId) -> Any:
+        return SimpleNamespace(
+            node_id=node_id, address=self.addresses[node_id], gossip_port=7948,
+            underlay_mtu=1500, software="0.1",
+        )  # fmt: skip
+
+    def _vtep(self, node_id: NodeId) -> Ip | None:
+        if node_id == OWN or node_id in self.gone:
+            return None
+        return self.addresses[node_id]
+
+    def peers(self) -> dict[NodeId, TunnelPeer]:
+        """Return the peers by node."""
+        wanted = self.controller._wanted()
+        assert wanted is not None
+        by_key = {each.public_key: each for each in wanted.peers}
+        return {
+            node_id: by_key[key.public_key]
+            for node_id, key in self.keys.items()
+            if key.public_key in by_key
+        }
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> Host:
+    """Return this node with two other members."""
+    return Host(tmp_path)
+
+
+async def test_every_member_with_a_key_is_a_peer(host: Host) -> None:
+    """At the address of its card, from its inner address."""
+    found = host.peers()
+
+    assert set(found) == {ONE, TWO}
+    assert found[ONE].address == parse_ip("192.0.2.2")
+    assert found[ONE].port == 7949
+    assert ip_text(found[ONE].inner) == "fd6f:766c:102:304:6161:6161:6161:6161"
+
+
+async def test_a_former_member_is_no_peer(host: Host) -> None:
+    """One that left, was forgotten, or is dead for long."""
+    host.gone.add(TWO)
+
+    assert set(host.peers()) == {ONE}
+
+
+async def test_a_member_of_another_family_is_no_peer(host: Host) -> None:
+    """It cannot be reached at all."""
+    host.addresses[TWO] = parse_ip("2001:db8::2")
+
+    assert set(host.peers()) == {ONE}
+
+
+async def test_a_key_of_several_members_is_nobodys(host: Host) -> None:
+    """Neither the owner nor the one that copied it is a peer, and both are named."""
+    host.keys[TWO] = host.keys[ONE]
+
+    assert host.peers() == {}
+    texts = [fault.text for fault in host.controller.faults()]
+    assert texts == ["a and b publish the same WireGuard key: encrypted networks do not reach them"]
+
+
+async def test_members_without_a_key_are_named(host: Host) -> None:
+    """With the version that they run; `network create --encrypted` is refused."""
+    del host.keys[TWO]
+    with (
+        patch.object(limits, "WIREGUARD_KEYS_WAIT_S", 0.01),
+        pytest.raises(ConflictError, match="not every member") as caught,
+    ):
+        await host.controller.require_capable_members()
+
+    assert caught.value.why == "no WireGuard key is known of b (overlayd 0.1)"
+
+
+async def test_members_that_are_gone_do_not_count(host: Host) -> None:
+    """They carry no network any more."""
+    del host.keys[TWO]
+    host.gone.add(TWO)
+
+    assert host.controller.incapable() == []
+    await host.controller.require_capable_members()
+
+
+async def test_a_host_without_wireguard_takes_no_part(host: Host) -> None:
+    """It is refused with what is missing, and status says so; other networks are as ever."""
+    host.controller.support = MISSING
+
+    await host.controller.require_support(BLUE)
+    with pytest.raises(ConflictError, match="vault is encrypted") as caught:
+        await host.controller.require_support(VAULT)
+    assert (caught.value.why, caught.value.hint) == (MISSING.why, MISSING.hint)
+    (fault,) = host.controller.faults()
+    assert fault.text == (
+        "this host can take part in no encrypted network (vault): the kernel has no WireGuard"
+    )

@@ -1,0 +1,239 @@
+"""Frames of an encrypted network never cross the underlay in clear, whatever is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overlay.lab.driver import AgentDriver, differences, join_all, wait_until
+from overlay.lab.fixtures import LabCluster, lab_cluster
+from overlay.lab.forged_frames import FrameCapture, NamespaceRef
+from overlay.lab.frames import packet_frame, udp, vxlan
+from overlay.lab.host_process import environment
+from overlay.model import parse_ip, parse_mac
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+KILL = "kill -9 $(pidof wireguard-go)"
+FENCE = "ip -6 route del $(ip -6 route show type unreachable | cut -d' ' -f1,2) metric 4278198272"
+SABOTAGE = {
+    "process killed": KILL,
+    "table flushed": "nft flush ruleset",
+    "device gone": "ip link del wg-ovl",
+    "device down": "ip link set wg-ovl down",
+    "device renamed": "ip link set wg-ovl down; ip link set wg-ovl name gone; ip link set gone up",
+    "fence gone": FENCE,
+    "routes gone": "ip -6 route flush dev wg-ovl",
+}
+
+
+class Vault(LabCluster):
+    """Three hosts with a container each on an encrypted network, and no other network."""
+
+    def __init__(self, drivers: list[AgentDriver]) -> None:
+        super().__init__(drivers)
+        drivers[0].post("/v1/networks", name="vault", encrypted=True)
+        for each in drivers:
+            name = f"c{each.number}"
+            each.run("overlayd", "container", "add", name, "--network", "vault")
+        endpoints = {e["name"]: e for e in drivers[0].get("/v1/endpoints")["endpoints"]}
+        self.macs = {name: parse_mac(each["mac"]) for name, each in endpoints.items()}
+        self.addresses = {n: endpoints[f"c{n}"]["ips"][0] for n in (1, 2, 3)}
+        self.inner = {n: parse_ip(self.status(n)["address"]) for n in (1, 2, 3)}
+        self.vni = int(drivers[0].get("/v1/networks/vault")["vni"])
+
+    def reaches(self, source: int, target: int, *, by_name: bool = True) -> bool:
+        """Return whether a container gets an answer from another; a name needs the agent."""
+        to = f"c{target}" if by_name else self.addresses[target]
+        ping = f"ip netns exec c{source} ping -c1 -W1 {to} >/dev/null && echo yes; true"
+        return self.host(source).run("sh", "-c", ping) != ""
+
+    def status(self, number: int) -> dict[str, Any]:
+        """Return what `overlayd encryption status` shows on a host."""
+        return self.host(number).get("/v1/encryption")
+
+    def frame(self, source: int, target: int, label: str) -> bytes:
+        """Return a frame from one host's container to another's."""
+        ends = [parse_ip(self.addresses[number]) for number in (source, target)]
+        packet = udp(ends[0], ends[1], (5000, 5001), f"<{label}>".encode())
+        return packet_frame(self.macs[f"c{target}"], self.macs[f"c{source}"], packet)
+
+    def send_last(self, source: int, target: int) -> None:
+        """Send a legitimate frame, from container to container."""
+        sender = NamespaceRef(self.host(source).host, f"c{source}")
+        sender.send_frames(self.frame(source, target, "fence"))
+
+    def underlay_mac(self, number: int) -> bytes:
+        """Return the MAC of a host's interface on the underlay."""
+        (link,) = json.loads(self.host(number).run("ip", "-j", "link", "show", "eth1"))
+        return parse_mac(link["address"])
+
+    def inject(self, source: int, target: int, label: str) -> None:
+        """Send a frame in clear from one member to another's inner address, over the underlay."""
+        inner = [self.inner[number] for number in (source, target)]
+        body = vxlan(self.vni, self.frame(source, target, label))
+        packet = udp(inner[0], inner[1], (40000, 4789), body)
+        frame = packet_frame(self.underlay_mac(target), self.underlay_mac(source), packet)
+        NamespaceRef(self.host(source).host).send_frames(frame, interface="eth1")
+
+
+@contextmanager
+def capture(driver: AgentDriver, expression: str) -> Iterator[Path]:
+    """Run tcpdump on a host's underlay during a block; the file is its output."""
+    inside = ["nsenter", "--target", str(driver.host.pid), "--net", "tcpdump", "-Z", "root"]
+    with tempfile.NamedTemporaryFile("w") as output:
+        process = subprocess.Popen(
+            [*inside, "--immediate-mode", "-l", "-n", "-i", "eth1", expression],
+            stdout=output, stderr=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert any("listening on" in line for line in process.stderr)
+        try:
+            yield Path(output.name)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """Return three hosts whose only network is encrypted."""
+    with lab_cluster(3, populated=False) as made:
+        join_all(made.drivers)
+        yield Vault(made.drivers)
+
+
+def test_names_answer_through_the_tunnels_alone(vault: Vault) -> None:
+    """Every pair reaches each other by name; status has a handshake, and the lowered MTU."""
+    pairs = [(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b]
+    wait_until(lambda: all(vault.reaches(*pair) for pair in pairs), "all pairs")
+    shown = vault.status(1)
+    assert shown["backend"] in ("kernel", "wireguard-go")
+    assert [(p["node"], p["networks"]) for p in shown["peers"]] == [
+        ("vm2", ["vault"]),
+        ("vm3", ["vault"]),
+    ]
+    assert all(peer["last_handshake_s"] is not None for peer in shown["peers"])
+    assert vault.host(1).get("/v1/networks/vault")["mtu"] == 1370
+    ping = ("ip", "netns", "exec", "c1", "ping", "-c1", "-W5", "-Mdo", "-s1342", "c2")
+    assert "1 received" in vault.host(1).run(*ping)
+    traced = vault.host(1).run("overlayd", "trace", "c1", "c2")
+    assert shown["address"] in traced
+
+
+def test_nothing_leaves_in_clear_whatever_breaks(vault: Vault) -> None:
+    """The underlay shows no VXLAN packet through any damage, and all of it is repaired."""
+    host = vault.host(1)
+    everything = "udp port 4789 or net fd6f:766c::/32"
+    with capture(vault.host(2), everything) as two, capture(host, everything) as one:
+        flood = f"ip netns exec c1 ping -i0.02 -W1 {vault.addresses[2]} >/dev/null 2>&1 &"
+        host.run("sh", "-c", f"ip -6 route add default dev eth1; {flood}")
+        for name, deed in SABOTAGE.items():
+            host.run("sh", "-c", f"{deed}; true")
+            wait_until(lambda: not differences(host), f"{name}: the kernel is as desired")
+            wait_until(lambda: vault.reaches(1, 2) and vault.reaches(3, 1), f"{name}: packets")
+        host.end(signal.SIGKILL)
+        host.run("sh", "-c", "nft flush ruleset; ip link del wg-ovl")
+        assert not vault.reaches(1, 2, by_name=False)  # no tunnel, no agent: nothing may leave
+        host.start()
+        wait_until(lambda: vault.reaches(1, 2) and vault.reaches(3, 1), "all after a start")
+        host.run("sh", "-c", "ip -6 route del default dev eth1; killall ping; true")
+    assert (two.read_text() if two.exists() else "") == ""
+    assert (one.read_text() if one.exists() else "") == ""
+
+
+def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
+    """Packets pass without the agent, and a start changes nothing."""
+    host = vault.host(2)
+    before = host.run("pidof", "wireguard-go") if vault.status(2)["backend"] != "kernel" else ""
+    host.end(signal.SIGKILL)
+    assert vault.reaches(2, 1, by_name=False)
+    host.start()
+    if before:
+        assert host.run("pidof", "wireguard-go") == before
+    assert vault.reaches(1, 2)
+
+
+def test_frames_in_clear_never_arrive(vault: Vault) -> None:
+    """One from a member's own host and addresses is dropped and counted; without the table not."""
+    host, target = vault.host(1), NamespaceRef(vault.host(1).host, "c1")
+
+    def dropped() -> int:
+        shown = host.run("nft", "list", "ruleset")
+        found = re.search(r"chain tunneled \{[^}]*packets (\d+)", shown)
+        assert found is not None
+        return int(found[1])
+
+    before = dropped()
+    with FrameCapture(target, lambda: vault.send_last(2, 1)) as guarded:
+        vault.inject(2, 1, "forged")
+    assert guarded.seen == []
+    assert dropped() == before + 1
+
+    host.send_signal(signal.SIGSTOP)
+    host.run("nft", "flush", "ruleset")
+    try:
+        with FrameCapture(target, lambda: vault.send_last(2, 1)) as defenceless:
+            vault.inject(2, 1, "forged")
+    finally:
+        host.send_signal(signal.SIGCONT)
+    assert defenceless.seen == ["forged"]
+    wait_until(lambda: not differences(host), "the table")
+
+
+def remains(driver: AgentDriver) -> str:
+    """Return what a host has of encrypted networks: device, routes, process."""
+    look = "ip -o link show wg-ovl; ip -6 route | grep fd6f; pidof wireguard-go; true"
+    return driver.run("sh", "-c", f"({look}) 2>/dev/null")
+
+
+def test_a_barred_member_reaches_nobody(vault: Vault) -> None:
+    """It is no peer any more, and a frame that it still sends does not arrive; a reset is clean."""
+    barred, target = vault.host(3), NamespaceRef(vault.host(1).host, "c1")
+    assert vault.reaches(3, 1)
+    vault.host(1).post("/v1/forget", node="vm3", bar=True)
+    wait_until(
+        lambda: all(
+            "vm3" not in [peer["node"] for peer in vault.status(number)["peers"]]
+            and "fd6f" in vault.host(number).run("ip", "-6", "route")
+            and not differences(vault.host(number))
+            for number in (1, 2)
+        ),
+        "no peer",
+    )
+    with FrameCapture(target, lambda: vault.send_last(2, 1)) as heard:
+        NamespaceRef(barred.host, "c3").send_frames(vault.frame(3, 1, "late"))
+    assert heard.seen == []
+    assert remains(barred)
+    barred.end(signal.SIGTERM)
+    barred.run("overlayd", "reset", "--yes")
+    wait_until(lambda: not remains(barred), "device, routes and process are gone")
+
+
+def test_the_last_container_takes_the_device_along(vault: Vault) -> None:
+    """Nothing of WireGuard remains on a host without containers on encrypted networks."""
+    vault.host(2).run("overlayd", "detach", "c2", "--network", "vault")
+    vault.host(2).run("overlayd", "unexpose", "vault")
+    wait_until(lambda: not remains(vault.host(2)), "device, routes and process are gone")
+    assert vault.status(2)["device"] is None
+
+
+def test_leaving_takes_everything_along(vault: Vault) -> None:
+    """With containers attached: device, routes, process, rules, and the key on disk."""
+    host = vault.host(1)
+    assert remains(host)
+    host.post("/v1/leave", force=True)
+    wait_until(lambda: not remains(host), "device, routes and process are gone")
+    assert "encrypted" not in host.run("nft", "list", "ruleset")
+    look = (
+        "import sqlite3; state = sqlite3.connect('/var/lib/overlayd/state.db'); "
+        "print(state.execute(\"SELECT count(*) FROM value WHERE kind = 'wireguard'\").fetchone())"
+    )
+    assert host.run("python3", "-c", look).strip() == "(0,)"
