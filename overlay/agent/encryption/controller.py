@@ -32,6 +32,8 @@ from overlay.core.encryption.device import (
 )
 from overlay.core.encryption.inner_address import inner_address, inner_prefix
 from overlay.core.encryption.key_record import WireguardKey
+from overlay.core.encryption.silent_peers import SilentPeers
+from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.kernel.wireguard import backend, link, tunnel
@@ -68,6 +70,7 @@ class EncryptionController(Controller):
         self._has_left = False
         self._applied: TunnelState | None = None
         self._lock = asyncio.Lock()
+        self._silent = SilentPeers()
 
     # --- lookups ------------------------------------------------------------------------
 
@@ -211,6 +214,10 @@ class EncryptionController(Controller):
             elif self._applied is not None or self._is_fenced:
                 await self._kernel.call(tunnel.remove, self._prefix)
                 self._applied, self._is_fenced = None, False
+            if self._is_stale and self._in_use:
+                found = await self.reading()
+                if found is not None:
+                    self._silent.update(found)
             self._is_stale = False
 
     def _publish(self) -> None:
@@ -291,6 +298,7 @@ class EncryptionController(Controller):
                 "the host is hostile: overlayd forget NAME",
                 "error",
             )
+        yield from self._silence()
         if self.support.backend is None and self.support is not _UNKNOWN and not self._in_use:
             names = [each.name for each in self._directory.networks() if is_encrypted(each)]
             if names:
@@ -299,3 +307,21 @@ class EncryptionController(Controller):
                     f"{self.support.why}",
                     self.support.hint,
                 )
+
+    def _silence(self) -> Iterator[Fault]:
+        """Yield the live members that do not answer through the tunnel."""
+        silent = self._silent.keys if self._in_use else frozenset()
+        for node_id in self._directory.view.members() if silent else ():
+            key = self.key_of(node_id)
+            is_alive = self._directory.node_state(node_id) is MemberState.ALIVE
+            card = self._directory.card(node_id)
+            if key is None or key.public_key not in silent or not is_alive or card is None:
+                continue
+            port = wireguard_port(card.gossip_port, self._gossip.cluster.vxlan_port)
+            yield Fault(
+                f"{card.name} does not answer through the tunnel of encrypted networks: gossip "
+                f"works, WireGuard (UDP {port}) gets no answer",
+                f"Allow UDP {port} between the two hosts, in both directions; 'overlayd "
+                "encryption status' on both shows the bytes sent and received",
+                "error",
+            )

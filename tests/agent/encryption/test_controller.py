@@ -16,8 +16,9 @@ from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredWireguardKey
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
-from overlay.core.encryption.device import TunnelPeer
+from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelPeer
 from overlay.core.encryption.key_record import WireguardKey
+from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError
 from overlay.kernel.wireguard.backend import Backend, Support
 from overlay.model import Ip, Network, NodeId, Subnet, Vni, ip_text, parse_ip
@@ -66,6 +67,7 @@ class Host:
             own=OWN,
             card=self._card,
             node_name=lambda node_id: node_id[:1].decode(),
+            node_state=lambda _node_id: MemberState.ALIVE,
             networks=lambda: [BLUE, VAULT],
         )
         context = NodeContext(
@@ -77,7 +79,7 @@ class Host:
     def _card(self, node_id: NodeId) -> Any:
         return SimpleNamespace(
             node_id=node_id, address=self.addresses[node_id], gossip_port=7948,
-            underlay_mtu=1500, software="0.1",
+            underlay_mtu=1500, software="0.1", name=node_id[:1].decode(),
         )  # fmt: skip
 
     def _vtep(self, node_id: NodeId) -> Ip | None:
@@ -168,4 +170,19 @@ async def test_a_host_without_wireguard_takes_no_part(host: Host) -> None:
     (fault,) = host.controller.faults()
     assert fault.text == (
         "this host can take part in no encrypted network (vault): the kernel has no WireGuard"
+    )
+
+
+async def test_a_member_that_does_not_answer_is_named(host: Host) -> None:
+    """With the port to open; only while the tunnels are in use."""
+    key = host.keys[ONE].public_key
+    for sent in (148, 296, 444):
+        host.controller._silent.update(DeviceReading(b"", 0, {key: PeerReading((), 0.0, 0, sent)}))
+    assert list(host.controller.faults()) == []
+    host.controller._in_use.add(VAULT.vni)
+    (fault,) = host.controller.faults()
+
+    assert fault.text == (
+        "a does not answer through the tunnel of encrypted networks: gossip works, WireGuard "
+        "(UDP 7949) gets no answer"
     )
