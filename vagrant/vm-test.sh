@@ -14,7 +14,7 @@ vagrant/box.sh "$box"
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 mapfile -t testing < <(sed -n 's/^  "\(pytest[^"]*\|hypothesis[^"]*\|schemathesis[^"]*\)".*/\1/p' pyproject.toml)
-deploy/environment.sh "$stage" /opt/overlayd-tests "${testing[@]}"
+deploy/environment.sh "$stage" /srv/overlayd-tests "${testing[@]}"
 mkdir "$stage/tree"
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
@@ -25,13 +25,13 @@ cat > "$stage/run" <<'INSIDE'
 #!/bin/bash
 exec >/dev/ttyS0 2>&1
 stty -F /dev/ttyS0 -onlcr 2>/dev/null
-mkdir -p /opt/overlayd-tests
-mount --bind /mnt/opt/overlayd-tests /opt/overlayd-tests
+mkdir -p /srv/overlayd-tests
+mount --bind /mnt/srv/overlayd-tests /srv/overlayd-tests
 ip link set lo up
 touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
-eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
+eval "OVERLAYD_VM=1 /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
 echo "vm-test: exit $?"
 INSIDE
 chmod +x "$stage/run"
