@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,14 +65,6 @@ def test_a_token_of_other_bytes_is_refused(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert b"does not contain a join token" in done.stderr
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Let children react to an interrupt, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -150,6 +150,7 @@ def test_bad_counts_and_no_agent_are_errors(overlayd: Run) -> None:
 
 
 @pytest.mark.parametrize("end", [b"q", b"\x03"])
+@pytest.mark.usefixtures("interruptible")
 def test_the_screen_ends_cleanly(agent: FakeAgent, tmp_path: Path, end: bytes) -> None:
     """`q` and Ctrl-C exit with 0, and the terminal is as it was."""
     agent.answer("GET /v1/traffic", reading(1.0, 0))
