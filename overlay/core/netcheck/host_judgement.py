@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from overlay import limits
 from overlay.core.netcheck.facts import AgentState, BlockedPacket, LocalFacts, NetcheckFinding
 
 HOST: Final = "this host"
 _STRICT: Final = 1  # rp_filter (Documentation/networking/ip-sysctl.rst)
-_MTU_MIN: Final = 1280
-_CHECKSUM_ERRORS_MIN: Final = 3  # fewer may be noise on the wire
 
 
 def judge_host(host: LocalFacts) -> Iterator[NetcheckFinding]:
@@ -52,13 +51,13 @@ def _interface(host: LocalFacts) -> Iterator[NetcheckFinding]:
             "the cable, the switch's port or the other end is off",
             f"'ip -d link show {name}' and 'ethtool {name}'; look at the cable and the switch",
         )
-    if name is not None and host.mtu < _MTU_MIN:
+    if name is not None and host.mtu < limits.UNDERLAY_MTU_MIN:
         yield NetcheckFinding(
             "error",
             "mtu-too-small",
             HOST,
             f"the MTU of {name} is {host.mtu}: too small for an overlay",
-            f"at least {_MTU_MIN} bytes are needed",
+            f"at least {limits.UNDERLAY_MTU_MIN} bytes are needed",
             f"ip link set {name} mtu 1500",
         )
     if host.ipv6_disabled:
@@ -182,7 +181,7 @@ def _counters(host: LocalFacts) -> Iterator[NetcheckFinding]:
         )
     for errors in host.checksum_errors:
         yield NetcheckFinding(
-            "error" if errors.recent >= _CHECKSUM_ERRORS_MIN else "warn",
+            "error" if errors.recent >= limits.CHECKSUM_ERRORS_MIN else "warn",
             "checksums",
             HOST,
             f"packets arrive at {errors.where} with a wrong checksum, and are dropped: "
