@@ -71,7 +71,7 @@ class AgentLifecycle:
         self._status_events = StatusEvents(self.event_log, lambda: self._settled)
         self._settled: Components | None = None  # a membership whose join is complete
         self.fault_sources: list[FaultSource] = [self.resolver_files, self.metrics_listener]
-        """What `overlayd status` asks for faults, beside the components of a membership."""
+        """Sources of faults for `overlayd status`, beside the components of a membership."""
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self.started_at_s = round(time.time(), 3)

@@ -39,7 +39,7 @@ class StatusChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """What the status shows of one moment, as far as it is compared."""
+    """The parts of the status at one moment that are compared."""
 
     networks: dict[Vni, Network] = field(default_factory=dict)
     sandboxes: frozenset[Vni] = frozenset()  # networks with a sandbox on this host

@@ -31,7 +31,7 @@ _NO_PEER: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDO
 
 @dataclass(frozen=True, slots=True)
 class EchoAnswer:
-    """What came back for a request: an echo after some seconds, or an error of ICMP or the kernel.
+    """The reply to a request: an echo after some seconds, or an error of ICMP or the kernel.
 
     `problem` is empty for an echo.
     """

@@ -1,4 +1,4 @@
-"""What the data plane needs of encryption; `agent.encryption` provides it."""
+"""The interface of encryption to the data plane; `agent.encryption` provides it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from overlay.model import Network, Vni
 
 @dataclass(frozen=True, slots=True)
 class NetworkTraffic:
-    """What one network carries on this host; `ports` are as the kernel counts them.
+    """The traffic of one network on this host; `ports` are as the kernel counts them.
 
     `containers` and `tunnel` are sums since this agent began to measure; `tunnel` is None without
     a VTEP.

@@ -36,7 +36,7 @@ _Identity: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What a container's queries need: its interfaces, and a gateway for each of its resolvers.
+    """The needs of a container's queries: its interfaces, and a gateway for each resolver.
 
     `inward` are routes through gateways of internal networks, for a container without a way out.
     """

@@ -1,1 +1,1 @@
-"""What the agent contributes to `overlayd netcheck`: its members, and its containers' counters."""
+"""The agent's part of `overlayd netcheck`: its members, and its containers' counters."""

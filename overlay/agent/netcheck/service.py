@@ -33,7 +33,7 @@ _REPEAT_S = 0.4  # UDP may lose a question
 
 @dataclass(slots=True)
 class PeerCheck:
-    """What one member's answers told."""
+    """The answers of one member."""
 
     node_id: NodeId
     asked_at: float

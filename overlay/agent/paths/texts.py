@@ -19,7 +19,7 @@ _OTHER_PORT = (
 
 
 class Carrier(NamedTuple):
-    """What carries the frames of a path: VXLAN itself, or WireGuard around it."""
+    """The carrier of the frames of a path: VXLAN itself, or WireGuard around it."""
 
     name: str
     port: int  # UDP

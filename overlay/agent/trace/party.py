@@ -17,7 +17,7 @@ from overlay.model import Endpoint, Ip, Network, NodeId, ip_text, is_host, parse
 
 
 class PartyKind(enum.StrEnum):
-    """What an end of a way is."""
+    """The kind of one end of a way."""
 
     CONTAINER = "container"
     HOST = "host"  # a host's own endpoint on an exposed network

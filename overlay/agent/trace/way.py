@@ -23,7 +23,7 @@ from overlay.model import Ip, Network
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How frames of a pair travel; `local_vtep` and `peer_vtep` are None within one host."""
+    """The way of frames of a pair; `local_vtep` and `peer_vtep` are None within one host."""
 
     kind: str  # "fast", "bridge", or "parent": by the parent interface, without overlayd
     is_routed: bool  # by the gateway, between two subnets of the network

@@ -23,7 +23,7 @@ PROBLEMS: tuple[Level, ...] = ("error", "warn")
 
 
 class Finding(NamedTuple):
-    """What a check found: `error` and `warn` are problems, `note` is not, `ok` is none."""
+    """A finding of a check: `error` and `warn` are problems, `note` is not, `ok` is none."""
 
     level: Level
     subject: str  # what was checked, in one or two words

@@ -79,7 +79,7 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
 
 
 class _Space(NamedTuple):
-    """What is left on the disk of a directory."""
+    """The free space on the disk of a directory."""
 
     path: Path  # the directory, or the nearest above it that exists
     read_only: bool

@@ -1,4 +1,4 @@
-"""What a picture of a cluster shows: hosts, their containers, and the paths between hosts.
+"""The contents of a picture of a cluster: hosts, their containers, and the paths between hosts.
 
 Owns: these values, read from the API's answers. Does not: know any form of picture. A host knows
 only its own paths, so these are the only ones there are.

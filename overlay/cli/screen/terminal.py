@@ -1,4 +1,4 @@
-"""What stdout's terminal can show: colours, and how wide it is.
+"""The abilities of stdout's terminal: its colours, and its width.
 
 Owns: when there are colours (never in a pipe; https://no-color.org), and measuring text that has
 them. Does not: lay anything out.

@@ -1,4 +1,4 @@
-"""What a runtime passes to a CNI plugin: environment, network configuration, runtimeConfig.
+"""The input of a CNI plugin from its runtime: environment, network configuration, runtimeConfig.
 
 Owns: names and forms of the fields, of all versions and runtimes, and the refusal of invalid ones.
 Does not: know what the agent makes of them.

@@ -1,4 +1,4 @@
-"""What the agent on this host contributes, if one runs."""
+"""The facts that the agent on this host contributes, if one runs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _ANY_HOST: Final = ("other hosts", "192.0.2.1")  # RFC 5737: the address of nobo
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to check, and for how long at most."""
+    """The subject of a check, and its time limit."""
 
     target: str | None
     seconds: float

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class TrafficCounters(NamedTuple):
-    """What an interface has received and sent since it was made."""
+    """The traffic of an interface since it was made."""
 
     receive_bytes: int
     receive_packets: int

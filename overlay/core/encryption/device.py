@@ -58,7 +58,7 @@ class DeviceReading:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChange:
-    """What to write to a device; None and empty parts stay as they are."""
+    """A change of a device; None and empty parts stay as they are."""
 
     private_key: bytes | None = field(default=None, repr=False)
     port: int | None = None

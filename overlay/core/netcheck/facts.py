@@ -1,4 +1,4 @@
-"""What `overlayd netcheck` finds out, as values: about this host, a path, and an address."""
+"""The facts of `overlayd netcheck`, as values: of this host, a path, and an address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlay.core.netcheck.packet_filter import Obstacle
 
 
 class Reply(enum.Enum):
-    """What came back for a UDP packet to a port."""
+    """The reply to a UDP packet to a port."""
 
     ANSWERED = "answered"  # by the agent
     REFUSED = "refused"  # ICMP: nothing listens there
@@ -21,7 +21,7 @@ class Reply(enum.Enum):
 
 
 class AgentState(enum.Enum):
-    """What of overlayd is on this host."""
+    """The state of overlayd on this host."""
 
     MEMBER = "member"
     UNJOINED = "unjoined"
@@ -62,7 +62,7 @@ class ChecksumErrors(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LocalFacts:
-    """What was found on this host."""
+    """The facts of this host."""
 
     agent: AgentState
     address: str | None = None  # of the underlay
@@ -88,7 +88,7 @@ class LocalFacts:
 
 @dataclass(frozen=True, slots=True)
 class AddressFacts:
-    """What packets to an address brought back; no agent is needed there."""
+    """The replies to packets to an address; no agent is needed there."""
 
     address: str
     gossip: Reply = Reply.SILENT
@@ -106,7 +106,7 @@ class AddressFacts:
 
 @dataclass(frozen=True, slots=True)
 class PeerFacts:
-    """What this host's agent knows of a member."""
+    """The facts that this host's agent has of a member."""
 
     name: str
     address: str

@@ -37,7 +37,7 @@ class Packet(NamedTuple):
 
 
 class Action(enum.Enum):
-    """What a rule does to the packets that it matches."""
+    """The effect of a rule on the packets that it matches."""
 
     NOTHING = enum.auto()
     ACCEPT = enum.auto()

@@ -1,4 +1,4 @@
-"""What is known of a data path, and what is sent to find out, as values."""
+"""The state of a data path, and the probes sent to learn it, as values."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ class CheckAnswer:
 
 
 class CheckCondition(enum.IntFlag):
-    """What a member tells of its own host in a CheckAnswer."""
+    """A condition that a member reports of its own host in a CheckAnswer."""
 
     FILTER_REWRITTEN = 1  # overlayd's rules were changed or deleted within the last minutes
     FILTER_BROKEN = 2  # they cannot be written

@@ -1,4 +1,4 @@
-"""What members ask each other for a trace: each explains its own half of a way."""
+"""The question that members ask for a trace: each explains its own half of a way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlay.model import Ip
 
 
 class Outcome(enum.IntEnum):
-    """What a step does to a frame; numbers are append-only."""
+    """The effect of a step on a frame; numbers are append-only."""
 
     OK = 0
     WARN = 1  # it passes, but in a worse way, or only some do
@@ -46,7 +46,7 @@ class Step(enum.IntEnum):
 
 
 class Finding(NamedTuple):
-    """What one step does, in a sentence, with what to do about it.
+    """The effect of one step in a sentence, with what to do about it.
 
     `step` is a number: another version may know further ones.
     """

@@ -1,1 +1,1 @@
-"""What frames between two containers meet on one host: facts, judgement, verdict."""
+"""The way of frames between two containers on one host: facts, judgement, verdict."""

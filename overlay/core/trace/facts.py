@@ -1,4 +1,4 @@
-"""What one host knows about the way between its own container and another, as values."""
+"""One host's knowledge of the way between its own container and another, as values."""
 
 from __future__ import annotations
 

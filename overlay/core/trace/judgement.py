@@ -10,7 +10,7 @@ REPAIR = "overlayd verify --repair   (the agent also repairs this by itself)"
 
 
 class Judged(NamedTuple):
-    """What one step does to a frame."""
+    """The effect of one step on a frame."""
 
     step: Step
     outcome: Outcome

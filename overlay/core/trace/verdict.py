@@ -21,7 +21,7 @@ class Leg(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What becomes of a packet, with what to do about it."""
+    """The fate of a packet, with what to do about it."""
 
     outcome: Outcome
     text: str

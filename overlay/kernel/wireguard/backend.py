@@ -26,7 +26,7 @@ class Backend(enum.Enum):
 
 
 class Support(NamedTuple):
-    """What this host has; `why` says what is missing if that is nothing."""
+    """This host's support; `why` says what is missing if there is none."""
 
     backend: Backend | None
     why: str = ""

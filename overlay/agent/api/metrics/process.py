@@ -1,4 +1,4 @@
-"""What the agent's own process uses."""
+"""The resources that the agent's own process uses."""
 
 from __future__ import annotations
 

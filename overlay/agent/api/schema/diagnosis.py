@@ -45,7 +45,7 @@ class SendingNamespaceResponse(TypedDict):
 
 
 class ProbedPathResponse(TypedDict):
-    """What probes have found about the path between the two hosts."""
+    """The result of the probes between the two hosts."""
 
     sending: PathStateName
     receiving: PathStateName
@@ -53,7 +53,7 @@ class ProbedPathResponse(TypedDict):
 
 
 class WayResponse(TypedDict):
-    """How packets travel; `vni` and the VTEPs are null where no tunnel is passed."""
+    """The way of packets; `vni` and the VTEPs are null where no tunnel is passed."""
 
     kind: WayKindName
     routed: bool
@@ -96,7 +96,7 @@ class TraceQuery(Request, frozen=True, kw_only=True):
 
 
 class FindingResponse(TypedDict):
-    """What one step does to a packet; `hint` is empty where there is nothing to do."""
+    """The effect of one step on a packet; `hint` is empty where there is nothing to do."""
 
     step: str
     outcome: OutcomeName
@@ -114,7 +114,7 @@ class LegResponse(TypedDict):
 
 
 class VerdictResponse(TypedDict):
-    """What becomes of a packet, and what to do about it."""
+    """The fate of a packet, and what to do about it."""
 
     outcome: OutcomeName
     text: str
@@ -144,7 +144,7 @@ class NetcheckRequest(Request, frozen=True, kw_only=True):
 
 
 class NetcheckPeerResponse(TypedDict):
-    """What this host found out about a member and the data path to it.
+    """The result of the checks of a member and of the data path to it.
 
     `gossip_answers`: something has come straight from it since it was asked; `clock_ahead_s` and
     `rtt_ms` are null without an answer to the question itself, as of an older agent. `is_waiting`:
@@ -181,7 +181,7 @@ class ChecksumErrorsResponse(TypedDict):
 
 
 class NetcheckResponse(TypedDict):
-    """What the agent knows for `overlayd netcheck`; the command line adds what the host knows."""
+    """The agent's part of `overlayd netcheck`; the command line adds that of the host."""
 
     name: str
     address: str

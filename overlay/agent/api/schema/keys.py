@@ -57,7 +57,7 @@ class EncryptionPeerResponse(TypedDict):
 
 
 class EncryptionStatusResponse(TypedDict):
-    """How this host takes part in encrypted networks, and with whom."""
+    """This host's part in encrypted networks, and its peers."""
 
     backend: Literal["kernel", "wireguard-go"] | None
     why: str | None  # what is missing

@@ -171,7 +171,7 @@ class IpamResponse(TypedDict):
 
 
 class TrafficCountersResponse(TypedDict):
-    """What was received and sent."""
+    """Bytes and packets received and sent."""
 
     receive_bytes: int
     receive_packets: int
@@ -180,7 +180,7 @@ class TrafficCountersResponse(TypedDict):
 
 
 class NetworkTrafficResponse(TypedDict):
-    """What this host's containers on a network and its tunnel carried."""
+    """The traffic of this host's containers on a network, and of its tunnel."""
 
     network: str
     containers: TrafficCountersResponse
@@ -188,7 +188,7 @@ class NetworkTrafficResponse(TypedDict):
 
 
 class EndpointTrafficResponse(TypedDict):
-    """What one container's interface carried."""
+    """The traffic of one container's interface."""
 
     network: str
     endpoint: str
@@ -197,7 +197,7 @@ class EndpointTrafficResponse(TypedDict):
 
 
 class TrafficResponse(TypedDict):
-    """What this host's networks and containers carried, and when that was read."""
+    """The traffic of this host's networks and containers, and when it was read."""
 
     read_at_s: float
     networks: list[NetworkTrafficResponse]

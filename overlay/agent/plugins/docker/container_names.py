@@ -34,7 +34,7 @@ from overlay.model import fit_name, valid_name
 
 @dataclass(frozen=True, slots=True)
 class ContainerSettings:
-    """What a container was created with, as far as it concerns its names."""
+    """The settings of a container that concern its names."""
 
     resolvers: tuple[str, ...]  # of --dns
     aliases: Mapping[str, tuple[str, ...]]  # by Docker's name of the network

@@ -78,7 +78,7 @@ def register(words: VerbGroup) -> None:
 
 @dataclass(slots=True)
 class _Tally:
-    """What was sent and what came back."""
+    """The counts of requests and answers."""
 
     sent: int = 0
     times_ms: list[float] = field(default_factory=list)
