@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay import limits
 from overlay.cli import output, secret_file
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient
 from overlay.errors import ConflictError, OverlayError, UsageError
 
@@ -55,7 +56,7 @@ def register(words: VerbGroup) -> None:
     promote.add_argument("node", metavar="NODE", help="name or id")
     group = words.group("authority", "show, back up and restore the right to admit hosts")
     listed = group.verb("ls", run_list, "list the members that hold the authority", watch=True)
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     export = group.verb(
         "export", run_export, "write a sealed copy to a file (root only)", EXPORT_DESCRIPTION
     )
@@ -91,8 +92,7 @@ def run_promote(args: Namespace) -> int:
 def run_list(args: Namespace) -> int:
     """List the holders of the authority."""
     listed = ApiClient(args.paths).get("/v1/authority")
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "holders"):
         return 0
     rows = [
         [holder["name"] + (" *" if holder["self"] else ""), holder["id"], holder["state"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient, JsonObject, segment
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def register(words: VerbGroup) -> None:
         )
     listed = names.verb("ls", run_ls, "list all names that resolve", watch=True)
     listed.add_argument("network", nargs="?", metavar="NETWORK", help="this network only")
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
 
 
 def run_add(args: Namespace) -> int:
@@ -106,8 +107,7 @@ def run_lookup(args: Namespace) -> int:
 def run_ls(args: Namespace) -> int:
     """List the names."""
     listed = ApiClient(args.paths).get("/v1/dns", network=args.network)
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "names"):
         return 0
     for name in listed["elsewhere"]:
         output.print_note(f"{name}: not known here, since this host does not hold its records")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import UsageError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     members = words.verb("members", run_members, "list the members and their state", watch=True)
-    members.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(members)
     members.add_argument(
         "--wide", action="store_true", help="also show id, incarnation, version and logs"
     )
@@ -55,8 +56,7 @@ def register(words: VerbGroup) -> None:
 def run_members(args: Namespace) -> int:
     """List the members."""
     listed = ApiClient(args.paths).get("/v1/members")
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "members"):
         return 0
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "DATA", "BEHIND", "AUTHORITY"]
     if args.wide:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlay import limits
 from overlay.cli import output
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import UsageError
 
@@ -47,7 +48,7 @@ def register(words: VerbGroup) -> None:
     )
     create.add_argument("--label", metavar="TEXT", help="description, shown by 'token ls'")
     listed = token.verb("ls", run_list, "list the tokens, without their secrets", watch=True)
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     revoke = token.verb("revoke", run_revoke, "revoke a token; hosts that used it stay members")
     revoke.add_argument("id", metavar="ID", help="token id, or a prefix of it")
 
@@ -102,8 +103,7 @@ def run_create(args: Namespace) -> int:
 def run_list(args: Namespace) -> int:
     """List the tokens."""
     listed = ApiClient(args.paths).get("/v1/tokens")
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "tokens", "id"):
         return 0
     now_s = time.time()
     rows = []
