@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "members": (
         "overlayd members --wide",
         "overlayd members --watch",
+        "overlayd members --format 'table {{.Name}}\\t{{.State}}'",
     ),
     "forget": (
         "sudo overlayd forget vm3           # it is gone for good; its addresses come back",
@@ -57,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "network ls": (
         "overlayd network ls",
         "overlayd network ls --filter label=team=a --filter driver=overlay",
+        "overlayd network ls --format '{{.Name}} {{.Subnets.Subnet}}'",
     ),
     "network inspect": (
         "overlayd network inspect blue",
@@ -65,6 +67,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "network rm": (
         "sudo overlayd network rm blue",
         "sudo overlayd network rm blue red",
+    ),
+    "network prune": (
+        "overlayd network prune             # which networks nobody uses",
+        "sudo overlayd network prune --force --filter label=team=a",
+    ),
+    "network connect": (
+        "sudo overlayd network connect blue web",
+        "sudo overlayd network connect --ip 10.32.0.50 --alias www blue docker:web",
+    ),
+    "network disconnect": (
+        "sudo overlayd network disconnect blue web",
+        "sudo overlayd network disconnect blue docker:web",
     ),
     "dns rm": (
         "sudo overlayd dns rm database --network blue",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 _OPTIONS_OF_VERSION = (["--version"], ["-V"])
 _SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
+_VERBS_OF_NODE = {"ls": "members", "rm": "forget", "promote": "promote"}
 _GROUPS = ("authority", "container", "dns", "endpoint", "network", "token")
 
 
@@ -14,7 +15,7 @@ def translated(words: list[str]) -> list[str]:
     """Return a command line in overlayd's words.
 
     Nothing typed asks for help, `help network rm` for that of `network rm`, `--version` for the
-    version; `network list` is `network ls`, and `network remove` `network rm`.
+    version; `network list` is `network ls`, `network remove` `network rm`, `node ls` `members`.
     """
     if not words:
         return ["--help"]
@@ -22,6 +23,9 @@ def translated(words: list[str]) -> list[str]:
         return ["version"]
     if words[0] == "help":
         return [*translated(words[1:]), *(["--help"] if words[1:] else [])]
+    if words[0] == "node" and len(words) > 1:
+        known = _VERBS_OF_NODE.get(_SECOND_WORDS.get(words[1], words[1]))
+        return [known, *words[2:]] if known else words
     if len(words) > 1 and words[0] in _GROUPS:
         return [words[0], _SECOND_WORDS.get(words[1], words[1]), *words[2:]]
     return words

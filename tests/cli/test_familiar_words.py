@@ -16,6 +16,10 @@ from overlay.cli.familiar_words import translated
         ("network list", "network ls"),
         ("container remove web", "container rm web"),
         ("token delete 1e1a62ac", "token rm 1e1a62ac"),
+        ("node ls", "members"),
+        ("node rm vm3", "forget vm3"),
+        ("node promote vm2", "promote vm2"),
+        ("node list --json", "members --json"),
     ],
 )
 def test_words_of_habit_are_understood(typed: str, meant: str) -> None:

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from overlay.strict_arguments import StrictParser
 
 
-def add_attach_options(parser: StrictParser, *, network_required: bool) -> None:
-    """Add the options of a new endpoint."""
+def add_network_option(parser: StrictParser, *, required: bool) -> None:
+    """Add `--network`: where a new endpoint goes."""
     parser.add_argument(
         "--network",
         dest="networks",
         action="append",
-        required=network_required,
-        default=None if network_required else [],
-        metavar="NETWORK" if network_required else "WHERE",
+        required=required,
+        default=None if required else [],
+        metavar="NETWORK" if required else "WHERE",
         help="network to attach to; may be repeated"
-        if network_required
+        if required
         else "network (may be repeated), or none, host, container:NAME",
     )
+
+
+def add_attach_options(parser: StrictParser) -> None:
+    """Add the options of a new endpoint, but for its network."""
     _add_interface_options(parser)
     parser.add_argument(
         "--no-default-route",

@@ -1,4 +1,4 @@
-"""Commands `network rm` and `container rm`: remove objects by name, one by one."""
+"""Commands `network rm`, `network prune` and `container rm`: remove objects by name, one by one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from overlay.errors import AgentNotRunningError, OverlayError, TimedOutError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
 
-def remove_all(args: Namespace, path: str, schema: str) -> int:
+def remove_all(args: Namespace, path: str, schema: str, names: Sequence[str]) -> int:
     """Remove the named objects of an API collection; return the exit code of the first error.
 
     An error of one object does not keep the others. Raises the error of the only object.
@@ -21,13 +22,13 @@ def remove_all(args: Namespace, path: str, schema: str) -> int:
     removed: list[str] = []
     failed: dict[str, OverlayError] = {}
     no_answer: OverlayError | None = None
-    for name in dict.fromkeys(args.names):
+    for name in dict.fromkeys(names):
         try:
             if no_answer is not None:
                 raise no_answer
             client.delete(f"{path}/{segment(name)}")
         except OverlayError as error:
-            if len(args.names) == 1:
+            if len(names) == 1:
                 raise
             failed[name] = error
             if isinstance(error, AgentNotRunningError | TimedOutError):

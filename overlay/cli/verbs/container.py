@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.options.common import add_attach_options
+from overlay.cli.options.common import add_attach_options, add_network_option
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.cli.options.removal import remove_all
 from overlay.cli.verbs.endpoint import attach_and_report
 from overlay.client.api import ApiClient, JsonObject
@@ -49,7 +50,8 @@ def register(words: VerbGroup) -> None:
         "  sudo overlayd container exec web ping 10.32.0.3",
     )
     add.add_argument("name", metavar="NAME")
-    add_attach_options(add, network_required=False)
+    add_network_option(add, required=False)
+    add_attach_options(add)
     for option, dest, metavar, summary in (
         (
             "--dns",
@@ -77,7 +79,7 @@ def register(words: VerbGroup) -> None:
     execute.add_argument("name", metavar="CONTAINER")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     listed = containers.verb("ls", run_ls, "list the bare containers of this host", watch=True)
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     remove = containers.verb("rm", run_rm, "remove bare containers")
     remove.add_argument("names", nargs="+", metavar="CONTAINER")
 
@@ -162,8 +164,7 @@ def _namespaces() -> list[str]:
 def run_ls(args: Namespace) -> int:
     """List the containers."""
     listed = ApiClient(args.paths).get("/v1/containers")
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "containers"):
         return 0
     if not listed["containers"]:
         output.print_note("no bare containers; to create one: overlayd container add NAME")
@@ -184,4 +185,4 @@ def run_ls(args: Namespace) -> int:
 
 def run_rm(args: Namespace) -> int:
     """Remove containers, one by one."""
-    return remove_all(args, "/v1/containers", "overlayd.container-rm/v1")
+    return remove_all(args, "/v1/containers", "overlayd.container-rm/v1", args.names)

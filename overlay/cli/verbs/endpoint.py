@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.options import rates
-from overlay.cli.options.common import add_attach_options, attach_fields, pairs
+from overlay.cli.options.common import (
+    add_attach_options,
+    add_network_option,
+    attach_fields,
+    pairs,
+)
 from overlay.cli.options.filters import add_filter_option, filter_rows
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient, JsonObject
 
 if TYPE_CHECKING:
@@ -53,7 +59,8 @@ def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     attach = words.verb("attach", run_attach, "connect a container to networks", ATTACH_DESCRIPTION)
     attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
-    add_attach_options(attach, network_required=True)
+    add_network_option(attach, required=True)
+    add_attach_options(attach)
     attach.add_argument("--name", help="DNS name on the networks (default: the container's)")
     detach = words.verb("detach", run_detach, "disconnect a container from networks")
     detach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
@@ -69,7 +76,7 @@ def register(words: VerbGroup) -> None:
     listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts", watch=True)
     listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
     _register_set(endpoints)
 
@@ -211,8 +218,7 @@ def run_ls(args: Namespace) -> int:
     """List the endpoints."""
     listed = ApiClient(args.paths).get("/v1/endpoints", network=args.network)
     listed["endpoints"] = filter_rows(listed["endpoints"], args.filters, FILTERS)
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "endpoints"):
         return 0
     for name in listed.get("elsewhere") or []:
         output.print_note(

@@ -1,4 +1,4 @@
-"""Commands `network create`, `ls`, `inspect` and `rm`.
+"""Commands `network create`, `ls`, `inspect`, `rm` and `prune`.
 
 Owns: their options and output. Does not: know which networks are valid; the agent checks.
 """
@@ -11,7 +11,14 @@ from overlay.cli import output
 from overlay.cli.options import subnets
 from overlay.cli.options.common import add_label_option, pairs
 from overlay.cli.options.filters import add_filter_option, filter_rows
+from overlay.cli.options.lists import (
+    add_format_option,
+    add_list_options,
+    print_formatted,
+    print_rows,
+)
 from overlay.cli.options.removal import remove_all
+from overlay.cli.verbs import network_endpoints
 from overlay.client.api import ApiClient, JsonObject, segment
 
 if TYPE_CHECKING:
@@ -40,6 +47,10 @@ that no other allocator on the segment uses.
   sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
        --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
 """
+PRUNE_DESCRIPTION = """\
+Remove the networks on which no host of the cluster has containers.  Without --force they are
+only listed.
+"""
 
 
 def register(words: VerbGroup) -> None:
@@ -48,11 +59,16 @@ def register(words: VerbGroup) -> None:
     _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
     listed = networks.verb("ls", run_ls, "list the networks", watch=True)
     add_filter_option(listed, FILTERS)
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     inspect = networks.verb("inspect", run_inspect, "show one network in detail")
     inspect.add_argument("name", metavar="NETWORK")
+    add_format_option(inspect)
     remove = networks.verb("rm", run_rm, "remove networks that have no endpoints")
     remove.add_argument("names", nargs="+", metavar="NETWORK")
+    prune = networks.verb("prune", run_prune, "remove all unused networks", PRUNE_DESCRIPTION)
+    prune.add_argument("-f", "--force", action="store_true", help="remove them, do not only list")
+    add_filter_option(prune, FILTERS)
+    network_endpoints.register(networks)
 
 
 def _add_create_options(create: StrictParser) -> None:
@@ -124,6 +140,14 @@ def _add_trust_options(create: StrictParser) -> None:
         help="let its frames cross the underlay through WireGuard only",
     )
     create.add_argument(
+        "--opt",
+        choices=("encrypted",),
+        help="encrypted: the same as --encrypted, as Docker swarm has it",
+    )
+    create.add_argument(
+        "--attachable", action="store_true", help="no effect: every network is (Docker swarm)"
+    )
+    create.add_argument(
         "--no-port-security",
         dest="port_security",
         action="store_false",
@@ -138,6 +162,7 @@ def _add_trust_options(create: StrictParser) -> None:
 
 def _add_driver_options(create: StrictParser) -> None:
     create.add_argument(
+        "-d",
         "--driver",
         choices=("overlay", "bridge", "macvlan", "ipvlan"),
         default="overlay",
@@ -170,7 +195,7 @@ def run_create(args: Namespace) -> int:
             "any_name": args.any_name,
             "force": args.force,
             **({"ipv6": True} if args.ipv6 else {}),
-            **({"encrypted": True} if args.encrypted else {}),
+            **({"encrypted": True} if args.encrypted or args.opt else {}),
             "isolate_subnets": args.isolate_subnets,
             "driver": args.driver,
             "parent": args.parent,
@@ -202,8 +227,7 @@ def run_ls(args: Namespace) -> int:
     """List the networks."""
     listed = ApiClient(args.paths).get("/v1/networks")
     listed["networks"] = filter_rows(listed["networks"], args.filters, FILTERS)
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "networks"):
         return 0
     if not listed["networks"] and args.filters:
         output.print_note("no network matches the filter")
@@ -230,7 +254,9 @@ def run_ls(args: Namespace) -> int:
 def run_inspect(args: Namespace) -> int:
     """Show one network."""
     shown = ApiClient(args.paths).get(f"/v1/networks/{segment(args.name)}")
-    if args.json:
+    if args.format is not None:
+        print_formatted(args.format, [shown])
+    elif args.json:
         output.print_json(shown)
     else:
         output.print_result(inspect_text(shown))
@@ -289,4 +315,28 @@ def _exposed_text(network: JsonObject) -> str:
 
 def run_rm(args: Namespace) -> int:
     """Remove networks, one by one."""
-    return remove_all(args, "/v1/networks", "overlayd.network-rm/v1")
+    return remove_all(args, "/v1/networks", "overlayd.network-rm/v1", args.names)
+
+
+def run_prune(args: Namespace) -> int:
+    """Remove the networks on which no host has containers; without --force, list them."""
+    listed = ApiClient(args.paths).get("/v1/networks")["networks"]
+    unused = [
+        network["name"]
+        for network in filter_rows(listed, args.filters, FILTERS)
+        if not network["endpoints"] and not network["hosts"]
+    ]
+    if args.force:
+        return remove_all(args, "/v1/networks", "overlayd.network-prune/v1", unused)
+    if args.json:
+        output.print_json({"schema": "overlayd.network-prune/v1", "unused": unused, "removed": []})
+        return 0
+    for name in unused:
+        output.print_result(name)
+    output.print_note(
+        f"{output.count_text(len(unused), 'network')} without containers on any host; to remove "
+        f"{'it' if len(unused) == 1 else 'them'}: sudo overlayd network prune --force"
+        if unused
+        else "every network has containers; nothing to remove"
+    )
+    return 0
