@@ -21,6 +21,7 @@ PAGES = [
     "docs/guide/names.md",
     "docs/guide/publish.md",
     "docs/guide/labels.md",
+    "docs/guide/virtual-addresses.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
     "docs/operate/cluster.md",

@@ -31,6 +31,7 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import parent_interface_of
+from overlay.core.dataplane.port_policy import allowed_addresses
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
@@ -127,6 +128,7 @@ async def require_attachable(
     By the networks' interfaces on this host: any member may have created the networks.
     """
     privileges.require_port_security(caller, enabled=request.port_security)
+    privileges.require_own_addresses(caller, request.allow_ips)
     pairs = port_pairs(request.publish, "publish")
     privileges.require_ports(caller, (pair.host_port for pair in pairs))
     for name in request.networks:
@@ -148,6 +150,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         default_route=request.default_route,
         aliases=request.aliases,
         labels=request.all_labels(),
+        allow_ips=request.allow_ips,
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
@@ -187,6 +190,7 @@ def _endpoint(
         "ifname": local.ifname if local is not None else None,
         "aliases": list(found.aliases),
         "labels": dict(found.labels),
+        "allow_ips": [ip_text(ip) for ip in allowed_addresses(found)],
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,

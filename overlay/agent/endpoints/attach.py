@@ -25,6 +25,7 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.planner import port_name
+from overlay.core.dataplane.port_policy import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import container_namespace, rate_limit
@@ -232,7 +233,11 @@ class _AttachSteps:
         return await self._node.kernel.call(check, self._target.descriptor)
 
     def _require_free(self) -> None:
-        """Raise ConflictError if the name or the MAC is taken, or this node is full."""
+        """Raise ConflictError if the name or the MAC is taken, or this node is full.
+
+        UsageError for an allowed address that another container could have.
+        """
+        require_never_allocated(self._network, self._options.allow_ips)
         if len(self._context.attachments) >= limits.ENDPOINTS_PER_NODE_MAX:
             raise ConflictError(
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",

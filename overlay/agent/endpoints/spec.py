@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.core.dataplane.port_policy import allowed_addresses, labels_of_allowed
 from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
 from overlay.errors import UsageError
@@ -28,14 +29,17 @@ class EndpointOptions:
     default_route: bool = True
     aliases: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    allow_ips: tuple[Ip, ...] = ()  # that it may use beside its own
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)  # with the rates
+    # With those of the rates and of the allowed addresses.
+    all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "all_labels", labels_with_rates(self.labels, self.rates))
+        labels = tuple(sorted((*self.labels, *labels_of_allowed(self.allow_ips))))
+        object.__setattr__(self, "all_labels", labels_with_rates(labels, self.rates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def labels_with_rates(
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="each rate is one, and so is port security that is off",
+            why="each rate and allowed address is one, and so is port security that is off",
             field="labels",
         )
     return found
@@ -82,6 +86,11 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
         ("interface", options.ifname in (None, ifname), ifname),
         ("name", options.name in (None, endpoint.name), endpoint.name),
         ("aliases", set(options.aliases) <= set(endpoint.aliases), " ".join(endpoint.aliases)),
+        (
+            "allowed addresses",
+            set(options.allow_ips) <= set(allowed_addresses(endpoint)),
+            " ".join(map(ip_text, allowed_addresses(endpoint))),
+        ),
         ("labels", set(options.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )
     return "; ".join(f"its {what}: {has or 'none'}" for what, met, has in asked if not met)

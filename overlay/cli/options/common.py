@@ -86,6 +86,15 @@ def _add_interface_options(parser: StrictParser) -> None:
         metavar="ADDRESS",
         help="IP address (default: the next free one); once for each family",
     )
+    parser.add_argument(
+        "--allow-ip",
+        dest="allow_ips",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address that it may use beside its own, such as a virtual one that moves between "
+        "containers: reserved by --aux-address, or of no subnet; may be repeated",
+    )
     parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
 
@@ -134,7 +143,12 @@ def attach_fields(args: Namespace) -> JsonObject:
         first.setdefault(name.lower(), name)
     networks = list(first.values())
     _require_publishable(args.publish, networks)
-    for option, value in (("--ip", args.ips), ("--mac", args.mac), ("--ifname", args.ifname)):
+    for option, value in (
+        ("--ip", args.ips),
+        ("--allow-ip", args.allow_ips),
+        ("--mac", args.mac),
+        ("--ifname", args.ifname),
+    ):
         if value and len(networks) > 1:
             raise UsageError(
                 f"{option} applies to a single network, but {len(networks)} were given",
@@ -151,6 +165,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "labels": pairs(args.labels, "labels"),
         "port_security": args.port_security,
         **_rates(args),
+        **({"allow_ips": args.allow_ips} if args.allow_ips else {}),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),

@@ -1,15 +1,16 @@
 """Port security and fast path: what a sandbox's ports may send.
 
-Owns: the rows of port security, which name the source MAC and addresses that a container may use,
-and those of the fast path. On the fast path a container's frames may leave only from its own MAC
-and addresses, and reach the other local containers directly; the rest goes to the VTEP, except
-what is for the bridge (gateways, this host's endpoint). Does not: know how the kernel enforces
-them (`kernel.nft.port_security`, `kernel.bpf`).
+Owns: the rows of port security, which name the source MAC and addresses that a container may use
+(its own, and those that its record allows beside them), and those of the fast path. On the fast
+path a container's frames may leave only from its own MAC and addresses, and reach the other local
+containers directly; the rest goes to the VTEP, except what is for the bridge (gateways, this
+host's endpoint). Does not: know how the kernel enforces them (`kernel.nft.port_security`,
+`kernel.bpf`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import rates_of
@@ -21,16 +22,61 @@ from overlay.core.dataplane.state import (
     SourceRow,
     TargetRow,
 )
-from overlay.model import Endpoint, Ip, Mac, Network, gateway_mac, has_port_security_off, is_host
+from overlay.errors import UsageError
+from overlay.model import (
+    LABEL_PREFIX,
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    gateway_mac,
+    has_port_security_off,
+    ip_text,
+    is_host,
+    parse_ip,
+)
 
 DEFAULT_TARGET_MAC = Mac(bytes(6))
+_ALLOWED = LABEL_PREFIX + "allow-ip."  # one label for each address, so that none is too long
+
+
+def labels_of_allowed(ips: Iterable[Ip]) -> tuple[tuple[str, str], ...]:
+    """Return the labels that allow an endpoint these addresses beside its own."""
+    return tuple((_ALLOWED + ip_text(ip), "on") for ip in ips)
+
+
+def allowed_addresses(endpoint: Endpoint) -> tuple[Ip, ...]:
+    """Return the addresses beside its own that an endpoint may use; other labels are ignored."""
+    texts = (key.removeprefix(_ALLOWED) for key, _ in endpoint.labels if key.startswith(_ALLOWED))
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_ip(text))
+        except ValueError:  # of a member that writes what no agent does
+            continue
+    return tuple(found)
+
+
+def require_never_allocated(network: Network, ips: Iterable[Ip]) -> None:
+    """Raise UsageError for an address that the network could give to a container."""
+    reserved = {ip for subnet in network.subnets for _, ip in subnet.auxiliary}
+    for ip in ips:
+        if ip in reserved or not any(ip in subnet for subnet in network.subnets):
+            continue
+        raise UsageError(
+            f"allow_ips: {ip_text(ip)} may become the address of a container",
+            why=f"network {network.name} has it, and does not reserve it",
+            hint="Reserve it when you create the network: --aux-address NAME=ADDRESS",
+            field="allow_ips",
+        )
 
 
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     """Return the row that limits what an endpoint's port may send."""
     if has_port_security_off(network, endpoint):
         return GuardRow(Mac(b""), (), port_name)
-    return GuardRow(endpoint.mac, tuple(sorted(endpoint.ips)), port_name)
+    allowed = {*endpoint.ips, *allowed_addresses(endpoint)}
+    return GuardRow(endpoint.mac, tuple(sorted(allowed)), port_name)
 
 
 def segment_rows(network: Network, segment_count: int) -> Iterator[Row]:

@@ -33,6 +33,17 @@ def test_rates_are_labels_of_a_new_endpoint() -> None:
     assert mismatch_text(options, ENDPOINT, "eth0") == ""
 
 
+def test_allowed_addresses_are_labels_of_a_new_endpoint() -> None:
+    """An attached endpoint without one of them is another attachment."""
+    options = EndpointOptions(allow_ips=(parse_ip("10.1.0.100"),))
+    allowing = replace(ENDPOINT, labels=options.all_labels)
+
+    assert options.labels == ()
+    assert mismatch_text(options, allowing, "eth0") == ""
+    assert mismatch_text(options, ENDPOINT, "eth0") == "its allowed addresses: none"
+    assert mismatch_text(EndpointOptions(), allowing, "eth0") == ""
+
+
 def test_too_many_labels_are_refused_with_the_options() -> None:
     """A rate counts as one, wherever the options come from."""
     options = EndpointOptions(labels=MANY)

@@ -15,6 +15,7 @@ from typing import Final
 
 from overlay import limits
 from overlay.agent.api.http.caller import ApiCaller
+from overlay.model import Ip, ip_text
 
 # Namespaces under these paths are those of processes, which /proc lists, and those with a name.
 _NAMESPACE_PATH: Final = re.compile(
@@ -36,6 +37,15 @@ def require_port_security(caller: ApiCaller, *, enabled: bool) -> None:
         caller.require_trust(
             "turn port security off",
             "such a container can take the addresses of every other one on its network",
+        )
+
+
+def require_own_addresses(caller: ApiCaller, allowed: Iterable[Ip]) -> None:
+    """Raise ForbiddenError if the caller may not let a container use more than its own address."""
+    for ip in allowed:
+        caller.require_trust(
+            f"allow a container {ip_text(ip)} beside its own address",
+            "another device of the network may have it, whose traffic the container would get",
         )
 
 

@@ -33,6 +33,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     networks: NetworkNames = ()
     ip: Address | None = None
     ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = ()
+    allow_ips: Annotated[tuple[Address, ...], Meta(max_length=limits.ALLOWED_ADDRESSES_MAX)] = ()
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -59,9 +60,9 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
             )
         addresses = self.all_ips()
         several = len({name.lower() for name in self.networks}) > 1
-        if several and (addresses or self.mac or self.ifname):
+        if several and (addresses or self.allow_ips or self.mac or self.ifname):
             raise UsageError(
-                "ip, mac and ifname require exactly one network",
+                "ip, allow_ips, mac and ifname require exactly one network",
                 hint="Attach to each network separately",
                 field="networks",
             )
@@ -145,6 +146,7 @@ class EndpointResponse(TypedDict):
     ifname: str | None
     aliases: list[str]
     labels: dict[str, str]
+    allow_ips: list[str]
     rate_in: int | None
     rate_out: int | None
     gateway_priority: int | None

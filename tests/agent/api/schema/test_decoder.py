@@ -49,7 +49,7 @@ def test_fields_are_decoded() -> None:
             **ATTACH, "ip": "10.0.0.1", "mac": "02:00:00:00:00:01", "ifname": "eth1",
             "default_route": True, "aliases": ["www"], "labels": {"b": "2", "a": "1"},
             "wait": "none", "port_security": False, "rate_in": 64_000, "rate_out": 0,
-            "gateway_priority": -5, "name": "web",
+            "gateway_priority": -5, "name": "web", "allow_ips": ["10.0.0.9"],
         }),
     )  # fmt: skip
     spec = endpoint_options(made, name=made.name)
@@ -57,6 +57,7 @@ def test_fields_are_decoded() -> None:
     assert (made.target, made.networks, made.wait) == ("netns:c1", ("blue",), "none")
     assert (spec.name, spec.ips, spec.ifname) == ("web", (parse_ip("10.0.0.1"),), "eth1")
     assert spec.mac == parse_mac("02:00:00:00:00:01")
+    assert spec.allow_ips == (parse_ip("10.0.0.9"),)
     assert spec.labels == (("a", "1"), ("b", "2"), PORT_SECURITY_OFF_LABEL)
     assert (spec.rates, spec.gateway_priority, spec.aliases) == ((64_000, 0), -5, ("www",))
     record = body({"name": "db", "network": "blue", "ips": ["fd00::1"]})
@@ -73,6 +74,7 @@ def test_an_attach_may_have_an_address_of_each_family() -> None:
         ({"ips": ["fd00::1", "fd00::2"]}, "two IPv6 addresses"),
         ({"ip": "10.0.0.1", "ips": ["fd00::1"]}, "ip and ips exclude each other"),
         ({"ips": ["fd00::1"], "networks": ["blue", "red"]}, "require exactly one network"),
+        ({"allow_ips": ["fd00::1"], "networks": ["blue", "red"]}, "require exactly one network"),
     ):
         with pytest.raises(UsageError, match=what):
             decode(AttachRequest, body({**ATTACH, **fields}))

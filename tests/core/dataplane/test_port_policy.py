@@ -1,0 +1,63 @@
+"""What a port may send: its own addresses, and those that its endpoint's record allows."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.dataplane.planner import LocalPort, PlanInput, plan_sandbox
+from overlay.core.dataplane.port_policy import (
+    allowed_addresses,
+    guard_row,
+    labels_of_allowed,
+    require_never_allocated,
+)
+from overlay.core.dataplane.state import GuardRow, SourceRow
+from overlay.errors import UsageError
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+
+VIRTUAL = parse_ip("10.32.0.100")
+SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"), auxiliary=(("web", VIRTUAL),))
+NETWORK = Network(Vni(9), "blue", (SUBNET,), NodeId(bytes(16)))
+IP = parse_ip("10.32.0.2")
+MAC = mac_for(NETWORK.vni, IP)
+
+
+def endpoint(*labels: tuple[str, str]) -> Endpoint:
+    """Return an endpoint with labels."""
+    return Endpoint(b"1" * 8, NETWORK.vni, "web", MAC, (IP,), labels=labels)
+
+
+def test_allowed_addresses_are_labels() -> None:
+    """They read back, and other labels are none."""
+    several = (VIRTUAL, parse_ip("fd00::64"))
+
+    assert allowed_addresses(endpoint(("team", "a"), *labels_of_allowed(several))) == several
+    assert allowed_addresses(endpoint()) == ()
+
+
+def test_a_label_that_is_no_address_allows_nothing() -> None:
+    """A member may write what no agent does."""
+    assert allowed_addresses(endpoint(("overlayd.allow-ip.everything", "on"))) == ()
+
+
+def test_the_port_may_use_its_own_and_the_allowed() -> None:
+    """Both are in its row of port security; the fast path carries its own only."""
+    virtual = endpoint(*labels_of_allowed([VIRTUAL]))
+    assert guard_row(NETWORK, "ve1", virtual) == GuardRow(MAC, (IP, VIRTUAL), "ve1")
+
+    port = LocalPort("ve1", 0, virtual.endpoint_id)
+    given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, (port,), (virtual,))
+    rows = plan_sandbox(given, fast_path=True).rows
+    assert {row.ip for row in rows if isinstance(row, SourceRow)} == {IP}
+
+
+@pytest.mark.parametrize("text", ["10.32.0.100", "10.99.0.1", "fd00::1"])
+def test_reserved_and_outside_addresses_can_be_allowed(text: str) -> None:
+    """The network gives none of them to a container."""
+    require_never_allocated(NETWORK, [parse_ip(text)])
+
+
+@pytest.mark.parametrize("text", ["10.32.0.1", "10.32.0.2", "10.32.255.255"])
+def test_other_addresses_of_the_network_cannot(text: str) -> None:
+    """A gateway's, another container's, or one that a container may get."""
+    with pytest.raises(UsageError, match="may become the address of a container"):
+        require_never_allocated(NETWORK, [parse_ip(text)])
