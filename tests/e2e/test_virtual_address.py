@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +53,9 @@ class Keepalived:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Stop it, so that it gives the address up."""
+        """Stop it, so that it gives the address up; return when it has ended."""
         self.cluster.ok(self.number, "kill", self._pid.read_text().strip())
+        wait_until(lambda: not self._pid.exists(), f"{self.name} has ended")
 
     def has_address(self) -> bool:
         """Return whether the address is on the container's interface."""
