@@ -36,9 +36,9 @@ from overlay.core.protocol.records import JoinToken
 from overlay.errors import RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
 from overlay.wire.codec import datagram, validation
+from overlay.wire.codec.cards import unpack_card, unpack_certificate
 from overlay.wire.codec.contact_header import ContactHeader, new_header, read_contact_header
 from overlay.wire.codec.datagram import JOIN_HELLO, JOIN_REQUEST, OWN_DATAGRAM, Datagram
-from overlay.wire.codec.records import unpack_card, unpack_certificate
 from overlay.wire.handshake.box import derive, open_box, seal
 from overlay.wire.handshake.hello import BAD_CARD
 from overlay.wire.handshake.key_transfer import UNWARRANTED_KEY, key_fields, read_key

@@ -16,6 +16,7 @@ from overlay.core.node import Node
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import parse_ip
+from overlay.wire.codec.cards import unpack_card
 from overlay.wire.codec.datagram import (
     DATA,
     HELLO,
@@ -26,7 +27,7 @@ from overlay.wire.codec.datagram import (
     UdpEndpoint,
 )
 from overlay.wire.codec.messages import MsgpackCodec
-from overlay.wire.codec.records import unpack_card, unpack_segment
+from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.codec.session_header import data_header, hello_header
 from overlay.wire.handshake.cookies import mac, receiver_key
 from overlay.wire.handshake.handshake_maker import HandshakeMaker

@@ -14,7 +14,8 @@ from typing import Final
 
 from overlay.core.protocol.records import Entry, ForgottenNode, Scope, Segment
 from overlay.model import Card, node_id_of
-from overlay.wire.codec.records import pack_card, pack_segment
+from overlay.wire.codec.cards import pack_card
+from overlay.wire.codec.segments import pack_segment
 
 SIGNATURE_SIZE: Final = 64
 _VERSION_SIZE_MAX: Final = 9  # a 64-bit integer in msgpack

@@ -42,12 +42,8 @@ from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
-from overlay.wire.codec.records import (
-    pack_certificate,
-    unpack_card,
-    unpack_certificate,
-    unpack_segment,
-)
+from overlay.wire.codec.cards import pack_certificate, unpack_card, unpack_certificate
+from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.codec.trace import (
     pack_trace_answer,
     pack_trace_request,

@@ -1,7 +1,6 @@
-"""Records, segments and cards to and from msgpack arrays.
+"""Records to and from msgpack arrays.
 
-Owns: the record tags (wire numbers, append only) and the bytes that a node signs. Does not: sign
-or verify them (`wire.identity.signatures`).
+Owns: the record tags (wire numbers, append only). Does not: know segments, in which records travel.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
-
-import msgpack
 
 from overlay import limits
 from overlay.core.protocol.records import (
@@ -27,15 +24,11 @@ from overlay.core.protocol.records import (
     Participation,
     ReclaimStatement,
     RemovedNetwork,
-    Scope,
-    Segment,
     TokenRevocation,
     Value,
     key_of,
 )
 from overlay.model import (
-    Card,
-    Certificate,
     Endpoint,
     Grant,
     Ip,
@@ -44,7 +37,6 @@ from overlay.model import (
     NodeId,
     Subnet,
     Vni,
-    node_id_of,
 )
 from overlay.wire.codec import validation
 
@@ -64,7 +56,6 @@ TAGS: dict[str, int] = {
     "name": 13,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
-_PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
 _IDENTITY_SIZE_MAX = 32
 _NODE_ID_SIZE = 16
 _SIGNATURE_SIZE = 64
@@ -346,104 +337,3 @@ def decode_entry(raw: Any, after: int) -> Entry:
     if own_key != key:
         validation.refuse_malformed()
     return Entry(version, own_key, value)  # shares its bytes with the value
-
-
-# --- signed bytes: segments and cards -------------------------------------------------------
-
-
-def pack_segment(
-    origin: NodeId, scope: int, floor: int, after: int, upto: int, entries: tuple[Entry, ...]
-) -> bytes:
-    """Return the bytes of a segment, for its origin to sign."""
-    body = [encode_entry(entry, after) for entry in entries]
-    return _PACK([origin, scope, floor, after, upto - after, body])
-
-
-def unpack_segment(raw: bytes, signature: bytes) -> Segment:
-    """Return the segment in `raw`; its signature is not verified here."""
-    if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
-        validation.refuse_malformed()
-    origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
-    start = validation.integer(after, 2**62)
-    end = start + validation.integer(span, 2**32, 1)
-    entries = tuple(decode_entry(item, start) for item in validation.items(body))
-    versions = [entry.version for entry in entries]
-    if versions != sorted(set(versions)) or (versions and versions[-1] > end):
-        validation.refuse_malformed()
-    return Segment(
-        NodeId(validation.octets(origin, 16)),
-        Scope(validation.integer(scope, limits.VNI_MAX)),
-        validation.integer(floor, start),
-        start,
-        end,
-        entries,
-        raw,
-        signature,
-    )
-
-
-def pack_card(card: Card) -> bytes:
-    """Return the bytes of a card, for its node to sign."""
-    return _PACK(
-        [
-            card.sign_key,
-            card.seal_key,
-            card.name,
-            card.address,
-            card.gossip_port,
-            card.epoch,
-            card.underlay_mtu,
-            card.software,
-            card.left,
-            pack_certificate(card.certificate),
-        ]
-    )
-
-
-def unpack_card(raw: bytes, signature: bytes) -> Card:
-    """Return the card in `raw`; its signature is not verified here."""
-    if len(raw) > limits.CARD_SIZE_MAX:
-        validation.refuse_malformed()
-    fields = validation.array(validation.unpack(raw), 10)
-    sign_key, seal_key, name, address, port, epoch, mtu, software, left, certificate = fields
-    key = validation.octets(sign_key, 32)
-    return Card(
-        node_id_of(key),
-        validation.name(name),
-        key,
-        validation.octets(seal_key, 32),
-        validation.ip(address),
-        validation.integer(port, 65535, 1),
-        validation.integer(epoch, 2**32),
-        validation.integer(mtu, limits.IP_PACKET_SIZE_MAX, limits.UNDERLAY_MTU_MIN - 700),
-        validation.text(software),
-        validation.boolean(left),
-        unpack_certificate(certificate),
-        raw,
-        signature,
-    )
-
-
-def pack_certificate(certificate: Certificate | None) -> list[Any]:
-    """Return a certificate as an array of four; None as an empty array."""
-    if certificate is None:
-        return []
-    return [
-        certificate.address,
-        certificate.not_before_s,
-        certificate.not_after_s,
-        certificate.signature,
-    ]
-
-
-def unpack_certificate(value: Any) -> Certificate | None:
-    """Return the certificate in an array of four; None for an empty array."""
-    if value == ():
-        return None
-    address, not_before_s, not_after_s, signature = validation.array(value, 4)
-    return Certificate(
-        validation.ip(address),
-        validation.integer(not_before_s, 2**40),
-        validation.integer(not_after_s, 2**40),
-        validation.octets(signature, 64),
-    )

@@ -14,7 +14,8 @@ from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Card
 from overlay.wire.codec import validation
-from overlay.wire.codec.records import key_id, unpack_card
+from overlay.wire.codec.cards import unpack_card
+from overlay.wire.codec.records import key_id
 from overlay.wire.identity.signatures import KeySigner
 
 PROCESS_SIZE = 8

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from overlay.core.protocol.records import Entry, ForgottenNode, Scope, Segment
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import Card, node_id_of
-from overlay.wire.codec.records import pack_card, pack_segment, unpack_card, unpack_segment
+from overlay.wire.codec.cards import pack_card, unpack_card
+from overlay.wire.codec.segments import pack_segment, unpack_segment
 from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.protocol.messages import Ping
 from overlay.errors import RemoteError, UsageError
+from overlay.wire.codec.cards import unpack_card
 from overlay.wire.codec.messages import MsgpackCodec
-from overlay.wire.codec.records import unpack_card, unpack_segment
+from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.identity.token import Token
 
 CODEC = MsgpackCodec()

@@ -8,7 +8,7 @@ import pytest
 from overlay.core.protocol.records import Entry, Scope, Segment, key_of
 from overlay.errors import OverlayError
 from overlay.model import Endpoint, Ip, Mac, Vni
-from overlay.wire.codec.records import unpack_segment
+from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.signatures import KeySigner

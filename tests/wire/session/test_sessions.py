@@ -12,8 +12,8 @@ from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip
 from overlay.wire.codec import datagram as envelope
+from overlay.wire.codec.cards import pack_card
 from overlay.wire.codec.datagram import Datagram, UdpEndpoint
-from overlay.wire.codec.records import pack_card
 from overlay.wire.handshake.hello import NO_PROCESS, Statement, read_statement, statement_body
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
