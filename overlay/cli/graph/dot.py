@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.cli.graph.colors import by_network
+from overlay.client.graph.colors import by_network
 
 if TYPE_CHECKING:
-    from overlay.cli.graph.model import Graph
+    from overlay.client.graph.model import Graph
 
 
 def draw(graph: Graph) -> str:

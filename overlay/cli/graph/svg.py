@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from overlay.cli.graph.colors import by_network
+from overlay.client.graph.colors import by_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from overlay.cli.graph.model import Graph, GraphHost, GraphPath
+    from overlay.client.graph.model import Graph, GraphHost, GraphPath
 
 _WIDTH, _GAP, _LINE, _MARGIN = 220, 24, 24, 16  # pixels
 _PER_ROW_MAX = 6

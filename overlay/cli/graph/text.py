@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.cli.graph.model import Graph, GraphHost
+    from overlay.client.graph.model import Graph, GraphHost
 
 
 def draw(graph: Graph) -> str:

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.cli.graph import dot, mermaid, model, svg, text
+from overlay.cli.graph import dot, mermaid, svg, text
+from overlay.client.graph import model
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run

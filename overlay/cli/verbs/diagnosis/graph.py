@@ -44,7 +44,7 @@ def register(words: VerbGroup) -> None:
 
 def run_graph(args: Namespace) -> int:
     """Draw the cluster."""
-    from overlay.cli.graph import model  # noqa: PLC0415  only this verb needs it
+    from overlay.client.graph import model  # noqa: PLC0415  only this verb needs it
 
     client = ApiClient(args.paths)
     members = client.get("/v1/members")["members"]

@@ -34,11 +34,15 @@ class GraphHost(NamedTuple):
 
 
 class GraphPath(NamedTuple):
-    """The data path between this host and another; `rtt_ms` is that of gossip."""
+    """The data path between this host and another.
+
+    `rtt_ms` is that of gossip; `size_carried` is the largest packet that is proven to arrive.
+    """
 
     peer: str
     state: str  # ok, lost, unknown, "1400 bytes only", or the state of a member that is not alive
     rtt_ms: float | None
+    size_carried: int | None = None  # bytes; None: not known
 
     @property
     def label(self) -> str:
@@ -89,7 +93,12 @@ def read(
     )
     known = {host.name for host in hosts}
     paths = tuple(
-        GraphPath(member["name"], _state(member), member["rtt_ms"])
+        GraphPath(
+            member["name"],
+            _state(member),
+            member["rtt_ms"],
+            None if member["path"] is None else member["path"]["size_carried"],
+        )
         for member in members
         if not member["self"] and member["name"] in known
     )
