@@ -144,7 +144,12 @@ class AgentLifecycle:
         if cluster.underlay is None and cluster.address:
             with contextlib.suppress(OverlayError):
                 return await self.kernel.call(underlay.choose_underlay, cluster.address, peer)
-        return await self.kernel.call(underlay.choose_underlay, cluster.underlay, peer)
+        try:
+            return await self.kernel.call(underlay.choose_underlay, cluster.underlay, peer)
+        except UsageError as error:
+            if not cluster.address:  # it was named just now
+                raise
+            raise underlay.former_address_error(error) from error
 
     # --- join ---------------------------------------------------------------------------
 

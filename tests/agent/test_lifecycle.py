@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from overlay import __version__
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.state.documents import StoredCluster
+from overlay.errors import OverlayError
 
 STARTED = f"started: overlayd {__version__}"
 KILLED = "the previous agent ended without stopping: it was killed, or it crashed"
@@ -46,3 +49,26 @@ async def test_a_refused_agent_tells_nothing(tmp_path: Path) -> None:
     await refused.close()
 
     assert told(tmp_path) == []
+
+
+async def test_a_former_underlay_is_explained(tmp_path: Path) -> None:
+    """An agent that was moved to another machine says how to get to the new address."""
+    former = "192.0.2.77"
+    cluster = StoredCluster(
+        cluster_id="00" * 16,
+        anchor="00" * 32,
+        gossip_port=7948,
+        vxlan_port=4789,
+        node_name="vm2",
+        underlay=former,
+        address=former,
+        seeds=(),
+    )
+    moved = agent(tmp_path)
+    with pytest.raises(OverlayError) as caught:
+        await moved._underlay(cluster, None)
+    await moved.close()
+
+    assert caught.value.what == f"this host has no address {former}"
+    assert "named it for this member" in caught.value.why
+    assert "overlayd join --underlay NEW" in caught.value.hint

@@ -81,6 +81,17 @@ def choose_underlay(text: str | None, peer: Ip | None) -> UnderlayAddress:
         return chosen
 
 
+def former_address_error(error: UsageError) -> OverlayError:
+    """Return the error of an agent whose underlay, named at a join, is not on this host now."""
+    chosen = "'overlayd join --underlay' named it for this member"
+    return OverlayError(
+        error.what,
+        why="; ".join(filter(None, (chosen, error.why))),
+        hint="Give it to this host, for a moment at least (ip address add). If it is gone for "
+        "good, go on with: overlayd join --underlay NEW",
+    )
+
+
 def read_host(socket: NetlinkSocket) -> HostAddresses:
     """Return the links of this namespace, and their addresses."""
     found = all_links(socket)
