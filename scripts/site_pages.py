@@ -1,13 +1,15 @@
 """Pages of the documentation site that are made from other sources: a hook of mkdocs.
 
 The home page is the README; the reference is made from the command line's parser, the configuration
-file and the classes of errors, so that it cannot say something else than the program does.
+file, the API's document, the metrics and the classes of errors, so that it cannot say something
+else than the program does.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ from overlay.agent.process.event_kinds import EVENT_KINDS
 from overlay.cli import examples
 from overlay.cli import parser as command_line
 from overlay.errors import ERROR_BY_CODE
+from scripts.api_page import api_page, document_text
+from scripts.metrics_page import metrics_page
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -30,11 +34,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "index.md": home_page(),
         "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
-        "examples/compose.md": compose_page(),
+        **example_pages(),
+        "reference/api.md": api_page(),
         "reference/commands.md": commands_page(),
         "reference/configuration.md": configuration_page(),
         "reference/events.md": events_page(),
         "reference/exit-codes.md": exit_codes_page(),
+        "reference/metrics.md": metrics_page(),
+        "reference/openapi.json": document_text(),
     }
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
@@ -45,14 +52,32 @@ def home_page() -> str:
     """Return the README with its links as they are from the folder `docs`."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = text.replace("](docs/adr)", "](adr/0001-logs-in-signed-segments.md)")
-    text = text.replace("](examples/compose/README.md)", "](examples/compose.md)")
+    text = text.replace("](examples/README.md)", "](examples/index.md)")
+    text = re.sub(r"\]\(examples/([\w-]+)/README\.md\)", r"](examples/\1.md)", text)
     return text.replace("](docs/", "](").replace("[LICENSE](LICENSE)", "the file `LICENSE`")
 
 
-def compose_page() -> str:
-    """Return the example's page with its links as they are from the folder `docs/examples`."""
-    text = (ROOT / "examples/compose/README.md").read_text(encoding="utf-8")
-    return text.replace("](../../docs/", "](../")
+def example_pages() -> dict[str, str]:
+    """Return the page of each example, with its links as they are from `docs/examples`."""
+    pages = {}
+    for readme in sorted((ROOT / "examples").glob("**/README.md")):
+        folder = readme.parent.relative_to(ROOT / "examples")
+        name = "index" if folder == Path() else str(folder)
+        text = readme.read_text(encoding="utf-8")
+        text = re.sub(r"\]\((?:\.\./)*docs/", "](../", text)
+        text = re.sub(r"\]\((?:\.\./)?([\w-]+)/README\.md\)", r"](\1.md)", text)
+        pages[f"examples/{name}.md"] = text
+    return pages
+
+
+def link_targets(text: str) -> str:
+    """Return a page of `docs` with its links to examples as they are on the site."""
+    return re.sub(r"\]\(\.\./\.\./examples/([\w-]+)/README\.md\)", r"](../examples/\1.md)", text)
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Let the pages of `docs` link to those that are made here."""
+    return link_targets(markdown)
 
 
 def commands_page() -> str:

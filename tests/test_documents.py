@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 LINK = r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)"
 README_LINES_MAX = 150
 MODULE = r"`((?:agent|cli|core|kernel|lab|sim|wire)/[a-z_/]+?)/?(?:\.py)?`"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.typed import blocks, type_block
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -24,6 +25,13 @@ PAGES = [
     "docs/guide/virtual-addresses.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
+    "docs/guide/addresses.md",
+    "docs/guide/services.md",
+    "docs/guide/policy.md",
+    "docs/guide/rates.md",
+    "docs/operate/authority.md",
+    "docs/operate/security.md",
+    "docs/operate/status.md",
     "docs/operate/cluster.md",
     "docs/operate/commands.md",
     "README.md",
@@ -34,6 +42,8 @@ NOT_IN_A_LAB = (
     "docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave", "authority export",
 )  # fmt: skip
 
+PAGES_WITH_HOSTS = ["docs/learn/overlay-by-hand.md", "docs/learn/gossip.md", "docs/guide/policy.md"]
+
 
 def command_lines(page: Path) -> Iterator[str]:
     """Yield the commands of a page: what its blocks have at the beginning of a line."""
@@ -41,6 +51,14 @@ def command_lines(page: Path) -> Iterator[str]:
         for line in block.splitlines():
             if line.startswith("overlayd "):
                 yield line
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_HOSTS)
+def test_the_blocks_that_name_their_host_work(cluster: Cluster, page: str) -> None:
+    """Typed in a lab, on these hosts and in this order, each exits with 0."""
+    typed = [type_block(cluster, block) for block in blocks(page)]
+
+    assert typed
 
 
 def test_every_command_of_the_guide_works(cluster: Cluster) -> None:

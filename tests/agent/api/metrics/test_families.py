@@ -46,20 +46,6 @@ def test_help_texts_are_sentences() -> None:
     assert [text for text in found if not re.fullmatch(r"[A-Z0-9][^.]*\w[^.]*\.", text)] == []
 
 
-def test_the_guide_lists_every_metric() -> None:
-    """docs/guide/monitoring.md has each name with its labels and its help text."""
-    text = example_text()
-    guide = (ROOT / "docs/guide/monitoring.md").read_text()
-    rows = re.findall(r"^\| `(overlayd_\w+)` \| (.*) \| (.*) \|$", guide, re.MULTILINE)
-    assert [(name, told) for name, _, told in rows] == re.findall(
-        r"^# HELP (\S+) (.*)$", text, re.MULTILINE
-    )
-    for name, labels, _ in rows:
-        (first, *_) = re.findall(rf"^{name}(?:_bucket)?(?:\{{(.*?)\}})? ", text, re.MULTILINE)
-        shown = [label for label in re.findall(r'(\w+)="', first) if label != "le"]
-        assert re.findall(r"`(\w+)`", labels) == shown, name
-
-
 def test_no_series_comes_twice() -> None:
     """Names and labels together are unique, or Prometheus refuses the whole page."""
     series = [(name, labels) for name, labels, _ in SAMPLE.findall(example_text())]

@@ -1,0 +1,87 @@
+"""The pages for new users, typed on two hosts from the first command to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab import host_process
+from tests.e2e.docker_engine import start_dockerd
+from tests.e2e.typed import blocks, type_block
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+KEEP_TOKEN = "cat > /run/token-of-192.168.56.11"
+
+# Podman's overlay driver cannot be on the lab's copy-on-write /var/lib.
+PODMAN = """
+printf '[network]\\nnetwork_backend = "cni"\\n' > /run/containers.conf
+mkdir -p /var/lib/containers && mount -t tmpfs lab /var/lib/containers
+"""
+PODMAN_IMPORT = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc", "import")
+
+
+def type_page(cluster: Cluster, page: str) -> list[str]:
+    """Type a page; return what each block prints. What vm2 needs of vm1 by ssh is copied."""
+    shown = []
+    for block in blocks(page):
+        if "ssh 192.168.56.11" in block.commands:
+            token = cluster.ok(1, "overlayd", "token", "show")
+            cluster.run(2, "sh", "-c", KEEP_TOKEN, stdin=token)
+        shown.append(type_block(cluster, block))
+    return shown
+
+
+def test_two_hosts_are_joined_as_the_page_says(hosts: Cluster) -> None:
+    """Its last command pings a container of the other host by name."""
+    shown = type_page(hosts, "docs/start/two-hosts.md")
+
+    assert " 0% packet loss" in shown[-1]
+
+
+def test_compose_on_two_hosts_as_the_page_says(
+    hosts: Cluster, image: Path, eventually: Callable[..., None]
+) -> None:
+    """A page of one host's container is made from an answer of the other's."""
+    for number in (1, 2):
+        start_dockerd(hosts, number, eventually)
+        hosts.ok(number, "docker", "import", str(image), "busybox")
+    shown = type_page(hosts, "docs/start/docker.md")
+
+    assert "3 left\n" in shown
+    assert hosts.json(1, "publish", "ls")["published"] == []
+
+
+def test_podman_on_two_hosts_as_the_page_says(hosts: Cluster, image: Path) -> None:
+    """A container is asked by its name from the other host, and by its published port."""
+    for number in (1, 2):
+        hosts.ok(number, "bash", "-c", PODMAN)
+        hosts.ok(number, *PODMAN_IMPORT, str(image), "docker.io/library/busybox:latest")
+    shown = type_page(hosts, "docs/start/podman.md")
+
+    assert shown[1].endswith("\nhello\nhello\n")
+
+
+def test_a_backup_is_restored_as_the_page_says(hosts: Cluster) -> None:
+    """On another machine, vm2 is itself again: its name, a container's address, and a port."""
+    hosts.ok(2, "overlayd", "container", "add", "kept", "--network", "blue", "--restart", "always")
+    hosts.ok(2, "overlayd", "publish", "kept", "8090:80", "--network", "blue")
+    before = hosts.ok(1, "overlayd", "dns", "lookup", "kept", "--network", "blue")
+    copy, restored = blocks("docs/operate/backup.md")
+    try:
+        type_block(hosts, copy)
+        host_process.end([hosts.hosts[1]])  # the old machine is off
+        type_block(hosts, restored)
+    finally:
+        Path("/var/tmp/vm2.db").unlink(missing_ok=True)  # noqa: S108 - as the page names it
+
+    members = {each["name"]: each for each in hosts.json(1, "members")["members"]}
+    assert members["vm2"]["address"] == "192.168.56.13"
+    ping = ("ping", "-c", "1", "-W", "5", "kept")
+    hosts.ok(1, "overlayd", "container", "exec", "c1", "--", *ping)
+    assert hosts.ok(1, "overlayd", "dns", "lookup", "kept", "--network", "blue") == before
+    assert [one["name"] for one in hosts.json(3, "publish", "ls")["published"]] == ["kept"]
