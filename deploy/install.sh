@@ -36,7 +36,7 @@ esac
 if [ "${1:-}" = --remove ]; then
   if booted; then systemctl disable --now overlayd 2>/dev/null || true; fi
   if [ -z "$to" ] && [ -x "$prefix/bin/overlayd" ]; then # runtimes would start what is gone
-    for plugin in cni netavark; do "$prefix/bin/overlayd" "$plugin" uninstall || true; done
+    for plugin in cni netavark docker-plugin; do "$prefix/bin/overlayd" "$plugin" uninstall || true; done
   fi
   rm -rf "$to$prefix" "$to/usr/local/bin/overlayd" "$to$units/overlayd.service" "$to$manuals/overlayd.8" \
     "$to$bash/overlayd" "$to$zsh/_overlayd" "$to$fish/overlayd.fish"

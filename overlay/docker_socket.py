@@ -12,6 +12,8 @@ from typing import Final
 
 PLUGIN_DIR: Final = Path("/run/docker/plugins")  # one of those that Docker searches
 SOCKET_NAME: Final = "overlayd.sock"
+SWARM_PREFIX: Final = "/swarm/"  # of the calls that the managed plugin passes on
+SWARM_DRIVER: Final = "overlayd:swarm"  # the managed plugin, and so the driver of its networks
 
 
 def remove_plugin_socket(folder: Path = PLUGIN_DIR) -> list[str]:

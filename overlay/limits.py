@@ -276,6 +276,8 @@ DOCKER_BODY_SIZE_MAX: Final = 512 * 1024
 DOCKER_SWEEP_S: Final = 60.0  # from one comparison with what Docker has to the next
 # For the answer about a container just created: if Docker starts it already, it answers after that.
 DOCKER_CREATED_WAIT_S: Final = 0.1
+DOCKER_PLUGIN_TIMEOUT_S: Final = 60.0  # of each request for the managed plugin
+DOCKER_EARLY_NAMES_MAX: Final = 64  # of networks, told before Docker has created them here
 DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remembered
 PLUGIN_FORMER_MAX: Final = 1024  # detached containers whose addresses are remembered
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to

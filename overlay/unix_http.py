@@ -48,12 +48,16 @@ class UnixConnection(HTTPConnection):
 
 
 def send(
-    connection: UnixConnection, method: str, path: str, body: bytes | None = None
+    connection: UnixConnection,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    content_type: str = "application/json",
 ) -> HTTPResponse:
     """Send one request and return the response, its body not read yet.
 
     Raises OSError (TimeoutError included) and HTTPException.
     """
-    headers = {"Content-Type": "application/json"} if body is not None else {}
+    headers = {"Content-Type": content_type} if body is not None else {}
     connection.request(method, path, body=body, headers=headers)
     return connection.getresponse()

@@ -63,6 +63,7 @@ VERBS: dict[str, str] = {
     "unpublish": "publish",
     "cni": "runtimes.cni",
     "netavark": "runtimes.netavark",
+    "docker-plugin": "runtimes.docker_plugin",
     "status": "status",
     "verify": "status",
     "metrics": "status",

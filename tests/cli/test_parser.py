@@ -23,7 +23,7 @@ READING = [
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
     ("ping",), ("trace",), ("netcheck",),
-    ("encryption", "status"),
+    ("encryption", "status"), ("docker-plugin", "status"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
@@ -34,6 +34,7 @@ WRITING = [
     ("attach",), ("detach",), ("endpoint", "set"),
     ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),
+    ("docker-plugin", "install"), ("docker-plugin", "uninstall"),
     ("cni", "install"), ("cni", "uninstall"), ("netavark", "install"), ("netavark", "uninstall"),
     ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip

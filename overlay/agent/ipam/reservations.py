@@ -23,7 +23,7 @@ class Reservations:
         self._space = space
         self._released: dict[tuple[Vni, Ip], None] = {}  # the newest last
         for each in documents.RESERVATIONS.load(gossip.state):
-            space.reserve(Vni(each.vni), parse_ip(each.ip))
+            space.reserve(Vni(each.vni), parse_ip(each.ip), for_any_node=each.for_any_node)
 
     def has(self, vni: Vni, ip: Ip) -> bool:
         """Return whether an address is reserved."""
@@ -34,10 +34,14 @@ class Reservations:
         stored = documents.RESERVATIONS.load(self._gossip.state)
         return [(Vni(each.vni), parse_ip(each.ip)) for each in stored]
 
-    def reserve(self, vni: Vni, ip: Ip) -> None:
-        """Reserve an address of this node durably; the caller holds the allocator's lock."""
-        documents.RESERVATIONS.put(self._gossip.state, AddressReservation(vni, ip_text(ip)))
-        self._space.reserve(vni, ip)
+    def reserve(self, vni: Vni, ip: Ip, *, for_any_node: bool = False) -> None:
+        """Reserve an address of this node durably; the caller holds the allocator's lock.
+
+        With `for_any_node`, another node that requests this very address is granted it.
+        """
+        reservation = AddressReservation(vni, ip_text(ip), for_any_node)
+        documents.RESERVATIONS.put(self._gossip.state, reservation)
+        self._space.reserve(vni, ip, for_any_node=for_any_node)
         self._released.pop((vni, ip), None)
 
     def release(self, vni: Vni, ip: Ip) -> None:

@@ -71,6 +71,7 @@ class AddressReservation:
 
     vni: int
     ip: str
+    for_any_node: bool = False  # another node may be granted it: a task of a swarm runs there
 
     @property
     def key(self) -> str:
@@ -100,6 +101,8 @@ class DockerNetwork:
     name: str  # of overlayd's network; empty: not known yet
     internal: bool = False
     vni: int = 0  # 0: not bound yet
+    of_swarm: bool = False  # a manager of Docker's swarm creates and removes it
+    freed: bool = False  # removed from the swarm: the cluster's network follows once it is unused
 
 
 @dataclass(frozen=True, slots=True)

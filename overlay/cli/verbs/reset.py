@@ -19,7 +19,7 @@ from overlay.client import launcher
 from overlay.client.api import ApiClient, JsonObject
 from overlay.client.cni import files as cni_files
 from overlay.client.paths import NETAVARK_PLUGIN, Paths
-from overlay.docker_socket import remove_plugin_socket
+from overlay.docker_socket import SWARM_DRIVER, remove_plugin_socket
 from overlay.errors import (
     AgentNotRunningError,
     ConflictError,
@@ -71,6 +71,7 @@ def run_reset(args: Namespace) -> int:
     removed += remove_plugin_socket()
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
+    removed += _remove_from_docker()
     if done.get("authority_lost"):
         output.warn(
             "no live member of the cluster that this host left holds its authority",
@@ -152,6 +153,16 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
         f"overlayd's setting of net/{name}" for name in ip_forwarding.restore_sysctls(run_dir)
     ]
     return [*remove_everything(), *restored]
+
+
+def _remove_from_docker() -> list[str]:
+    from overlay.client import docker_plugin  # noqa: PLC0415  slow to import
+
+    try:
+        return [f"Docker's plugin {SWARM_DRIVER}"] if docker_plugin.uninstall() else []
+    except OverlayError as error:
+        output.warn(f"Docker's plugin {SWARM_DRIVER} stays: {error.what}", error.hint or "")
+        return []
 
 
 def refuse_to_delete(folder: Path) -> None:

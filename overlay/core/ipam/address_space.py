@@ -63,7 +63,7 @@ class AddressSpace:
         # The ownerships and members with which nothing was left to reclaim.
         self._reclaimed: dict[Vni, tuple[Ownership, list[NodeId]]] = {}
         self._quarantine: dict[Vni, Quarantine] = {}
-        self._reserved: dict[Vni, set[Ip]] = {}
+        self._reserved: dict[Vni, dict[Ip, bool]] = {}
 
     def ownership(self, network: Network) -> Ownership:
         """Return the ownership of a network by the records held now."""
@@ -111,17 +111,20 @@ class AddressSpace:
             for ip in endpoint.ips
         }
 
-    def reserve(self, vni: Vni, ip: Ip) -> None:
-        """Keep an own address for an endpoint that is still to come."""
-        self._reserved.setdefault(vni, set()).add(ip)
+    def reserve(self, vni: Vni, ip: Ip, *, for_any_node: bool = False) -> None:
+        """Keep an own address for an endpoint that is still to come.
+
+        With `for_any_node` it may come on another node, which is granted the address.
+        """
+        self._reserved.setdefault(vni, {})[ip] = for_any_node
 
     def unreserve(self, vni: Vni, ip: Ip) -> None:
         """End the reservation of an address, if there is one."""
-        self._reserved.get(vni, set()).discard(ip)
+        self._reserved.get(vni, {}).pop(ip, None)
 
     def reserved(self, vni: Vni) -> AbstractSet[Ip]:
         """Return the reserved addresses of a network."""
-        return self._reserved.get(vni, set())
+        return self._reserved.get(vni, {}).keys()
 
     def quarantine(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
         """Put the addresses of a removed endpoint into quarantine."""
@@ -205,8 +208,11 @@ class AddressSpace:
         """
         known = self.ownership(network)
         resting = self._quarantine_of(network.vni).resting(now)
+        used = self.used(network.vni)
+        if request.exact and self._reserved.get(network.vni, {}).get(request.around):
+            used.discard(request.around)
         answer = allocator.decide_grant(
-            known, self._self_id, requester, request, used=self.used(network.vni), resting=resting
+            known, self._self_id, requester, request, used=used, resting=resting
         )
         if isinstance(answer, GrantRefusal):
             return answer, []

@@ -45,11 +45,21 @@ class ContainerSettings:
         networks = (container["NetworkSettings"].get("Networks") or {}).items()
         return cls(
             given_resolvers(container),
-            {
-                str(name): tuple(map(str, (each or {}).get("Aliases") or ()))
-                for name, each in networks
-            },
+            {str(name): aliases_of(container, each or {}) for name, each in networks},
         )
+
+
+def aliases_of(container: Mapping[str, Any], connected: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a container's aliases on a network: the name of its swarm's service is one.
+
+    A label can be the image's; but no image chooses the container's name, which repeats it.
+    """
+    given = tuple(map(str, connected.get("Aliases") or ()))
+    labels = (container.get("Config") or {}).get("Labels") or {}
+    service = str(labels.get("com.docker.swarm.service.name", ""))
+    name = str(container.get("Name", "")).removeprefix("/")
+    is_task = bool(service) and labels.get("com.docker.swarm.task.name") == name
+    return (*given, service) if is_task and name.startswith(f"{service}.") else given
 
 
 class DockerContainerNames:
@@ -142,7 +152,7 @@ class DockerContainerNames:
         with contextlib.closing(target):
             for each in offered:
                 await self._offered.assign(each["EndpointID"], target)
-                await self._rename(each["EndpointID"], name, each.get("Aliases") or [])
+                await self._rename(each["EndpointID"], name, aliases_of(container, each))
                 await self._offered.set_resolvers(each["EndpointID"], settings.resolvers)
 
     async def _rename(self, endpoint_id: str, name: str, aliases: Iterable[Any] | None) -> None:

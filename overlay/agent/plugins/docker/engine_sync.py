@@ -18,12 +18,14 @@ from overlay.agent.components import Components
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.container_labels import LabeledContainers
 from overlay.agent.plugins.docker.container_names import DockerContainerNames
-from overlay.agent.plugins.docker.network_binding import NetworkBinder
+from overlay.agent.plugins.docker.network_binding import ALLOCATED, NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DRIVER
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
+from overlay.agent.plugins.docker.swarm_holdings import SwarmHoldings, swarm_holdings
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engine_events import event_stream
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker
+from overlay.docker_socket import SWARM_DRIVER
 from overlay.errors import OverlayError
 from overlay.model import ip_text
 from overlay.signals import Signal
@@ -60,6 +62,7 @@ class EngineSync:
         """Docker was started, or removed a network."""
         self._missing: set[str] = set()  # what the last comparison did not find in Docker
         self._names = DockerContainerNames(components)
+        self._virtual: frozenset[tuple[str, str]] = frozenset()  # services that are warned of
 
     def expects_new_container(self) -> bool:
         """Return whether a container that never ran may be the next to start."""
@@ -119,6 +122,8 @@ class EngineSync:
         match event["Type"], action:
             case "network", "create":
                 await self._binder.name(found, str(attributes["name"]))
+                if event.get("scope") == "swarm":
+                    await self._binder.name(ALLOCATED + found, str(attributes["name"]))
             case "network", "destroy":
                 self.docker_changed.emit()
             case "network", "connect":
@@ -147,11 +152,17 @@ class EngineSync:
 
         What Docker creates it may not list yet, so one comparison is not enough.
         """
-        filters = quote(json.dumps({"driver": [DRIVER]}))
+        filters = quote(json.dumps({"driver": [DRIVER, SWARM_DRIVER]}))
         networks = await asyncio.to_thread(query_docker, f"/networks?filters={filters}")
         running = await asyncio.to_thread(query_docker, "/containers/json")
+        swarm = None
+        if any(each.startswith(ALLOCATED) for each in self._bindings.networks):
+            swarm = await asyncio.to_thread(swarm_holdings)
+            self._warn_of_virtual_ips(swarm)
         for each in networks or []:
-            await self._binder.name(str(each["Id"]), str(each["Name"]))
+            for found in (str(each["Id"]), ALLOCATED + str(each["Id"])):
+                if found in self._bindings.networks:
+                    await self._binder.name(found, str(each["Name"]))
         provisional = self._names.provisional()
         endpoint_ids: set[str] = set()
         for each in running or []:
@@ -162,21 +173,43 @@ class EngineSync:
             endpoint_ids |= ids
             if ids & provisional:
                 await self._names.assign(str(each["Id"]))
-        await self._sweep({str(each["Id"]) for each in networks or []}, endpoint_ids)
+        await self._sweep({str(each["Id"]) for each in networks or []}, endpoint_ids, swarm)
         await self._ports.compare(self._bindings.endpoints)
         self._labeled.found({str(each["Id"]): each["Labels"] or {} for each in running or []})
 
-    async def _sweep(self, network_ids: set[str], endpoint_ids: set[str]) -> None:
+    def _warn_of_virtual_ips(self, swarm: SwarmHoldings | None) -> None:
+        """Record, once for each service, that no host answers at its virtual IP."""
+        found = frozenset() if swarm is None else swarm.virtual
+        for service, network_id in sorted(found - self._virtual):
+            bound = self._bindings.networks.get(ALLOCATED + network_id)
+            if bound is None:
+                continue
+            text = (
+                f"the name of service {service} leads nowhere on network {bound.name}: Docker "
+                "answers it with a virtual IP, which only networks of its own overlay driver have; "
+                f"docker service update --endpoint-mode dnsrr {service}"
+            )
+            self._event_log.record("docker", text, level=logging.WARNING, network=bound.name)
+        self._virtual = found
+
+    async def _sweep(
+        self, network_ids: set[str], endpoint_ids: set[str], swarm: SwarmHoldings | None = None
+    ) -> None:
         """Remove what Docker did not have at this comparison nor at the one before."""
         bindings = self._bindings
         # After an old state file, attachments of adopted containers have no binding.
         endpoints = {*bindings.endpoints, *(each.runtime_endpoint for each in self._offered.all())}
         absent = {
-            *(each for each in bindings.networks if each not in network_ids),
+            *(
+                each
+                for each in bindings.networks
+                if each.removeprefix(ALLOCATED) not in network_ids
+            ),
             *(endpoints - endpoint_ids),
             *(pool.pool_id for pool in bindings.pools.values() if not pool.network_id),
         }
         held = {ip for each in bindings.endpoints.values() for ip in each.ips}
+        held |= set() if swarm is None else swarm.addresses
         unused = {
             f"{vni}/{ip_text(ip)}": (vni, ip)
             for vni, ip in self._reservations.all()
@@ -188,6 +221,8 @@ class EngineSync:
                 await self._offered.detach(each)
                 bindings.drop_endpoint(each)
             elif each in bindings.networks:
+                if each.startswith(ALLOCATED) and swarm is None:  # another host is manager now
+                    bindings.drop_network(each)
                 await self._binder.delete(each)
             elif each in unused:
                 self._reservations.release(*unused[each])

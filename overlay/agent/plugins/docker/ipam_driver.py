@@ -58,8 +58,11 @@ class DockerIpamDriver:
 
     # --- pools --------------------------------------------------------------------------
 
-    async def request_pool(self, request: PoolRequest) -> dict[str, Any]:
-        """Return a pool for a network that Docker is about to create."""
+    async def request_pool(self, request: PoolRequest, *, may_guess: bool = True) -> dict[str, Any]:
+        """Return a pool for a network that Docker is about to create.
+
+        Without `may_guess`, a pool without a subnet is that of no network that was not named.
+        """
         name = network_option(request.options)
         pool = DockerPool(
             pool_id=f"overlayd-{os.urandom(8).hex()}",
@@ -69,12 +72,14 @@ class DockerIpamDriver:
             network_name=name,
         )
         if not request.pool:
-            subnet = await self._choose_subnet(name, version=6 if request.v6 else 4)
+            version = 6 if request.v6 else 4
+            candidates = self._candidates(name) if name or may_guess else []
+            subnet = await self._choose_subnet(name, candidates, version=version)
             pool = DockerPool(pool.pool_id, str(subnet), chosen=True, network_name=name)
         self._bindings.put_pool(pool)
         return {"PoolID": pool.pool_id, "Pool": pool.subnet, "Data": {}}
 
-    async def _choose_subnet(self, name: str, *, version: int) -> Range:
+    async def _choose_subnet(self, name: str, candidates: list[Network], *, version: int) -> Range:
         """Return the subnet to show for a pool without one.
 
         It is that of the network with this name, if it exists. Without a name, it is that of the
@@ -92,7 +97,7 @@ class DockerIpamDriver:
         constraints = await self._components.networks.host_constraints()
         found = [
             subnet.network
-            for network in self._candidates(name)
+            for network in candidates
             for subnet in network.subnets
             if subnet.network.version == version
         ]
@@ -131,22 +136,22 @@ class DockerIpamDriver:
     async def request_address(self, request: AddressRequest) -> dict[str, Any]:
         """Return an address: the gateway's without allocating one, else one that is reserved."""
         pool = self._bindings.require_pool(request.pool_id)
-        wanted = _address(request.address) if request.address else None
-        if (request.options or {}).get(_ADDRESS_TYPE) == _GATEWAY_TYPE:
-            return _answer(wanted or self._gateway(pool), pool.subnet)
+        wanted = address_of(request.address) if request.address else None
+        if asks_for_gateway(request):
+            return address_answer(wanted or self._gateway(pool), pool.subnet)
         if not pool.network_id:  # a network that is not created yet has no containers
             if wanted is None:
                 raise UsageError(
                     "the pool has no network yet, so it has no address for a container",
                     hint="Create the network first: docker network create -d overlayd",
                 )
-            return _answer(wanted, pool.subnet)  # of --aux-address
+            return address_answer(wanted, pool.subnet)  # of --aux-address
         network = await self._binder.network(pool.network_id)
-        index = _subnet_index(network, pool)
+        index = subnet_index(network, pool)
         async with self._allocator.lock(network.vni):
             ip = await self._allocate(network, index, wanted)
             self._reservations.reserve(network.vni, ip)
-        return _answer(ip, str(network.subnets[index]))
+        return address_answer(ip, str(network.subnets[index]))
 
     async def _allocate(self, network: Network, index: int, wanted: Ip | None) -> Ip:
         vni = network.vni
@@ -178,7 +183,7 @@ class DockerIpamDriver:
         stored = None if pool is None else self._bindings.networks.get(pool.network_id)
         network = None if stored is None else self._directory.network_by_vni(stored.vni)
         if network is not None and request.address:
-            self._reservations.release(network.vni, _address(request.address))
+            self._reservations.release(network.vni, address_of(request.address))
         return {}
 
     def _gateway(self, pool: DockerPool) -> Ip:
@@ -191,6 +196,11 @@ class DockerIpamDriver:
                 if str(subnet) == pool.subnet:
                     return subnet.gateway
         return subnet_of(SubnetSpec(pool.subnet)).gateway
+
+
+def asks_for_gateway(request: AddressRequest) -> bool:
+    """Return whether Docker asks for the address of a gateway."""
+    return (request.options or {}).get(_ADDRESS_TYPE) == _GATEWAY_TYPE
 
 
 def network_option(options: dict[str, Any] | None) -> str:
@@ -206,7 +216,7 @@ def network_option(options: dict[str, Any] | None) -> str:
     return str(own.get(NETWORK_OPTION, ""))
 
 
-def _subnet_index(network: Network, pool: DockerPool) -> int:
+def subnet_index(network: Network, pool: DockerPool) -> int:
     """Return the subnet of the network that a pool stands for."""
     texts = [str(subnet) for subnet in network.subnets]
     if pool.subnet in texts:
@@ -222,7 +232,7 @@ def _subnet_index(network: Network, pool: DockerPool) -> int:
     )
 
 
-def _address(text: str) -> Ip:
+def address_of(text: str) -> Ip:
     """Return an address that Docker sends, with or without a prefix length."""
     try:
         return parse_ip(text.partition("/")[0])
@@ -230,6 +240,7 @@ def _address(text: str) -> Ip:
         raise UsageError(f"{text[:64]!r} is not an IP address") from error
 
 
-def _answer(ip: Ip, subnet: Subnet | str) -> dict[str, Any]:
+def address_answer(ip: Ip, subnet: Subnet | str) -> dict[str, Any]:
+    """Return the answer to a request for an address."""
     length = str(subnet).rpartition("/")[2]
     return {"Address": f"{ip_text(ip)}/{length}", "Data": {}}

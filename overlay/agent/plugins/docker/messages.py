@@ -65,8 +65,17 @@ class NetworkCreation(msgspec.Struct):
     ipv6: list[IpamData] | None = field(name="IPv6Data", default=None)
 
 
+class NetworkAllocation(msgspec.Struct):
+    """NetworkDriver.AllocateNetwork: a swarm's manager creates a network."""
+
+    network_id: Id = field(name="NetworkID")
+    options: Options = field(name="Options", default=None)
+    ipv4: list[IpamData] | None = field(name="IPv4Data", default=None)
+    ipv6: list[IpamData] | None = field(name="IPv6Data", default=None)
+
+
 class NetworkDeletion(msgspec.Struct):
-    """NetworkDriver.DeleteNetwork."""
+    """NetworkDriver.DeleteNetwork and NetworkDriver.FreeNetwork."""
 
     network_id: Id = field(name="NetworkID")
 

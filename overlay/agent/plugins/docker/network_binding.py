@@ -24,6 +24,8 @@ from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.model import LABEL_PREFIX, Network, Subnet, valid_name
 
 NETWORK_OPTION = "overlayd.network"
+ALLOCATED = "swarm-"
+"""Prefix of a swarm manager's networks and pools: a task's host has others of the same network."""
 MADE_BY_DOCKER = (LABEL_PREFIX + "made-by", "docker")
 """On networks that Docker's plugin created: they are removed with their Docker network."""
 
@@ -40,6 +42,7 @@ class NetworkBinder:
         self._bound = asyncio.Event()  # set and replaced whenever a network is bound
         self.failures: dict[str, OverlayError] = {}
         """Why a Docker network is not bound, by its id."""
+        self._early_names: dict[str, str] = {}  # told before the network was created, by its id
 
     async def create(self, network: DockerNetwork, pools: list[DockerPool]) -> None:
         """Store a Docker network, bound if the name of the cluster's network is known.
@@ -47,7 +50,8 @@ class NetworkBinder:
         Raises OverlayError, with nothing stored, if it cannot be bound.
         """
         async with self._lock:
-            name = network.name or self._name_by_subnet(pools)
+            early = self._early_names.pop(network.network_id, "")
+            name = network.name or self._name_by_subnet(pools) or early
             if name:
                 network = await self._bind(replace(network, name=name), pools)
             self._bindings.put_network(
@@ -59,6 +63,10 @@ class NetworkBinder:
         """Bind a Docker network whose name has become known; nothing, if it is bound."""
         async with self._lock:
             network = self._bindings.networks.get(network_id)
+            if network is None and network_id.startswith(ALLOCATED):
+                self._early_names[network_id] = name
+                while len(self._early_names) > limits.DOCKER_EARLY_NAMES_MAX:
+                    del self._early_names[next(iter(self._early_names))]
             if network is None or network.vni:
                 return
             try:
@@ -107,19 +115,36 @@ class NetworkBinder:
             stored = self._bindings.networks.get(network_id)
             if stored is None:
                 return
-            found = self._directory.network_by_vni(stored.vni) if stored.vni else None
-            bound = [each for each in self._bindings.networks.values() if each.vni == stored.vni]
-            if found is not None and bound == [stored] and MADE_BY_DOCKER in found.labels:
-                await self._remove(found)  # first: Docker repeats a call that was interrupted
-            self._bindings.drop_network(network_id)
-            self.failures.pop(network_id, None)
+            # first: Docker repeats a call that was interrupted
+            if stored.of_swarm or await self._is_removed(stored):
+                self._bindings.drop_network(network_id)
+                self.failures.pop(network_id, None)
+            for freed in [each for each in self._bindings.networks.values() if each.freed]:
+                if stored.of_swarm and freed.vni == stored.vni and await self._is_removed(freed):
+                    self._bindings.drop_network(freed.network_id)
 
-    async def _remove(self, network: Network) -> None:
+    async def _is_removed(self, stored: DockerNetwork) -> bool:
+        """Remove a Docker network's network of the cluster, if it was made for Docker.
+
+        Returns False if a swarm's is in use: its tasks end after it, on any host.
+        """
+        found = self._directory.network_by_vni(stored.vni) if stored.vni else None
+        if found is None or MADE_BY_DOCKER not in found.labels:
+            return True
+        is_allocated = stored.network_id.startswith(ALLOCATED)
+        bound = [each for each in self._bindings.networks.values() if each.vni == stored.vni]
+        if any(each != stored and not (is_allocated and each.of_swarm) for each in bound):
+            return True
         try:
-            await self._components.networks.remove(network.name)
+            await self._components.networks.remove(found.name)
         except OverlayError as error:  # it is in use on another host
-            text = f"the Docker network is gone, network {network.name} stays: {error}"
-            self._event_log.record("network", text)
+            if not stored.freed:
+                text = f"the Docker network is gone, network {found.name} stays: {error}"
+                self._event_log.record("network", text)
+            if is_allocated and not stored.freed:
+                self._bindings.put_network(replace(stored, freed=True), [])
+            return not is_allocated
+        return True
 
     # --- binding ------------------------------------------------------------------------
 
@@ -144,6 +169,12 @@ class NetworkBinder:
                 hint="Choose the name in the cluster: -o overlayd.network=NAME",
             )
         found = self._directory.find_network(network.name)
+        if found is None and network.of_swarm:
+            raise ConflictError(
+                f"network {network.name} of the swarm is not in this host's cluster",
+                why="a manager of the swarm creates it, in the cluster of its own host",
+                hint="All hosts of the swarm must be members of one cluster: overlayd members",
+            )
         if found is None:
             found = await self._create(network, pools)
         else:

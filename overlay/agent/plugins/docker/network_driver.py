@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from hashlib import blake2s
 from typing import Any
 
@@ -58,7 +59,9 @@ class DockerNetworkDriver:
 
     # --- networks -----------------------------------------------------------------------
 
-    async def create_network(self, request: NetworkCreation) -> dict[str, Any]:
+    async def create_network(
+        self, request: NetworkCreation, *, of_swarm: bool = False
+    ) -> dict[str, Any]:
         """Bind a Docker network, or store it until its name is known."""
         if request.network_id in self._bindings.networks:
             return {}  # Docker repeats a request whose answer it has not seen
@@ -75,7 +78,10 @@ class DockerNetworkDriver:
                 hint=f"Use the same NAME in -o and --ipam-opt {NETWORK_OPTION}=NAME",
             )
         network = DockerNetwork(
-            request.network_id, next(iter(named), ""), options.get(_INTERNAL) is True
+            request.network_id,
+            next(iter(named), ""),
+            options.get(_INTERNAL) is True,
+            of_swarm=of_swarm,
         )
         await self._binder.create(network, taken)
         return {}
@@ -94,22 +100,9 @@ class DockerNetworkDriver:
             if pool.subnet == data.pool and not pool.network_id and pool not in taken
         ]
         if not free:
-            raise NotFoundError(
-                f"overlayd has no pool {data.pool[:64]}",
-                why="Docker did not request it, or has released it",
-                hint="docker network create -d overlayd --ipam-driver overlayd NAME",
-            )
-        pool = free[-1]
+            raise missing_pool_error(data)
         auxiliary = [[key, str(ip).partition("/")[0]] for key, ip in (data.auxiliary or {}).items()]
-        return DockerPool(
-            pool.pool_id,
-            pool.subnet,
-            pool.chosen,
-            pool.ip_range,
-            pool.network_name,
-            gateway=data.gateway.partition("/")[0],
-            auxiliary=auxiliary,
-        )
+        return replace(free[-1], gateway=data.gateway.partition("/")[0], auxiliary=auxiliary)
 
     async def delete_network(self, request: NetworkDeletion) -> dict[str, Any]:
         """Unbind a Docker network."""
@@ -203,6 +196,15 @@ class DockerNetworkDriver:
         """Return what `docker inspect` may show of an endpoint."""
         self._require_endpoint(request.network_id, request.endpoint_id)
         return {"Value": {}}
+
+
+def missing_pool_error(data: IpamData) -> NotFoundError:
+    """Return the error for a pool that a network is to be created with, and is not here."""
+    return NotFoundError(
+        f"overlayd has no pool {data.pool[:64]}",
+        why="Docker did not request it, or has released it",
+        hint="docker network create -d overlayd --ipam-driver overlayd NAME",
+    )
 
 
 def interface_name(endpoint_id: str) -> str:

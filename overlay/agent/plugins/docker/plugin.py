@@ -29,12 +29,13 @@ from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
 from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
+from overlay.agent.plugins.docker.swarm import CAPABILITIES, SwarmDrivers
 from overlay.agent.process import unix_listener
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
-from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME
+from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME, SWARM_PREFIX
 from overlay.errors import ConflictError, OverlayError, UsageError, defect_error
 
 _LOG = logging.getLogger("overlayd.docker")
@@ -49,6 +50,7 @@ class Drivers:
 
     components: Components
     calls: dict[str, tuple[type[Any], Call]]
+    swarm_calls: dict[str, tuple[type[Any], Call]]
     sync: EngineSync
     labeled: LabeledContainers
     mirror: DockerNetworkMirror | None  # None: not asked for
@@ -94,10 +96,19 @@ def make_drivers(components: Components) -> Drivers:
             network.unpublish_ports,
         ),
     }
+    swarm = SwarmDrivers(components, bindings, binder, ipam, network)
+    swarm_calls: dict[str, tuple[type[Any], Call]] = {
+        **calls,
+        "IpamDriver.RequestPool": (messages.PoolRequest, swarm.request_pool),
+        "IpamDriver.RequestAddress": (messages.AddressRequest, swarm.request_address),
+        "NetworkDriver.AllocateNetwork": (messages.NetworkAllocation, swarm.allocate_network),
+        "NetworkDriver.FreeNetwork": (messages.NetworkDeletion, swarm.free_network),
+        "NetworkDriver.CreateNetwork": (messages.NetworkCreation, swarm.create_network),
+    }
     mirror = None
     if components.config.docker_networks == "auto":
         mirror = DockerNetworkMirror(components, bindings, sync.docker_changed)
-    return Drivers(components, calls, sync, labeled, mirror)
+    return Drivers(components, calls, swarm_calls, sync, labeled, mirror)
 
 
 _CONSTANT: Final[dict[str, dict[str, Any]]] = {
@@ -170,6 +181,7 @@ class DockerPlugin(Controller):
         listener = unix_listener.bind(self.path)
         application = web.Application(client_max_size=limits.DOCKER_BODY_SIZE_MAX)
         application.router.add_route("POST", "/{call}", self._answer)
+        application.router.add_route("POST", SWARM_PREFIX + "{call}", self._answer_of_swarm)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.DOCKER_CALLS_MAX).start()
@@ -213,6 +225,10 @@ class DockerPlugin(Controller):
             self._drivers = make_drivers(components)
         return self._drivers
 
+    async def _answer_of_swarm(self, request: web.Request) -> web.Response:
+        constant = CAPABILITIES.get(request.match_info["call"])
+        return await self._answer(request) if constant is None else _response(constant)
+
     async def _answer(self, request: web.Request) -> web.Response:
         name = request.match_info["call"]
         if name in _CONSTANT:
@@ -253,10 +269,12 @@ class DockerPlugin(Controller):
         drivers.sync.wake()
         if self._syncing is None:
             self.trigger()
-        if name not in drivers.calls:  # tells Docker that the method does not exist
+        is_of_swarm = request.path.startswith(SWARM_PREFIX)
+        calls = drivers.swarm_calls if is_of_swarm else drivers.calls
+        if name not in calls:  # tells Docker that the method does not exist
             error = UsageError(f"overlayd has no method {name[:64]}")
             return _failure(error, status=404)
-        kind, call = drivers.calls[name]
+        kind, call = calls[name]
         content = b""
         try:
             content = await request.read()
