@@ -62,7 +62,7 @@ def test_a_table_has_a_header_and_columns() -> None:
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        ("{{.Nmae}}", "there is no field .Nmae; known fields: .name"),
+        ("{{.First}}", "there is no field .First; known fields: .name"),
         ("{{.Name.First}}", "known fields: none"),
         ("{{range .Hosts}}", "'range' is not one of json"),
         ("{{.Name", "without its }}"),

@@ -63,11 +63,11 @@ def test_two_forms_at_once_are_refused(overlayd: Run, agent: FakeAgent) -> None:
 def test_a_wrong_format_names_its_option(overlayd: Run, agent: FakeAgent) -> None:
     """The error says what is wrong, and shows a template that works."""
     agent.answer("GET /v1/members", {"schema": "x", "members": [{"name": "vm1"}]})
-    outcome = overlayd("members", "--format", "{{.Nam}}")
+    outcome = overlayd("members", "--format", "{{.Age}}")
 
     assert outcome.code == 2
     assert "--format" in outcome.err
-    assert "there is no field .Nam; known fields: .name" in outcome.err
+    assert "there is no field .Age; known fields: .name" in outcome.err
 
 
 def test_inspect_takes_a_format(overlayd: Run, agent: FakeAgent) -> None:
