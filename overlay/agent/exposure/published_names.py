@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Network, Vni
@@ -16,9 +17,26 @@ from overlay.model import Network, Vni
 class PublishedNames:
     """Lookups of containers by name, whatever its case, as DNS compares names."""
 
-    def __init__(self, directory: Directory, exposure: ExposureController) -> None:
+    def __init__(
+        self, directory: Directory, exposure: ExposureController, attachments: Attachments
+    ) -> None:
         self._directory = directory
         self._exposure = exposure
+        self._attachments = attachments
+
+    def of_target(self, text: str) -> str:
+        """Return the name of this host's container that was attached by a target, else the text.
+
+        Such as `web` for `docker:web`: the names of its endpoints are the same, unless they were
+        given by hand on several networks; then the first one counts.
+        """
+        names = [
+            endpoint.name
+            for attachment in self._attachments.values()
+            if attachment.target == text
+            and (endpoint := self._directory.endpoint_of(attachment)) is not None
+        ]
+        return min(names, default=text)
 
     def on(self, vni: Vni) -> dict[str, PlacedEndpoint]:
         """Return the containers of a network by their name in lower case."""

@@ -69,7 +69,7 @@ class PublishedPorts(Controller):
         self._directory = context.directory
         self._kernel = context.kernel
         self._exposure = exposure
-        self._names = PublishedNames(context.directory, exposure)
+        self._names = PublishedNames(context.directory, exposure, attachments)
         self._rules = rules
         self._attachments = attachments
         self._known = documents.PUBLISHED_PORTS.load(context.gossip.state)
@@ -121,7 +121,7 @@ class PublishedPorts(Controller):
         owner: str,
         holder: PortHolder | None = None,
     ) -> tuple[Network, list[PublishedPort]]:
-        network, name = self._names.find(name, network_name)
+        network, name = self._names.find(self._names.of_target(name), network_name)
         async with self._publishing:
             fresh: list[PublishedPort] = []
             for request in requests:
@@ -198,6 +198,7 @@ class PublishedPorts(Controller):
 
         Raises the errors of a name that has no published port and is no known container's.
         """
+        name = self._names.of_target(name)
         own = [each for each in self._known if each.name.lower() == name.lower()]
         if not own:
             self._names.require_known(name)

@@ -73,7 +73,7 @@ def register(words: VerbGroup) -> None:
         "unpublish", run_unpublish, "remove published ports", UNPUBLISH_DESCRIPTION
     )
     for verb in (publish, unpublish):
-        verb.add_argument("name", metavar="ENDPOINT", help="DNS name of a container")
+        verb.add_argument("name", metavar="ENDPOINT", help="DNS name of a container, or its TARGET")
         verb.add_argument(
             "ports",
             nargs="*",

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from overlay.agent.exposure.published_names import PublishedNames
 from overlay.agent.records.directory import PlacedEndpoint
+from overlay.agent.state.attachments import Attachments
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Endpoint, Mac, Network, NodeId, Subnet, Vni, parse_ip
 
@@ -50,7 +51,8 @@ def names(*exposed: Network) -> PublishedNames:
     """Return the names on a host that is on these networks."""
     ends = SimpleNamespace(of=lambda vni: [each for each in exposed if each.vni == vni])
     exposure = SimpleNamespace(host_endpoints=ends, refusal_reason=lambda _: "it is internal")
-    return PublishedNames(cast("Any", Records()), cast("Any", exposure))
+    attachments = Attachments()
+    return PublishedNames(cast("Any", Records()), cast("Any", exposure), attachments)
 
 
 @pytest.mark.parametrize("typed", ["db", "DB", "Db"])

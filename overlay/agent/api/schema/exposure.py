@@ -5,7 +5,7 @@ from typing import Annotated, TypedDict
 from msgspec import Meta
 
 from overlay import limits
-from overlay.agent.api.schema.field_types import Address, Name, Request, Text
+from overlay.agent.api.schema.field_types import Address, Request, Text
 from overlay.agent.api.schema.networks import HostEndpointResponse
 
 
@@ -18,7 +18,7 @@ class ExposeRequest(Request, frozen=True, kw_only=True):
 class PublishRequest(Request, frozen=True, kw_only=True):
     """Ports of this host, and the name that they map to."""
 
-    name: Name
+    name: Text  # a name on the network, or a target that is attached here
     ports: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=limits.PUBLISHED_PORTS_MAX)]
     network: Text | None = None
     host_ip: Address | None = None
@@ -27,7 +27,7 @@ class PublishRequest(Request, frozen=True, kw_only=True):
 class UnpublishRequest(Request, frozen=True, kw_only=True):
     """Ports of a name to unpublish: all if none is given."""
 
-    name: Name
+    name: Text  # a name on the network, or a target that is attached here
     network: Text | None = None
     ports: Annotated[tuple[Text, ...], Meta(max_length=limits.PUBLISHED_PORTS_MAX)] = ()
 
