@@ -64,7 +64,7 @@ vm-test: setup
 # Podman 5 with netavark, in a tree of Debian 13 that the first run builds (a minute). Needs root.
 netavark-test: setup
 	@scripts/debian13 build/debian13
-	.venv/bin/pytest -q -m debian13 tests/e2e/test_netavark.py
+	.venv/bin/pytest -q -m debian13 tests/e2e
 
 # Real virtual machines with Vagrant, emulated without KVM (ten minutes or more). Needs root.
 vagrant-test: setup

@@ -108,6 +108,10 @@ class ConflictError(OverlayError):
     code = "conflict"
 
 
+class NotRunningError(ConflictError):
+    """The container exists, and does not run."""
+
+
 class TimedOutError(OverlayError):
     """The bounded wait for something ended without it."""
 

@@ -282,6 +282,11 @@ DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remember
 PLUGIN_FORMER_MAX: Final = 1024  # detached containers whose addresses are remembered
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
 RUNTIME_RETRY_MAX_S: Final = 30.0
+RUNTIME_POLL_S: Final = 1.0  # between two checks of a runtime without events, if there is anything
+RUNTIME_POLL_SHARE: Final = 20  # times what a check took, at least
+START_POLL_S: Final = 0.05  # while somebody waits for the start of a container
+START_POLL_SHARE: Final = 5
+START_WAIT_MAX_S: Final = 10.0  # of one request; the command line repeats it
 
 # --- Names ------------------------------------------------------------------------------
 DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network

@@ -18,7 +18,7 @@ size=${SIZE:-3G}
 # busybox, so that containers can be started without a registry.
 packages=systemd-sysv,dbus,udev,kmod,openssh-server,sudo,ifupdown,isc-dhcp-client,iproute2,iputils-ping
 packages+=,nftables,iptables,netbase,ca-certificates,less,procps,tcpdump,rsync,linux-image-cloud-amd64
-packages+=,python3,docker.io,apparmor,busybox-static,wireguard-tools${EXTRA:+,$EXTRA}
+packages+=,python3,docker.io,apparmor,busybox-static,wireguard-tools,systemd-container${EXTRA:+,$EXTRA}
 # Vagrant's well-known public key; `vagrant up` replaces it by a key of the machine.
 key=$(cat /usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub /opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub 2>/dev/null | head -n 1 || true)
 

@@ -34,10 +34,10 @@ from overlay.kernel import former_identity as leftovers
 from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
 from overlay.kernel.sandbox.container_namespace import is_bare_container
 from overlay.model import Endpoint, NodeId, ip_text, node_text
+from overlay.target_kinds import KIND_BY_WORD
 
 _WAIT_S = 60.0
 _POLL_S = 0.2
-_KINDS = ("docker", "podman", "netns", "pid")
 
 
 class FormerIdentity(Controller):
@@ -74,7 +74,7 @@ class FormerIdentity(Controller):
         await self._wait_for_records()
         for former in self._former():
             await self._take_over(former)
-        done = [await self._restart.attach_remembered(kind) for kind in _KINDS]
+        done = [await self._restart.attach_remembered(word) for word in KIND_BY_WORD]
         if not all(done):
             raise OverlayError(
                 "containers are not attached again yet",

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
+from overlay.target_kinds import KINDS as KINDS_OF_TARGETS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -122,7 +124,7 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
             here = client.get("/v1/endpoints")["endpoints"]
             names = {item["target"] for item in here if item.get("target")}
             names |= {item["name"] for item in client.get("/v1/containers")["containers"]}
-            return sorted(names)
+            return [*sorted(names), *(f"{kind.word}:" for kind in KINDS_OF_TARGETS)]
     return []
 
 

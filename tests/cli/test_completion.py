@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.cli.completion import commands, live_candidates, script
 from overlay.cli.parser import build
+from overlay.target_kinds import KINDS
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -58,7 +59,7 @@ def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
         (["network", ""], ["create", "ls", "inspect", "rm", "prune", "connect", "disconnect"]),
         (["--run-dir", "/x", "network", "i"], ["inspect"]),
         (["network", "create", "blue", "--su"], ["--subnet"]),
-        (["attach", "web", "--wait", ""], ["all", "none"]),
+        (["attach", "web", "--wait", ""], ["all", "none", "start"]),
         (["attach", "web", "--wait", "n"], ["none"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["attach", "--network", "network", "--no-d"], ["--no-default-route"]),
@@ -165,7 +166,8 @@ def test_live_candidates_are_names(agent: FakeAgent, overlayd: Run) -> None:
 
     assert overlayd("completion", "bash", "--words", "nodes").out == "vm1\nvm2\n"
     assert overlayd("completion", "bash", "--words", "containers").out == "c\n"
-    assert overlayd("completion", "bash", "--words", "targets").out == "c\ndocker:web\n"
+    targets = overlayd("completion", "bash", "--words", "targets").out.split()
+    assert targets == ["c", "docker:web", *(f"{kind.word}:" for kind in KINDS)]
     agent.answer("GET /v1/networks", {"networks": [{"name": "blue"}]})
     places = overlayd("completion", "bash", "--words", "places").out
     assert places == "blue\nnone\nhost\ncontainer:c\n"

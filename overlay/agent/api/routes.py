@@ -18,6 +18,7 @@ from overlay.agent.api import (
     exposure,
     keys,
     networks,
+    targets,
     tokens,
 )
 from overlay.agent.api.diagnosis import netcheck, ping, trace, verify
@@ -34,6 +35,7 @@ _RESOURCES = (
     events,
     networks,
     endpoints,
+    targets,
     plugin_endpoints,
     containers,
     tokens,

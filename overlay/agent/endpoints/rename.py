@@ -12,13 +12,12 @@ from dataclasses import replace
 from overlay.agent.endpoints.edit import EndpointEdit, EndpointEditor
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.agent.runtimes.targets import find_container
+from overlay.agent.runtimes.targets import endpoint_name, find_container
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
-from overlay.model import fit_name
 
 
 class ContainerNames:
@@ -89,4 +88,5 @@ class ContainerNames:
 
 def _endpoint_name(attachment: Attachment, target: str) -> str:
     """Return the name that an endpoint gets from its target."""
-    return fit_name(target.partition(":")[2], (attachment.container_id or "")[:12])
+    kind, _, name = target.partition(":")
+    return endpoint_name(kind, name, attachment.container_id or "")

@@ -1,7 +1,7 @@
 """Attach containers again that ended and were started once more, with the same addresses.
 
-A Docker or Podman container keeps its id from one start to the next, but not its network
-namespace. One that is removed and made again under its name, as Compose does, has only the name.
+A container keeps its id, or its name, from one start to the next, but not its network namespace.
+One that is removed and made again under its name, as Compose does, has only the name.
 Owns: the endpoints remembered of ended containers, and when they are forgotten: after a detach, or
 some time after the runtime said that it does not have the container, unless it is to be kept.
 """
@@ -20,7 +20,14 @@ from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.runtimes.engine_events import EngineEvents
-from overlay.agent.runtimes.targets import Target, find_container, is_removed, resolve_target
+from overlay.agent.runtimes.state_polls import StatePolls
+from overlay.agent.runtimes.targets import (
+    Target,
+    endpoint_name,
+    find_container,
+    is_removed,
+    resolve_target,
+)
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
@@ -28,8 +35,10 @@ from overlay.agent.state.documents import RESTART_ALWAYS, Attachment, EndedEndpo
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Mac, Network
 from overlay.signals import AsyncSignal
+from overlay.target_kinds import RUNTIME_WORDS
 
-RUNTIMES = ("docker", "podman")
+WITH_EVENTS = ("docker", "podman")
+_RENAMED_WHILE_RUNNING = ("nerdctl",)  # of those without events
 
 
 class Restart:
@@ -58,21 +67,29 @@ class Restart:
         self._told: dict[str, str] = {}  # the last event of each
         self.attached_again: AsyncSignal[[str]] = AsyncSignal()
         self._lock = asyncio.Lock()
-        self.followers = [EngineEvents(kind, self) for kind in RUNTIMES]
+        self.followers: list[EngineEvents | StatePolls] = [
+            EngineEvents(kind, self) if kind in WITH_EVENTS else StatePolls(kind, self)
+            for kind in RUNTIME_WORDS
+        ]
 
     def needs_events(self, kind: str) -> bool:
         """Return whether containers of a runtime are attached, or ended and may start again."""
-        prefix = f"{kind}:"
-        return any(a.target.startswith(prefix) for a in self._attachments.values()) or any(
-            each.target.startswith(prefix) for each in self._ended.values()
-        )
+        return self._is_attached(kind) or bool(self._of_kind(kind))
+
+    def needs_check(self, kind: str) -> bool:
+        """Return whether a runtime's containers may start again, or get a name while they run."""
+        renames = kind in _RENAMED_WHILE_RUNNING and self._is_attached(kind)
+        return renames or bool(self._of_kind(kind))
+
+    def _is_attached(self, kind: str) -> bool:
+        return any(a.target.startswith(f"{kind}:") for a in self._attachments.values())
 
     # --- remembering --------------------------------------------------------------------
 
     def can_restart(self, attachment: Attachment) -> bool:
         """Return whether an attachment's container may start again under its id."""
         kind, _, name = attachment.target.partition(":")
-        may = attachment.container_id is not None and kind in RUNTIMES
+        may = attachment.container_id is not None and kind in RUNTIME_WORDS
         may = may or (kind == "netns" and self._is_made_again(name))
         return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
 
@@ -125,6 +142,13 @@ class Restart:
         await self._names.follow_all(kind)
         await self.attach_remembered(kind)
 
+    async def check(self, kind: str) -> None:
+        """Do for a runtime without events what events would bring about."""
+        if kind in _RENAMED_WHILE_RUNNING:
+            await self._names.follow_all(kind)
+        await self.attach_remembered(kind)
+        self.quiet(kind)
+
     async def attach_remembered(self, kind: str) -> bool:
         """Attach the remembered containers of a kind that run; return False if any failed."""
         ids = dict.fromkeys(each.container_id for each in self._of_kind(kind))
@@ -162,7 +186,7 @@ class Restart:
         self, kind: str, container_id: str, waiting: list[EndedEndpoint]
     ) -> None:
         """Forget a container that does not come back, or note that its runtime has removed it."""
-        if kind not in RUNTIMES and not self._is_made_again(container_id):
+        if kind not in RUNTIME_WORDS and not self._is_made_again(container_id):
             self._drop(waiting)
         elif await self._is_removed(kind, container_id):
             self._note_removed(waiting)
@@ -219,7 +243,7 @@ class Restart:
                 self._drop([ended])
             return True
         options = EndpointOptions(
-            name=ended.name,
+            name=_name_now(ended, target),
             ips=ended.ips,
             mac=Mac(bytes.fromhex(ended.mac)),
             ifname=ended.ifname or None,
@@ -254,3 +278,15 @@ class Restart:
         if self._told.get(ended.key) != text:
             self._told[ended.key] = text
             self._event_log.record("return", text, network=network.name, endpoint=ended.name)
+
+
+def _name_now(ended: EndedEndpoint, target: Target) -> str:
+    """Return the name that an endpoint gets: its container may have been renamed meanwhile.
+
+    A name that was given by hand stays.
+    """
+    kind, _, former = ended.target.partition(":")
+    followed = target.text != ended.target and target.text.startswith(f"{kind}:")
+    if followed and ended.name == endpoint_name(kind, former, ended.container_id):
+        return target.name
+    return ended.name

@@ -15,14 +15,15 @@ from typing import Protocol
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import Edited, EditSpec, EndpointEditor
-from overlay.agent.endpoints.restart import RUNTIMES, Restart
+from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.agent.paths.controller import PathController
-from overlay.agent.runtimes.targets import KINDS, PLUGIN_KINDS, Target, resolve_target
+from overlay.agent.runtimes.targets import PLUGIN_KINDS, Target, resolve_target
 from overlay.core.dataplane.published_port import PortPair
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import Endpoint, Ip, Network
 from overlay.signals import AsyncSignal
+from overlay.target_kinds import KIND_BY_WORD, RUNTIME_WORDS
 
 
 class PortPublisher(Protocol):
@@ -65,10 +66,10 @@ class AttachService:
         """
         target = await asyncio.to_thread(resolve_target, spec.target)
         with contextlib.closing(target):
-            if spec.options.keep and target.kind not in RUNTIMES:
+            if spec.options.keep and target.kind not in RUNTIME_WORDS:
                 raise UsageError(
                     f"{spec.target} cannot be kept",
-                    why="only Docker and Podman make a container again under its name",
+                    why="only a container runtime makes a container again under its name",
                     hint="A bare container is made again at each start of the agent with "
                     "'container add --restart always'",
                     field="keep",
@@ -191,4 +192,4 @@ class AttachService:
 def _bare_name(target: str) -> str:
     """Return a target without its kind."""
     kind, _, name = target.partition(":")
-    return name if kind in (*KINDS, *PLUGIN_KINDS) else target
+    return name if kind in KIND_BY_WORD or kind in PLUGIN_KINDS else target

@@ -15,13 +15,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from overlay.agent.runtimes.containerd import ContainerdEngine
 from overlay.agent.runtimes.engines import DockerEngine, Engine, EngineContainer, PodmanEngine
-from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.agent.runtimes.incus import IncusEngine
+from overlay.agent.runtimes.lxc import LxcEngine
+from overlay.agent.runtimes.machines import MachinedEngine
+from overlay.agent.runtimes.nerdctl import NerdctlEngine
+from overlay.agent.runtimes.units import SUFFIX, UnitEngine
+from overlay.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    NotRunningError,
+    OverlayError,
+    UsageError,
+)
 from overlay.kernel import netns
 from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME, require_container
 from overlay.model import fit_name
+from overlay.target_kinds import FORMS_TEXT, KIND_BY_WORD, is_path
 
-KINDS = ("netns", "pid", "docker", "podman")
 PLUGIN_KINDS = ("cni", "netavark")
 """Of containers whose runtime attaches them by a plugin: known here while they are attached."""
 NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -37,7 +50,7 @@ class Target:
     The open descriptor stays the container's, even if its path leads to another one meanwhile.
     """
 
-    kind: str  # netns, path, pid, docker or podman
+    kind: str  # path, or the word of a `target_kinds.TargetKind`
     name: str  # valid as an endpoint's name
     netns_path: str
     pid: int | None
@@ -61,7 +74,16 @@ class TargetSources:
 
     netns_dir: Path = Path("/run/netns")
     proc: Path = Path("/proc")
-    runtimes: tuple[Engine, ...] = (DockerEngine(), PodmanEngine())
+    runtimes: tuple[Engine, ...] = (
+        DockerEngine(),
+        PodmanEngine(),
+        NerdctlEngine(),
+        ContainerdEngine(),
+        LxcEngine(),
+        IncusEngine(),
+        MachinedEngine(),
+        UnitEngine(),
+    )
 
 
 THIS_HOST = TargetSources()
@@ -70,12 +92,13 @@ THIS_HOST = TargetSources()
 def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     """Return the open target that `text` names; the caller closes it.
 
-    Raises UsageError for invalid text, NotFoundError, and ConflictError for a name that is
-    ambiguous, or names no running container. Blocks: it queries the container runtimes.
+    Raises UsageError for invalid text, NotFoundError, NotRunningError for a container that does
+    not run, and ConflictError for a name that is ambiguous. Blocks: it queries the container
+    runtimes.
     """
     if not text or "\0" in text:
         raise UsageError("target is empty", hint=_hint(), field="target")
-    if "/" in text:
+    if is_path(text):
         return _opened(_by_path(text))
     kind, colon, rest = text.partition(":")
     if not colon:
@@ -86,8 +109,8 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
             why="its runtime attaches and detaches it by itself",
             hint="'overlayd endpoint ls' shows the containers that are attached",
         )
-    if kind not in KINDS or not rest:
-        why = f"unknown kind {kind!r}" if kind not in KINDS else "nothing follows the colon"
+    if kind not in KIND_BY_WORD or not rest:
+        why = "nothing follows the colon" if kind in KIND_BY_WORD else f"unknown kind {kind!r}"
         raise UsageError(f"{text!r} is not a target", why=why, hint=_hint(), field="target")
     if kind == "netns":
         return _opened(_by_netns(rest, sources))
@@ -123,7 +146,15 @@ def is_removed(kind: str, container_id: str, sources: TargetSources = THIS_HOST)
 
 
 def _hint() -> str:
-    return "A target is netns:NAME, a path, pid:N, docker:NAME, podman:NAME or a name"
+    return f"A target is {FORMS_TEXT}, a path or a name"
+
+
+def endpoint_name(kind: str, name: str, container_id: str) -> str:
+    """Return the name that an endpoint gets from its container: without namespace or project."""
+    name = name.rpartition("/")[2]
+    if kind == UnitEngine.kind:
+        name = name.removesuffix(SUFFIX)
+    return fit_name(name, container_id.rpartition("/")[2][:12])
 
 
 def _by_path(text: str) -> Target:
@@ -137,7 +168,7 @@ def _by_path(text: str) -> Target:
 
 def _by_netns(name: str, sources: TargetSources) -> Target:
     path = sources.netns_dir / name
-    if name in (".", "..") or not _is_there(path):
+    if name in (".", "..") or "/" in name or not _is_there(path):
         known = _names(sources)
         raise NotFoundError(
             f"there is no network namespace {name!r}",
@@ -172,21 +203,23 @@ def _by_runtime(runtime: Engine | None, name: str, sources: TargetSources) -> Ta
         raise NotFoundError(
             f"there is no {runtime.title} container {name!r} on this host",
             why=runtime.absence() or "",
-            hint=f"{runtime.kind} ps",
+            hint=f"To see what there is: {KIND_BY_WORD[runtime.kind].listing}",
         )
     return _running(container, sources)
 
 
 def _running(container: EngineContainer, sources: TargetSources) -> Target:
     if container.pid is None:
-        raise ConflictError(
-            f"the container {container.kind}:{container.name} is not running",
+        text = f"{container.kind}:{container.name}"
+        raise NotRunningError(
+            f"{text} is not running",
             why=f"it is {container.status}",
-            hint=f"{container.kind} start {container.name}, then attach it",
+            hint=f"{KIND_BY_WORD[container.kind].start} {container.name.rpartition('/')[2]}, then "
+            "attach it; or attach it at its start, with --wait",
         )
     return Target(
         kind=container.kind,
-        name=fit_name(container.name, container.container_id[:12]),
+        name=endpoint_name(container.kind, container.name, container.container_id),
         netns_path=str(sources.proc / str(container.pid) / "ns" / "net"),
         pid=container.pid,
         container_id=container.container_id,
@@ -203,7 +236,7 @@ def _by_name(name: str, sources: TargetSources) -> Target:
         places.append(lambda: _by_netns(name, sources))
     places += [
         lambda runtime=runtime: _by_runtime(runtime, name, sources)  # type: ignore[misc]
-        for runtime in sources.runtimes
+        for runtime in _looked_up(sources)
     ]
     candidates: dict[tuple[int, int], list[Target]] = {}
     faults: list[OverlayError] = []
@@ -236,11 +269,16 @@ def _by_name(name: str, sources: TargetSources) -> Target:
     raise _nothing_found(name, sources)
 
 
+def _looked_up(sources: TargetSources) -> list[Engine]:
+    """Return the runtimes in which a bare name is looked up."""
+    return [each for each in sources.runtimes if KIND_BY_WORD[each.kind].looked_up]
+
+
 def _nothing_found(name: str, sources: TargetSources) -> NotFoundError:
     looked = [f"{sources.netns_dir} has: {_listed(_names(sources))}"]
     looked += [
         runtime.absence() or f"{runtime.title} has no container of that name"
-        for runtime in sources.runtimes
+        for runtime in _looked_up(sources)
     ]
     hint = f"For the process with that id: pid:{name}" if name.isdecimal() else _hint()
     return NotFoundError(
@@ -256,7 +294,8 @@ def _opened(target: Target) -> Target:
     """
     descriptor = _open(target)
     try:
-        require_container(descriptor, target.text)
+        kind = KIND_BY_WORD.get(target.kind)
+        require_container(descriptor, target.text, "" if kind is None else kind.own_network)
         return replace(target, descriptor=descriptor, identity=netns.identity(descriptor))
     except BaseException:
         os.close(descriptor)

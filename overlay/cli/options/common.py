@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli.options import rates
+from overlay.cli.start_wait import TIMEOUT_S
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,11 +70,23 @@ def add_attach_options(parser: StrictParser) -> None:
         metavar="HOST:CONTAINER[/udp]",
         help="publish a port of this host to it, on its first network; may be repeated",
     )
+    _add_wait_option(parser, may_start_later=network_required)
+
+
+def _add_wait_option(parser: StrictParser, *, may_start_later: bool) -> None:
+    """Add `--wait`; an existing container may be attached at its start."""
+    summary = "all: return when every live node can reach it (at most 1 s); none: at once"
+    if not may_start_later:
+        parser.add_argument("--wait", choices=("all", "none"), default="all", help=summary)
+        return
     parser.add_argument(
         "--wait",
-        choices=("all", "none"),
+        choices=("all", "none", "start"),
+        nargs="?",
+        const="start",
         default="all",
-        help="all: return when every live node can reach it (at most 1 s); none: at once",
+        help=f"{summary}; start, or --wait alone: attach it at its start, which may be later (exit "
+        f"7 after --timeout SECONDS; default: {TIMEOUT_S:.0f}), then as for all",
     )
 
 
@@ -108,7 +121,7 @@ def _add_lasting_options(parser: StrictParser) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="attach each later container of this name likewise (Docker, Podman), until 'detach'",
+        help="attach each later container of this name likewise, until 'detach'",
     )
 
 
@@ -170,7 +183,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),
         **({"publish": args.publish} if args.publish else {}),
-        "wait": args.wait,
+        "wait": "none" if args.wait == "none" else "all",
     }
 
 

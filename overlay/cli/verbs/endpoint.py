@@ -18,7 +18,9 @@ from overlay.cli.options.common import (
 )
 from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import add_list_options, print_rows
+from overlay.cli.start_wait import TIMEOUT_S, wait_for_start
 from overlay.client.api import ApiClient, JsonObject
+from overlay.target_kinds import FORMS_TEXT, table_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 FILTERS = {"name": "name", "network": "network", "node": "node"}
-TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
-ATTACH_DESCRIPTION = """\
+TARGET_HELP = f"{FORMS_TEXT}, a path, or a name"
+ATTACH_DESCRIPTION = f"""\
 Connect a running container to networks.  stdout: its address on each, one per line.
 When the command returns, every live node can reach the container; nodes that have not confirmed
 are named on stderr.  Attaching again returns the same address.  Rates and --gateway-priority are
@@ -35,16 +37,12 @@ changed in place; 'overlayd endpoint set' changes name, aliases and labels; to c
 MAC, detach first.
 
 TARGET is one of
-  netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
-  /PATH           such as /run/netns/x or /proc/4242/ns/net
-  pid:N           the network namespace of a process
-  docker:NAME     a Docker container, by name or id
-  podman:NAME     a Podman container, by name or id
-  NAME            looked up among all of these; an error if several match
+{table_text()}
 
   sudo overlayd attach web --network blue
   sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
   sudo overlayd attach web --network blue --rate 10mbit --publish 8080:80
+  sudo overlayd attach docker:web --network blue --wait    (it need not run, or exist, yet)
 """
 SET_DESCRIPTION = """\
 Change the name, aliases and labels of an attached container in place: its address and its
@@ -127,8 +125,14 @@ def run_set(args: Namespace) -> int:
 
 
 def run_attach(args: Namespace) -> int:
-    """Attach a container."""
-    return attach_and_report(args, "/v1/endpoints", {"target": args.target, "name": args.name})
+    """Attach a container, with `--wait` at its start."""
+    target = args.target
+    if args.wait == "start":
+        fields = attach_fields(args)  # wrong options are refused before the wait
+        timeout_s = TIMEOUT_S if args.timeout is None else args.timeout
+        args.paths = args.paths._replace(timeout_s=None)  # that one bounds the wait instead
+        target = wait_for_start(args.paths, target, fields["networks"], timeout_s)
+    return attach_and_report(args, "/v1/endpoints", {"target": target, "name": args.name})
 
 
 def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:

@@ -23,19 +23,24 @@ _IPV6_SETTING: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 
 
-def require_container(netns_fd: int, target: str) -> None:
-    """Raise ConflictError if a namespace is the host's own, or a sandbox of any agent."""
+def require_container(netns_fd: int, target: str, remedy: str = "") -> None:
+    """Raise ConflictError if a namespace is the host's own, or a sandbox of any agent.
+
+    `remedy`: how such a container gets a namespace of its own.
+    """
     with NetlinkSocket(netns_fd) as inside:
-        require_container_of(inside, netns_fd, target)
+        require_container_of(inside, netns_fd, target, remedy)
 
 
-def require_container_of(inside: NetlinkSocket, netns_fd: int, target: str) -> None:
+def require_container_of(
+    inside: NetlinkSocket, netns_fd: int, target: str, remedy: str = ""
+) -> None:
     """Do so with an open socket in the namespace."""
     if _is_host(netns_fd):
         raise ConflictError(
             f"{target} is in the host's own network namespace",
             why="there is no container network to connect to",
-            hint="Start the container with a network of its own, such as --network none",
+            hint=remedy or "Start the container with a network of its own, such as --network none",
         )
     if _is_marked(inside) or _is_named(netns_fd):
         raise ConflictError(

@@ -160,6 +160,30 @@ async def test_a_restarted_container_gets_all_its_addresses(host: Host) -> None:
     assert host.again == ["web"]
 
 
+async def test_a_name_that_changed_while_it_was_stopped_is_followed(host: Host) -> None:
+    """`docker rename` of a stopped container: the new name, unless one was given by hand."""
+    host.put(OLD, "shop")
+    await host.start().container_started("docker", OLD)
+    documents.ENDED.put(host.state, replace(ended(), name="by-hand"))
+    await host.start().container_started("docker", OLD)
+
+    assert [options.name for _, options in host.attached] == ["shop", "by-hand"]
+
+
+async def test_a_runtime_without_events_is_checked(host: Host) -> None:
+    """While a container of it may start again; then nothing is left to check."""
+    lxc = replace(ended(), target="lxc:web", container_id="web")
+    documents.ENDED.put(host.state, lxc)
+    restart = host.start()
+    assert restart.needs_check("lxc")
+    assert not restart.needs_check("unit")
+    host.put("web", "web")
+    await restart.check("lxc")
+
+    assert [options.name for _, options in host.attached] == [lxc.name]
+    assert not restart.needs_check("lxc")
+
+
 async def test_a_removed_container_is_forgotten_after_a_while(host: Host) -> None:
     """The engine answers and does not know it: 10 minutes later it is forgotten, on disk, too."""
     restart = host.start()

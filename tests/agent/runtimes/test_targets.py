@@ -215,7 +215,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "text",
         ["", "foo:bar", "netns:", "pid:", "pid:x", "pid:0", "pid:-1", "pid:99999999999",
-         "a/b", "nerdctl:web", "x\0y"],
+         "a/b", "rkt:web", "x\0y"],
     )  # fmt: skip
     def test_what_is_no_target_is_a_usage_error(self, tmp_path: Path, text: str) -> None:
         """With the forms that are."""
@@ -224,7 +224,7 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         ("text", "why"),
-        [("docker:", "nothing follows the colon"), ("nerdctl:web", "unknown kind 'nerdctl'")],
+        [("docker:", "nothing follows the colon"), ("rkt:web", "unknown kind 'rkt'")],
     )
     def test_the_reason_is_the_part_that_is_wrong(
         self, tmp_path: Path, text: str, why: str

@@ -252,3 +252,40 @@ def test_set_sends_every_option_and_prints_changes(
         "target": "web", "networks": ["blue"], "name": "web2", "add_aliases": ["www", "shop"],
         "remove_aliases": ["x"], "add_labels": {"a": "b"}, "remove_labels": ["c"],
     }  # fmt: skip
+
+
+def test_attach_waits_for_a_start(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """The target that the agent found is attached; what it waits for is told once."""
+    agent.answer("GET /v1/networks/blue", {})
+    agent.answer("GET /v1/target", {"target": "docker:web", "runs": True, "why": ""})
+    agent.answer("POST /v1/endpoints", _answer([attached], []))
+    outcome = overlayd("attach", "web", "--network", "blue", "--wait")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, "10.32.0.2\n", "")
+    assert [each.line for each in agent.asked] == [
+        "GET /v1/networks/blue", "GET /v1/target", "POST /v1/endpoints",
+    ]  # fmt: skip
+    assert agent.asked[-1].body["target"] == "docker:web"
+    assert agent.asked[-1].body["wait"] == "all"
+
+
+def test_a_wait_for_a_start_is_bounded(overlayd: Run, agent: FakeAgent) -> None:
+    """Nothing is attached after --timeout; an unknown network is refused before the wait."""
+    agent.answer("GET /v1/networks/blue", {})
+    why = "docker:web is not running (it is exited)"
+    agent.answer("GET /v1/target", {"target": "docker:web", "runs": False, "why": why})
+    words = ("attach", "docker:web", "--network", "blue", "--wait", "start")
+    outcome = overlayd("--timeout", "0", *words)
+
+    assert outcome.code == 7
+    assert f"has not started within 0 s\n  why:   {why}" in outcome.err
+    assert [each.line for each in agent.asked] == ["GET /v1/networks/blue", "GET /v1/target"]
+    agent.fail("GET /v1/networks/blue", "not-found", 404)
+    assert overlayd(*words).code == 5
+
+
+def test_only_attach_may_wait_for_a_start(overlayd: Run) -> None:
+    """A new container runs at once."""
+    assert overlayd("container", "add", "c", "--network", "blue", "--wait", "start").code == 2

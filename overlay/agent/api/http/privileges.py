@@ -16,6 +16,7 @@ from typing import Final
 from overlay import limits
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.model import Ip, ip_text
+from overlay.target_kinds import is_path
 
 # Namespaces under these paths are those of processes, which /proc lists, and those with a name.
 _NAMESPACE_PATH: Final = re.compile(
@@ -54,7 +55,7 @@ def require_target(caller: ApiCaller, target: str) -> None:
 
     Nothing is looked up before, so that the answer does not tell whether anything is there.
     """
-    if "/" in target and not _NAMESPACE_PATH.fullmatch(target):
+    if is_path(target) and not _NAMESPACE_PATH.fullmatch(target):
         caller.require_trust(
             "attach a path other than /proc/PID/ns/net and /run/netns/NAME",
             "the agent, as root, would find out for the caller what is there",

@@ -100,6 +100,13 @@ class AttachRequest(AttachOptions, frozen=True, kw_only=True):
         refuse_container_modes(self.networks)
 
 
+class TargetQuery(Request, frozen=True, kw_only=True):
+    """A target, and for how long to wait for the start of its container."""
+
+    target: Text
+    wait_s: Annotated[float, Meta(ge=0, le=limits.START_WAIT_MAX_S)] = 0.0
+
+
 class DetachRequest(Request, frozen=True, kw_only=True):
     """A container, and the networks to detach it from: all if none is given."""
 
@@ -128,6 +135,14 @@ class EndpointSetRequest(Request, frozen=True, kw_only=True):
                 "nothing to change was given",
                 hint="Give name, add_aliases, remove_aliases, add_labels or remove_labels",
             )
+
+
+class TargetResponse(TypedDict):
+    """Whether the container of a target runs; `why` is empty if it does."""
+
+    target: str
+    runs: bool
+    why: str
 
 
 class EndpointResponse(TypedDict):
