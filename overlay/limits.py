@@ -253,6 +253,20 @@ METRICS_CONNECTIONS_MAX: Final = 16  # at once, to `metrics_listen`
 METRICS_REQUEST_SIZE_MAX: Final = 8192
 METRICS_TIMEOUT_S: Final = 10.0  # of one connection, from its start to the end of the answer
 METRICS_AGE_MAX_S: Final = 1.0  # of an answer, so that a flood of requests costs one a second
+WEB_STREAMS_MAX: Final = 16  # pages of `overlayd web` that are kept up to date at once
+WEB_STREAM_QUEUE_MAX: Final = 64  # updates that a page has not read; then it is disconnected
+WEB_REQUESTS_MAX: Final = 64  # at once, with the streams; as many idle connections
+WEB_REQUEST_TIMEOUT_S: Final = 20.0  # of everything but a stream
+WEB_BODY_SIZE_MAX: Final = 4096
+WEB_SILENCE_MAX_S: Final = 15.0  # a connection without a request by then is closed
+WEB_POLL_INTERVAL_S: Final = 2.0  # how often the agent is asked while a page is open
+WEB_POLL_SHARE_MAX: Final = 0.1  # and at most this part of the time, on large clusters
+WEB_EVENTS_MAX: Final = 200  # shown, and kept for a page that is opened later
+WEB_SESSIONS_MAX: Final = 64  # browsers that are signed in; then the oldest has to do so again
+WEB_SESSION_S: Final = 12 * 3600.0
+WEB_TOKEN_LENGTH_MIN: Final = 16
+WEB_TOKEN_SIZE_MAX: Final = 512
+WEB_SIGN_IN_PAUSE_S: Final = 0.5  # after a wrong token; attempts are answered one by one
 PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member's own cluster
 
 # --- The host ------------------------------------------------------------------------------

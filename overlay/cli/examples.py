@@ -150,6 +150,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "overlayd config show",
         "overlayd config show --json",
     ),
+    "web": (
+        "sudo overlayd web",
+        "sudo overlayd web --listen 192.168.56.11:7950 --token-file /etc/overlayd/web.token",
+    ),
     "reset": (
         "sudo overlayd reset",
         "sudo overlayd reset --yes          # also while this host is a member",

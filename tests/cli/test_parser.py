@@ -23,7 +23,7 @@ READING = [
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
     ("ping",), ("trace",), ("netcheck",),
-    ("encryption", "status"), ("docker-plugin", "status"),
+    ("encryption", "status"), ("docker-plugin", "status"), ("web",),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

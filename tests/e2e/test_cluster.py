@@ -154,6 +154,30 @@ def test_metrics_are_served_on_tcp_if_asked(cluster: Cluster) -> None:
     assert cluster.run(2, "curl", "-sS", "http://127.0.0.1:9469/metrics")[0] == 7
 
 
+def test_the_page_shows_the_cluster(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """To root, with live paths; another user of the host is refused."""
+    cluster.ok(
+        1, "bash", "-c", "overlayd web >/run/web.log 2>&1 </dev/null & echo $! >/run/web.pid"
+    )
+    curl = ("curl", "-sS", "--retry", "60", "--retry-connrefused", "--retry-delay", "1")
+    state = ("http://127.0.0.1:7950/state",)
+
+    def kinds() -> list[str]:
+        items = json.loads(cluster.ok(1, *curl, *state))["items"]
+        assert {"container/", "host/vm3", "network/blue"} <= {
+            key[:10] if key.startswith("container/") else key for key in items
+        }
+        return [items[f"host/{name}"]["path"]["kind"] for name in ("vm2", "vm3")]
+
+    try:
+        eventually(lambda: kinds() == ["ok", "ok"], "the page shows both paths as ok")
+        other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        assert "you may not see this page" in cluster.ok(1, *other, *curl, *state)
+        assert "serving the page on http://127.0.0.1:7950/" in cluster.ok(1, "cat", "/run/web.log")
+    finally:
+        cluster.ok(1, "bash", "-c", "kill $(cat /run/web.pid)")
+
+
 def test_members_can_be_watched(cluster: Cluster) -> None:
     """--watch refreshes the table every second and exits cleanly on Ctrl-C."""
     code, out, err = cluster.run(

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import struct
+from collections.abc import Collection
 from typing import Final
 
 KEPT_CAPABILITIES: Final = {
@@ -31,38 +32,36 @@ _SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable: the lo
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def drop_capabilities() -> None:
-    """Drop all capabilities but those needed.
+def drop_capabilities(kept: Collection[int] = KEPT_CAPABILITIES.values()) -> None:
+    """Drop all capabilities but those that are kept: by default, those that the agent needs.
 
     Call before any other thread starts: the kernel drops them for the calling thread, and for the
     threads that it starts later.
     """
     try:
-        _drop_bounding()
+        _drop_bounding(kept)
         _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-        _limit()
+        _limit(kept)
     except OSError as error:
         logging.getLogger("overlayd").warning("cannot drop capabilities: %s", error.strerror)
 
 
-def _drop_bounding() -> None:
+def _drop_bounding(kept: Collection[int]) -> None:
     """Drop them from the bounding set, which limits the programs that this process starts."""
     for number in range(_COUNT_MAX):
         if _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) < 0:
             return  # beyond the kernel's last one
-        dropped = number in KEPT_CAPABILITIES.values() or not _libc.prctl(
-            _PR_CAPBSET_DROP, number, 0, 0, 0
-        )
-        if not dropped and ctypes.get_errno() != errno.EPERM:
+        is_done = number in kept or not _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+        if not is_done and ctypes.get_errno() != errno.EPERM:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _limit() -> None:
+def _limit(kept: Collection[int]) -> None:
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
     sets = ctypes.create_string_buffer(_SETS.size)
     _check(_libc.capget(header, sets))
-    kept = sum(1 << number for number in KEPT_CAPABILITIES.values())
-    low, high = kept & 0xFFFFFFFF, kept >> 32
+    wanted_set = sum(1 << number for number in kept)
+    low, high = wanted_set & 0xFFFFFFFF, wanted_set >> 32
     _, permitted, _, _, permitted_high, _ = _SETS.unpack(sets.raw)
     low, high = low & permitted, high & permitted_high
     wanted = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0), _SETS.size)

@@ -45,6 +45,13 @@ class GraphPath(NamedTuple):
     size_carried: int | None = None  # bytes; None: not known
 
     @property
+    def kind(self) -> str:
+        """Its state in one word: ok, limited, lost, unknown, or away: no live member."""
+        if self.state in ("ok", "lost", "unknown"):
+            return self.state
+        return "limited" if self.state.endswith("only") else "away"
+
+    @property
     def label(self) -> str:
         """The state, and the round-trip time where there is one."""
         if self.state == "ok" and self.rtt_ms is not None:

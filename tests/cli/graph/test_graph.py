@@ -59,6 +59,23 @@ def test_a_path_is_ok_only_if_both_ways_are(state: str, path: Any, told: str) ->
     assert [each.state for each in graph.paths] == [told]
 
 
+def test_a_path_says_what_it_carries_and_its_kind() -> None:
+    """In bytes, and in one word."""
+    members = [
+        member("vm1", here=True),
+        member("vm2", path=OK),
+        member("vm3", path=OK | {"size_carried": 1400}),
+        member("vm4", "dead"),
+    ]
+    graph = model.read(members, ENDPOINTS)
+
+    assert [(each.kind, each.size_carried) for each in graph.paths] == [
+        ("ok", 1500),
+        ("limited", 1400),
+        ("away", None),
+    ]
+
+
 def test_one_network_shows_its_hosts_only() -> None:
     """And this host, from which the paths are."""
     graph = model.read(MEMBERS, {"endpoints": ENDPOINTS["endpoints"]}, "red")

@@ -7,7 +7,6 @@ Does not: know how a handler does its work.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import grp
 import logging
@@ -25,6 +24,7 @@ from overlay.agent.api.http.slots import RequestSlot, RequestSlots
 from overlay.agent.api.schema.decoder import decode, decode_query
 from overlay.agent.api.schema.field_types import EmptyRequest, Request
 from overlay.agent.process import unix_listener
+from overlay.agent.process.idle_connections import IdleConnections
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import (
     ConflictError,
@@ -36,7 +36,6 @@ from overlay.errors import (
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
-_REAP_INTERVAL_S = 1.0
 _JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
 _JSON_LINES: Final = {"Content-Type": "application/x-ndjson"}
 
@@ -60,12 +59,12 @@ class ApiServer:
             client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_as_overlay_error]
         )
         self.operations: list[ApiOperation] = []
-        self._runner: web.AppRunner | None = None
+        self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
+        self._connections = IdleConnections(
+            self._runner, limits.API_CLIENTS_MAX, limits.API_SILENCE_MAX_S
+        )
         self._bound: tuple[int, int] | None = None  # tells this socket from another agent's
         self._slots = RequestSlots()
-        self._serving: collections.Counter[web.RequestHandler] = collections.Counter()
-        self._idle: dict[web.RequestHandler, float] = {}  # since when
-        self._reaper: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
     def route(
@@ -123,46 +122,26 @@ class ApiServer:
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
         self.path.chmod(0o660)
-        self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
-        self._reaper = asyncio.get_running_loop().create_task(self._reap_idle(), name="idle-reaper")
-
-    async def _reap_idle(self) -> None:
-        """Close idle connections: those over the idle limit, and the oldest of too many."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_REAP_INTERVAL_S)
-            assert self._runner is not None, "it exists as long as the socket"
-            open_now = [] if self._runner.server is None else self._runner.server.connections
-            idle = [each for each in open_now if not self._serving[each]]
-            self._idle = {each: self._idle.get(each, loop.time()) for each in idle}
-            oldest_first = sorted(idle, key=lambda each: self._idle[each])
-            excess = max(0, len(idle) - limits.API_CLIENTS_MAX)
-            for number, each in enumerate(oldest_first):
-                idle_s = loop.time() - self._idle[each]
-                if number < excess or idle_s > limits.API_SILENCE_MAX_S:
-                    each.force_close()
+        self._connections.start()
 
     async def close(self) -> None:
         """Stop serving; requests in progress may finish within two seconds."""
         if self._bound is not None and self._bound == _identity(self.path):
             self.path.unlink(missing_ok=True)  # never another agent's: this one may be refused
-        if self._reaper is not None:
-            self._reaper.cancel()
-        if self._runner is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._runner.cleanup(), 2.0)
+        self._connections.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._runner.cleanup(), 2.0)
 
     async def _answer(self, request: web.Request, operation: ApiOperation) -> web.StreamResponse:
         name = operation.name
-        connection = request.protocol
-        self._serving[connection] += 1
         try:
-            caller = caller_of(request, is_group_trusted=self._is_group_trusted)
-            require_caller(caller, self._group, name, root=operation.root)
-            with self._slots.take(caller.uid) as slot:
-                return await self._serve(request, operation, caller, slot)
+            with self._connections.serving(request.protocol):
+                caller = caller_of(request, is_group_trusted=self._is_group_trusted)
+                require_caller(caller, self._group, name, root=operation.root)
+                with self._slots.take(caller.uid) as slot:
+                    return await self._serve(request, operation, caller, slot)
         except OverlayError as error:
             if error.code not in {kind.code for kind in operation.errors()}:
                 _LOG.error("defect: %s does not declare the error %s", name, error.code)
@@ -189,8 +168,6 @@ class ApiServer:
             # A defect must not look like an empty response, nor end the agent.
             _LOG.exception("defect while answering %s", request.path)
             return _failure(defect_error(name, error))
-        finally:
-            del self._serving[connection]
 
     async def _serve(
         self,
