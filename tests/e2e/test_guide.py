@@ -40,7 +40,8 @@ PAGES = [
 # Lines that a lab cannot run (Docker, that process, VLANs, that token, a prompt for a passphrase),
 # or that remove a host.
 NOT_IN_A_LAB = (
-    "docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave", "authority export", "lxc:",
+    "docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave", "authority export",
+    "lxc:",
 )  # fmt: skip
 
 PAGES_WITH_HOSTS = ["docs/learn/overlay-by-hand.md", "docs/learn/gossip.md", "docs/guide/policy.md"]

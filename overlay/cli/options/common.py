@@ -31,8 +31,11 @@ def add_network_option(parser: StrictParser, *, required: bool) -> None:
     )
 
 
-def add_attach_options(parser: StrictParser) -> None:
-    """Add the options of a new endpoint, but for its network."""
+def add_attach_options(parser: StrictParser, *, may_start_later: bool) -> None:
+    """Add the options of a new endpoint, but for its network.
+
+    `may_start_later`: the container exists, or will, and may be attached at its start.
+    """
     _add_interface_options(parser)
     parser.add_argument(
         "--no-default-route",
@@ -70,11 +73,11 @@ def add_attach_options(parser: StrictParser) -> None:
         metavar="HOST:CONTAINER[/udp]",
         help="publish a port of this host to it, on its first network; may be repeated",
     )
-    _add_wait_option(parser, may_start_later=network_required)
+    _add_wait_option(parser, may_start_later=may_start_later)
 
 
 def _add_wait_option(parser: StrictParser, *, may_start_later: bool) -> None:
-    """Add `--wait`; an existing container may be attached at its start."""
+    """Add `--wait`."""
     summary = "all: return when every live node can reach it (at most 1 s); none: at once"
     if not may_start_later:
         parser.add_argument("--wait", choices=("all", "none"), default="all", help=summary)

@@ -51,7 +51,7 @@ def register(words: VerbGroup) -> None:
     )
     add.add_argument("name", metavar="NAME")
     add_network_option(add, required=False)
-    add_attach_options(add)
+    add_attach_options(add, may_start_later=False)
     for option, dest, metavar, summary in (
         (
             "--dns",

@@ -58,7 +58,7 @@ def register(words: VerbGroup) -> None:
     attach = words.verb("attach", run_attach, "connect a container to networks", ATTACH_DESCRIPTION)
     attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     add_network_option(attach, required=True)
-    add_attach_options(attach)
+    add_attach_options(attach, may_start_later=True)
     attach.add_argument("--name", help="DNS name on the networks (default: the container's)")
     detach = words.verb("detach", run_detach, "disconnect a container from networks")
     detach.add_argument("target", metavar="TARGET", help=TARGET_HELP)

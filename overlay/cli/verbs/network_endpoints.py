@@ -22,7 +22,7 @@ def register(networks: VerbGroup) -> None:
     for verb in (connect, disconnect):
         verb.add_argument("network", metavar="NETWORK")
         verb.add_argument("target", metavar="TARGET", help=TARGET_HELP)
-    add_attach_options(connect)
+    add_attach_options(connect, may_start_later=True)
     connect.add_argument("--name", help="DNS name on the network (default: the container's)")
 
 

@@ -22,6 +22,7 @@ overlayd:swarm, on each host of the swarm.  It needs no registry.  Run again, it
 Containers of 'docker run' need no plugin.  stdout: the plugin's name.
 
   sudo overlayd docker-plugin install
+  sudo overlayd docker-plugin install --json
   docker network create -d overlayd:swarm --ipam-driver overlayd:swarm --attachable blue
   docker service create --network blue --endpoint-mode dnsrr --name web nginx
 """
@@ -37,6 +38,7 @@ Remove Docker's plugin overlayd:swarm from this host.  Docker refuses while its 
 
   docker network rm blue
   sudo overlayd docker-plugin uninstall
+  sudo overlayd docker-plugin uninstall --json
 """
 
 
