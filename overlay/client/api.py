@@ -39,6 +39,17 @@ class ApiClient:
         timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
         return self._call("GET", _with_query(path, query), None, timeout_s)
 
+    def look(self, path: str) -> JsonObject:
+        """Return the answer to a GET, before which the agent checks its data paths.
+
+        An agent of before knows no such check.
+        """
+        timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s
+        try:
+            return self.get(path, wait_ms=int(500 * min(timeout_s, LOOK_TIMEOUT_S)))
+        except UsageError:
+            return self.get(path)
+
     def get_text(self, path: str) -> str:
         """Return the answer to a GET as it is."""
         timeout_s = LOOK_TIMEOUT_S if self._timeout_s is None else self._timeout_s

@@ -52,6 +52,14 @@ def test_a_request_that_is_too_large_is_not_sent(agent: FakeAgent) -> None:
     assert agent.asked == []
 
 
+def test_a_look_goes_without_a_check_where_it_is_unknown(agent: FakeAgent) -> None:
+    """An agent of before refuses the parameter: during an upgrade it answers all the same."""
+    agent.fail("GET /v1/status", "usage", 400)
+    with pytest.raises(UsageError):
+        _client(agent.run_dir, 1.0).look("/v1/status")
+    assert [each.query for each in agent.asked] == [{"wait_ms": ["500"]}, {}]
+
+
 def test_an_agent_that_hangs_times_out(tmp_path: Path) -> None:
     """A silent agent causes an error after the timeout."""
     done = threading.Event()

@@ -27,9 +27,14 @@ class ClusterHandlers:
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def status(self) -> schema.StatusResponse:
-        """GET /v1/status."""
+    async def status(self, query: schema.LookRequest) -> schema.StatusResponse:
+        """GET /v1/status[?wait_ms=N]."""
+        await self._check_paths(query)
         return views.status(self._agent)
+
+    async def _check_paths(self, query: schema.LookRequest) -> None:
+        if query.wait_ms and self._agent.components is not None:
+            await self._agent.components.paths.check_sizes(query.wait_ms / 1000)
 
     async def join(self, request: schema.JoinRequest) -> schema.JoinResponse:
         """POST /v1/join."""
@@ -90,8 +95,9 @@ class ClusterHandlers:
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {"left": left, "cleared": not is_copy, "authority_lost": lost, "removed": []}
 
-    async def members(self) -> schema.MemberListResponse:
-        """GET /v1/members."""
+    async def members(self, query: schema.LookRequest) -> schema.MemberListResponse:
+        """GET /v1/members[?wait_ms=N]."""
+        await self._check_paths(query)
         return {"members": member_list(self._agent.require_components())}
 
     async def forget(self, request: schema.ForgetRequest) -> schema.ForgetResponse:
@@ -226,6 +232,7 @@ def _register_status(server: ApiServer, handlers: ClusterHandlers) -> None:
         "/v1/status",
         "status",
         handlers.status,
+        query=schema.LookRequest,
         response=schema.StatusResponse,
         works_unjoined=True,
     )
@@ -267,7 +274,14 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         works_unjoined=True,
         errors_raised=(ConflictError,),
     )
-    route("GET", "/v1/members", "members", handlers.members, response=schema.MemberListResponse)
+    route(
+        "GET",
+        "/v1/members",
+        "members",
+        handlers.members,
+        query=schema.LookRequest,
+        response=schema.MemberListResponse,
+    )
     route(
         "POST",
         "/v1/forget",

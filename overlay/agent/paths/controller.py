@@ -19,6 +19,7 @@ from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.paths import texts
+from overlay.agent.paths.busy_networks import BusyNetworks
 from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
@@ -28,7 +29,7 @@ from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import MemberState, PathReport
 from overlay.errors import RemoteError
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.model import Card, Network, NodeId, Vni
+from overlay.model import Card, Ip, Network, NodeId, Vni
 from overlay.signals import Signal
 from overlay.wire.codec import path_probe
 
@@ -65,6 +66,7 @@ class PathController(Controller):
         self._sender = ProbeSender()
         self._inner_sender = ProbeSender()  # through the tunnels
         self._receivers = ProbeReceivers(self._payload_received)
+        self._busy = BusyNetworks(context.kernel, reconciler)
         self._timer: asyncio.TimerHandle | None = None
         self._answered = asyncio.Event()  # some path's verdict may have changed
         reconciler.sandbox_ready.connect(self._sandbox_ready)
@@ -117,7 +119,7 @@ class PathController(Controller):
             if self._prober.path(node_id) is not None
         }
         proven = [each for each in peers if self._sending(each) is PathState.OK]
-        if len(proven) <= limits.PATH_SIZE_PEERS_MAX:
+        if len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
             for node_id in proven:
                 self._prober.probe_now(node_id, now)
             self._run_timers()
@@ -129,7 +131,7 @@ class PathController(Controller):
         Waits for the answers to `probe` for at most `limits.PATH_ATTACH_WAIT_S`.
         """
         proven = [each for each in peers if self._sending(each) is PathState.OK]
-        if len(proven) <= limits.PATH_SIZE_PEERS_MAX:
+        if len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S):
                     while any(self._prober.is_waiting(each) for each in proven):
@@ -137,6 +139,16 @@ class PathController(Controller):
                         await self._answered.wait()
         unanswered = {each for each in proven if self._prober.is_waiting(each)}
         return [each for each in peers if each in unanswered or self._loses(each)]
+
+    async def check_sizes(self, seconds: float) -> None:
+        """Check which packet sizes the paths carry; returns when that is known, or after a time."""
+        self._prober.check_sizes(self._event_loop.time())
+        self._flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._prober.is_size_waiting():
+                    self._answered.clear()
+                    await self._answered.wait()
 
     # --- for `netcheck` -----------------------------------------------------------------
 
@@ -193,6 +205,7 @@ class PathController(Controller):
         By a network in clear where there is one: its packets need a way of their own.
         """
         peers: dict[NodeId, PeerPath] = {}
+        by_network: dict[Vni, list[NodeId]] = {}
         encrypted: set[NodeId] = set()
         own = self._gossip.card
         membership = self._gossip.node.membership
@@ -207,10 +220,13 @@ class PathController(Controller):
                 continue
             for node_id in participants:
                 card = self._directory.card(node_id)
-                if node_id in peers or card is None or len(card.address) != len(own.address):
+                if card is None or len(card.address) != len(own.address):
                     continue
-                if membership.state_of(node_id) in _LIVE:
-                    peers[node_id] = PeerPath(network.vni, self._expected_size)
+                if membership.state_of(node_id) not in _LIVE:
+                    continue
+                by_network.setdefault(network.vni, []).append(node_id)
+                if node_id not in peers:
+                    peers[node_id] = self._peer_path(network, own.address)
                     if is_encrypted(network):
                         encrypted.add(node_id)
         self._encrypted = frozenset(encrypted)
@@ -218,7 +234,25 @@ class PathController(Controller):
         self._prober.set_peers(peers, self._event_loop.time())
         if self.carried_size() != before:
             self.size_changed.emit()
+        await self._check_busy(by_network)
         self._flush()
+
+    def _peer_path(self, network: Network, address: Ip) -> PeerPath:
+        """Return by which network a peer is probed, and what that costs."""
+        inner = address
+        overhead = 0
+        if is_encrypted(network):
+            inner, overhead = self._encryption.address, wireguard_overhead(address)
+        report_size = path_probe.report_size_of(address)
+        probe_size = path_probe.smallest_size_of(network, inner) + overhead
+        return PeerPath(network.vni, self._expected_size, probe_size, report_size)
+
+    async def _check_busy(self, by_network: dict[Vni, list[NodeId]]) -> None:
+        """Check the sizes of the paths in use, where that is little beside what they carry."""
+        each = limits.PATH_TRAFFIC_PER_CHECK * self._expected_size
+        busy = await self._busy.find({vni: len(on) * each for vni, on in by_network.items()})
+        for vni in busy:
+            self._prober.check_sizes(self._event_loop.time(), by_network[vni])
 
     async def _sandbox_ready(self, network: Network, sandbox: Sandbox) -> None:
         """Receive the probes of a network; called again while that could not be begun."""
@@ -244,12 +278,15 @@ class PathController(Controller):
             self.drops[error.reason] += 1
             return
         now = self._event_loop.time()
-        if self._prober.receive_frame(probe.sender, probe.sequence, now, is_bare=probe.is_bare):
+        if self._prober.receive_frame(
+            probe.sender, probe.sequence, now, is_bare=probe.is_bare, is_large=probe.is_large
+        ):
             self._flush()
 
     def _run_timers(self) -> None:
         """Begin what is due; the timer that is armed, if this is not it, is replaced."""
         self._prober.handle_timer(self._event_loop.time())
+        self._answered.set()  # a round without an answer is one, too
         self._flush()
 
     def _flush(self) -> None:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def collect(paths: Paths) -> Evidence:
     """Ask the agent for all that checks need; an agent that hangs is not asked twice."""
     try:
-        status = ApiClient(paths).get("/v1/status")
+        status = ApiClient(paths).look("/v1/status")
     except OverlayError as error:
         return Evidence(paths, error)
     if status.get("cluster") is None:

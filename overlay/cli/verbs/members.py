@@ -55,7 +55,7 @@ def register(words: VerbGroup) -> None:
 
 def run_members(args: Namespace) -> int:
     """List the members."""
-    listed = ApiClient(args.paths).get("/v1/members")
+    listed = ApiClient(args.paths).look("/v1/members")
     if print_rows(args, listed, "members"):
         return 0
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "DATA", "BEHIND", "AUTHORITY"]

@@ -82,7 +82,7 @@ def run_status(args: Namespace) -> int:
     if args.wait:
         status = _wait(args.paths, WAIT_TIMEOUT_S if args.timeout is None else args.timeout)
     else:
-        status = ApiClient(args.paths).get("/v1/status")
+        status = ApiClient(args.paths).look("/v1/status")
     faults = faults_in(status)
     if args.json:
         output.print_json(status)
@@ -120,7 +120,7 @@ def _wait(paths: Paths, timeout_s: float) -> JsonObject:
     while True:
         left_s = max(POLL_INTERVAL_S, deadline - time.monotonic())
         try:
-            status = ApiClient(paths, min(LOOK_TIMEOUT_S, left_s)).get("/v1/status")
+            status = ApiClient(paths, min(LOOK_TIMEOUT_S, left_s)).look("/v1/status")
             faults = faults_in(status)
             if not faults:
                 return status

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from overlay import limits
+from overlay.core.paths.pace import round_interval_s, size_interval_s
 from overlay.core.paths.probe_rounds import FRAMES_PER_ROUND, MASK_BITS, OutgoingProbes
 from overlay.core.paths.view import PathChange, PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import PathReport
@@ -46,6 +47,28 @@ class Path:
         if full_size:
             self._outgoing.search.try_expected(now)
         self._outgoing.search.probe_soon(now)
+        self._begin_soon(now)
+
+    def check_size(self, now: float) -> bool:
+        """Probe the size that should pass unless that was just done; return whether it is."""
+        is_due = self._outgoing.search.is_check_due(now)
+        if is_due:
+            self._outgoing.search.probe_soon(now)
+            self._begin_soon(now)
+        return is_due
+
+    @property
+    def size_checked_at(self) -> float:
+        """When a large frame was last sent, or its answer came."""
+        return self._outgoing.search.checked_at
+
+    @property
+    def is_size_waiting(self) -> bool:
+        """Whether the peer answers, and the size that should pass is being probed."""
+        is_open = self._outgoing.state is PathState.OK and not self._outgoing.search.is_under_way
+        return is_open and self._outgoing.search.is_waiting
+
+    def _begin_soon(self, now: float) -> None:
         if not self.is_waiting or self._outgoing.is_given_up:
             self.next_at = min(self.next_at, now)
 
@@ -68,7 +91,7 @@ class Path:
         """Whether no probe was sent yet, or the newest small one was not reported."""
         return self._outgoing.is_waiting
 
-    def begin_round(self, now: float, interval_s: float) -> list[ProbeFrame]:
+    def begin_round(self, now: float, peer_count: int) -> list[ProbeFrame]:
         """Return the frames of the next round; none before the peer can have the key."""
         if not self._introduced:
             self._introduced = True
@@ -76,16 +99,20 @@ class Path:
             return []
         outgoing = self._outgoing
         frames = outgoing.begin_round(now)
-        if outgoing.missed_count or self._receiving is not PathState.OK or self._limit_is_news:
+        if outgoing.missed_count > 1 or self._receiving is not PathState.OK or self._limit_is_news:
             self.report_at = now
-        self.next_at = now + (interval_s if outgoing.is_given_up else limits.PATH_RETRY_S)
+        self.next_at = now + self._pause_s(peer_count)
         return frames
+
+    def _pause_s(self, peer_count: int) -> float:
+        """Return when the next round begins if this one is not reported."""
+        if self._outgoing.is_given_up:
+            return round_interval_s(self._outgoing.peer, peer_count)
+        return limits.PATH_REPEAT_S if self._outgoing.missed_count else limits.PATH_RETRY_S
 
     # --- from the peer ------------------------------------------------------------------
 
-    def note_report(
-        self, report: PathReport, now: float, interval_s: float, size_interval_s: float
-    ) -> None:
+    def note_report(self, report: PathReport, now: float, peer_count: int) -> None:
         """Handle the peer's report: which frames arrived there, and whether its own did here."""
         if report.key != self.peer_key:
             self._begin_with(report.key, now)
@@ -94,9 +121,10 @@ class Path:
         if report.missed and report.sent > self._answered_sent:  # it must know that it is heard
             self._answered_sent = report.sent
             self.report_at = now
-        is_complete = self._outgoing.note_report(report, now, size_interval_s)
-        if is_complete and not self._outgoing.search.is_under_way:
-            self.next_at = max(now, self._outgoing.round_at + interval_s)
+        outgoing = self._outgoing
+        is_complete = outgoing.note_report(report, now, size_interval_s(outgoing.peer))
+        if is_complete and not outgoing.search.is_under_way:
+            self.next_at = max(now, outgoing.round_at + round_interval_s(outgoing.peer, peer_count))
         if self._limit_is_news:
             self.report_at = now
 
@@ -104,12 +132,12 @@ class Path:
         """Begin anew with a peer whose agent is new, or has just begun to probe this node."""
         self.peer_key, self._seen, self._answered_sent = key, ReplayWindow(), 0
         self._intact = 0
-        self._outgoing.void_round()
+        self._outgoing.void_rounds()
         self.report_at = now
         self.next_at = min(self.next_at, now + limits.PATH_INTRODUCTION_S)
 
     def _judge_receiving(self, report: PathReport) -> None:
-        has_missed = report.missed >= limits.PATH_MISSES_LOST
+        has_missed = report.missed >= limits.PATH_MISSES_REPORTED_MAX
         if report.sent > max(0, self._seen.highest):
             if has_missed:
                 self._receiving = PathState.LOST
@@ -119,10 +147,12 @@ class Path:
         else:
             self._receiving = PathState.OK
 
-    def note_frame(self, sequence: int, now: float, *, is_bare: bool) -> bool:
+    def note_frame(self, sequence: int, now: float, *, is_bare: bool, is_large: bool) -> bool:
         """Note a frame of the peer that arrived; return False for a repeated or ancient one."""
         if not self._seen.accept(sequence):
             return False
+        if is_large:
+            self.check_size(now)  # who checks one direction learns both
         if not is_bare:
             self._heard_at = now
             self._intact = max(self._intact, sequence)
@@ -143,10 +173,19 @@ class Path:
             self._key,
             echo,
             self._outgoing.sequence,
-            self._outgoing.missed_count,
+            self._missed_reported,
             max(0, self._seen.highest),
             self._seen.recent(MASK_BITS),
             self._told_limit,
+        )
+
+    @property
+    def _missed_reported(self) -> int:
+        """How many rounds were missed, on the scale of a report."""
+        return (
+            self._outgoing.missed_count
+            * limits.PATH_MISSES_REPORTED_MAX
+            // (limits.PATH_MISSES_LOST)
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from overlay import limits
@@ -12,19 +13,23 @@ from overlay.model import NodeId
 
 MASK_BITS = 64  # of a report
 FRAMES_PER_ROUND = 3  # at most
+_SLACK_S = 0.01  # of timers
+_BARE_MEMORY = 0b111  # the rounds whose bare probes tell damage from loss
 
 
 @dataclass(slots=True)
 class _Round:
     """The sequence numbers of one round, and which of its frames the peer has reported."""
 
+    at: float
     small: int
-    large: int | None
-    size: int  # of the large one
+    large: int | None = None
+    size: int = 0  # of the large one
     bare: int | None = None
     small_arrived: bool = False
     large_arrived: bool = False
     bare_arrived: bool = False
+    is_judged: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -35,36 +40,40 @@ class _Round:
 class OutgoingProbes:
     """The rounds of probes to one peer: a small frame, and a large one while sizes are due.
 
-    While small frames are missed, each round has another one without checksums: where only that
-    one arrives, something on the way spoils checksums (RFC 768: a sum of zero means none).
+    A round is judged `limits.PATH_RETRY_S` after it began; while small frames are missed, more
+    rounds begin meanwhile, and one report of any of them proves the path. After a second miss, each
+    has another frame without checksums: where only that one arrives, something on the way spoils
+    checksums (RFC 768: a sum of zero means none).
     """
 
     def __init__(self, to: NodeId, peer: PeerPath, key: bytes, now: float) -> None:
         self.state = PathState.UNKNOWN
         self.search = SizeSearch(peer.size, now)
+        self.peer = peer
         self.sequence = 0  # of the newest frame
         self.missed_count = 0  # rounds in a row whose small frame was not reported
         self.judged_count = 0  # rounds that were awaited, and of them those in vain
         self.lost_count = 0
         self.round_at = now
         self._to = to
-        self._peer = peer
         self._key = key
-        self._round: _Round | None = None  # the newest; None: none yet, or void
+        self._rounds: deque[_Round] = deque(maxlen=limits.PATH_MISSES_LOST)  # the newest last
+        self._proven = 0  # the newest small frame that was reported
+        self._bare_history = 0  # bit n: the bare frame of the round judged n before arrived
         self._answered = False  # the peer has reported since the misses began
 
     def set_peer(self, peer: PeerPath, now: float) -> bool:
         """Follow a change of the peer; return whether another size is expected now."""
-        is_other_size = peer.size != self._peer.size
+        is_other_size = peer.size != self.peer.size
         if is_other_size:
             self.search = SizeSearch(peer.size, now)
-        self._peer = peer
+        self.peer = peer
         return is_other_size
 
     @property
     def is_waiting(self) -> bool:
         """Whether there is no round, or its small frame was not reported."""
-        return self._round is None or not self._round.small_arrived
+        return not self._rounds or not self._rounds[-1].small_arrived
 
     @property
     def is_given_up(self) -> bool:
@@ -72,77 +81,88 @@ class OutgoingProbes:
         return self.missed_count >= limits.PATH_MISSES_LOST
 
     def begin_round(self, now: float) -> list[ProbeFrame]:
-        """Judge the round before and return the frames of the next."""
-        self._judge(now)
+        """Judge the rounds before and return the frames of the next."""
+        for each in self._rounds:
+            if not each.is_judged and now >= each.at + limits.PATH_RETRY_S - _SLACK_S:
+                self._judge(each, now)
         self.round_at = now
         self.sequence += 1
+        begun = _Round(now, self.sequence)
         frames = [self._frame(0)]
-        size = None if self.is_given_up else self.search.next_size(now)
-        self._round = _Round(self.sequence, None, size or 0)
-        if size is not None:
+        if self.missed_count > 1:
             self.sequence += 1
-            self._round.large = self.sequence
-            frames.append(self._frame(size))
-        if self.missed_count:
-            self.sequence += 1
-            self._round.bare = self.sequence
+            begun.bare = self.sequence
             frames.append(self._frame(0)._replace(is_bare=True))
+        elif not self.missed_count and (size := self.search.next_size(now)) is not None:
+            self.sequence += 1
+            begun.large, begun.size = self.sequence, size
+            frames.append(self._frame(size))
+        self._rounds.append(begun)
         return frames
 
     def _frame(self, size: int) -> ProbeFrame:
-        return ProbeFrame(self._to, self._peer.vni, self.sequence, size, self._key)
+        return ProbeFrame(self._to, self.peer.vni, self.sequence, size, self._key)
 
     def is_known_since(self, start: float, now: float) -> bool:
         """Return whether a round begun since `start` tells all, or was missed as many before."""
-        found = self._round
-        if found is None or self.round_at < start:
+        if not self._rounds or self.round_at < start:
             return False
         if self.is_given_up:
             return now >= self.round_at + limits.PATH_RETRY_S
+        found = self._rounds[-1]
         return found.is_complete or (found.small_arrived and self.search.is_under_way)
 
-    def _judge(self, now: float) -> None:
-        judged = self._round
-        if judged is None or now < self.round_at + limits.PATH_RETRY_S / 2:
-            return  # void, or followed by the next at once, before an answer could be missed
+    def _judge(self, judged: _Round, now: float) -> None:
+        judged.is_judged = True
         self.judged_count += 1
-        if not judged.small_arrived:
-            self.lost_count += 1
-            self._answered = self._answered and self.missed_count > 0
-            self.missed_count = min(self.missed_count + 1, limits.PATH_MISSES_LOST)
-            if self.is_given_up:
-                self.state = self._missing_state(judged)
-        elif judged.large is not None and not judged.large_arrived:
-            self.search.miss(judged.size, now)
+        if judged.small_arrived:
+            if judged.large is not None and not judged.large_arrived:
+                self.search.miss(judged.size, now)
+            return
+        self.lost_count += 1
+        if judged.small < self._proven:
+            return  # a later one has proven the path
+        self._answered = self._answered and self.missed_count > 0
+        self._bare_history = self._bare_history << 1 & _BARE_MEMORY | judged.bare_arrived
+        self.missed_count = min(self.missed_count + 1, limits.PATH_MISSES_LOST)
+        if self.is_given_up:
+            self.state = self._missing_state()
 
-    def _missing_state(self, judged: _Round) -> PathState:
+    def _missing_state(self) -> PathState:
         """Return the state when so many small frames were missed."""
-        if judged.bare_arrived:
+        if self._bare_history:
             return PathState.DAMAGED
         return PathState.LOST if self._answered else PathState.SILENT
 
-    def void_round(self) -> None:
-        """Expect no report of the present round: the peer could not read its frames."""
-        self._round = None
+    def void_rounds(self) -> None:
+        """Expect no report of the present rounds: the peer could not read their frames."""
+        self._rounds.clear()
 
     def note_report(self, report: PathReport, now: float, size_interval_s: float) -> bool:
-        """Note what a report says; return whether it completes the present round."""
+        """Note what a report says; return whether it completes a round."""
         self._answered = True
-        current = self._round
-        if current is None or report.echo != self._key[: limits.PATH_ECHO_SIZE]:
-            return False  # or about frames of an earlier agent on this host
-        was_complete = current.is_complete
-        if not current.small_arrived and _arrived(current.small, report):
-            current.small_arrived = True
-            self.missed_count = 0
+        if report.echo != self._key[: limits.PATH_ECHO_SIZE]:
+            return False  # it is about frames of an earlier agent on this host
+        completed = [self._note_round(each, report, now, size_interval_s) for each in self._rounds]
+        return any(completed)
+
+    def _note_round(
+        self, noted: _Round, report: PathReport, now: float, size_interval_s: float
+    ) -> bool:
+        """Note what a report says of one round; return whether it completes that round."""
+        was_complete = noted.is_complete
+        if not noted.small_arrived and _arrived(noted.small, report):
+            noted.small_arrived = True
+            self._proven = max(self._proven, noted.small)
+            self.missed_count = self._bare_history = 0
             self.state = PathState.OK
-        if current.bare is not None and not current.bare_arrived:
-            current.bare_arrived = _arrived(current.bare, report)
-        if current.large is not None and not current.large_arrived:
-            current.large_arrived = _arrived(current.large, report)
-            if current.large_arrived:
-                self.search.confirm(current.size, now, size_interval_s)
-        return current.is_complete and not was_complete
+        if noted.bare is not None and not noted.bare_arrived:
+            noted.bare_arrived = _arrived(noted.bare, report)
+        if noted.large is not None and not noted.large_arrived:
+            noted.large_arrived = _arrived(noted.large, report)
+            if noted.large_arrived:
+                self.search.confirm(noted.size, now, size_interval_s)
+        return noted.is_complete and not was_complete
 
     @property
     def limit(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from overlay import limits
 from overlay.core.paths.path import Path
@@ -65,6 +65,20 @@ class PathProber:
             path.probe_now(now, full_size=full_size)
             self._enqueue(path)
 
+    def check_sizes(self, now: float, node_ids: Iterable[NodeId] | None = None) -> None:
+        """Check at once whether paths carry full packets; those checked longest ago, if many."""
+        chosen = self._paths.keys() if node_ids is None else node_ids
+        found = [path for node_id in chosen if (path := self._paths.get(node_id)) is not None]
+        for path in heapq.nsmallest(
+            limits.PATH_PEERS_PER_CYCLE, found, key=lambda each: each.size_checked_at
+        ):
+            if path.check_size(now):
+                self._enqueue(path)
+
+    def is_size_waiting(self) -> bool:
+        """Return whether a peer that answers has not yet reported a probe of the full size."""
+        return any(path.is_size_waiting for path in self._paths.values())
+
     def is_waiting(self, node_id: NodeId) -> bool:
         """Return whether the newest probe of a peer has not been reported yet."""
         path = self._paths.get(node_id)
@@ -88,11 +102,17 @@ class PathProber:
     # --- in -----------------------------------------------------------------------------
 
     def receive_frame(
-        self, sender: NodeId, sequence: int, now: float, *, is_bare: bool = False
+        self,
+        sender: NodeId,
+        sequence: int,
+        now: float,
+        *,
+        is_bare: bool = False,
+        is_large: bool = False,
     ) -> bool:
         """Note an authentic frame of a peer; return whether it is new."""
         path = self._paths.get(sender)
-        if path is None or not path.note_frame(sequence, now, is_bare=is_bare):
+        if path is None or not path.note_frame(sequence, now, is_bare=is_bare, is_large=is_large):
             return False
         self._enqueue(path)
         self._note_change(path, now)
@@ -102,7 +122,7 @@ class PathProber:
         """Handle a peer's report about the frames that this node sent."""
         path = self._paths.get(sender)
         if path is not None:
-            path.note_report(report, now, self._interval_s(), self._size_interval_s())
+            path.note_report(report, now, len(self._paths))
             self._enqueue(path)
             self._note_change(path, now)
 
@@ -120,7 +140,7 @@ class PathProber:
             path = self._paths[node_id]
             path.queued_at = None
             if path.next_at <= now:
-                self._frames += path.begin_round(now, self._interval_s())
+                self._frames += path.begin_round(now, len(self._paths))
                 self._note_change(path, now)
             if path.report_at is not None and path.report_at <= now:
                 self._reports.append((node_id, path.make_report(now)))
@@ -140,17 +160,6 @@ class PathProber:
             if path is not None and path.queued_at == due:
                 return
             heapq.heappop(self._queue)
-
-    def _interval_s(self) -> float:
-        """Return the time from one probe of a peer to the next, all being well."""
-        cycles = -(-len(self._paths) // limits.PATH_PEERS_PER_CYCLE)
-        return limits.PATH_PROBE_INTERVAL_S * max(1, cycles)
-
-    def _size_interval_s(self) -> float:
-        """Return how often the size that a path is known to carry is checked."""
-        if len(self._paths) <= limits.PATH_SIZE_PEERS_MAX:
-            return limits.PATH_PROBE_INTERVAL_S
-        return limits.PATH_SIZE_INTERVAL_S
 
     # --- out ----------------------------------------------------------------------------
 

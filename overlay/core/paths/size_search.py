@@ -6,6 +6,8 @@ a size, and a lost probe disproves a size only after it was repeated.
 
 from __future__ import annotations
 
+import math
+
 from overlay import limits
 
 
@@ -20,6 +22,8 @@ class SizeSearch:
     def __init__(self, expected: int, now: float) -> None:
         self.expected = expected
         self.carried: int | None = None
+        self.checked_at = -math.inf  # when a large probe was last sent
+        self.is_waiting = False  # for the outcome of a probe of the size that should pass
         self._low = 0  # the largest size that arrived in this search
         self._failing: int | None = None  # the smallest size that did not; None: not searching
         self._missed_count = 0  # probes of the present size in a row that did not arrive
@@ -40,6 +44,7 @@ class SizeSearch:
         """Return the size to probe now; None while nothing is due."""
         if now < self._due:
             return None
+        self.checked_at = now
         if self._failing is not None:
             return (self._low + self._failing) // 2 if self._low else limits.UNDERLAY_MTU_MIN
         if self.carried and now < self._raise_at:
@@ -55,10 +60,16 @@ class SizeSearch:
         """Have the size that should pass probed with the next round."""
         if not self.is_under_way:
             self._due = min(self._due, now)
+            self.is_waiting = True
+
+    def is_check_due(self, now: float) -> bool:
+        """Return whether a check of the size that should pass would tell anything new."""
+        return not self.is_under_way and now >= self.checked_at + limits.PATH_PROBE_INTERVAL_S
 
     def confirm(self, size: int, now: float, interval_s: float) -> None:
         """Note that a probe of that size arrived; the size found is checked every `interval_s`."""
         self._missed_count = 0
+        self.is_waiting = False
         self._low = max(self._low, size)
         if size >= self.expected:
             self._settle(self.expected, now, interval_s)
@@ -73,6 +84,7 @@ class SizeSearch:
         if self._missed_count < limits.PATH_SIZE_MISSES:
             return
         self._missed_count = 0
+        self.is_waiting = False
         if self._failing is None:
             self._low = 0  # what passed before may not pass now
             if size == self.carried:

@@ -20,10 +20,15 @@ class PathState(enum.Enum):
 
 
 class PeerPath(NamedTuple):
-    """The network that carries probes of a peer, and the underlay packet size that should pass."""
+    """The network that carries probes of a peer, and the underlay packet size that should pass.
+
+    `probe_size` and `report_size` are those of a small probe and of a report on the underlay.
+    """
 
     vni: Vni
     size: int
+    probe_size: int = 122  # in clear, IPv4 in IPv4
+    report_size: int = 126
 
 
 class ProbeFrame(NamedTuple):

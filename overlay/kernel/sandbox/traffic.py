@@ -12,11 +12,12 @@ import struct
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.traffic import TrafficCounters
-from overlay.kernel.netlink import codec, link_decoder
+from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import link_elsewhere
-from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.sandbox.sandbox import Sandbox
 
 _STATS: Final = struct.Struct("=4Q")  # the first of struct rtnl_link_stats64 (linux/if_link.h)
 
@@ -45,6 +46,20 @@ def read_traffic(socket: NetlinkSocket) -> SandboxTraffic:
         elif link.kind == "veth" and link.master:
             ports[link.name] = _of_other_end(socket, link) or _mirrored(_counters(message))
     return SandboxTraffic(tunnel, ports)
+
+
+def read_tunnel_bytes(sandbox: Sandbox) -> int | None:
+    """Return the bytes sent through the VTEP of a sandbox; None while there is none.
+
+    Of the first one, if the network has several segments.
+    """
+    if sandbox.netns_fd < 0:
+        return None
+    try:
+        found = sandbox.socket.get(link_requests.get_link("vxlan0"))
+    except NetlinkError:
+        return None
+    return _counters(found[0]).transmit_bytes
 
 
 def _of_other_end(socket: NetlinkSocket, port: LinkInfo) -> TrafficCounters | None:

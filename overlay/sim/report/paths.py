@@ -7,7 +7,7 @@ adds what gossip does not see: a firewall that drops VXLAN of some hosts.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from overlay.core.events import PathReported
@@ -38,11 +38,9 @@ class SimPaths:
         self._prober.set_peers(found, self._host.schedule.now)
         self._flush()
 
-    def path(self, node_id: NodeId) -> PathView:
-        """Return what the host knows of a path."""
-        found = self._prober.path(node_id)
-        assert found is not None, "it is probed"
-        return found
+    def views(self) -> Iterator[PathView]:
+        """Yield what the host knows of each path."""
+        return self._prober.paths()
 
     def report_received(self, event: PathReported) -> None:
         """Handle a peer's report."""
@@ -58,7 +56,11 @@ class SimPaths:
         if flight.size + IP_UDP_HEADER_SIZE > self.lost_above:
             return
         if self._prober.receive_frame(
-            flight.sender, probe.sequence, self._host.schedule.now, is_bare=probe.is_bare
+            flight.sender,
+            probe.sequence,
+            self._host.schedule.now,
+            is_bare=probe.is_bare,
+            is_large=flight.size > _SMALLEST_SIZE,
         ):
             self._flush()
 

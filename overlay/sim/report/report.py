@@ -15,7 +15,7 @@ from typing import Final
 
 from overlay import limits
 from overlay.sim.report import experiments
-from overlay.sim.report.path_experiment import probe_all
+from overlay.sim.report.path_experiment import PathExperiment
 from overlay.sim.report.statistics import count_text, duration_text, percentile, table
 
 _HEAD: Final = ("measure", "goal", "measured", "", "how")
@@ -35,7 +35,9 @@ class Size:
     cut_s: float = 600.0
     idle_s: float = 60.0
     endpoints: int = 100_000
-    probed_s: float = 160.0
+    probed_s: float = 10.0
+    probed_cut_s: float = 20.0
+    probed_hosts: int = 50  # on each network
 
 
 FULL: Final = Size()
@@ -47,7 +49,9 @@ QUICK: Final = Size(
     cut_s=60.0,
     idle_s=30.0,
     endpoints=10_000,
-    probed_s=60.0,
+    probed_s=30.0,
+    probed_cut_s=20.0,
+    probed_hosts=20,
 )
 # For 1,000 nodes.
 _SPREAD_GOALS_S: Final = {10: 0.05, 100: 0.3, 1000: 1.0}
@@ -59,6 +63,9 @@ _ROTATION_GOAL_S: Final = limits.KEY_ROTATE_TIMEOUT_S  # `overlayd key rotate` w
 _HOLDERS: Final = 10  # hosts that have all the endpoints of the newcomer's network
 _SPEED_GOAL: Final = 2000.0
 _PAIR_GOAL_BIT_PER_S: Final = 1000.0
+_PROBED_LOSSES: Final = (0.0, 0.01, 0.1)
+_LOSS_WITHOUT_RETRIES: Final = 0.01  # above it, the repeated probes cost more than the goal
+_SEEN_AFTER_ROUND_S: Final = 3.5  # nine missed probes, and a timer's delay
 
 
 def report(parts: Sequence[str], *, quick: bool, tell: Callable[[str], None]) -> str:
@@ -246,32 +253,75 @@ def _rotation_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, .
 
 def _path_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...]]:
     tell(f"data-path probes among {size.nodes} nodes ...")
-    cost = probe_all(size.nodes, experiments.LAN, size.probed_s)
-    slowest_s = percentile(cost.detection_s, 1.0)
-    interval_s = limits.PATH_PROBE_INTERVAL_S * -(-(size.nodes - 1) // limits.PATH_PEERS_PER_CYCLE)
-    goal_s = interval_s + limits.PATH_MISSES_LOST * limits.PATH_RETRY_S + 1.0
+    experiment = PathExperiment(size.nodes, size.probed_hosts)
     nodes = count_text(size.nodes)
+    rows: list[tuple[str, ...]] = []
+    for loss in _PROBED_LOSSES:
+        tell(f"  at {100 * loss:.0f} % loss ...")
+        cost = experiment.measure(loss, size.probed_s)
+        is_lossy = loss > _LOSS_WITHOUT_RETRIES
+        rows += [
+            (
+                f"data-path probes of {nodes} nodes at {100 * loss:.0f} % loss: each pair",
+                "" if is_lossy else f"{_PAIR_GOAL_BIT_PER_S:.0f} bit/s",
+                f"{cost.bit_per_s_of_pair:.0f} bit/s",
+                "" if is_lossy else _judged(cost.bit_per_s_of_pair <= _PAIR_GOAL_BIT_PER_S),
+                (
+                    f"networks of {size.probed_hosts} hosts, "
+                    f"{cost.bit_per_s / 1000:.1f} kbit/s per node"
+                ),
+            ),
+            (
+                f"false alarms of {nodes} nodes' paths at {100 * loss:.0f} % loss",
+                "0",
+                str(cost.false_alarms + cost.false_sizes),
+                _judged(cost.false_alarms + cost.false_sizes == 0),
+                f"{cost.path_seconds:.3g} path-seconds; of them about sizes: {cost.false_sizes}",
+            ),
+        ]
+    tell("  one host drops VXLAN ...")
+    goal_s = experiment.interval_s + _SEEN_AFTER_ROUND_S
+    slowest_s = percentile(experiment.detect(), 1.0)
     return [
+        *rows,
         (
-            f"data-path probes: traffic of each pair of {nodes} nodes",
-            f"{_PAIR_GOAL_BIT_PER_S:.0f} bit/s",
-            f"{cost.bit_per_s_of_pair:.0f} bit/s",
-            _judged(cost.bit_per_s_of_pair <= _PAIR_GOAL_BIT_PER_S),
-            f"{cost.bit_per_s / 1000:.1f} kbit/s per node beyond the idle traffic",
-        ),
-        (
-            f"false alarms of {nodes} nodes' paths",
-            "0",
-            str(cost.false_alarms),
-            _judged(cost.false_alarms == 0),
-            f"{cost.path_seconds:.3g} path-seconds",
-        ),
-        (
-            f"dropped VXLAN known to all of {nodes} nodes",
+            f"dropped VXLAN known to all {size.probed_hosts} hosts of a network, {nodes} nodes",
             duration_text(goal_s),
             duration_text(slowest_s),
             _judged(slowest_s <= goal_s),
-            "one interval, in which each peer has its turn, and the repeated probes",
+            "one interval, and the repeated probes",
+        ),
+    ]
+
+
+def _path_partition_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...]]:
+    tell(f"data-path probes among {size.nodes} nodes in halves ...")
+    experiment = PathExperiment(size.nodes, size.probed_hosts, loss=_LOSS_WITHOUT_RETRIES)
+    named_goal_s = experiment.interval_s + _SEEN_AFTER_ROUND_S
+    found = experiment.partition(size.probed_cut_s)
+    nodes, span = count_text(size.nodes), duration_text(size.probed_cut_s)
+    goal_s = experiment.interval_s + _HEALING_GOAL_S
+    return [
+        (
+            f"false alarms within the halves of {nodes} nodes in a {span} partition",
+            "0",
+            str(found.false_alarms),
+            _judged(found.false_alarms == 0),
+            "cut in both directions for gossip and data",
+        ),
+        (
+            f"all paths between the halves of {nodes} nodes named",
+            duration_text(named_goal_s),
+            duration_text(found.named_s),
+            _judged(found.named_s <= named_goal_s),
+            "as silent, since no report comes; or the peer is dead",
+        ),
+        (
+            f"all paths of {nodes} nodes proven again after it",
+            duration_text(goal_s),
+            duration_text(found.proven_s),
+            _judged(found.proven_s <= goal_s),
+            "one interval after the members are alive again",
         ),
     ]
 
@@ -285,4 +335,5 @@ PARTS: Final[dict[str, Callable[[Size, Callable[[str], None]], list[tuple[str, .
     "rotation": _rotation_rows,
     "wrong-deaths": _wrong_rows,
     "paths": _path_rows,
+    "path-partition": _path_partition_rows,
 }

@@ -236,7 +236,7 @@ def _path_report(fields: tuple[Any, ...]) -> Message:
         validation.octets(key, limits.PATH_KEY_SIZE),
         validation.octets(echo, limits.PATH_ECHO_SIZE),
         validation.integer(sent),
-        validation.integer(missed, limits.PATH_MISSES_LOST),
+        validation.integer(missed, limits.PATH_MISSES_REPORTED_MAX),
         validation.integer(seen),
         validation.integer(mask),
         validation.integer(limit, limits.IP_PACKET_SIZE_MAX),

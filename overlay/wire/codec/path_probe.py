@@ -39,6 +39,7 @@ _TAG_SIZE: Final = 16
 _LAYOUT: Final = struct.Struct("!4s16sQ")
 _PAYLOAD_SIZE_MIN: Final = _LAYOUT.size + _TAG_SIZE
 _UDP_SIZE: Final = 8
+_REPORT_SIZE: Final = 98  # of a sealed datagram with nothing else in it
 _ETHERNET_SIZE: Final = 14
 _VXLAN_SIZE: Final = 8
 _IP_SIZE: Final = {4: 20, 16: 40}  # by the length of an address
@@ -57,6 +58,7 @@ class PathProbe(NamedTuple):
     sequence: int
     tag: bytes
     is_bare: bool = False
+    is_large: bool = False
 
 
 def encode_path_probe(
@@ -87,9 +89,19 @@ def padding_size_of(network: Network, underlay_size: int, address: Ip) -> int:
 
     `address` is of the underlay's family. A size below the smallest packet needs no padding.
     """
+    return max(0, underlay_size - smallest_size_of(network, address))
+
+
+def smallest_size_of(network: Network, address: Ip) -> int:
+    """Return the size in bytes of the smallest probe on an underlay of this address' family."""
     gateway = network.subnets[0].gateway
     inner = _ETHERNET_SIZE + _IP_SIZE[len(gateway)] + _UDP_SIZE + _PAYLOAD_SIZE_MIN
-    return max(0, underlay_size - _IP_SIZE[len(address)] - _UDP_SIZE - _VXLAN_SIZE - inner)
+    return _IP_SIZE[len(address)] + _UDP_SIZE + _VXLAN_SIZE + inner
+
+
+def report_size_of(address: Ip) -> int:
+    """Return the size in bytes of the packet with a path-report, on an underlay of this family."""
+    return _IP_SIZE[len(address)] + _UDP_SIZE + _REPORT_SIZE
 
 
 def decode_path_probe(payload: bytes) -> PathProbe:
@@ -99,8 +111,15 @@ def decode_path_probe(payload: bytes) -> PathProbe:
     magic, sender, sequence = _LAYOUT.unpack_from(payload)
     if magic != _MAGIC or any(payload[_PAYLOAD_SIZE_MIN:]):
         raise RemoteError(MALFORMED)
-    is_bare = len(payload) == _PAYLOAD_SIZE_MIN + _BARE_PADDING_SIZE
-    return PathProbe(NodeId(sender), sequence, payload[_LAYOUT.size : _PAYLOAD_SIZE_MIN], is_bare)
+    padding_size = len(payload) - _PAYLOAD_SIZE_MIN
+    tag = payload[_LAYOUT.size : _PAYLOAD_SIZE_MIN]
+    return PathProbe(
+        NodeId(sender),
+        sequence,
+        tag,
+        is_bare=padding_size == _BARE_PADDING_SIZE,
+        is_large=padding_size > _BARE_PADDING_SIZE,
+    )
 
 
 def verify_path_probe(payload: bytes, key: bytes | None, vni: Vni, receiver: NodeId) -> None:

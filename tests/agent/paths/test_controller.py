@@ -101,3 +101,18 @@ async def test_no_member_makes_the_overlay_too_small(host: Host) -> None:
 
     assert search.carried == 0
     assert host.controller.carried_size() is None
+
+
+async def test_a_check_of_sizes_waits_for_peers_that_answer(host: Host) -> None:
+    """Not for one that never reported anything; and it ends with its time."""
+    host.controller.probe([VNI])
+    async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S):
+        await host.controller.check_sizes(60.0)
+    outgoing = host.prober._paths[PEER]._outgoing
+    outgoing.state = PathState.OK
+    outgoing.search.probe_soon(asyncio.get_running_loop().time())
+    assert host.prober.is_size_waiting()
+
+    await host.controller.check_sizes(0.05)
+
+    assert host.prober.is_size_waiting()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.kernel.sandbox.traffic import read_traffic
+from overlay.kernel.sandbox.traffic import read_traffic, read_tunnel_bytes
 from overlay.model import parse_ip
 
 if TYPE_CHECKING:
@@ -38,3 +38,13 @@ def test_a_port_counts_what_its_container_receives(world: World) -> None:
 def test_a_sandbox_without_a_tunnel_has_no_tunnel_counters(world: World) -> None:
     """A sandbox that holds nothing yet is read as such."""
     assert read_traffic(world.host().sandbox.socket) == (None, {})
+
+
+def test_bytes_of_a_tunnel_are_those_of_its_device(world: World) -> None:
+    """The sum is read without the ports; a sandbox without a tunnel has none."""
+    host = world.host()
+    assert read_tunnel_bytes(host.sandbox) is None
+    assert host.converge() == []
+    tunnel = read_traffic(host.sandbox.socket).tunnel
+    assert tunnel is not None
+    assert read_tunnel_bytes(host.sandbox) == tunnel.transmit_bytes

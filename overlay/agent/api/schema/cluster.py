@@ -17,6 +17,7 @@ from overlay.errors import UsageError
 MemberStateName = Literal["alive", "suspect", "dead", "left"]
 KeyStepName = Literal["settled", "distributing", "using", "removing"]
 SandboxStateName = Literal["ok", "absent", "degraded", "none"]
+_WAIT_MS_MAX: Final = int(limits.PATH_LOOK_WAIT_S * 1000)
 STATE_NAMES: Final[dict[MemberState, MemberStateName]] = {
     MemberState.ALIVE: "alive",
     MemberState.SUSPECT: "suspect",
@@ -199,6 +200,15 @@ class PeerPathResponse(TypedDict):
     peer: str
     ok: bool
     size_carried: int | None
+
+
+class LookRequest(Request, frozen=True, kw_only=True):
+    """Look at data paths: a check of the packet sizes that they carry goes before the answer.
+
+    `wait_ms` limits how long its outcome is waited for; 0: nothing is checked.
+    """
+
+    wait_ms: Annotated[int, Meta(ge=0, le=_WAIT_MS_MAX)] = 0
 
 
 class StatusResponse(TypedDict):
