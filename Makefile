@@ -23,7 +23,7 @@ check: setup docs
 	.venv/bin/codespell *.md docs overlay deploy vagrant scripts tests
 
 unit: setup
-	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
+	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
 
 kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
@@ -34,7 +34,7 @@ e2e: setup
 # Two workers, each in isolated namespaces without internet. The package needs a package index, so the
 # tests of the first line build it.
 test: check
-	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
+	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
 	.venv/bin/pytest -q --dist loadfile --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos and not debian13"
 
 # Every fault, with real agents (minutes). Prints the measurements.
