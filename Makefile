@@ -35,7 +35,7 @@ e2e: setup
 # tests of the first line build it.
 test: check
 	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
-	.venv/bin/pytest -q --dist loadfile --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos and not debian13"
+	.venv/bin/pytest -q --dist loadfile --no-loadscope-reorder --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos and not debian13"
 
 # Every fault, with real agents (minutes). Prints the measurements.
 chaos: setup

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.e2e.longest import LONGEST
 
 ROOT = Path(__file__).parent.parent
 ON_HOSTS = sorted((ROOT / "tests/e2e").glob("test_*.py"))
@@ -16,3 +17,9 @@ MARKS = re.compile(r"^pytestmark = [^=]*\bmark\.(netns|e2e|chaos)\b", re.MULTILI
 def test_every_file_of_the_hosts_tests_is_marked(path: Path) -> None:
     """The unit tests leave out this folder, so nothing in it may be a unit test."""
     assert MARKS.search(path.read_text())
+
+
+def test_the_longest_files_exist() -> None:
+    """A file that was renamed or removed is renamed or removed in the list, too."""
+    assert [name for name in LONGEST if not (ROOT / name).exists()] == []
+    assert len(set(LONGEST)) == len(LONGEST)

@@ -15,6 +15,7 @@ from overlay.lab import host_process, lab
 from overlay.lab.fixtures import LabCluster, lab_cluster
 from overlay.lab.host_process import HostProcess
 from tests.e2e.docker_engine import build_image
+from tests.e2e.longest import rank
 
 WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
@@ -138,6 +139,11 @@ def tell() -> Iterator[Callable[[str, str, str], None]]:
         document = ROOT / "docs/TESTING.md"
         text = document.read_text(encoding="utf-8")
         document.write_text(TABLE.sub(lambda _: "\n".join(lines) + "\n", text), encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the workers keep this order (--no-loadscope-reorder)."""
+    items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(hookwrapper=True)
