@@ -31,11 +31,9 @@ kernel: setup
 e2e: setup
 	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13"
 
-# Two workers, each in isolated namespaces without internet. The package needs a package index, so the
-# tests of the first line build it.
-test: check
-	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
-	.venv/bin/pytest -q --dist loadfile --no-loadscope-reorder --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos and not debian13"
+# Checks and tests side by side; LABS (3) is the number of workers with hosts.
+test: setup
+	@scripts/test
 
 # Every fault, with real agents (minutes). Prints the measurements.
 chaos: setup

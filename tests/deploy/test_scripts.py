@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPTS = sorted([*ROOT.glob("deploy/**/*.sh"), *ROOT.glob("vagrant/*.sh"), ROOT / "scripts/setup"])
+SCRIPTS = sorted(
+    [
+        *ROOT.glob("deploy/**/*.sh"),
+        *ROOT.glob("vagrant/*.sh"),
+        ROOT / "scripts/setup",
+        ROOT / "scripts/test",
+    ]
+)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
