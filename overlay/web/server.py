@@ -183,8 +183,7 @@ class WebServer:
         token = fields.get("token")
         session = await self._access.sign_in(token) if isinstance(token, str) else None
         if session is None:
-            return self._form(403, "This is not the token of this page. It is in the file that "
-                              "was given to `overlayd web --token-file`.")  # fmt: skip
+            return self._form(403, "This is not the token of this page.")
         response = web.Response(status=303, headers={"Location": "/", **_NO_STORE})
         response.set_cookie(
             self._access.cookie, session, path="/", httponly=True, samesite="Strict",

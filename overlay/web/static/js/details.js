@@ -112,7 +112,6 @@ export class Details {
     const host = store.items.get(`host/${container.node}`);
     const others = store.containers().filter(([key, each]) =>
       key !== store.chosen && each.node === container.node && each.name === container.name);
-    const from = container.local ? `overlayd endpoint ls --network ${container.network}` : `overlayd ping ${container.name} --network ${container.network}`;
     return [
       heading(container.name, networkShape(network)),
       factList([
@@ -130,7 +129,7 @@ export class Details {
         ["Limit out", rate(container.rate_out)],
       ]),
       ...(others.length ? [subheading("Also on"), this.links(others, (each) => each.network)] : []),
-      ...next(from),
+      ...next(`sudo overlayd ping ${container.name} --network ${container.network}`),
     ];
   }
 

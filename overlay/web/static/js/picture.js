@@ -142,7 +142,7 @@ export class Picture {
     }
     for (const [kind, node] of this.counts) {
       set(node, "textContent", String(counts.get(kind) ?? 0));
-      set(node.parentNode, "hidden", kind !== "ok" && !counts.has(kind));
+      set(node.parentNode, "hidden", !counts.has(kind));
     }
   }
 

@@ -6,10 +6,10 @@ import { element, latency, networkShape, set, sign } from "./dom.js";
 const HOST_COLUMNS = [
   ["Host", (host) => host.name],
   ["Address", (host) => host.address, "mono"],
-  ["State", (host) => host.state],
+  ["State", (host) => host.state, "state"],
   ["Path", (host) => pathText(host), "way"],
   ["Latency", (host) => latency(host.path?.rtt_ms), "number"],
-  ["Path MTU", (host) => (host.path?.size_carried ?? ""), "number"],
+  ["MTU", (host) => (host.path?.size_carried ?? ""), "number"],
   ["Containers", (host) => host.containers, "number"],
   ["Version", (host) => host.version ?? ""],
 ];
