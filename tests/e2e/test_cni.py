@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.cri import Cri
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -28,6 +29,14 @@ CONTAINERD = """
 mkdir -p /run/ctd
 printf 'version = 2\\nroot = "/run/ctd/root"\\nstate = "/run/ctd/state"\\n' > /run/ctd/config.toml
 printf '[grpc]\\naddress = "/run/ctd/containerd.sock"\\n' >> /run/ctd/config.toml
+cat >> /run/ctd/config.toml <<'X'
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "localhost/pause:1"
+disable_apparmor = true
+restrict_oom_score_adj = true
+containerd.snapshotter = "native"
+cni.bin_dir = "/opt/cni/bin"
+X
 setsid containerd -c /run/ctd/config.toml >/run/ctd/log 2>&1 </dev/null &
 """
 PLUGIN = "/opt/cni/bin/overlayd"
@@ -49,11 +58,17 @@ def runtimes(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> 
     podman(cluster, "import", str(image), "lab:1")
     archive = str(image.with_name("docker.tar"))
     podman(cluster, "save", "--format", "docker-archive", "-o", archive, "lab:1")
+    command = ("--change", 'CMD ["/bin/sleep", "1000"]')
+    podman(cluster, "import", *command, str(image), "localhost/pause:1")
+    pause = str(image.with_name("pause.tar"))
+    podman(cluster, "save", "--format", "docker-archive", "-o", pause, "localhost/pause:1")
     cluster.ok(2, "bash", "-c", CONTAINERD)
     eventually(lambda: cluster.run(2, *CTR, "version")[0] == 0, "containerd", 60.0)
     cluster.ok(2, *CTR, "image", "import", "--snapshotter", "native", archive)
+    cluster.ok(2, *CTR, "-n", "k8s.io", "image", "import", "--snapshotter", "native", pause)
     for number in (1, 2):
         cluster.ok(number, "overlayd", "cni", "install", "blue")
+    cluster.ok(2, "ln", "-sf", "/usr/lib/cni/loopback", "/opt/cni/bin/")  # for the CRI
     return cluster
 
 
@@ -104,6 +119,25 @@ def test_containers_of_two_runtimes_reach_each_other(
     eventually(lambda: all(endpoints(runtimes, n) == {} for n in (1, 2, 3)), "nothing is left")
     assert runtimes.json(1, "publish", "ls")["published"] == []
     assert runtimes.ok(1, "bash", "-c", "ls /var/lib/cni/results") == ""
+
+
+def test_a_pod_is_attached_as_for_a_kubelet(
+    runtimes: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Name, address and port by containerd's CRI, and the end that is reported twice."""
+    cri = Cri(runtimes, 2)
+    pod = cri.run("pod1", host_port=8081, container_port=80)
+
+    ip = cri.ip(pod)
+    assert endpoints(runtimes, 3)["pod1"]["ips"] == [ip]
+    assert runtimes.inside(3, "c3", "ping", "-c", "1", "-W", "5", "pod1")[0] == 0
+    inside = ("-n", "k8s.io", "task", "exec", "--exec-id", "ping", pod)
+    runtimes.ok(2, *CTR, *inside, "/bin/ping", "-c", "1", "-W", "5", "c3.blue.overlay")
+    (port,) = runtimes.json(2, "publish", "ls")["published"]
+    assert (port["host_port"], port["ips"]) == (8081, [ip])
+    cri.end(pod)
+    eventually(lambda: all(endpoints(runtimes, n) == {} for n in (1, 2, 3)), "nothing is left")
+    assert runtimes.json(2, "publish", "ls")["published"] == []
 
 
 def test_a_container_is_on_two_networks(runtimes: Cluster) -> None:
