@@ -8,22 +8,25 @@ Owns: the socket, and where the mark is in a packet. Does not: send anything.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 from typing import Final, NamedTuple, Self
 
+from overlay.core.capture.classic_bpf import (
+    LOAD_WORD,
+    RETURN,
+    UNLESS_EQUAL,
+    Instruction,
+    Program,
+)
 from overlay.kernel import netns
+from overlay.kernel.capture import socket_filter
 from overlay.model import Ip
 
 MARK_SIZE: Final = 8
 _ALL: Final = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _OUTGOING: Final = 4  # PACKET_OUTGOING, linux/if_packet.h
-_SO_ATTACH_FILTER: Final = 26
 _SEEN_MAX: Final = 64
-# linux/filter.h: load a word at an offset, skip if it differs, return so many bytes.
-_LOAD, _UNLESS_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_INSTRUCTION: Final = struct.Struct("=HBBI")
 _UDP_AND_VXLAN: Final = 16
 _ETHERNET: Final = 14
 _ICMP: Final = 8
@@ -88,7 +91,7 @@ def _opened(mark: bytes, offset: int) -> socket.socket:
     kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK  # from the IP header on, whatever the link
     opened = socket.socket(socket.AF_PACKET, kind, socket.htons(_ALL))
     try:
-        _attach(opened, _program(mark, offset))
+        socket_filter.attach(opened, _program(mark, offset))
         while True:  # what came before the filter, before anything had the mark
             opened.recv(1)
     except BlockingIOError:
@@ -98,24 +101,14 @@ def _opened(mark: bytes, offset: int) -> socket.socket:
         raise
 
 
-def _program(mark: bytes, offset: int) -> bytes:
-    """Return the classic BPF program that accepts packets with the mark."""
+def _program(mark: bytes, offset: int) -> Program:
+    """Return the program that accepts packets with the mark."""
     first, second = struct.unpack("!II", mark)
-    return b"".join(
-        _INSTRUCTION.pack(*each)
-        for each in (
-            (_LOAD, 0, 0, offset),
-            (_UNLESS_EQUAL, 0, 3, first),
-            (_LOAD, 0, 0, offset + 4),
-            (_UNLESS_EQUAL, 0, 1, second),
-            (_RETURN, 0, 0, 0xFFFF),
-            (_RETURN, 0, 0, 0),
-        )
+    return (
+        Instruction(LOAD_WORD, 0, 0, offset),
+        Instruction(UNLESS_EQUAL, 0, 3, first),
+        Instruction(LOAD_WORD, 0, 0, offset + 4),
+        Instruction(UNLESS_EQUAL, 0, 1, second),
+        Instruction(RETURN, 0, 0, 0xFFFF),
+        Instruction(RETURN, 0, 0, 0),
     )
-
-
-def _attach(opened: socket.socket, program: bytes) -> None:
-    buffer = ctypes.create_string_buffer(program, len(program))
-    count = len(program) // _INSTRUCTION.size
-    described = struct.pack("@HP", count, ctypes.addressof(buffer))  # struct sock_fprog
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)

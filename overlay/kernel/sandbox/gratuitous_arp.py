@@ -6,7 +6,7 @@ floods neither to ports with neigh_suppress (net/bridge/br_arp_nd_proxy.c), and 
 VXLAN: each host informs its own containers.
 
 The frame is sent by running a small eBPF program on it once (BPF_PROG_TEST_RUN). A packet socket
-would need CAP_NET_RAW and an address family that the agent's sandboxing otherwise forbids.
+would need CAP_NET_RAW, which an agent with `capture_from_peers = false` has not.
 """
 
 from __future__ import annotations

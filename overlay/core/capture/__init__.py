@@ -1,0 +1,1 @@
+"""Captured frames: which ones are wanted, what is in them, and the file they are written to."""

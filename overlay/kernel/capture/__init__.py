@@ -1,0 +1,1 @@
+"""Packet sockets: the frames of one interface, filtered by the kernel."""
