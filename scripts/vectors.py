@@ -11,6 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from overlay.core.capture.classic_bpf import ALL, pack
+from overlay.core.protocol.capture import (
+    CaptureAnswer,
+    CapturedFrame,
+    CaptureRequest,
+    CaptureState,
+    CaptureStatus,
+    Place,
+    PlacedSighting,
+    SightingAnswer,
+    SightingRequest,
+)
 from overlay.core.protocol.messages import (
     Ack,
     AuthorityHandover,
@@ -230,6 +242,24 @@ def messages() -> dict[str, Message]:
         ),
         "check-request": CheckRequest(7),
         "check-answer": CheckAnswer(7, 1_700_000_000_123, 5),
+        "capture-request": CaptureRequest(
+            b"request1", 2, 8388865, (b"endpoint", b"peersend"), 960, pack(ALL), 5000
+        ),
+        "capture-answer": CaptureAnswer(
+            b"request1",
+            3,
+            1_700_000_000_123_456_789,
+            CaptureStatus(CaptureState.CAPTURING, 2, 4, "eth0"),
+            (CapturedFrame(1_700_000_000_123_000_000, False, 98, b"the beginning"),),
+        ),
+        "sighting-request": SightingRequest(
+            b"mark5678", 8388865, (b"endpoint", b"peersend"), parse_ip("10.32.0.3")
+        ),
+        "sighting-answer": SightingAnswer(
+            b"mark5678",
+            CaptureState.CAPTURING,
+            (PlacedSighting(Place.CONTAINER, "eth0", is_outgoing=False),),
+        ),
     }
 
 

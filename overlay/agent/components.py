@@ -18,6 +18,7 @@ from overlay.agent.dataplane.seed_contact import SeedContact
 from overlay.agent.dataplane.traffic import TrafficMeter
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.resolver import Resolver
@@ -89,11 +90,7 @@ from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
-from overlay.agent.trace.half import HalfReader
-from overlay.agent.trace.party import PartyFinder
-from overlay.agent.trace.peers import TracePeers
-from overlay.agent.trace.service import TraceService
-from overlay.agent.trace.way import WayFinder
+from overlay.agent.trace.context import WayContext
 from overlay.core.encryption.inner_address import inner_prefix
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
@@ -129,7 +126,10 @@ class Components:
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
-        self._construct_trace()
+        self.diagnosis = Diagnosis(
+            WayContext(self._context, self.attachments, self.reconciler, self.paths),
+            captures_for_peers=config.capture_from_peers,
+        )
         self.startup = Startup(
             self.gossip,
             self.directory,
@@ -309,15 +309,6 @@ class Components:
             self.event_log,
         )
 
-    def _construct_trace(self) -> None:
-        """Construct what explains the way between two containers."""
-        shared = (self._context, self.attachments, self.reconciler, self.paths)
-        self.parties = PartyFinder(self.directory, self.attachments)
-        self.ways = WayFinder(*shared)
-        half = HalfReader(*shared)
-        self._trace_peers = TracePeers(self._context, half)
-        self.trace_service = TraceService(self._context, half, self._trace_peers)
-
     def _make_event_router(self) -> EventRouter:
         return EventRouter(
             context=self._context,
@@ -340,7 +331,7 @@ class Components:
             underlay=self.underlay,
             encryption=self.encryption,
             paths=self.paths,
-            trace_peers=self._trace_peers,
+            diagnosis=self.diagnosis,
             netcheck=self.netcheck,
         )
 
@@ -391,7 +382,8 @@ class Components:
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
         self._tasks.start(self.reconciler.watch, "sandbox poll")
-        self._tasks.start(self._trace_peers.run, "trace answers")
+        for run, name in self.diagnosis.background:
+            self._tasks.start(run, name)
         for follower in self.restart.followers:
             self._tasks.start(follower.run, f"{follower.kind} events")
 
@@ -399,6 +391,7 @@ class Components:
         """Stop everything; the kernel keeps forwarding."""
         await self._tasks.close()
         await self._repair.close()
+        self.diagnosis.close()
         self.dns.close_all()
         await self._resolver_redirects.close()
         self.paths.close()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
@@ -31,9 +32,9 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
-from overlay.agent.trace.peers import TracePeers
 from overlay.core.events import (
     AuthorityMessage,
+    CaptureMessage,
     CardAccepted,
     CheckMessage,
     ConfirmRequested,
@@ -51,10 +52,12 @@ from overlay.core.events import (
     Partitioned,
     PathReported,
     SegmentAccepted,
+    SightingMessage,
     StoreChanged,
     TraceMessage,
 )
 from overlay.core.keys import rotation_driver
+from overlay.core.protocol.capture import CaptureAnswer, CaptureRequest
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, Scope
 from overlay.model import Card, Vni
@@ -84,7 +87,7 @@ class EventRouter:
     underlay: Underlay
     encryption: EncryptionController
     paths: PathController
-    trace_peers: TracePeers
+    diagnosis: Diagnosis
     netcheck: NetcheckService
 
     def __post_init__(self) -> None:
@@ -121,7 +124,13 @@ class EventRouter:
             case PathReported(sender=sender, report=report):
                 self.paths.report_received(sender, report)
             case TraceMessage():
-                self.trace_peers.handle_message(event)
+                self.diagnosis.trace_peers.handle_message(event)
+            case SightingMessage():
+                self.diagnosis.sightings.handle_message(event)
+            case CaptureMessage(sender=sender, message=CaptureRequest() as request):
+                self.diagnosis.capture_answers.handle_request(sender, request)
+            case CaptureMessage(sender=sender, message=CaptureAnswer() as answer):
+                self.diagnosis.far_ends.handle_answer(sender, answer)
             case CheckMessage():
                 self.netcheck.handle_message(event)
             case MemberChanged():

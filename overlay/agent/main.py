@@ -43,7 +43,9 @@ def run(
         )
         logging.basicConfig(level=config.log_level.upper(), handlers=[journal.log_handler()])
         confinement.forbid_core_dumps()
-        confinement.drop_capabilities()
+        confinement.drop_capabilities(
+            confinement.needed_capabilities(packet_sockets=config.capture_from_peers)
+        )
         asyncio.run(_serve(config))
     except KeyboardInterrupt:
         return 0

@@ -75,6 +75,7 @@ VERBS: dict[str, str] = {
     "graph": "diagnosis.graph",
     "ping": "diagnosis.ping",
     "trace": "diagnosis.trace",
+    "capture": "diagnosis.capture",
     "top": "diagnosis.top",
     "web": "diagnosis.web",
     "reset": "reset",
@@ -89,7 +90,7 @@ VERBS: dict[str, str] = {
 # Verbs whose own module parses the words after them.
 DELEGATED = {"lab": "overlay.lab.main", "sim": "overlay.sim.main"}
 
-STREAMS = ("ping", "events", "web")  # verbs that always print one JSON object a line
+STREAMS = ("ping", "capture", "events", "web")  # verbs that always print one JSON object a line
 COMMAND_VERB = ("container", "exec")  # after its name, all words are another program's
 TOKEN_PREFIX = "ovt1."  # noqa: S105 - of join tokens, which no argument may have
 GLOBAL_OPTIONS = ("--state-dir", "--run-dir", "--config", "--timeout")

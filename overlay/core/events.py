@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from overlay.core.protocol.capture import (
+    CaptureAnswer,
+    CaptureRequest,
+    SightingAnswer,
+    SightingRequest,
+)
 from overlay.core.protocol.member import Healed, MemberChanged, Partitioned, SelfRefuted
 from overlay.core.protocol.messages import (
     AuthorityHandover,
@@ -144,6 +150,22 @@ class TraceMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureMessage:
+    """A member captures at this node's end of its containers' traffic, or sends its own."""
+
+    sender: NodeId
+    message: CaptureRequest | CaptureAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class SightingMessage:
+    """A member has this node watch for a marked packet, or says where it has seen one."""
+
+    sender: NodeId
+    message: SightingRequest | SightingAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class ForgottenBy:
     """A member reports that this node is forgotten, and ignores it."""
 
@@ -174,6 +196,8 @@ Event: TypeAlias = (
     | PathReported
     | TraceMessage
     | CheckMessage
+    | CaptureMessage
+    | SightingMessage
     | ForgottenBy
     | OtherVersion
     | MemberChanged
@@ -193,6 +217,10 @@ OwnersMessage: TypeAlias = (
     | CheckAnswer
     | TraceRequest
     | TraceAnswer
+    | CaptureRequest
+    | CaptureAnswer
+    | SightingRequest
+    | SightingAnswer
 )
 
 
@@ -211,10 +239,15 @@ def event_of(message: OwnersMessage, sender: NodeId) -> Event:
             return CheckMessage(sender, message)
         case TraceRequest() | TraceAnswer():
             return TraceMessage(sender, message)
+        case CaptureRequest() | CaptureAnswer():
+            return CaptureMessage(sender, message)
+        case SightingRequest() | SightingAnswer():
+            return SightingMessage(sender, message)
 
 
 __all__ = [
     "AuthorityMessage",
+    "CaptureMessage",
     "CardAccepted",
     "CheckMessage",
     "ConfirmRequested",
@@ -234,6 +267,7 @@ __all__ = [
     "PathReported",
     "SegmentAccepted",
     "SelfRefuted",
+    "SightingMessage",
     "StoreChanged",
     "TraceMessage",
     "event_of",

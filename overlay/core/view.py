@@ -213,6 +213,19 @@ class View:
             for other, value in self._store.values(scope, "endpoint")
         )
 
+    def owns_addresses(self, network: Network, origin: NodeId, endpoint: Endpoint) -> bool:
+        """Return whether a node may say that all addresses of an endpoint are that endpoint's.
+
+        Not so for gateways' and other devices' addresses, which no endpoint has, and for those
+        outside the network.
+        """
+        if self._owners is None:
+            return False
+        owned = self._owners.ownership(network)
+        taken = {subnet.gateway for subnet in network.subnets}
+        taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
+        return all(owned.owner_of(ip) == origin and ip not in taken for ip in endpoint.ips)
+
     def is_gone(self, origin: NodeId) -> bool:
         """Return whether a node's records no longer count; false for this node."""
         state = self._membership.state_of(origin)

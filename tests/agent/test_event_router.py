@@ -10,6 +10,7 @@ import pytest
 from overlay.agent.event_router import EventRouter
 from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.core.events import (
+    CaptureMessage,
     CardAccepted,
     CheckMessage,
     Event,
@@ -20,10 +21,12 @@ from overlay.core.events import (
     NodeForgotten,
     OwnCardAhead,
     PathReported,
+    SightingMessage,
     StoreChanged,
     TraceMessage,
 )
 from overlay.core.keys.rotation_driver import KEY_STATE_KEY
+from overlay.core.protocol.capture import CaptureAnswer, CaptureRequest, CaptureStatus
 from overlay.core.protocol.messages import CheckRequest, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.model import NodeId
@@ -45,7 +48,7 @@ class Bench:
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves",
-            "paths", "protocol_versions", "networks", "trace_peers", "netcheck", "encryption",
+            "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -126,7 +129,8 @@ def test_sessions_learn_of_members_that_do_not_answer(
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
         (GrantRefused(OTHER, cast("Any", object())), {"reserves", "allocator"}),
         (PathReported(OTHER, cast("Any", object())), {"paths"}),
-        (TraceMessage(OTHER, cast("Any", object())), {"trace_peers"}),
+        (TraceMessage(OTHER, cast("Any", object())), {"diagnosis"}),
+        (SightingMessage(OTHER, cast("Any", object())), {"diagnosis"}),
         (CheckMessage(OTHER, CheckRequest(7)), {"netcheck"}),
         (Healed(), {"event_log"}),
     ],
@@ -143,3 +147,14 @@ def test_a_refused_reserve_does_not_reach_attaches(bench: Bench) -> None:
     bench.calls.reserves.handle_refusal.return_value = True
 
     assert bench.emit(GrantRefused(OTHER, cast("Any", object()))) == {"reserves"}
+
+
+def test_a_capture_has_two_sides(bench: Bench) -> None:
+    """What a member asks, and what it answers."""
+    status = CaptureStatus(0, 1, 0, "eth0")
+    asked = CaptureRequest(b"request1", 1, 9, (b"ownendpt", b"peersend"), 100, b"", 1000)
+    bench.emit(CaptureMessage(OTHER, asked))
+    bench.calls.diagnosis.capture_answers.handle_request.assert_called_once_with(OTHER, asked)
+    answered = CaptureAnswer(b"request1", 1, 5, status)
+    bench.emit(CaptureMessage(OTHER, answered))
+    bench.calls.diagnosis.far_ends.handle_answer.assert_called_once_with(OTHER, answered)

@@ -21,7 +21,7 @@ from overlay.agent.api import (
     targets,
     tokens,
 )
-from overlay.agent.api.diagnosis import netcheck, ping, trace, verify
+from overlay.agent.api.diagnosis import capture, netcheck, ping, sightings, trace, verify
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
@@ -47,6 +47,8 @@ _RESOURCES = (
     netcheck,
     ping,
     trace,
+    sightings,
+    capture,
     encryption,
 )
 

@@ -58,6 +58,7 @@ class Config:
     docker_networks: str = "off"  # show each network in Docker on this host: auto or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
     metrics_listen: str = ""  # address and port of GET /metrics on TCP; empty: no port is opened
+    capture_from_peers: bool = True  # `capture --both-ends` and `trace` of members may look here
     path: Path | None = None  # the file this came from, if there was one
 
 

@@ -20,6 +20,7 @@ KEPT_CAPABILITIES: Final = {
     "CAP_DAC_READ_SEARCH": 2,  # other users' /proc/PID/fd and namespace files (rootless Podman's)
     "CAP_NET_BIND_SERVICE": 10,  # names are answered on port 53
     "CAP_NET_ADMIN": 12,  # links, addresses, rows, tc filters, nftables
+    "CAP_NET_RAW": 13,  # packet sockets, for `capture_from_peers`; dropped without that
     "CAP_SYS_PTRACE": 19,  # the network namespace of another user's process
     "CAP_SYS_ADMIN": 21,  # namespaces are made, entered and named by mounts; bpf(2)
 }
@@ -30,6 +31,15 @@ _COUNT_MAX: Final = 64
 _SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable: the low words, the high
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def needed_capabilities(*, packet_sockets: bool) -> frozenset[int]:
+    """Return the capabilities that an agent needs which opens packet sockets, or does not."""
+    return frozenset(
+        number
+        for name, number in KEPT_CAPABILITIES.items()
+        if packet_sockets or name != "CAP_NET_RAW"
+    )
 
 
 def drop_capabilities(kept: Collection[int] = KEPT_CAPABILITIES.values()) -> None:

@@ -51,6 +51,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "fast path": "Unicast passes by the bridge, or why it no longer does.",
     "filter": "The VXLAN port is filtered for members only, or why it is not.",
     "encryption": "Encrypted networks do not reach other hosts by WireGuard, or do again.",
+    "capture": "A member captures what a container of its own exchanges with one here.",
     "vlan": "A VLAN interface was removed with its last container.",
     "expose": "This host has an address on a network.",
     "exposure": "A network cannot be exposed, or forwarding was switched on or off.",

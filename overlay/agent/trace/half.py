@@ -5,86 +5,56 @@ Owns: which facts are read, for the judgement in `core.trace`. Does not: ask oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.gossip.context import NodeContext
-from overlay.agent.paths.controller import PathController
-from overlay.agent.records.directory import PlacedEndpoint
-from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.documents import Attachment
+from overlay.agent.trace.context import WayContext
+from overlay.agent.trace.ends import Ends, find_ends
 from overlay.agent.trace.way import fitting_size, subnet_index
 from overlay.core.dataplane.planner import segment_of
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge
 from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd
+from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
-from overlay.model import Endpoint, Ip, Network, Vni, ip_text
+from overlay.model import Ip, Vni, ip_text
 
 _EMPTY = SandboxState()
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _WITH_PORTS = {number: name for name, number in PROTOCOLS.items() if name != "icmp"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """The records that a request names."""
-
-    network: Network
-    own: Endpoint
-    own_ip: Ip
-    attachment: Attachment
-    peer: PlacedEndpoint
-
-
 class HalfReader:
     """Reads and judges what this host knows of a way."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        attachments: Attachments,
-        reconciler: Reconciler,
-        paths: PathController,
-    ) -> None:
-        self._gossip = context.gossip
-        self._directory = context.directory
-        self._kernel = context.kernel
-        self._attachments = attachments
-        self._reconciler = reconciler
-        self._paths = paths
+    def __init__(self, context: WayContext) -> None:
+        self._gossip = context.node.gossip
+        self._directory = context.node.directory
+        self._kernel = context.node.kernel
+        self._attachments = context.attachments
+        self._reconciler = context.reconciler
+        self._paths = context.paths
 
     async def findings(self, request: TraceRequest) -> list[Finding]:
         """Return the findings of this host; raises OverlayError or OSError if it cannot read."""
-        ends = self._ends(request)
-        if isinstance(ends, str):
+        try:
+            ends, own_ip = self._ends(request)
+        except NotFoundError as error:
             name = self._directory.node_name(self._directory.own)
-            return [judge.unknown_record(phase, name, ends) for phase in Phase]
-        facts = await self._facts(ends, request)
-        return judge.findings(facts)
+            return [judge.unknown_record(phase, name, error.what) for phase in Phase]
+        return judge.findings(await self._facts(ends, own_ip, request))
 
-    def _ends(self, request: TraceRequest) -> _Ends | str:
-        """Return the records of both ends, or the name of the one that is missing."""
-        network = self._directory.network_by_vni(request.vni)
-        if network is None:
-            return f"network {request.vni}"
-        placed = {
-            each.endpoint.endpoint_id: each for each in self._directory.endpoints(network.vni)
-        }
-        own, peer = placed.get(request.endpoint_id), placed.get(request.peer_id)
-        attachment = self._attachments.get(request.endpoint_id)
-        size = len(request.peer_ip)
-        if own is None or attachment is None:
-            return f"endpoint {request.endpoint_id.hex()}"
-        own_ip = next((ip for ip in own.endpoint.ips if len(ip) == size), None)
-        if peer is None or own_ip is None or request.peer_ip not in peer.endpoint.ips:
-            return f"a container with the address {ip_text(request.peer_ip)}"
-        return _Ends(network, own.endpoint, own_ip, attachment, peer)
+    def _ends(self, request: TraceRequest) -> tuple[Ends, Ip]:
+        """Return the records of both ends, and the own address; raises NotFoundError."""
+        ends = find_ends(
+            self._directory, self._attachments, request.vni, request.endpoint_id, request.peer_id
+        )
+        own_ip = ends.own_ip(request.peer_ip)
+        if own_ip is None or request.peer_ip not in ends.peer.endpoint.ips:
+            raise NotFoundError(f"a container with the address {ip_text(request.peer_ip)}")
+        return ends, own_ip
 
-    async def _facts(self, ends: _Ends, request: TraceRequest) -> HostFacts:
+    async def _facts(self, ends: Ends, own_ip: Ip, request: TraceRequest) -> HostFacts:
         network, card = ends.network, self._gossip.card
-        own, peer = self._own_end(ends), self._peer_end(ends, request.peer_ip)
+        own, peer = self._own_end(ends, own_ip), self._peer_end(ends, request.peer_ip)
         protocol = _WITH_PORTS.get(request.protocol, "")
         asks = bool(protocol and request.port)
         container = await self._kernel.call(
@@ -93,7 +63,7 @@ class HalfReader:
             ends.attachment.netns_identity,
             (ends.attachment.ifname, ends.own.mac),
             request.peer_ip,
-            (protocol, request.port, ends.own_ip) if asks else None,
+            (protocol, request.port, own_ip) if asks else None,
         )
         states = await self._reconciler.states(network.vni)
         desired, actual = states if states is not None else (_EMPTY, _EMPTY)
@@ -117,20 +87,20 @@ class HalfReader:
             listener=f"{protocol} port {request.port}" if asks else "",
         )
 
-    def _own_end(self, ends: _Ends) -> OwnEnd:
-        index = subnet_index(ends.network, ends.own_ip)
+    def _own_end(self, ends: Ends, own_ip: Ip) -> OwnEnd:
+        index = subnet_index(ends.network, own_ip)
         return OwnEnd(
             ends.own.name,
             self._directory.node_name(self._directory.own),
             ends.attachment.ifname,
             ends.own.mac,
-            ends.own_ip,
+            own_ip,
             ends.attachment.port,
             segment_of(ends.network, index),
             ends.network.subnets[index].gateway,
         )
 
-    def _peer_end(self, ends: _Ends, ip: Ip) -> PeerEnd:
+    def _peer_end(self, ends: Ends, ip: Ip) -> PeerEnd:
         origin, endpoint = ends.peer
         local = (
             self._attachments.get(endpoint.endpoint_id) if origin == self._directory.own else None

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.gossip.context import NodeContext
-from overlay.agent.paths.controller import PathController
-from overlay.agent.state.attachments import Attachments
+from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.party import Pair, PartyKind
 from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, is_encrypted
 from overlay.core.dataplane.planner import segment_of
@@ -37,18 +34,12 @@ class Way:
 class WayFinder:
     """Tells how frames travel from this host."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        attachments: Attachments,
-        reconciler: Reconciler,
-        paths: PathController,
-    ) -> None:
-        self._gossip = context.gossip
-        self._directory = context.directory
-        self._attachments = attachments
-        self._reconciler = reconciler
-        self._paths = paths
+    def __init__(self, context: WayContext) -> None:
+        self._gossip = context.node.gossip
+        self._directory = context.node.directory
+        self._attachments = context.attachments
+        self._reconciler = context.reconciler
+        self._paths = context.paths
 
     def way(self, pair: Pair) -> Way:
         """Return the way of a pair whose source is on this host."""

@@ -1,8 +1,8 @@
-"""Send one real packet along a traced way, and see how far it gets on this host.
+"""Send one real packet along a traced way, and see how far it gets.
 
 Owns: the attempt and its sentence. An echo request carries a mark of 8 random bytes, by which it
-and its answer are seen as they pass the container's and this host's interfaces; a TCP connection
-is only opened. Does not: see anything on other hosts.
+and its answer are seen as they pass the interfaces of both containers and hosts; a TCP connection
+is only opened. Does not: say where a packet was seen last (`last_seen`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import time
 from typing import NamedTuple
 
 from overlay.cli.packets import namespace
+from overlay.cli.packets.last_seen import last_seen
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.icmp_echo import IcmpEcho
-from overlay.kernel.packet_tap import PacketTap, Sighting, mark_offset
+from overlay.kernel.way_taps import WayTaps
 from overlay.model import parse_ip
 
 WAIT_S = 2.0
@@ -50,7 +51,7 @@ def attempt(client: ApiClient, found: JsonObject) -> JsonObject | None:
             done = (
                 _connect(descriptor, source["ip"], target["ip"], port)
                 if is_tcp
-                else _echo(descriptor, way)
+                else _echo(client, descriptor, way)
             )
     except NotFoundError:
         text = f"not tried: {source['name']} is on {source['node']}, run the command there"
@@ -77,45 +78,41 @@ def _result(
     }
 
 
-def _echo(descriptor: int | None, way: JsonObject) -> _Done:
+def _echo(client: ApiClient, descriptor: int | None, way: JsonObject) -> _Done:
     """Send a marked echo request; raises OSError."""
     source, target = parse_ip(way["source"]["ip"]), parse_ip(way["target"]["ip"])
-    vtep = way["way"]["peer_vtep"]
+    vtep = way["way"]["local_vtep"]
     with contextlib.ExitStack() as undo:
         echo = undo.enter_context(contextlib.closing(IcmpEcho(descriptor, source, target, _SIZE)))
-        inside = undo.enter_context(PacketTap(descriptor, echo.token, mark_offset(target, None)))
-        offset = mark_offset(target, parse_ip(vtep) if vtep else None)
-        host = undo.enter_context(PacketTap(None, echo.token, offset)) if vtep else None
+        taps = WayTaps(descriptor, echo.token, target, parse_ip(vtep) if vtep else None)
+        undo.enter_context(contextlib.closing(taps))
+        far = _far_sightings(client, way, echo.token)  # it watches from now on
         refusal = echo.send(1)
         if refusal:
             return _Done(refusal)
         answer = echo.wait(time.monotonic() + WAIT_S)
-        on_host = [] if host is None else host.sightings()
-        seen = last_seen(way, inside.sightings(), on_host)
-    if answer is None:
-        return _Done(f"no answer within {WAIT_S:g} s", seen=seen)
-    return _Done(answer.problem, answer.seconds, seen if answer.problem else "")
+        if answer is not None and not answer.problem:
+            return _Done("", answer.seconds)
+        if far["state"] == "capturing":
+            far = _far_sightings(client, way, echo.token)
+        seen = last_seen(way, taps.sightings(), far)
+    return _Done(f"no answer within {WAIT_S:g} s" if answer is None else answer.problem, seen=seen)
 
 
-def last_seen(way: JsonObject, inside: list[Sighting], on_host: list[Sighting]) -> str:
-    """Return where a request or its answer was seen last on this host; empty if nowhere."""
-    name, node = way["source"]["name"], way["source"]["node"]
-    target = way["target"]
-    back = next((each for each in on_host if not each.is_outgoing), None)
-    if back is not None:
-        return f"its answer, as it came to {node} by {back.ifname}: then it was lost on {node}"
-    out = next((each for each in on_host if each.is_outgoing), None)
-    if out is not None:
-        vtep = way["way"]["peer_vtep"]
-        return (
-            f"as it left {node} by {out.ifname} for {vtep}: it, or its answer, was lost between "
-            f"the hosts or on {target['node']}"
+def _far_sightings(client: ApiClient, way: JsonObject, mark: bytes) -> JsonObject:
+    """Return what was seen at the target's end."""
+    try:
+        return client.post(
+            "/v1/trace/sightings",
+            {
+                "source": way["source"]["ip"],
+                "target": way["target"]["ip"],
+                "network": way["network"],
+                "mark": mark.hex(),
+            },
         )
-    left = next((each for each in inside if each.is_outgoing), None)
-    if left is None:
-        return ""
-    lost = "it, or its answer," if target["node"] == node else "then it"
-    return f"as it left {name} by {left.ifname}: {lost} was lost on {node}"
+    except OverlayError:  # an agent of before: the attempt is worth making without it
+        return {"node": way["target"]["node"], "state": "silent", "sightings": []}
 
 
 def _connect(descriptor: int | None, source: str, target: str, port: int) -> _Done:

@@ -9,6 +9,12 @@ import enum
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from overlay.core.protocol.capture import (
+    CaptureAnswer,
+    CaptureRequest,
+    SightingAnswer,
+    SightingRequest,
+)
 from overlay.core.protocol.records import Scope, Segment
 from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.model import Card, Certificate, Ip, NodeId
@@ -274,4 +280,8 @@ Message: TypeAlias = (
     | TraceAnswer
     | CheckRequest
     | CheckAnswer
+    | CaptureRequest
+    | CaptureAnswer
+    | SightingRequest
+    | SightingAnswer
 )

@@ -12,6 +12,12 @@ from typing import Any
 import msgpack
 
 from overlay import limits
+from overlay.core.protocol.capture import (
+    CaptureAnswer,
+    CaptureRequest,
+    SightingAnswer,
+    SightingRequest,
+)
 from overlay.core.protocol.messages import (
     Ack,
     AuthorityHandover,
@@ -42,6 +48,16 @@ from overlay.core.protocol.trace import TraceAnswer, TraceRequest
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
+from overlay.wire.codec.capture import (
+    pack_capture_answer,
+    pack_capture_request,
+    pack_sighting_answer,
+    pack_sighting_request,
+    unpack_capture_answer,
+    unpack_capture_request,
+    unpack_sighting_answer,
+    unpack_sighting_request,
+)
 from overlay.wire.codec.cards import pack_certificate, unpack_card, unpack_certificate
 from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.codec.trace import (
@@ -97,6 +113,10 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
     TraceAnswer: lambda m: [19, *pack_trace_answer(m)],
     CheckRequest: lambda m: [20, m.number],
     CheckAnswer: lambda m: [21, m.number, m.time_ms, m.conditions],
+    CaptureRequest: lambda m: [22, *pack_capture_request(m)],
+    CaptureAnswer: lambda m: [23, *pack_capture_answer(m)],
+    SightingRequest: lambda m: [24, *pack_sighting_request(m)],
+    SightingAnswer: lambda m: [25, *pack_sighting_answer(m)],
 }
 
 
@@ -275,6 +295,10 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     19: unpack_trace_answer,
     20: _check_request,
     21: _check_answer,
+    22: unpack_capture_request,
+    23: unpack_capture_answer,
+    24: unpack_sighting_request,
+    25: unpack_sighting_answer,
 }
 
 

@@ -1,6 +1,6 @@
 """GET /v1/ping: where to send echo requests from, and which way they go.
 
-The agent may not open packet sockets (`agent.process.confinement`): the command line sends.
+The agent opens no raw socket: the command line sends, as the root that called it.
 Owns: which namespace the source is in, and the way as the API shows it.
 """
 
@@ -26,7 +26,7 @@ _HOST_NAMESPACE: schema.SendingNamespaceResponse = {"path": None, "device": None
 
 def ping(components: Components, query: schema.PingRequest) -> schema.PingResponse:
     """Return both ends, the way between them, and the namespace to send from."""
-    finder = components.parties
+    finder = components.diagnosis.parties
     targets = finder.targets(query.target, query.network)
     sources = (
         finder.default_sources(targets)
@@ -39,7 +39,7 @@ def ping(components: Components, query: schema.PingRequest) -> schema.PingRespon
         "source": party(components, pair.source, pair.source_ip),
         "target": party(components, pair.target, pair.target_ip),
         "namespace": _namespace(components, pair),
-        "way": way(pair, components.ways.way(pair)),
+        "way": way(pair, components.diagnosis.ways.way(pair)),
     }
 
 

@@ -21,11 +21,11 @@ _OUTCOMES: dict[Outcome, schema.OutcomeName] = {
 async def trace(agent: AgentLifecycle, query: schema.TraceQuery) -> schema.TraceResponse:
     """Return the way from one container to another, explained by the agents of both hosts."""
     components = agent.require_components()
-    finder = components.parties
+    finder = components.diagnosis.parties
     sources = finder.anywhere(query.source, query.network)
     targets = finder.targets(query.target, query.network)
     pair = finder.pair(sources, targets, None if query.family is None else int(query.family))
-    found = await components.trace_service.trace(pair, query.protocol, query.port or 0)
+    found = await components.diagnosis.trace_service.trace(pair, query.protocol, query.port or 0)
     return {
         "network": pair.network.name,
         "source": party(components, pair.source, pair.source_ip),

@@ -1,0 +1,1 @@
+"""Captures of containers' traffic: where to capture here, and the far ends on other hosts."""
