@@ -21,7 +21,7 @@ from overlay.core.dataplane.planner import (
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.encryption.device import wireguard_overhead
 from overlay.core.encryption.inner_address import inner_address
-from overlay.core.encryption.key_record import WireguardKey, current_key
+from overlay.core.encryption.key_record import WireguardKey, keys_of
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
@@ -159,9 +159,9 @@ class View:
             return None
         return card.address
 
-    def wireguard_key(self, origin: NodeId) -> WireguardKey | None:
-        """Return the WireGuard key that a node has published, or None."""
-        return current_key(self._store.values_of(origin, CLUSTER_SCOPE, "name"))
+    def wireguard_keys(self, origin: NodeId) -> tuple[WireguardKey, ...]:
+        """Return the WireGuard keys that a node publishes: the one in use, then the next one."""
+        return keys_of(self._store.values_of(origin, CLUSTER_SCOPE, "name"))
 
     def tunnel_end(self, network: Network, origin: NodeId) -> Ip | None:
         """Return another node's VTEP of a network, or None.
@@ -172,7 +172,7 @@ class View:
         vtep = self.vtep_of(origin)
         if vtep is None or not is_encrypted(network):
             return vtep
-        if not self._inner_prefix or self.wireguard_key(origin) is None:
+        if not self._inner_prefix or not self.wireguard_keys(origin):
             return None
         return inner_address(self._inner_prefix, origin)
 

@@ -27,7 +27,8 @@ READING = [
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
-    ("token", "create"), ("token", "revoke"), ("promote",), ("key", "rotate"),
+    ("token", "create"), ("token", "revoke"), ("promote",),
+    ("key", "rotate"), ("encryption", "rotate"),
     ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"), ("network", "prune"),
     ("network", "connect"), ("network", "disconnect"),

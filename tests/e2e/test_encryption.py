@@ -161,6 +161,43 @@ def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
     assert vault.reaches(1, 2)
 
 
+def settled(vault: Vault) -> bool:
+    """Return whether no host has a second key or device."""
+    return all(
+        vault.status(number)["rotation"] is None
+        and vault.host(number).run("ip", "-o", "link").count("wg-ovl") == 1
+        for number in (1, 2, 3)
+    )
+
+
+def test_rotations_lose_no_packet(vault: Vault) -> None:
+    """Two in a row, the first with an agent that is down; none is sent in clear."""
+    pairs = [(1, 2), (2, 3), (3, 1)]
+    before = [vault.status(number)["key_epoch"] for number in (1, 2, 3)]
+    flood = "ip netns exec c{} ping -i0.005 -W5 -q {} >/tmp/flood 2>&1 &"
+    with capture(vault.host(2), "udp port 4789 or net fd6f:766c::/32") as heard:
+        for one, other in pairs:
+            vault.host(one).run("sh", "-c", flood.format(one, vault.addresses[other]))
+        vault.host(3).end(signal.SIGKILL)
+        vault.host(1).run("sh", "-c", "overlayd encryption rotate >/dev/null 2>&1 &")
+        wait_until(lambda: vault.status(2)["rotation"] is not None, "a rotation")
+        vault.host(3).start()
+        wait_until(lambda: settled(vault), "one key and one device each")
+        vault.host(2).run("overlayd", "encryption", "rotate")
+        wait_until(lambda: settled(vault), "one key and one device each, again")
+        for one, _ in pairs:
+            shown = vault.host(one).run(
+                "sh",
+                "-c",
+                "killall -INT ping; while pidof ping >/dev/null; do :; done; cat /tmp/flood",
+            )
+            sent, received = re.findall(r"(\d+) (?:packets transmitted|received)", shown)
+            assert 0 <= int(sent) - int(received) <= 1  # the last one is under way
+        assert heard.read_text() == ""
+    after = [vault.status(number)["key_epoch"] for number in (1, 2, 3)]
+    assert after == [epoch + 2 for epoch in before]
+
+
 def test_frames_in_clear_never_arrive(vault: Vault) -> None:
     """One from a member's own host and addresses is dropped and counted; without the table not."""
     host, target = vault.host(1), NamespaceRef(vault.host(1).host, "c1")

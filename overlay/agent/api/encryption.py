@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema.field_types import NetworkFilter
-from overlay.agent.api.schema.keys import EncryptionPeerResponse, EncryptionStatusResponse
+from overlay.agent.api.schema.field_types import EmptyRequest, NetworkFilter
+from overlay.agent.api.schema.keys import (
+    EncryptionKeyResponse,
+    EncryptionPeerResponse,
+    EncryptionRotationResponse,
+    EncryptionStatusResponse,
+)
 from overlay.agent.components import Components
+from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.dataplane.network_drivers import is_encrypted
-from overlay.core.encryption.device import DEVICE, DeviceReading
-from overlay.errors import ConflictError
+from overlay.core.encryption.device import DEVICES, DeviceReading
+from overlay.core.encryption.key_record import WireguardKey
+from overlay.errors import ConflictError, TimedOutError
 from overlay.model import Network, NodeId, ip_text
 
 
@@ -31,17 +38,19 @@ async def encryption_status(
                 hint="Create another: overlayd network create NAME --encrypted",
             )
         networks = [chosen]
-    found = await encryption.reading()
-    key = encryption.key.public
+    found = await encryption.readings()
+    key, age_s = encryption.keys.current, encryption.replacement.age_s
     clear_in, clear_out = components.underlay_filter.refused_clear
     backend = encryption.support.backend
     return {
         "backend": None if backend is None else backend.value,
         "why": encryption.support.why or None,
-        "device": None if found is None else DEVICE,
+        "device": None if key is None or (name := DEVICES[key.slot]) not in found else name,
         "address": ip_text(encryption.address),
         "port": encryption.port,
         "key_epoch": None if key is None else key.epoch,
+        "key_age_s": None if age_s is None else round(age_s, 1),
+        "rotation": _rotation(encryption),
         "networks": [each.name for each in networks],
         "clear_in": clear_in,
         "clear_out": clear_out,
@@ -49,10 +58,31 @@ async def encryption_status(
     }
 
 
+async def rotate(agent: AgentLifecycle, _request: EmptyRequest) -> EncryptionKeyResponse:
+    """POST /v1/encryption/rotate."""
+    return {"key_epoch": await agent.require_components().encryption.rotate()}
+
+
+def _rotation(encryption: EncryptionController) -> EncryptionRotationResponse | None:
+    slots = encryption.keys.slots
+    if not encryption.replacement.is_active:
+        return None
+    return {
+        "step": (
+            "retiring"
+            if slots.retired is not None
+            else "beginning"
+            if slots.next is None
+            else "moving"
+        ),
+        "waiting_for": encryption.waits(),
+    }
+
+
 def _peers(
     components: Components,
     networks: list[Network],
-    found: DeviceReading | None,
+    found: dict[str, DeviceReading],
     *,
     only_shared: bool,
 ) -> list[EncryptionPeerResponse]:
@@ -63,8 +93,9 @@ def _peers(
         if directory.own in participants:
             for node_id in participants:
                 shared.setdefault(node_id, []).append(network.name)
+    used = components.encryption.keys_used()
     rows = [
-        _peer(components, node_id, shared.get(node_id, []), found)
+        _peer(components, node_id, shared.get(node_id, []), found, used.get(node_id))
         for node_id in directory.view.members()
         if node_id != directory.own and (node_id in shared or not only_shared)
     ]
@@ -72,11 +103,17 @@ def _peers(
 
 
 def _peer(
-    components: Components, node_id: NodeId, shared: list[str], found: DeviceReading | None
+    components: Components,
+    node_id: NodeId,
+    shared: list[str],
+    found: dict[str, DeviceReading],
+    key: WireguardKey | None,
 ) -> EncryptionPeerResponse:
     encryption = components.encryption
-    key = encryption.key_of(node_id)
-    there = None if found is None or key is None else found.peers.get(key.public_key)
+    device = None if key is None else DEVICES[key.slot]
+    reading = None if device is None else found.get(device)
+    there = None if reading is None or key is None else reading.peers.get(key.public_key)
+    published = components.directory.view.wireguard_keys(node_id)
     ago = None
     if there is not None and there.handshake_s:
         ago = round(max(0.0, time.time() - there.handshake_s), 1)
@@ -84,7 +121,8 @@ def _peer(
         "node": components.directory.node_name(node_id),
         "networks": shared,
         "address": ip_text(encryption.address_of(node_id)),
-        "key_epoch": None if key is None else key.epoch,
+        "key_epoch": next((each.epoch for each in [key, *published] if each), None),
+        "device": device if there is not None else None,
         "configured": there is not None,
         "last_handshake_s": ago,
         "received": 0 if there is None else there.received,
@@ -93,7 +131,7 @@ def _peer(
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Register the route of this module."""
+    """Register the routes of this module."""
 
     async def answer(query: NetworkFilter) -> EncryptionStatusResponse:
         return await encryption_status(agent, query)
@@ -105,4 +143,18 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         answer,
         query=NetworkFilter,
         response=EncryptionStatusResponse,
+    )
+
+    async def replace(request: EmptyRequest) -> EncryptionKeyResponse:
+        return await rotate(agent, request)
+
+    server.route(
+        "POST",
+        "/v1/encryption/rotate",
+        "encryption-rotate",
+        replace,
+        root=True,
+        request=EmptyRequest,
+        response=EncryptionKeyResponse,
+        errors_raised=(TimedOutError,),
     )

@@ -1,12 +1,13 @@
 """Keep this host's WireGuard tunnels to the other members as the records describe them.
 
-The device exists while this host has a sandbox of an encrypted network. Each member with a
-published key is a peer that may send from its one inner address. Without the device, or without a
-peer, frames go nowhere: a fence in the routing table and the filter of the VXLAN port see to that.
+A device exists while this host has a sandbox of an encrypted network, and a second one while a key
+is replaced. Each member with a published key is a peer that may send from its one inner address.
+Without a device, or without a peer, frames go nowhere: a fence in the routing table and the filter
+of the VXLAN port see to that.
 
-Owns: when the key is published, when the device is made, repaired and removed, which members are
-peers, and the health lines. Does not: know how a device is made (`kernel.wireguard`), or which rows
-lead into it (the planner).
+Owns: when the key is published, when devices are made, repaired and removed, and the health lines.
+Does not: know which members are peers (`tunnel_plan`), when a key is replaced (`key_replacement`),
+how a device is made (`kernel.wireguard`), or which rows lead into it (the planner).
 """
 
 from __future__ import annotations
@@ -14,27 +15,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from overlay import limits
 from overlay.agent.dataplane.watch import watch_monitor
-from overlay.agent.encryption.own_key import OwnKey
+from overlay.agent.encryption.key_replacement import KeyReplacement
+from overlay.agent.encryption.own_keys import OwnKeys
+from overlay.agent.encryption.peer_faults import PeerFaults
+from overlay.agent.encryption.tunnel_plan import TunnelPlan
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import is_encrypted
-from overlay.core.encryption.device import (
-    DeviceReading,
-    TunnelPeer,
-    TunnelState,
-    tunnel_mtu,
-    wireguard_port,
-)
-from overlay.core.encryption.inner_address import inner_address, inner_prefix
+from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelState
 from overlay.core.encryption.key_record import WireguardKey
-from overlay.core.encryption.silent_peers import SilentPeers
-from overlay.core.protocol.messages import MemberState
-from overlay.errors import ConflictError, OverlayError
+from overlay.core.encryption.rotation import MemberKeys, slot_order
+from overlay.errors import ConflictError, OverlayError, TimedOutError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.kernel.wireguard import backend, link, tunnel
 from overlay.kernel.wireguard.backend import Support
@@ -53,31 +48,31 @@ class EncryptionController(Controller):
     recovered = "encrypted networks reach other hosts again"
     event_kind = "encryption"
 
-    def __init__(self, context: NodeContext, interval_s: float) -> None:
+    def __init__(self, context: NodeContext, interval_s: float, rotation_interval_s: float) -> None:
         super().__init__(context.event_log)
         self.interval_s = interval_s
         self.support = _UNKNOWN
-        self.key = OwnKey(context.gossip)
-        self.contested: tuple[str, ...] = ()
-        """The members that publish one another's key: none of them is a peer."""
+        self.keys = OwnKeys(context.gossip)
+        self.replacement = KeyReplacement(self.keys, context.event_log, rotation_interval_s)
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
-        self._prefix = inner_prefix(bytes.fromhex(context.gossip.cluster.cluster_id))
+        self._plan = TunnelPlan(context, self.keys)
         self._in_use: set[Vni] = set()
         self._is_fenced = False
         self._is_stale = True
         self._has_left = False
-        self._applied: TunnelState | None = None
+        self._applied: tuple[TunnelState, ...] = ()
+        self._answering: frozenset[bytes] = frozenset()  # keys that the newer device had answers by
         self._lock = asyncio.Lock()
-        self._silent = SilentPeers()
+        self._peer_faults = PeerFaults(context, self._plan, self.replacement)
 
     # --- lookups ------------------------------------------------------------------------
 
     @property
     def address(self) -> Ip:
         """Return this node's inner address."""
-        return inner_address(self._prefix, self._gossip.node_id)
+        return self._plan.address_of(self._gossip.node_id)
 
     @property
     def is_fenced(self) -> bool:
@@ -92,16 +87,15 @@ class EncryptionController(Controller):
     @property
     def port(self) -> int:
         """Return the UDP port of this node's WireGuard."""
-        cluster = self._gossip.cluster
-        return wireguard_port(cluster.gossip_port, cluster.vxlan_port)
+        return self._plan.port(self._gossip.cluster.gossip_port, self.keys.slots.current)
 
     def address_of(self, node_id: NodeId) -> Ip:
         """Return a node's inner address."""
-        return inner_address(self._prefix, node_id)
+        return self._plan.address_of(node_id)
 
-    def key_of(self, node_id: NodeId) -> WireguardKey | None:
-        """Return the key that a node has published."""
-        return self._directory.view.wireguard_key(node_id)
+    def keys_used(self) -> dict[NodeId, WireguardKey]:
+        """Return the key by which each member is reached."""
+        return self._plan.keys_used(self._plan.members(self._answering))
 
     def incapable(self) -> list[str]:
         """Return the members that have published no key, each with the version that it runs."""
@@ -109,7 +103,7 @@ class EncryptionController(Controller):
         found = []
         for node_id in view.members():
             is_counted = node_id == self._gossip.node_id or view.vtep_of(node_id) is not None
-            if is_counted and view.wireguard_key(node_id) is None:
+            if is_counted and not view.wireguard_keys(node_id):
                 card = self._directory.card(node_id)
                 version = "" if card is None else f" (overlayd {card.software})"
                 found.append(f"{self._directory.node_name(node_id)}{version}")
@@ -145,19 +139,63 @@ class EncryptionController(Controller):
                 hint=self.support.hint,
             )
 
-    async def reading(self) -> DeviceReading | None:
-        """Return the device with its counters; None where there is none, or nothing answers."""
-        with contextlib.suppress(OverlayError, OSError):
-            return await self._kernel.call(tunnel.read)
-        return None
+    async def readings(self) -> dict[str, DeviceReading]:
+        """Return the devices with their counters, by name, but for those that nothing answers for.
+
+        That of the newer key is first.
+        """
+        found = {}
+        for state in self._applied:
+            with contextlib.suppress(OverlayError, OSError):
+                reading = await self._kernel.call(tunnel.read, state.name)
+                if reading is not None:
+                    found[state.name] = reading
+        return found
 
     async def differences(self) -> list[str]:
-        """Return how fence and device differ from what they should be; changes nothing."""
-        wanted = self._wanted()
-        if not self._in_use or wanted is None:
+        """Return how fence and devices differ from what they should be; changes nothing."""
+        if not self._in_use:
             return []
         async with self._lock:
-            return await self._kernel.call(tunnel.differences, wanted, self._applied)
+            texts: list[str] = []
+            for wanted in self._wanted():
+                before = self._before(wanted.slot)
+                texts += await self._kernel.call(tunnel.differences, wanted, before)
+        return list(dict.fromkeys(texts))
+
+    async def rotate(self) -> int:
+        """Replace the WireGuard keys of all members; return the new epoch of this node's.
+
+        Raises ConflictError where this host has no key, and TimedOutError with the members that
+        are waited for: the rotation continues.
+        """
+        if not self.keys.is_published:
+            raise ConflictError(
+                "this host has no WireGuard key to replace",
+                why=self.support.why or "it has not been published yet",
+                hint=self.support.hint or "Try again in a moment",
+            )
+        epoch = max(key.epoch for key in self.keys.public)
+        epoch += len(self.keys.public) == 1  # else one has begun, and continues
+        if len(self.keys.public) == 1:
+            self.replacement.ask()
+        try:
+            async with asyncio.timeout(limits.WIREGUARD_ROTATION_WAIT_S):
+                while self.keys.public[0].epoch < epoch:
+                    self.trigger()
+                    await asyncio.sleep(limits.WIREGUARD_ROTATION_POLL_S)
+        except TimeoutError:
+            raise TimedOutError(
+                "the WireGuard keys are not replaced yet",
+                why="; ".join(self.waits()) or "this host has not finished",
+                hint="Packets pass by the former keys, and the rotation continues: 'overlayd "
+                "encryption status' shows it. A member that is gone: overlayd forget NAME",
+            ) from None
+        return epoch
+
+    def waits(self) -> list[str]:
+        """Return what a rotation waits for, as texts."""
+        return self._peer_faults.waits()
 
     # --- for the reconciler ---------------------------------------------------------------
 
@@ -199,106 +237,124 @@ class EncryptionController(Controller):
         super().resync()
 
     def next_interval_s(self) -> float | None:
-        """Return the time to the next check: short until the key is published."""
-        is_settled = self.support.backend is None or self.key.is_published
-        return self.interval_s if is_settled else limits.WIREGUARD_KEYS_POLL_S
+        """Return the time to the next check: short until the key is published, or replaced."""
+        if self.support.backend is None:
+            return self.interval_s
+        if not self.keys.is_published:
+            return limits.WIREGUARD_KEYS_POLL_S
+        return limits.WIREGUARD_ROTATION_POLL_S if self._is_rotating else self.interval_s
+
+    @property
+    def _is_rotating(self) -> bool:
+        # One that waits for a member looks less often, as that can take for ever.
+        return self.replacement.is_active and not self.replacement.is_stuck
 
     async def reconcile(self) -> None:
-        """Publish the key, and make device, peers and routes what they should be."""
+        """Publish the key, and make devices, peers and routes what they should be."""
         async with self._lock:
             if self._is_stale or self.support.backend is None:
                 self.support = await self._kernel.call(backend.find_support)
             self._publish()
+            members = await self._members()
             if self._in_use:
-                await self._establish()
-            elif self._applied is not None or self._is_fenced:
-                await self._kernel.call(tunnel.remove, self._prefix)
-                self._applied, self._is_fenced = None, False
+                await self._establish(members)
+            elif self._applied or self._is_fenced:
+                await self._kernel.call(tunnel.remove, self._plan.prefix)
+                self._applied, self._is_fenced = (), False
             if self._is_stale and self._in_use:
-                found = await self.reading()
-                if found is not None:
-                    self._silent.update(found)
+                self._peer_faults.silent.update(self._used(await self.readings()))
             self._is_stale = False
+            if self.keys.is_published and self._may_write and self.replacement.advance(members):
+                self.trigger()
+
+    @property
+    def _may_write(self) -> bool:
+        return not self._has_left and self._gossip.may_write
 
     def _publish(self) -> None:
-        if self._has_left or not self._gossip.may_write:
+        if not self._may_write:
             return
         if self.support.backend is not None:
-            self.key.publish()
+            self.keys.publish()
+            self.keys.date()
         elif not self._in_use:
-            self.key.withdraw()
+            self.keys.withdraw()
 
-    async def _establish(self) -> None:
+    async def _members(self) -> list[MemberKeys]:
+        """Return the members that can be peers, and which of them answer by the newer of two keys.
+
+        Those that do not are greeted: a handshake begins with a packet.
+        """
+        former, newer = slot_order(self.keys.slots)
+        answering: frozenset[bytes] = frozenset()
+        applied = self._before(newer)
+        if former != newer and applied is not None:
+            found = (await self.readings()).get(applied.name)
+            if found is not None:
+                answering = frozenset(k for k, peer in found.peers.items() if peer.handshake_s)
+            silent = [p.inner for p in applied.peers if p.public_key not in answering]
+            await self._kernel.call(tunnel.greet, applied.name, silent)
+        self._answering = answering
+        return self._plan.members(answering)
+
+    def _used(self, readings: Mapping[str, DeviceReading]) -> dict[bytes, PeerReading]:
+        """Return the peers as the device has them by which packets to them leave."""
+        return {
+            peer.public_key: readings[state.name].peers[peer.public_key]
+            for state in self._applied
+            if state.name in readings
+            for peer in state.peers
+            if peer.inner not in state.standby and peer.public_key in readings[state.name].peers
+        }
+
+    async def _establish(self, members: list[MemberKeys]) -> None:
         """Make the fence first, whatever else fails: nothing leaves in clear then."""
-        missing = await self._kernel.call(link.ensure_fence, self._prefix)
+        missing = await self._kernel.call(link.ensure_fence, self._plan.prefix)
         was_fenced, self._is_fenced = self._is_fenced, True
         if missing and was_fenced:
             self._report(["its unreachable route was gone"])
-        wanted = self._wanted()
-        if wanted is None or self.support.backend is None:
+        wanted = self._plan.states(members)
+        if not wanted or self.support.backend is None:
             raise OverlayError(
-                "this host has no WireGuard" if wanted is not None else "there is no key yet",
+                "this host has no WireGuard" if wanted else "there is no key yet",
                 why=self.support.why,
                 hint=self.support.hint,
             )
-        before = self._applied
-        wrong = await self._kernel.call(
-            tunnel.establish, wanted, before, self.support.backend, read=self._is_stale
-        )
+        for state in wanted:  # the newer first: a route moves before its peer goes
+            before = self._before(state.slot)
+            wrong = await self._kernel.call(
+                tunnel.establish, state, before, self.support.backend, read=self._is_stale
+            )
+            others = (each for each in self._applied if each.slot != state.slot)
+            self._applied = (state, *others)
+            if before == state and wrong:
+                self._report(wrong)
+        if self._applied != wanted:
+            await self._kernel.call(tunnel.remove_surplus, [state.name for state in wanted])
         self._applied = wanted
-        if before is not None and before == wanted and wrong:
-            self._report(wrong)
+
+    def _before(self, slot: int) -> TunnelState | None:
+        """Return the device of a slot as it was made last, or None."""
+        return next((each for each in self._applied if each.slot == slot), None)
+
+    def _wanted(self) -> tuple[TunnelState, ...]:
+        """Return the desired devices; none before there is a key."""
+        return self._plan.states(self._plan.members(self._answering))
 
     def _report(self, wrong: list[str]) -> None:
         self._event_log.record(
             "repaired", f"encryption: {'; '.join(wrong)}: repaired", level=logging.WARNING
         )
 
-    # --- what should be -------------------------------------------------------------------
-
-    def _wanted(self) -> TunnelState | None:
-        """Return the desired device; None before there is a key."""
-        private, own = self.key.private, self._gossip.card
-        if private is None:
-            return None
-        mtu = tunnel_mtu(own.underlay_mtu, own.address)
-        return TunnelState(
-            private, self.port, self._prefix, self.address, mtu, frozenset(self._peers())
-        )
-
-    def _peers(self) -> Iterator[TunnelPeer]:
-        view, own = self._directory.view, self._gossip.card
-        keys: dict[NodeId, bytes] = {}
-        for node_id in view.members():
-            published = view.wireguard_key(node_id)
-            is_counted = node_id == own.node_id or view.vtep_of(node_id) is not None
-            if published is not None and is_counted:
-                keys[node_id] = published.public_key
-        count = Counter(keys.values())
-        self.contested = tuple(
-            self._directory.node_name(node_id) for node_id, key in keys.items() if count[key] > 1
-        )
-        vxlan_port = self._gossip.cluster.vxlan_port
-        for node_id, key in keys.items():
-            card = self._directory.card(node_id)
-            if node_id == own.node_id or card is None or count[key] > 1:
-                continue
-            if len(card.address) == len(own.address):
-                port = wireguard_port(card.gossip_port, vxlan_port)
-                yield TunnelPeer(key, self.address_of(node_id), card.address, port)
+    # --- health lines ---------------------------------------------------------------------
 
     def faults(self) -> Iterator[Fault]:
         """Yield the fault, and what keeps hosts out of the cluster's encrypted networks."""
         yield from super().faults()
-        if self.contested:
-            yield Fault(
-                f"{' and '.join(self.contested)} publish the same WireGuard key: encrypted "
-                "networks do not reach them",
-                "A host never shows the key of another unless one disk is a copy of the other, or "
-                "the host is hostile: overlayd forget NAME",
-                "error",
-            )
-        yield from self._silence()
+        yield from self._peer_faults.contested()
+        if self._in_use and self._peer_faults.silent.keys:
+            yield from self._peer_faults.silence(self.keys_used())
+        yield from self._peer_faults.stuck()
         if self.support.backend is None and self.support is not _UNKNOWN and not self._in_use:
             names = [each.name for each in self._directory.networks() if is_encrypted(each)]
             if names:
@@ -307,21 +363,3 @@ class EncryptionController(Controller):
                     f"{self.support.why}",
                     self.support.hint,
                 )
-
-    def _silence(self) -> Iterator[Fault]:
-        """Yield the live members that do not answer through the tunnel."""
-        silent = self._silent.keys if self._in_use else frozenset()
-        for node_id in self._directory.view.members() if silent else ():
-            key = self.key_of(node_id)
-            is_alive = self._directory.node_state(node_id) is MemberState.ALIVE
-            card = self._directory.card(node_id)
-            if key is None or key.public_key not in silent or not is_alive or card is None:
-                continue
-            port = wireguard_port(card.gossip_port, self._gossip.cluster.vxlan_port)
-            yield Fault(
-                f"{card.name} does not answer through the tunnel of encrypted networks: gossip "
-                f"works, WireGuard (UDP {port}) gets no answer",
-                f"Allow UDP {port} between the two hosts, in both directions; 'overlayd "
-                "encryption status' on both shows the bytes sent and received",
-                "error",
-            )

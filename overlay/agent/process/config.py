@@ -51,6 +51,7 @@ class Config:
     log_level: str = "info"  # debug, info, warning or error
     reconcile_interval_s: float = 30.0  # the periodic pass; changes trigger one at once
     key_rotation_interval_s: float = 24 * 3600.0  # from key to key; 0: no automatic rotation
+    encryption_rotation_interval_s: float = 24 * 3600.0  # of WireGuard keys; 0: by command only
     authority_holders: int = limits.AUTHORITY_HOLDERS_DEFAULT  # members that hold the authority
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
@@ -188,7 +189,7 @@ def _unknown_key(where: str, key: str, value: Any) -> ConfigurationError:
 
 
 def _seconds(where: str, key: str, value: float) -> float:
-    may_be_zero = key == "key_rotation_interval_s"
+    may_be_zero = key in {"key_rotation_interval_s", "encryption_rotation_interval_s"}
     # A comparison with NaN is false.
     if not (value > 0 or (value == 0 and may_be_zero)) or value == float("inf"):
         least = "0 or more" if may_be_zero else "above zero"

@@ -174,14 +174,6 @@ class StoredToken:
     secret: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWireguardKey:
-    """This node's private key for WireGuard, made at random, and its epoch."""
-
-    epoch: int
-    private: bytes = field(repr=False)
-
-
 class ExposurePreference(NamedTuple):
     """A network that was exposed or hidden by hand on this host."""
 
@@ -322,12 +314,6 @@ TOKEN = single(
     "token",
     lambda token: {"id": token.token_id.hex(), "secret": token.secret.hex()},
     lambda value: StoredToken(bytes.fromhex(value["id"]), bytes.fromhex(value["secret"])),
-)
-
-WIREGUARD = single(
-    "wireguard",
-    lambda key: {"epoch": key.epoch, "private": key.private.hex()},
-    lambda value: StoredWireguardKey(value["epoch"], bytes.fromhex(value["private"])),
 )
 
 # One document for each thing of its kind.

@@ -1,4 +1,4 @@
-"""The WireGuard device as a value: desired, read, and the difference.
+"""A WireGuard device as a value: desired, read, and the difference.
 
 Owns: what must be written so that the device has exactly the desired key, port and peers.
 Does not: know how a device is read or written (`kernel.wireguard`).
@@ -13,8 +13,12 @@ from typing import Final, NamedTuple
 from overlay import limits
 from overlay.model import Ip
 
-DEVICE: Final = "wg-ovl"
-"""The device's name; nftables rules and people refer to it."""
+DEVICES: Final = ("wg-ovl", "wg-ovl2")
+"""The devices' names by slot; nftables rules and people refer to them.
+
+A device has one private key, and replacing it there loses packets. So a key is replaced by a second
+device with a port of its own, and each rotation moves from one to the other.
+"""
 
 
 class TunnelPeer(NamedTuple):
@@ -28,7 +32,7 @@ class TunnelPeer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TunnelState:
-    """The desired device of this node, with its addresses and routes."""
+    """A desired device of this node, with its addresses and routes."""
 
     private_key: bytes = field(repr=False)
     port: int
@@ -36,6 +40,13 @@ class TunnelState:
     address: Ip  # this node's inner address
     mtu: int
     peers: frozenset[TunnelPeer] = frozenset()
+    standby: frozenset[Ip] = frozenset()  # the peers whose packets leave by the other device
+    slot: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return the device's name."""
+        return DEVICES[self.slot]
 
 
 class PeerReading(NamedTuple):
@@ -94,10 +105,10 @@ def device_change(
     )
 
 
-def wireguard_port(gossip_port: int, vxlan_port: int) -> int:
-    """Return the UDP port of WireGuard: the first free one after the gossip port."""
-    free = (gossip_port + step for step in (1, 2, -1, -2))
-    return next(port for port in free if port != vxlan_port and 0 < port < 65536)
+def wireguard_port(gossip_port: int, vxlan_port: int, slot: int = 0) -> int:
+    """Return the UDP port of a device: the first free one after the gossip port, or the second."""
+    near = (gossip_port + step for step in (1, 2, 3, -1, -2, -3))
+    return [port for port in near if port != vxlan_port and 0 < port < 65536][slot]
 
 
 def wireguard_overhead(underlay: Ip) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from overlay.core.encryption.device import DeviceReading
+from overlay.core.encryption.device import PeerReading
 
 _INTERVALS = 2
 
@@ -23,7 +23,7 @@ class _Count(NamedTuple):
 
 
 class SilentPeers:
-    """The peers of one device, from reading to reading."""
+    """The peers by which packets leave, from reading to reading."""
 
     def __init__(self) -> None:
         self._counts: Mapping[bytes, _Count] = {}
@@ -35,11 +35,11 @@ class SilentPeers:
             key for key, count in self._counts.items() if count.unanswered >= _INTERVALS
         )
 
-    def update(self, reading: DeviceReading) -> None:
+    def update(self, peers: Mapping[bytes, PeerReading]) -> None:
         """Take up a reading; counters that have decreased are those of a new device."""
         self._counts = {
             key: self._next(self._counts.get(key), peer.received, peer.sent)
-            for key, peer in reading.peers.items()
+            for key, peer in peers.items()
         }
 
     @staticmethod

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.host_rules import ForwardingInterface
-from overlay.core.encryption.device import DEVICE
+from overlay.core.encryption.device import DEVICES
 from overlay.errors import OverlayError
 
 MEMORY_NAME: Final = "sysctls.json"
 ROOT: Final = Path("/proc/sys/net")
-_NOT_LINKS: Final = frozenset({"all", "default", "lo", DEVICE})  # of the tunnels: see nft
+_NOT_LINKS: Final = frozenset({"all", "default", "lo", *DEVICES})  # of the tunnels: see nft
 _ALL_IPV4: Final = "ipv4/conf/all/forwarding"
 _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
 # A host that forwards IPv6 accepts router advertisements only on interfaces where accept_ra is 2

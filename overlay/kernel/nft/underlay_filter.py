@@ -17,10 +17,10 @@ dropped if they come from a container by the host endpoint of a network, or are 
 member's. Otherwise a container's packets, masqueraded, would count as this host's on the others.
 Gossip is not tracked either: a full table of connections would cut this host off.
 
-Frames of encrypted networks pass by the WireGuard device alone: any that come by another interface,
-also from a member's address, and any that would leave by another one are dropped. By interface, not
-by a mark, because others' rules can set or clear marks; after all other programs' output hooks, as
-these may change the route.
+Frames of encrypted networks pass by the WireGuard devices alone: any that come by another
+interface, also from a member's address, and any that would leave by another one are dropped. By
+interface, not by a mark, because others' rules can set or clear marks; after all other programs'
+output hooks, as these may change the route.
 
 The tunnels carry nothing else: what comes by the device and is no frame of an encrypted network is
 dropped, and nothing is forwarded into it, so neither members nor containers reach a host's services
@@ -37,7 +37,7 @@ from typing import Final
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
-from overlay.core.encryption.device import DEVICE
+from overlay.core.encryption.device import DEVICES
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
@@ -99,17 +99,18 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
         refused,
     )
     of_encrypted = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_ENCRYPTED))
-    tunneled: tuple[Rule, ...] = ((*ex.iifname_is(DEVICE), *let_in), refused)
+    tunneled = (*((*ex.iifname_is(device), *let_in) for device in DEVICES), refused)
     arriving = (
         (*of_encrypted, ex.goto("tunneled")),
-        (*ex.iifname_is(DEVICE), ex.drop()),
+        *((*ex.iifname_is(device), ex.drop()) for device in DEVICES),
         (*to_cluster, ex.goto("check")),
         *_short_fragments(port),
         (*ex.udp_to(gossip_port), ex.goto("gossip")),
     )
     sent = ((*to_cluster, ex.notrack()), (*ex.udp_from(gossip_port), ex.notrack()))
-    forwarded: tuple[Rule, ...] = ((*ex.oifname_is(DEVICE), ex.drop()),)
-    leaving: tuple[Rule, ...] = ((*of_encrypted, *ex.oifname_is_not(DEVICE), *refused),)
+    forwarded = tuple((*ex.oifname_is(device), ex.drop()) for device in DEVICES)
+    by_none = tuple(part for device in DEVICES for part in ex.oifname_is_not(device))
+    leaving: tuple[Rule, ...] = ((*of_encrypted, *by_none, *refused),)
     return Table(
         FAMILY_INET,
         table_name(node_id),

@@ -1,4 +1,4 @@
-"""Make the WireGuard device of this host what it should be, and take it away.
+"""Make a WireGuard device of this host what it should be, and take it away.
 
 Owns: the order of the steps: the fence before the device, peers before their routes, and one packet
 to each peer after every start, because a peer that only receives would otherwise wait for its own
@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
-from overlay.core.encryption.device import DEVICE, DeviceReading, TunnelState, device_change
+from overlay.core.encryption.device import (
+    DEVICES,
+    DeviceReading,
+    TunnelState,
+    device_change,
+)
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.wireguard import backend, link
 from overlay.kernel.wireguard.backend import Backend
@@ -33,71 +38,73 @@ def establish(
     if not read and before == wanted and not link.link_faults(wanted):
         return []
     wrong: list[str] = []
-    there = link.find_device()
+    name = wanted.name
+    there = link.find_device(name)
     created = there is None
     if there is None:
-        wrong.append(f"{DEVICE} was gone")
-        link.remove_devices(renamed_only=True)  # its process has the socket of this name
-        backend.create(preferred, DEVICE)
-        there = link.find_device()
+        wrong.append(f"{name} was gone")
+        link.remove_devices(keep=DEVICES)  # its process has the socket of this name
+        backend.create(preferred, name)
+        there = link.find_device(name)
     used = None if there is None else backend.backend_of(there.kind)
     if there is None or used is None:
-        raise _taken()
-    found = _reading(used, is_own=created or there.alias == link.ALIAS)
+        raise _taken(name)
+    found = _reading(used, name, is_own=created or there.alias == link.ALIAS)
     if there.alias != link.ALIAS and found.private_key not in (b"", bytes(32), wanted.private_key):
-        raise _taken()
+        raise _taken(name)
     change = device_change(wanted, found, None if created else before)
     if change:
-        backend.configure(used, DEVICE, change)
+        backend.configure(used, name, change)
         if before is not None and not created and device_change(before, found, before):
-            wrong.append(f"{DEVICE} had another key, port or peer")
+            wrong.append(f"{name} had another key, port or peer")
     wrong += [text for text in link.repair_link(wanted) if not created]
-    _greet(peer.inner for peer in wanted.peers if peer.public_key not in found.peers)
+    greet(name, (peer.inner for peer in wanted.peers if peer.public_key not in found.peers))
     return wrong
 
 
-def _reading(used: Backend, *, is_own: bool) -> DeviceReading:
+def _reading(used: Backend, name: str, *, is_own: bool) -> DeviceReading:
     """Read the device; one of overlayd's that no process answers for is deleted."""
     try:
-        return backend.read(used, DEVICE)
+        return backend.read(used, name)
     except OSError as error:
         if is_own:
-            link.remove_devices()
+            link.remove_devices(keep=set(DEVICES) - {name})
             raise OverlayError(
-                f"nothing answers for {DEVICE}",
+                f"nothing answers for {name}",
                 why=error.strerror or str(error),
                 hint="The agent has deleted the device, and makes it again",
             ) from error
-        raise _taken() from error
+        raise _taken(name) from error
 
 
-def _taken() -> ConflictError:
+def _taken(name: str) -> ConflictError:
     return ConflictError(
-        f"the interface {DEVICE} is not overlayd's",
+        f"the interface {name} is not overlayd's",
         why="another program has made it",
-        hint=f"Rename it, or remove it: ip link delete {DEVICE}",
+        hint=f"Rename it, or remove it: ip link delete {name}",
     )
 
 
-def _greet(peers: Iterable[Ip]) -> None:
-    """Send one empty datagram to each peer: it begins a handshake."""
+def greet(name: str, peers: Iterable[Ip]) -> None:
+    """Send one empty datagram to each peer by this device: it begins a handshake."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as opened:
         opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode("ascii"))
         for ip in peers:
             with contextlib.suppress(OSError):
                 opened.sendto(b"", (ip_text(ip), _DISCARD_PORT))
 
 
-def read() -> DeviceReading | None:
-    """Return the device's configuration and counters; None where there is no device.
+def read(name: str) -> DeviceReading | None:
+    """Return a device's configuration and counters; None where there is no device.
 
     Raises OSError if nothing answers for it.
     """
-    there = link.find_device()
+    there = link.find_device(name)
     used = None if there is None else backend.backend_of(there.kind)
     if there is None or used is None or there.alias != link.ALIAS:
         return None
-    return backend.read(used, DEVICE)
+    return backend.read(used, name)
 
 
 def differences(wanted: TunnelState, before: TunnelState | None) -> list[str]:
@@ -106,10 +113,15 @@ def differences(wanted: TunnelState, before: TunnelState | None) -> list[str]:
     if not link.has_fence(wanted.prefix):
         texts.append("the unreachable route of the inner addresses is gone")
     with contextlib.suppress(OSError):
-        found = read()
+        found = read(wanted.name)
         if found is not None and device_change(wanted, found, before):
-            texts.append(f"{DEVICE} has another key, port or peer")
+            texts.append(f"{wanted.name} has another key, port or peer")
     return texts
+
+
+def remove_surplus(wanted: Collection[str]) -> bool:
+    """Delete overlayd's devices but for those wanted; return whether there was one."""
+    return link.remove_devices(keep=wanted)
 
 
 def remove(prefix: bytes) -> bool:

@@ -12,11 +12,14 @@ from overlay import limits
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
-from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import StoredWireguardKey
+from overlay.agent.state.wireguard_keys import (
+    WIREGUARD,
+    StoredWireguardKey,
+    StoredWireguardKeys,
+)
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
-from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelPeer
+from overlay.core.encryption.device import PeerReading, TunnelPeer
 from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError
@@ -52,14 +55,14 @@ class Host:
             node: parse_ip(f"192.0.2.{at}") for at, node in enumerate((OWN, ONE, TWO), 1)
         }
         state = StateDatabase(path / "state.db")
-        documents.WIREGUARD.put(state, StoredWireguardKey(1, b"k" * 32))
+        WIREGUARD.put(state, StoredWireguardKeys(StoredWireguardKey(1, b"k" * 32)))
         cluster = SimpleNamespace(cluster_id="01020304" * 4, gossip_port=7948, vxlan_port=4789)
         gossip = SimpleNamespace(
             state=state, cluster=cluster, node_id=OWN, card=self._card(OWN), may_write=False
         )
         view = SimpleNamespace(
             members=lambda: sorted(self.keys.keys() | self.addresses.keys()),
-            wireguard_key=self.keys.get,
+            wireguard_keys=lambda node: (self.keys[node],) if node in self.keys else (),
             vtep_of=self._vtep,
         )
         directory = SimpleNamespace(
@@ -69,11 +72,12 @@ class Host:
             node_name=lambda node_id: node_id[:1].decode(),
             node_state=lambda _node_id: MemberState.ALIVE,
             networks=lambda: [BLUE, VAULT],
+            participants=lambda _vni, *, forwarding: [OWN, ONE] if forwarding else [],
         )
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", Kernel()), EventLog(path)
         )
-        self.controller = EncryptionController(context, 30.0)
+        self.controller = EncryptionController(context, 30.0, 0.0)
         self.controller.support = Support(Backend.KERNEL)
 
     def _card(self, node_id: NodeId) -> Any:
@@ -89,8 +93,7 @@ class Host:
 
     def peers(self) -> dict[NodeId, TunnelPeer]:
         """Return the peers by node."""
-        wanted = self.controller._wanted()
-        assert wanted is not None
+        (wanted,) = self.controller._wanted()
         by_key = {each.public_key: each for each in wanted.peers}
         return {
             node_id: by_key[key.public_key]
@@ -177,7 +180,7 @@ async def test_a_member_that_does_not_answer_is_named(host: Host) -> None:
     """With the port to open; only while the tunnels are in use."""
     key = host.keys[ONE].public_key
     for sent in (148, 296, 444):
-        host.controller._silent.update(DeviceReading(b"", 0, {key: PeerReading((), 0.0, 0, sent)}))
+        host.controller._peer_faults.silent.update({key: PeerReading((), 0.0, 0, sent)})
     assert list(host.controller.faults()) == []
     host.controller._in_use.add(VAULT.vni)
     (fault,) = host.controller.faults()

@@ -48,6 +48,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
         ("key_rotation_interval_s = -1", "0 or more"),
+        ("encryption_rotation_interval_s = -1", "0 or more"),
         ("dead_grace_s = nan", "above zero"),
         ("dead_grace_s = inf", "above zero"),
         ("authority_holders = 0", "from 1 to 8, not 0"),

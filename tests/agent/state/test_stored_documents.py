@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlay.agent.state import documents
+from overlay.agent.state import documents, wireguard_keys
 from overlay.agent.state.database import Row, StateDatabase
 from overlay.agent.state.state_file import FILE_NAME
 from overlay.agent.state.table import Table
@@ -160,7 +160,12 @@ STORED = [
         '{"identity": [4, 4026532001], "netns_path": "/proc/77/ns/net"}',
     ),
 ]
-TABLES = {table.kind: table for table in vars(documents).values() if isinstance(table, Table)}
+TABLES = {
+    table.kind: table
+    for module in (documents, wireguard_keys)
+    for table in vars(module).values()
+    if isinstance(table, Table)
+}
 
 
 def written(directory: Path) -> list[tuple[str, str, str, int]]:

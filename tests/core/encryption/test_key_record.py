@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.encryption.key_record import WireguardKey, current_key, key_record
+from overlay.core.encryption.key_record import WireguardKey, key_record, keys_of
 from overlay.core.protocol.records import CustomRecord, Value, key_of
 from overlay.model import Ip, parse_ip
 from overlay.wire.codec.records import TAGS, decode_value, encode_value
@@ -17,14 +17,22 @@ def test_a_key_survives_its_record() -> None:
     tag, fields = encode_value(key_record(ONE))
 
     assert tag == TAGS["name"]
-    assert current_key([decode_value(tag, tuple(fields))]) == ONE
+    assert keys_of([decode_value(tag, tuple(fields))]) == (ONE,)
     assert key_of(key_record(ONE)) != key_of(key_record(TWO))
+
+
+def test_a_slot_survives_its_record() -> None:
+    """Agents of before know the first slot only, whose keys have the name that they always had."""
+    assert keys_of([key_record(TWO._replace(slot=1))]) == (TWO._replace(slot=1),)
+    assert key_record(ONE).name == "wireguard-1"
 
 
 def test_the_lowest_epoch_is_in_use() -> None:
     """A node that is about to replace its key publishes the next one first."""
-    assert current_key([key_record(TWO), key_record(ONE)]) == ONE
-    assert current_key([key_record(TWO)]) == TWO
+    following = TWO._replace(slot=1)
+    assert keys_of([key_record(following), key_record(ONE)]) == (ONE, following)
+    assert keys_of([key_record(following)]) == (following,)
+    assert keys_of([key_record(TWO), key_record(ONE)]) == (ONE,)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,7 @@ def test_the_lowest_epoch_is_in_use() -> None:
     [
         CustomRecord("database", (Ip(bytes(16)), Ip(bytes(16)))),
         CustomRecord("wireguard-0", key_record(ONE).ips),
+        CustomRecord("wireguard3-1", key_record(ONE).ips),
         CustomRecord("wireguard-9999999999", key_record(ONE).ips),
         CustomRecord("wireguard-1", (parse_ip("192.0.2.1"), Ip(bytes(16)))),
         CustomRecord("wireguard-1", (Ip(bytes(16)),)),
@@ -41,4 +50,4 @@ def test_the_lowest_epoch_is_in_use() -> None:
 )
 def test_other_records_are_no_keys(record: Value) -> None:
     """Whatever a member writes, nothing fails."""
-    assert current_key([record]) is None
+    assert keys_of([record]) == ()

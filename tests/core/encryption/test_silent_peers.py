@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.core.encryption.device import DeviceReading, PeerReading
+from overlay.core.encryption.device import PeerReading
 from overlay.core.encryption.silent_peers import SilentPeers
 
 KEY = b"p" * 32
@@ -12,7 +12,7 @@ def after(*counts: tuple[int, int]) -> bool:
     """Return whether a peer is silent after readings of (received, sent)."""
     peers = SilentPeers()
     for received, sent in counts:
-        peers.update(DeviceReading(b"", 0, {KEY: PeerReading((), 0.0, received, sent)}))
+        peers.update({KEY: PeerReading((), 0.0, received, sent)})
     return KEY in peers.keys
 
 

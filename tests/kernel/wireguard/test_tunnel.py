@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.encryption.device import DEVICE, TunnelPeer, TunnelState
+from overlay.core.encryption.device import DEVICES, TunnelPeer, TunnelState
 from overlay.core.encryption.inner_address import inner_address, inner_prefix
 from overlay.errors import ConflictError
 from overlay.kernel import netns, reset
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 pytestmark = pytest.mark.netns
+DEVICE = DEVICES[0]
 PREFIX = inner_prefix(bytes.fromhex("01020304"))
 OWN = inner_address(PREFIX, NodeId(b"S" * 16))
 
@@ -81,7 +82,7 @@ def test_the_device_is_made_read_and_removed(place: Place) -> None:
     assert place.differences(WANTED) == []
     assert place.establish(WANTED, WANTED) == []
     with place.inside():
-        found = tunnel.read()
+        found = tunnel.read(DEVICE)
     assert found is not None
     assert (found.private_key, found.port) == (KEY, 17949)
     assert {each.inner for each in found.peers.values()} == {
@@ -146,6 +147,34 @@ def test_peers_follow_without_touching_others(place: Place) -> None:
     assert place.differences(after) == []
     assert ip_text(peer(1).inner) not in place.run("ip -6 route")
     assert place.run("cat /proc/net/dev_snmp6/wg-ovl | head -1") == index
+
+
+def test_a_rotation_moves_routes_one_by_one(place: Place) -> None:
+    """Both devices have a route to a peer, and the one that is on standby comes second."""
+    place.establish(WANTED, None)
+    inner = [peer(number).inner for number in (1, 2)]
+    second = replace(WANTED, private_key=b"\x10" + KEY[1:], port=17950, slot=1)
+
+    def device_to(number: int) -> str:
+        return (
+            place.run(f"ip -6 route get {ip_text(peer(number).inner)}").split(" dev ")[1].split()[0]
+        )
+
+    waiting = replace(second, standby=frozenset(inner))
+    place.establish(waiting, None)
+    assert [device_to(1), device_to(2)] == ["wg-ovl", "wg-ovl"]
+    moved = replace(second, standby=frozenset(inner[1:]))
+    left = replace(WANTED, standby=frozenset(inner[:1]))
+    place.establish(moved, waiting)
+    assert [device_to(1), device_to(2)] == ["wg-ovl2", "wg-ovl"]
+    place.establish(left, WANTED)
+    assert [device_to(1), device_to(2)] == ["wg-ovl2", "wg-ovl"]
+    assert place.differences(moved) == place.differences(left) == []
+    place.establish(second, moved)
+    with place.inside():
+        assert tunnel.remove_surplus([second.name])
+    assert [device_to(1), device_to(2)] == ["wg-ovl2", "wg-ovl2"]
+    assert place.differences(second) == []
 
 
 def test_a_strangers_device_is_left_alone(place: Place) -> None:

@@ -50,10 +50,24 @@ class EncryptionPeerResponse(TypedDict):
     networks: list[str]  # encrypted ones with a sandbox on both hosts
     address: str  # inside the tunnel
     key_epoch: int | None  # None: it has published no key
-    configured: bool  # it is a peer of the device
+    device: str | None  # by which packets to it leave; None: it is a peer of none
+    configured: bool  # it is a peer of that device
     last_handshake_s: float | None  # seconds ago; None: never since the device was made
     received: int  # bytes
     sent: int
+
+
+class EncryptionKeyResponse(TypedDict):
+    """The WireGuard key that this host has in use after a rotation."""
+
+    key_epoch: int
+
+
+class EncryptionRotationResponse(TypedDict):
+    """A rotation of the WireGuard keys that is under way."""
+
+    step: Literal["beginning", "moving", "retiring"]
+    waiting_for: list[str]  # each member with the reason
 
 
 class EncryptionStatusResponse(TypedDict):
@@ -61,10 +75,12 @@ class EncryptionStatusResponse(TypedDict):
 
     backend: Literal["kernel", "wireguard-go"] | None
     why: str | None  # what is missing
-    device: str | None  # None: no sandbox of an encrypted network is here
+    device: str | None  # of the key in use; None: no sandbox of an encrypted network is here
     address: str
     port: int
     key_epoch: int | None
+    key_age_s: float | None
+    rotation: EncryptionRotationResponse | None
     networks: list[str]  # the cluster's encrypted networks
     clear_in: int  # packets of these that came unencrypted, and were dropped
     clear_out: int  # that would have left unencrypted, and were dropped

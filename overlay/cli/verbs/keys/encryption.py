@@ -1,6 +1,6 @@
-"""Command `encryption status`.
+"""Commands `encryption status` and `encryption rotate`.
 
-Owns: its options and output. No key is ever shown.
+Owns: their options and output. No key is ever shown.
 """
 
 from __future__ import annotations
@@ -25,16 +25,42 @@ outside of the tunnels: none ever gets further.
   overlayd network create vault --encrypted
   overlayd encryption status vault
 """
+ROTATE_DESCRIPTION = """\
+Replace the WireGuard keys of all members by fresh ones.  No packet is lost, and none is sent in
+clear.
+
+Each host makes a next key and a second device for it.  Two hosts use these as soon as they have
+greeted each other there; the former keys are deleted when no host uses them.  A member that is down
+holds this up: the command names it, and packets to it pass by the former key.  Rotation is
+automatic, once a day (encryption_rotation_interval_s in the configuration; 0 disables it).  The
+command returns once this host sends by the next keys only.
+
+  sudo overlayd encryption rotate
+  overlayd encryption status
+"""
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    group = words.group("encryption", "show the tunnels that carry encrypted networks")
+    group = words.group("encryption", "show and renew the tunnels of encrypted networks")
+    group.verb(
+        "rotate", run_rotate, "replace all members' WireGuard keys (root only)", ROTATE_DESCRIPTION
+    )
     status = group.verb(
         "status", run_status, "show this host's tunnel to each member", STATUS_DESCRIPTION
     )
     status.add_argument("network", nargs="?", metavar="NETWORK", help="only those of one network")
     status.add_argument("--no-header", action="store_true", help="omit summary and header line")
+
+
+def run_rotate(args: Namespace) -> int:
+    """Replace the WireGuard keys of all members."""
+    done = ApiClient(args.paths).post("/v1/encryption/rotate")
+    if args.json:
+        output.print_json(done)
+    else:
+        output.print_note(f"this host's WireGuard key of epoch {done['key_epoch']} is in use")
+    return 0
 
 
 def run_status(args: Namespace) -> int:
@@ -74,10 +100,27 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         ("WireGuard", carrier),
         ("Device", device),
         ("Address", shown["address"]),
-        ("Key", "none" if shown["key_epoch"] is None else f"epoch {shown['key_epoch']}"),
+        ("Key", _key(shown)),
+        *_rotation(shown),
         ("Networks", ", ".join(shown["networks"]) or "none is encrypted"),
         ("Dropped in clear", f"{shown['clear_in']} received, {shown['clear_out']} to be sent"),
     ]
+
+
+def _key(shown: JsonObject) -> str:
+    if shown["key_epoch"] is None:
+        return "none"
+    age_s = shown["key_age_s"]
+    made = "" if age_s is None else f", made {output.duration(age_s)} ago"
+    return f"epoch {shown['key_epoch']}{made}"
+
+
+def _rotation(shown: JsonObject) -> list[tuple[str, str]]:
+    rotation = shown["rotation"]
+    if rotation is None:
+        return []
+    waiting = "; ".join(rotation["waiting_for"])
+    return [("Rotation", f"{rotation['step']}{f', waits for {waiting}' if waiting else ''}")]
 
 
 def _handshake(shown: JsonObject, peer: JsonObject) -> str:

@@ -8,9 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from overlay.agent.encryption.own_key import OwnKey
+from overlay.agent.encryption.own_keys import OwnKeys
 from overlay.agent.state.database import Row, StateDatabase
+from overlay.agent.state.wireguard_keys import (
+    WIREGUARD,
+    StoredWireguardKey,
+    StoredWireguardKeys,
+)
 from overlay.core.encryption.key_record import WireguardKey, key_record
+from overlay.core.encryption.rotation import OwnSlots
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.records import Key, Scope, Segment, Value
@@ -59,9 +65,9 @@ def gossip(tmp_path: Path) -> Gossip:
     return Gossip(tmp_path)
 
 
-def own_key(gossip: Gossip) -> OwnKey:
+def own_key(gossip: Gossip) -> OwnKeys:
     """Return the key as a start of the agent finds it."""
-    return OwnKey(cast("Any", gossip))
+    return OwnKeys(cast("Any", gossip))
 
 
 def test_a_key_is_made_once_and_kept(gossip: Gossip) -> None:
@@ -73,12 +79,11 @@ def test_a_key_is_made_once_and_kept(gossip: Gossip) -> None:
 
     assert len(gossip.published) == 1
     assert again.is_published
-    assert again.private == first.private
-    assert again.public is not None
-    assert again.public.epoch == 1
-    assert again.private is not None
-    assert again.private.hex() not in repr(gossip.published)
-    assert again.private[0] & 7 == 0
+    assert again.current == first.current
+    assert [key.epoch for key in again.public] == [1]
+    assert again.current is not None
+    assert again.current.private.hex() not in repr(gossip.published)
+    assert again.current.private[0] & 7 == 0
 
 
 def test_two_nodes_have_different_keys(tmp_path: Path, gossip: Gossip) -> None:
@@ -89,7 +94,7 @@ def test_two_nodes_have_different_keys(tmp_path: Path, gossip: Gossip) -> None:
     one.publish()
     other.publish()
 
-    assert one.private != other.private
+    assert one.current != other.current
 
 
 def test_a_key_of_a_lost_disk_is_replaced(gossip: Gossip) -> None:
@@ -99,8 +104,7 @@ def test_a_key_of_a_lost_disk_is_replaced(gossip: Gossip) -> None:
     key.publish()
 
     assert key.is_published
-    assert key.public is not None
-    assert key.public.epoch == 2
+    assert [each.epoch for each in key.public] == [2]
 
 
 def test_a_withdrawn_key_can_return(gossip: Gossip) -> None:
@@ -115,3 +119,47 @@ def test_a_withdrawn_key_can_return(gossip: Gossip) -> None:
     assert withdrawn
     assert key.is_published
     assert key.public == before
+
+
+def test_a_rotation_changes_slot_and_epoch(gossip: Gossip) -> None:
+    """Two keys are published while packets move; a start in between finds the same ones."""
+    key = own_key(gossip)
+    key.publish()
+    key.begin()
+    key.begin()
+    both = own_key(gossip)
+
+    assert [(each.epoch, each.slot) for each in both.public] == [(1, 0), (2, 1)]
+    assert both.slots == OwnSlots(0, next=1)
+    both.retire()
+    assert both.is_published
+    assert own_key(gossip).slots == OwnSlots(1, retired=0)
+    assert [(each.epoch, each.slot) for each in both.public] == [(2, 1)]
+    both.forget()
+    assert own_key(gossip).slots == OwnSlots(1)
+    assert len(gossip.published) == 3
+
+
+def test_an_adopted_slot_has_a_fresh_key(gossip: Gossip) -> None:
+    """A private key is never used in two devices."""
+    key = own_key(gossip)
+    key.publish()
+    before = key.current
+    key.adopt()
+
+    assert key.is_published
+    assert key.slots == OwnSlots(1)
+    assert before is not None
+    assert key.current is not None
+    assert key.current.private != before.private
+
+
+def test_a_key_of_unknown_age_is_dated(gossip: Gossip) -> None:
+    """An agent without rotation wrote down no time: the age counts from when this is seen."""
+    WIREGUARD.put(gossip.state, StoredWireguardKeys(StoredWireguardKey(1, b"k" * 32)))
+    key = own_key(gossip)
+    key.date()
+
+    assert key.current is not None
+    assert key.current.made_s > 0
+    assert own_key(gossip).current == key.current

@@ -1,0 +1,55 @@
+"""encryption status and encryption rotate."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.fake_agent import FakeAgent, Run
+
+SHOWN: dict[str, Any] = {
+    "schema": "overlayd.encryption-status/v1",
+    "backend": "kernel",
+    "why": None,
+    "device": "wg-ovl",
+    "address": "fd6f:766c::1",
+    "port": 7949,
+    "key_epoch": 3,
+    "key_age_s": 61.0,
+    "rotation": None,
+    "networks": ["vault"],
+    "clear_in": 0,
+    "clear_out": 0,
+    "peers": [],
+}
+
+
+def lines(overlayd: Run) -> list[str]:
+    """Return what `encryption status` prints, with single blanks."""
+    return [" ".join(line.split()) for line in overlayd("encryption", "status").out.splitlines()]
+
+
+def test_status_shows_the_keys_epoch_and_age(overlayd: Run, agent: FakeAgent) -> None:
+    """Without a rotation there is no line about one."""
+    agent.answer("GET /v1/encryption", SHOWN)
+    assert "Key epoch 3, made 1m 01s ago" in lines(overlayd)
+    assert not [line for line in lines(overlayd) if line.startswith("Rotation")]
+
+
+def test_status_names_what_a_rotation_waits_for(overlayd: Run, agent: FakeAgent) -> None:
+    """The member and the reason."""
+    rotation = {"step": "moving", "waiting_for": ["vm3: it has published no next key"]}
+    agent.answer("GET /v1/encryption", SHOWN | {"rotation": rotation})
+    assert "Rotation moving, waits for vm3: it has published no next key" in lines(overlayd)
+
+
+def test_rotate_prints_the_epoch_in_use(overlayd: Run, agent: FakeAgent) -> None:
+    """Stderr names the epoch; --json prints the object."""
+    done = {"schema": "overlayd.encryption-rotate/v1", "key_epoch": 2}
+    agent.answer("POST /v1/encryption/rotate", done)
+
+    shown = overlayd("encryption", "rotate").err
+    assert shown == "this host's WireGuard key of epoch 2 is in use\n"
+    assert json.loads(overlayd("encryption", "rotate", "--json").out) == done
+    agent.fail("POST /v1/encryption/rotate", "timed-out", 504, why="vm3: it does not answer")
+    assert overlayd("encryption", "rotate").code == 7
