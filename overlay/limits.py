@@ -447,6 +447,4 @@ GATEWAY_PRIORITY_MAX: Final = 1000
 
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
-
-RIVALS_MAX = 64
-"""Maximum number of remembered hosts with another host's identity."""
+RIVALS_MAX: Final = 64  # hosts with another one's identity, remembered

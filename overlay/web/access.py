@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 import weakref
-from typing import NamedTuple
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from overlay import limits
@@ -28,14 +28,15 @@ SIGN_IN_PATHS = frozenset({"/sign-in", "/sign-in.css", "/mark.svg"})
 _OTHER_SITES = frozenset({"cross-site", "same-site"})  # https://www.w3.org/TR/fetch-metadata/
 
 
-class WebPolicy(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WebPolicy:
     """What the operator has decided.
 
     `token`: required from everybody; None: local users only. `names`: host names under which the
     page is known, besides addresses. `local_users`: also allowed, such as the one who used sudo.
     """
 
-    token: str | None
+    token: str | None = field(repr=False)
     names: frozenset[str]
     group: str
     local_users: frozenset[int] = frozenset()

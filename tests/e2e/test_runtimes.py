@@ -158,11 +158,13 @@ def test_a_start_attaches_restarted_containers(
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def endpoints_of(cluster: Cluster, target: str) -> dict[str, tuple[str, list[str]]]:
-    """Return the name and addresses of a target on vm1, by network."""
+def endpoints_of(
+    cluster: Cluster, target: str, number: int = 1
+) -> dict[str, tuple[str, list[str]]]:
+    """Return the name and addresses of a target on a host, by network."""
     return {
         each["network"]: (each["name"], each["ips"])
-        for each in cluster.json(1, "endpoint", "ls")["endpoints"]
+        for each in cluster.json(number, "endpoint", "ls")["endpoints"]
         if each.get("target") == target
     }
 
@@ -186,18 +188,29 @@ def test_a_restart_brings_all_addresses_and_routes_back(
     cluster.ok(1, "overlayd", "detach", "docker:web", "--network", "dual")
 
 
+@pytest.mark.parametrize(
+    ("number", "program", "name"),
+    [(1, "docker", "web"), (2, PODMAN, "db")],
+    ids=["docker", "podman"],
+)
 def test_a_renamed_container_is_followed(
-    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
-) -> None:
+    cluster: Cluster, docker: Cluster, podman: Cluster, eventually: Callable[..., None],
+    number: int, program: str, name: str,
+) -> None:  # fmt: skip
     """Its target and its name on the network are the new ones, and its address stays."""
-    assert docker is cluster
-    ((_, ips),) = endpoints_of(cluster, "docker:web").values()
-    for name in ("shop", "web"):
-        cluster.ok(1, "docker", "rename", "shop" if name == "web" else "web", name)
+    assert docker is podman is cluster
+    kind = program.partition(" ")[0]
+    ((_, ips),) = endpoints_of(cluster, f"{kind}:{name}", number).values()
+    for before, after in ((name, "shop"), ("shop", name)):
+        cluster.ok(number, *program.split(), "rename", before, after)
+        wanted = {"blue": (after, ips)}
         eventually(
-            lambda name=name: endpoints_of(cluster, f"docker:{name}") == {"blue": (name, ips)}, name
+            lambda after=after, wanted=wanted: (
+                endpoints_of(cluster, f"{kind}:{after}", number) == wanted
+            ),
+            after,
         )
-    eventually(lambda: cluster.inside(3, "c3", "ping", "-c1", "-W2", "web")[0] == 0, "by name")
+    eventually(lambda: cluster.inside(3, "c3", "ping", "-c1", "-W2", name)[0] == 0, "by name")
 
 
 def test_a_container_made_again_gets_its_address(

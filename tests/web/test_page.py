@@ -136,7 +136,8 @@ async def test_search_finds_in_picture_and_table(tab: Tab, tmp_path: Path) -> No
                 f"search.value = {text!r}; search.dispatchEvent(new Event('input')); 1"
             )
             await tab.until(
-                f"{ROWS.format('containers')} === {containers} && {ROWS.format('hosts')} === {hosts}"
+                f"{ROWS.format('containers')} === {containers} && "
+                f"{ROWS.format('hosts')} === {hosts}"
             )
         await tab.evaluate("document.querySelector('[data-network=green]').click()")
         await tab.until(f"{ROWS.format('containers')} === 3")
