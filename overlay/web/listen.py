@@ -142,5 +142,5 @@ def _bind_error(address: WebAddress, error: OSError) -> OverlayError:
             )
         case errno.ENOENT:
             folder = address.path.parent if address.path else ""
-            return NotFoundError(f"there is no folder {folder}", hint=f"mkdir {folder}")
+            return NotFoundError(f"there is no folder {folder}", hint=f"sudo mkdir -p {folder}")
     return OverlayError(f"cannot listen on {address.text}", why=error.strerror or str(error))

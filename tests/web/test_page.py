@@ -135,10 +135,8 @@ async def test_search_finds_in_picture_and_table(tab: Tab, tmp_path: Path) -> No
             await tab.evaluate(
                 f"search.value = {text!r}; search.dispatchEvent(new Event('input')); 1"
             )
-            await tab.until(
-                f"{ROWS.format('containers')} === {containers} && "
-                f"{ROWS.format('hosts')} === {hosts}"
-            )
+            both = f"{ROWS.format('containers')} === {containers}"
+            await tab.until(f"{both} && {ROWS.format('hosts')} === {hosts}")
         await tab.evaluate("document.querySelector('[data-network=green]').click()")
         await tab.until(f"{ROWS.format('containers')} === 3")
         assert await tab.evaluate(TEXT.format("#details h3")) == "green"

@@ -67,6 +67,15 @@ def test_a_token_has_a_length(overlayd: Run, token: Path, text: str) -> None:
     assert not text or text not in outcome.err
 
 
+def test_a_token_is_one_line(overlayd: Run, token: Path) -> None:
+    """As a browser's form and a header have it."""
+    token.write_text("correct horse\nbattery staple\n")
+    outcome = overlayd("web", "--token-file", str(token))
+
+    assert outcome.code == 2
+    assert "more than one line" in outcome.err
+
+
 def test_a_token_that_others_can_read_is_warned_of(overlayd: Run, token: Path) -> None:
     """The mode is the file's; what follows is another error."""
     token.chmod(0o644)

@@ -5,6 +5,7 @@ Owns: its options, and what it prints. Does not: serve anything (`overlay.web`).
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from overlay import limits
@@ -90,11 +91,20 @@ def read_token(path: str) -> str:
     """Return the token in a file; raises OverlayError."""
     noun = "token"
     token = read_secret(path, noun, limits.WEB_TOKEN_SIZE_MAX, hint=TOKEN_HINT).strip()
+    count = f"{len(token)}"
+    if len(token) > limits.WEB_TOKEN_SIZE_MAX:
+        count = f"more than {limits.WEB_TOKEN_SIZE_MAX}"
     if not limits.WEB_TOKEN_LENGTH_MIN <= len(token) <= limits.WEB_TOKEN_SIZE_MAX:
         raise UsageError(
-            f"the token in {path} has {len(token)} characters",
+            f"the token in {path} has {count} characters",
             why=f"it needs {limits.WEB_TOKEN_LENGTH_MIN} to {limits.WEB_TOKEN_SIZE_MAX}, so that "
             "nobody can guess it",
+            hint=TOKEN_HINT,
+            field="token_file",
+        )
+    if not token.isprintable():
+        raise UsageError(
+            f"the token in {path} is more than one line of text",
             hint=TOKEN_HINT,
             field="token_file",
         )
@@ -102,7 +112,11 @@ def read_token(path: str) -> str:
 
 
 def _url(address: WebAddress) -> str | None:
-    return None if address.path is not None else f"http://{address.text}/"
+    if address.path is not None:
+        return None
+    if address.host in ("0.0.0.0", "::"):  # noqa: S104 - named, not bound
+        return f"http://{socket.gethostname()}:{address.port}/"
+    return f"http://{address.text}/"
 
 
 def _invitation(address: WebAddress, *, has_token: bool) -> str:
