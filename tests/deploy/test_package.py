@@ -38,6 +38,16 @@ def test_the_package_is_complete(unpacked: Path) -> None:
     assert b".TH" in gzip.decompress((unpacked / "usr/share/man/man8/overlayd.8.gz").read_bytes())
 
 
+def test_the_package_has_the_files_of_the_page(unpacked: Path) -> None:
+    """Those of `overlayd web`, which are no Python."""
+    (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*/site-packages")
+    files = [path for path in (ROOT / "overlay/web/static").rglob("*") if path.is_file()]
+
+    assert len(files) > 10
+    for path in files:
+        assert (libraries / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+
+
 def test_nothing_is_packaged_in_other_directories(unpacked: Path) -> None:
     """Other files could collide with other packages, or stay behind."""
     tops = {
