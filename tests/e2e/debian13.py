@@ -25,7 +25,7 @@ mount --make-private /
 mount --bind {TREE} {TREE}
 mount --make-private {TREE}
 cd {TREE}
-mkdir -p var/lib/containers etc/containers/networks
+mkdir -p var/lib/containers var/lib/docker etc/containers/networks
 mount --rbind /run run
 mount -t proc proc proc
 mount --rbind /sys sys
@@ -34,6 +34,7 @@ mount -t tmpfs none tmp
 mount -t tmpfs none usr/local
 mount -t tmpfs none etc/containers/networks
 mount -t tmpfs none var/lib/containers
+mount -t tmpfs none var/lib/docker
 mkdir -p tmp/old .{SOURCE}
 mount --bind {ROOT} .{SOURCE}
 pivot_root . tmp/old
