@@ -17,6 +17,24 @@ pytestmark = [pytest.mark.e2e, pytest.mark.debian13]
 PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
 LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --cap-add net_raw".split()  # noqa: SIM905
 SLEEP = ("lab:1", "/bin/sleep", "1000")
+# What LIMITS are to `podman run`; a pod has no options for them.
+CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+"""
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: shop}
+spec:
+  containers:
+  - name: web
+    image: localhost/lab:1
+    imagePullPolicy: Never
+    command: [/bin/sleep, "1000"]
+    ports: [{containerPort: 80, hostPort: 8090}]
+    securityContext: {capabilities: {add: [NET_RAW]}}
+"""
 PING = ("ping", "-c", "1", "-W", "5")
 
 
@@ -29,6 +47,14 @@ class Podman:
     def __call__(self, *words: str) -> str:
         """Run Podman; it must succeed."""
         return self._tree.ok(*PODMAN, *words)
+
+    def play(self, pod: str, *words: str) -> str:
+        """Run `podman play kube` with a pod; it must succeed."""
+        write = 'printf %s "$1" >/run/limits.conf; printf %s "$2" >/run/pod.yml; shift 2; exec "$@"'
+        command = ("env", "CONTAINERS_CONF_OVERRIDE=/run/limits.conf", *PODMAN, "play", "kube")
+        return self._tree.ok(
+            "sh", "-c", write, "sh", CONFIGURATION, pod, *command, *words, "/run/pod.yml"
+        )
 
     def error(self, *words: str) -> str:
         """Run Podman, which must fail; return its message."""
@@ -88,6 +114,27 @@ def test_containers_of_two_hosts_reach_each_other(
     one("rm", "-f", "-t", "0", "web")
     two("rm", "-f", "-t", "0", "db")
     assert [endpoints(cluster, number) for number in (1, 2, 3)] == [{}, {}, {}]
+    assert cluster.json(1, "publish", "ls")["published"] == []
+
+
+def test_a_pod_of_play_kube_is_attached(
+    cluster: Cluster, podmans: tuple[Podman, Podman], eventually: Callable[..., None]
+) -> None:
+    """With its address, its port and a name; --down leaves nothing."""
+    one, two = podmans
+    one.play(POD, "--network", "blue:ip=10.32.6.6")
+    two("run", "-d", "--name", "db", *LIMITS, "--network", "blue", *SLEEP)
+
+    (name,) = endpoints(cluster, 3).keys() - {"db"}
+    assert endpoints(cluster, 3)[name]["ips"] == ["10.32.6.6"]
+    two("exec", "db", *PING, name)
+    two("exec", "db", *PING, "shop")
+    one("exec", "shop-web", *PING, "db")
+    (port,) = cluster.json(1, "publish", "ls")["published"]
+    assert (port["host_port"], port["ips"]) == (8090, ["10.32.6.6"])
+    one.play(POD, "--down")
+    two("rm", "-f", "-t", "0", "db")
+    eventually(lambda: all(endpoints(cluster, n) == {} for n in (1, 2, 3)), "nothing is left")
     assert cluster.json(1, "publish", "ls")["published"] == []
 
 
