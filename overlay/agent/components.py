@@ -184,9 +184,7 @@ class Components:
         context, attachments = self._context, self.attachments
         interval_s = self.config.reconcile_interval_s
         self.underlay_filter = UnderlayFilter(context, interval_s)
-        self.encryption = EncryptionController(
-            context, interval_s, self.config.encryption_rotation_interval_s
-        )
+        self.encryption = EncryptionController(context, self.config)
         self.reconciler = Reconciler(
             context,
             attachments,

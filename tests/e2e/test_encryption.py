@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from overlay.errors import OverlayError
 from overlay.lab.driver import AgentDriver, differences, join_all, wait_until
 from overlay.lab.fixtures import LabCluster, lab_cluster
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
@@ -260,6 +261,25 @@ def test_the_last_container_takes_the_device_along(vault: Vault) -> None:
     vault.host(2).run("overlayd", "unexpose", "vault")
     wait_until(lambda: not remains(vault.host(2)), "device, routes and process are gone")
     assert vault.status(2)["device"] is None
+
+
+def test_required_encryption_leaves_no_choice(vault: Vault) -> None:
+    """A network is encrypted unasked; one in clear of another host is refused, its own goes on."""
+    host, other = vault.host(2), vault.host(1)
+    other.post("/v1/networks", name="clear")
+    other.post("/v1/networks", name="older")
+    wait_until(lambda: "older" in host.run("overlayd", "network", "ls"), "the networks")
+    host.run("overlayd", "container", "add", "old", "--network", "older")
+    host.end(signal.SIGTERM)
+    line = """printf 'encryption = "required"\n' >/etc/overlayd/overlayd.toml"""
+    host.run("sh", "-c", f"mkdir -p /etc/overlayd; {line}")
+    host.start()
+    host.run("overlayd", "network", "create", "unasked")
+    assert host.get("/v1/networks/unasked")["encrypted"]
+    host.run("overlayd", "container", "add", "new", "--network", "older")
+    with pytest.raises(OverlayError, match="clear is not encrypted, and this host requires"):
+        host.run("overlayd", "container", "add", "refused", "--network", "clear")
+    assert "containers on older, in clear" in host.run("sh", "-c", "overlayd status; true")
 
 
 def test_leaving_takes_everything_along(vault: Vault) -> None:

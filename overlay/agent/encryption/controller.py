@@ -22,8 +22,10 @@ from overlay.agent.dataplane.watch import watch_monitor
 from overlay.agent.encryption.key_replacement import KeyReplacement
 from overlay.agent.encryption.own_keys import OwnKeys
 from overlay.agent.encryption.peer_faults import PeerFaults
+from overlay.agent.encryption.policy import EncryptionPolicy
 from overlay.agent.encryption.tunnel_plan import TunnelPlan
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.config import REQUIRED, Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelState
@@ -48,12 +50,15 @@ class EncryptionController(Controller):
     recovered = "encrypted networks reach other hosts again"
     event_kind = "encryption"
 
-    def __init__(self, context: NodeContext, interval_s: float, rotation_interval_s: float) -> None:
+    def __init__(self, context: NodeContext, config: Config) -> None:
         super().__init__(context.event_log)
-        self.interval_s = interval_s
+        self.interval_s = config.reconcile_interval_s
+        self.policy = EncryptionPolicy(context, required=config.encryption == REQUIRED)
         self.support = _UNKNOWN
         self.keys = OwnKeys(context.gossip)
-        self.replacement = KeyReplacement(self.keys, context.event_log, rotation_interval_s)
+        self.replacement = KeyReplacement(
+            self.keys, context.event_log, config.encryption_rotation_interval_s
+        )
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -355,6 +360,7 @@ class EncryptionController(Controller):
         if self._in_use and self._peer_faults.silent.keys:
             yield from self._peer_faults.silence(self.keys_used())
         yield from self._peer_faults.stuck()
+        yield from self.policy.faults(self.incapable() if self.policy.required else ())
         if self.support.backend is None and self.support is not _UNKNOWN and not self._in_use:
             names = [each.name for each in self._directory.networks() if is_encrypted(each)]
             if names:

@@ -60,13 +60,15 @@ class ParticipationService:
     async def begin(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return the records that tell of it.
 
-        Raises ConflictError if the network is encrypted, and this host has no WireGuard.
+        Raises ConflictError if the network is encrypted, and this host has no WireGuard; or if it
+        is in clear, and this host requires encryption and does not use it yet.
         """
         await self._encryption.require_support(network)
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
         async with self._alone_on(network.vni):
             if not self._directory.has_participation(self._gossip.node_id, part):
+                self._encryption.policy.require_allowed(network)
                 segments = self._gossip.commit(CLUSTER_SCOPE, [part])
                 self._gossip.publish(segments)
                 await self._gossip.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)

@@ -7,6 +7,7 @@ a new network's addresses. Does not: know the rules for a valid definition (`def
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
@@ -43,6 +44,8 @@ class NetworkService:
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
         constraints = await self.host_constraints()
+        if self._encryption.policy.encrypts(spec.name, spec.driver):
+            spec = replace(spec, encrypted=True)
         if spec.encrypted and self._directory.find_network(spec.name) is None:
             await self._encryption.require_capable_members()
         known = {network.name for network in self._directory.networks()}

@@ -11,6 +11,7 @@ import pytest
 from overlay import limits
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.wireguard_keys import (
@@ -18,7 +19,7 @@ from overlay.agent.state.wireguard_keys import (
     StoredWireguardKey,
     StoredWireguardKeys,
 )
-from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.dataplane.network_drivers import BRIDGE, OVERLAY, labels_of
 from overlay.core.encryption.device import PeerReading, TunnelPeer
 from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.protocol.messages import MemberState
@@ -44,7 +45,7 @@ class Kernel:
 class Host:
     """A member whose records are what a test says."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encryption: str = "optional") -> None:
         self.keys: dict[NodeId, WireguardKey] = {
             OWN: WireguardKey(1, b"s" * 32),
             ONE: WireguardKey(1, b"a" * 32),
@@ -72,12 +73,13 @@ class Host:
             node_name=lambda node_id: node_id[:1].decode(),
             node_state=lambda _node_id: MemberState.ALIVE,
             networks=lambda: [BLUE, VAULT],
+            find_network={"blue": BLUE, "vault": VAULT}.get,
             participants=lambda _vni, *, forwarding: [OWN, ONE] if forwarding else [],
         )
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", Kernel()), EventLog(path)
         )
-        self.controller = EncryptionController(context, 30.0, 0.0)
+        self.controller = EncryptionController(context, Config(encryption=encryption))
         self.controller.support = Support(Backend.KERNEL)
 
     def _card(self, node_id: NodeId) -> Any:
@@ -189,3 +191,38 @@ async def test_a_member_that_does_not_answer_is_named(host: Host) -> None:
         "a does not answer through the tunnel of encrypted networks: gossip works, WireGuard "
         "(UDP 7949) gets no answer"
     )
+
+
+async def test_required_encryption_encrypts_new_networks(tmp_path: Path) -> None:
+    """But for those without a tunnel, and one in clear that exists already."""
+    policy = Host(tmp_path, "required").controller.policy
+
+    assert policy.encrypts("new", OVERLAY)
+    assert policy.encrypts("vault", OVERLAY)
+    assert not policy.encrypts("blue", OVERLAY)
+    assert not policy.encrypts("new", BRIDGE)
+    assert not policy.encrypts("new", "unknown")
+
+
+async def test_required_encryption_refuses_networks_in_clear(tmp_path: Path, host: Host) -> None:
+    """It says what to do; without it nothing is refused."""
+    host.controller.policy.require_allowed(BLUE)
+    (tmp_path / "other").mkdir()
+    policy = Host(tmp_path / "other", "required").controller.policy
+
+    policy.require_allowed(VAULT)
+    with pytest.raises(ConflictError, match="blue is not encrypted") as caught:
+        policy.require_allowed(BLUE)
+    assert "--encrypted" in caught.value.hint
+
+
+async def test_required_encryption_names_what_is_in_clear(tmp_path: Path) -> None:
+    """The networks with containers here, and the members that can carry no encrypted one."""
+    host = Host(tmp_path, "required")
+    del host.keys[TWO]
+    texts = [fault.text for fault in host.controller.faults()]
+
+    assert texts == [
+        "encryption is required, and this host has containers on blue, in clear",
+        "encryption is required, and no WireGuard key is known of b (overlayd 0.1)",
+    ]
