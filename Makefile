@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim deb dist vm-test netavark-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb dist vm-test netavark-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -20,7 +20,7 @@ check: setup docs
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/codespell *.md docs overlay deploy vagrant scripts tests
+	.venv/bin/codespell *.md docs examples overlay deploy vagrant scripts tests
 
 unit: setup
 	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
@@ -29,7 +29,7 @@ kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13"
+	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples"
 
 # Checks and tests side by side; LABS (3) is the number of workers with hosts.
 test: setup
@@ -63,6 +63,11 @@ vm-test: setup
 netavark-test: setup
 	@scripts/debian13 build/debian13
 	.venv/bin/pytest -q -m debian13 tests/e2e
+
+# The examples that need Ansible, Vagrant and WireGuard's tools (minutes). Needs root.
+examples-test: setup
+	@scripts/examples_tools build/examples
+	.venv/bin/pytest -q -m examples tests/e2e/test_examples.py
 
 # Real virtual machines with Vagrant, emulated without KVM (ten minutes or more). Needs root.
 vagrant-test: setup

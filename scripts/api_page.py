@@ -26,7 +26,7 @@ each answer, and how to connect.
 curl -s --unix-socket /run/overlayd/api.sock http://overlayd/v1/status
 ```
 """
-ROWS = ("| field | type | default |", "|---|---|---|")
+ROWS = ("| field | type | if it is left out |", "|---|---|---|")
 
 
 def document() -> Schema:
@@ -84,16 +84,20 @@ def _about(shape: Schema) -> Iterator[str]:
 
 def _fields(shape: Schema) -> Iterator[str]:
     """Yield the table of an object's fields; nothing for one without any."""
-    required = shape.get("required", [])
-    if shape.get("properties"):
+    required, fields = shape.get("required", []), shape.get("properties", {})
+    if fields and set(fields) <= set(required):
+        yield from ("| field | type |", "|---|---|")
+        for name, each in fields.items():
+            yield f"| `{name}` | {_type(each)} |"
+    elif fields:
         yield from ROWS
-    for name, each in shape.get("properties", {}).items():
-        yield _row(name, each, is_required=name in required)
+        for name, each in fields.items():
+            yield _row(name, each, is_required=name in required)
 
 
 def _row(name: str, schema: Schema, *, is_required: bool) -> str:
-    default = f"`{json.dumps(schema['default'])}`" if "default" in schema else ""
-    shown = default or ("" if is_required else "may be absent")
+    default = f"`{json.dumps(schema['default'])}`" if "default" in schema else "absent"
+    shown = "required" if is_required else default
     return f"| `{name}` | {_type(schema)} | {shown} |"
 
 

@@ -41,5 +41,5 @@ def test_a_field_has_its_type_bounds_and_default() -> None:
     """As the document declares them."""
     rows = api_page().splitlines()
 
-    assert '| `schema` | `"overlayd.status/v1"` |  |' in rows
+    assert '| `schema` | `"overlayd.ipam/v1"` |' in rows
     assert "| `force` | boolean or null | `false` |" in rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from tests.metric_examples import exported_names
 
-FOLDER = Path(__file__).parents[2] / "deploy/monitoring"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/monitoring"
 RULES = FOLDER / "alerts.yml"
 SCRIPT = FOLDER / "overlayd-textfile"
 # Metrics of Prometheus itself and of node_exporter, which the rules may use.
@@ -163,6 +165,15 @@ def metrics_in(expression: str) -> set[str]:
     """Return the metrics that an expression names."""
     without_labels = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", expression)
     return set(re.findall(r"\b(?:overlayd|node|process)_\w+|\bup\b", without_labels))
+
+
+def test_the_example_for_prometheus_is_valid(tmp_path: Path) -> None:
+    """`promtool check config`, with the alerts beside it as its page says."""
+    shutil.copy(ROOT / "examples/monitoring/prometheus.yml", tmp_path)
+    shutil.copy(RULES, tmp_path / "overlayd-alerts.yml")
+    told = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+
+    assert "SUCCESS: 1 rule files found" in told
 
 
 def test_alerts_name_metrics_that_exist() -> None:

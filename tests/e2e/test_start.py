@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.lab import host_process
 from tests.e2e.docker_engine import start_dockerd
-from tests.e2e.typed import blocks, type_block
+from tests.e2e.typed import blocks, serve_ssh, type_block, type_page
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
-KEEP_TOKEN = "cat > /run/token-of-192.168.56.11"
-
 # Podman's overlay driver cannot be on the lab's copy-on-write /var/lib.
 PODMAN = """
 printf '[network]\\nnetwork_backend = "cni"\\n' > /run/containers.conf
@@ -25,19 +23,9 @@ mkdir -p /var/lib/containers && mount -t tmpfs lab /var/lib/containers
 PODMAN_IMPORT = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc", "import")
 
 
-def type_page(cluster: Cluster, page: str) -> list[str]:
-    """Type a page; return what each block prints. What vm2 needs of vm1 by ssh is copied."""
-    shown = []
-    for block in blocks(page):
-        if "ssh 192.168.56.11" in block.commands:
-            token = cluster.ok(1, "overlayd", "token", "show")
-            cluster.run(2, "sh", "-c", KEEP_TOKEN, stdin=token)
-        shown.append(type_block(cluster, block))
-    return shown
-
-
 def test_two_hosts_are_joined_as_the_page_says(hosts: Cluster) -> None:
     """Its last command pings a container of the other host by name."""
+    serve_ssh(hosts)
     shown = type_page(hosts, "docs/start/two-hosts.md")
 
     assert " 0% packet loss" in shown[-1]
@@ -64,6 +52,22 @@ def test_podman_on_two_hosts_as_the_page_says(hosts: Cluster, image: Path) -> No
     shown = type_page(hosts, "docs/start/podman.md")
 
     assert shown[1].endswith("\nhello\nhello\n")
+
+
+def test_the_example_of_docker_works(hosts: Cluster) -> None:
+    """The application has a port; the database is reached by the application alone."""
+    shown = type_page(hosts, "examples/docker/README.md")
+
+    assert "the data\n" in shown[1]
+    assert shown[2].startswith("the page\n")
+    assert shown[3].endswith("no way to db\n")
+
+
+def test_the_example_of_two_engines_works(hosts: Cluster) -> None:
+    """A container of Docker asks one of Podman on the other host."""
+    shown = type_page(hosts, "examples/podman/README.md")
+
+    assert "from podman\n" in shown[1]
 
 
 def test_a_backup_is_restored_as_the_page_says(hosts: Cluster) -> None:

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 _BLOCK = re.compile(r'^```sh title="(vm\d|lab)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-# What a lab's host lacks: ssh to another one (the test leaves its token there), Compose's second
-# version, and cgroups of its own for Podman.
+# What a lab's host lacks: ssh to another one (a shell that listens there stands for its server),
+# Compose's second version, and cgroups of its own for Podman.
+_SSH_SERVER = "setsid busybox nc -ll -p 22 -e /bin/bash </dev/null >/dev/null 2>&1 &"
 _STAND_INS = r"""
 set -euo pipefail
-ssh() { cat "/run/token-of-$1"; }
+ssh() {
+  local host=$1; shift
+  echo 'sudo() { "$@"; }; '"$*" | busybox nc "$host" 22
+}
 docker() { if [ "$1" = compose ]; then shift; docker-compose "$@"; else command docker "$@"; fi; }
 podman() {
   local verb=$1; shift
@@ -32,11 +36,12 @@ podman() {
 }
 export CONTAINERS_CONF=/run/containers.conf
 """
-
 _ON_THE_MACHINE = """
 set -euo pipefail
 python=$0
 overlayd() { "$python" -m overlay.cli.main "$@"; }
+export -f overlayd
+export python
 """
 
 
@@ -48,18 +53,34 @@ class Typed(NamedTuple):
 
 
 def blocks(page: str) -> Iterator[Typed]:
-    """Yield the blocks of a page of docs/ that name their host, in order."""
+    """Yield the blocks of a page that name their host, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for host, commands in _BLOCK.findall(text):
         yield Typed(host, commands)
 
 
+def serve_ssh(cluster: Cluster) -> None:
+    """Let each host run the commands that the pages give to others by ssh."""
+    for number in range(1, len(cluster.hosts) + 1):
+        cluster.ok(number, "bash", "-c", _SSH_SERVER)
+
+
 def type_block(cluster: Cluster, block: Typed) -> str:
     """Type a block's commands on its host; each must succeed. Return what they print."""
     if block.host == "lab":
-        words = ["bash", "-c", _ON_THE_MACHINE + block.commands, sys.executable]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, f"{block.commands}{done.stdout}{done.stderr}"
-        return done.stdout
+        return type_on_the_machine(block.commands)
     number = int(block.host.removeprefix("vm"))
     return cluster.ok(number, "bash", "-c", _STAND_INS + block.commands)
+
+
+def type_on_the_machine(commands: str) -> str:
+    """Type commands outside of all hosts; each must succeed. Return what they print."""
+    words = ["bash", "-c", _ON_THE_MACHINE + commands, sys.executable]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"{commands}{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def type_page(cluster: Cluster, page: str) -> list[str]:
+    """Type a page from top to bottom; return what each block prints."""
+    return [type_block(cluster, block) for block in blocks(page)]
