@@ -150,10 +150,14 @@ PATH_ECHO_SIZE: Final = 4  # of the key, in a report: which agent's frames it is
 
 # --- Netcheck ---------------------------------------------------------------------------
 NETCHECK_PEERS_MAX: Final = 64  # members that one check asks and probes
-NETCHECK_WAIT_S: Final = 3.3  # until five probes in a row are missed, and a little more
+NETCHECK_WAIT_S: Final = 3.3  # until nine probes in a row are missed, and a little more
 NETCHECK_PROMPT_S: Final = 1.0  # between rounds of probes that one member's questions cause
 NETCHECK_PROMPTED_MAX: Final = 1024  # members whose last questions are remembered for that
 NETCHECK_REWRITTEN_S: Final = 600.0  # how long a changed filter that was rewritten is told of
+CONDITIONS_CHECK_S: Final = 2.0  # how often what is wrong here is compared with what members know
+CONDITIONS_REPEATED_S: Final = 60.0  # to 64 members, as long as it lasts: 14 bit/s of a pair
+CONDITIONS_MEMBERS_MAX: Final = 1024  # whose conditions are remembered
+REPAIRS_SHOWN_MAX: Final = 5  # kinds of repairs of the last minutes that `status` shows
 CHECKSUM_ERRORS_INTERVAL_S: Final = 5.0  # between readings of containers' counters, at least
 CHECKSUM_ERRORS_RECENT_S: Final = 60.0  # readings that are compared
 CHECKSUM_ERRORS_MIN: Final = 3  # fewer within that time may be noise on the wire

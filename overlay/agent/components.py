@@ -201,9 +201,8 @@ class Components:
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
         )
-        self._checksum_errors = ChecksumErrors(context, attachments)
         self.netcheck = NetcheckService(
-            context, self.paths, self.underlay_filter, self._checksum_errors
+            context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
         )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(self.gossip.state)
@@ -357,7 +356,7 @@ class Components:
             self.underlay,
             self.seed_contact,
             self.paths,
-            self._checksum_errors,
+            *self.netcheck.controllers,
             self.conflict_report,
             self.card_report,
             *self.exposure.controllers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from overlay import __version__
+from overlay import __version__, limits
 from overlay.agent.api import keys
 from overlay.agent.api.schema import cluster as schema
 from overlay.agent.api.schema.cluster import STATE_NAMES
@@ -13,6 +13,7 @@ from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.health import faults, network_failures
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.notices import notices
 from overlay.agent.process.controller import Fault
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
 from overlay.core.paths.view import PathState
@@ -86,7 +87,13 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         "key": keys.key_summary(components),
         "recovery": components.startup.recovery or None,
         "health": _health([*faults(components), *_agent_faults(agent)]),
+        "notices": _notices(agent, components),
     }
+
+
+def _notices(agent: AgentLifecycle, components: Components) -> list[schema.NoticeResponse]:
+    events = agent.event_log.since(time.time() - limits.NETCHECK_REWRITTEN_S)
+    return [{"text": each.text, "hint": each.hint} for each in notices(components, events)]
 
 
 def _health(found: list[Fault]) -> list[schema.HealthIssue]:

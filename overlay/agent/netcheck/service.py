@@ -21,12 +21,13 @@ from overlay import limits
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
+from overlay.agent.netcheck.host_conditions import NOTHING, HostConditions
 from overlay.agent.paths.controller import PathController
+from overlay.agent.process.controller import Controller
 from overlay.core.events import CheckMessage
 from overlay.core.protocol.messages import CheckAnswer, CheckCondition, CheckRequest
 from overlay.model import NodeId
 
-_NOTHING = CheckCondition(0)
 _QUESTIONS_MAX = 3  # an agent that answers pings, but none of these, is of an older version
 _REPEAT_S = 0.4  # UDP may lose a question
 
@@ -41,7 +42,7 @@ class PeerCheck:
     is_heard: bool = False  # anything has come straight from it since it was asked
     rtt_s: float | None = None  # None: no answer
     clock_ahead_s: float | None = None  # of this host's, give or take half of `rtt_s`
-    conditions: CheckCondition = _NOTHING
+    conditions: CheckCondition = NOTHING
 
 
 class NetcheckService:
@@ -55,14 +56,19 @@ class NetcheckService:
         checksum_errors: ChecksumErrors,
     ) -> None:
         self.checksum_errors = checksum_errors
+        self.conditions = HostConditions(context, paths, underlay_filter, checksum_errors)
         self._gossip = context.gossip
         self._event_log = context.event_log
         self._paths = paths
-        self._filter = underlay_filter
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[PeerCheck, float]] = {}  # by number: with the time of sending
         self._answered = asyncio.Event()
         self._prompted: dict[NodeId, float] = {}  # when a member's question last caused probes
+
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        """Return what runs in the background for it."""
+        return (self.checksum_errors, self.conditions)
 
     # --- answers --------------------------------------------------------------------------
 
@@ -70,18 +76,20 @@ class NetcheckService:
         """Answer a member's question, or note its answer."""
         message = event.message
         if isinstance(message, CheckRequest):
-            answer = CheckAnswer(message.number, int(time.time() * 1000), self._conditions())
+            answer = CheckAnswer(message.number, int(time.time() * 1000), self.conditions.own())
             self._gossip.node.send_to(event.sender, answer)
             self._gossip.transport.flush_soon()
             self.checksum_errors.trigger()  # the next answer is up to date
             self._prompt(event.sender)
             return
+        conditions = CheckCondition(message.conditions & sum(CheckCondition))
+        self.conditions.note(event.sender, conditions)
         found = self._open.get(message.number)
         if found is None or found[0].node_id != event.sender:
             return
         check, sent_at = self._open.pop(message.number)
         rtt_s = self._gossip.transport.now() - sent_at
-        check.conditions |= CheckCondition(message.conditions & sum(CheckCondition))
+        check.conditions |= conditions
         if check.rtt_s is None or rtt_s < check.rtt_s:
             check.rtt_s = rtt_s
             check.clock_ahead_s = message.time_ms / 1000 - (time.time() - rtt_s / 2)
@@ -95,24 +103,6 @@ class NetcheckService:
                 self._prompted.clear()
             self._prompted[sender] = now
             self._paths.check([sender])
-
-    def _conditions(self) -> CheckCondition:
-        found = _NOTHING
-        if self.filter_rewritten_s() is not None:
-            found |= CheckCondition.FILTER_REWRITTEN
-        if self._filter.fault is not None:
-            found |= CheckCondition.FILTER_BROKEN
-        if self.checksum_errors.is_failing():
-            found |= CheckCondition.CHECKSUM_ERRORS
-        return found
-
-    def filter_rewritten_s(self) -> float | None:
-        """Return how long ago overlayd's rules had to be rewritten, if that is not long ago."""
-        at = self._filter.rewritten_at
-        if at is None:
-            return None
-        ago = self._gossip.transport.now() - at
-        return ago if ago <= limits.NETCHECK_REWRITTEN_S else None
 
     # --- questions ------------------------------------------------------------------------
 

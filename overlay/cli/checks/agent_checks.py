@@ -85,6 +85,8 @@ def check_status(evidence: Evidence) -> Iterator[Finding]:
         return
     for text in faults_in(status)[len(status["health"]) :]:
         yield Finding("warn", "status", text, "overlayd verify; overlayd events --since 10m")
+    for notice in status.get("notices", ()):
+        yield Finding("note", "status", notice["text"], output.runnable(notice["hint"]))
     if not status["health"]:
         members = status["cluster"]["members"]
         states = ", ".join(f"{count} {state}" for state, count in members.items() if count)

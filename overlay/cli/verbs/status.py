@@ -168,11 +168,18 @@ def status_text(status: JsonObject, *, show_all: bool = False) -> str:
         lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
     health = "\n".join(
         f"{_painted(item['level'].upper())}{' ' * (6 - len(item['level']))}{item['text']}"
-        + (f"\n      next: {output.runnable(item['hint'])}" if item.get("hint") else "")
+        + _next(item)
         for item in status["health"]
     )
     lines.append(("Health", health or _painted("ok")))
+    notices = "\n".join(f"{item['text']}{_next(item)}" for item in status.get("notices", ()))
+    if notices:
+        lines.append(("Notices", notices))
     return output.key_value_lines(lines)
+
+
+def _next(item: JsonObject) -> str:
+    return f"\n      next: {output.runnable(item['hint'])}" if item.get("hint") else ""
 
 
 def _painted(state: str) -> str:

@@ -35,7 +35,9 @@ class Host:
         )
         self.filter = SimpleNamespace(fault=None, rewritten_at=None)
         self.errors = SimpleNamespace(trigger=lambda: None, is_failing=lambda: False)
-        context = SimpleNamespace(gossip=gossip, event_log=None)
+        directory = SimpleNamespace(node_name=lambda _node: "vm2")
+        event_log = SimpleNamespace(record=lambda *_args, **_more: None)
+        context = SimpleNamespace(gossip=gossip, event_log=event_log, directory=directory)
         self.service = NetcheckService(
             *cast("Any", (context, self.paths, self.filter, self.errors))
         )

@@ -83,6 +83,21 @@ def test_status_is_one_line_per_subject(
     assert json.loads(overlayd("status", "--json").out) == healthy
 
 
+def test_notices_make_no_status_degraded(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """They are shown with what to do, below the health, and --check passes."""
+    healthy["notices"] = [{"text": "the filter was gone: rewritten (9 s ago)", "hint": "Do this"}]
+    agent.answer("GET /v1/status", healthy)
+
+    assert overlayd("status").out.splitlines()[-3:] == [
+        "Health    ok",
+        "Notices   the filter was gone: rewritten (9 s ago)",
+        "                next: Do this",
+    ]
+    assert overlayd("status", "--check").code == 0
+
+
 def test_many_idle_networks_are_folded(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:

@@ -27,7 +27,7 @@ async def netcheck(agent: AgentLifecycle, query: NetcheckRequest) -> NetcheckRes
     chosen = peers[: limits.NETCHECK_PEERS_MAX]
     checks = await components.netcheck.check(chosen, query.wait_ms / 1000)
     card = components.gossip.card
-    rewritten_s = components.netcheck.filter_rewritten_s()
+    rewritten_s = components.netcheck.conditions.filter_rewritten_s()
     return {
         "name": card.name,
         "address": ip_text(card.address),

@@ -202,6 +202,13 @@ class PeerPathResponse(TypedDict):
     size_carried: int | None
 
 
+class NoticeResponse(TypedDict):
+    """What is over, or wrong on another host, and still worth knowing; `hint` is what to do."""
+
+    text: str
+    hint: str
+
+
 class LookRequest(Request, frozen=True, kw_only=True):
     """Look at data paths: a check of the packet sizes that they carry goes before the answer.
 
@@ -223,6 +230,7 @@ class StatusResponse(TypedDict):
     networks: list[NetworkStatusResponse]
     drops: dict[str, int]
     health: list[HealthIssue]
+    notices: NotRequired[list[NoticeResponse]]
     recovery: NotRequired[str | None]  # what was recovered of an old state file at this start
     vxlan_port: NotRequired[int]
     gossip_port: NotRequired[int]
