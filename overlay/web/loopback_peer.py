@@ -30,7 +30,7 @@ def owner_of(connection: socket.socket) -> int | None:
     table = _TABLES.get(connection.family)
     if table is None:
         return None
-    with Path(table).open(encoding="ascii") as lines:
+    with Path(table).open(encoding="utf-8") as lines:
         return find_owner(lines, connection.getpeername(), connection.getsockname())
 
 

@@ -6,14 +6,10 @@ A failure to start is an OverlayError, which the command line reports like any o
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import grp
 import os
-import pwd
 import signal
 from collections.abc import Callable
 
-from overlay.agent.process import confinement
 from overlay.agent.process.config import load
 from overlay.client.paths import Paths
 from overlay.errors import OverlayError, UsageError
@@ -22,10 +18,10 @@ from overlay.web.access import PageAccess, WebPolicy
 from overlay.web.agent_link import AgentLink
 from overlay.web.cluster_watch import ClusterWatch
 from overlay.web.listen import WebAddress
+from overlay.web.root_rights import give_up_root
 from overlay.web.server import WebServer
 from overlay.web.streams import PageStreams
 
-_NOBODY = "nobody"
 # Called when the page can be opened, with what is wrong with the agent, if anything is.
 Announce = Callable[[OverlayError | None], None]
 
@@ -60,7 +56,7 @@ async def _serve(paths: Paths, address: WebAddress, policy: WebPolicy, announce:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     listener = await listen.bind(address, policy.group)
-    _give_up_root(policy.group)
+    give_up_root(policy.group)
     streams = PageStreams()
     link = AgentLink(paths)
     watch = ClusterWatch(link, streams)
@@ -74,22 +70,6 @@ async def _serve(paths: Paths, address: WebAddress, policy: WebPolicy, announce:
         await server.close()
         await watch.close()
         listen.remove(address)
-
-
-def _give_up_root(group: str) -> None:
-    """Keep of root's rights only those that the agent's API asks for.
-
-    With the API's group that is membership in it; without one, being root without capabilities.
-    """
-    if os.geteuid() != 0:
-        return
-    with contextlib.suppress(KeyError):
-        group_id, user = grp.getgrnam(group).gr_gid, pwd.getpwnam(_NOBODY)
-        os.setgroups([])
-        os.setresgid(group_id, group_id, group_id)
-        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-        return
-    confinement.drop_capabilities(kept=())
 
 
 async def _problem(link: AgentLink) -> OverlayError | None:

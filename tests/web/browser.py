@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 START_TIMEOUT_S = 60.0
-WAIT_S = 30.0  # a loaded machine
+WAIT_S = 60.0  # a loaded machine
 Json = dict[str, Any]
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
