@@ -17,6 +17,7 @@ import overlay
 from overlay.agent.process import confinement
 
 _NOBODY: Final = "nobody"
+_SET_IDS: Final = (6, 7)  # CAP_SETGID, CAP_SETUID: until the user has changed
 # What Python may still have to import from.
 _CODE: Final = (Path(os.__file__), Path(overlay.__file__))
 
@@ -32,6 +33,7 @@ def give_up_root(group: str) -> None:
     with contextlib.suppress(KeyError):
         group_id, user = grp.getgrnam(group).gr_gid, pwd.getpwnam(_NOBODY)
         if all(readable_by_all(path) for path in _CODE):
+            confinement.drop_capabilities(kept=_SET_IDS)
             os.setgroups([])
             os.setresgid(group_id, group_id, group_id)
             os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)

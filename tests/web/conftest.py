@@ -34,13 +34,17 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def serve(cluster: FakeCluster, token: str | None = None) -> AsyncIterator[Site]:
+async def serve(
+    cluster: FakeCluster, token: str | None = None, timeout_s: float | None = None
+) -> AsyncIterator[Site]:
     """Serve the page of an agent on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     run_dir = cluster.run_dir
     streams = PageStreams()
-    watch = ClusterWatch(AgentLink(Paths(run_dir, run_dir, run_dir / "none", ())), streams)
+    watch = ClusterWatch(
+        AgentLink(Paths(run_dir, run_dir, run_dir / "none", (), timeout_s)), streams
+    )
     policy = WebPolicy(token, frozenset({"page.example"}), "overlayd", frozenset({os.geteuid()}))
     server = WebServer(PageAccess(policy, f"overlayd-web-{port}"), watch, streams)
     watch.start()

@@ -67,6 +67,8 @@ class FakeCluster:
             endpoint(f"c{n + 1}", f"vm{n % hosts + 1}", names[(n // 2) % networks], n)
             for n in range(containers)
         ]
+        self.answering = asyncio.Event()  # cleared: it hangs
+        self.answering.set()
         self.elsewhere: list[str] = []
         self.health: list[Json] = []
         self.events: list[Json] = []
@@ -118,6 +120,7 @@ class FakeCluster:
             "/v1/endpoints": {"endpoints": self.endpoints, "elsewhere": self.elsewhere},
             "/v1/networks": {"networks": self.networks},
         }  # fmt: skip
+        await self.answering.wait()
         if request.path not in answers:
             return web.json_response({"error": {"code": "not-found", "what": "no"}}, status=404)
         return web.json_response(answers[request.path])

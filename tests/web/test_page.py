@@ -120,6 +120,11 @@ async def test_the_keyboard_reaches_everything(tab: Tab, tmp_path: Path) -> None
         await tab.press("Escape")
         await tab.until("document.activeElement.textContent === 'vm3'")
 
+        await opened(tab, site, "/#%")  # no name
+        await tab.evaluate("location.hash = 'host/vm2'")
+        await tab.until("document.querySelector('#details h3')?.textContent === 'vm2'")
+        await tab.press("Escape")
+        await tab.until("document.querySelector('#details h3') === null")
         await tab.press("/")
         assert await tab.evaluate("document.activeElement.id") == "search"
 
@@ -162,9 +167,9 @@ async def test_what_happens_is_shown_at_once(tab: Tab, tmp_path: Path) -> None:
         )
         assert paths[1:] == ["0.4 ms1500 B", "0.5 ms1500 B", "0.6 ms1500 B"]
         await tab.until("document.querySelector('#events li').textContent.includes('fresh')")
-        assert await tab.evaluate(
-            "document.getElementById('events').getAttribute('aria-live')"
-        ) == ("polite")
+        assert await tab.evaluate("document.getElementById('log').getAttribute('aria-live')") == (
+            "polite"
+        )
         await tab.evaluate("document.getElementById('pause').click()")
         cluster.happen("while paused")
         await tab.until("document.getElementById('pause').textContent === 'Continue (1 new)'")

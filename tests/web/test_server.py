@@ -15,7 +15,7 @@ import pytest
 from overlay import limits
 from overlay.client.graph.colors import COLORS
 from tests.web.conftest import serve
-from tests.web.fake_cluster import endpoint, large
+from tests.web.fake_cluster import endpoint, large, story
 
 if TYPE_CHECKING:
     from tests.web.conftest import Site
@@ -55,19 +55,19 @@ async def next_of(found: AsyncIterator[tuple[str, Any]], kind: str) -> Any:
 # --- files and headers
 
 
-@pytest.mark.parametrize("path", ["/", *PATHS, "/colors.css", "/state", "/none", "/stream"])
-async def test_every_answer_has_the_headers(site: Site, path: str) -> None:
+async def test_every_answer_has_the_headers(site: Site) -> None:
     """Nothing inline, nothing from elsewhere, in no frame, and not for other sites."""
-    async with site.client.get(site.url + path) as response:
-        policy = response.headers["Content-Security-Policy"]
+    for path in ("/", *PATHS, "/colors.css", "/state", "/none", "/stream"):
+        async with site.client.get(site.url + path) as response:
+            policy = response.headers["Content-Security-Policy"]
 
-        assert "default-src 'none'" in policy
-        assert "frame-ancestors 'none'" in policy
-        assert "unsafe" not in policy
-        assert "http" not in policy
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["Referrer-Policy"] == "same-origin"
-        assert "Access-Control-Allow-Origin" not in response.headers
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert "http" not in policy
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Referrer-Policy"] == "same-origin"
+            assert "Access-Control-Allow-Origin" not in response.headers
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -94,12 +94,13 @@ def test_every_input_has_a_label(path: str) -> None:
         assert name in [*PATHS, "/colors.css"]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-async def test_the_page_only_looks(site: Site, method: str) -> None:
-    """Every other method is refused, and the agent is asked nothing but GET."""
-    for path in ("/", "/state", "/sign-in"):
-        async with site.client.request(method, site.url + path) as response:
-            assert response.status in (404, 405)
+async def test_the_page_only_looks(site: Site) -> None:
+    """Every other method is refused, and the agent is asked nothing."""
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+        for path in ("/", "/state", "/sign-in"):
+            async with site.client.request(method, site.url + path) as response:
+                assert response.status in (404, 405)
+    assert site.cluster.asked == []
 
 
 async def test_a_file_is_sent_once(site: Site) -> None:
@@ -178,6 +179,18 @@ async def test_a_dead_agent_is_reported_and_comes_back(site: Site) -> None:
     site.cluster.happen("after the start")
     assert (await next_of(found, "happened"))["text"] == "after the start"
     response.close()
+
+
+async def test_a_hanging_agent_is_reported(tmp_path: Path) -> None:
+    """As any command does, after the time that was given."""
+    cluster = story(tmp_path / "run")
+    cluster.answering.clear()
+    async with cluster, serve(cluster, timeout_s=0.3) as site:
+        response, found = await stream(site)
+        assert (await next_of(found, "problem"))["problem"]["code"] == "timed-out"
+        cluster.answering.set()
+        assert (await next_of(found, "state"))["items"]
+        response.close()
 
 
 async def test_the_agent_is_asked_only_while_a_page_is_open(site: Site) -> None:

@@ -16,9 +16,6 @@ export class Details {
       const button = event.target.closest("button[data-key]");
       if (button) choose(button.dataset.key, button);
     });
-    this.root.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") choose("", null);
-    });
   }
 
   // `opener`: the control that the keyboard comes from.
@@ -39,7 +36,8 @@ export class Details {
     const { store } = this;
     const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     const [kind] = store.chosen.split("/", 1);
-    const item = store.items.get(store.chosen);
+    const parts = { host: this.host, network: this.network, container: this.container }[kind];
+    const item = parts && store.items.get(store.chosen);
     this.close.hidden = !store.chosen;
     this.root.classList.toggle("is-open", Boolean(store.chosen));
     this.title.textContent = { host: "Host", network: "Network", container: "Container" }[kind] ?? "Details";
@@ -47,9 +45,9 @@ export class Details {
       this.body.replaceChildren(element("p", { class: "note" },
         "Choose a host, a network or a container, in the picture or in a table."));
     } else if (!item) {
-      this.body.replaceChildren(element("p", { class: "note" }, "It is gone."));
+      this.body.replaceChildren(element("p", { class: "note" }, store.seenAt ? "It is gone." : "Waiting for the agent."));
     } else {
-      this.body.replaceChildren(...{ host: this.host, network: this.network, container: this.container }[kind].call(this, item));
+      this.body.replaceChildren(...parts.call(this, item));
       if (focused) this.body.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     }
   }

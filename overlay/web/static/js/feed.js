@@ -7,6 +7,7 @@ const EVENTS_MAX = 200;
 export class Feed {
   constructor() {
     this.list = document.getElementById("events");
+    this.log = document.getElementById("log");
     this.button = document.getElementById("pause");
     this.waiting = [];
     this.isPaused = false;
@@ -19,9 +20,9 @@ export class Feed {
 
   replace(events) {
     this.waiting = [];
-    this.list.setAttribute("aria-live", "off"); // only what happens from now on is announced
+    this.log.setAttribute("aria-live", "off"); // only what happens from now on is announced
     this.list.replaceChildren(...events.slice(-EVENTS_MAX).reverse().map(line));
-    requestAnimationFrame(() => this.list.setAttribute("aria-live", "polite"));
+    requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
     if (!events.length) this.list.append(element("li", { class: "none" }, "none in the last hour"));
     this.drawButton();
   }

@@ -191,7 +191,24 @@ document.addEventListener("keydown", (event) => {
     search.focus();
     search.select();
   }
+  if (event.key === "Escape" && !isTyping && store.chosen) choose("", null);
 });
 
-if (location.hash) store.chosen = decodeURI(location.hash.slice(1));
+// --- the address names what is chosen
+
+function named() {
+  try {
+    return decodeURI(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
+
+window.addEventListener("hashchange", () => {
+  store.chosen = named();
+  details.draw();
+  mark();
+});
+
+store.chosen = named();
 details.draw();
