@@ -127,6 +127,7 @@ def _cluster(answers: Answers, graph: model.Graph) -> JsonObject:
         "vxlan_port": status.get("vxlan_port"),
         "overlay_mtu": status.get("overlay_mtu"),
         "health": status["health"],
+        "notices": status.get("notices", []),
         "elsewhere": list(graph.elsewhere),
     }
 

@@ -71,6 +71,7 @@ class FakeCluster:
         self.answering.set()
         self.elsewhere: list[str] = []
         self.health: list[Json] = []
+        self.notices: list[Json] = []
         self.events: list[Json] = []
         self.asked: list[str] = []
         self._followers: set[asyncio.Queue[Json | None]] = set()
@@ -114,7 +115,7 @@ class FakeCluster:
         answers: dict[str, Json] = {
             "/v1/status": {
                 "version": "0.1.0", "cluster": {"id": "7f3a9c21"}, "vxlan_port": 4789,
-                "overlay_mtu": 1450, "health": self.health,
+                "overlay_mtu": 1450, "health": self.health, "notices": self.notices,
             },
             "/v1/members": {"members": self.members},
             "/v1/endpoints": {"endpoints": self.endpoints, "elsewhere": self.elsewhere},

@@ -157,11 +157,15 @@ async def test_what_happens_is_shown_at_once(tab: Tab, tmp_path: Path) -> None:
         cluster.networks.append(network("mail", 7))
         cluster.members.append(member("vm4", 3))
         cluster.members[2] = member("vm3", 2)
+        cluster.health = []
+        cluster.notices = [{"text": "a row was repaired", "hint": "overlayd events"}]
         cluster.happen("docker:fresh is 10.32.0.52", network="mail", endpoint="fresh")
         await tab.until("document.querySelector('#picture').textContent.includes('fresh')")
 
         assert await tab.evaluate(ROWS.format("hosts")) == 4
         assert await tab.evaluate(ROWS.format("containers")) == 8
+        assert await tab.evaluate("document.getElementById('problems').hidden")
+        assert "a row was repaired" in await tab.evaluate(TEXT.format("#notices"))
         paths = await tab.evaluate(
             "[...document.querySelectorAll('.path')].map(e => e.textContent)"
         )

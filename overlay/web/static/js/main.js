@@ -43,19 +43,21 @@ function drawTop() {
   }
   set(document.getElementById("elsewhere"), "textContent", cluster?.elsewhere.length
     ? `Not known on this host, which is not on them: the containers of ${cluster.elsewhere.join(", ")}.` : "");
-  drawProblems(cluster?.health ?? []);
+  const health = cluster?.health ?? [];
+  drawLines("problems", health);
+  drawLines("notices", (cluster?.notices ?? []).map((each) => ({ ...each, level: "info" })));
+  document.getElementById("problems").classList.toggle("has-errors", health.some((each) => each.level === "error"));
+  set(document.getElementById("problems-title"), "textContent", plural(health.length, "problem"));
 }
 
-function drawProblems(health) {
-  const section = document.getElementById("problems");
-  section.hidden = health.length === 0;
-  section.classList.toggle("has-errors", health.some((each) => each.level === "error"));
-  const shown = JSON.stringify(health);
+function drawLines(id, lines) {
+  const section = document.getElementById(id);
+  section.hidden = lines.length === 0;
+  const shown = JSON.stringify(lines);
   if (section.dataset.shown === shown) return;
   section.dataset.shown = shown;
-  section.querySelector("h2").textContent = plural(health.length, "problem");
-  section.querySelector("ul").replaceChildren(...health.map((each) => element("li", {}, sign(each.level),
-    element("span", {}, element("span", { class: "unseen" }, `${each.level}: `), each.text),
+  section.querySelector("ul").replaceChildren(...lines.map((each) => element("li", {}, sign(each.level),
+    element("span", {}, each.level === "info" ? null : element("span", { class: "unseen" }, `${each.level}: `), each.text),
     each.hint ? element("span", { class: "hint" }, each.hint) : null)));
 }
 
