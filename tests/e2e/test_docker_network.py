@@ -408,3 +408,29 @@ def test_docker_shows_each_network_by_itself(
     docker.ok(3, "overlayd", "network", "rm", "violet")
     for number in (1, 2):
         eventually(lambda n=number: listed(n) == {"blue"}, f"networks of vm{number}")
+
+
+def test_networks_that_are_not_shown_any_more_go(
+    docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """After docker_networks = "off" and after a reset: removed, or named with their containers."""
+
+    def listed(number: int) -> str:
+        return docker.ok(number, "docker", "network", "ls", "--format", "{{.Name}}")
+
+    docker.ok(1, "docker", "run", "-d", "--name", "last", "--network", "blue", *SLEEP)
+    docker.ok(1, "sh", "-c", f"rm /etc/overlayd/overlayd.toml; {KILL_AGENT}")
+    docker.ok(1, "overlayd", "join")
+    told = "networks that overlayd made: blue is used by last"
+    eventually(lambda: told in docker.ok(1, "overlayd", "status"), told)
+    docker.ok(1, "docker", "rm", "-f", "last")
+    eventually(lambda: "blue" not in listed(1), "blue is gone from Docker", 60.0)
+
+    docker.ok(2, "docker", "create", "--name", "idle", "--network", "blue", *SLEEP)
+    docker.ok(2, "sh", "-c", KILL_AGENT)
+    err = docker.run(2, "overlayd", "reset", "--yes")[2]
+    assert "Docker's network blue stays: it is used by idle" in err
+    docker.ok(2, "docker", "rm", "idle")
+    assert "removed Docker's network blue" in docker.run(2, "overlayd", "reset", "--yes")[2]
+    assert "blue" not in listed(2)
+    assert docker.run(2, "test", "-e", "/run/docker/plugins/overlayd.sock")[0] == 1

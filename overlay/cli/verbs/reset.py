@@ -68,6 +68,7 @@ def run_reset(args: Namespace) -> int:
     # An agent knows its own objects; without one, everything with overlayd's marks is removed.
     removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
+    removed += _remove_networks_from_docker()
     removed += remove_plugin_socket()
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
@@ -153,6 +154,30 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
         f"overlayd's setting of net/{name}" for name in ip_forwarding.restore_sysctls(run_dir)
     ]
     return [*remove_everything(), *restored]
+
+
+def _remove_networks_from_docker() -> list[str]:
+    """Remove the networks that overlayd made in Docker; warn about those that stay."""
+    from overlay.client import docker_networks  # noqa: PLC0415  slow to import
+
+    try:
+        left = docker_networks.remove_made()
+    except OverlayError as error:
+        output.warn(f"networks that overlayd made may stay in Docker: {error}")
+        return []
+    for name, containers in left.in_use:
+        output.warn(
+            f"Docker's network {name} stays: it is used by {', '.join(containers)}",
+            f"docker rm -f {' '.join(containers)}, and then again: sudo overlayd reset",
+        )
+    if left.users:
+        output.warn(
+            f"Docker still has networks with overlayd's driver, made by a user: "
+            f"{', '.join(left.users)}",
+            f"docker network rm {' '.join(left.users)}; where Docker cannot, without the driver, "
+            "start an agent for it: sudo overlayd agent",
+        )
+    return [f"Docker's network {name}" for name in left.removed]
 
 
 def _remove_from_docker() -> list[str]:

@@ -19,13 +19,12 @@ from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.container_labels import LabeledContainers
 from overlay.agent.plugins.docker.container_names import DockerContainerNames
 from overlay.agent.plugins.docker.network_binding import ALLOCATED, NetworkBinder
-from overlay.agent.plugins.docker.network_driver import DRIVER
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.plugins.docker.swarm_holdings import SwarmHoldings, swarm_holdings
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engine_events import event_stream
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker
-from overlay.docker_socket import SWARM_DRIVER
+from overlay.docker_socket import DRIVER, SWARM_DRIVER
 from overlay.errors import OverlayError
 from overlay.model import ip_text
 from overlay.signals import Signal

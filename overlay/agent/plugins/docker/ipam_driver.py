@@ -33,7 +33,6 @@ from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Ip, Network, Subnet, ip_text, parse_ip
 
-ADDRESS_SPACE = "overlayd"
 _ADDRESS_TYPE = "RequestAddressType"
 _GATEWAY_TYPE = "com.docker.network.gateway"
 

@@ -16,7 +16,7 @@ from typing import Any
 from overlay.agent.components import Components
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, network_option
+from overlay.agent.plugins.docker.ipam_driver import network_option
 from overlay.agent.plugins.docker.messages import (
     ConnectivityCall,
     EndpointCall,
@@ -30,10 +30,10 @@ from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, Network
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings, port_requests
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerPool
+from overlay.docker_socket import ADDRESS_SPACE
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Mac, Network, ip_text, mac_for, mac_text, parse_ip, parse_mac
 
-DRIVER = "overlayd"
 _GENERIC = "com.docker.network.generic"
 _INTERNAL = "com.docker.network.internal"
 _IFNAME_PREFIX = "ovd"

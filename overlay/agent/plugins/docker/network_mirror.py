@@ -16,16 +16,13 @@ from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER, NETWORK_OPTION
-from overlay.agent.plugins.docker.network_driver import DRIVER
 from overlay.agent.process.controller import Controller
-from overlay.agent.runtimes.engines import query_docker, request_docker
+from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker, request_docker
 from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.docker_socket import DRIVER, MADE_BY_OVERLAYD, is_made_by_overlayd, users_query
 from overlay.errors import ConflictError, OverlayError
-from overlay.model import LABEL_PREFIX, Network, ip_text
+from overlay.model import Network, ip_text
 from overlay.signals import Signal
-
-MADE_BY_OVERLAYD = (LABEL_PREFIX + "made-by", "overlayd")
-"""On the Docker networks that are made here: they are removed with the cluster's network."""
 
 
 class DockerNetworkMirror(Controller):
@@ -67,7 +64,7 @@ class DockerNetworkMirror(Controller):
         failures: list[OverlayError] = []
         for each in listed:
             name, network_id = str(each["Name"]), str(each["Id"])
-            if is_mirrored(each) and not self._is_bound(network_id, wanted.get(name)):
+            if is_made_by_overlayd(each) and not self._is_bound(network_id, wanted.get(name)):
                 with _collected(failures):
                     await _remove(network_id)
                     continue
@@ -122,17 +119,44 @@ def docker_network(network: Network) -> dict[str, Any]:
     }
 
 
-def is_mirrored(listed: dict[str, Any]) -> bool:
-    """Return whether a network that Docker lists was made here."""
-    key, value = MADE_BY_OVERLAYD
-    return listed.get("Driver") == DRIVER and (listed.get("Labels") or {}).get(key) == value
+class MirrorRemoval(Controller):
+    """Removes the Docker networks that were made here, once they are not wanted any more.
+
+    That is after this host has left its cluster, and where `docker_networks` was switched off. One
+    that containers use stays until they are gone.
+    """
+
+    name = "docker networks"
+    problem = "Docker on this host still has networks that overlayd made"
+    retry_max_s = limits.RUNTIME_RETRY_MAX_S
+    recovered = "the networks that overlayd made are gone from Docker"
+    event_kind = "docker"
+    level = "warn"
+
+    async def reconcile(self) -> None:
+        """Remove those that no container uses; raises ConflictError for the others."""
+        if not DOCKER_SOCKET.exists():
+            return
+        failures: list[OverlayError] = []
+        for each in await asyncio.to_thread(query_docker, "/networks") or []:
+            if is_made_by_overlayd(each):
+                with _collected(failures):
+                    await _remove_unused(each)
+        if failures:
+            raise failures[0]
 
 
-async def remove_all() -> None:
-    """Remove the Docker networks that were made here: this host has left its cluster."""
-    for each in await asyncio.to_thread(query_docker, "/networks") or []:
-        if is_mirrored(each):
-            await _remove(str(each["Id"]))
+async def _remove_unused(listed: dict[str, Any]) -> None:
+    name = str(listed["Name"])
+    found = await asyncio.to_thread(query_docker, users_query(listed)) or []
+    users = sorted(str(each["Names"][0]).lstrip("/") for each in found)
+    if users:
+        raise ConflictError(
+            f"{name} is used by {', '.join(users)}",
+            hint=f"docker network disconnect -f {name} {users[0]}; once no container uses it, "
+            "overlayd removes it",
+        )
+    await _remove(str(listed["Id"]))
 
 
 async def _remove(network_id: str) -> None:

@@ -20,14 +20,14 @@ import msgspec
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.plugins.docker import messages, network_mirror
+from overlay.agent.plugins.docker import messages
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.container_labels import LabeledContainers
 from overlay.agent.plugins.docker.engine_sync import EngineSync
-from overlay.agent.plugins.docker.ipam_driver import ADDRESS_SPACE, DockerIpamDriver
+from overlay.agent.plugins.docker.ipam_driver import DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver
-from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror
+from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror, MirrorRemoval
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.plugins.docker.swarm import CAPABILITIES, SwarmDrivers
 from overlay.agent.process import unix_listener
@@ -35,7 +35,7 @@ from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
-from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME, SWARM_PREFIX
+from overlay.docker_socket import CONSTANT_ANSWERS, PLUGIN_DIR, SOCKET_NAME, SWARM_PREFIX
 from overlay.errors import ConflictError, OverlayError, UsageError, defect_error
 
 _LOG = logging.getLogger("overlayd.docker")
@@ -53,15 +53,14 @@ class Drivers:
     swarm_calls: dict[str, tuple[type[Any], Call]]
     sync: EngineSync
     labeled: LabeledContainers
-    mirror: DockerNetworkMirror | None  # None: not asked for
+    mirror: DockerNetworkMirror | MirrorRemoval  # the second where `docker_networks` is off
 
     async def run(self) -> None:
         """Follow Docker and the cluster until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sync.run(), name="docker names")
             group.create_task(self.labeled.run(), name=self.labeled.name)
-            if self.mirror is not None:
-                group.create_task(self.mirror.run(), name=self.mirror.name)
+            group.create_task(self.mirror.run(), name=self.mirror.name)
 
 
 def make_drivers(components: Components) -> Drivers:
@@ -105,24 +104,10 @@ def make_drivers(components: Components) -> Drivers:
         "NetworkDriver.FreeNetwork": (messages.NetworkDeletion, swarm.free_network),
         "NetworkDriver.CreateNetwork": (messages.NetworkCreation, swarm.create_network),
     }
-    mirror = None
+    mirror: DockerNetworkMirror | MirrorRemoval = MirrorRemoval(components.event_log)
     if components.config.docker_networks == "auto":
         mirror = DockerNetworkMirror(components, bindings, sync.docker_changed)
     return Drivers(components, calls, swarm_calls, sync, labeled, mirror)
-
-
-_CONSTANT: Final[dict[str, dict[str, Any]]] = {
-    "Plugin.Activate": {"Implements": ["NetworkDriver", "IpamDriver"]},
-    # Docker's networks are per host; their containers are reachable from all.
-    "NetworkDriver.GetCapabilities": {"Scope": "local", "ConnectivityScope": "global"},
-    "IpamDriver.GetCapabilities": {"RequiresMACAddress": False, "RequiresRequestReplay": False},
-    "IpamDriver.GetDefaultAddressSpaces": {
-        "LocalDefaultAddressSpace": ADDRESS_SPACE,
-        "GlobalDefaultAddressSpace": ADDRESS_SPACE,
-    },
-    "NetworkDriver.DiscoverNew": {},
-    "NetworkDriver.DiscoverDelete": {},
-}
 
 
 class DockerPlugin(Controller):
@@ -142,14 +127,16 @@ class DockerPlugin(Controller):
         self._tasks = BackgroundTasks(agent.event_log)
         self._syncing: asyncio.Task[None] | None = None
         self._followed: Drivers | None = None  # those that it is for
+        self._mirror_removal = MirrorRemoval(agent.event_log)
+        self._has_left = False  # the cluster, and networks that were made for it stay in Docker
 
     def faults(self) -> Iterator[Fault]:
         """Yield what `overlayd status` shows of this plugin and what it does beside calls."""
         yield from super().faults()
+        yield from self._mirror_removal.faults()
         if self._followed is not None:
             yield from self._followed.labeled.faults()
-            if self._followed.mirror is not None:
-                yield from self._followed.mirror.faults()
+            yield from self._followed.mirror.faults()
 
     # --- the socket ---------------------------------------------------------------------
 
@@ -194,8 +181,11 @@ class DockerPlugin(Controller):
         former = self._followed
         if former is not drivers or (self._syncing is not None and self._syncing.done()):
             await self._end_sync()
-        if drivers is None and former is not None and former.mirror is not None:
-            await network_mirror.remove_all()
+        if drivers is not None:
+            self._has_left = False
+        elif former is not None or self._has_left:
+            await self._mirror_removal.attempt()
+            self._has_left = self._mirror_removal.fault is not None
         if drivers is not None and self._syncing is None and DOCKER_SOCKET.exists():
             self._followed = drivers
             self._syncing = asyncio.create_task(drivers.run(), name="docker")
@@ -231,8 +221,8 @@ class DockerPlugin(Controller):
 
     async def _answer(self, request: web.Request) -> web.Response:
         name = request.match_info["call"]
-        if name in _CONSTANT:
-            return _response(_CONSTANT[name])
+        if name in CONSTANT_ANSWERS:
+            return _response(CONSTANT_ANSWERS[name])
         if self._calls_in_progress >= limits.DOCKER_CALLS_MAX:
             return _failure(
                 OverlayError(

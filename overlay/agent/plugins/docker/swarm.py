@@ -16,7 +16,6 @@ from typing import Any, Final
 from overlay.agent.components import Components
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.ipam_driver import (
-    ADDRESS_SPACE,
     DockerIpamDriver,
     address_answer,
     address_of,
@@ -35,6 +34,7 @@ from overlay.agent.plugins.docker.messages import (
 from overlay.agent.plugins.docker.network_binding import ALLOCATED, NETWORK_OPTION, NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver, missing_pool_error
 from overlay.agent.state.documents import DockerNetwork, DockerPool
+from overlay.docker_socket import ADDRESS_SPACE
 from overlay.errors import OverlayError, UsageError
 from overlay.model import Ip, Network, ip_text
 

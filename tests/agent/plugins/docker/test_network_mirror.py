@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
@@ -14,7 +17,7 @@ from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.plugins.docker import network_mirror
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER
-from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror
+from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror, MirrorRemoval
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.documents import DockerNetwork
 from overlay.core.ipam.address_space import AddressSpace
@@ -32,11 +35,15 @@ class MemoryDocker:
 
     def __init__(self, directory: Directory, bindings: DockerBindings) -> None:
         self.networks: dict[str, dict[str, Any]] = {}
+        self.users: dict[str, list[str]] = {}  # containers by network, running or not
         self._directory, self._bindings = directory, bindings
         self._count = 0
 
     def query(self, path: str) -> list[dict[str, Any]]:
         """Answer a GET."""
+        if path.startswith("/containers/json?all=true&filters="):
+            network_id, _ = json.loads(unquote(path.rpartition("=")[2]))["network"]
+            return [{"Names": [f"/{each}"]} for each in self.users.get(network_id, ())]
         assert path == "/networks"
         return list(self.networks.values())
 
@@ -65,6 +72,7 @@ class Bench:
         site = sites.first()
         space = AddressSpace(site.gossip.node.store, site.gossip.node_id)
         self.gossip = site.gossip
+        self.event_log = site.event_log
         self.directory = Directory(site.gossip.node, site.gossip.node_id, space)
         self.bindings = DockerBindings(site.gossip.state)
         self.docker = MemoryDocker(self.directory, self.bindings)
@@ -93,6 +101,7 @@ async def bench(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(sites)
     monkeypatch.setattr(network_mirror, "query_docker", made.docker.query)
     monkeypatch.setattr(network_mirror, "request_docker", made.docker.request)
+    monkeypatch.setattr(network_mirror, "DOCKER_SOCKET", Path("/"))  # it exists
     monkeypatch.setattr(type(made.gossip.node), "caught_up", property(lambda _: True))
     return made
 
@@ -165,15 +174,27 @@ async def test_missing_records_remove_nothing(
     assert bench.mirror.next_interval_s() == limits.RUNTIME_RETRY_FIRST_S
 
 
-async def test_a_leave_removes_what_was_made(bench: Bench) -> None:
-    """And nothing else of Docker's."""
+async def test_a_removal_takes_what_was_made(bench: Bench) -> None:
+    """After a leave, and where it was switched off; nothing else of Docker's, nor what is used."""
     bench.create("blue", "10.80.0.0/16")
+    bench.create("red", "10.81.0.0/16")
     await bench.mirror.reconcile()
     bench.docker.networks["x"] = {"Id": "x", "Name": "bridge", "Driver": "bridge"}
+    bench.docker.networks["y"] = {"Id": "y", "Name": "mine", "Driver": "overlayd", "Labels": None}
+    red = next(key for key, each in bench.docker.networks.items() if each["Name"] == "red")
+    bench.docker.users[red] = ["web", "db"]
+    removal = MirrorRemoval(bench.event_log)
 
-    await network_mirror.remove_all()
+    await removal.attempt()
 
-    assert bench.docker.names() == {"bridge"}
+    assert bench.docker.names() == {"bridge", "mine", "red"}
+    assert removal.fault is not None
+    assert removal.fault.text.endswith("networks that overlayd made: red is used by db, web")
+    assert "docker network disconnect -f red db" in removal.fault.hint
+    bench.docker.users.clear()
+    await removal.attempt()
+    assert bench.docker.names() == {"bridge", "mine"}
+    assert not list(removal.faults())
 
 
 async def test_a_change_of_networks_starts_a_pass(bench: Bench) -> None:
