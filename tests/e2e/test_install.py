@@ -139,12 +139,30 @@ def test_a_downgrade_that_can_read_the_state_is_accepted(installed: Cluster, pac
     assert "99.0" not in version_of(installed, 1)
 
 
+PLUGINS = ("/opt/cni/bin/overlayd", "/etc/cni/net.d/overlayd-blue.conflist",
+           "/usr/local/libexec/netavark/overlayd")  # fmt: skip
+
+
+def install_plugins(cluster: Cluster, number: int) -> None:
+    """Let Podman and CNI's runtimes start overlayd on a host."""
+    cluster.ok(number, OVERLAYD, "cni", "install", "blue")
+    cluster.ok(number, OVERLAYD, "netavark", "install")
+    assert plugins(cluster, number) == set(PLUGINS)
+
+
+def plugins(cluster: Cluster, number: int) -> set[str]:
+    """Return the files of plugins that a host has."""
+    return {path for path in PLUGINS if cluster.run(number, "test", "-e", path)[0] == 0}
+
+
 def test_removal_clears_the_kernel_and_keeps_the_state(installed: Cluster) -> None:
-    """Agent and namespaces are removed; identity and configuration are kept."""
+    """Agent, namespaces and plugins are removed; identity and configuration are kept."""
+    install_plugins(installed, 1)
     installed.ok(1, "sh", "-c", "echo '# mine' >> /etc/overlayd/overlayd.toml")
     code, told = dpkg(installed, 1, "-r", "overlayd")
 
     assert code == 0, told
+    assert plugins(installed, 1) == set()
     assert installed.ok(1, "ip", "netns") == ""
     assert "overlay.cli.main" not in installed.ok(1, "ps", "-eo", "args")
     installed.ok(1, "test", "-e", "/var/lib/overlayd/state.db")
@@ -160,3 +178,13 @@ def test_purge_leaves_nothing(installed: Cluster) -> None:
     assert left == []
     assert installed.run(1, "getent", "group", "overlayd")[0] != 0
     assert not re.search(r"^\d+: ov", installed.ok(1, "ip", "-o", "link"), re.MULTILINE)
+
+
+def test_the_install_script_removes_plugins_as_well(installed: Cluster) -> None:
+    """Runtimes would start what is gone; with the program, and not with the state."""
+    install_plugins(installed, 2)
+    installed.ok(2, str(Path(__file__).parents[2] / "deploy/install.sh"), "--remove")
+
+    assert plugins(installed, 2) == set()
+    assert installed.run(2, "test", "-e", "/opt/overlayd")[0] == 1
+    installed.ok(2, "test", "-e", "/var/lib/overlayd/state.db")
