@@ -60,11 +60,16 @@ def ask_agent(paths: Paths, target: str | None, seconds: float) -> AgentFacts:
 def unwell_members(
     paths: Paths, target: str | None, seconds: float
 ) -> tuple[JsonObject, list[str]]:
-    """Return the cluster's ports, and addresses of members that the agent does not hear now."""
+    """Return the cluster's ports, and addresses of members that the agent does not hear now.
+
+    Raises TimedOutError for an agent that hangs: it need not be asked again.
+    """
     client = ApiClient(paths, seconds)
     try:
         members = client.get("/v1/members")["members"]
         ports = _own(client.get("/v1/status"))
+    except TimedOutError:
+        raise
     except OverlayError:
         ports = {}
     if not ports:

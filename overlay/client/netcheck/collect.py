@@ -29,7 +29,7 @@ from overlay.core.netcheck.facts import (
     Facts,
     LocalFacts,
 )
-from overlay.errors import NotFoundError
+from overlay.errors import NotFoundError, TimedOutError
 from overlay.kernel.netcheck import counters
 from overlay.kernel.netcheck.address_probe import probe_address
 from overlay.kernel.netcheck.rulesets import Rulesets, blocked_packets, read_rulesets
@@ -120,7 +120,10 @@ class _Collection:
         question = self._question
         if question.agent is not None:
             return AgentFacts(question.agent, {})
-        known, unwell = unwell_members(self._paths, question.target, question.seconds)
+        try:
+            known, unwell = unwell_members(self._paths, question.target, question.seconds)
+        except TimedOutError:
+            return AgentFacts(AgentState.HANGING, {})
         for each in unwell[:_PROBED_MAX]:
             underlay = find_underlay(known["address"], parse_ip(each))
             self._probe(each, _ports(known, question), underlay, _LONG_PROBE_S)

@@ -257,6 +257,7 @@ def test_verify_exits_with_4_if_differences_remain(
     """Differences are printed to stdout; repaired ones are not a failure."""
     found = {"network": "blue", "operation": "PutRow", "text": "add fdb row"}
     answer = {"differences": [found] * differences, "repaired": repaired}
+    agent.answer("GET /healthz", {"status": "ok", "issues": 0})
     agent.answer("GET /v1/verify", answer)
     outcome = overlayd("verify", *(["--repair"] if repaired else []))
 
