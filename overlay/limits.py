@@ -186,9 +186,9 @@ CAPTURE_FILE_SIZE_MAX: Final = 2**40
 CAPTURE_SNAP_MAX: Final = 65_535 + 14  # bytes of a frame: a segment before its division
 CAPTURE_BUFFER_SIZE: Final = 8 * 2**20  # of the kernel, for a local container
 CAPTURE_INTERFACES_MAX: Final = 16  # of one container
-CAPTURE_BATCH_COUNT: Final = 64  # frames read at once
+CAPTURE_BATCH_COUNT: Final = 32  # frames read at once, and in one message
 CAPTURE_FILTER_COUNT_MAX: Final = 4096  # instructions: BPF_MAXINSNS, linux/bpf_common.h
-CAPTURE_HELD_MAX: Final = 8192  # frames that wait to be merged by time
+CAPTURE_HELD_SIZE_MAX: Final = 32 * 2**20  # bytes of frames that wait to be merged by time
 CAPTURE_HOLD_S: Final = 0.5  # for earlier ones of the other host
 CAPTURE_ENDPOINTS_MAX: Final = 4096  # whose hosts and VTEPs comments name
 # Of the frames that members ask for. What is more is dropped by the kernel, and counted.
@@ -196,7 +196,6 @@ CAPTURE_PEER_SNAP_MAX: Final = 960  # a frame fits a message
 CAPTURE_PART_SIZE_MAX: Final = 1000  # bytes of frames in one message
 assert CAPTURE_PEER_SNAP_MAX + 32 <= CAPTURE_PART_SIZE_MAX
 assert CAPTURE_PART_SIZE_MAX + 100 <= PAYLOAD_SIZE_MAX
-CAPTURE_PART_FRAMES_MAX: Final = 32
 CAPTURE_PART_DELAY_S: Final = 0.05  # for further frames of the same message
 CAPTURE_PEER_FILTER_MAX: Final = 110  # instructions of 8 bytes, in one message
 assert CAPTURE_PEER_FILTER_MAX * 8 + 100 <= PAYLOAD_SIZE_MAX
@@ -205,11 +204,10 @@ CAPTURES_FOR_PEERS_MAX: Final = 4
 CAPTURE_STARTS_PER_S: Final = 0.5  # each is an event
 CAPTURE_STARTS_BURST: Final = 8.0
 CAPTURE_MESSAGES_PER_S: Final = 200.0  # of all captures: 1.6 Mbit/s, and 2 % of a processor
-CAPTURE_MESSAGES_BURST: Final = 200.0
 CAPTURE_PEER_LASTS_S: Final = 5.0  # without another request
 CAPTURE_PEER_SECONDS_MAX: Final = 3600.0
 CAPTURE_REPEAT_S: Final = 1.0  # between requests
-CAPTURE_FIRST_REPEAT_S: Final = 0.2  # until the first answer
+CAPTURE_FIRST_REPEAT_S: Final = 0.2  # until the first answer, also about sightings
 CAPTURE_ANSWER_S: Final = 3.0  # without an answer the other host counts as silent
 assert CAPTURE_ANSWER_S < CAPTURE_PEER_LASTS_S
 CAPTURES_OF_PEERS_MAX: Final = 8  # this host's own, of far ends
@@ -217,7 +215,6 @@ CAPTURE_QUEUE_MAX: Final = 1024  # answers that wait for the reader
 SIGHTING_WATCHES_MAX: Final = 8  # marks that are watched for at once
 SIGHTING_WATCH_S: Final = 6.0  # a trace waits for 2 s
 SIGHTING_WAIT_S: Final = 1.5  # for the other host's answer
-SIGHTING_RETRY_S: Final = 0.3
 SIGHTINGS_MAX: Final = 16  # in one answer
 
 # --- Memory held for others ------------------------------------------------------------

@@ -22,7 +22,7 @@ READING = [
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
-    ("ping",), ("trace",), ("netcheck",),
+    ("ping",), ("trace",), ("capture",), ("netcheck",),
     ("encryption", "status"), ("docker-plugin", "status"), ("web",),
 ]  # fmt: skip
 WRITING = [

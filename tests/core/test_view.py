@@ -106,6 +106,26 @@ def test_an_endpoint_loses_only_to_another_ones_claim() -> None:
     assert not seat.view.loses_address(Scope(8), IDS["thief"], claim)
 
 
+@pytest.mark.parametrize(
+    ("name", "ip", "is_own"),
+    [
+        ("owner", "10.1.0.7", True),
+        ("thief", "10.1.0.7", False),
+        ("owner", "10.1.0.1", False),  # the gateway's
+        ("owner", "10.1.0.9", False),  # a router's
+        ("owner", "192.0.2.7", False),  # of another network, or the Internet's
+    ],
+)
+def test_only_an_owner_says_whose_address_it_is(name: str, ip: str, *, is_own: bool) -> None:
+    """Who captures by an address must have it by the grants, not by a claim."""
+    seat = Seat()
+    auxiliary = replace(SUBNET, auxiliary=(("router", parse_ip("10.1.0.9")),))
+    network = replace(BLUE, subnets=(auxiliary,))
+    seat.tell("owner", CLUSTER_SCOPE, network)
+    claim = endpoint(b"endpoint", parse_ip(ip))
+    assert seat.view.owns_addresses(network, IDS[name], claim) is is_own
+
+
 def test_networks_are_collected_only_when_records_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

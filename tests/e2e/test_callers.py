@@ -32,6 +32,7 @@ ONLY_ROOT = [
     ("token", "ls"),
     ("token", "create"),
     ("token", "revoke", "5d1c"),
+    ("capture", "c1"),
 ]
 
 # Attaches a link to a namespace that flips between the caller's own and the agent's.

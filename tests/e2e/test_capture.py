@@ -101,7 +101,7 @@ def test_every_packet_is_seen_at_both_ends(
 
     found = read(path.read_bytes())
     assert [each.name for each in found.interfaces] == [f"vm1/{name}1/eth0", f"vm2/{name}2/eth0"]
-    assert "the clock of vm2 is" in found.interfaces[1].comment
+    assert "the clock" in found.interfaces[1].comment
     assert ("fast path" in found.interfaces[0].comment) is (way == "fast")
     kinds = [(each.interface, each.direction, kind(each)) for each in found.packets]
     travel = [(0, "out", 4), (1, "in", 4), (1, "out", 4), (0, "in", 4)]
@@ -183,7 +183,7 @@ def test_an_agent_without_the_right_refuses(both: Cluster, tmp_path: Path) -> No
     both.ok(3, "overlayd", "join", "--config", str(config))
     both.ok(3, "overlayd", "status", "--wait")
     pid = both.ok(3, "pgrep", "-f", "[o]verlay.cli.main agent").split()[0]
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    status = both.ok(3, "cat", f"/proc/{pid}/status")
     held = next(line.split()[1] for line in status.splitlines() if line.startswith("CapPrm"))
     assert not int(held, 16) & 1 << 13
     capture = Running(both, 1, "c1", "--peer", "c3", "--both-ends", "--json",

@@ -36,6 +36,7 @@ PAGES = [
     "docs/guide/doctor.md",
     "docs/operate/cluster.md",
     "docs/operate/commands.md",
+    "docs/guide/capture.md",
     "README.md",
 ]
 # Lines that a lab cannot run (Docker, that process, VLANs, that token, a prompt for a passphrase),

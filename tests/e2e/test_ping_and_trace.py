@@ -169,9 +169,26 @@ def test_lost_packets_are_lost_on_the_way(cluster: Cluster, eventually: Eventual
         assert "lost on the way from vm1" in found["verdict"]["text"]
         assert found["attempt"]["answered"] is False
         assert "UDP 4789" in found["verdict"]["hint"]
-        assert "as it left vm1 by eth1 for 192.168.56.12" in found["attempt"]["last_seen"]
+        # Dropped as it came, behind the interface where the other host sees it.
+        assert found["attempt"]["last_seen"] == "as it came to vm2 by eth1: then it was lost on vm2"
     finally:
         cluster.ok(2, "nft", "delete table inet cut")
+
+
+def test_the_other_host_says_where_a_packet_was_last_seen(cluster: Cluster) -> None:
+    """In its container, which does not answer; on its way back, where it is dropped here."""
+    drop = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }"
+    for number, name, seen in (
+        (2, "c2", "as it reached c2 by eth0 on vm2, which did not answer"),
+        (1, "c1", "its answer, as it came to vm1 by eth1: then it was lost on vm1"),
+    ):
+        rule = "add rule inet cut in meta l4proto icmp drop"
+        assert cluster.inside(number, name, "nft", f"{drop}; {rule}")[0] == 0
+        try:
+            found = trace(cluster, 1, "c1", "c2")
+            assert found["attempt"]["last_seen"] == seen
+        finally:
+            assert cluster.inside(number, name, "nft", "delete table inet cut")[0] == 0
 
 
 def test_unknown_ends_and_networks_are_named(cluster: Cluster) -> None:

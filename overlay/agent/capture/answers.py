@@ -47,7 +47,7 @@ class CaptureAnswers:
         self._event_log = context.node.event_log
         now = asyncio.get_running_loop().time()
         self._starts = TokenBucket(limits.CAPTURE_STARTS_PER_S, limits.CAPTURE_STARTS_BURST, now)
-        self._rate = TokenBucket(limits.CAPTURE_MESSAGES_PER_S, limits.CAPTURE_MESSAGES_BURST, now)
+        self._rate = TokenBucket(limits.CAPTURE_MESSAGES_PER_S, limits.CAPTURE_MESSAGES_PER_S, now)
         self._queue: asyncio.Queue[tuple[NodeId, CaptureRequest]] = asyncio.Queue(
             limits.CAPTURES_FOR_PEERS_MAX
         )

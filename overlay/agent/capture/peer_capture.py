@@ -112,13 +112,13 @@ class PeerCapture:
 
     def _read(self) -> None:
         try:
-            frames = self._tap.frames(limits.CAPTURE_PART_FRAMES_MAX)
+            frames = self._tap.frames(limits.CAPTURE_BATCH_COUNT)
         except OSError:
             self._end(CaptureState.FAILED)
             return
         for frame in frames:
             size = len(frame.data) + _FRAMING_SIZE
-            is_full = len(self._part.frames) >= limits.CAPTURE_PART_FRAMES_MAX
+            is_full = len(self._part.frames) >= limits.CAPTURE_BATCH_COUNT
             if is_full or self._part.size + size > limits.CAPTURE_PART_SIZE_MAX:
                 self._flush()
             self._part.frames.append(frame)

@@ -85,10 +85,10 @@ class PartyFinder:
         """
         return self._with_target(text, network) or self.targets(text, network)
 
-    def own_sources(self, text: str, network: str | None) -> list[Party]:
+    def own_sources(self, text: str, network: str | None, *, otherwise: str = "") -> list[Party]:
         """Return the containers of this host that a name, target or address means.
 
-        Raises NotFoundError, with the host that has it.
+        Raises NotFoundError, with the host that has it; `otherwise` ends the hint.
         """
         found = [
             each for each in self.anywhere(text, network) if each.kind is not PartyKind.GATEWAY
@@ -101,7 +101,7 @@ class PartyFinder:
         raise NotFoundError(
             f"container {text} is not on this host",
             why=f"it is on {where}",
-            hint=f"Run this on {where}, or leave --from out to send from a container of this host",
+            hint=f"Run this on {where}{otherwise}",
         )
 
     def default_sources(self, targets: Sequence[Party]) -> list[Party]:

@@ -99,7 +99,7 @@ class Sightings:
                 while not future.done():
                     self._gossip.node.send_to(node_id, request)
                     self._gossip.transport.flush_soon()
-                    await asyncio.wait([future], timeout=limits.SIGHTING_RETRY_S)
+                    await asyncio.wait([future], timeout=limits.CAPTURE_FIRST_REPEAT_S)
         except TimeoutError:
             return None
         finally:

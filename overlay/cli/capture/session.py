@@ -20,10 +20,12 @@ from overlay.cli.capture.interface import CaptureInterface, InterfaceFrame
 from overlay.cli.capture.sinks import CaptureSink
 from overlay.cli.capture.sources import FarNews, FarSource, LocalSource
 from overlay.core.capture.frame_order import FrameOrder
+from overlay.core.protocol.capture import CapturedFrame
 from overlay.errors import OverlayError
 
 _POLL_S = 0.1
 _CHECK_S = 1.0
+_BATCH_COUNT = 256  # frames read in a row
 _NS = 1_000_000_000
 _LOCAL_HOLD_S = 0.05  # two interfaces of one host are read one after the other
 
@@ -114,8 +116,8 @@ class CaptureSession:
         ready, _, _ = select.select([each.tap for each in self._local], [], [], _POLL_S)
         for source in self._local:
             if source.tap in ready:
-                for frame in source.tap.frames():
-                    self._order.add(frame.time_ns, InterfaceFrame(source.interface, frame))
+                for frame in source.tap.frames(_BATCH_COUNT):
+                    self._add(source.interface, frame.time_ns, frame)
 
     def _check_containers(self) -> None:
         for source in self._local:
@@ -161,9 +163,12 @@ class CaptureSession:
             self._is_far_known = True
             note = "; ".join(filter(None, (clock_text(far, local.node), way_note(self._way))))
             self._sink.add_interface(interface, note)
-        ahead_ns = far.clock[0] if far.clock else 0
+        ahead_ns = far.clock[0] if far.clock and _is_proven(*far.clock) else 0
         for frame in news.frames:
-            self._order.add(frame.time_ns - ahead_ns, InterfaceFrame(interface, frame))
+            self._add(interface, frame.time_ns - ahead_ns, frame)
+
+    def _add(self, interface: CaptureInterface, time_ns: int, frame: CapturedFrame) -> None:
+        self._order.add(time_ns, InterfaceFrame(interface, frame), len(frame.data))
 
     # --- frames -----------------------------------------------------------------------------
 
@@ -194,11 +199,20 @@ def clock_text(far: FarSource, own: str) -> str:
     if far.clock is None:
         return f"how far the clock of {node} differs from that of {own} is not known"
     ahead_ms, error_ms = far.clock[0] / 1e6, far.clock[1] / 1e6
+    if not _is_proven(*far.clock):
+        return (
+            f"the clocks of {node} and {own} differ by less than {abs(ahead_ms) + error_ms:.3f} ms"
+        )
     where = "ahead of" if ahead_ms >= 0 else "behind"
     return (
         f"the clock of {node} is {abs(ahead_ms):.3f} ms {where} that of {own}, give or take "
         f"{error_ms:.3f} ms; times are as each host has them, the order is corrected"
     )
+
+
+def _is_proven(ahead_ns: int, error_ns: int) -> bool:
+    """Return whether two clocks differ; a correction within the error would spoil the order."""
+    return abs(ahead_ns) > error_ns
 
 
 def way_note(way: str) -> str:

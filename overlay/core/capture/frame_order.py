@@ -19,24 +19,31 @@ class FrameOrder(Generic[T]):
 
     def __init__(self, hold_ns: int) -> None:
         self._hold_ns = hold_ns
-        self._waiting: list[tuple[int, int, T]] = []
+        self._waiting: list[tuple[int, int, int, T]] = []
+        self._size = 0
         self._count = 0  # keeps the order of arrival among frames of one time
 
-    def add(self, time_ns: int, frame: T) -> None:
-        """Add a frame."""
+    def add(self, time_ns: int, frame: T, size: int) -> None:
+        """Add a frame that takes so many bytes."""
         self._count += 1
-        heapq.heappush(self._waiting, (time_ns, self._count, frame))
+        self._size += size
+        heapq.heappush(self._waiting, (time_ns, self._count, size, frame))
 
     def ready(self, now_ns: int) -> list[T]:
         """Return what has waited long enough, and the oldest of too many, in order."""
         found: list[T] = []
         while self._waiting and (
             self._waiting[0][0] <= now_ns - self._hold_ns
-            or len(self._waiting) > limits.CAPTURE_HELD_MAX
+            or self._size > limits.CAPTURE_HELD_SIZE_MAX
         ):
-            found.append(heapq.heappop(self._waiting)[2])
+            found.append(self._next())
         return found
 
     def rest(self) -> list[T]:
         """Return everything that still waits, in order."""
-        return [heapq.heappop(self._waiting)[2] for _ in range(len(self._waiting))]
+        return [self._next() for _ in range(len(self._waiting))]
+
+    def _next(self) -> T:
+        _, _, size, frame = heapq.heappop(self._waiting)
+        self._size -= size
+        return frame

@@ -72,7 +72,7 @@ def unpack_capture_answer(fields: tuple[Any, ...]) -> CaptureAnswer:
         validation.integer(sequence),
         validation.integer(time_ns),
         _status(status),
-        tuple(_frame(each) for each in validation.items(frames, limits.CAPTURE_PART_FRAMES_MAX)),
+        tuple(_frame(each) for each in validation.items(frames, limits.CAPTURE_BATCH_COUNT)),
     )
 
 

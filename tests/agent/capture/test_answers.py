@@ -291,7 +291,7 @@ async def test_too_many_frames_are_dropped_and_counted(made: Made) -> None:
     bench = made()
     bench.ask()
     await bench.state()
-    count = int(limits.CAPTURE_MESSAGES_BURST) + 50
+    count = int(limits.CAPTURE_MESSAGES_PER_S) + 50
     bench.taps[0].put(*(frame(n, 900) for n in range(count)))
     await until(lambda: bench.sent[-1][1].status.dropped > 0 or len(bench.frames) == count)
     bench.ask(number=2)

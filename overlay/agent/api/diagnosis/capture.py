@@ -13,7 +13,7 @@ from typing import cast
 from overlay import limits
 from overlay.agent.api.diagnosis.capture_states import state_name
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import capture as schema
+from overlay.agent.api.schema import diagnosis as schema
 from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.api.schema.diagnosis import WayKindName
 from overlay.agent.capture.far_end import FarNews

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.agent.api.schema.capture import CaptureStateName
+from overlay.agent.api.schema.diagnosis import CaptureStateName
 from overlay.agent.capture.far_end import SILENT
 from overlay.core.protocol.capture import CaptureState
 

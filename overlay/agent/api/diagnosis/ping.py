@@ -21,6 +21,7 @@ from overlay.errors import ConflictError
 from overlay.kernel import netns
 from overlay.model import Ip, ip_text, mac_text
 
+_WITHOUT_SOURCE = ", or leave --from out to send from a container of this host"
 _HOST_NAMESPACE: schema.SendingNamespaceResponse = {"path": None, "device": None, "inode": None}
 
 
@@ -31,7 +32,7 @@ def ping(components: Components, query: schema.PingRequest) -> schema.PingRespon
     sources = (
         finder.default_sources(targets)
         if query.source is None
-        else finder.own_sources(query.source, query.network)
+        else finder.own_sources(query.source, query.network, otherwise=_WITHOUT_SOURCE)
     )
     pair = finder.pair(sources, targets, None if query.family is None else int(query.family))
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from overlay.agent.api.diagnosis.capture_states import state_name
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import capture as schema
+from overlay.agent.api.schema import diagnosis as schema
 from overlay.agent.capture.far_end import SILENT
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle

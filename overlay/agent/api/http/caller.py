@@ -71,7 +71,7 @@ def require_caller(caller: ApiCaller, group: str, name: str, *, root: bool) -> N
         raise ForbiddenError(
             f"only root may use {name}",
             why=f"the group {group} may do everything except adding or removing hosts, admitting "
-            "others and managing the cluster keys",
+            "others, managing the cluster keys and capturing packets",
             hint="Use sudo",
         )
 

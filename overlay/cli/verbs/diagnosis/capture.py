@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from overlay.cli.capture.sources import FarSource, LocalSource
     from overlay.cli.parser import VerbGroup
     from overlay.core.capture.classic_bpf import Program
+    from overlay.strict_arguments import StrictParser
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 _MIB = 2**20
@@ -60,6 +61,11 @@ def register(words: VerbGroup) -> None:
         metavar="EXPRESSION",
         help="only packets that match, as for tcpdump: pcap-filter(7)",
     )
+    _add_bounds(capture)
+
+
+def _add_bounds(capture: StrictParser) -> None:
+    """Add where packets go, and when the capture ends."""
     capture.add_argument(
         "-w", "--write", metavar="FILE", help="write a pcapng file; - writes to stdout"
     )
@@ -204,6 +210,11 @@ def _show_summary(
     output.print_note(
         f"{result.total} packets in {result.seconds:.1f} s: {', '.join(parts)}; {result.ended}"
     )
+    if any(each.dropped for each in counts):
+        output.warn(
+            "packets were dropped, because they came faster than they can be taken",
+            "--filter takes fewer of them, --snap 128 less of each",
+        )
     if far is None:
         return
     if far.clock is not None:

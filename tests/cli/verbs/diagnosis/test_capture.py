@@ -87,7 +87,7 @@ class FakeTap:
         """Return the descriptor that is waited for."""
         return self._ends[0].fileno()
 
-    def frames(self) -> list[CapturedFrame]:
+    def frames(self, _count: int) -> list[CapturedFrame]:
         """Return what is there."""
         found, self.waiting = self.waiting, []
         return found
