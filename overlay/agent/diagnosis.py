@@ -49,3 +49,4 @@ class Diagnosis:
         """Stop watching and capturing."""
         self.sightings.close()
         self.capture_answers.close()
+        self.far_ends.close()

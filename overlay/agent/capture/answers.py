@@ -53,6 +53,13 @@ class CaptureAnswers:
         )
         self._starting: set[_Key] = set()
         self._captures: dict[_Key, PeerCapture] = {}
+        self.started_count = 0
+        self._ended_sent_count = 0
+
+    @property
+    def sent_count(self) -> int:
+        """Return how many frames were sent to members."""
+        return self._ended_sent_count + sum(each.sent_count for each in self._captures.values())
 
     # --- requests -------------------------------------------------------------------------
 
@@ -120,6 +127,7 @@ class CaptureAnswers:
         key = (sender, request.request_id)
         what = f"the frames between {ends.own.name} and its {ends.peer.endpoint.name}"
         self._record(sender, f"captures {what}, here at {ends.own.name}")
+        self.started_count += 1
         self._captures[key] = PeerCapture(
             place,
             tap,
@@ -144,6 +152,7 @@ class CaptureAnswers:
 
     def _ended(self, key: _Key, what: str, capture: PeerCapture) -> None:
         self._captures.pop(key, None)
+        self._ended_sent_count += capture.sent_count
         dropped = capture.dropped_count
         more = f", and {dropped} were too many to send" if dropped else ""
         self._record(key[0], f"has ended its capture of {what}: {capture.sent_count} sent{more}")

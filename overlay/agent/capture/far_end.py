@@ -88,6 +88,7 @@ class FarEnds:
     def __init__(self, context: NodeContext) -> None:
         self._gossip = context.gossip
         self._following: dict[bytes, _Following] = {}
+        self._is_closed = False
 
     def handle_answer(self, sender: NodeId, answer: CaptureAnswer) -> None:
         """Take an answer, if it is of the member that was asked."""
@@ -98,6 +99,10 @@ class FarEnds:
             following.overflowed += 1  # counted as lost: its number is missing
         else:
             following.answers.put_nowait((answer, time.time_ns()))
+
+    def close(self) -> None:
+        """End all captures: this membership ends."""
+        self._is_closed = True
 
     async def follow(
         self, far: FarContainer, snap: int, program: bytes
@@ -119,6 +124,8 @@ class FarEnds:
         asking = asyncio.create_task(self._ask(following, request))
         try:
             async for news in _heard(following):
+                if self._is_closed:
+                    return
                 yield news
                 if news is not None and news.state not in (CaptureState.CAPTURING, SILENT):
                     return
@@ -130,7 +137,7 @@ class FarEnds:
     async def _ask(self, following: _Following, request: CaptureRequest) -> None:
         """Ask now, and again for as long as it is to continue."""
         number = 0
-        while True:
+        while not self._is_closed:
             number += 1
             following.asked_at = {
                 each: at for each, at in following.asked_at.items() if each > number - 8
@@ -145,6 +152,8 @@ class FarEnds:
     def _send(
         self, following: _Following, request: CaptureRequest, lasts_ms: int, number: int = 0
     ) -> None:
+        if self._is_closed:
+            return
         sent = CaptureRequest(
             request.request_id,
             number,

@@ -251,6 +251,7 @@ async def test_a_capture_ends_when_nobody_asks(made: Made) -> None:
 
     assert bench.taps[1].is_closed
     assert bench.sent[-1][1].status.state == CaptureState.ENDED
+    assert (bench.answers.started_count, bench.answers.sent_count) == (2, 1)
     assert (
         bench.events[-1] == "vm2 has ended its capture of the frames between db and its web: 1 sent"
     )

@@ -120,3 +120,14 @@ async def test_only_so_many_are_followed() -> None:
             await anext(lines)
         with pytest.raises(OverlayError, match="too many captures"):
             await bench.news(1)
+
+
+async def test_a_membership_that_ends_ends_it() -> None:
+    """Nothing is sent any more."""
+    bench = Bench(lambda request: [answer(request, 1)])
+    async with contextlib.aclosing(bench.ends.follow(FAR, 200, b"")) as lines:
+        await anext(lines)
+        bench.ends.close()
+        count = len(bench.asked)
+        assert [each async for each in lines] == []
+    assert len(bench.asked) == count

@@ -59,6 +59,8 @@ class MemberFacts:
     key_made_s: int = 0
     certificate_from_s: int = 0
     certificate_until_s: int = 0
+    member_captures: int = 0
+    member_capture_packets: int = 0
 
 
 async def member_facts(components: Components) -> MemberFacts:
@@ -76,6 +78,8 @@ async def member_facts(components: Components) -> MemberFacts:
         max(made, default=0),
         certificate.not_before_s,
         certificate.not_after_s,
+        components.diagnosis.capture_answers.started_count,
+        components.diagnosis.capture_answers.sent_count,
     )
 
 

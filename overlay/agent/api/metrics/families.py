@@ -125,6 +125,16 @@ def _of_cluster(status: Mapping[str, Any], member: MemberFacts) -> Iterator[AnyF
         "overlayd_authority_held", "1 if this host holds the authority.", member.holds_authority
     )
     yield _one(
+        "overlayd_member_captures_total",
+        "Captures at containers of this host that other members have begun.",
+        member.member_captures,
+    )
+    yield _one(
+        "overlayd_member_capture_packets_total",
+        "Packets of containers of this host that were sent to other members' captures.",
+        member.member_capture_packets,
+    )
+    yield _one(
         "overlayd_cluster_key_generation",
         "Generation of the cluster key in use.",
         status["key"]["generation"],

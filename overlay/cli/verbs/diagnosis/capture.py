@@ -46,14 +46,16 @@ def register(words: VerbGroup) -> None:
         "  sudo overlayd capture web --filter 'tcp port 5432' --count 20\n"
         "  sudo overlayd capture web --peer db --both-ends -w web-db.pcapng",
     )
-    capture.add_argument("container", metavar="CONTAINER", help="of this host")
+    capture.add_argument(
+        "container", metavar="ENDPOINT", help="name, alias, address or target of a container here"
+    )
     capture.add_argument(
         "--peer", metavar="ENDPOINT", help="only packets from and to it: name, alias or address"
     )
     capture.add_argument(
         "--both-ends", action="store_true", help="capture at the peer, on whichever host, too"
     )
-    capture.add_argument("--network", metavar="NETWORK", help="one network of CONTAINER only")
+    capture.add_argument("--network", metavar="NETWORK", help="one of its networks only")
     capture.add_argument(
         "-f",
         "--filter",
@@ -149,7 +151,7 @@ def _sink(args: Namespace, found: JsonObject) -> CaptureSink:
     known = KnownAddresses(found["addresses"])
     if args.write is not None:
         note = f"overlayd capture {args.container}" + (f" --peer {args.peer}" if args.peer else "")
-        return FileSink(args.write, args.snap, args.filter, note, known)
+        return FileSink(args.write, args.filter, note, known)
     return JsonSink(known) if args.json else LineSink()
 
 

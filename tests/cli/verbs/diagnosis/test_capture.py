@@ -250,7 +250,7 @@ def test_a_file_does_not_grow_beyond_its_bound(
         ("web --max-size ''", "invalid size"),
         ("web --snap 0", "invalid size"),
         ("web -w - --json", "both write to stdout"),
-        ("", "CONTAINER"),
+        ("", "missing: ENDPOINT"),
     ],
 )
 def test_wrong_input_is_refused(overlayd: Run, taps: list[FakeTap], words: str, text: str) -> None:
