@@ -7,13 +7,26 @@ command line raises UsageError. Does not: know any command.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from overlay.errors import UsageError
 from overlay.usage_text import usage_error_text, usage_line
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
+
+
+class Metavar(str):
+    """The METAVAR of an argument whose words are of another kind than it tells."""
+
+    __slots__ = ("kind",)
+    kind: str
+
+    def __new__(cls, shown: str, *, kind: str) -> Self:
+        """Return the METAVAR that is shown; `kind` is for completion."""
+        made = super().__new__(cls, shown)
+        made.kind = kind
+        return made
 
 
 class _StoreOnce(argparse.Action):

@@ -19,7 +19,7 @@ from overlay.usage_text import COMMAND
 def main(argv: Sequence[str]) -> int:
     """Run a lab command; return the exit code."""
     try:
-        return _run(_parser().parse_args(with_command_apart(list(argv), ("exec",))))
+        return _run(command_parser().parse_args(with_command_apart(list(argv), ("exec",))))
     except OverlayError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_code
@@ -116,7 +116,8 @@ def _show(as_json: bool) -> None:
             print(f"underlay: {text}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of the lab's commands."""
     parser = StrictParser(
         prog="overlayd lab", description="Run several hosts on this machine, as namespaces."
     )
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     showing = verbs.add_parser("status", help="show the hosts")
     showing.add_argument("--json", action="store_true", help="print one JSON object")
     entering = verbs.add_parser("exec", help="run a command on a host")
-    entering.add_argument("host", help="vm1, vm2, ...")
+    entering.add_argument("host", metavar="HOST", help="vm1, vm2, ...")
     entering.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND ...")
     soaking = verbs.add_parser("soak", help="attach and detach on real agents, and check for leaks")
     soaking.add_argument(

@@ -65,7 +65,8 @@ _HELP: Final[dict[str, str]] = {
 }
 
 
-def _parser() -> StrictParser:
+def command_parser() -> StrictParser:
+    """Return the parser of the simulator's options."""
     parser = StrictParser(
         prog="overlayd sim",
         description="Simulate a cluster: the real core, wire format and planner over a simulated "
@@ -125,7 +126,7 @@ def _count(text: str) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     if arguments.nodes < 1:
         raise UsageError("--nodes must be at least 1", hint="overlayd sim --help")
     if arguments.report is not None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.cli.completion import commands, live_candidates, script
+from overlay.cli.completion import live_candidates, script, tree
 from overlay.cli.parser import build
+from overlay.cli.shells.tree import commands
+from overlay.strict_arguments import Metavar
 from overlay.target_kinds import KINDS
 
 if TYPE_CHECKING:
@@ -43,9 +45,9 @@ def _ask(shell: list[str], text: str, path: str, run_dir: Path | None = None) ->
 
 
 def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
-    words = " ".join(f"'{word}'" for word in line)
+    typed = " ".join(line)
     text = (
-        f"{script('bash', build())}\nCOMP_WORDS=({words}); COMP_CWORD={len(line) - 1}\n"
+        f"{script('bash', build())}\nCOMP_LINE='{typed}'; COMP_POINT={len(typed)}\n"
         '_overlayd; printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     return _ask(["bash", "--norc"], text, path, run_dir)
@@ -64,6 +66,10 @@ def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["attach", "--network", "network", "--no-d"], ["--no-default-route"]),
         (["token", "s"], ["show"]),
+        (["network", "create", "blue", "--driver=m"], ["macvlan"]),
+        (["lab", "sl"], ["slow"]),
+        (["lab", "cut", "vm1", "--only", ""], ["gossip", "vxlan"]),
+        (["container", "exec", "web", "--", "network", ""], []),
     ],
 )
 def test_bash_completes_verbs_options_and_values(
@@ -103,7 +109,7 @@ def test_zsh_reads_its_script_without_errors(path: str) -> None:
     )
     defined = _ask(["zsh", "-f"], text, path)
 
-    expected = {"_".join(("_overlayd", *command.path)) for command in commands(build())}
+    expected = {"_".join(("_overlayd", *command.path)) for command in tree(build())}
     assert set(defined) == {*expected, "_overlayd_live"}
 
 
@@ -137,7 +143,7 @@ def test_fish_completes_verbs_options_and_values(
 def test_every_verb_and_option_is_in_each_script(shell: str) -> None:
     """The generated scripts are complete."""
     text = script(shell, build())
-    for command in commands(build()):
+    for command in tree(build()):
         for word, _ in command.verbs:
             assert word in text
         for option in command.options:
@@ -150,11 +156,14 @@ def test_the_command_tree_is_read_from_argparse() -> None:
     parser.add_argument("--hidden", help=argparse.SUPPRESS)
     parser.add_argument("--file", metavar="FILE", help="50%% of it")
     parser.add_argument("network", metavar="NETWORK")
+    parser.add_argument("target", metavar=Metavar("TARGET", kind="unattached"), nargs="+")
     (command,) = commands(parser)
 
     assert [option.flags for option in command.options] == [("-h", "--help"), ("--file",)]
-    assert (command.options[1].help, command.options[1].kind) == ("50% of it", "files")
-    assert command.kind == "networks"
+    assert command.options[1].help == "50% of it"
+    assert command.options[1].value == ((), "files", False)
+    assert command.options[0].value is None
+    assert command.arguments == (((), "networks", False), ((), "unattached", True))
 
 
 def test_live_candidates_are_names(agent: FakeAgent, overlayd: Run) -> None:
@@ -167,7 +176,11 @@ def test_live_candidates_are_names(agent: FakeAgent, overlayd: Run) -> None:
     assert overlayd("completion", "bash", "--words", "nodes").out == "vm1\nvm2\n"
     assert overlayd("completion", "bash", "--words", "containers").out == "c\n"
     targets = overlayd("completion", "bash", "--words", "targets").out.split()
-    assert targets == ["c", "docker:web", *(f"{kind.word}:" for kind in KINDS)]
+    assert targets == [
+        "c",
+        "docker:web",
+        *(f"{kind.word}:" for kind in KINDS if kind.word != "docker"),
+    ]
     agent.answer("GET /v1/networks", {"networks": [{"name": "blue"}]})
     places = overlayd("completion", "bash", "--words", "places").out
     assert places == "blue\nnone\nhost\ncontainer:c\n"

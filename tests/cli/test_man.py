@@ -6,9 +6,9 @@ import shutil
 import subprocess
 
 import pytest
-from overlay.cli.completion import commands
 from overlay.cli.man import page
 from overlay.cli.parser import build
+from overlay.cli.shells.tree import commands
 
 
 def test_every_verb_and_option_is_documented() -> None:

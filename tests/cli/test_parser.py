@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Callable
 
 import pytest
-from overlay.cli.completion import commands
 from overlay.cli.parser import VERBS, build, first_word
+from overlay.cli.shells.tree import commands
 from overlay.errors import UsageError
-from overlay.lab.main import _parser as lab_parser
+from overlay.lab.main import command_parser as lab_parser
 from overlay.lab.main import main as lab_main
-from overlay.sim.main import _parser as sim_parser
+from overlay.sim.main import command_parser as sim_parser
 from overlay.sim.main import main as sim_main
 
 READING = [

@@ -20,6 +20,7 @@ from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.cli.start_wait import TIMEOUT_S, wait_for_start
 from overlay.client.api import ApiClient, JsonObject
+from overlay.strict_arguments import Metavar
 from overlay.target_kinds import FORMS_TEXT, table_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 FILTERS = {"name": "name", "network": "network", "node": "node"}
+UNATTACHED = Metavar("TARGET", kind="unattached")
 TARGET_HELP = f"{FORMS_TEXT}, a path, or a name"
 ATTACH_DESCRIPTION = f"""\
 Connect a running container to networks.  stdout: its address on each, one per line.
@@ -56,7 +58,7 @@ connections stay.  What is not named stays as it is.  Run it on the container's 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     attach = words.verb("attach", run_attach, "connect a container to networks", ATTACH_DESCRIPTION)
-    attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    attach.add_argument("target", metavar=UNATTACHED, help=TARGET_HELP)
     add_network_option(attach, required=True)
     add_attach_options(attach, may_start_later=True)
     attach.add_argument("--name", help="DNS name on the networks (default: the container's)")

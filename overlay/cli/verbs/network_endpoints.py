@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli.options.common import add_attach_options
-from overlay.cli.verbs.endpoint import TARGET_HELP, run_attach, run_detach
+from overlay.cli.verbs.endpoint import TARGET_HELP, UNATTACHED, run_attach, run_detach
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,9 +19,9 @@ def register(networks: VerbGroup) -> None:
     disconnect = networks.verb(
         "disconnect", run_disconnect, "detach a container, as 'overlayd detach'"
     )
-    for verb in (connect, disconnect):
+    for verb, metavar in ((connect, UNATTACHED), (disconnect, "TARGET")):
         verb.add_argument("network", metavar="NETWORK")
-        verb.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+        verb.add_argument("target", metavar=metavar, help=TARGET_HELP)
     add_attach_options(connect, may_start_later=True)
     connect.add_argument("--name", help="DNS name on the network (default: the container's)")
 

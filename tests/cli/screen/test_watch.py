@@ -9,8 +9,8 @@ import sys
 
 import pytest
 from overlay.cli import parser as command_line
-from overlay.cli.completion import commands
 from overlay.cli.screen import watch
+from overlay.cli.shells.tree import commands
 from overlay.errors import AgentNotRunningError, NotFoundError
 from tests.fake_agent import FakeAgent, Run
 
