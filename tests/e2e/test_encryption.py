@@ -129,6 +129,17 @@ def test_names_answer_through_the_tunnels_alone(vault: Vault) -> None:
     assert shown["address"] in traced
 
 
+def test_a_capture_shows_what_the_containers_see(vault: Vault) -> None:
+    """In clear, at both ends: it is outside the tunnels."""
+    pings = f"ip netns exec c1 ping -i 0.2 -c 300 {vault.addresses[2]} >/dev/null 2>&1 & "
+    capture = "overlayd capture c1 --peer c2 --both-ends --filter icmp --count 4 --json"
+    lines = vault.host(1).run("sh", "-c", f"{pings}{capture}; kill $!").splitlines()
+    frames = [json.loads(line) for line in lines[:-1]]
+    assert {each["node"] for each in frames} == {"vm1", "vm2"}
+    assert {each["source"] for each in frames} <= set(vault.addresses.values())
+    assert {each["vtep"] for each in frames} == {vault.status(n)["address"] for n in (1, 2)}
+
+
 def test_nothing_leaves_in_clear_whatever_breaks(vault: Vault) -> None:
     """The underlay shows no VXLAN packet through any damage, and all of it is repaired."""
     host = vault.host(1)

@@ -25,7 +25,6 @@ class CaptureInterface:
     ips: list[str]
     mac: str
     ifname: str = ""
-    snap: int = 0  # bytes of each frame at most
 
     @classmethod
     def of(cls, found: JsonObject) -> CaptureInterface:

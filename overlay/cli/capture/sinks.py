@@ -63,9 +63,13 @@ class CaptureSink(ABC):
 class FileSink(CaptureSink):
     """A pcapng file."""
 
-    def __init__(self, path: str, expression: str, note: str, known: KnownAddresses) -> None:
+    def __init__(
+        self, path: str, snap: int, expression: str, note: str, known: KnownAddresses
+    ) -> None:
         """Create the file, `-` for stdout; raises OverlayError."""
         super().__init__()
+        # One for all interfaces, also where less is sent: libpcap reads no other files.
+        self._snap = snap
         self._expression = expression
         self._known = known
         self._path = path
@@ -82,7 +86,7 @@ class FileSink(CaptureSink):
         mac = Mac(parse_mac(interface.mac))
         self._add(
             pcapng.interface(
-                interface.name, interface.description, mac, interface.snap, self._expression, note
+                interface.name, interface.description, mac, self._snap, self._expression, note
             )
         )
 

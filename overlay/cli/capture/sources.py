@@ -42,7 +42,7 @@ class LocalSource:
         if found["matched"]:
             program = with_addresses(map(parse_ip, found["matched"]), program)
         self.tap = self._opened(program, snap)
-        self.interface.ifname, self.interface.snap = self.tap.ifname, snap
+        self.interface.ifname = self.tap.ifname
 
     def _opened(self, program: Program, snap: int) -> FrameTap:
         name = self.interface.container
@@ -91,14 +91,13 @@ class FarSource:
     ) -> None:
         """Begin; `found` is the far end of GET /v1/capture, `words` the query's names."""
         self.interface = CaptureInterface.of(found)
-        self.interface.snap = min(snap, limits.CAPTURE_PEER_SNAP_MAX)
         self.dropped = 0
         self.lost = 0
         self.clock: tuple[int, int] | None = None  # ahead, and give or take, in nanoseconds
         self._client = client
         self._query = {
             **words,
-            "snap": self.interface.snap,
+            "snap": min(snap, limits.CAPTURE_PEER_SNAP_MAX),
             "filter": None if program is None else classic_bpf.pack(program).hex(),
         }
         # A full queue makes the agent wait, which then counts what it cannot deliver.

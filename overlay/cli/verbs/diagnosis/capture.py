@@ -151,7 +151,7 @@ def _sink(args: Namespace, found: JsonObject) -> CaptureSink:
     known = KnownAddresses(found["addresses"])
     if args.write is not None:
         note = f"overlayd capture {args.container}" + (f" --peer {args.peer}" if args.peer else "")
-        return FileSink(args.write, args.filter, note, known)
+        return FileSink(args.write, args.snap, args.filter, note, known)
     return JsonSink(known) if args.json else LineSink()
 
 

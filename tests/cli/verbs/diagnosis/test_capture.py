@@ -216,8 +216,12 @@ def test_a_capture_ends_with_its_container(overlayd: Run, taps: list[FakeTap]) -
 def test_ctrl_c_ends_it_cleanly(overlayd: Run, taps: list[FakeTap], tmp_path: Path) -> None:
     """The file is complete."""
     path = tmp_path / "o.pcapng"
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    done = overlayd("capture", "web", "-w", str(path))
+    interrupting = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    interrupting.start()
+    try:
+        done = overlayd("capture", "web", "-w", str(path))
+    finally:
+        interrupting.cancel()
 
     assert done.code == 0
     assert "interrupted" in done.err
