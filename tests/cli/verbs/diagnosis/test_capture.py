@@ -213,6 +213,13 @@ def test_a_capture_ends_with_its_container(overlayd: Run, taps: list[FakeTap]) -
     assert "web has ended" in done.err
 
 
+def test_a_capture_ends_with_its_time(overlayd: Run, taps: list[FakeTap]) -> None:
+    """Also if nothing comes."""
+    done = overlayd("capture", "web", "--seconds", "0.2")
+    assert (done.code, len(taps)) == (0, 1)
+    assert done.err.rstrip().endswith("; 0.2 s are over")
+
+
 def test_ctrl_c_ends_it_cleanly(overlayd: Run, taps: list[FakeTap], tmp_path: Path) -> None:
     """The file is complete."""
     path = tmp_path / "o.pcapng"
