@@ -200,7 +200,7 @@ CAPTURE_PART_DELAY_S: Final = 0.05  # for further frames of the same message
 CAPTURE_PEER_FILTER_MAX: Final = 110  # instructions of 8 bytes, in one message
 assert CAPTURE_PEER_FILTER_MAX * 8 + 100 <= PAYLOAD_SIZE_MAX
 CAPTURE_PEER_BUFFER_SIZE: Final = 256 * 1024
-CAPTURES_FOR_PEERS_MAX: Final = 4
+CAPTURES_FOR_PEERS_MAX: Final = 4  # at once; and as many of this host's users, of far ends
 CAPTURE_STARTS_PER_S: Final = 0.5  # each is an event
 CAPTURE_STARTS_BURST: Final = 8.0
 CAPTURE_MESSAGES_PER_S: Final = 200.0  # of all captures: 1.6 Mbit/s, and 2 % of a processor
@@ -210,7 +210,6 @@ CAPTURE_REPEAT_S: Final = 1.0  # between requests
 CAPTURE_FIRST_REPEAT_S: Final = 0.2  # until the first answer, also about sightings
 CAPTURE_ANSWER_S: Final = 3.0  # without an answer the other host counts as silent
 assert CAPTURE_ANSWER_S < CAPTURE_PEER_LASTS_S
-CAPTURES_OF_PEERS_MAX: Final = 8  # this host's own, of far ends
 CAPTURE_QUEUE_MAX: Final = 1024  # answers that wait for the reader
 SIGHTING_WATCHES_MAX: Final = 8  # marks that are watched for at once
 SIGHTING_WATCH_S: Final = 6.0  # a trace waits for 2 s

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 Eventually = Callable[..., None]
 # Echo requests and replies of either version, and nothing that the kernel sends by itself.
 ECHOES = "icmp or (icmp6 and (ip6[40] = 128 or ip6[40] = 129))"
-WAIT_S = 60
+WAIT_S = 120
 
 
 class Running:

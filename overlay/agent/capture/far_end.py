@@ -111,10 +111,10 @@ class FarEnds:
 
         It ends with a state other than CAPTURING. Raises OverlayError if too many are followed.
         """
-        if len(self._following) >= limits.CAPTURES_OF_PEERS_MAX:
+        if len(self._following) >= limits.CAPTURES_FOR_PEERS_MAX:
             raise OverlayError(
                 "too many captures at far ends",
-                why=f"this host follows {limits.CAPTURES_OF_PEERS_MAX} already",
+                why=f"this host follows {limits.CAPTURES_FOR_PEERS_MAX} already",
                 hint="End one of them, or capture at this host's end only",
             )
         request_id = os.urandom(8)

@@ -113,7 +113,7 @@ async def test_only_so_many_are_followed() -> None:
     """The rest is refused, with what to do."""
     bench = Bench(lambda _: [])
     async with contextlib.AsyncExitStack() as undo:
-        for _ in range(limits.CAPTURES_OF_PEERS_MAX):
+        for _ in range(limits.CAPTURES_FOR_PEERS_MAX):
             lines = await undo.enter_async_context(
                 contextlib.aclosing(bench.ends.follow(FAR, 200, b""))
             )

@@ -9,7 +9,7 @@ import shlex
 import signal
 import socket
 import struct
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -80,6 +80,7 @@ class FakeTap:
         self.program = program
         self.waiting: list[CapturedFrame] = []
         self.is_gone = False
+        self.when_empty: Callable[[], None] = lambda: None  # told of the first look in vain
         self._ends = socket.socketpair()
         self._ends[1].send(b"x")
 
@@ -90,6 +91,9 @@ class FakeTap:
     def frames(self, _count: int) -> list[CapturedFrame]:
         """Return what is there."""
         found, self.waiting = self.waiting, []
+        if not found:
+            when_empty, self.when_empty = self.when_empty, lambda: None
+            when_empty()
         return found
 
     def read_counts(self) -> None:
@@ -106,7 +110,15 @@ class FakeTap:
 
 
 @pytest.fixture
-def taps(monkeypatch: pytest.MonkeyPatch, agent: FakeAgent) -> list[FakeTap]:
+def later() -> list[Callable[[], None]]:
+    """Return the list whose first function is called once everything was read."""
+    return []
+
+
+@pytest.fixture
+def taps(
+    monkeypatch: pytest.MonkeyPatch, agent: FakeAgent, later: list[Callable[[], None]]
+) -> list[FakeTap]:
     """Capture without packets, as root; return the taps that were opened."""
     agent.answer("GET /v1/capture", {**FOUND, "far": None})
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -115,6 +127,8 @@ def taps(monkeypatch: pytest.MonkeyPatch, agent: FakeAgent) -> list[FakeTap]:
     def open_tap(place: TapPlace, program: Program, **_: object) -> FakeTap:
         tap = FakeTap(place, program)
         tap.waiting = [echo(1), echo(2)]
+        if later:
+            tap.when_empty = later[0]
         opened.append(tap)
         return tap
 
@@ -205,9 +219,11 @@ def test_a_far_end_that_fails_leaves_this_one(
     assert len(taps) == 1
 
 
-def test_a_capture_ends_with_its_container(overlayd: Run, taps: list[FakeTap]) -> None:
+def test_a_capture_ends_with_its_container(
+    overlayd: Run, taps: list[FakeTap], later: list[Callable[[], None]]
+) -> None:
     """It says so."""
-    threading.Timer(0.2, lambda: setattr(taps[0], "is_gone", True)).start()
+    later.append(lambda: setattr(taps[0], "is_gone", True))
     done = overlayd("capture", "web")
     assert done.code == 0
     assert "web has ended" in done.err
@@ -220,15 +236,13 @@ def test_a_capture_ends_with_its_time(overlayd: Run, taps: list[FakeTap]) -> Non
     assert done.err.rstrip().endswith("; 0.2 s are over")
 
 
-def test_ctrl_c_ends_it_cleanly(overlayd: Run, taps: list[FakeTap], tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_cleanly(
+    overlayd: Run, taps: list[FakeTap], later: list[Callable[[], None]], tmp_path: Path
+) -> None:
     """The file is complete."""
     path = tmp_path / "o.pcapng"
-    interrupting = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    interrupting.start()
-    try:
-        done = overlayd("capture", "web", "-w", str(path))
-    finally:
-        interrupting.cancel()
+    later.append(lambda: os.kill(os.getpid(), signal.SIGINT))
+    done = overlayd("capture", "web", "-w", str(path))
 
     assert done.code == 0
     assert "interrupted" in done.err
