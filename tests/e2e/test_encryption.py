@@ -140,6 +140,29 @@ def test_a_capture_shows_what_the_containers_see(vault: Vault) -> None:
     assert {each["vtep"] for each in frames} == {vault.status(n)["address"] for n in (1, 2)}
 
 
+def test_netcheck_names_a_filter_of_wireguard(vault: Vault) -> None:
+    """The rule and its remedy on the host that has it, and the port on the others."""
+    one, two = vault.host(1), vault.host(2)
+    wait_until(lambda: vault.reaches(1, 2), "the tunnel")
+    ports = "udp dport { 7949, 7950 }"
+    chain = "chain inet cut in { type filter hook prerouting priority -400; }"
+    two.run("nft", f"add table inet cut; add {chain}; add rule inet cut in {ports} drop")
+
+    def named(host: AgentDriver, subject: str, code: str) -> str:
+        shown = json.loads(host.run("sh", "-c", "overlayd netcheck --json; true"))["findings"]
+        found = [each for each in shown if each["subject"] == subject and each["code"] == code]
+        return f"{found[0]['text']} {found[0]['hint']}" if found else ""
+
+    try:
+        wait_until(lambda: named(one, "vm2", "wireguard-lost-to") != "", "the sender")
+        rule = named(two, "this host", "wireguard-filtered-here")
+    finally:
+        two.run("nft", "delete table inet cut")
+    assert "drops WireGuard from" in rule
+    assert "nft delete rule inet cut in handle" in rule
+    wait_until(lambda: named(one, "vm2", "wireguard-lost-to") == "", "it is over")
+
+
 def test_nothing_leaves_in_clear_whatever_breaks(vault: Vault) -> None:
     """The underlay shows no VXLAN packet through any damage, and all of it is repaired."""
     host = vault.host(1)

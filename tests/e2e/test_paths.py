@@ -1,11 +1,14 @@
 """The data path between hosts is probed: what is lost is named, with the direction and the size.
 
-`netcheck` names cause and remedy of each fault, on both sides.
+Each fault is named by `attach` at once, by `status` on both hosts, and by `netcheck` and `doctor`
+with cause and remedy.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -105,8 +108,42 @@ def directions(cluster: Cluster, number: int, peer: str) -> tuple[str, str]:
 
 
 def health(cluster: Cluster, number: int) -> str:
-    """Return the health lines of a host."""
-    return "\n".join(each["text"] for each in cluster.json(number, "status")["health"])
+    """Return the health lines and notices of a host."""
+    status = cluster.json(number, "status")
+    return "\n".join(each["text"] for each in status["health"] + status["notices"])
+
+
+def told_by_status(
+    cluster: Cluster, eventually: Eventually, fault: str, wanted: dict[int, str]
+) -> None:
+    """Wait until the status of each host has its words; print when it had."""
+    start = time.monotonic()
+    seconds: dict[int, float] = {}
+
+    def is_told() -> bool:
+        for number, words in wanted.items():
+            if number not in seconds and words in health(cluster, number):
+                seconds[number] = time.monotonic() - start
+        return seconds.keys() == wanted.keys()
+
+    eventually(is_told, f"{fault}: {wanted}", timeout_s=60)
+    figures = ", ".join(f"vm{number} {found:.1f} s" for number, found in sorted(seconds.items()))
+    sys.stdout.write(f"{fault}: named by status after {figures}\n")
+
+
+def doctor(cluster: Cluster, number: int) -> str:
+    """Return the findings of `doctor`, each with its remedy."""
+    code, out, _ = cluster.run(number, "overlayd", "doctor", "--json")
+    findings = json.loads(out)["findings"]
+    assert code == 1, out
+    return "\n".join(f"{each['text']}: {each['remedy']}" for each in findings)
+
+
+def warning_of_attach(cluster: Cluster, network: str = "dual") -> str:
+    """Attach a container on the first host and remove it; return the warnings of the attach."""
+    _, _, warned = cluster.run(1, "overlayd", "container", "add", "p1", "--network", network)
+    cluster.ok(1, "overlayd", "container", "rm", "p1")
+    return warned
 
 
 def test_a_whole_path_is_proven_at_full_size(dual: Cluster, eventually: Eventually) -> None:
@@ -128,30 +165,29 @@ def test_a_whole_path_is_proven_at_full_size(dual: Cluster, eventually: Eventual
 def test_dropped_vxlan_is_named_by_all(dual: Cluster, eventually: Eventually) -> None:
     """By attach at once, by status and members on both hosts, with the direction."""
     with planted(dual, 2, "udp dport 4789 drop"):
-        _, _, warned = dual.run(1, "overlayd", "container", "add", "p1", "--network", "dual")
-        assert "data path to vm2" in warned, warned
-        eventually(lambda: directions(dual, 1, "vm2") == ("lost", "ok"), "the sender knows")
-        eventually(lambda: directions(dual, 2, "vm1") == ("ok", "lost"), "the receiver knows")
-        assert "data path to vm2 (192.168.56.12) is lost" in health(dual, 1)
-        assert "data path from vm1 (192.168.56.11) is lost" in health(dual, 2)
+        assert "data path to vm2" in warning_of_attach(dual)
+        to, back = (f"data path {way} is lost" for way in (f"to vm2 ({VM2})", f"from vm1 ({VM1})"))
+        told_by_status(dual, eventually, "VXLAN dropped one way", {1: to, 2: back})
+        assert directions(dual, 1, "vm2") == ("lost", "ok")
+        assert directions(dual, 2, "vm1") == ("ok", "lost")
         assert directions(dual, 1, "vm3") == ("ok", "ok")
         status = dual.json(1, "status")
         assert [each["peer"] for each in status["paths"] if not each["ok"]] == ["vm2"]
-        rule_key, back = ("this host", "vxlan-filtered-here"), "vxlan-lost-from"
-        wanted = {1: {("vm2", "vxlan-lost-to")}, 2: {rule_key, ("vm1", back), ("vm3", back)}}
+        rule_key, code = ("this host", "vxlan-filtered-here"), "vxlan-lost-from"
+        wanted = {1: {("vm2", "vxlan-lost-to")}, 2: {rule_key, ("vm1", code), ("vm3", code)}}
         sender, receiver = named(dual, eventually, wanted)
         lost = sender["vm2", "vxlan-lost-to"]
         assert "VXLAN to vm3 works" in lost["why"]
         assert "On vm2: sudo overlayd netcheck" in lost["hint"]
         rule = receiver[rule_key]
         assert "udp dport 4789 drop" in rule["why"]
+        assert rule["hint"] in doctor(dual, 2)
         dual.ok(2, *rule["hint"].split())  # the remedy
         named(dual, eventually, {1: set(), 2: set(), 3: set()})
     eventually(lambda: directions(dual, 1, "vm2") == ("ok", "ok"), "it is proven again")
     kinds = [each["text"] for each in dual.events(1) if each["kind"] == "path"]
     assert "VXLAN to vm2 does not arrive" in kinds
     assert kinds[-1] == "VXLAN to vm2 arrives again"
-    dual.ok(1, "overlayd", "container", "rm", "p1")
 
 
 def test_one_pair_without_vxlan_is_named(dual: Cluster, eventually: Eventually) -> None:
@@ -160,20 +196,23 @@ def test_one_pair_without_vxlan_is_named(dual: Cluster, eventually: Eventually) 
         planted(dual, 1, f"ip saddr {VM2} udp dport 4789 drop"),
         planted(dual, 2, f"ip saddr {VM1} udp dport 4789 drop"),
     ):
+        assert "data path to vm2" in warning_of_attach(dual, "blue")
+        lost = "is lost in both directions"
+        told_by_status(dual, eventually, "VXLAN dropped both ways, one pair", {1: lost, 2: lost})
         rule = ("this host", "vxlan-filtered-here")
         first, second = {rule, ("vm2", "vxlan-lost")}, {rule, ("vm1", "vxlan-lost")}
         named(dual, eventually, {1: first, 2: second, 3: set()})
-        assert "lost in both directions" in health(dual, 1)
-        assert "lost in both directions" in health(dual, 2)
-        _, _, warned = dual.run(1, "overlayd", "container", "add", "p1", "--network", "blue")
-        assert "data path to vm2" in warned
+        assert "is lost in both directions between this host and vm2" in doctor(dual, 1)
+        assert "lost in both directions" not in health(dual, 3)
     named(dual, eventually, {1: set(), 2: set(), 3: set()})
-    dual.ok(1, "overlayd", "container", "rm", "p1")
 
 
 def test_the_mtu_follows_what_a_path_carries(dual: Cluster, eventually: Eventually) -> None:
     """Packets above 1,400 bytes vanish on the way: containers shrink, and say why."""
     with planted(dual, 2, "meta length > 1400 udp dport 4789 drop"):
+        assert "data path to vm2" in warning_of_attach(dual)
+        less = {1: "data path to vm2", 2: "data path from vm1"}
+        told_by_status(dual, eventually, "only large packets dropped", less)
         eventually(
             lambda: 1396 <= (path(dual, 1, "vm2")["size_carried"] or 0) <= 1400,
             "the size that passes is found",
@@ -187,10 +226,10 @@ def test_the_mtu_follows_what_a_path_carries(dual: Cluster, eventually: Eventual
         wanted = {1: {("vm2", "size-limited")}, 2: {("this host", "vxlan-filtered-here")}}
         sender, receiver = named(dual, eventually, wanted)
         assert f"packets above {carried} bytes" in sender["vm2", "size-limited"]["text"]
+        assert f"packets above {carried} bytes do not arrive at vm2" in doctor(dual, 1)
         rule = receiver["this host", "vxlan-filtered-here"]
         assert "packets of 1500 bytes" in rule["text"]
         assert "meta length > 1400" in rule["why"]
-        eventually(lambda: "data path from vm1" in health(dual, 2), "the receiver is told")
         size = str(carried - 50 - 28)
         ping = ("ping", "-c1", "-W2", "-M", "do", "-s", size)
         ip = ips_of(dual, 1, "d2")[0]
@@ -217,12 +256,14 @@ def test_a_stranger_gets_no_answer(dual: Cluster) -> None:
 def test_spoilt_checksums_are_told_from_a_filter(dual: Cluster, eventually: Eventually) -> None:
     """Packets without a checksum pass; both sides say whose interface to look at."""
     with planted(dual, 3, SPOIL_UDP):
+        assert "data path to vm3" in warning_of_attach(dual)
+        spoilt = {1: f"data path to vm3 ({VM3}) spoils", 3: f"data path from vm1 ({VM1}) spoils"}
+        told_by_status(dual, eventually, "wrong checksums", spoilt)
         wanted = {1: {("vm3", "checksums")}, 3: {("vm1", "checksums")}}
         sender, receiver = named(dual, eventually, wanted)
         assert "ethtool -K eth1 tx off" in sender["vm3", "checksums"]["hint"]
         assert "On vm1: ethtool" in receiver["vm1", "checksums"]["hint"]
-        assert "data path to vm3" in health(dual, 1)
-        assert "spoils checksums" in health(dual, 3)
+        assert "ethtool -K eth1 tx off" in doctor(dual, 1)
     eventually(lambda: directions(dual, 1, "vm3") == ("ok", "ok"), "it is over")
 
 
@@ -244,30 +285,40 @@ def test_stalled_tcp_is_seen_in_counters(dual: Cluster, eventually: Eventually) 
         assert "netns:c2" in receiver["this host", "checksums"]["text"]
         assert "ethtool" in receiver["this host", "checksums"]["hint"]
         assert "pings pass, TCP connections stall" in sender["vm2", "checksums"]["why"]
+        assert "vm2 or its containers receive packets with wrong" in health(dual, 1)
 
 
 def test_a_flushed_ruleset_is_named_by_both(dual: Cluster, eventually: Eventually) -> None:
     """Overlayd's rules come back by themselves; those of others do not."""
     dual.ok(3, "nft", "flush", "ruleset")
+    assert "data path" not in warning_of_attach(dual)  # no frame is lost
+    texts = {1: "another program on vm3 changed or deleted", 3: "the filter of the VXLAN port was"}
+    told_by_status(dual, eventually, "the peer's rules flushed", texts)
     code = "filter-rewritten"
     named(dual, eventually, {1: {("vm3", code)}, 3: {("this host", code)}})
+    assert "restart Docker or the firewall" in doctor(dual, 3)
 
 
 def test_a_dead_agent_is_told_from_a_dead_host(dual: Cluster, eventually: Eventually) -> None:
     """Its host answers that nothing listens; then its interface goes, and nothing answers."""
     dual.ok(3, "sh", "-c", KILL)
+    assert "vm3" in warning_of_attach(dual)
     eventually(lambda: dual.run(3, "overlayd", "status")[0] == 3, "the agent has died")
+    told_by_status(dual, eventually, "the agent dead", {1: "vm3 is", 2: "vm3 is"})
     wanted = {1: {("vm3", "agent-dead")}, 3: {("this host", "agent-dead")}}
     dead = named(dual, eventually, wanted)[0]["vm3", "agent-dead"]
     assert "nothing listens on UDP 7948" in dead["why"]
     assert "systemctl restart overlayd" in dead["hint"]
-    eventually(lambda: "vm3 is" in health(dual, 1), "status names it")
+    assert "no agent runs on vm3" in doctor(dual, 1)
+    assert "the agent on this host has died" in doctor(dual, 3)
     dual.ok(2, "ip", "link", "set", "eth1", "down")
+    assert "vm2" in warning_of_attach(dual)
+    told_by_status(dual, eventually, "the interface down", {1: "vm2", 2: "eth1"})
     (own,) = named(dual, eventually, {2: {("this host", "interface-down")}})
     assert own["this host", "interface-down"]["hint"] == "ip link set eth1 up"
     silent = {("vm2", "host-silent"), ("vm2", "neighbor-missing")}
     eventually(lambda: findings(check(dual, 1, "vm2")).keys() & silent, "nothing answers")
-    eventually(lambda: "eth1" in health(dual, 2), "status names the interface")
+    assert "ip link set eth1 up" in doctor(dual, 2)
     dual.ok(2, "ip", "link", "set", "eth1", "up")
 
 

@@ -21,7 +21,7 @@ from overlay import limits
 from overlay.agent.dataplane.watch import watch_monitor
 from overlay.agent.encryption.key_replacement import KeyReplacement
 from overlay.agent.encryption.own_keys import OwnKeys
-from overlay.agent.encryption.peer_faults import PeerFaults
+from overlay.agent.encryption.peer_faults import PeerFaults, Tunnel
 from overlay.agent.encryption.policy import EncryptionPolicy
 from overlay.agent.encryption.tunnel_plan import TunnelPlan
 from overlay.agent.gossip.context import NodeContext
@@ -101,6 +101,12 @@ class EncryptionController(Controller):
     def keys_used(self) -> dict[NodeId, WireguardKey]:
         """Return the key by which each member is reached."""
         return self._plan.keys_used(self._plan.members(self._answering))
+
+    def tunnels(self) -> dict[NodeId, Tunnel]:
+        """Return the tunnels to live members, while this host has an encrypted network."""
+        if not self._in_use:
+            return {}
+        return {each.node_id: each for each in self._peer_faults.tunnels(self.keys_used())}
 
     def incapable(self) -> list[str]:
         """Return the members that have published no key, each with the version that it runs."""

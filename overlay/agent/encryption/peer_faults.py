@@ -6,6 +6,7 @@ Owns: their texts. Does not: read devices or records (the controller and `tunnel
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from overlay.agent.encryption.key_replacement import KeyReplacement
 from overlay.agent.encryption.tunnel_plan import TunnelPlan
@@ -15,6 +16,15 @@ from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.encryption.silent_peers import SilentPeers
 from overlay.core.protocol.messages import MemberState
 from overlay.model import NodeId
+
+
+class Tunnel(NamedTuple):
+    """The tunnel to a live member: its UDP port there, and whether the member answers."""
+
+    node_id: NodeId
+    name: str
+    port: int
+    answers: bool
 
 
 class PeerFaults:
@@ -54,16 +64,22 @@ class PeerFaults:
                 f"{shown} between the hosts; or, if the host is gone: overlayd forget NAME",
             )
 
-    def silence(self, used: Mapping[NodeId, WireguardKey]) -> Iterator[Fault]:
-        """Yield the live members that do not answer by the key that is `used` for each."""
+    def tunnels(self, used: Mapping[NodeId, WireguardKey]) -> Iterator[Tunnel]:
+        """Yield the tunnels to live members, by the key that is `used` for each."""
         for node_id, key in used.items():
             is_alive = self._directory.node_state(node_id) is MemberState.ALIVE
             card = self._directory.card(node_id)
-            if key.public_key not in self.silent.keys or not is_alive or card is None:
+            if is_alive and card is not None:
+                port = self._plan.port(card.gossip_port, key.slot)
+                yield Tunnel(node_id, card.name, port, key.public_key not in self.silent.keys)
+
+    def silence(self, used: Mapping[NodeId, WireguardKey]) -> Iterator[Fault]:
+        """Yield the live members that do not answer by the key that is `used` for each."""
+        for _, name, port, answers in self.tunnels(used):
+            if answers:
                 continue
-            port = self._plan.port(card.gossip_port, key.slot)
             yield Fault(
-                f"{card.name} does not answer through the tunnel of encrypted networks: gossip "
+                f"{name} does not answer through the tunnel of encrypted networks: gossip "
                 f"works, WireGuard (UDP {port}) gets no answer",
                 f"Allow UDP {port} between the two hosts, in both directions; 'overlayd "
                 "encryption status' on both shows the bytes sent and received",

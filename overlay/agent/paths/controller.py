@@ -100,6 +100,10 @@ class PathController(Controller):
                 carrier = self._carrier(view.node_id, card)
                 yield from texts.path_faults(view, card, carrier, self._gossip.transport.now())
 
+    def is_encrypted(self, node_id: NodeId) -> bool:
+        """Return whether probes of a peer take the tunnel of encrypted networks."""
+        return node_id in self._encrypted
+
     def _carrier(self, node_id: NodeId, card: Card) -> texts.Carrier:
         vxlan_port = self._gossip.cluster.vxlan_port
         if node_id not in self._encrypted:
@@ -134,10 +138,10 @@ class PathController(Controller):
         if len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S):
-                    while any(self._prober.is_waiting(each) for each in proven):
+                    while any(map(self._is_unanswered, proven)):
                         self._answered.clear()
                         await self._answered.wait()
-        unanswered = {each for each in proven if self._prober.is_waiting(each)}
+        unanswered = {each for each in proven if self._is_unanswered(each)}
         return [each for each in peers if each in unanswered or self._loses(each)]
 
     async def check_sizes(self, seconds: float) -> None:
@@ -173,6 +177,10 @@ class PathController(Controller):
     def _sending(self, node_id: NodeId) -> PathState:
         view = self._prober.path(node_id)
         return PathState.UNKNOWN if view is None else view.sending
+
+    def _is_unanswered(self, node_id: NodeId) -> bool:
+        """Return whether a probe of a peer, small or of full size, waits for its report."""
+        return self._prober.is_waiting(node_id) or self._prober.is_size_waiting([node_id])
 
     def _loses(self, node_id: NodeId) -> bool:
         view = self._prober.path(node_id)

@@ -197,7 +197,8 @@ def _warn_unreachable(nodes: list[str]) -> None:
     if nodes:
         output.warn(
             f"the data path to {', '.join(nodes)} does not answer: containers there are not "
-            "reachable from this host, although the agents reach each other",
+            "reachable from this host, or by small packets only, although the agents reach each "
+            "other",
             "Allow the VXLAN port (UDP 4789 by default) between the hosts; see: overlayd status",
         )
 

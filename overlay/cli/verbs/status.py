@@ -5,13 +5,20 @@ Owns: their output, and which states count as degraded. Does not: collect the fa
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.screen import terminal
 from overlay.client.api import LOOK_TIMEOUT_S, TIMEOUT_S, ApiClient, JsonObject
-from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
+from overlay.errors import (
+    AgentNotRunningError,
+    DegradedError,
+    NotFoundError,
+    TimedOutError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -263,7 +270,8 @@ def run_verify(args: Namespace) -> int:
     """Compare the kernel with the records."""
     timeout_s = args.paths.timeout_s
     if timeout_s is None:
-        ApiClient(args.paths).get("/healthz")  # an agent that hangs is told from a busy one
+        with contextlib.suppress(NotFoundError):  # an agent of before
+            ApiClient(args.paths).get("/healthz")  # one that hangs is told from a busy one
     client = ApiClient(  # the agent reads every sandbox
         args.paths, TIMEOUT_S if timeout_s is None else timeout_s
     )

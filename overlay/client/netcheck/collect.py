@@ -101,8 +101,13 @@ class _Collection:
         underlay = find_underlay(
             agent.answer.get("address"), None if address is None else parse_ip(address)
         )
+        tunnels = {
+            peer.address: peer.wireguard_port
+            for peer in agent.peers
+            if peer.wireguard_answers is False
+        }
         for each in _to_probe(agent, address):
-            self._probe(each, ports, underlay, _PROBE_S)
+            self._probe(each, ports, underlay, _PROBE_S, tunnels.get(each))
         noted = None
         if question.token is not None and address is not None and underlay is not None:
             noted = question.token.knock(underlay.address, address, self._left_s(_PROBE_S))
@@ -130,7 +135,12 @@ class _Collection:
         return ask_agent(self._paths, question.target, self._left_s(question.seconds))
 
     def _probe(
-        self, address: str, ports: tuple[int, int], underlay: UnderlayState | None, seconds: float
+        self,
+        address: str,
+        ports: tuple[int, int],
+        underlay: UnderlayState | None,
+        seconds: float,
+        wireguard_port: int | None = None,
     ) -> None:
         """Begin to send packets to an address, unless that was begun."""
         if address not in self._probes:
@@ -139,6 +149,7 @@ class _Collection:
                 address,
                 gossip_port=ports[0],
                 vxlan_port=ports[1],
+                wireguard_port=wireguard_port,
                 mtu=min(9000, underlay.mtu if underlay else 1500),
                 seconds=self._left_s(seconds),
             )
@@ -181,7 +192,11 @@ def _to_probe(agent: AgentFacts, address: str | None) -> list[str]:
     """Return the addresses to send packets to: the target's, or those of silent members."""
     if address is not None:
         return [address]
-    silent = [peer.address for peer in agent.peers if peer.address and not peer.gossip_answers]
+    silent = [
+        peer.address
+        for peer in agent.peers
+        if peer.address and (not peer.gossip_answers or peer.wireguard_answers is False)
+    ]
     return silent[:_PROBED_MAX]
 
 
@@ -208,6 +223,7 @@ def _host(
         sandboxes=sandbox_count(),
         gossip_port=ports[0],
         vxlan_port=ports[1],
+        wireguard_ports=_wireguard_ports(agent),
         full_tables=tables,
         missing_modules=modules,
         checksum_errors=tuple(errors),
@@ -221,6 +237,12 @@ def _host(
     return _with_underlay(found, underlay, rules, peers or [_ANY_HOST])
 
 
+def _wireguard_ports(agent: AgentFacts) -> tuple[int, ...]:
+    """Return the ports of the tunnels, of this host and of its members."""
+    found = {peer.wireguard_port for peer in agent.peers} | {agent.answer.get("wireguard_port")}
+    return tuple(sorted(port for port in found if port is not None))
+
+
 def _with_underlay(
     found: LocalFacts, underlay: UnderlayState, rules: Rulesets, peers: list[tuple[str, str]]
 ) -> LocalFacts:
@@ -231,7 +253,7 @@ def _with_underlay(
         same_family[:_RULES_PEERS_MAX],
         address=underlay.address,
         interface=underlay.interface,
-        ports=(found.gossip_port, found.vxlan_port),
+        ports=(found.gossip_port, found.vxlan_port, *found.wireguard_ports),
         size=underlay.mtu,
     )
     runs_no_agent = found.agent in (AgentState.ABSENT, AgentState.DEAD)

@@ -72,6 +72,7 @@ class LocalFacts:
     mtu: int = 1500
     vxlan_port: int = 4789
     gossip_port: int = 7948
+    wireguard_ports: tuple[int, ...] = ()  # of this host and its members
     sandboxes: int = 0
     gossip_port_taken: bool = False  # by another program
     rp_filter: int = 0  # in force on the interface
@@ -93,6 +94,7 @@ class AddressFacts:
     address: str
     gossip: Reply = Reply.SILENT
     vxlan: Reply = Reply.SILENT
+    wireguard: Reply = Reply.SILENT  # it never answers strangers
     other: Reply = Reply.SILENT  # a port that nothing should listen on
     rejected_by: str | None = None  # the sender of an ICMP message that is not the address
     echo_ms: float | None = None  # of ICMP echo; None: no answer
@@ -124,6 +126,9 @@ class PeerFacts:
     size_carried: int | None = 1500
     size_fails: bool = False
     size_received: int = 0
+    is_encrypted: bool = False  # probes take the tunnel
+    wireguard_port: int | None = None  # of the tunnel there; None: there is none
+    wireguard_answers: bool | None = None
     filter_rewritten: bool = False  # there, within the last minutes
     filter_broken: bool = False
     checksum_errors: bool = False  # containers there receive wrong checksums

@@ -140,6 +140,8 @@ def _blocked(found: list[BlockedPacket], host: LocalFacts) -> NetcheckFinding:
     blocked = found[0]
     peers = ", ".join(each.peer for each in found[:3]) + (", ..." if len(found) > 3 else "")
     what = "gossip" if blocked.port == host.gossip_port else "VXLAN"
+    if blocked.port in host.wireguard_ports:
+        what = "WireGuard"
     size = f"packets of {blocked.size} bytes of " if blocked.is_large else ""
     way = f"from {peers}" if blocked.incoming else f"to {peers}"
     return NetcheckFinding(

@@ -35,6 +35,8 @@ def judge_peer(peer: PeerFacts, facts: Facts) -> Iterator[NetcheckFinding]:
     yield from clock_findings(peer.name, peer.clock_ahead_s, peer.clock_error_s)
     if peer.shares_network:
         yield from _data(peer, facts)
+    if peer.wireguard_answers is False and not (peer.is_encrypted and _is_lost(peer)):
+        yield _silent_tunnel(peer, facts)
     yield from _conditions(peer)
 
 
@@ -97,30 +99,73 @@ def _dead_agent(peer: PeerFacts, probed: AddressFacts, host: LocalFacts) -> Netc
 
 
 def _data(peer: PeerFacts, facts: Facts) -> Iterator[NetcheckFinding]:
-    port = facts.host.vxlan_port
+    what, port = _carrier(peer, facts.host)
     where = f"{peer.name} ({peer.address})"
-    to_bad = peer.sending in _BAD or peer.is_waiting
-    from_bad = peer.receiving == "lost" or peer.is_unheard
+    code = what.lower()
+    to_bad, from_bad = _is_lost_to(peer), _is_lost_from(peer)
     if "damaged" in (peer.sending, peer.receiving):
         yield _damaged(peer, facts)
     elif to_bad and from_bad:
-        text = f"VXLAN (UDP {port}) is lost in both directions between this host and {where}"
-        yield _lost(peer, facts, "vxlan-lost", text, None)
+        text = f"{what} (UDP {port}) is lost in both directions between this host and {where}"
+        yield _lost(peer, facts, f"{code}-lost", text, None)
     elif to_bad:
-        text = f"VXLAN (UDP {port}) from this host does not arrive at {where}"
-        yield _lost(peer, facts, "vxlan-lost-to", text, False)
+        text = f"{what} (UDP {port}) from this host does not arrive at {where}"
+        yield _lost(peer, facts, f"{code}-lost-to", text, False)
     elif from_bad:
-        text = f"VXLAN (UDP {port}) from {where} does not arrive at this host"
-        yield _lost(peer, facts, "vxlan-lost-from", text, True)
+        text = f"{what} (UDP {port}) from {where} does not arrive at this host"
+        yield _lost(peer, facts, f"{code}-lost-from", text, True)
     else:
         yield from _size(peer, facts)
 
 
+def _is_lost_to(peer: PeerFacts) -> bool:
+    return peer.sending in _BAD or peer.is_waiting
+
+
+def _is_lost_from(peer: PeerFacts) -> bool:
+    return peer.receiving == "lost" or peer.is_unheard
+
+
+def _is_lost(peer: PeerFacts) -> bool:
+    return _is_lost_to(peer) or _is_lost_from(peer)
+
+
+def _carrier(peer: PeerFacts, host: LocalFacts) -> tuple[str, int]:
+    """Return what carries the probes of a peer, and its UDP port."""
+    if peer.is_encrypted and peer.wireguard_port is not None:
+        return "WireGuard", peer.wireguard_port
+    return "VXLAN", host.vxlan_port
+
+
+def _silent_tunnel(peer: PeerFacts, facts: Facts) -> NetcheckFinding:
+    """Return the finding about a tunnel that carries nothing, beside a path in clear."""
+    port = peer.wireguard_port
+    text = (
+        f"WireGuard (UDP {port}) to {peer.name} ({peer.address}) gets no answer: encrypted "
+        "networks do not reach it"
+    )
+    return _lost(peer, facts, "wireguard-lost", text, None, ("WireGuard", port or 0))
+
+
 def _lost(
-    peer: PeerFacts, facts: Facts, code: str, text: str, incoming: bool | None
+    peer: PeerFacts,
+    facts: Facts,
+    code: str,
+    text: str,
+    incoming: bool | None,
+    carrier: tuple[str, int] | None = None,
 ) -> NetcheckFinding:
-    """Return the finding about a direction that is lost; None: both are."""
-    port = facts.host.vxlan_port
+    """Return the finding about a direction that is lost; `incoming` is None if both are."""
+    what, port = carrier or _carrier(peer, facts.host)
+    is_tunnel = what == "WireGuard"
+    probed = facts.addresses.get(peer.address)
+    if is_tunnel and probed is not None and probed.wireguard is Reply.REFUSED:
+        why = f"{peer.name} answers that nothing listens there: its WireGuard device is gone"
+        hint = (
+            f"On {peer.name}: overlayd encryption status; its agent makes the device again "
+            "('overlayd events')"
+        )
+        return NetcheckFinding("error", code, peer.name, text, why, hint)
     own = [
         each.obstacle
         for each in facts.host.blocked
@@ -134,12 +179,12 @@ def _lost(
         return NetcheckFinding("error", code, peer.name, text, why)
     suspect = {None: "either host", True: "this host", False: peer.name}[incoming]
     why = f"gossip (UDP {facts.host.gossip_port}) between the two works, so both hosts are well"
-    others = [each for each in facts.peers if each is not peer and each.shares_network]
-    well = sorted(each.name for each in others if _is_well(each))
+    others = [each for each in facts.peers if each is not peer and _has_carrier(each, what)]
+    well = sorted(each.name for each in others if _carries(each, what))
     if well:
-        why += f"; VXLAN to {', '.join(well[:3])} works"
+        why += f"; {what} to {', '.join(well[:3])} works"
     elif others:
-        why += "; VXLAN to no other member works either"
+        why += f"; {what} to no other member works either"
         suspect = "this host"
     why += f": a filter on {suspect}, or on the way between the two, drops UDP {port}"
     if own:
@@ -147,10 +192,22 @@ def _lost(
     else:
         hint = (
             f"On {peer.name}: sudo overlayd netcheck (it names a rule there). Allow UDP {port} in "
-            "firewalls and security groups; where the platform keeps that port for itself, create "
-            "the cluster with another --vxlan-port"
+            "firewalls and security groups"
         )
+        if not is_tunnel:
+            hint += (
+                "; where the platform keeps that port for itself, create the cluster with another "
+                "--vxlan-port"
+            )
     return NetcheckFinding("error", code, peer.name, text, why, hint)
+
+
+def _has_carrier(peer: PeerFacts, what: str) -> bool:
+    return peer.shares_network if what == "VXLAN" else peer.wireguard_answers is not None
+
+
+def _carries(peer: PeerFacts, what: str) -> bool:
+    return _is_well(peer) if what == "VXLAN" else peer.wireguard_answers is True
 
 
 def _is_well(peer: PeerFacts) -> bool:

@@ -75,9 +75,11 @@ class PathProber:
             if path.check_size(now):
                 self._enqueue(path)
 
-    def is_size_waiting(self) -> bool:
+    def is_size_waiting(self, node_ids: Iterable[NodeId] | None = None) -> bool:
         """Return whether a peer that answers has not yet reported a probe of the full size."""
-        return any(path.is_size_waiting for path in self._paths.values())
+        chosen = self._paths.keys() if node_ids is None else node_ids
+        found = (path for node_id in chosen if (path := self._paths.get(node_id)) is not None)
+        return any(path.is_size_waiting for path in found)
 
     def is_waiting(self, node_id: NodeId) -> bool:
         """Return whether the newest probe of a peer has not been reported yet."""

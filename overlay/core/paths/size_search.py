@@ -29,6 +29,7 @@ class SizeSearch:
         self._missed_count = 0  # probes of the present size in a row that did not arrive
         self._due = now
         self._raise_at = now  # when the expected size is tried again
+        self._was_retried = False  # since a search ended just below it
 
     @property
     def is_under_way(self) -> bool:
@@ -101,3 +102,7 @@ class SizeSearch:
         self._failing = None
         self._due = now + interval_s
         self._raise_at = now + limits.PATH_SIZE_INTERVAL_S  # PMTU_RAISE_TIMER of RFC 8899
+        is_just_below = 0 < self.expected - size <= limits.PATH_SIZE_STEP
+        if is_just_below and not self._was_retried:  # its limit may have ended meanwhile
+            self._due = self._raise_at = now + limits.PATH_PROBE_INTERVAL_S
+        self._was_retried = is_just_below

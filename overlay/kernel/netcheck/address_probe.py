@@ -89,9 +89,17 @@ class _Ports(NamedTuple):
     gossip: _PortProbe
     vxlan: _PortProbe
     other: _PortProbe
+    tunnel: _PortProbe | None
+
+    def all(self) -> list[_PortProbe]:
+        """Return the probes of all ports."""
+        found = (self.gossip, self.vxlan, self.other, self.tunnel)
+        return [each for each in found if each is not None]
 
     def are_known(self, echo: EchoProbe) -> bool:
         """Return whether no more can come: what is not refused stays silent."""
+        if self.tunnel is not None and self.tunnel.reply is Reply.SILENT:
+            return False
         is_alive = echo.echo_ms is not None or self.other.reply is not Reply.SILENT
         return is_alive and Reply.SILENT not in (self.gossip.reply, self.vxlan.reply)
 
@@ -108,7 +116,13 @@ def _offender(raw: bytes) -> str | None:
 
 
 def probe_address(
-    address: str, *, gossip_port: int, vxlan_port: int, mtu: int, seconds: float
+    address: str,
+    *,
+    gossip_port: int,
+    vxlan_port: int,
+    wireguard_port: int | None = None,
+    mtu: int,
+    seconds: float,
 ) -> AddressFacts:
     """Return what packets to an address bring back within `seconds`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -117,20 +131,24 @@ def probe_address(
         _PortProbe(family, address, gossip_port, _GOSSIP_GREETING),
         _PortProbe(family, address, vxlan_port, _VXLAN_EMPTY),
         _PortProbe(family, address, other, _GOSSIP_GREETING),
+        None
+        if wireguard_port is None
+        else _PortProbe(family, address, wireguard_port, _GOSSIP_GREETING),
     )
     echo = EchoProbe(address, mtu)
     try:
         _exchange(ports, echo, seconds)
     finally:
         echo.close()
-        for probe in ports:
+        for probe in ports.all():
             probe.socket.close()
     is_neighbor, has_failed = neighbor_state(address)
-    offenders = [probe.by for probe in ports if probe.by not in {None, address}]
+    offenders = [probe.by for probe in ports.all() if probe.by not in {None, address}]
     return AddressFacts(
         address,
         gossip=ports.gossip.reply,
         vxlan=ports.vxlan.reply,
+        wireguard=Reply.SILENT if ports.tunnel is None else ports.tunnel.reply,
         other=ports.other.reply,
         rejected_by=next(iter(offenders), None),
         is_neighbor=is_neighbor,
@@ -146,7 +164,9 @@ def _exchange(ports: _Ports, echo: EchoProbe, seconds: float) -> None:
     """Send and read until the time is over or all is known."""
     started = time.monotonic()
     poll = select.poll()
-    by_fd: dict[int, _PortProbe | EchoProbe] = {probe.socket.fileno(): probe for probe in ports}
+    by_fd: dict[int, _PortProbe | EchoProbe] = {
+        probe.socket.fileno(): probe for probe in ports.all()
+    }
     if echo.socket is not None:
         by_fd[echo.socket.fileno()] = echo
     for fd in by_fd:
@@ -174,6 +194,8 @@ def _pause_s(probe: _PortProbe | EchoProbe, ports: _Ports, echo: EchoProbe) -> f
         return 0.3
     if probe is ports.gossip:
         return 0.05
+    if probe is ports.tunnel:
+        return 0.2
     if probe is ports.vxlan:
         return 0.05 if ports.gossip.reply is Reply.REFUSED else 0.4
     return 0.2 if echo.echo_ms is None else 3600.0

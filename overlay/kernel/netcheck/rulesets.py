@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -116,15 +116,15 @@ def blocked_packets(
     *,
     address: str,
     interface: str,
-    ports: tuple[int, int],
+    ports: Sequence[int],
     size: int,
 ) -> Iterator[BlockedPacket]:
     """Yield the packets between `address` and peers that a filter drops, or may.
 
-    `peers` are pairs of name and address. `ports` are those of gossip and VXLAN;
+    `peers` are pairs of name and address. `ports` are those of gossip, VXLAN and WireGuard;
     `size` is that of the largest packet, in bytes.
     """
-    compared_max = max(1, _COMPARISONS_MAX // max(1, 6 * rules.count))
+    compared_max = max(1, _COMPARISONS_MAX // max(1, 4 * len(ports) * rules.count))
     for name, peer in itertools.islice(peers, compared_max):
         for port, incoming in itertools.product(ports, (True, False)):
             source, target = (peer, address) if incoming else (address, peer)
@@ -132,7 +132,7 @@ def blocked_packets(
             small = _obstacle(rules, packet)
             if small is not None:
                 yield BlockedPacket(port, incoming, name, _SMALL, is_large=False, obstacle=small)
-            if port == ports[1] and (small is None or not small.certain):
+            if port != ports[0] and (small is None or not small.certain):
                 large = _obstacle(rules, packet._replace(size=size))
                 if large is not None and large.certain:
                     yield BlockedPacket(port, incoming, name, size, is_large=True, obstacle=large)

@@ -211,3 +211,60 @@ def test_problems_come_first() -> None:
     levels = [each.level for each in found(outside)]
 
     assert levels == ["error", "warn", "note", "note"]
+
+
+TUNNEL2 = replace(VM2, wireguard_port=7949, wireguard_answers=False)
+TUNNEL3 = replace(VM3, wireguard_port=7950, wireguard_answers=True)
+
+
+def test_a_silent_tunnel_is_named_with_its_port() -> None:
+    """Beside a path in clear that is well, and with the members whose tunnels answer."""
+    (lost,) = found(HOST, TUNNEL2, TUNNEL3)
+
+    assert (lost.subject, lost.code) == ("vm2", "wireguard-lost")
+    assert "WireGuard (UDP 7949) to vm2" in lost.text
+    assert "WireGuard to vm3 works" in lost.why
+    assert "drops UDP 7949" in lost.why
+    assert "Allow UDP 7949" in lost.hint
+    assert "--vxlan-port" not in lost.hint
+
+
+def test_a_rule_against_wireguard_is_the_cause() -> None:
+    """The rule is named with the protocol, and so is a rule about large packets only."""
+    host = replace(HOST, wireguard_ports=(7949,))
+    rule = BlockedPacket(7949, False, "vm2", 150, False, RULE)
+    here, lost = found(replace(host, blocked=(rule,)), TUNNEL2)
+    assert here.code == "wireguard-filtered-here"
+    assert here.text == "a packet filter of this host drops WireGuard to vm2 (UDP 7949)"
+    assert lost.why == "a filter of this host drops it, as said about this host"
+
+    large = replace(host, blocked=(rule._replace(size=1500, is_large=True),))
+    (sizes, limited) = found(large, replace(TUNNEL3, is_encrypted=True, size_carried=1400))
+    assert "drops packets of 1500 bytes of WireGuard" in sizes.text
+    assert limited.code == "size-limited"
+
+
+def test_a_dead_tunnel_is_told_from_a_filter() -> None:
+    """The peer's kernel answers that nothing listens on the port."""
+    refused = AddressFacts(VM2.address, wireguard=Reply.REFUSED)
+    (dead,) = found(HOST, TUNNEL2, probed=refused)
+
+    assert (dead.code, dead.subject) == ("wireguard-lost", "vm2")
+    assert "its WireGuard device is gone" in dead.why
+    assert "encryption status" in dead.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"sending": "lost"}, "wireguard-lost-to"),
+        ({"receiving": "lost"}, "wireguard-lost-from"),
+        ({"sending": "lost", "receiving": "lost"}, "wireguard-lost"),
+    ],
+)
+def test_lost_probes_of_a_tunnel_are_not_called_vxlan(changes: dict[str, Any], code: str) -> None:
+    """With no other network in common, the tunnel carries the probes."""
+    (lost,) = found(HOST, replace(TUNNEL2, is_encrypted=True, **changes))
+
+    assert lost.code == code
+    assert "WireGuard (UDP 7949)" in lost.text

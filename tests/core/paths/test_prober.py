@@ -6,7 +6,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,26 @@ def test_without_reports_the_path_is_not_called_lost() -> None:
     pair.report_lost = lambda *_: True
     pair.run(SEEN_S)
     assert [view.sending for view in map(pair.seen_by, (A, B))] == [PathState.SILENT] * 2
+
+
+def test_wrong_reports_are_told_from_none() -> None:
+    """A peer that reports other frames than those it got answers wrongly: it is not silent."""
+    pair = Pair()
+    pair.run(20.0)
+    answers: list[PathReport] = []
+
+    def take(sender: NodeId, report: PathReport) -> bool:
+        answers.extend([report] * (sender == B))
+        return sender == B
+
+    pair.report_lost = take
+    for _ in range(50):
+        pair.run(SEEN_S / 50)
+        for report in answers:
+            wrong = replace(report, echo=b"none")
+            pair.probers[A].receive_report(B, wrong, pair.now)
+        answers.clear()
+    assert pair.seen_by(A).sending is PathState.LOST
 
 
 def test_lost_large_packets_are_known_on_both_sides() -> None:

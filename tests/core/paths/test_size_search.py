@@ -90,3 +90,19 @@ def test_a_limit_is_checked_and_can_fall_at_once() -> None:
     settle(search, 1300, now)
     assert search.carried is not None
     assert search.carried <= 1300
+
+
+def test_a_limit_that_ends_during_the_search_is_forgotten_soon() -> None:
+    """The search ends just below the expected size, which is tried once more, and not for ever."""
+    search = SizeSearch(1500, 0.0)
+    for _ in range(limits.PATH_SIZE_MISSES):
+        probe(search, 1400, 0.0)
+    settle(search, 1500, 0.0)
+    assert search.carried == 1500 - limits.PATH_SIZE_STEP
+    settle(search, 1500, limits.PATH_PROBE_INTERVAL_S)
+    assert search.carried == 1500
+
+    tunnel = SizeSearch(1500, 0.0)
+    counts = [settle(tunnel, 1496, second) for second in range(0, 100, 5)]
+    assert tunnel.carried == 1496
+    assert sum(counts[3:]) <= len(counts)  # the size found is checked, and no other

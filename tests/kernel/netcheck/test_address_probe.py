@@ -38,6 +38,19 @@ def test_a_closed_port_refuses_and_an_open_one_is_silent(bound: socket.socket) -
     assert bound.recv(100) == b"overlayd netcheck"
 
 
+def test_a_closed_port_of_a_tunnel_refuses(bound: socket.socket) -> None:
+    """So a device that is gone is told from a filter; an open one answers no stranger."""
+    address, port = bound.getsockname()[:2]
+    gone = probe_address(
+        address, gossip_port=9, vxlan_port=9, wireguard_port=9, mtu=1500, seconds=1.0
+    )
+    there = probe_address(
+        address, gossip_port=9, vxlan_port=9, wireguard_port=port, mtu=1500, seconds=0.3
+    )
+
+    assert (gone.wireguard, there.wireguard) == (Reply.REFUSED, Reply.SILENT)
+
+
 def test_an_answer_of_the_port_is_noted(bound: socket.socket) -> None:
     """As that of an agent."""
     address, port = bound.getsockname()[:2]

@@ -51,3 +51,16 @@ def test_only_large_packets_of_vxlan_are_blocked() -> None:
         (4789, True, "vm2", True)
     ]
     assert "length" in found[0].obstacle.where
+
+
+def test_large_packets_of_wireguard_are_compared_too() -> None:
+    """Each port beside that of gossip carries frames of full size."""
+    found = blocked_packets(
+        Rulesets(saved=((SAVED, "iptables", False),)),
+        [("vm2", "192.168.56.12")],
+        address="192.168.56.11",
+        interface="eth1",
+        ports=(7948, 4789, 7949),
+        size=1500,
+    )
+    assert [(each.port, each.is_large) for each in found] == [(4789, True), (7949, True)]

@@ -11,6 +11,7 @@ from overlay.agent.api.schema.diagnosis import (
     NetcheckResponse,
 )
 from overlay.agent.components import Components
+from overlay.agent.encryption.peer_faults import Tunnel
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.netcheck.service import PeerCheck
 from overlay.core.protocol.messages import CheckCondition, MemberState
@@ -27,6 +28,7 @@ async def netcheck(agent: AgentLifecycle, query: NetcheckRequest) -> NetcheckRes
     chosen = peers[: limits.NETCHECK_PEERS_MAX]
     checks = await components.netcheck.check(chosen, query.wait_ms / 1000)
     card = components.gossip.card
+    tunnels = components.encryption.tunnels()
     rewritten_s = components.netcheck.conditions.filter_rewritten_s()
     return {
         "name": card.name,
@@ -34,7 +36,8 @@ async def netcheck(agent: AgentLifecycle, query: NetcheckRequest) -> NetcheckRes
         "interface": components.underlay.interface,
         "vxlan_port": components.gossip.cluster.vxlan_port,
         "gossip_port": components.gossip.cluster.gossip_port,
-        "peers": [_peer(components, check) for check in checks],
+        "wireguard_port": components.encryption.port if components.encryption.is_in_use else None,
+        "peers": [_peer(components, check, tunnels.get(check.node_id)) for check in checks],
         "peers_left_out": len(peers) - len(chosen),
         "filter_rewritten_s": None if rewritten_s is None else round(rewritten_s, 1),
         "checksum_errors": [
@@ -85,7 +88,7 @@ def _named(components: Components, name: str) -> NodeId:
         raise
 
 
-def _peer(components: Components, check: PeerCheck) -> NetcheckPeerResponse:
+def _peer(components: Components, check: PeerCheck, tunnel: Tunnel | None) -> NetcheckPeerResponse:
     directory, node_id = components.directory, check.node_id
     card = directory.card(node_id)
     state = directory.node_state(node_id)
@@ -107,6 +110,9 @@ def _peer(components: Components, check: PeerCheck) -> NetcheckPeerResponse:
         "size_carried": None if view is None else view.size_carried,
         "size_fails": view is not None and view.size_fails,
         "size_received": 0 if view is None else view.size_received,
+        "is_encrypted": components.paths.is_encrypted(node_id),
+        "wireguard_port": None if tunnel is None else tunnel.port,
+        "wireguard_answers": None if tunnel is None else tunnel.answers,
         "filter_rewritten": CheckCondition.FILTER_REWRITTEN in check.conditions,
         "filter_broken": CheckCondition.FILTER_BROKEN in check.conditions,
         "checksum_errors": CheckCondition.CHECKSUM_ERRORS in check.conditions,

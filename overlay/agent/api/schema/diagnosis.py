@@ -298,7 +298,8 @@ class NetcheckPeerResponse(TypedDict):
     `gossip_answers`: something has come straight from it since it was asked; `clock_ahead_s` and
     `rtt_ms` are null without an answer to the question itself, as of an older agent. `is_waiting`:
     the newest probe to it was not reported; `is_unheard`: it was asked to probe this host, and
-    nothing came.
+    nothing came. `is_encrypted`: probes take the tunnel of encrypted networks; `wireguard_port` is
+    that of the tunnel there, null without one.
     """
 
     name: str
@@ -316,6 +317,9 @@ class NetcheckPeerResponse(TypedDict):
     size_carried: int | None
     size_fails: bool
     size_received: int
+    is_encrypted: bool
+    wireguard_port: int | None
+    wireguard_answers: bool | None
     filter_rewritten: bool
     filter_broken: bool
     checksum_errors: bool
@@ -337,6 +341,7 @@ class NetcheckResponse(TypedDict):
     interface: str
     vxlan_port: int
     gossip_port: int
+    wireguard_port: int | None
     peers: list[NetcheckPeerResponse]
     peers_left_out: int
     filter_rewritten_s: float | None
