@@ -22,8 +22,8 @@ LOOKING = {
     "metrics": TOLD, "token show": TOLD, "token ls": TOLD, "network ls": TOLD,
     "network inspect blue": TOLD, "endpoint ls": TOLD, "container ls": TOLD, "ipam": TOLD,
     "key status": TOLD, "encryption status": TOLD, "authority ls": TOLD, "dns ls": TOLD,
-    "dns lookup web": TOLD, "ping web": TOLD, "trace web db": TOLD, "graph": TOLD,
-    "doctor": TOLD, "netcheck": "the agent on this host does not answer",
+    "dns lookup web": TOLD, "ping web": TOLD, "trace web db": TOLD, "capture web": TOLD,
+    "doctor": TOLD, "graph": TOLD, "netcheck": "the agent on this host does not answer",
 }  # fmt: skip
 # These do not need it: they ask it beside others, or later, or not at all.
 WITHOUT_AGENT = {"version", "config check", "config show", "web", "report", "docker-plugin status"}
