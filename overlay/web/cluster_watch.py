@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 import time
 
 from overlay import limits
+from overlay.agent.process.tasks import cancel_all
 from overlay.client.api import JsonObject
-from overlay.errors import OverlayError
+from overlay.errors import OverlayError, defect_error
 from overlay.web.agent_link import AgentLink
 from overlay.web.page_items import PageItems, change
 from overlay.web.streams import PageStream, PageStreams, encoded
 
+_LOG = logging.getLogger("overlayd.web")
 _EVENTS_SINCE_S = 3600.0  # the events that a page shows at first
 _AGAIN_S = 1.0
 _PAUSE_MIN_S = 0.5  # also after an event: others follow it
@@ -47,9 +50,7 @@ class ClusterWatch:
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
     def greet(self, stream: PageStream) -> None:
         """Send the whole state to a page that has just been opened."""
@@ -79,7 +80,8 @@ class ClusterWatch:
             pause_s = max(limits.WEB_POLL_INTERVAL_S, took_s / limits.WEB_POLL_SHARE_MAX)
             await asyncio.sleep(max(_PAUSE_MIN_S, took_s))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hint.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._hint.wait()
 
     async def refresh(self) -> None:
         """Ask the agent, and publish what has changed."""
@@ -87,10 +89,11 @@ class ClusterWatch:
         try:
             items = self._page_items.make(await self._link.look(), time.time())
         except OverlayError as error:
-            problem = error.body()
-            if problem != self._problem:
-                self._problem = problem
-                self._streams.publish("problem", {"problem": problem, "seen_at": self._seen_at})
+            self._report(error)
+            return
+        except Exception as error:  # noqa: BLE001 - a defect must not look like a cluster at rest
+            _LOG.exception("defect while reading the agent's answers")
+            self._report(defect_error("the page", error))
             return
         changed = change(self._items, items)
         had_problem, self._problem = self._problem is not None, None
@@ -99,6 +102,12 @@ class ClusterWatch:
             self._streams.publish("state", self.state())
         elif changed.put or changed.drop:
             self._streams.publish("change", {**changed._asdict(), "seen_at": self._seen_at})
+
+    def _report(self, error: OverlayError) -> None:
+        problem = error.body()
+        if problem != self._problem:
+            self._problem = problem
+            self._streams.publish("problem", {"problem": problem, "seen_at": self._seen_at})
 
     # --- events -------------------------------------------------------------------------
 
