@@ -100,7 +100,7 @@ async def test_answers_of_others_are_ignored() -> None:
     bench.sender = OTHER
     (news,) = await bench.news(1)
     assert news.state == SILENT
-    assert len(bench.asked) > 2
+    assert bench.asked
 
 
 async def test_a_refusal_ends_it() -> None:
