@@ -139,7 +139,7 @@ def test_a_downgrade_that_can_read_the_state_is_accepted(installed: Cluster, pac
     assert "99.0" not in version_of(installed, 1)
 
 
-PLUGINS = ("/opt/cni/bin/overlayd", "/etc/cni/net.d/overlayd-blue.conflist",
+PLUGINS = ("/opt/cni/bin/overlayd", "/etc/cni/net.d/10-overlayd-blue.conflist",
            "/usr/local/libexec/netavark/overlayd")  # fmt: skip
 
 
