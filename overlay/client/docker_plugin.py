@@ -101,7 +101,7 @@ def _request(docker: str, method: str, path: str, content: bytes | None = None) 
     except (OSError, HTTPException, ValueError) as error:
         raise OverlayError(
             f"Docker does not answer on {docker}",
-            why=str(error) or type(error).__name__,
+            why=getattr(error, "strerror", None) or str(error) or type(error).__name__,
             hint="sudo systemctl start docker",
         ) from error
     finally:

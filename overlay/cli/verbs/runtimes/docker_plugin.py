@@ -112,5 +112,5 @@ def run_uninstall(args: Namespace) -> int:
             }
         )
         return 0
-    output.print_note(f"removed {SWARM_DRIVER}" if removed else "Docker has no such plugin")
+    output.print_note(f"removed {SWARM_DRIVER}" if removed else "no such plugin, or no Docker")
     return 0
