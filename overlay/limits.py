@@ -359,6 +359,8 @@ DNS_STREAMS_PER_CLIENT_MAX: Final = 16  # of them one container's
 DNS_STREAM_QUESTIONS_MAX: Final = 8  # of one connection being answered at once
 DNS_STREAM_IDLE_S: Final = 6.0  # until a connection without a question is closed
 DNS_STREAM_LIFETIME_S: Final = 30.0  # of a connection, however many questions it has
+DNS_DOCKER_FIRST_S: Final = 0.25  # for a name of Docker's own, before overlayd answers it
+DNS_DOCKER_WAIT_S: Final = 5.0  # for Docker's resolver, which waits 4 s for each of its own
 DNS_RETRY_FIRST_S: Final = 1.0  # after an address could not be served; doubled up to
 DNS_RETRY_MAX_S: Final = 30.0
 # Resolvers in whose place the DNS server of a network answers: the host's, and containers' own.
@@ -441,7 +443,6 @@ MACVLAN_RETRY_S: Final = 10.0  # before an interface that could not be recreated
 # --- Rates -----------------------------------------------------------------------------
 RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter of a second
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel counts bytes per second in 32 bits
-
 GATEWAY_PRIORITY_MAX: Final = 1000
 
 # --- Interface names -------------------------------------------------------------------

@@ -21,6 +21,7 @@ from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.container_resolvers import ContainerResolvers
+from overlay.agent.dns.docker_resolvers import DockerResolvers
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
@@ -299,6 +300,12 @@ class Components:
             container_resolvers,
             self.attacher.context.container_changed,
         )
+        self._docker_resolvers = DockerResolvers(
+            self._context,
+            self.attachments,
+            self.resolver,
+            self.attacher.context.container_changed,
+        )
         self.dns = DnsService(
             self.resolver,
             clients,
@@ -377,6 +384,7 @@ class Components:
         await self.attacher.context.default_routes.reconcile_all()
         await self.attacher.context.subnet_routes.ensure_all()
         await self._resolver_redirects.ensure_all()
+        await self._docker_resolvers.ensure_all()
         await self.exposure.start()
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
@@ -393,6 +401,7 @@ class Components:
         self.diagnosis.close()
         self.dns.close_all()
         await self._resolver_redirects.close()
+        await self._docker_resolvers.close()
         self.paths.close()
         self.gossip.close()
         await self.reconciler.close()

@@ -205,3 +205,36 @@ def test_without_the_agent_other_names_go_on(
         docker.ok(1, "overlayd", "join")
     for name, others in asked.items():
         assert answers_of(name, {"c2": c2, **others}) == {}
+
+
+def test_where_the_hosts_resolver_is_on_loopback(
+    docker: Cluster, plain: dict[str, dict[str, str]], eventually: Callable[..., None]
+) -> None:
+    """Docker asks it outside the container; with the agent dead, all but overlayd's names go on."""
+    out = "/run/resolver-loopback"
+    start = f"setsid python3 {FAKE_RESOLVER} 127.0.0.1 192.0.2.80 >{out} 2>&1 &"
+    docker.ok(1, "sh", "-c", f"{start} echo nameserver 127.0.0.1 >/etc/resolv.conf")
+    eventually(lambda: "ready" in docker.ok(1, "cat", out), "the resolver")
+    docker.ok(1, "docker", "run", "-d", "--name", "on-loop", "--network", "blue", *SLEEP)
+    docker.ok(1, "docker", "network", "connect", "aside", "on-loop")
+    c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    others = {"www.example.org": "192.0.2.80", "on-own": plain["on-own"]["on-own"]}
+    expected = {"c2": c2, "c2.blue.overlay": c2, **others}
+
+    def answers_of(expected: dict[str, str]) -> dict[str, str]:
+        questions = [(way, each) for each in expected for way in (MUSL, GLIBC, GLIBC_BY_TCP)]
+        found = docker.ok(1, "docker", "exec", "on-loop", "/bin/sh", "-c", script(questions))
+        assert len(answers(found)) == len(questions)
+        return wrong(found, expected)
+
+    eventually(lambda: answers_of(expected) == {}, "names beside a resolver on the loopback")
+    docker.ok(1, "bash", "-c", KILL_AGENT)
+    try:
+        assert answers_of(others) == {}
+    finally:
+        docker.ok(1, "overlayd", "join")
+    eventually(lambda: answers_of(expected) == {}, "names after the agent's start")
+    docker.ok(1, "docker", "rm", "-f", "on-loop")
+    shown = ("endpoint", "ls", "--network", "blue")
+    left = [each["name"] for each in docker.json(1, *shown)["endpoints"]]
+    assert "on-loop" not in left

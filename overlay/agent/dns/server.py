@@ -18,13 +18,12 @@ import ipaddress
 import random
 import socket
 from collections.abc import Collection
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A
 
 from overlay import limits
 from overlay.agent.dns import upstream
-from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.query import Query, not_implemented
 from overlay.agent.dns.resolver import DnsAnswer, Resolver
 from overlay.model import Ip, Network, ip_text
@@ -34,6 +33,15 @@ _RECORD_SIZE_MIN = 16  # of an A record whose name is compressed
 # By size of an address; Python has no names for IP_TRANSPARENT and IPV6_TRANSPARENT.
 _TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 16: (socket.IPPROTO_IPV6, 75)}
 _Datagram: TypeAlias = tuple[bytes, tuple[str, int], Ip | None]
+
+
+class QueryForwarder(Protocol):
+    """Asks other resolvers."""
+
+    async def forward(
+        self, network: Network, client: Ip, query: Query, *, by_tcp: bool, asked: Ip | None = None
+    ) -> bytes:
+        """Return the answer to a query; a failure if there is none."""
 
 
 class DnsServer:
@@ -48,7 +56,7 @@ class DnsServer:
         network: Network,
         resolver: Resolver,
         rng: random.Random,
-        forwarder: Forwarder,
+        forwarder: QueryForwarder,
     ) -> None:
         self._network = network
         self._resolver = resolver

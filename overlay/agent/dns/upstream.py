@@ -119,6 +119,24 @@ async def query(resolver: str, raw: bytes, *, by_tcp: bool) -> bytes | None:
     return None if answer is None else name_case.restored(raw[:_ID_SIZE] + answer[_ID_SIZE:], raw)
 
 
+async def exchange(connection: socket.socket, place: tuple[str, int], raw: bytes) -> bytes:
+    """Return the answer to a query by a socket, which has an address and no peer yet.
+
+    Raises OSError or asyncio.IncompleteReadError.
+    """
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, place)
+    if connection.type != socket.SOCK_STREAM:
+        await loop.sock_sendall(connection, raw)
+        return await _answer_from(connection, raw)
+    reader, writer = await asyncio.open_connection(sock=connection)
+    try:
+        writer.write(framed(raw))
+        return await read_framed(reader)
+    finally:
+        writer.close()
+
+
 def has_question(message: bytes) -> bool:
     """Return whether a message has a question section: some failures have none."""
     return message[4:6] != b"\0\0"

@@ -22,7 +22,6 @@ from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
-from overlay.agent.dns import upstream
 from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker.network_driver import PROVISIONAL_NAME_PREFIX
 from overlay.agent.runtimes.engines import given_resolvers, query_docker
@@ -72,7 +71,6 @@ class DockerContainerNames:
         self._settings: dict[str, ContainerSettings] = {}  # by container, the oldest first
         self._namespaces: dict[str, tuple[int, int]] = {}  # of those that run
         self._refused: dict[str, str] = {}  # by endpoint: why it keeps its provisional name
-        self._warned = False  # that containers find no names of overlayd's
 
     async def created(self, container_id: str) -> None:
         """Learn what a container was created with, if Docker does not start it already."""
@@ -110,8 +108,6 @@ class DockerContainerNames:
             return
         endpoint_id, name = str(found["EndpointID"]), fit_name(found["Name"], container_id[:12])
         settings = self._settings.get(container_id)
-        if settings is None or not settings.resolvers:
-            self._warn_of_loopback()
         if settings is None:
             await self._rename(endpoint_id, name, None)
         else:
@@ -120,18 +116,6 @@ class DockerContainerNames:
         filters = quote(json.dumps({"id": [container_id]}))
         if await asyncio.to_thread(query_docker, f"/containers/json?filters={filters}"):
             await self.assign(container_id)  # it runs: no start will follow
-
-    def _warn_of_loopback(self) -> None:
-        """Record, once, that Docker asks the host's resolvers where no query passes a gateway."""
-        if self._warned or not upstream.is_only_on_loopback():
-            return
-        self._warned = True
-        text = (
-            "Docker's containers do not find overlayd's names: all resolvers of this host are on "
-            "its loopback, and Docker asks these outside the container; start containers with "
-            "--dns GATEWAY, or give the host's resolver an address that containers reach"
-        )
-        self._event_log.record("docker", text, level=logging.WARNING)
 
     async def assign(self, container_id: str) -> None:
         """Assign a running container's endpoints to it, with its name, aliases and resolvers."""

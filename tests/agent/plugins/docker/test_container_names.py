@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from overlay.agent.dns import upstream
 from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker import container_names
 from overlay.agent.plugins.docker.container_names import ContainerSettings, DockerContainerNames
@@ -118,24 +117,6 @@ async def test_a_name_is_known_before_the_container_runs(
     assert offered.endpoint.name == "web"
     assert offered.endpoint.aliases == ()
     assert offered.resolvers == []
-
-
-@pytest.mark.parametrize(("is_loopback", "count"), [(True, 1), (False, 0)])
-async def test_a_loopback_resolver_is_reported_once(
-    names: DockerContainerNames,
-    offered: FakeOffered,
-    monkeypatch: pytest.MonkeyPatch,
-    is_loopback: bool,
-    count: int,
-) -> None:
-    """Docker asks it outside the container, so overlayd's names are not found there."""
-    monkeypatch.setattr(upstream, "is_only_on_loopback", lambda: is_loopback)
-
-    for _ in range(2):
-        await names.connected(NETWORK, CONTAINER)
-
-    assert len(offered.events) == count
-    assert all("start containers with --dns GATEWAY" in text for text in offered.events)
 
 
 async def test_what_a_container_was_created_with_is_remembered(
