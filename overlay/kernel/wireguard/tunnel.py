@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from overlay import limits
 from overlay.core.encryption.device import (
     DEVICES,
     DeviceReading,
+    TunnelPeer,
     TunnelState,
     device_change,
 )
@@ -58,8 +61,26 @@ def establish(
         if before is not None and not created and device_change(before, found, before):
             wrong.append(f"{name} had another key, port or peer")
     wrong += [text for text in link.repair_link(wanted) if not created]
-    greet(name, (peer.inner for peer in wanted.peers if peer.public_key not in found.peers))
+    _greet_new(used, wanted, [peer for peer in wanted.peers if peer.public_key not in found.peers])
     return wrong
+
+
+def _greet_new(used: Backend, wanted: TunnelState, peers: list[TunnelPeer]) -> None:
+    """Greet new peers until something was sent to each, for a moment at most.
+
+    wireguard-go drops packets until it has noticed that its link is up.
+    """
+    deadline = time.monotonic() + limits.WIREGUARD_GREETING_S
+    while peers:
+        greet(wanted.name, (peer.inner for peer in peers))
+        with contextlib.suppress(OSError):
+            there = backend.read(used, wanted.name).peers
+            sent = {key for key, peer in there.items() if peer.sent}
+            peers = [peer for peer in peers if peer.public_key not in sent]
+        if time.monotonic() > deadline:
+            return
+        if peers:
+            time.sleep(limits.WIREGUARD_GREETING_PAUSE_S)
 
 
 def _reading(used: Backend, name: str, *, is_own: bool) -> DeviceReading:

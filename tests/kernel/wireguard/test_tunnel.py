@@ -13,6 +13,7 @@ from overlay.core.encryption.inner_address import inner_address, inner_prefix
 from overlay.errors import ConflictError
 from overlay.kernel import netns, reset
 from overlay.kernel.wireguard import backend, link, process, tunnel
+from overlay.kernel.wireguard.backend import Backend
 from overlay.model import NodeId, ip_text, parse_ip
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Place:
     def __init__(self, world: World) -> None:
         self.name = world.namespace("wg")
         self._world = world
+        self.run("ip address add 192.0.2.1/24 dev lo")  # packets to peers leave
         self._descriptor = world.fd(self.name)
         found = backend.find_support().backend
         assert found is not None, "scripts/setup installs wireguard-go"
@@ -123,6 +125,25 @@ def test_every_damage_is_found_and_repaired(place: Place, damage: str) -> None:
     assert place.establish(WANTED, WANTED)
     assert place.differences(WANTED) == []
     assert place.run("ip -o link").count("\n") == 2
+
+
+def test_every_new_peer_is_greeted(place: Place) -> None:
+    """A handshake begins at once: a peer that only sends to this host would wait for its own."""
+    place.establish(WANTED, None)
+
+    with place.inside():
+        found = tunnel.read(DEVICE)
+    assert found is not None
+    assert [each.sent > 0 for each in found.peers.values()] == [True, True]
+
+
+def test_one_implementation_can_be_forbidden(place: Place) -> None:
+    """Only what the configuration allows is used, and what is missing is named."""
+    with place.inside():
+        assert backend.find_support(Backend.PROCESS).backend is Backend.PROCESS
+        kernel = backend.find_support(Backend.KERNEL)
+    assert kernel.backend is not Backend.PROCESS
+    assert (kernel.backend is None) == ('wireguard = "kernel"' in kernel.why)
 
 
 def test_a_removed_fence_is_found_and_repaired(place: Place) -> None:
