@@ -16,6 +16,7 @@ trap 'rm -rf "$stage"' EXIT
 mapfile -t testing < <(sed -n 's/^  "\(pytest[^"]*\|hypothesis[^"]*\|schemathesis[^"]*\)".*/\1/p' pyproject.toml)
 deploy/environment.sh "$stage" /srv/overlayd-tests "${testing[@]}"
 mkdir "$stage/tree"
+cp "$(command -v wireguard-go)" "$stage/" # beside the kernel's: clusters may mix them
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
 [ $# -gt 0 ] || set -- -m vm
@@ -28,6 +29,7 @@ stty -F /dev/ttyS0 -onlcr 2>/dev/null
 mkdir -p /srv/overlayd-tests
 mount --bind /mnt/srv/overlayd-tests /srv/overlayd-tests
 ip link set lo up
+cp /mnt/wireguard-go /usr/local/sbin/
 touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -176,7 +177,7 @@ def test_wireguard_can_be_the_underlay(pair: Cluster, eventually: Callable[..., 
 
 
 def test_the_kernels_wireguard_carries_encrypted_networks() -> None:
-    """Full-size packets pass; a deleted device is made again with all its peers."""
+    """Full-size packets pass, also between the kernel and wireguard-go, and by new keys."""
     with lab_cluster(2, populated=False) as made:
         one = made.drivers[0]
         try:
@@ -202,3 +203,15 @@ def test_the_kernels_wireguard_carries_encrypted_networks() -> None:
         one.run("ip", "link", "del", "wg-ovl")
         wait_until(passes, "v2 answers v1 again", PATIENCE_S)
         wait_until(lambda: not differences(one), "no differences", PATIENCE_S)
+
+        two = made.drivers[1]
+        two.end(signal.SIGTERM)
+        line = """printf 'wireguard = "wireguard-go"\\n' >/etc/overlayd/overlayd.toml"""
+        two.run("sh", "-c", f"mkdir -p /etc/overlayd; {line}; ip link del wg-ovl")
+        two.start()
+        wait_until(passes, "v2 answers v1 by wireguard-go", PATIENCE_S)
+        backends = [each.get("/v1/encryption")["backend"] for each in made.drivers]
+        assert backends == ["kernel", "wireguard-go"]
+        one.run("overlayd", "encryption", "rotate")
+        wait_until(passes, "v2 answers v1 by new keys", PATIENCE_S)
+        assert one.get("/v1/encryption")["device"] == "wg-ovl2"

@@ -25,7 +25,7 @@ from overlay.agent.encryption.peer_faults import PeerFaults, Tunnel
 from overlay.agent.encryption.policy import EncryptionPolicy
 from overlay.agent.encryption.tunnel_plan import TunnelPlan
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.process.config import REQUIRED, Config
+from overlay.agent.process.config import AUTO, REQUIRED, Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelState
@@ -34,7 +34,7 @@ from overlay.core.encryption.rotation import MemberKeys, slot_order
 from overlay.errors import ConflictError, OverlayError, TimedOutError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.kernel.wireguard import backend, link, tunnel
-from overlay.kernel.wireguard.backend import Support
+from overlay.kernel.wireguard.backend import Backend, Support
 from overlay.model import Ip, Network, NodeId, Vni
 
 _UNKNOWN = Support(None, "not checked yet", "Try again in a moment")
@@ -55,6 +55,7 @@ class EncryptionController(Controller):
         self.interval_s = config.reconcile_interval_s
         self.policy = EncryptionPolicy(context, required=config.encryption == REQUIRED)
         self.support = _UNKNOWN
+        self._only = None if config.wireguard == AUTO else Backend(config.wireguard)
         self.keys = OwnKeys(context.gossip)
         self.replacement = KeyReplacement(
             self.keys, context.event_log, config.encryption_rotation_interval_s
@@ -142,7 +143,7 @@ class EncryptionController(Controller):
     async def require_support(self, network: Network) -> None:
         """Raise ConflictError if a network needs WireGuard, and this host has none."""
         if is_encrypted(network) and self.support.backend is None:
-            self.support = await self._kernel.call(backend.find_support)
+            self.support = await self._kernel.call(backend.find_support, self._only)
         if is_encrypted(network) and self.support.backend is None:
             raise ConflictError(
                 f"network {network.name} is encrypted, and this host has no WireGuard",
@@ -264,7 +265,7 @@ class EncryptionController(Controller):
         """Publish the key, and make devices, peers and routes what they should be."""
         async with self._lock:
             if self._is_stale or self.support.backend is None:
-                self.support = await self._kernel.call(backend.find_support)
+                self.support = await self._kernel.call(backend.find_support, self._only)
             self._publish()
             members = await self._members()
             if self._in_use:

@@ -32,13 +32,14 @@ _EXPECTED = {
     "str": "a string",
     "bool": "true or false",
 }
-REQUIRED = "required"
+REQUIRED, AUTO = "required", "auto"
 _CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "fast_path": ("auto", "on", "off"),
     "docker_plugin": ("auto", "on", "off"),
     "docker_networks": ("auto", "off"),
     "encryption": ("optional", REQUIRED),
+    "wireguard": (AUTO, "kernel", "wireguard-go"),
 }
 
 
@@ -54,6 +55,7 @@ class Config:
     reconcile_interval_s: float = 30.0  # the periodic pass; changes trigger one at once
     key_rotation_interval_s: float = 24 * 3600.0  # from key to key; 0: no automatic rotation
     encryption: str = "optional"  # of networks between hosts: optional, or required for all
+    wireguard: str = "auto"  # what carries encrypted networks: auto, kernel or wireguard-go
     encryption_rotation_interval_s: float = 24 * 3600.0  # of WireGuard keys; 0: by command only
     authority_holders: int = limits.AUTHORITY_HOLDERS_DEFAULT  # members that hold the authority
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long

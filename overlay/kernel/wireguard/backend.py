@@ -36,19 +36,29 @@ class Support(NamedTuple):
 _INSTALL: Final = "apt install wireguard-go; or load the kernel's module: modprobe wireguard"
 
 
-def find_support() -> Support:
-    """Return what can carry encrypted networks on this host."""
+def find_support(only: Backend | None = None) -> Support:
+    """Return what can carry encrypted networks on this host; `only` one of the two may, if given.
+
+    A device that exists keeps what it was made by until it is made again.
+    """
     if not _IPV6.is_dir():
         return Support(
             None,
             "the kernel has no IPv6, which is used inside the tunnels",
             "Boot without ipv6.disable=1; addresses of the host's interfaces need not change",
         )
-    try:
-        with WireguardSocket():
-            return Support(Backend.KERNEL)
-    except OSError:
-        pass
+    if only is not Backend.PROCESS:
+        try:
+            with WireguardSocket():
+                return Support(Backend.KERNEL)
+        except OSError:
+            pass
+    if only is Backend.KERNEL:
+        return Support(
+            None,
+            'the kernel has no WireGuard, and the configuration has wireguard = "kernel"',
+            'modprobe wireguard; or set wireguard = "auto", and restart the agent',
+        )
     if process.program() is None:
         return Support(None, "the kernel has no WireGuard, and wireguard-go is missing", _INSTALL)
     if not process.TUN.exists():
