@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from overlay.cli.packets import namespace
 from overlay.cli.packets.last_seen import last_seen
-from overlay.client.api import ApiClient, JsonObject
+from overlay.client.api import LOOK_TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.icmp_echo import IcmpEcho
@@ -101,8 +101,10 @@ def _echo(client: ApiClient, descriptor: int | None, way: JsonObject) -> _Done:
 
 def _far_sightings(client: ApiClient, way: JsonObject, mark: bytes) -> JsonObject:
     """Return what was seen at the target's end."""
+    limit_s = client.paths.timeout_s
+    looking = ApiClient(client.paths, LOOK_TIMEOUT_S if limit_s is None else limit_s)
     try:
-        return client.post(
+        return looking.post(
             "/v1/trace/sightings",
             {
                 "source": way["source"]["ip"],
