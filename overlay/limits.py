@@ -171,7 +171,7 @@ TRACE_PARTS_MAX: Final = 8
 TRACE_FINDINGS_MAX: Final = 32
 TRACE_ANSWERS_PER_S: Final = 2.0  # of one node to all others: each reads a sandbox, up to 0.1 s
 TRACE_ANSWERS_BURST: Final = 16.0
-TRACE_ANSWERS_WAITING_MAX: Final = 8
+TRACE_ANSWERS_WAITING_MAX: Final = 8  # and marks that are watched for at once
 TRACE_WAIT_S: Final = 3.0  # for the other host's half; the command line waits for 5 s
 TRACE_RETRY_S: Final = 0.8
 TRACE_PENDING_MAX: Final = 16  # own traces that wait for another host
@@ -186,12 +186,11 @@ CAPTURE_FILE_SIZE_MAX: Final = 2**40
 CAPTURE_SNAP_MAX: Final = 65_535 + 14  # bytes of a frame: a segment before its division
 CAPTURE_BUFFER_SIZE: Final = 8 * 2**20  # of the kernel, for a local container
 CAPTURE_INTERFACES_MAX: Final = 16  # of one container
-CAPTURE_BATCH_COUNT: Final = 32  # frames read at once, and in one message
+CAPTURE_BATCH_COUNT: Final = 32  # frames read at once; these, or sightings, in one message
 CAPTURE_FILTER_COUNT_MAX: Final = 4096  # instructions: BPF_MAXINSNS, linux/bpf_common.h
 CAPTURE_HELD_SIZE_MAX: Final = 32 * 2**20  # bytes of frames that wait to be merged by time
 CAPTURE_HOLD_S: Final = 0.5  # for earlier ones of the other host
 CAPTURE_ENDPOINTS_MAX: Final = 4096  # whose hosts and VTEPs comments name
-# Of the frames that members ask for. What is more is dropped by the kernel, and counted.
 CAPTURE_PEER_SNAP_MAX: Final = 960  # a frame fits a message
 CAPTURE_PART_SIZE_MAX: Final = 1000  # bytes of frames in one message
 assert CAPTURE_PEER_SNAP_MAX + 32 <= CAPTURE_PART_SIZE_MAX
@@ -211,10 +210,8 @@ CAPTURE_FIRST_REPEAT_S: Final = 0.2  # until the first answer, also about sighti
 CAPTURE_ANSWER_S: Final = 3.0  # without an answer the other host counts as silent
 assert CAPTURE_ANSWER_S < CAPTURE_PEER_LASTS_S
 CAPTURE_QUEUE_MAX: Final = 1024  # answers that wait for the reader
-SIGHTING_WATCHES_MAX: Final = 8  # marks that are watched for at once
 SIGHTING_WATCH_S: Final = 6.0  # a trace waits for 2 s
 SIGHTING_WAIT_S: Final = 1.5  # for the other host's answer
-SIGHTINGS_MAX: Final = 16  # in one answer
 
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192

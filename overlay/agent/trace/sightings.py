@@ -42,7 +42,7 @@ class _Watch:
 
     def answer(self, mark: bytes) -> SightingAnswer:
         """Return what was seen so far."""
-        self.seen = [*self.seen, *self.taps.sightings()][: limits.SIGHTINGS_MAX]
+        self.seen = [*self.seen, *self.taps.sightings()][: limits.CAPTURE_BATCH_COUNT]
         return SightingAnswer(mark, CaptureState.CAPTURING, tuple(self.seen))
 
 
@@ -65,7 +65,7 @@ class Sightings:
         self._watches: dict[bytes, _Watch] = {}
         self._questions: dict[bytes, _Question] = {}
         self._queue: asyncio.Queue[tuple[NodeId, SightingRequest]] = asyncio.Queue(
-            limits.SIGHTING_WATCHES_MAX
+            limits.TRACE_ANSWERS_WAITING_MAX
         )
         self._rate = TokenBucket(
             limits.TRACE_ANSWERS_PER_S,
@@ -145,7 +145,7 @@ class Sightings:
         if not self._is_allowed:
             return CaptureState.FORBIDDEN
         now = asyncio.get_running_loop().time()
-        if len(self._watches) >= limits.SIGHTING_WATCHES_MAX or not self._rate.take(now):
+        if len(self._watches) >= limits.TRACE_ANSWERS_WAITING_MAX or not self._rate.take(now):
             return CaptureState.BUSY
         return None
 

@@ -124,7 +124,7 @@ def unpack_sighting_answer(fields: tuple[Any, ...]) -> SightingAnswer:
     return SightingAnswer(
         validation.octets(mark, _ID_SIZE),
         validation.integer(state, 255),
-        tuple(_sighting(each) for each in validation.items(sightings, limits.SIGHTINGS_MAX)),
+        tuple(_sighting(each) for each in validation.items(sightings, limits.CAPTURE_BATCH_COUNT)),
     )
 
 

@@ -166,7 +166,7 @@ async def test_only_so_many_marks_are_watched_for(pair: tuple[Node, Node]) -> No
     """The host says that it is busy."""
     _, answerer = pair
     states = []
-    for number in range(limits.SIGHTING_WATCHES_MAX + 1):
+    for number in range(limits.TRACE_ANSWERS_WAITING_MAX + 1):
         request = SightingRequest(
             b"mark%04d" % number, VNI, (TARGET.endpoint_id, SOURCE.endpoint_id), TARGET.ips[0]
         )
