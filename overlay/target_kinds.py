@@ -20,6 +20,7 @@ class TargetKind(NamedTuple):
     start: str = ""  # the command that starts it, without its name
     comes_back: bool = True  # after its end, under the same id or name
     looked_up: bool = True  # for a target that is only a name
+    noun: str = "container"  # after the runtime's name
 
     @property
     def form(self) -> str:
@@ -63,13 +64,13 @@ KINDS: Final = (
     ),
     TargetKind(
         "systemd-nspawn", "NAME", "a machine of systemd-machined", "machinectl list",
-        "Start it with --private-network", "machinectl start",
+        "Start it with --private-network", "machinectl start", noun="machine",
     ),
     TargetKind(
         "unit", "NAME.service", "a systemd service with PrivateNetwork=yes",
         "systemctl list-units --type service",
         "Add PrivateNetwork=yes to its [Service] section, and restart it", "systemctl start",
-        looked_up=False,
+        looked_up=False, noun="service",
     ),
 )  # fmt: skip
 KIND_BY_WORD: Final = {kind.word: kind for kind in KINDS}

@@ -39,6 +39,7 @@ PLUGIN_KINDS = ("cni", "netavark")
 """Of containers whose runtime attaches them by a plugin: known here while they are attached."""
 NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 NAMES_SHOWN_MAX = 12
+_EXPECTED = ("docker", "podman")  # an error says so where these are missing
 
 _PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns/net")
 
@@ -200,10 +201,11 @@ def _by_runtime(runtime: Engine | None, name: str, sources: TargetSources) -> Ta
         raise UsageError("this agent asks no such container runtime", hint=_hint())
     container = runtime.find(name)
     if container is None:
+        kind = KIND_BY_WORD[runtime.kind]
         raise NotFoundError(
-            f"there is no {runtime.title} container {name!r} on this host",
+            f"there is no {runtime.title} {kind.noun} {name!r} on this host",
             why=runtime.absence() or "",
-            hint=f"To see what there is: {KIND_BY_WORD[runtime.kind].listing}",
+            hint=f"To see what there is: {kind.listing}",
         )
     return _running(container, sources)
 
@@ -276,10 +278,13 @@ def _looked_up(sources: TargetSources) -> list[Engine]:
 
 def _nothing_found(name: str, sources: TargetSources) -> NotFoundError:
     looked = [f"{sources.netns_dir} has: {_listed(_names(sources))}"]
-    looked += [
-        runtime.absence() or f"{runtime.title} has no container of that name"
-        for runtime in _looked_up(sources)
-    ]
+    for runtime in _looked_up(sources):
+        absence = runtime.absence()
+        if absence is None:
+            noun = KIND_BY_WORD[runtime.kind].noun
+            looked.append(f"{runtime.title} has no {noun} of that name")
+        elif runtime.kind in _EXPECTED:
+            looked.append(absence)
     hint = f"For the process with that id: pid:{name}" if name.isdecimal() else _hint()
     return NotFoundError(
         f"there is no container {name!r} on this host", why="; ".join(looked), hint=hint
