@@ -53,13 +53,17 @@ class DockerForwarder:
     def __init__(self, kernel: KernelThread, place: tuple[str, _Identity]) -> None:
         self._kernel = kernel
         self._place = place
+        self._pending = 0
 
     async def forward(
         self, _network: Network, _client: Ip, query: Query, *, by_tcp: bool, asked: Ip | None = None
     ) -> bytes:
         """Return the answer of Docker's resolver; SERVFAIL if there is none."""
         del asked  # it is Docker's resolver
+        if self._pending >= limits.DNS_FORWARDS_PER_CLIENT_MAX:
+            return query.failure(RCODE.REFUSED)
         kind = socket.SOCK_STREAM if by_tcp else socket.SOCK_DGRAM
+        self._pending += 1
         try:
             connection = await self._kernel.call(_socket_inside, *self._place, kind)
             if connection is not None:
@@ -68,6 +72,8 @@ class DockerForwarder:
                         return await upstream.exchange(connection, _PLACE, query.raw)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass
+        finally:
+            self._pending -= 1
         return query.failure(RCODE.SERVFAIL)
 
 

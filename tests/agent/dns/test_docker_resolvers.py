@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -109,6 +110,26 @@ async def test_docker_is_asked_from_the_container(
     monkeypatch.setattr(docker_resolvers, "_socket_inside", lambda *_: None)
     raw = await forwarder.forward(BLUE, CLIENT, query, by_tcp=by_tcp)
     assert DNSRecord.parse(raw).header.rcode == 2
+
+
+async def test_a_container_has_a_bounded_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks at once beyond that is refused, and asks the kernel thread for nothing."""
+    calls = 0
+
+    async def call(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+
+    forwarder = DockerForwarder(cast("KernelThread", SimpleNamespace(call=call)), PLACE)
+    monkeypatch.setattr(limits, "DNS_FORWARDS_PER_CLIENT_MAX", 3)
+    query = Query.parse(DNSRecord.question("www.example.org").pack())
+    assert query is not None
+    asking = (forwarder.forward(BLUE, CLIENT, query, by_tcp=False) for _ in range(5))
+
+    codes = [DNSRecord.parse(raw).header.rcode for raw in await asyncio.gather(*asking)]
+
+    assert (sorted(codes), calls) == ([2, 2, 2, 5, 5], 3)
 
 
 # --- which containers -------------------------------------------------------------------------
