@@ -32,6 +32,8 @@ def swarm(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Clu
     token = cluster.ok(1, "docker", "swarm", "join-token", "-q", "worker").strip()
     member = ("--advertise-addr", "192.168.56.12", "--token", token, "192.168.56.11:2377")
     cluster.ok(2, "docker", "swarm", "join", *member)
+    shown = ("docker", "node", "ls", "--format", "{{.Status}}")
+    eventually(lambda: cluster.ok(1, *shown).split() == ["Ready"] * 2, "both nodes", 60.0)
     cluster.ok(1, "docker", "network", "create", *DRIVERS, "--attachable", "green")
     return cluster
 
