@@ -98,9 +98,11 @@ class EngineSync:
             if loop.time() >= due:
                 await self._report_errors(self.compare())
                 due = loop.time() + limits.DOCKER_SWEEP_S
+            wait_s = min(limits.RUNTIME_POLL_S, max(0.01, due - loop.time()))
             try:
-                line = await asyncio.wait_for(reader.readline(), max(0.01, due - loop.time()))
+                line = await asyncio.wait_for(reader.readline(), wait_s)
             except TimeoutError:
+                await self._report_errors(self._name_unbound())
                 continue
             if not line:
                 return
@@ -143,6 +145,16 @@ class EngineSync:
             case "container", "destroy":
                 self._new.pop(found, None)
                 self._names.removed(found)
+
+    async def _name_unbound(self) -> None:
+        """Bind networks whose name no event has told: a swarm that is new tells some of none."""
+        for network_id, network in list(self._bindings.networks.items()):
+            if network.vni or network_id in self._binder.failures:
+                continue
+            path = f"/networks/{quote(network_id.removeprefix(ALLOCATED), safe='')}"
+            found = await asyncio.to_thread(query_docker, path)
+            if found is not None:
+                await self._binder.name(network_id, str(found["Name"]))
 
     # --- comparison ---------------------------------------------------------------------
 

@@ -166,6 +166,27 @@ async def test_a_name_told_early_is_used(engine: Engine) -> None:
     assert (await allocate(engine))[1] == {"Options": {"overlayd.network": "blue"}}
 
 
+async def test_a_name_that_no_event_tells_is_asked_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swarm that has just been made tells of its first network in no event."""
+    asked: list[str] = []
+
+    def query(path: str) -> dict[str, str]:
+        asked.append(path)
+        return {"Name": "blue"}
+
+    monkeypatch.setattr(engine_sync, "query_docker", query)
+    assert (await allocate(engine))[1] == {"Options": {}}
+    sync = engine.plugin._require_drivers().sync
+
+    for _ in range(2):
+        await sync._name_unbound()
+
+    assert blue(engine) is not None
+    assert asked == [f"/networks/{NETWORK}"]
+
+
 async def test_what_the_swarm_holds_is_kept(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
