@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from overlay.errors import OverlayError
 from overlay.lab.driver import AgentDriver, differences, join_all, wait_until
-from overlay.lab.fixtures import LabCluster, lab_cluster
+from overlay.lab.fixtures import lab_cluster
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
-from overlay.lab.frames import packet_frame, udp, vxlan
-from overlay.lab.host_process import environment
-from overlay.model import parse_ip, parse_mac
+from tests.e2e.vault import IN_CLEAR, Vault, capture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 KILL = "kill -9 $(pidof wireguard-go)"
@@ -33,74 +26,6 @@ SABOTAGE = {
     "fence gone": FENCE,
     "routes gone": "ip -6 route flush dev wg-ovl",
 }
-
-
-class Vault(LabCluster):
-    """Three hosts with a container each on an encrypted network, and no other network."""
-
-    def __init__(self, drivers: list[AgentDriver]) -> None:
-        super().__init__(drivers)
-        drivers[0].post("/v1/networks", name="vault", encrypted=True)
-        for each in drivers:
-            name = f"c{each.number}"
-            each.run("overlayd", "container", "add", name, "--network", "vault")
-        endpoints = {e["name"]: e for e in drivers[0].get("/v1/endpoints")["endpoints"]}
-        self.macs = {name: parse_mac(each["mac"]) for name, each in endpoints.items()}
-        self.addresses = {n: endpoints[f"c{n}"]["ips"][0] for n in (1, 2, 3)}
-        self.inner = {n: parse_ip(self.status(n)["address"]) for n in (1, 2, 3)}
-        self.vni = int(drivers[0].get("/v1/networks/vault")["vni"])
-
-    def reaches(self, source: int, target: int, *, by_name: bool = True) -> bool:
-        """Return whether a container gets an answer from another; a name needs the agent."""
-        to = f"c{target}" if by_name else self.addresses[target]
-        ping = f"ip netns exec c{source} ping -c1 -W1 {to} >/dev/null && echo yes; true"
-        return self.host(source).run("sh", "-c", ping) != ""
-
-    def status(self, number: int) -> dict[str, Any]:
-        """Return what `overlayd encryption status` shows on a host."""
-        return self.host(number).get("/v1/encryption")
-
-    def frame(self, source: int, target: int, label: str) -> bytes:
-        """Return a frame from one host's container to another's."""
-        ends = [parse_ip(self.addresses[number]) for number in (source, target)]
-        packet = udp(ends[0], ends[1], (5000, 5001), f"<{label}>".encode())
-        return packet_frame(self.macs[f"c{target}"], self.macs[f"c{source}"], packet)
-
-    def send_last(self, source: int, target: int) -> None:
-        """Send a legitimate frame, from container to container."""
-        sender = NamespaceRef(self.host(source).host, f"c{source}")
-        sender.send_frames(self.frame(source, target, "fence"))
-
-    def underlay_mac(self, number: int) -> bytes:
-        """Return the MAC of a host's interface on the underlay."""
-        (link,) = json.loads(self.host(number).run("ip", "-j", "link", "show", "eth1"))
-        return parse_mac(link["address"])
-
-    def inject(self, source: int, target: int, label: str) -> None:
-        """Send a frame in clear from one member to another's inner address, over the underlay."""
-        inner = [self.inner[number] for number in (source, target)]
-        body = vxlan(self.vni, self.frame(source, target, label))
-        packet = udp(inner[0], inner[1], (40000, 4789), body)
-        frame = packet_frame(self.underlay_mac(target), self.underlay_mac(source), packet)
-        NamespaceRef(self.host(source).host).send_frames(frame, interface="eth1")
-
-
-@contextmanager
-def capture(driver: AgentDriver, expression: str) -> Iterator[Path]:
-    """Run tcpdump on a host's underlay during a block; the file is its output."""
-    inside = ["nsenter", "--target", str(driver.host.pid), "--net", "tcpdump", "-Z", "root"]
-    with tempfile.NamedTemporaryFile("w") as output:
-        process = subprocess.Popen(
-            [*inside, "--immediate-mode", "-l", "-n", "-i", "eth1", expression],
-            stdout=output, stderr=subprocess.PIPE, text=True, env=environment(),
-        )  # fmt: skip
-        assert process.stderr is not None
-        assert any("listening on" in line for line in process.stderr)
-        try:
-            yield Path(output.name)
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +91,7 @@ def test_netcheck_names_a_filter_of_wireguard(vault: Vault) -> None:
 def test_nothing_leaves_in_clear_whatever_breaks(vault: Vault) -> None:
     """The underlay shows no VXLAN packet through any damage, and all of it is repaired."""
     host = vault.host(1)
-    everything = "udp port 4789 or net fd6f:766c::/32"
-    with capture(vault.host(2), everything) as two, capture(host, everything) as one:
+    with capture(vault.host(2), IN_CLEAR) as two, capture(host, IN_CLEAR) as one:
         flood = f"ip netns exec c1 ping -i0.02 -W1 {vault.addresses[2]} >/dev/null 2>&1 &"
         host.run("sh", "-c", f"ip -6 route add default dev eth1; {flood}")
         for name, deed in SABOTAGE.items():
@@ -196,30 +120,21 @@ def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
     assert vault.reaches(1, 2)
 
 
-def settled(vault: Vault) -> bool:
-    """Return whether no host has a second key or device."""
-    return all(
-        vault.status(number)["rotation"] is None
-        and vault.host(number).run("ip", "-o", "link").count("wg-ovl") == 1
-        for number in (1, 2, 3)
-    )
-
-
 def test_rotations_lose_no_packet(vault: Vault) -> None:
     """Two in a row, the first with an agent that is down; none is sent in clear."""
     pairs = [(1, 2), (2, 3), (3, 1)]
     before = [vault.status(number)["key_epoch"] for number in (1, 2, 3)]
     flood = "ip netns exec c{} ping -i0.005 -W5 -q {} >/tmp/flood 2>&1 &"
-    with capture(vault.host(2), "udp port 4789 or net fd6f:766c::/32") as heard:
+    with capture(vault.host(2), IN_CLEAR) as heard:
         for one, other in pairs:
             vault.host(one).run("sh", "-c", flood.format(one, vault.addresses[other]))
         vault.host(3).end(signal.SIGKILL)
         vault.host(1).run("sh", "-c", "overlayd encryption rotate >/dev/null 2>&1 &")
         wait_until(lambda: vault.status(2)["rotation"] is not None, "a rotation")
         vault.host(3).start()
-        wait_until(lambda: settled(vault), "one key and one device each")
+        wait_until(vault.has_rotated, "one key and one device each")
         vault.host(2).run("overlayd", "encryption", "rotate")
-        wait_until(lambda: settled(vault), "one key and one device each, again")
+        wait_until(vault.has_rotated, "one key and one device each, again")
         for one, _ in pairs:
             shown = vault.host(one).run(
                 "sh",

@@ -1,0 +1,136 @@
+"""Five hosts on an encrypted network, and what happens to hosts and underlay; `make chaos` runs it.
+
+Everything is done under a stream of packets, and the underlay of two hosts shows none in clear.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from overlay.lab.driver import differences, join_all, wait_until
+from overlay.lab.fixtures import lab_cluster
+from tests.e2e.vault import IN_CLEAR, Vault, capture
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def five() -> Iterator[Vault]:
+    """Return five hosts whose only network is encrypted."""
+    with lab_cluster(5, populated=False) as made:
+        join_all(made.drivers)
+        vault = Vault(made.drivers)
+        wait_until(vault.all_reach, "all containers")
+        yield vault
+
+
+@contextmanager
+def nothing_in_clear(vault: Vault, *numbers: int) -> Iterator[None]:
+    """Send packets between all containers during a block, and none of them in clear."""
+    with ExitStack() as stack:
+        heard = [stack.enter_context(capture(vault.host(n), IN_CLEAR)) for n in numbers]
+        for number, following in zip(vault.numbers, [*vault.numbers[1:], 1], strict=True):
+            flood = f"ip netns exec c{number} ping -i0.02 -W1 {vault.addresses[following]}"
+            vault.host(number).run("sh", "-c", f"{flood} >/dev/null 2>&1 &")
+        yield
+        wait_until(vault.all_reach, "all containers", 60.0)
+        wait_until(lambda: not any(map(differences, vault.drivers)), "the kernel", 60.0)
+        for number in vault.numbers:
+            vault.host(number).run("sh", "-c", "killall ping; true")
+        assert [each.read_text() for each in heard] == [""] * len(heard)
+
+
+def change_address(vault: Vault) -> None:
+    """Give a host another address: the tunnels of the others follow its card."""
+    host = vault.host(1)
+    host.run("ip", "address", "add", "192.168.56.111/24", "dev", "eth1")
+    host.run("ip", "address", "del", "192.168.56.11/24", "dev", "eth1")
+    host.run("sh", "-c", "ip address add 192.168.56.111/24 dev eth1 2>/dev/null || true")
+    wait_until(
+        lambda: host.get("/v1/status")["node"]["address"] == "192.168.56.111", "the new address"
+    )
+
+
+def cut_off(vault: Vault) -> None:
+    """Cut a host off until the others hold it for dead, then connect it again."""
+    vault.host(1).run("ip", "link", "set", "eth1", "down")
+    wait_until(
+        lambda: (
+            [m["state"] for m in vault.host(2).get("/v1/members")["members"]].count("dead") == 1
+        ),
+        "a dead member",
+        60.0,
+    )
+    vault.host(1).run("ip", "link", "set", "eth1", "up")
+
+
+def narrow(vault: Vault) -> None:
+    """Let the underlay carry 1280 bytes: the MTU of containers follows, then back."""
+    host = vault.host(1)
+
+    def follows(expected: int) -> bool:
+        return bool(host.get("/v1/networks/vault")["mtu"] == expected)
+
+    for mtu, expected in ((1280, 1150), (1500, 1370)):
+        host.run("ip", "link", "set", "eth1", "mtu", str(mtu))
+        wait_until(partial(follows, expected), f"MTU {mtu}", 60.0)
+
+
+def rotate_with_damage(vault: Vault) -> None:
+    """Delete the newer device, flush the rules and kill an agent while keys are replaced."""
+    vault.host(2).run("sh", "-c", "overlayd encryption rotate >/dev/null 2>&1 &")
+    wait_until(lambda: vault.status(1)["rotation"] is not None, "a rotation")
+    vault.host(1).run(
+        "sh", "-c", "nft flush ruleset; ip link del wg-ovl2; ip link del wg-ovl; true"
+    )
+    vault.host(3).end(signal.SIGKILL)
+    vault.host(3).start()
+    wait_until(vault.has_rotated, "the rotation", 120.0)
+
+
+@pytest.mark.parametrize("fault", [change_address, cut_off, narrow, rotate_with_damage])
+def test_no_fault_sends_in_clear(five: Vault, fault: Callable[[Vault], None]) -> None:
+    """With a default route of IPv6, by which packets would leave that have no other."""
+    five.host(1).run("sh", "-c", "ip -6 route add default dev eth1 2>/dev/null; true")
+    with nothing_in_clear(five, 1, 2):
+        fault(five)
+
+
+def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
+    """One way, so that nothing but the greeting of a new device begins a handshake."""
+    host = five.host(1)
+    arrivals = "ip netns exec c1 tcpdump -tt -l -n -i eth0 udp dst port 7000 >/tmp/arrivals 2>&1 &"
+    host.run("sh", "-c", arrivals)
+
+    def last() -> float:
+        lines = host.run("sh", "-c", "tail -n 2 /tmp/arrivals").splitlines()
+        return float(lines[0].split()[0]) if len(lines) == 2 and " IP " in lines[0] else 0.0
+
+    kill = "kill -9 $(pidof wireguard-go) || ip link del wg-ovl; date +%s.%N"
+    with five.flow(2, 1):
+        wait_until(lambda: last() > 0, "packets")
+        at = float(host.run("sh", "-c", kill))
+        wait_until(lambda: last() > at + 2.0, "packets of two seconds later", 60.0)
+    shown = host.run("sh", "-c", "killall tcpdump; cat /tmp/arrivals")
+    stamps = [float(line.split()[0]) for line in shown.splitlines() if " IP " in line]
+    gap = max(after - before for before, after in pairwise(stamps))
+    assert 0.0 < gap < 5.0  # without a greeting it is 9 to 25 s
+
+
+def test_a_barred_members_frames_stop_within_a_second(five: Vault) -> None:
+    """Counted from the moment when the command returns."""
+    flood = f"ip netns exec c5 ping -D -i0.02 -W1 {five.addresses[1]} >/tmp/barred 2>&1 &"
+    five.host(5).run("sh", "-c", flood)
+    wait_until(lambda: "bytes from" in five.host(5).run("sh", "-c", "cat /tmp/barred"), "answers")
+    five.host(1).post("/v1/forget", node="vm5", bar=True)
+    at = float(five.host(1).run("date", "+%s.%N"))
+    wait_until(lambda: not five.reaches(5, 1, by_name=False), "no answer")
+    shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /tmp/barred")
+    last = max(float(stamp) for stamp in re.findall(r"\[([\d.]+)\] \d+ bytes from", shown))
+    assert last - at < 1.0

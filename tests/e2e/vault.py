@@ -1,0 +1,102 @@
+"""Hosts whose containers are on an encrypted network, and what their underlay shows in clear."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from overlay.lab.driver import AgentDriver
+from overlay.lab.fixtures import LabCluster
+from overlay.lab.forged_frames import NamespaceRef
+from overlay.lab.frames import packet_frame, udp, vxlan
+from overlay.lab.host_process import environment
+from overlay.model import parse_ip, parse_mac
+
+IN_CLEAR = "udp port 4789 or net fd6f:766c::/32"
+
+
+class Vault(LabCluster):
+    """Hosts with a container each on an encrypted network, and no other network."""
+
+    def __init__(self, drivers: list[AgentDriver]) -> None:
+        super().__init__(drivers)
+        self.numbers = [each.number for each in drivers]
+        drivers[0].post("/v1/networks", name="vault", encrypted=True)
+        for each in drivers:
+            name = f"c{each.number}"
+            each.run("overlayd", "container", "add", name, "--network", "vault")
+        endpoints = {e["name"]: e for e in drivers[0].get("/v1/endpoints")["endpoints"]}
+        self.macs = {name: parse_mac(each["mac"]) for name, each in endpoints.items()}
+        self.addresses = {n: endpoints[f"c{n}"]["ips"][0] for n in self.numbers}
+        self.inner = {n: parse_ip(self.status(n)["address"]) for n in self.numbers}
+        self.vni = int(drivers[0].get("/v1/networks/vault")["vni"])
+
+    def reaches(self, source: int, target: int, *, by_name: bool = True) -> bool:
+        """Return whether a container gets an answer from another; a name needs the agent."""
+        to = f"c{target}" if by_name else self.addresses[target]
+        ping = f"ip netns exec c{source} ping -c1 -W1 {to} >/dev/null && echo yes; true"
+        return self.host(source).run("sh", "-c", ping) != ""
+
+    def all_reach(self) -> bool:
+        """Return whether every container has an answer from the next one."""
+        following = [*self.numbers[1:], self.numbers[0]]
+        return all(map(self.reaches, self.numbers, following))
+
+    def has_rotated(self) -> bool:
+        """Return whether no host has a second key or device."""
+        return all(
+            self.status(number)["rotation"] is None
+            and self.host(number).run("ip", "-o", "link").count("wg-ovl") == 1
+            for number in self.numbers
+        )
+
+    def status(self, number: int) -> dict[str, Any]:
+        """Return what `overlayd encryption status` shows on a host."""
+        return self.host(number).get("/v1/encryption")
+
+    def frame(self, source: int, target: int, label: str) -> bytes:
+        """Return a frame from one host's container to another's."""
+        ends = [parse_ip(self.addresses[number]) for number in (source, target)]
+        packet = udp(ends[0], ends[1], (5000, 5001), f"<{label}>".encode())
+        return packet_frame(self.macs[f"c{target}"], self.macs[f"c{source}"], packet)
+
+    def send_last(self, source: int, target: int) -> None:
+        """Send a legitimate frame, from container to container."""
+        sender = NamespaceRef(self.host(source).host, f"c{source}")
+        sender.send_frames(self.frame(source, target, "fence"))
+
+    def underlay_mac(self, number: int) -> bytes:
+        """Return the MAC of a host's interface on the underlay."""
+        (link,) = json.loads(self.host(number).run("ip", "-j", "link", "show", "eth1"))
+        return parse_mac(link["address"])
+
+    def inject(self, source: int, target: int, label: str) -> None:
+        """Send a frame in clear from one member to another's inner address, over the underlay."""
+        inner = [self.inner[number] for number in (source, target)]
+        body = vxlan(self.vni, self.frame(source, target, label))
+        packet = udp(inner[0], inner[1], (40000, 4789), body)
+        frame = packet_frame(self.underlay_mac(target), self.underlay_mac(source), packet)
+        NamespaceRef(self.host(source).host).send_frames(frame, interface="eth1")
+
+
+@contextmanager
+def capture(driver: AgentDriver, expression: str) -> Iterator[Path]:
+    """Run tcpdump on a host's underlay during a block; the file is its output."""
+    inside = ["nsenter", "--target", str(driver.host.pid), "--net", "tcpdump", "-Z", "root"]
+    with tempfile.NamedTemporaryFile("w") as output:
+        process = subprocess.Popen(
+            [*inside, "--immediate-mode", "-l", "-n", "-i", "eth1", expression],
+            stdout=output, stderr=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert any("listening on" in line for line in process.stderr)
+        try:
+            yield Path(output.name)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
