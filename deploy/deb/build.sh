@@ -30,10 +30,12 @@ overlayd() {
     "$libraries" "$@"
 }
 overlayd version >&2
-mkdir -p "$stage"/usr/{bin,share/man/man8,share/bash-completion/completions} \
+mkdir -p "$stage"/usr/{bin,share/man/man5,share/man/man8,share/bash-completion/completions} \
   "$stage"/usr/share/{zsh/vendor-completions,fish/vendor_completions.d,doc/overlayd}
 ln -s /opt/overlayd/bin/overlayd "$stage/usr/bin/overlayd"
 overlayd man | gzip -9n > "$stage/usr/share/man/man8/overlayd.8.gz"
+overlayd man overlayd.toml | gzip -9n > "$stage/usr/share/man/man5/overlayd.toml.5.gz"
+gzip -9n < CHANGELOG.md > "$stage/usr/share/doc/overlayd/changelog.gz"
 overlayd completion bash > "$stage/usr/share/bash-completion/completions/overlayd"
 overlayd completion zsh > "$stage/usr/share/zsh/vendor-completions/_overlayd"
 overlayd completion fish > "$stage/usr/share/fish/vendor_completions.d/overlayd.fish"

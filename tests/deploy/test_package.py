@@ -35,7 +35,10 @@ def test_the_package_is_complete(unpacked: Path) -> None:
 
     assert [path for path in wanted if not (unpacked / path).is_file()] == []
     assert (unpacked / "usr/bin/overlayd").readlink() == Path("/opt/overlayd/bin/overlayd")
-    assert b".TH" in gzip.decompress((unpacked / "usr/share/man/man8/overlayd.8.gz").read_bytes())
+    for page in ("man8/overlayd.8.gz", "man5/overlayd.toml.5.gz"):
+        assert b".TH" in gzip.decompress((unpacked / "usr/share/man" / page).read_bytes())
+    changes = (unpacked / "usr/share/doc/overlayd/changelog.gz").read_bytes()
+    assert gzip.decompress(changes) == (ROOT / "CHANGELOG.md").read_bytes()
 
 
 def test_the_package_has_the_files_of_the_page(unpacked: Path) -> None:
@@ -67,6 +70,7 @@ def test_nothing_is_packaged_in_other_directories(unpacked: Path) -> None:
         "usr/share/bash-completion/completions",
         "usr/share/doc/overlayd",
         "usr/share/fish/vendor_completions.d",
+        "usr/share/man/man5",
         "usr/share/man/man8",
         "usr/share/overlayd/monitoring",
         "usr/share/zsh/vendor-completions",

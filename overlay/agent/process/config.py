@@ -33,7 +33,7 @@ _EXPECTED = {
     "bool": "true or false",
 }
 REQUIRED, AUTO = "required", "auto"
-_CHOICES = {
+CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "fast_path": ("auto", "on", "off"),
     "docker_plugin": ("auto", "on", "off"),
@@ -153,7 +153,7 @@ def _converted(where: str, key: str, value: Any) -> Any:
     if kind == "Path" and isinstance(value, str):
         return Path(value)
     if kind == "str" and isinstance(value, str):
-        choices = _CHOICES.get(key)
+        choices = CHOICES.get(key)
         if choices is not None and value not in choices:
             shown = f"{', '.join(choices[:-1])} or {choices[-1]}"
             raise ConfigurationError(f"{where}: {key} must be {shown}, not {value!r}")

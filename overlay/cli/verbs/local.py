@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 SHELLS = ("bash", "zsh", "fish")
+PAGES = ("overlayd", "overlayd.toml")
 DELEGATED = {
     "lab": "run several hosts on this machine, to try things and to test",
     "sim": "simulate a cluster on a lossy network, from a seed",
@@ -63,7 +64,15 @@ def register(words: VerbGroup) -> None:
     )
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     completion.add_argument("--words", dest="kind", metavar="KIND", help=argparse.SUPPRESS)
-    words.verb("man", run_man, "print the manual page (roff)", json=False)
+    manual = words.verb("man", run_man, "print a manual page (roff)", json=False)
+    manual.add_argument(
+        "page",
+        nargs="?",
+        choices=PAGES,
+        default=PAGES[0],
+        metavar="PAGE",
+        help=f"{' or '.join(PAGES)} (default: {PAGES[0]})",
+    )
     words.verb("version", run_version, "print the version")
 
 
@@ -102,11 +111,16 @@ def run_completion(args: Namespace) -> int:
     return 0
 
 
-def run_man(_args: Namespace) -> int:
-    """Print the manual page."""
-    from overlay.cli import man  # noqa: PLC0415  only this verb needs it
+def run_man(args: Namespace) -> int:
+    """Print a manual page."""
+    if args.page == PAGES[0]:
+        from overlay.cli.manual import command_page  # noqa: PLC0415  only this verb needs it
 
-    output.print_result(man.page(build()))
+        output.print_result(command_page.page(build()))
+    else:
+        from overlay.cli.manual import configuration_page  # noqa: PLC0415  as above
+
+        output.print_result(configuration_page.page())
     return 0
 
 

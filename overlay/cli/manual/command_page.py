@@ -1,4 +1,4 @@
-"""The manual page overlayd(8), generated from the parser as man(7) roff.
+"""The manual page overlayd(8), generated from the parser.
 
 Owns: the layout of the page. Does not: know any verb by name.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay import __version__
 from overlay.cli import examples
+from overlay.cli.manual.roff import escaped, literal, pairs
 from overlay.client.paths import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
 
 if TYPE_CHECKING:
@@ -48,18 +49,19 @@ def page(parser: argparse.ArgumentParser) -> str:
         ".B overlayd",
         "[\\fIoptions\\fR] \\fIcommand\\fR ...",
         ".SH DESCRIPTION",
-        *_literal(parser.description or ""),
+        *literal(parser.description or ""),
         ".SH OPTIONS",
         *_options(parser),
         ".SH COMMANDS",
         *_verbs(parser, "overlayd"),
         ".SH EXIT STATUS",
-        *_pairs(EXIT_CODES),
+        *pairs(EXIT_CODES),
         ".SH ENVIRONMENT",
-        *_pairs(ENVIRONMENT),
+        *pairs(ENVIRONMENT),
         ".SH FILES",
-        *_pairs(FILES),
+        *pairs(FILES),
         ".SH SEE ALSO",
+        ".BR overlayd.toml (5),",
         ".BR ip-netns (8),",
         ".BR bridge (8)",
     ]
@@ -75,8 +77,8 @@ def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
             if any(isinstance(a, argparse._SubParsersAction) for a in child._actions):  # noqa: SLF001
                 yield from _verbs(child, below)
                 continue
-            yield f'.SS "{_escaped(below)}{_arguments(child)}"'
-            yield from _literal(child.description or "")
+            yield f'.SS "{escaped(below)}{_arguments(child)}"'
+            yield from literal(child.description or "")
             yield from _options(child)
             yield from _examples(child)
 
@@ -84,7 +86,7 @@ def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
 def _examples(parser: argparse.ArgumentParser) -> Iterator[str]:
     lines = examples.of_command(parser.prog)
     if lines:
-        yield from (".PP", "Examples:", *_literal("\n".join(f"  {line}" for line in lines)))
+        yield from (".PP", "Examples:", *literal("\n".join(f"  {line}" for line in lines)))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> str:
@@ -94,7 +96,7 @@ def _arguments(parser: argparse.ArgumentParser) -> str:
             continue
         name = str(action.metavar or action.dest)
         texts.append({"*": f"[{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name))
-    return "".join(f" {_escaped(text)}" for text in texts)
+    return "".join(f" {escaped(text)}" for text in texts)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -103,24 +105,9 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
             continue
         if not action.option_strings:
             continue
-        flags = ", ".join(f"\\fB{_escaped(flag)}\\fR" for flag in action.option_strings)
+        flags = ", ".join(f"\\fB{escaped(flag)}\\fR" for flag in action.option_strings)
         choices = "|".join(str(choice) for choice in action.choices or ())
         value = str(action.metavar or choices or action.dest.upper())
         yield ".TP"
-        yield flags + (f" \\fI{_escaped(value)}\\fR" if action.nargs != 0 else "")
-        yield _escaped((action.help or "").replace("%%", "%"))
-
-
-def _pairs(pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    for key, text in pairs:
-        yield from (".TP", f"\\fB{_escaped(key)}\\fR", _escaped(text))
-
-
-def _literal(text: str) -> Iterator[str]:
-    """Yield text with its line breaks preserved."""
-    yield from (".nf", *(_escaped(line) for line in text.rstrip().splitlines()), ".fi")
-
-
-def _escaped(text: str) -> str:
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
-    return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped
+        yield flags + (f" \\fI{escaped(value)}\\fR" if action.nargs != 0 else "")
+        yield escaped((action.help or "").replace("%%", "%"))

@@ -1,0 +1,1 @@
+"""The manual pages overlayd(8) and overlayd.toml(5)."""
