@@ -192,3 +192,13 @@ def test_the_unit_has_no_private_mount_namespace() -> None:
     }  # fmt: skip
 
     assert keys & isolating == set()
+
+
+def test_no_record_depends_on_where_it_was_built(unpacked: Path) -> None:
+    """So two builds of a commit are equal: RECORD has no hash of what names the build's folder."""
+    records = list(unpacked.glob("opt/overlayd/lib/python3.*/site-packages/*.dist-info/RECORD"))
+
+    assert len(records) > 10
+    for record in records:
+        assert "/bin/" not in record.read_text()
+        assert "direct_url.json" not in record.read_text()
