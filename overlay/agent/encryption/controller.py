@@ -35,7 +35,7 @@ from overlay.errors import ConflictError, OverlayError, TimedOutError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.kernel.wireguard import backend, link, tunnel
 from overlay.kernel.wireguard.backend import Backend, Support
-from overlay.model import Ip, Network, NodeId, Vni
+from overlay.model import Card, Ip, Network, NodeId, Vni
 
 _UNKNOWN = Support(None, "not checked yet", "Try again in a moment")
 
@@ -93,7 +93,11 @@ class EncryptionController(Controller):
     @property
     def port(self) -> int:
         """Return the UDP port of this node's WireGuard."""
-        return self._plan.port(self._gossip.cluster.gossip_port, self.keys.slots.current)
+        return self.port_of(self._gossip.card)
+
+    def port_of(self, card: Card) -> int:
+        """Return the UDP port of a member's WireGuard: all are of one slot, but in a rotation."""
+        return self._plan.port(card.gossip_port, self.keys.slots.current)
 
     def address_of(self, node_id: NodeId) -> Ip:
         """Return a node's inner address."""

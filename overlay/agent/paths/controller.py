@@ -23,7 +23,7 @@ from overlay.agent.paths.busy_networks import BusyNetworks
 from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
-from overlay.core.encryption.device import wireguard_overhead, wireguard_port
+from overlay.core.encryption.device import wireguard_overhead
 from overlay.core.paths.prober import PathProber
 from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
 from overlay.core.protocol.messages import MemberState, PathReport
@@ -108,7 +108,7 @@ class PathController(Controller):
         vxlan_port = self._gossip.cluster.vxlan_port
         if node_id not in self._encrypted:
             return texts.Carrier(texts.VXLAN, vxlan_port)
-        return texts.Carrier(texts.WIREGUARD, wireguard_port(card.gossip_port, vxlan_port))
+        return texts.Carrier(texts.WIREGUARD, self._encryption.port_of(card))
 
     def probe(self, vnis: Iterable[Vni]) -> list[NodeId]:
         """Probe the live participants of networks now; `unproven` takes what this returns.
