@@ -57,10 +57,10 @@ def _gossip_of_address(probed: AddressFacts, host: LocalFacts) -> Iterator[Netch
             f"the host answers that nothing listens on UDP {port}",
             "On that host: sudo overlayd join. If it uses another port, name it with --gossip-port",
         )
+    elif probed.neighbor_failed and probed.gossip is not Reply.PROHIBITED:
+        yield dark_finding(name, probed)
     elif probed.gossip in REJECTIONS:
         yield rejected_finding(name, probed, probed.gossip, gossip)
-    elif probed.neighbor_failed:
-        yield dark_finding(name, probed)
     elif not is_alive(probed):
         yield NetcheckFinding(
             "error",

@@ -46,10 +46,10 @@ def _gossip_finding(peer: PeerFacts, facts: Facts) -> NetcheckFinding:
     silent = f"{name} ({peer.address}) does not answer gossip (UDP {port})"
     if probed.gossip is Reply.REFUSED:
         return _dead_agent(peer, probed, facts.host)
+    if probed.neighbor_failed and probed.gossip is not Reply.PROHIBITED:
+        return dark_finding(name, probed)  # this host's kernel calls it unreachable for that
     if probed.gossip in REJECTIONS:
         return rejected_finding(name, probed, probed.gossip, f"gossip (UDP {port})")
-    if probed.neighbor_failed:
-        return dark_finding(name, probed)
     if is_alive(probed):
         if any(blocked.port == port for blocked in facts.host.blocked):
             return NetcheckFinding(

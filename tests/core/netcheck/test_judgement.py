@@ -268,3 +268,14 @@ def test_lost_probes_of_a_tunnel_are_not_called_vxlan(changes: dict[str, Any], c
 
     assert lost.code == code
     assert "WireGuard (UDP 7949)" in lost.text
+
+
+def test_a_neighbor_that_is_gone_is_not_called_a_route() -> None:
+    """This host's own kernel says `unreachable` once its ARP has failed."""
+    probed = AddressFacts(
+        VM2.address, gossip=Reply.UNREACHABLE, is_neighbor=True, neighbor_failed=True
+    )
+    assert codes(HOST, SILENT, probed=probed) == [("vm2", "neighbor-missing")]
+    assert codes(HOST, probed=probed) == [(VM2.address, "neighbor-missing")]
+    filtered = replace(probed, gossip=Reply.PROHIBITED)
+    assert codes(HOST, SILENT, probed=filtered) == [("vm2", "rejected")]
