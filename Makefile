@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb dist vm-test netavark-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb dist packages vm-test netavark-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -72,6 +72,10 @@ examples-test: setup
 # Real virtual machines with Vagrant, emulated without KVM (ten minutes or more). Needs root.
 vagrant-test: setup
 	@vagrant/test.sh
+
+# The Debian package for each release it is for, built, installed and used there (minutes). Needs root.
+packages: setup
+	@scripts/packages
 
 # Wheel and source distribution, in dist/
 dist: setup

@@ -13,6 +13,7 @@ SCRIPTS = sorted(
         *ROOT.glob("vagrant/*.sh"),
         ROOT / "scripts/setup",
         ROOT / "scripts/test",
+        ROOT / "scripts/packages",
     ]
 )
 
