@@ -21,6 +21,10 @@ TEXTS: Final[dict[str, str]] = {
         '"required": every network between hosts is encrypted (docs/guide/encryption.md); the'
         " same on all hosts"
     ),
+    "wireguard": (
+        "what carries encrypted networks: auto (the kernel, else wireguard-go), kernel, "
+        "wireguard-go"
+    ),
     "encryption_rotation_interval_s": (
         "interval at which the WireGuard keys of encrypted networks are replaced; 0: only on "
         "command"
