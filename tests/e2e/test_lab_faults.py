@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,20 @@ def test_a_slow_line_is_shown_and_healed(
     assert main.main(["heal"]) == 0
     assert underlay_faults.slowed(lab.switch(), cluster.hosts) == []
     assert " 0% packet loss" in cluster.inside(1, "c1", "ping", "-c", "5", "-i", "0.01", "c2")[1]
+
+
+@pytest.mark.vm
+def test_a_delay_is_felt_and_healed(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """No answer comes sooner; this needs netem, which Debian's kernel has."""
+    assert main.main(["slow", "vm2", "--delay", "300ms"]) == 0
+    assert capsys.readouterr().out.startswith("slow: vm2, delay 300")
+    pings = cluster.inside(1, "c1", "ping", "-c", "3", "-W", "30", "c2")[1]
+    times = [float(found) for found in re.findall(r"time=([\d.]+) ms", pings)]
+    assert times, pings
+    assert min(times) >= 300
+
+    assert main.main(["heal"]) == 0
+    assert underlay_faults.slowed(lab.switch(), cluster.hosts) == []
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def booted() -> Iterator[None]:
         done = overlayd(*words)
         assert done.returncode == 0, done.stderr
     yield
-    overlayd("reset", "--force")
+    overlayd("reset", "--yes")
 
 
 @pytest.mark.usefixtures("booted")
