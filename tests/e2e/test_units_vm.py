@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.vm]
 PATIENCE_S = 120.0  # an emulated machine is ten times slower
 UNITS = Path("/run/systemd/system")
-ROOTFS = Path("/run/elk")
+ROOTFS = Path("/var/lib/elk")  # programs in /run may not run
 SERVICE = "[Service]\nExecStart=/bin/sleep 1000\nPrivateNetwork={}\n"
 MACHINE = f"systemd-nspawn --quiet --directory {ROOTFS} --machine elk --private-network --as-pid2"
 
