@@ -46,7 +46,12 @@ TEXTS: Final[dict[str, str]] = {
         "auto: each network is a Docker network on this host by itself (docs/guide/docker.md)"
     ),
     "capture_from_peers": (
-        "members may capture and trace here, for `capture --both-ends` and `trace` on their hosts"
+        "members may capture what their own containers exchange with containers here "
+        "(docs/SECURITY.md); false: not, and the agent opens no packet socket"
+    ),
+    "wireguard": (
+        "what carries encrypted networks: auto (the kernel, else wireguard-go), kernel, "
+        "wireguard-go"
     ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
 }
