@@ -54,4 +54,4 @@ done
 find "$stage$prefix" -name direct_url.json -delete
 # The records of both have hashes made of the staging path, which would make each build another one.
 find "$stage$prefix" -path '*.dist-info/RECORD' -exec sed -i -e '/^[.][.]\/[.][.]\/[.][.]\/bin\//d' -e '/direct_url[.]json,/d' {} +
-"$python" -I -m compileall -q -s "$stage" -p / --invalidation-mode unchecked-hash "$stage$prefix/lib"
+"$python" -I -m compileall -q -f -s "$stage" -p / --invalidation-mode unchecked-hash "$stage$prefix/lib"
