@@ -49,9 +49,5 @@ TEXTS: Final[dict[str, str]] = {
         "members may capture what their own containers exchange with containers here "
         "(docs/SECURITY.md); false: not, and the agent opens no packet socket"
     ),
-    "wireguard": (
-        "what carries encrypted networks: auto (the kernel, else wireguard-go), kernel, "
-        "wireguard-go"
-    ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
 }
