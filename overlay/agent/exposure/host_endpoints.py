@@ -52,6 +52,7 @@ class HostEndpoints:
         self._allocator = allocator
         self._reconciler = reconciler
         self._rules = rules
+        self._connected: dict[Vni, tuple[Uplink, ...]] = {}  # as they were made last
 
     # --- reading ------------------------------------------------------------------------
 
@@ -148,9 +149,11 @@ class HostEndpoints:
                 changed.update(link.port for link in links)  # their rows went with them
         self.exposed_vnis.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
-        if wrong and not fresh:
+        # An interface that is to be otherwise than before, by its MTU say, was not damaged.
+        if wrong and self._connected.get(network.vni) == links:
             text = f"{'; '.join(wrong)}: repaired"
             self._event_log.record("repaired", text, level=logging.WARNING, network=network.name)
+        self._connected[network.vni] = links
         return bool(wrong) or fresh
 
     async def remove(self, vni: Vni) -> bool:
@@ -162,6 +165,7 @@ class HostEndpoints:
         ends = self.of(vni)
         if not ends and vni not in self.exposed_vnis:
             return False
+        self._connected.pop(vni, None)
         self._rules.set_links(vni, ())
         await self._rules.apply()
         self.exposed_vnis.discard(vni)
