@@ -171,7 +171,8 @@ def test_the_page_shows_the_cluster(cluster: Cluster, eventually: Callable[..., 
         eventually(lambda: kinds() == ["ok", "ok"], "the page shows both paths as ok")
         other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         assert "you may not see this page" in cluster.ok(1, *other, *curl, *state)
-        assert "serving the page on http://127.0.0.1:7950/" in cluster.ok(1, "cat", "/run/web.log")
+        said = "serving the page on http://127.0.0.1:7950/"
+        eventually(lambda: said in cluster.ok(1, "cat", "/run/web.log"), "it says where")
     finally:
         cluster.ok(1, "bash", "-c", "kill $(cat /run/web.pid)")
 

@@ -6,6 +6,7 @@ Owns: its options, and what it prints. Does not: serve anything (`overlay.web`).
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from overlay import limits
@@ -83,6 +84,7 @@ def run_web(args: Namespace) -> int:
             )
         else:
             output.print_result(_invitation(address, has_token=token is not None))
+            sys.stdout.flush()  # to a file or a pipe, it would come with the end
 
     return main.run(args.paths, address, token, args.names, announce)
 
