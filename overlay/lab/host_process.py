@@ -23,7 +23,7 @@ from overlay.errors import OverlayError
 
 MARK = "overlayd-lab-"  # prefix of argv[0] of a host's first process, by which it is found
 _HOST_DEPTH = 2  # this process's PID namespace, and the host's own
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 60.0  # a mount may wait until the disk has taken what others write
 _END_TIMEOUT_S = 10.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -100,6 +100,7 @@ def start(name: str) -> HostProcess:
                 return HostProcess(name, child)
         time.sleep(0.005)
     process.kill()
+    _reap(process)
     raise OverlayError(f"the lab host {name} did not start within {_START_TIMEOUT_S:.0f} s")
 
 
