@@ -130,7 +130,7 @@ STORED = [
         ),
     ),
     ("wireguard", "", f'{{"epoch": 1, "private": "{_32}"}}'),
-    ("reservation", "7/10.77.0.2", '{"ip": "10.77.0.2", "vni": 7}'),
+    ("reservation", "7/10.77.0.2", '{"for_any_node": false, "ip": "10.77.0.2", "vni": 7}'),
     (
         "docker-endpoint",
         "6ab35d0f735b",
@@ -142,7 +142,10 @@ STORED = [
     (
         "docker-network",
         "dc417cd8c128",
-        '{"internal": false, "name": "green", "network_id": "dc417cd8c128", "vni": 7}',
+        (
+            '{"freed": false, "internal": false, "name": "green", "network_id": "dc417cd8c128", '
+            '"of_swarm": false, "vni": 7}'
+        ),
     ),
     (
         "docker-pool",
@@ -253,6 +256,27 @@ def test_an_attachment_without_newer_fields_is_read(state: StateDatabase) -> Non
 
     assert attachment is not None
     assert (attachment.plugged, attachment.parent, attachment.gateway_priority) == (True, "", 0)
+    state.close()
+
+
+def test_rows_from_before_swarms_are_read(state: StateDatabase) -> None:
+    """An address was reserved for this node, and a network was Docker's own."""
+    state.commit(
+        [
+            Row("reservation", "7/10.77.0.2", '{"ip": "10.77.0.2", "vni": 7}'),
+            Row(
+                "docker-network",
+                "dc417cd8c128",
+                '{"internal": false, "name": "green", "network_id": "dc417cd8c128", "vni": 7}',
+            ),
+        ]
+    )
+
+    reservation = documents.RESERVATIONS.find(state, "7/10.77.0.2")
+    network = documents.DOCKER_NETWORKS.find(state, "dc417cd8c128")
+    assert reservation is not None
+    assert network is not None
+    assert (reservation.for_any_node, network.of_swarm, network.freed) == (False, False, False)
     state.close()
 
 
