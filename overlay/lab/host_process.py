@@ -23,8 +23,9 @@ from overlay.errors import OverlayError
 
 MARK = "overlayd-lab-"  # prefix of argv[0] of a host's first process, by which it is found
 _HOST_DEPTH = 2  # this process's PID namespace, and the host's own
-_START_TIMEOUT_S = 60.0  # a mount may wait until the disk has taken what others write
-_END_TIMEOUT_S = 10.0
+# A mount, and the end of a process that writes, may wait until the disk has taken other writes.
+_START_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 60.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 # Runs inside the new namespaces, before anything else.
