@@ -157,5 +157,5 @@ def test_a_hostile_log_starves_no_watchdog(
 
     silence_s = manager.longest_silence_s()
     print(f"{written} segments; longest silence: {silence_s:.1f} s")  # noqa: T201 - shown with -s
-    assert len(manager.heard) > 5
+    assert len(manager.heard) > 2, "it reported all the time"
     assert silence_s < WATCHDOG_S
