@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from overlay.kernel import netns
 from overlay.kernel.nft import expressions as ex
-from overlay.kernel.nft.tables import FAMILY_INET, OUTPUT, Chain, NftTables, Table
+from overlay.kernel.nft.container_table import ContainerTable
+from overlay.kernel.nft.tables import FAMILY_INET, OUTPUT, Chain, Table
 from overlay.model import Ip
 
 TABLE_NAME: Final = "overlayd_docker_names"
@@ -48,27 +48,14 @@ def is_here() -> bool:
     return _DOCKERS_IN_PROC in _UDP_SOCKETS.read_text(encoding="ascii")
 
 
-class DockerResolverTable:
-    """The table of one container, until `close`. Used by the kernel thread."""
+class DockerResolverTable(ContainerTable):
+    """The table of one container, there from the start."""
 
     def __init__(self, netns_fd: int) -> None:
         """Put the table into a namespace. Raises NftMissingError, OSError."""
-        self._tables = NftTables(netns_fd)
+        super().__init__(netns_fd)
         try:
             self._tables.replace(table(), {})
         except BaseException:
-            self._tables.close()
+            self.close()
             raise
-
-    @classmethod
-    def open(cls, netns_path: str, identity: tuple[int, int]) -> Self | None:
-        """Return the table of a container; None if its namespace is gone. Raises OverlayError."""
-        fd = netns.open_same(netns_path, identity)
-        if fd is None:
-            return None
-        with netns.closing(fd):
-            return cls(fd)
-
-    def close(self) -> None:
-        """Remove the table."""
-        self._tables.close()

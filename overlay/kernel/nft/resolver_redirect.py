@@ -13,12 +13,12 @@ Does not: decide which resolvers (`agent.dns.resolver_redirects`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Self
+from typing import Final
 
-from overlay.kernel import netns
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.container_table import ContainerTable
 from overlay.kernel.nft.expressions import Rule
-from overlay.kernel.nft.tables import FAMILY_INET, OUTPUT, POSTROUTING, Chain, NftTables, Table
+from overlay.kernel.nft.tables import FAMILY_INET, OUTPUT, POSTROUTING, Chain, Table
 from overlay.model import Ip
 
 TABLE_NAME: Final = "overlayd_names"
@@ -55,21 +55,8 @@ def _sources(gateways: Mapping[Ip, Ip]) -> Iterator[Rule]:
             yield (*sent, *ex.ct_dnat(), ex.masquerade())
 
 
-class ResolverRedirect:
-    """The table of one container, until `close`. Used by the kernel thread."""
-
-    def __init__(self, netns_fd: int) -> None:
-        """Open a socket in the namespace. Raises NftMissingError without nftables."""
-        self._tables = NftTables(netns_fd)
-
-    @classmethod
-    def open(cls, netns_path: str, identity: tuple[int, int]) -> Self | None:
-        """Open the container's namespace; None if it is gone. Raises OverlayError."""
-        fd = netns.open_same(netns_path, identity)
-        if fd is None:
-            return None
-        with netns.closing(fd):
-            return cls(fd)
+class ResolverRedirect(ContainerTable):
+    """The table of one container, with the redirects put last."""
 
     def put(self, gateways: Mapping[Ip, Ip]) -> None:
         """Send queries for these resolvers, and for no others, to the gateways.
@@ -79,7 +66,3 @@ class ResolverRedirect:
         table = table_of(gateways)
         if not self._tables.holds(table):
             self._tables.replace(table, {})
-
-    def close(self) -> None:
-        """Remove the table."""
-        self._tables.close()
