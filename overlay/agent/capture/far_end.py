@@ -37,7 +37,7 @@ class ClockDifference(NamedTuple):
 
 
 class FarNews(NamedTuple):
-    """What has come from the far end; `state` is a CaptureState, or SILENT."""
+    """The frames that the far end sent, and its state: a CaptureState, or SILENT."""
 
     state: int
     ifname: str = ""

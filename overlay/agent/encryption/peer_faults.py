@@ -28,7 +28,7 @@ class Tunnel(NamedTuple):
 
 
 class PeerFaults:
-    """What is wrong with other members, by the tunnels."""
+    """The faults of other members that the tunnels show."""
 
     def __init__(self, context: NodeContext, plan: TunnelPlan, replacement: KeyReplacement) -> None:
         self.silent = SilentPeers()

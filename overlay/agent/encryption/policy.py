@@ -1,4 +1,4 @@
-"""What `encryption = "required"` in the configuration asks for.
+"""The consequences of `encryption = "required"` in the configuration.
 
 Every network that this host creates is encrypted, and it takes part in no further network in clear.
 One that it takes part in already goes on, because a change of the configuration must cut off no

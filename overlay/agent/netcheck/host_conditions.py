@@ -53,7 +53,7 @@ _TEXTS: Final = {
 
 
 class HostConditions(Controller):
-    """What is wrong on this host, and on members by their own account."""
+    """The conditions of this host, and of members by their own account."""
 
     name = "conditions of members"
     interval_s = limits.CONDITIONS_CHECK_S

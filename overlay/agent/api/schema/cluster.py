@@ -203,7 +203,7 @@ class PeerPathResponse(TypedDict):
 
 
 class NoticeResponse(TypedDict):
-    """What is over, or wrong on another host, and still worth knowing; `hint` is what to do."""
+    """A fact to know of: over by now, or about another host; `hint` says what to do."""
 
     text: str
     hint: str
