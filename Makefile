@@ -31,7 +31,7 @@ kernel: setup
 e2e: setup
 	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples"
 
-# Checks and tests side by side; LABS (3) is the number of workers with hosts.
+# Checks and unit tests, then the tests on hosts; LABS (3) is the number of their workers.
 test: setup
 	@scripts/test
 
