@@ -27,9 +27,9 @@ async def tab() -> AsyncIterator[Tab]:
 
 async def opened(tab: Tab, site: Site, path: str = "/") -> None:
     """Open the page and wait until it shows the cluster."""
+    await tab.open("about:blank#")  # the page before may still say that its server has gone
     tab.console.clear()
     tab.requested.clear()
-    await tab.open("about:blank#")
     await tab.open(site.url + path)
     await tab.until(f"{ROWS.format('hosts')} > 0")
 
