@@ -32,7 +32,6 @@ READ = (
 state = sqlite3.connect("/var/lib/overlayd/state.db")
 print(*state.execute("SELECT json FROM value WHERE kind='keyring'").fetchone())""",
 )
-LATE_MAX = 4  # datagrams of one host, of thousands
 SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
 
 
@@ -334,15 +333,7 @@ def test_two_creators_at_once_leave_one_key(three: LabCluster) -> None:
 
     assert first + 5 <= last <= first + 10
     assert len(marks(three.drivers)) == 1
-    # Two holders replace sessions faster than a starved host reads: what it finds too late then is
-    # repeated by gossip.
-    for driver, then in zip(three.drivers, before, strict=True):
-        now = lost(drops(driver))
-        late = now.pop("no-session", 0) - then.get("no-session", 0)
-        assert late <= LATE_MAX
-        assert now == {
-            reason: count for reason, count in lost(then).items() if reason != "no-session"
-        }
+    assert [lost(drops(driver)) for driver in three.drivers] == [lost(each) for each in before]
 
 
 def test_both_sides_of_a_partition_rotate_and_heal(three: LabCluster) -> None:
