@@ -51,6 +51,7 @@ from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
     CustomRecord,
+    DeclaredObject,
     Entry,
     JoinToken,
     KeyState,
@@ -187,6 +188,11 @@ def admission_values() -> list[Value]:
     ]
 
 
+def declared_values() -> list[Value]:
+    """Return a declared object, and one that is removed."""
+    return [DeclaredObject(1, "web", 1, b"what it says"), DeclaredObject(1, "shop", 7, b"")]
+
+
 def messages() -> dict[str, Message]:
     """Return one message of each kind, as vm1 sends it to vm2."""
     signer = KeySigner(identity(1), ANCHOR)
@@ -194,6 +200,7 @@ def messages() -> dict[str, Message]:
     cluster = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[:2])]
     blue = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[2:])]
     told = [Entry(n + 3, key_of(value), value) for n, value in enumerate(admission_values())]
+    declared = [Entry(n + 9, key_of(value), value) for n, value in enumerate(declared_values())]
     segments = (
         signer.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
         signer.issue_segment(Scope(8388865), 0, 0, len(blue), blue),
@@ -210,6 +217,9 @@ def messages() -> dict[str, Message]:
         "delta": Delta(segments, confirm=True),
         "delta-of-admission": Delta(
             (signer.issue_segment(CLUSTER_SCOPE, 0, 2, 2 + len(told), told),)
+        ),
+        "delta-of-declared": Delta(
+            (signer.issue_segment(CLUSTER_SCOPE, 0, 8, 8 + len(declared), declared),)
         ),
         "buckets": Buckets(tuple(range(64))),
         "versions": Versions((0, 63), (version,), answer=True),

@@ -18,6 +18,7 @@ from overlay.agent.dataplane.seed_contact import SeedContact
 from overlay.agent.dataplane.traffic import TrafficMeter
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.container_resolvers import ContainerResolvers
@@ -179,6 +180,7 @@ class Components:
         self.card_report = CardReport(self.gossip, directory, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
         self.reserves = ReserveController(gossip, directory, space, event_log)
+        self.declared = DeclaredService(self._context)
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
@@ -329,6 +331,7 @@ class Components:
             protocol_versions=self.protocol_versions,
             reclaim=self._reclaim,
             reserves=self.reserves,
+            declared=self.declared,
             key_rotation=self.key_rotation,
             resolver=self.resolver,
             exposure=self.exposure,
@@ -359,6 +362,7 @@ class Components:
             self._removed_networks,
             self._reclaim,
             self.reserves,
+            self.declared,
             self._rollback,
             self.underlay,
             self.seed_contact,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.encryption.controller import EncryptionController
@@ -79,6 +80,7 @@ class EventRouter:
     protocol_versions: ProtocolVersions
     reclaim: Reclaim
     reserves: ReserveController
+    declared: DeclaredService
     key_rotation: KeyRotation
     resolver: Resolver
     exposure: ExposureService
@@ -204,6 +206,7 @@ class EventRouter:
         if scope == CLUSTER_SCOPE:
             self.admission.records_changed()
             self.removed_networks.trigger()
+            self.declared.trigger()
             self.paths.trigger()
             self.encryption.trigger()
             self.exposure.controller.networks_changed()

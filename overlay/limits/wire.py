@@ -62,6 +62,13 @@ FORGOTTEN_PER_NODE_MAX: Final = 1024  # every member writes a statement about ea
 REVOCATIONS_PER_NODE_MAX: Final = 4096  # of other holders' tokens
 STATEMENTS_PER_NODE_MAX: Final = 32_768  # about all nodes that were ever forgotten
 ENDPOINTS_PER_LOG_MAX: Final = ENDPOINTS_PER_NODE_MAX + 64  # host endpoints, and attaches under way
+DECLARED_KIND_MAX: Final = 255
+DECLARED_VERSION_MAX: Final = 2**48  # of one object; a change a second takes 9 million years
+# With name (63), kind, version, key and framing (40) it must fit a record.
+DECLARED_BODY_SIZE_MAX: Final = 690
+assert DECLARED_BODY_SIZE_MAX + NAME_LENGTH_MAX + 40 <= RECORD_SIZE_MAX
+DECLARED_PER_NODE_MAX: Final = 1024  # objects whose newest version one node wrote
+DECLARED_REMOVAL_REST_S: Final = 60.0  # all members answer for so long, then a removal is dropped
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 
 # --- Socket ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
 from overlay.sim.host.key_rotation import HOLDER
 from overlay.sim.host.oracle import HostTruth, expected, trace_packet
+from overlay.sim.world import declarations
 from overlay.sim.world.liar import claimed, disagreement
 from overlay.sim.world.world import World
 
@@ -86,6 +87,8 @@ class ConvergenceCheck:
             or self._members()
             or self._stores()
             or disagreement(self._up())
+            or declarations.difference(self._up())
+            or declarations.leftovers(self._up())
             or self._keys()
             or self._authority()
             or self._kernels()

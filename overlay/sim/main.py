@@ -55,6 +55,7 @@ _HELP: Final[dict[str, str]] = {
     "absences": "hosts asleep, off or cut off for longer than a rotation takes",
     "tampers": "changes to a sandbox by another program",
     "lies": "writes by a member under another's control: its gateways, too many names or networks",
+    "declarations": "changes of declared objects in the storm, each by any host",
     "churn": "attaches and detaches per second, in the whole cluster",
     "networks": "overlay networks",
     "hosts_per_network": "hosts on each network",

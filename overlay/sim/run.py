@@ -22,6 +22,7 @@ from overlay.sim.outcome import Outcome
 from overlay.sim.scenario import Scenario
 from overlay.sim.world import faults, liar
 from overlay.sim.world.churn import Churn
+from overlay.sim.world.declarations import Declarations
 from overlay.sim.world.faults import (
     Clog,
     Crash,
@@ -64,6 +65,9 @@ class Run:
         self._faults = faults.draw(scenario, streams.stream("faults"))
         self._rng = streams.stream("load")
         self._load = Load(self.world, scenario, self._rng)
+        self._declarations = Declarations(
+            self.world, scenario.declarations / scenario.duration, streams.stream("declarations")
+        )
         self._sabotage = streams.stream("sabotage")
         self._moves = 0
 
@@ -100,6 +104,7 @@ class Run:
                     max(0.0, fault.at_s - 5.0), lambda host: host.back_up(), host
                 )
         self._load.begin_churn()
+        self._declarations.begin()
         self._advance(self.scenario.duration, outcome, step)
         self._calm_down(outcome, step)
 
@@ -115,6 +120,7 @@ class Run:
     def _calm_down(self, outcome: Outcome, step: Callable[[], None]) -> None:
         self.phase = "calm"
         self._load.end_churn()
+        self._declarations.end()
         self.world.tell("calm")
         self.world.environment.keys.interval_s = 0.0  # the last key must remain the only one
         self.world.wires.calm()

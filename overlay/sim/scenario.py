@@ -42,6 +42,7 @@ class Scenario:
     absences: int = 0  # hosts asleep, off or cut off for longer than a rotation takes
     tampers: int = 3  # changes to a sandbox by another program
     lies: int = 0  # records that no honest agent writes
+    declarations: int = 0  # changes of declared objects, by any host
     churn: float = 5.0  # attach and detach per second, cluster-wide
     networks: int = 2
     hosts_per_network: int = 50
@@ -168,4 +169,5 @@ def _drawn_keys(rng: random.Random, nodes: int, duration_s: float) -> dict[str, 
         "duration": 3 * duration_s if absences else duration_s,
         "holders": rng.choice([1, 1, 2, 8]),
         "lies": rng.choice([0, 1, 2]),
+        "declarations": rng.choice([0, 0, 30]),
     }

@@ -47,7 +47,7 @@ class Bench:
         names = (
             "allocator", "grants", "admission", "conflict_report", "authority_sharing",
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
-            "resolver", "exposure", "removed_networks", "underlay", "reserves",
+            "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
         )  # fmt: skip
         cast("Any", EventRouter)(
@@ -83,7 +83,7 @@ def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
     """A network's definition may concern any of them."""
     reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (("network", b"\0\0\1"),)))
 
-    assert reached >= {"admission", "removed_networks", "exposure", "resolver", "networks"}
+    assert reached >= {"admission", "declared", "exposure", "removed_networks", "resolver"}
     bench.calls.reconciler.mark_dirty.assert_called_once_with()
 
 

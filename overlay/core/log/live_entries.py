@@ -28,6 +28,7 @@ COUNT_MAX: Final = {
     "endpoint": limits.ENDPOINTS_PER_LOG_MAX,
     "grant": limits.GRANTS_COUNTED_MAX,
     "name": limits.CUSTOM_RECORDS_MAX,
+    "declared": limits.DECLARED_PER_NODE_MAX,
 }
 """How many records of a kind count in one log."""
 

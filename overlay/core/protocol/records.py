@@ -152,6 +152,20 @@ class KeyState:
     sealing: KeyId
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredObject:
+    """The origin's statement about an object that belongs to no host, such as a service.
+
+    Of all origins' statements about one object, one is in force (`core.declared`). An empty body
+    says that the object is removed. What the body means depends on `kind`.
+    """
+
+    kind: int
+    name: str
+    version: int  # one more than the highest that the origin knew
+    body: bytes
+
+
 Value: TypeAlias = (
     Network
     | Endpoint
@@ -166,6 +180,7 @@ Value: TypeAlias = (
     | Admission
     | CustomRecord
     | KeyState
+    | DeclaredObject
 )
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): a record's kind, and its identity within the kind."""
@@ -199,9 +214,19 @@ def key_of(value: Value) -> Key:
         case KeyState():
             return ("keys", b"")
         case CustomRecord():
-            # A DNS name can be longer than a key may be.
-            name = value.name.lower().encode("ascii")
-            return ("name", hashlib.blake2s(name, digest_size=16).digest())
+            return ("name", _name_digest(value.name))
+        case DeclaredObject():
+            return declared_key(value.kind, value.name)
+
+
+def declared_key(kind: int, name: str) -> Key:
+    """Return the key of a declared object, whatever the case of its name."""
+    return ("declared", bytes([kind]) + _name_digest(name))
+
+
+def _name_digest(name: str) -> bytes:
+    """Return what stands for a name in a key: a DNS name can be longer than a key may be."""
+    return hashlib.blake2s(name.lower().encode("ascii"), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

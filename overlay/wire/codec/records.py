@@ -14,6 +14,7 @@ from overlay.core.protocol.records import (
     Admission,
     AuthorityHolderRecord,
     CustomRecord,
+    DeclaredObject,
     Entry,
     ForgottenNode,
     JoinToken,
@@ -54,6 +55,7 @@ TAGS: dict[str, int] = {
     "admission": 12,
     "keys": 14,
     "name": 13,
+    "declared": 15,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
 _IDENTITY_SIZE_MAX = 32
@@ -96,6 +98,8 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 14, [list(value.newest), list(value.sealing)]
         case CustomRecord():
             return 13, [value.name, value.ips]
+        case DeclaredObject():
+            return 15, [value.kind, value.name, value.version, value.body]
 
 
 def _subnet_fields(subnet: Subnet) -> list[Any]:
@@ -288,6 +292,16 @@ def _key_state(fields: Any) -> KeyState:
     return found
 
 
+def _declared_object(fields: Any) -> DeclaredObject:
+    kind, name, version, body = validation.array(fields, 4)
+    return DeclaredObject(
+        validation.integer(kind, limits.DECLARED_KIND_MAX, 1),
+        validation.name(name),
+        validation.integer(version, limits.DECLARED_VERSION_MAX, 1),
+        validation.octets_to(body, limits.DECLARED_BODY_SIZE_MAX),
+    )
+
+
 _DECODERS: dict[int, Callable[[Any], Value]] = {
     1: _network,
     2: _endpoint,
@@ -302,6 +316,7 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     12: _admission,
     13: _custom_record,
     14: _key_state,
+    15: _declared_object,
 }
 
 

@@ -1,0 +1,1 @@
+"""Declared objects of the cluster: writing them, and deleting records left over."""

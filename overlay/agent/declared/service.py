@@ -1,0 +1,117 @@
+"""Create, change and remove declared objects in this node's own log.
+
+Owns: when that is refused, and deleting this node's records that others override.
+Does not: know what the objects mean, or which record is in force (`core.declared`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from overlay import limits
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
+from overlay.core.declared.cleaner import DeclaredCleaner
+from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
+from overlay.errors import ConflictError
+
+_FIRST_SOFTWARE = (0, 2, 0)  # older agents refuse a log with such a record, and all after it
+_CLEAN_INTERVAL_S = 30.0
+_SETTLE_S = 1.0
+
+
+class DeclaredService(Controller):
+    """The declared objects of the cluster, as this node may write them."""
+
+    name = "declared objects"
+    problem = "records of declared objects cannot be deleted"
+    interval_s = _CLEAN_INTERVAL_S
+    settle_s = _SETTLE_S
+
+    def __init__(self, context: NodeContext) -> None:
+        super().__init__(context.event_log)
+        self._gossip = context.gossip
+        self._directory = context.directory
+        self.objects = DeclaredObjects(self._gossip.node.store, self._gossip.signer)
+        self._cleaner = DeclaredCleaner(self.objects)
+
+    def put(self, kind: int, name: str, body: bytes) -> None:
+        """Create or change an object; nothing is written if it is so already.
+
+        Raises ConflictError where the cluster or this node's log cannot take it.
+        """
+        assert 0 < len(body) <= limits.DECLARED_BODY_SIZE_MAX, "the caller bounds a body"
+        found = self.objects.in_force(kind, name)
+        if found is None or (found.value.body, found.value.name) != (body, name):
+            self._write(kind, name, body)
+
+    def remove(self, kind: int, name: str) -> None:
+        """Remove an object; nothing is written if there is none."""
+        found = self.objects.in_force(kind, name)
+        if found is not None and found.value.body:
+            self._write(kind, found.value.name, b"")
+
+    def _write(self, kind: int, name: str, body: bytes) -> None:
+        self._require_software(name)
+        version = self.objects.next_version(kind, name)
+        if version is None:
+            placed = self.objects.in_force(kind, name)
+            assert placed is not None, "an object without a record has a next version"
+            writer = self._directory.node_name(placed.origin)
+            raise ConflictError(
+                f"{name} cannot be changed",
+                why=f"{writer} has written it with the highest version that there is, as no "
+                "honest agent does",
+                hint=f"If {writer} is not to be trusted: overlayd forget --bar {writer}",
+            )
+        value = DeclaredObject(kind, name, version, body)
+        self._require_room(value)
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [value]))
+        self.trigger()
+
+    def _require_software(self, name: str) -> None:
+        """Raise ConflictError while a live member has software that refuses such records."""
+        node = self._gossip.node
+        old = sorted(
+            (card.name, card.software)
+            for member in node.membership.members()
+            if member.state in (MemberState.ALIVE, MemberState.SUSPECT)
+            and (card := node.store.card(member.node_id)) is not None
+            and _is_older(card.software)
+        )
+        if old:
+            hosts = ", ".join(f"{host} (overlayd {software})" for host, software in old)
+            raise ConflictError(
+                f"{name} cannot be written yet",
+                why=f"{hosts} would accept nothing more that this host writes",
+                hint="Upgrade it first; 'overlayd members' shows the versions",
+            )
+
+    def _require_room(self, value: DeclaredObject) -> None:
+        found = self.objects.in_force(value.kind, value.name)
+        is_own = found is not None and found.origin == self._gossip.node_id
+        if not is_own and self.objects.own_count() >= limits.DECLARED_PER_NODE_MAX:
+            raise ConflictError(
+                f"{value.name} cannot be written on this host",
+                why=f"it has written {limits.DECLARED_PER_NODE_MAX} such objects: the limit",
+                hint="Run the command on another host, or remove objects here. Removed ones count "
+                "until all members have answered for a minute",
+            )
+
+    async def reconcile(self) -> None:
+        """Delete this node's records that say nothing new."""
+        gossip = self._gossip
+        if not gossip.may_write or not gossip.node.caught_up:
+            return
+        states = [member.state for member in gossip.node.membership.members()]
+        keys = self._cleaner.due(states, gossip.transport.now())
+        if keys:
+            gossip.publish(gossip.commit(CLUSTER_SCOPE, deletes=keys))
+
+
+def _is_older(software: str) -> bool:
+    """Return whether a version precedes the first one that knows declared objects."""
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", software, re.ASCII)
+    return numbers is not None and tuple(int(n or 0) for n in numbers.groups()) < _FIRST_SOFTWARE

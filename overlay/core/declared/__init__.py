@@ -1,0 +1,1 @@
+"""Declared objects: records that any member may create, change and remove."""

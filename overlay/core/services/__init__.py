@@ -1,0 +1,1 @@
+"""Services: one virtual address for several backends, derived from records."""
