@@ -27,11 +27,12 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
 from overlay.agent.encryption.controller import EncryptionController
-from overlay.agent.endpoints.adoption import Adoption
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.edit import EndpointEditor
+from overlay.agent.endpoints.older_state.adoption import Adoption
+from overlay.agent.endpoints.older_state.newer_records import NewerRecords
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.endpoints.rename import ContainerNames
 from overlay.agent.endpoints.repair import Repair
@@ -137,9 +138,9 @@ class Components:
             self.directory,
             self.reconciler,
             self.participation,
-            self.detacher,
             self._preferences,
             Adoption(self.attacher.context),
+            NewerRecords(self.attacher.context, self.restart),
         )
         self.former_identity = FormerIdentity(
             self._context,

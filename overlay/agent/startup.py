@@ -5,7 +5,7 @@ of this node's records, and before containers that are connected have their atta
 
 Owns: which sandboxes are opened at a start, what is removed and withdrawn once this node may write,
 and the report of a recovery. Does not: adopt a sandbox (`dataplane.reconciler`), a container
-(`endpoints.adoption`) or the host's endpoints (`exposure.controller`).
+(`endpoints.older_state`) or the host's endpoints (`exposure.controller`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.endpoints.adoption import Adoption
-from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.older_state.adoption import Adoption
+from overlay.agent.endpoints.older_state.newer_records import NewerRecords
 from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.networks.participation import ParticipationService
@@ -40,9 +40,9 @@ class Startup(Controller):
         directory: Directory,
         reconciler: Reconciler,
         participation: ParticipationService,
-        detacher: EndpointDetacher,
         preferences: ExposurePreferences,
         adoption: Adoption,
+        newer_records: NewerRecords,
     ) -> None:
         super().__init__(adoption.event_log)
         self.recovery = ""
@@ -51,9 +51,9 @@ class Startup(Controller):
         self._directory = directory
         self._reconciler = reconciler
         self._participation = participation
-        self._detacher = detacher
         self._preferences = preferences
         self._adoption = adoption
+        self._newer_records = newer_records
         self._attachments = adoption.attachments
 
     async def adopt(self) -> None:
@@ -72,28 +72,32 @@ class Startup(Controller):
     async def reconcile(self) -> None:
         """Bring this host and its records in line, once this node may write.
 
-        Adopts containers that are connected without an attachment; removes sandboxes that nothing
-        uses; withdraws endpoints without an attachment, and participation in networks without an
-        endpoint, which a crash or an older copy of the state left behind.
+        Adopts containers that are connected without an attachment, and remembers those that were
+        attached anew and ended; removes sandboxes that nothing uses; withdraws endpoints without an
+        attachment, and participation in networks without an endpoint, which a crash or an older
+        copy of the state left behind.
         """
         await self._gossip.until_may_write()
         lost = self._gossip.lost_state
         if lost is not None:  # own records may be at a member that is not among the first to answer
             await self._gossip.wait_caught_up(limits.JOIN_SYNC_TIMEOUT_S)
         adopted = await self._adoption.adopt(unrecorded=lost is not None)
+        await self._newer_records.remember()
+        self._attachments.compared.set()
         await self.adopt()  # a network's record that the disk lost has come back from peers
         self._reconciler.note_adopted()
         self._reconciler.mark_stale()
         await self._reconciler.destroy_leftovers(self._preferences.exposed_by_hand())
         withdrawn = 0
         for network in self._directory.networks():
-            orphans = self._detacher.withdraw_orphans(network)
-            withdrawn += sum(len(segment.entries) for segment in orphans)
-            self._gossip.publish(orphans)
+            segments = self._newer_records.withdraw_unattached(network)
+            withdrawn += sum(len(segment.entries) for segment in segments)
+            self._gossip.publish(segments)
         for vni in self._directory.networks_forwarded_by(self._gossip.node_id):
             self._gossip.publish(await self._participation.end_unused(vni))
         if lost is not None:
             self._finish_recovery(lost, adopted, withdrawn)
+        await self._newer_records.attach_remembered()
 
     def _finish_recovery(self, lost: LostState, adopted: list[str], withdrawn: int) -> None:
         self._gossip.state_caught_up()

@@ -63,6 +63,9 @@ def test_a_restored_backup_reuses_no_address(
     fresh = four.attach(3, "fresh")
 
     assert fresh != kept
+    assert four.inside(1, "c1", "ping", "-c1", "-W2", kept)[0] == 0, "connected all the time"
+    shown = {e["name"]: e.get("target") for e in four.json(3, "endpoint", "ls")["endpoints"]}
+    assert shown["kept"], "attached again"
     events = four.events(3)
     assert any(event["kind"] == "amnesia" for event in events)
     eventually(lambda: alive(four, 1) == 3, "vm3 seen alive", WAIT_S)
@@ -116,14 +119,15 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
 
 
 def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[..., None]) -> None:
-    """Bare containers are gone from the list, or made again with their addresses."""
+    """Bare containers are gone from the list, or made again with their addresses.
+
+    Also where the reboot follows a restore of the state from before an earlier one, since which the
+    container has a newer endpoint.
+    """
     add = ("overlayd", "container", "add")
     kept = four.ok(2, *add, "kept2", "--network", "blue", "--restart", "always").split()[0]
     four.ok(2, *add, "side2", "--network", "container:kept2", "--restart", "always")
     four.ok(2, *add, "brief2", "--network", "blue")
-    four.ok(2, "bash", "-c", f"{KILL}; {REBOOT}")
-    assert four.ok(2, "ip", "netns") == ""
-    four.ok(2, "overlayd", "join")
 
     def restored() -> bool:
         shown = four.json(2, "endpoint", "ls")["endpoints"]
@@ -131,7 +135,14 @@ def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[
             ("kept2", [kept])
         ]
 
-    eventually(restored, "the endpoint of the container that was made again", WAIT_S)
+    for of_state in (
+        "cp -a /var/lib/overlayd /var/lib/older",
+        "rm -r /var/lib/overlayd; cp -a /var/lib/older /var/lib/overlayd",
+    ):
+        four.ok(2, "bash", "-c", f"{KILL}; {REBOOT}; {of_state}")
+        assert four.ok(2, "ip", "netns") == ""
+        four.ok(2, "overlayd", "join")
+        eventually(restored, "the endpoint of the container that was made again", WAIT_S)
     listed = [each["name"] for each in four.json(2, "container", "ls")["containers"]]
     assert listed == ["kept2", "side2"]
     eventually(lambda: four.inside(1, "c1", "ping", "-c1", "-W2", kept)[0] == 0, "answers")

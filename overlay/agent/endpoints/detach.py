@@ -1,8 +1,7 @@
 """Detach: from a published endpoint back to nothing.
 
-Owns: the steps of a detach on a real host, and the withdrawal of endpoints whose attachment or
-network is gone. Does not: their order, which `core.attach_order` has for the agent and the
-simulator alike.
+Owns: the steps of a detach on a real host, and the detach from networks that are gone. Does not:
+their order, which `core.attach_order` has for the agent and the simulator alike.
 """
 
 from __future__ import annotations
@@ -63,29 +62,6 @@ class EndpointDetacher:
             withdraw(self._context, attachment, endpoint)
         finally:
             await disconnect(self._context, attachment, endpoint)
-
-    # --- endpoints without an attachment or a network --------------------------------------
-
-    def withdraw_orphans(self, network: Network) -> list[Segment]:
-        """Withdraw own endpoint records that no attachment on disk belongs to."""
-        gossip = self._node.gossip
-        strays = [
-            placed.endpoint
-            for placed in self._node.directory.endpoints(network.vni)
-            if placed.origin == gossip.node_id
-            and not documents.ATTACHMENTS.find(gossip.state, placed.endpoint.endpoint_id.hex())
-        ]
-        if not strays:
-            return []
-        for endpoint in strays:
-            self._context.allocator.quarantine(endpoint)
-            self._node.event_log.record(
-                "gone",
-                f"{ip_text(endpoint.ips[0])} is withdrawn: no container here has it",
-                network=network.name,
-                endpoint=endpoint.name,
-            )
-        return gossip.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
 
     async def detach_from_removed(self) -> None:
         """Detach endpoints of networks that another host removed before it knew of them."""

@@ -37,7 +37,6 @@ class Repair:
         self._drivers = context.drivers
         self._attachments = context.attachments
         self._directory = context.node.directory
-        self._gossip = context.node.gossip
         self._kernel = context.node.kernel
         self._event_log = context.node.event_log
         self._ports: dict[str, None] = {}  # in order of their loss
@@ -63,8 +62,7 @@ class Repair:
             await asyncio.gather(self._working, return_exceptions=True)
 
     async def _repair_reported(self) -> None:
-        # Before this node may write, what it knows of the endpoints may be old.
-        await self._gossip.until_may_write()
+        await self._attachments.compared.wait()
         while self._ports:
             port = next(iter(self._ports))
             del self._ports[port]
@@ -92,7 +90,11 @@ class Repair:
             container_namespace.open_same, attachment.netns_path, attachment.netns_identity
         )
         if descriptor is None or network is None or endpoint is None:
-            return await self._withdraw(attachment, network, endpoint)
+            what = "ended"
+            if descriptor is not None:
+                os.close(descriptor)
+                what = "lives without this endpoint: its record is gone"
+            return await self._withdraw(attachment, network, endpoint, what)
         try:
             await self._attacher.connect(network, endpoint, attachment, descriptor)
         except BaseException:
@@ -110,15 +112,15 @@ class Repair:
         return None
 
     async def _withdraw(
-        self, attachment: Attachment, network: Network | None, endpoint: Endpoint | None
+        self, attachment: Attachment, network: Network | None, endpoint: Endpoint | None, what: str
     ) -> str | None:
-        """Withdraw an ended container's endpoint.
+        """Withdraw the endpoint of a container that ended, or of which there is no record.
 
         Remembers it if its runtime may start the container again, and returns its id then.
         """
         self._event_log.record(
             "gone",
-            f"{attachment.target} ended",
+            f"{attachment.target} {what}",
             network=f"vni {attachment.vni}" if network is None else network.name,
             endpoint=attachment.target if endpoint is None else endpoint.name,
         )

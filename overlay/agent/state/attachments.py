@@ -16,9 +16,12 @@ class Attachments(MutableMapping[bytes, Attachment]):
     """This node's attachments by endpoint id, as they are on disk.
 
     The container of an attachment never changes: its endpoint ends with it.
+    Event `compared`: a start has compared them with this node's newest records; before, an old
+    state file may be behind those.
     """
 
     def __init__(self, stored: Iterable[Attachment] = ()) -> None:
+        self.compared = asyncio.Event()
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
         self._with_resolvers: dict[bytes, Attachment] = {}

@@ -1,0 +1,1 @@
+"""What a start with an older state file brings back of this node's containers."""
