@@ -62,7 +62,8 @@ vm-test: setup
 # Podman 5 with netavark, in a tree of Debian 13 that the first run builds (a minute). Needs root.
 netavark-test: setup
 	@scripts/debian13 build/debian13
-	.venv/bin/pytest -q -m debian13 tests/e2e
+	OVERLAYD_RECORD=debian13 OVERLAYD_RECORD_ROOT=build/debian13 OVERLAYD_RECORD_TITLE='`make netavark-test`' \
+	  .venv/bin/pytest -q -m debian13 tests/e2e
 
 # The examples that need Ansible, Vagrant and WireGuard's tools (minutes). Needs root.
 examples-test: setup

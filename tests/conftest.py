@@ -1,4 +1,4 @@
-"""Fixtures for the Debian package of this tree, rebuilt if it is older than its sources."""
+"""The package of this tree as a fixture, rebuilt if it is old, and the record of a whole run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests import platform_record
 
 # No test times its machine: examples may take as long as a loaded one needs.
 settings.register_profile(
@@ -21,6 +22,16 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("overlay", "deploy", "pyproject.toml")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the record of a run that passed, once, if the environment asks for it."""
+    if exitstatus or hasattr(session.config, "workerinput"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    passed = [] if reporter is None else reporter.stats.get("passed", [])
+    platform_record.write_if_asked(ROOT / "build/platforms", [each.nodeid for each in passed])
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,10 @@ cp /mnt/wireguard-go /usr/local/sbin/
 touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
-eval "OVERLAYD_VM=1 /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
-echo "vm-test: exit $?"
+eval "OVERLAYD_VM=1 OVERLAYD_RECORD=vm OVERLAYD_RECORD_TITLE='\`make vm-test\`' /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
+code=$?
+[ ! -e build/platforms/vm.json ] || echo "vm-test: record $(tr -d '\n' < build/platforms/vm.json)"
+echo "vm-test: exit $code"
 INSIDE
 chmod +x "$stage/run"
 disk=$box/tests.raw
@@ -52,4 +54,6 @@ nice -n 10 timeout "${SECONDS_MAX:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tc
   -append 'root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 no_timer_check panic=-1 systemd.show_status=no systemd.run="/usr/bin/mount /dev/vdb /mnt" systemd.run="/mnt/run" systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force' \
   < /dev/null | tee "$log"
 rm -f "$disk"
+mkdir -p build/platforms
+! grep -q '^vm-test: record ' "$log" || sed -n 's/^vm-test: record //p' "$log" > build/platforms/vm.json
 grep -q '^vm-test: exit 0' "$log" || { echo "vm-test: failed, or nothing ran; the output is in $log" >&2; exit 1; }

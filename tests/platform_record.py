@@ -1,0 +1,92 @@
+"""The record of a run of tests: on what they passed, for the table of platforms.
+
+`OVERLAYD_RECORD=NAME` has pytest write build/platforms/NAME.json at the end of a run that passed.
+`OVERLAYD_RECORD_ROOT` is the tree whose programs the tests used, if it is not this machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+PROGRAMS = {
+    "Docker": "dockerd",
+    "Compose": "docker-compose",
+    "Podman": "podman",
+    "containerd": "containerd",
+    "LXC": "lxc-start",
+    "Incus": "incusd",
+    "systemd": "systemctl",
+}
+_FILES_NAMED_MAX = 6
+
+
+def write(folder: Path, name: str, tests: str, root: Path = Path("/")) -> Path:
+    """Write the record of a run that passed; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    record = {
+        "platform": platform_of(root),
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "runtimes": runtimes_of(root),
+        "tests": tests,
+        "day": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def platform_of(root: Path) -> str:
+    """Return the name of the system in a tree, as os-release(5) has it."""
+    lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
+    (name,) = [line.partition("=")[2].strip('"') for line in lines if "PRETTY_NAME=" in line]
+    return name
+
+
+def runtimes_of(root: Path) -> dict[str, str]:
+    """Return the versions of the container runtimes that a tree has."""
+    found = {name: _version(root, program) for name, program in PROGRAMS.items()}
+    return {name: version for name, version in found.items() if version}
+
+
+def described(node_ids: list[str]) -> str:
+    """Return how many tests passed, and of which files if these are few."""
+    files = sorted({Path(node_id.partition("::")[0]).stem for node_id in node_ids})
+    names = f" of {', '.join(files)}" if len(files) <= _FILES_NAMED_MAX else ""
+    return f"{len(node_ids)} tests{names}"
+
+
+def write_if_asked(folder: Path, node_ids: list[str]) -> None:
+    """Write the record of a session that passed, if the environment names it."""
+    name = os.environ.get("OVERLAYD_RECORD")
+    if name and node_ids:
+        title = os.environ.get("OVERLAYD_RECORD_TITLE", "")
+        tests = f"{title}: {described(node_ids)}" if title else described(node_ids)
+        write(folder, name, tests, Path(os.environ.get("OVERLAYD_RECORD_ROOT", "/")))
+
+
+def _version(root: Path, program: str) -> str:
+    enter = [] if root == Path("/") else ["chroot", str(root)]
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/incus"
+    try:
+        done = subprocess.run(
+            [*enter, "env", f"PATH={path}", program, "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except OSError:
+        return ""
+    number = re.search(r"\d+(?:\.\d+)+", done.stdout)
+    if done.returncode or number is None:
+        number = re.search(r"^systemd (\d+)", done.stdout) if not done.returncode else None
+        return number[1] if number else ""
+    return number[0]
