@@ -22,7 +22,7 @@ def test_the_page_has_the_table_of_the_records() -> None:
     assert platforms.page_with(page, records) == page
     for name, record in records.items():
         assert set(record) == FIELDS, name
-        assert date.fromisoformat(record["day"])
+        assert date.fromisoformat(record["day"]).isoformat() == record["day"]
         assert all(record[field] for field in FIELDS - {"runtimes"}), name
 
 
@@ -31,13 +31,18 @@ def test_a_newer_record_takes_the_place_of_an_older(
 ) -> None:
     """Those of other runs stay; data and page are written together."""
     page = platforms.page_with(platforms.PAGE.read_text(encoding="utf-8"), {})
-    old = {field: f"old {field}" for field in FIELDS - {"runtimes"}} | {"runtimes": {}}
+    old: dict[str, object] = {field: f"old {field}" for field in FIELDS - {"runtimes"}} | {
+        "runtimes": {}
+    }
     monkeypatch.setattr(platforms, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(platforms, "STORED", tmp_path / "stored.json")
     platforms.PAGE.write_text(page)
     platforms.STORED.write_text(json.dumps({"one": old, "two": old}))
     (tmp_path / "new").mkdir()
-    new = old | {"day": "2026-12-01", "runtimes": {"Docker": "20.10", "Podman": "4.3"}}
+    new: dict[str, object] = old | {
+        "day": "2026-12-01",
+        "runtimes": {"Docker": "20.10", "Podman": "4.3"},
+    }
     (tmp_path / "new/two.json").write_text(json.dumps(new))
     platforms.keep(tmp_path / "new")
 
