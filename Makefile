@@ -23,7 +23,7 @@ check: setup docs
 	.venv/bin/codespell *.md docs examples overlay deploy vagrant scripts tests
 
 unit: setup
-	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos"
+	.venv/bin/pytest -q -n 2 --ignore tests/e2e -m "not netns and not e2e and not chaos and not packages"
 
 kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
@@ -74,9 +74,12 @@ examples-test: setup
 vagrant-test: setup
 	@vagrant/test.sh
 
-# The Debian package for each release it is for, built, installed and used there (minutes). Needs root.
+# The packages for each release they are for, built, installed and used there (minutes), and what pipx and
+# twine make of wheel and source distribution. Needs root.
 packages: setup
 	@scripts/packages
+	@scripts/package_tools build/package-tools
+	.venv/bin/pytest -q -m packages tests/deploy
 
 # Wheel and source distribution, in dist/
 dist: setup

@@ -20,36 +20,7 @@ trap 'rm -rf "$stage"' EXIT
 chmod 755 "$stage"
 umask 022
 
-PYTHON=$python deploy/environment.sh "$stage" /opt/overlayd
-# Leave out the command-line tools of the dependencies.
-find "$stage/opt/overlayd/bin" -type f ! -name overlayd -delete
-rmdir "$stage"/opt/overlayd/include/python* "$stage/opt/overlayd/include"
-libraries=$(echo "$stage"/opt/overlayd/lib/python*/site-packages)
-overlayd() {
-  "$python" -I -c 'import sys; sys.path.insert(0, sys.argv.pop(1)); from overlay.cli.main import main; sys.exit(main())' \
-    "$libraries" "$@"
-}
-overlayd version >&2
-mkdir -p "$stage"/usr/{bin,share/man/man5,share/man/man8,share/bash-completion/completions} \
-  "$stage"/usr/share/{zsh/vendor-completions,fish/vendor_completions.d,doc/overlayd}
-ln -s /opt/overlayd/bin/overlayd "$stage/usr/bin/overlayd"
-overlayd man | gzip -9n > "$stage/usr/share/man/man8/overlayd.8.gz"
-overlayd man overlayd.toml | gzip -9n > "$stage/usr/share/man/man5/overlayd.toml.5.gz"
-gzip -9n < CHANGELOG.md > "$stage/usr/share/doc/overlayd/changelog.gz"
-overlayd completion bash > "$stage/usr/share/bash-completion/completions/overlayd"
-overlayd completion zsh > "$stage/usr/share/zsh/vendor-completions/_overlayd"
-overlayd completion fish > "$stage/usr/share/fish/vendor_completions.d/overlayd.fish"
-install -D -m 644 deploy/overlayd.service "$stage/usr/lib/systemd/system/overlayd.service"
-install -D -m 644 deploy/overlayd.sysusers "$stage/usr/lib/sysusers.d/overlayd.conf"
-install -D -m 644 deploy/overlayd.toml "$stage/etc/overlayd/overlayd.toml"
-install -D -m 644 -t "$stage/usr/lib/systemd/system" deploy/monitoring/overlayd-textfile.{service,timer}
-install -D -m 644 -t "$stage/usr/share/overlayd/monitoring" deploy/monitoring/{alerts.yml,grafana.json}
-install -D -m 755 -t "$stage/usr/share/overlayd/monitoring" deploy/monitoring/overlayd-textfile
-install -D -m 644 deploy/requirements.lock "$stage/usr/share/doc/overlayd/requirements.lock"
-install -D -m 644 deploy/deb/copyright "$stage/usr/share/doc/overlayd/copyright"
-# Leave out bytecode caches of other Python versions and tools.
-find "$stage/usr" "$stage/etc" -name __pycache__ -prune -exec rm -rf {} +
-
+PYTHON=$python deploy/stage.sh "$stage"
 minor=$("$python" -I -c 'import sys; print(sys.version_info.minor)')
 # The state format that this version can read, for preinst.
 format=$(sed -n 's/^FORMAT_VERSION = \([0-9]*\).*/\1/p' overlay/agent/state/state_file.py)

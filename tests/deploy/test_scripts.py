@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+SHELL = (
+    "arm64", "bench", "debian13", "examples_tools", "package_tools", "packages", "setup", "test",
+)  # fmt: skip
 SCRIPTS = sorted(
     [
         *ROOT.glob("deploy/**/*.sh"),
         *ROOT.glob("vagrant/*.sh"),
-        ROOT / "scripts/setup",
-        ROOT / "scripts/test",
-        ROOT / "scripts/packages",
+        *(ROOT / "scripts" / name for name in SHELL),
     ]
 )
 
