@@ -29,7 +29,7 @@ kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples"
+	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples and not packages"
 
 # Checks and unit tests, then the tests on hosts; LABS (3) is the number of their workers.
 test: setup
@@ -74,12 +74,13 @@ examples-test: setup
 vagrant-test: setup
 	@vagrant/test.sh
 
-# The packages for each release they are for, built, installed and used there (minutes), and what pipx and
-# twine make of wheel and source distribution. Needs root.
+# The packages for each release they are for, built, installed and used there (minutes); what pipx and twine
+# make of wheel and source distribution; the container image. Needs root.
 packages: setup
 	@scripts/packages
 	@scripts/package_tools build/package-tools
-	.venv/bin/pytest -q -m packages tests/deploy
+	@scripts/container_image build/image/overlayd.tar
+	.venv/bin/pytest -q -m packages tests/deploy tests/e2e/test_container_image.py
 
 # Wheel and source distribution, in dist/
 dist: setup
