@@ -58,7 +58,7 @@ def test_pipx_installs_runs_and_removes(
     distributions: list[Path], libraries: Path, tmp_path: Path
 ) -> None:
     """The wheel, with its libraries from a folder alone; nothing is left after `uninstall`."""
-    places = {
+    places: dict[str, str | Path] = {
         "PIPX_HOME": tmp_path / "home",
         "PIPX_BIN_DIR": tmp_path / "bin",
         "PIPX_MAN_DIR": tmp_path / "man",
