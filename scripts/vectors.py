@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from overlay.core.protocol.messages import (
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
+    BackendHealth,
     CustomRecord,
     DeclaredObject,
     Entry,
@@ -61,6 +63,13 @@ from overlay.core.protocol.records import (
     key_of,
 )
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceAnswer, TraceRequest
+from overlay.core.services.service import (
+    SERVICE_KIND,
+    HealthCheck,
+    Service,
+    ServiceIngress,
+    ServicePort,
+)
 from overlay.model import (
     Card,
     Certificate,
@@ -77,6 +86,7 @@ from overlay.model import (
 from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
 from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.codec.services import encode_service
 from overlay.wire.codec.session_header import data_header
 from overlay.wire.handshake.cookies import CookieJar, CookieMaker, receiver_key
 from overlay.wire.handshake.first_contact import FirstContact
@@ -176,6 +186,11 @@ def values() -> list[Value]:
     ]
 
 
+def health_values() -> list[Value]:
+    """Return what a host says of a container that it checks."""
+    return [BackendHealth(b"endpoint", "web", is_healthy=True)]
+
+
 def admission_values() -> list[Value]:
     """Return one value of each kind that admission uses."""
     return [
@@ -190,7 +205,20 @@ def admission_values() -> list[Value]:
 
 def declared_values() -> list[Value]:
     """Return a declared object, and one that is removed."""
-    return [DeclaredObject(1, "web", 1, b"what it says"), DeclaredObject(1, "shop", 7, b"")]
+    service = Service(
+        name="web",
+        vni=Vni(8388865),
+        ips=(parse_ip("10.32.0.100"),),
+        ports=(ServicePort(80, 8080, "tcp", "http"),),
+        selector=(("app", "web"),),
+        weights=(("web1", 2),),
+        check=HealthCheck("http", "/health", 2.0, 1.0, 3),
+        ingress=(ServiceIngress(8080, 80, sources=(ip_network("10.0.0.0/16"),)),),
+    )
+    return [
+        DeclaredObject(SERVICE_KIND, "web", 1, encode_service(service)),
+        DeclaredObject(SERVICE_KIND, "shop", 7, b""),
+    ]
 
 
 def messages() -> dict[str, Message]:
@@ -201,6 +229,7 @@ def messages() -> dict[str, Message]:
     blue = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[2:])]
     told = [Entry(n + 3, key_of(value), value) for n, value in enumerate(admission_values())]
     declared = [Entry(n + 9, key_of(value), value) for n, value in enumerate(declared_values())]
+    health = [Entry(n + 4, key_of(value), value) for n, value in enumerate(health_values())]
     segments = (
         signer.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
         signer.issue_segment(Scope(8388865), 0, 0, len(blue), blue),
@@ -219,7 +248,10 @@ def messages() -> dict[str, Message]:
             (signer.issue_segment(CLUSTER_SCOPE, 0, 2, 2 + len(told), told),)
         ),
         "delta-of-declared": Delta(
-            (signer.issue_segment(CLUSTER_SCOPE, 0, 8, 8 + len(declared), declared),)
+            (
+                signer.issue_segment(CLUSTER_SCOPE, 0, 8, 8 + len(declared), declared),
+                signer.issue_segment(Scope(8388865), 0, 3, 4, health),
+            )
         ),
         "buckets": Buckets(tuple(range(64))),
         "versions": Versions((0, 63), (version,), answer=True),

@@ -86,6 +86,7 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -94,6 +95,7 @@ from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
 from overlay.agent.trace.context import WayContext
+from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.encryption.inner_address import inner_prefix
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
@@ -116,11 +118,18 @@ class Components:
         self.event_log = event_log
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
-        space = AddressSpace(self.gossip.node.store, self.gossip.node_id)
+        declared = DeclaredObjects(self.gossip.node.store, self.gossip.signer)
+        self.service_catalog = ServiceCatalog(declared)
+        space = AddressSpace(
+            self.gossip.node.store, self.gossip.node_id, virtual=self.service_catalog
+        )
         expiry = DeadNodeExpiry(self.gossip, config.dead_grace_s)
         prefix = inner_prefix(bytes.fromhex(cluster.cluster_id))
-        self.directory = Directory(self.gossip.node, self.gossip.node_id, space, expiry, prefix)
+        self.directory = Directory(
+            self.gossip.node, self.gossip.node_id, space, expiry, prefix, self.service_catalog
+        )
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
+        self.declared = DeclaredService(self._context, declared)
         self._construct_cluster_services(space)
         self._construct_dataplane(interface)
         self.networks = NetworkService(
@@ -181,7 +190,6 @@ class Components:
         self.card_report = CardReport(self.gossip, directory, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
         self.reserves = ReserveController(gossip, directory, space, event_log)
-        self.declared = DeclaredService(self._context)
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""

@@ -6,6 +6,8 @@ event loop; agent and simulator use it alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from overlay import limits
@@ -28,12 +30,21 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
+    BackendHealth,
     Participation,
     RemovedNetwork,
     Scope,
     key_of,
 )
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni
+from overlay.core.services.derivation import (
+    BackendIndex,
+    Candidate,
+    ingress_ports,
+    virtual_ports,
+)
+from overlay.core.services.service import Service
+from overlay.core.services.values import IngressPort, VirtualPort
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
 
 
 def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
@@ -79,6 +90,13 @@ class ExpirySource(Protocol):
         """Return whether a node has been dead for longer than the grace period."""
 
 
+class ServiceSource(Protocol):
+    """Knows the services of the cluster."""
+
+    def services(self, vni: Vni) -> Sequence[Service]:
+        """Return the services on a network, by name."""
+
+
 class View:
     """Lookups of one node in its own store.
 
@@ -94,7 +112,9 @@ class View:
         owners: OwnershipSource | None = None,
         expiry: ExpirySource | None = None,
         inner_prefix: bytes = b"",
+        services: ServiceSource | None = None,
     ) -> None:
+        self._services = services
         self._store = store
         self._membership = membership
         self._self_id = self_id
@@ -225,6 +245,70 @@ class View:
         taken = {subnet.gateway for subnet in network.subnets}
         taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
         return all(owned.owner_of(ip) == origin and ip not in taken for ip in endpoint.ips)
+
+    # --- services -----------------------------------------------------------------------
+
+    def virtual_ports(self, network: Network) -> tuple[VirtualPort, ...]:
+        """Return the ports of a network's virtual addresses, with their backends now."""
+        services = self._counted_services(network)
+        return virtual_ports(services, self.backend_index(network.vni)) if services else ()
+
+    def ingress_ports(self, network: Network) -> tuple[IngressPort, ...]:
+        """Return the hosts' ports that lead to a network's services, with their backends now."""
+        services = [each for each in self._counted_services(network) if each.ingress]
+        return ingress_ports(services, self.backend_index(network.vni)) if services else ()
+
+    def _counted_services(self, network: Network) -> list[Service]:
+        """Return a network's services with the virtual addresses that count.
+
+        Not those of gateways, other devices and endpoints, and none outside the network: any
+        member may write a service, and must not divert what goes to others. Of two services with
+        one address, made during a partition, the first by name has it.
+        """
+        if self._services is None:
+            return []
+        found = self._services.services(network.vni)
+        if not found:
+            return []
+        taken = {subnet.gateway for subnet in network.subnets}
+        taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
+        virtual = {ip for service in found for ip in service.ips}
+        for origin, value in self._store.values(Scope(network.vni), "endpoint"):
+            if isinstance(value, Endpoint) and not virtual.isdisjoint(value.ips):
+                taken.update(ip for ip in value.ips if self._owns(network, origin, ip))
+        counted = []
+        for service in found:
+            ips = tuple(
+                ip
+                for ip in service.ips
+                if ip not in taken and any(ip in subnet for subnet in network.subnets)
+            )
+            taken.update(ips)
+            counted.append(service if ips == service.ips else replace(service, ips=ips))
+        return counted
+
+    def _owns(self, network: Network, origin: NodeId, ip: Ip) -> bool:
+        """Return whether an address is a node's to use, as far as known here."""
+        return self._owners is None or self._owners.ownership(network).owner_of(ip) == origin
+
+    def backend_index(self, vni: Vni) -> BackendIndex:
+        """Return the containers of a network that may be backends, and what checks say."""
+        states: dict[NodeId, MemberState] = {self._self_id: MemberState.ALIVE}
+        candidates = []
+        for origin, value in self._store.values(Scope(vni), "endpoint"):
+            if not isinstance(value, Endpoint) or is_host(value):
+                continue
+            if origin not in states:
+                state = self._membership.state_of(origin)
+                states[origin] = MemberState.DEAD if state is None else state
+            candidates.append(Candidate(origin, value, states[origin]))
+
+        def health_of(node: NodeId, endpoint_id: bytes, service: str) -> bool | None:
+            key = key_of(BackendHealth(endpoint_id, service, is_healthy=False))
+            value = self._store.value(node, Scope(vni), key)
+            return value.is_healthy if isinstance(value, BackendHealth) else None
+
+        return BackendIndex(candidates, health_of)
 
     def is_gone(self, origin: NodeId) -> bool:
         """Return whether a node's records no longer count; false for this node."""

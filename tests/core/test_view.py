@@ -17,7 +17,7 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.view import View, encrypted_mtu, network_mtu
+from overlay.core.view import ServiceSource, View, encrypted_mtu, network_mtu
 from overlay.model import (
     Card,
     Endpoint,
@@ -45,7 +45,7 @@ IP = parse_ip("10.1.0.7")
 class Seat:
     """One node's store, filled by others."""
 
-    def __init__(self, inner_prefix: bytes = b"") -> None:
+    def __init__(self, inner_prefix: bytes = b"", services: ServiceSource | None = None) -> None:
         self.store = Store(IDS["self"])
         membership = Membership(
             IDS["self"], 1 << 20, ProtocolSettings(), random.Random(1), Outbox(SharingCodec()),
@@ -56,7 +56,7 @@ class Seat:
             self.store.accept_card(card)
             membership.add(IDS[name], 0.0, 1 << 20)
         owners = AddressSpace(self.store, IDS["self"])
-        self.view = View(self.store, membership, IDS["self"], owners, inner_prefix=inner_prefix)
+        self.view = View(self.store, membership, IDS["self"], owners, None, inner_prefix, services)
 
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
         """Accept what a node writes."""

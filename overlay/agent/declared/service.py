@@ -30,11 +30,11 @@ class DeclaredService(Controller):
     interval_s = _CLEAN_INTERVAL_S
     settle_s = _SETTLE_S
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: NodeContext, objects: DeclaredObjects) -> None:
         super().__init__(context.event_log)
         self._gossip = context.gossip
         self._directory = context.directory
-        self.objects = DeclaredObjects(self._gossip.node.store, self._gossip.signer)
+        self.objects = objects
         self._cleaner = DeclaredCleaner(self.objects)
 
     def put(self, kind: int, name: str, body: bytes) -> None:

@@ -217,6 +217,12 @@ class AddressAllocator:
                     why=f"{placed.endpoint.name} on {where} has it",
                     hint="Choose another address, or omit --ip",
                 )
+        if wanted in self.space.virtual_ips(network.vni):
+            return ConflictError(
+                f"{ip_text(wanted)} is in use",
+                why="it is the virtual address of a service (overlayd service ls)",
+                hint="Choose another address, or omit --ip",
+            )
         if wanted in self.space.reserved(network.vni):
             return ConflictError(
                 f"{ip_text(wanted)} is in use",

@@ -26,7 +26,7 @@ from overlay.core.protocol.records import (
     RemovedNetwork,
     Scope,
 )
-from overlay.core.view import ExpirySource, OwnershipSource, View
+from overlay.core.view import ExpirySource, OwnershipSource, ServiceSource, View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
 
@@ -50,10 +50,11 @@ class Directory:
         owners: OwnershipSource | None = None,
         expiry: ExpirySource | None = None,
         inner_prefix: bytes = b"",
+        services: ServiceSource | None = None,
     ) -> None:
         self._node = node
         self._store = node.store
-        self.view = View(node.store, node.membership, own, owners, expiry, inner_prefix)
+        self.view = View(node.store, node.membership, own, owners, expiry, inner_prefix, services)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------

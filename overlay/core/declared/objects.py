@@ -44,7 +44,7 @@ class DeclaredObjects:
     def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
         self._barred = _BarredNodes(store, signer)
-        self._changes: list[int] = []
+        self._number = -1
         self._by_key: dict[Key, list[PlacedObject]] = {}
 
     def in_force(self, kind: int, name: str) -> PlacedObject | None:
@@ -67,6 +67,11 @@ class DeclaredObjects:
             return 1
         version = found.value.version + 1
         return version if version <= limits.DECLARED_VERSION_MAX else None
+
+    def change_number(self) -> int:
+        """Return a number that grows with each change of what may be in force."""
+        kinds = ("declared", "forgotten")
+        return sum(self._store.change_count(CLUSTER_SCOPE, kind) for kind in kinds)
 
     def leftovers(self, *, all_present: bool) -> list[Key]:
         """Return the keys of own records that this node should delete.
@@ -92,9 +97,7 @@ class DeclaredObjects:
 
     def _current(self) -> dict[Key, list[PlacedObject]]:
         """Return the records about each object, the one in force first."""
-        kinds = ("declared", "forgotten")
-        changes = [self._store.change_count(CLUSTER_SCOPE, kind) for kind in kinds]
-        if changes != self._changes:
+        if self.change_number() != self._number:
             found: dict[Key, list[PlacedObject]] = {}
             for each in self._records():
                 found.setdefault(key_of(each.value), []).append(each)
@@ -107,7 +110,7 @@ class DeclaredObjects:
                     key=lambda each: (each.origin not in barred, each.value.version, each.origin),
                     reverse=True,
                 )
-            self._changes, self._by_key = changes, found
+            self._number, self._by_key = self.change_number(), found
         return self._by_key
 
     def _records(self) -> Iterator[PlacedObject]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from overlay import limits
 from overlay.core.ipam import allocator, reclaim
@@ -52,10 +52,24 @@ class AddressClaims(NamedTuple):
         return allocator.address_shares(self.ownership, ips)
 
 
-class AddressSpace:
-    """What one node may allocate and grant, from its own store."""
+class VirtualAddressSource(Protocol):
+    """Knows the addresses that belong to services, whoever owns them."""
 
-    def __init__(self, store: Store, self_id: NodeId) -> None:
+    def virtual_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the virtual addresses on a network."""
+
+
+class AddressSpace:
+    """What one node may allocate and grant, from its own store.
+
+    A virtual address belongs to no host: whoever owns it after the host that created its service
+    has gone gives it to nobody as long as the service exists.
+    """
+
+    def __init__(
+        self, store: Store, self_id: NodeId, virtual: VirtualAddressSource | None = None
+    ) -> None:
+        self._virtual = virtual
         self._store = store
         self._self_id = self_id
         self._ownership: dict[Vni, tuple[tuple[Network, int, Departures], Ownership]] = {}
@@ -103,6 +117,14 @@ class AddressSpace:
         """Return the addresses of this node's own endpoints, and the reserved ones."""
         return self._of_endpoints(vni) | self.reserved(vni)
 
+    def occupied(self, vni: Vni) -> set[Ip]:
+        """Return the addresses that this node gives to nobody: used ones and virtual ones."""
+        return self.used(vni) | self.virtual_ips(vni)
+
+    def virtual_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the virtual addresses of a network's services."""
+        return frozenset() if self._virtual is None else self._virtual.virtual_ips(vni)
+
     def _of_endpoints(self, vni: Vni) -> set[Ip]:
         return {
             ip
@@ -141,7 +163,7 @@ class AddressSpace:
         return pick(
             subnet,
             self.ownership(network).owned(self._self_id, subnet_index),
-            self.used(network.vni),
+            self.occupied(network.vni),
             self._quarantine_of(network.vni).resting(now),
             reserved_addresses(subnet),
         )
@@ -151,7 +173,7 @@ class AddressSpace:
         return pick_last(
             network.subnets[subnet_index],
             self.owned(network, subnet_index),
-            self.used(network.vni),
+            self.occupied(network.vni),
             self._quarantine_of(network.vni).resting(now),
         )
 
@@ -161,7 +183,7 @@ class AddressSpace:
         The reasons are the constants of `core.ipam.allocator`. With `is_reserved`, a reservation
         is the caller's own.
         """
-        used = self._of_endpoints(network.vni) if is_reserved else self.used(network.vni)
+        used = self._of_endpoints(network.vni) if is_reserved else self.occupied(network.vni)
         return allocator.fault_of(self.ownership(network), ip, self._self_id, used)
 
     def owned(self, network: Network, subnet_index: int) -> Intervals:
@@ -208,7 +230,7 @@ class AddressSpace:
         """
         known = self.ownership(network)
         resting = self._quarantine_of(network.vni).resting(now)
-        used = self.used(network.vni)
+        used = self.occupied(network.vni)
         if request.exact and self._reserved.get(network.vni, {}).get(request.around):
             used.discard(request.around)
         answer = allocator.decide_grant(

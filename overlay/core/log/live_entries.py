@@ -29,6 +29,7 @@ COUNT_MAX: Final = {
     "grant": limits.GRANTS_COUNTED_MAX,
     "name": limits.CUSTOM_RECORDS_MAX,
     "declared": limits.DECLARED_PER_NODE_MAX,
+    "health": limits.HEALTH_PER_LOG_MAX,
 }
 """How many records of a kind count in one log."""
 

@@ -166,6 +166,18 @@ class DeclaredObject:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """Whether an endpoint of the origin passes the health check of a service.
+
+    In the log of the network's scope, and written only when that changes.
+    """
+
+    endpoint_id: bytes
+    service: str
+    is_healthy: bool
+
+
 Value: TypeAlias = (
     Network
     | Endpoint
@@ -181,6 +193,7 @@ Value: TypeAlias = (
     | CustomRecord
     | KeyState
     | DeclaredObject
+    | BackendHealth
 )
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): a record's kind, and its identity within the kind."""
@@ -217,6 +230,8 @@ def key_of(value: Value) -> Key:
             return ("name", _name_digest(value.name))
         case DeclaredObject():
             return declared_key(value.kind, value.name)
+        case BackendHealth():
+            return ("health", value.endpoint_id + _name_digest(value.service))
 
 
 def declared_key(kind: int, name: str) -> Key:

@@ -19,7 +19,10 @@ IngressMode: TypeAlias = Literal["ingress", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One container that answers for a service, at one of its addresses."""
+    """One container that answers for a service, at one of its addresses.
+
+    With weight 0 it gets no new connection and keeps those that it has; UDP flows move.
+    """
 
     ip: Ip
     port: int

@@ -13,6 +13,7 @@ from overlay import limits
 from overlay.core.protocol.records import (
     Admission,
     AuthorityHolderRecord,
+    BackendHealth,
     CustomRecord,
     DeclaredObject,
     Entry,
@@ -56,6 +57,7 @@ TAGS: dict[str, int] = {
     "keys": 14,
     "name": 13,
     "declared": 15,
+    "health": 16,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
 _IDENTITY_SIZE_MAX = 32
@@ -100,6 +102,8 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 13, [value.name, value.ips]
         case DeclaredObject():
             return 15, [value.kind, value.name, value.version, value.body]
+        case BackendHealth():
+            return 16, [value.endpoint_id, value.service, value.is_healthy]
 
 
 def _subnet_fields(subnet: Subnet) -> list[Any]:
@@ -302,6 +306,13 @@ def _declared_object(fields: Any) -> DeclaredObject:
     )
 
 
+def _backend_health(fields: Any) -> BackendHealth:
+    endpoint_id, service, is_healthy = validation.array(fields, 3)
+    return BackendHealth(
+        validation.octets(endpoint_id, 8), validation.name(service), validation.boolean(is_healthy)
+    )
+
+
 _DECODERS: dict[int, Callable[[Any], Value]] = {
     1: _network,
     2: _endpoint,
@@ -317,6 +328,7 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     13: _custom_record,
     14: _key_state,
     15: _declared_object,
+    16: _backend_health,
 }
 
 

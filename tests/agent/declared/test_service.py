@@ -7,6 +7,7 @@ from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.directory import Directory
+from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.errors import ConflictError
 from tests.agent.conftest import Site, Sites, until
@@ -17,7 +18,9 @@ KIND = 1
 def service_of(site: Site) -> DeclaredService:
     """Return the declared objects of a member."""
     directory = Directory(site.gossip.node, site.gossip.node_id)
-    return DeclaredService(NodeContext(site.gossip, directory, None, site.event_log))  # type: ignore[arg-type]
+    context = NodeContext(site.gossip, directory, None, site.event_log)  # type: ignore[arg-type]
+    objects = DeclaredObjects(site.gossip.node.store, site.gossip.signer)
+    return DeclaredService(context, objects)
 
 
 def bodies(service: DeclaredService) -> dict[str, bytes]:

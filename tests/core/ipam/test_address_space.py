@@ -158,3 +158,27 @@ def test_false_endpoints_leave_an_owner_its_space() -> None:
     assert len(asking.shares(BLUE)) == 1
     assert asking.shares(BLUE)[0].free > 200
     assert asking.grant_candidates(BLUE, 0, {OWNER, thief}) == [OWNER]
+
+
+class Virtual:
+    """The virtual addresses of a test's services."""
+
+    def __init__(self, *texts: str) -> None:
+        self._ips = frozenset(map(parse_ip, texts))
+
+    def virtual_ips(self, _vni: Vni) -> frozenset[Ip]:
+        """Return all of them."""
+        return self._ips
+
+
+def test_a_virtual_address_is_given_to_nobody() -> None:
+    """Whoever owns it: it is neither chosen, nor granted, nor taken by name."""
+    owner = Owner()
+    virtual = parse_ip("10.1.0.2")
+    owner.space = AddressSpace(owner.store, OWNER, Virtual("10.1.0.2"))
+
+    assert owner.space.pick(BLUE, 0, 0.0) == parse_ip("10.1.0.3")
+    assert owner.space.fault_of(BLUE, virtual) == "in-use"
+    request = GrantRequest(b"request1", BLUE.vni, virtual, 1, exact=True)
+    answer, _ = owner.space.decide_grant(BLUE, ONE, request, 0.0)
+    assert isinstance(answer, GrantRefusal)

@@ -1,0 +1,156 @@
+"""Which containers are a service's backends now, and what the hosts program for it.
+
+Owns: matching, the state of each backend, and the order of what is derived, so that equal records
+give equal values on all hosts. Does not: know the kernel, or read records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from overlay import limits
+from overlay.core.protocol.messages import MemberState
+from overlay.core.services.service import Service, ServicePort
+from overlay.core.services.values import Backend, IngressPort, VirtualPort
+from overlay.model import Endpoint, Ip, NodeId
+
+
+class BackendState(Enum):
+    """Whether a container gets connections of a service, and why not."""
+
+    READY = "ready"
+    DRAINING = "draining"  # keeps its connections, gets no new ones
+    UNHEALTHY = "unhealthy"
+    UNCHECKED = "unchecked"  # its host has not checked it yet
+    SUSPECT = "suspect"  # its host has not answered
+    LOST = "lost"  # its host is dead
+
+
+class Candidate(NamedTuple):
+    """A container on a service's network, and how its host is."""
+
+    node: NodeId
+    endpoint: Endpoint
+    host_state: MemberState
+
+
+class ServiceBackend(NamedTuple):
+    """A container that matches a service."""
+
+    node: NodeId
+    endpoint: Endpoint
+    weight: int
+    state: BackendState
+
+
+HealthOf = Callable[[NodeId, bytes, str], bool | None]
+"""Returns what a node says of an endpoint (by id) and a service (by name); None for nothing."""
+
+
+class BackendIndex:
+    """The containers of one network by label, name and alias, so that a lookup is no scan."""
+
+    def __init__(self, candidates: Iterable[Candidate], health_of: HealthOf) -> None:
+        self._health_of = health_of
+        self._by_label: dict[tuple[str, str], list[Candidate]] = {}
+        self._by_name: dict[str, list[Candidate]] = {}
+        self._by_alias: dict[str, list[Candidate]] = {}
+        for each in candidates:
+            for label in each.endpoint.labels:
+                self._by_label.setdefault(label, []).append(each)
+            self._by_name.setdefault(each.endpoint.name.lower(), []).append(each)
+            for alias in {alias.lower() for alias in each.endpoint.aliases}:
+                self._by_alias.setdefault(alias, []).append(each)
+
+    def backends(self, service: Service) -> list[ServiceBackend]:
+        """Return a service's backends, in order of name and id, as many as count."""
+        found = {each.endpoint.endpoint_id: each for each in self._matching(service)}
+        ordered = sorted(
+            found.values(), key=lambda each: (each.endpoint.name.lower(), each.endpoint.endpoint_id)
+        )
+        weights = {name.lower(): weight for name, weight in service.weights}
+        drained = {name.lower() for name in service.drained}
+        return [
+            ServiceBackend(
+                each.node,
+                each.endpoint,
+                weights.get(each.endpoint.name.lower(), 1),
+                self._state(service, each, drained),
+            )
+            for each in ordered[: limits.SERVICE_BACKENDS_MAX]
+        ]
+
+    def _matching(self, service: Service) -> Iterator[Candidate]:
+        if service.selector:
+            first, *others = service.selector
+            for each in self._by_label.get(first, ()):
+                if all(label in each.endpoint.labels for label in others):
+                    yield each
+        for name in service.backends:
+            yield from self._by_name.get(name.lower(), ())
+        if not service.selector and not service.backends:
+            yield from self._by_alias.get(service.name.lower(), ())
+
+    def _state(self, service: Service, each: Candidate, drained: Collection[str]) -> BackendState:
+        if each.host_state is MemberState.SUSPECT:
+            return BackendState.SUSPECT
+        if each.host_state is not MemberState.ALIVE:
+            return BackendState.LOST
+        if each.endpoint.name.lower() in drained:
+            return BackendState.DRAINING
+        if service.check is None:
+            return BackendState.READY
+        healthy = self._health_of(each.node, each.endpoint.endpoint_id, service.name)
+        if healthy is None:
+            return BackendState.UNCHECKED
+        return BackendState.READY if healthy else BackendState.UNHEALTHY
+
+
+def virtual_ports(services: Iterable[Service], index: BackendIndex) -> tuple[VirtualPort, ...]:
+    """Return the ports of the virtual addresses of one network's services, in order."""
+    found = []
+    for service in services:
+        backends = index.backends(service)
+        found += [
+            _virtual_port(service, ip, port, backends)
+            for ip in service.ips
+            for port in service.ports
+        ]
+    return tuple(sorted(found, key=lambda each: (len(each.ip), each.ip, each.protocol, each.port)))
+
+
+def ingress_ports(services: Iterable[Service], index: BackendIndex) -> tuple[IngressPort, ...]:
+    """Return the hosts' ports that lead to one network's services, in order.
+
+    One for each family that the service has an address of.
+    """
+    found = []
+    for service in services:
+        ports = {(port.protocol, port.port): port for port in service.ports}
+        backends = index.backends(service) if service.ingress else []
+        for each in service.ingress:
+            port = ports.get((each.protocol, each.service_port))
+            if port is None:
+                continue
+            for ip in service.ips:
+                target = _virtual_port(service, ip, port, backends)
+                found.append(IngressPort(each.protocol, each.port, target, each.mode, each.sources))
+    return tuple(sorted(found, key=lambda each: (each.protocol, each.port, each.target.ip)))
+
+
+def _virtual_port(
+    service: Service, ip: Ip, port: ServicePort, backends: Sequence[ServiceBackend]
+) -> VirtualPort:
+    found = []
+    for each in backends:
+        own = next((own for own in each.endpoint.ips if len(own) == len(ip)), None)
+        if own is not None and each.state is not BackendState.LOST:
+            weight = each.weight if each.state is BackendState.READY else 0
+            found.append(Backend(own, port.target, each.node, weight))
+    found.sort(key=lambda each: (each.ip, each.port))
+    return VirtualPort(
+        service.vni, ip, port.protocol, port.port, tuple(found),
+        service.affinity, service.local_first,
+    )  # fmt: skip

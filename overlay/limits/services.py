@@ -1,0 +1,32 @@
+"""Bounds of services: their records, their backends, and health checks."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Final
+
+
+# --- Records ---------------------------------------------------------------------------
+SERVICES_PER_NETWORK_MAX: Final = 256  # the first by name count
+SERVICE_PORTS_MAX: Final = 16
+SERVICE_SELECTOR_MAX: Final = 4  # labels that a backend must have, all of them
+SERVICE_NAMES_MAX: Final = 32  # backends, weights or drained containers by name, of one service
+SERVICE_INGRESS_MAX: Final = 8  # published ports of one service
+SERVICE_SOURCES_MAX: Final = 8  # ranges that may ask one of these
+SERVICE_BACKENDS_MAX: Final = 250  # a table of 1,021 slots shares fairly among so many
+SERVICE_WEIGHT_MAX: Final = 100
+HEALTH_PER_LOG_MAX: Final = 8192  # results of health checks, of one host on one network
+
+# --- Health checks ---------------------------------------------------------------------
+CHECK_PERIOD_MIN_S: Final = 0.2
+CHECK_PERIOD_MAX_S: Final = 300.0
+CHECK_PERIOD_DEFAULT_S: Final = 2.0
+CHECK_TIMEOUT_MIN_S: Final = 0.05
+CHECK_TIMEOUT_MAX_S: Final = 60.0
+CHECK_TIMEOUT_DEFAULT_S: Final = 1.0
+CHECK_THRESHOLD_MAX: Final = 10
+CHECK_THRESHOLD_DEFAULT: Final = 3
+CHECK_ARGUMENT_SIZE_MAX: Final = 200
+CHECKS_AT_ONCE_MAX: Final = 32  # of one host; others wait for their turn
+CHECK_RECOVERY_MIN_S: Final = 5.0  # from a failure to the next healthy record: flapping is bounded

@@ -1,0 +1,142 @@
+"""Which containers are a service's backends, in which state, and what hosts program."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+from overlay.core.protocol.messages import MemberState
+from overlay.core.services.derivation import (
+    BackendIndex,
+    BackendState,
+    Candidate,
+    ingress_ports,
+    virtual_ports,
+)
+from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
+from overlay.core.services.values import Backend
+from overlay.model import Endpoint, Mac, NodeId, Vni, parse_ip
+
+VNI = Vni(7)
+ONE, TWO = NodeId(b"1" * 16), NodeId(b"2" * 16)
+VIP, VIP6 = parse_ip("10.0.0.100"), parse_ip("fd00::100")
+WEB = Service("web", VNI, (VIP,), (ServicePort(80, 8080),), selector=(("app", "web"),))
+CHECKED = replace(WEB, check=HealthCheck("tcp", "", 2.0, 1.0, 3))
+
+
+def candidate(
+    number: int,
+    node: NodeId = ONE,
+    state: MemberState = MemberState.ALIVE,
+    *,
+    label: str = "web",
+    aliases: tuple[str, ...] = (),
+) -> Candidate:
+    """Return container c`number` of an application, with an address of each family."""
+    ips = (parse_ip(f"10.0.0.{number}"), parse_ip(f"fd00::{number}"))
+    labels = (("app", label),) if label else ()
+    endpoint = Endpoint(
+        number.to_bytes(8, "big"), VNI, f"c{number}", Mac(b"\2" * 6), ips, aliases, labels
+    )
+    return Candidate(node, endpoint, state)
+
+
+def index(*candidates: Candidate, health: dict[int, bool] | None = None) -> BackendIndex:
+    """Return an index; `health` has what hosts say of containers by number."""
+    known = {number.to_bytes(8, "big"): value for number, value in (health or {}).items()}
+    return BackendIndex(candidates, lambda _node, endpoint_id, _service: known.get(endpoint_id))
+
+
+def names(service: Service, found: BackendIndex) -> list[str]:
+    """Return the names of a service's backends."""
+    return [each.endpoint.name for each in found.backends(service)]
+
+
+def test_a_selector_needs_all_labels() -> None:
+    """A container with one of two labels is no backend."""
+    found = index(candidate(1), candidate(2, label="api"))
+
+    assert names(WEB, found) == ["c1"]
+    assert names(replace(WEB, selector=(("app", "web"), ("tier", "x"))), found) == []
+
+
+def test_names_and_labels_add_up() -> None:
+    """A container that has both is one backend."""
+    found = index(candidate(1), candidate(2, label="api"), candidate(3, label=""))
+
+    assert names(replace(WEB, backends=("C2", "c1")), found) == ["c1", "c2"]
+
+
+def test_without_both_the_alias_counts() -> None:
+    """Containers that share the service's name as an alias are its backends."""
+    found = index(candidate(1), candidate(2, label="", aliases=("WEB",)))
+
+    assert names(replace(WEB, selector=()), found) == ["c2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "weight"),
+    [
+        (MemberState.ALIVE, BackendState.READY, 1),
+        (MemberState.SUSPECT, BackendState.SUSPECT, 0),
+        (MemberState.DEAD, BackendState.LOST, None),
+    ],
+)
+def test_the_state_of_a_host_is_that_of_its_backends(
+    state: MemberState, expected: BackendState, weight: int | None
+) -> None:
+    """A suspect one gets no new connection, a dead one's are given up."""
+    found = index(candidate(1, TWO, state))
+    (port,) = virtual_ports([WEB], found)
+
+    assert found.backends(WEB)[0].state is expected
+    assert [each.weight for each in port.backends] == ([] if weight is None else [weight])
+
+
+def test_a_check_decides_who_is_ready() -> None:
+    """A backend counts once it has passed; until then, and after a failure, it gets nothing new."""
+    found = index(candidate(1), candidate(2), candidate(3), health={1: True, 2: False})
+    states = [each.state for each in found.backends(CHECKED)]
+
+    assert states == [BackendState.READY, BackendState.UNHEALTHY, BackendState.UNCHECKED]
+    (port,) = virtual_ports([CHECKED], found)
+    assert [each.weight for each in port.backends] == [1, 0, 0]
+
+
+def test_weights_and_draining_are_by_name() -> None:
+    """A drained backend keeps its connections: it stays, with weight 0."""
+    service = replace(WEB, weights=(("C1", 5),), drained=("c2",))
+    (port,) = virtual_ports([service], index(candidate(1), candidate(2)))
+
+    assert port.backends == (
+        Backend(parse_ip("10.0.0.1"), 8080, ONE, 5),
+        Backend(parse_ip("10.0.0.2"), 8080, ONE, 0),
+    )
+
+
+def test_each_family_has_backends_of_its_own() -> None:
+    """A connection to an IPv6 address goes to an IPv6 address."""
+    found = virtual_ports([replace(WEB, ips=(VIP, VIP6))], index(candidate(1)))
+
+    assert [(port.ip, port.backends[0].ip) for port in found] == [
+        (VIP, parse_ip("10.0.0.1")),
+        (VIP6, parse_ip("fd00::1")),
+    ]
+
+
+def test_the_order_of_records_does_not_matter() -> None:
+    """All hosts derive equal values."""
+    one, two = candidate(1), candidate(2, TWO)
+
+    assert virtual_ports([WEB], index(one, two)) == virtual_ports([WEB], index(two, one))
+
+
+def test_a_published_port_leads_to_the_services_port() -> None:
+    """It has the backends of the virtual address, and who may ask."""
+    sources = (ipaddress.ip_network("10.0.0.0/16"),)
+    service = replace(WEB, ingress=(ServiceIngress(8080, 80, sources=sources),))
+    (port,) = ingress_ports([service], index(candidate(1)))
+
+    assert (port.port, port.mode, port.sources) == (8080, "ingress", sources)
+    assert port.target == virtual_ports([service], index(candidate(1)))[0]
