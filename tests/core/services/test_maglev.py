@@ -1,0 +1,90 @@
+"""Consistent hashing: shares, what moves when a backend goes, weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay import limits
+from overlay.core.services.maglev import slots_of, table_size
+from overlay.core.services.values import Backend
+from overlay.model import Ip, NodeId
+
+NODE = NodeId(bytes(16))
+SIZES = (limits.SERVICE_SLOTS_SMALL, limits.SERVICE_SLOTS_LARGE)
+
+
+def backend(number: int, weight: int = 1) -> Backend:
+    """Return the backend of a number."""
+    return Backend(Ip(bytes([10, 32, number >> 8, number & 255])), 8080, NODE, weight)
+
+
+numbers = st.sets(st.integers(2, 60_000), min_size=1, max_size=100)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_sizes_are_prime(size: int) -> None:
+    """Else a step could come round before it has reached every slot."""
+    assert all(size % divisor for divisor in range(2, size))
+
+
+@given(numbers, st.sampled_from(SIZES))
+def test_equal_weights_get_equal_shares(chosen: set[int], size: int) -> None:
+    """To one slot more or less."""
+    slots = slots_of([backend(number) for number in chosen], size)
+    counts = Counter(slots).values()
+
+    assert len(slots) == size
+    assert len(counts) == len(chosen)
+    assert max(counts) - min(counts) <= 1
+
+
+@given(numbers)
+def test_shares_are_even_to_a_tenth(chosen: set[int]) -> None:
+    """For each number of backends the table is large enough."""
+    backends = [backend(number) for number in chosen]
+    slots = slots_of(backends)
+    share = len(slots) / len(chosen)
+
+    assert len(slots) == table_size(backends)
+    assert all(0.9 * share <= count <= 1.1 * share for count in Counter(slots).values())
+
+
+@given(st.sets(st.integers(2, 60_000), min_size=2, max_size=100), st.data())
+def test_few_slots_move_when_one_goes(chosen: set[int], data: st.DataObject) -> None:
+    """Of the slots that it did not have, at most a tenth and one in its own share."""
+    size = limits.SERVICE_SLOTS_LARGE
+    gone = backend(data.draw(st.sampled_from(sorted(chosen))))
+    before = slots_of([backend(number) for number in chosen], size)
+    after = slots_of([each for each in set(before) if each != gone], size)
+    moved = sum(a != b for a, b in zip(before, after, strict=True) if a != gone)
+
+    assert moved <= 0.1 * size + size / len(chosen)
+
+
+@given(st.lists(st.integers(1, 10), min_size=2, max_size=8))
+def test_shares_follow_the_weights(weights: list[int]) -> None:
+    """Each backend has its part to one round of turns."""
+    backends = [backend(number, weight) for number, weight in enumerate(weights)]
+    counts = Counter(slots_of(backends, limits.SERVICE_SLOTS_LARGE))
+
+    for each in backends:
+        wanted = limits.SERVICE_SLOTS_LARGE * each.weight / sum(weights)
+        assert abs(counts[each] - wanted) <= 2
+
+
+@given(numbers, st.randoms(use_true_random=False))
+def test_the_order_does_not_matter(chosen: set[int], random: Random) -> None:
+    """Every host has the same slots, however its records came."""
+    backends = [backend(number) for number in sorted(chosen)]
+    shuffled = random.sample(backends, len(backends))
+
+    assert slots_of(shuffled) == slots_of(backends)
+
+
+def test_without_backends_there_are_no_slots() -> None:
+    """And no table has a share of nothing."""
+    assert slots_of([]) == ()
