@@ -20,18 +20,9 @@ from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute, attributes
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, text
-from overlay.kernel.nft.tables import (
-    FAMILY_INET,
-    FAMILY_UNSPEC,
-    FORWARD,
-    GET_CHAIN,
-    GET_RULE,
-    NEW_RULE,
-    SUBSYSTEM,
-    NftMissingError,
-    NftTables,
-    header,
-)
+from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, NEW_RULE, SUBSYSTEM, header
+from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, FORWARD
+from overlay.kernel.nft.tables import NftMissingError, NftTables
 
 _IPV4, _IPV6 = 2, 10
 _DELETE_RULE: Final = 8

@@ -16,17 +16,17 @@ from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, Po
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
-from overlay.kernel.nft.tables import (
+from overlay.kernel.nft.table import (
     FAMILY_INET,
     FORWARD,
     OUTPUT,
     POSTROUTING,
     PREROUTING,
     Chain,
-    NftTables,
     Set,
     Table,
 )
+from overlay.kernel.nft.tables import NftTables
 from overlay.model import NodeId
 
 USER_TABLE_NAME: Final = "overlayd_user"

@@ -23,13 +23,7 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import PORT_PREFIX, GuardRow
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
-from overlay.kernel.nft.tables import (
-    FAMILY_BRIDGE,
-    PREROUTING,
-    Chain,
-    Set,
-    Table,
-)
+from overlay.kernel.nft.table import FAMILY_BRIDGE, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.model import Ip, Mac
 

@@ -18,7 +18,7 @@ from typing import Final
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.container_table import ContainerTable
 from overlay.kernel.nft.expressions import Rule
-from overlay.kernel.nft.tables import FAMILY_INET, OUTPUT, POSTROUTING, Chain, Table
+from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, POSTROUTING, Chain, Table
 from overlay.model import Ip
 
 TABLE_NAME: Final = "overlayd_names"

@@ -41,16 +41,8 @@ from overlay.core.encryption.device import DEVICES
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
-from overlay.kernel.nft.tables import (
-    FAMILY_INET,
-    FORWARD,
-    OUTPUT,
-    PREROUTING,
-    Chain,
-    NftTables,
-    Set,
-    Table,
-)
+from overlay.kernel.nft.table import FAMILY_INET, FORWARD, OUTPUT, PREROUTING, Chain, Set, Table
+from overlay.kernel.nft.tables import NftTables
 from overlay.model import Ip, NodeId, Vni
 
 _BEFORE_TRACKING: Final = -300  # as iptables' raw table: tracking is at -200

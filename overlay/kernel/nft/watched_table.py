@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from overlay.kernel.nft.tables import Monitor, NftTables, Table
+from overlay.kernel.nft.table import Table
+from overlay.kernel.nft.tables import Monitor, NftTables
 
 
 class WatchedTable:

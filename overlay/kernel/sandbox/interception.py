@@ -25,13 +25,8 @@ from overlay.kernel.netlink import codec, routes
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft import expressions as ex
-from overlay.kernel.nft.tables import (
-    FAMILY_INET,
-    PREROUTING,
-    Chain,
-    NftMissingError,
-    Table,
-)
+from overlay.kernel.nft.table import FAMILY_INET, PREROUTING, Chain, Table
+from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.nft.watched_table import WatchedTable
 
 _BRIDGE_PREFIX: Final = "br"

@@ -16,7 +16,8 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
 from overlay.kernel.nft.host_table import HostTable
-from overlay.kernel.nft.tables import Chain, Monitor, NftMissingError, NftTables, Table
+from overlay.kernel.nft.table import Chain, Table
+from overlay.kernel.nft.tables import Monitor, NftMissingError, NftTables
 from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Ip, NodeId, Vni, parse_ip
 

@@ -1,0 +1,149 @@
+"""The messages that create and delete tables, chains, rules, sets and elements.
+
+Owns: the numbers and attributes of nf_tables (linux/netfilter/nf_tables.h).
+Does not: send them (`tables`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from overlay.kernel.netlink import codec
+from overlay.kernel.netlink.codec import Request, attribute
+from overlay.kernel.nft.expressions import encoded, number, text
+from overlay.kernel.nft.table import Chain, Elements, Set, Table
+
+SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
+NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN, GET_CHAIN = 0, 1, 2, 3, 4
+NEW_RULE, GET_RULE, NEW_SET, GET_SET = 6, 7, 9, 10
+NEW_ELEMENT, GET_ELEMENT, DELETE_ELEMENT, NEW_GENERATION, GET_GENERATION = 12, 13, 14, 15, 16
+TABLE_FLAGS: Final = 2
+CHAIN_NAME, CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, SET_KEY_SIZE, _SET_VALUE_TYPE, SET_VALUE_SIZE = (
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+)
+_SET_ID, _SET_NOTE = 10, 13
+RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
+ELEMENTS: Final = 3
+ELEMENT_KEY, ELEMENT_VALUE = 1, 2
+DATA_VALUE: Final = 1
+_HEADER: Final = struct.Struct(">BBH")  # family, version, resource
+_OWNED: Final = 2  # NFT_TABLE_F_OWNER
+_IS_MAP: Final = 8  # NFT_SET_MAP
+_LIST_ELEMENT: Final = 1
+_POLICY_ACCEPT: Final = 1
+_ELEMENTS_PER_MESSAGE: Final = 900  # of 68 bytes at most: an attribute holds 64 KiB
+
+
+def header(family: int) -> bytes:
+    """Return the header of a message about a family (struct nfgenmsg)."""
+    return _HEADER.pack(family, 0, 0)
+
+
+def _request(kind: int, table: Table, body: bytes, *, create: bool = True) -> Request:
+    flags = codec.NLM_F_CREATE if create else 0
+    head = _HEADER.pack(table.family, 0, 0) + attribute(1, text(table.name))
+    return (SUBSYSTEM | kind, flags, head + body)
+
+
+def new_table(table: Table) -> Request:
+    """Create a table without contents."""
+    flags = _OWNED if table.is_owned else 0
+    return _request(NEW_TABLE, table, attribute(TABLE_FLAGS, number(flags)))
+
+
+def delete_table(family: int, name: str) -> Request:
+    """Delete a table with its contents."""
+    return _request(DELETE_TABLE, Table(family, name, (), ()), b"", create=False)
+
+
+def new_sets(table: Table) -> Iterator[Request]:
+    """Create a table's sets, empty."""
+    for at, each in enumerate(table.sets, 1):
+        body = (
+            attribute(SET_NAME, text(each.name))
+            + attribute(_SET_FLAGS, number(_IS_MAP if each.value_size else 0))
+            + attribute(_SET_KEY_TYPE, number(each.key_type))
+            + attribute(SET_KEY_SIZE, number(each.key_size))
+            + (_value_parts(each) if each.value_size else b"")
+            + attribute(_SET_ID, number(at))
+            + (attribute(_SET_NOTE, each.note) if each.note else b"")
+        )
+        yield _request(NEW_SET, table, body)
+
+
+def _value_parts(each: Set) -> bytes:
+    return attribute(_SET_VALUE_TYPE, number(each.value_type)) + attribute(
+        SET_VALUE_SIZE, number(each.value_size)
+    )
+
+
+def chain_parts(chain: Chain) -> list[tuple[int, bytes]]:
+    """Return the attributes that say where a chain is hooked."""
+    if chain.hook is None:
+        return [(CHAIN_HOOK, b"")]
+    where, priority = chain.hook
+    hook = attribute(1, number(where)) + attribute(2, number(priority & 0xFFFFFFFF))
+    return [
+        (CHAIN_HOOK, hook),
+        (_CHAIN_POLICY, number(_POLICY_ACCEPT)),
+        (_CHAIN_TYPE, text(chain.kind)),
+    ]
+
+
+def new_chains(table: Table) -> Iterator[Request]:
+    """Create a table's chains, without rules."""
+    for chain in table.chains:
+        parts = [(kind, value) for kind, value in chain_parts(chain) if value]
+        body = b"".join(attribute(kind, value) for kind, value in parts)
+        yield _request(NEW_CHAIN, table, attribute(CHAIN_NAME, text(chain.name)) + body)
+
+
+def new_rules(table: Table) -> Iterator[Request]:
+    """Append the rules of a table's chains."""
+    for chain in table.chains:
+        for rule in chain.rules:
+            body = attribute(RULE_CHAIN, text(chain.name))
+            body += attribute(RULE_EXPRESSIONS, encoded(rule))
+            kind, flags, raw = _request(NEW_RULE, table, body)
+            yield (kind, flags | codec.NLM_F_APPEND, raw)
+
+
+def put_elements(table: Table, elements: Elements) -> Iterator[Request]:
+    """Add elements to a table's sets."""
+    sizes = {each.name: each.key_size for each in table.sets}
+    for name, listed in elements.items():
+        yield from _elements(NEW_ELEMENT, table, name, sizes[name], listed)
+
+
+def delete_elements(table: Table, elements: Elements) -> Iterator[Request]:
+    """Delete elements from a table's sets, by their keys."""
+    sizes = {each.name: each.key_size for each in table.sets}
+    for name, listed in elements.items():
+        keys = {each[: sizes[name]] for each in listed}
+        yield from _elements(DELETE_ELEMENT, table, name, sizes[name], keys)
+
+
+def _elements(
+    kind: int, table: Table, name: str, key_size: int, elements: Collection[bytes]
+) -> Iterator[Request]:
+    ordered = sorted(elements)
+    for at in range(0, len(ordered), _ELEMENTS_PER_MESSAGE):
+        chunk = ordered[at : at + _ELEMENTS_PER_MESSAGE]
+        listed = b"".join(
+            attribute(_LIST_ELEMENT, _element(each[:key_size], each[key_size:])) for each in chunk
+        )
+        body = attribute(2, text(name)) + attribute(ELEMENTS, listed)
+        yield _request(kind, table, body, create=kind == NEW_ELEMENT)
+
+
+def _element(key: bytes, value: bytes) -> bytes:
+    encoded_key = attribute(ELEMENT_KEY, attribute(DATA_VALUE, key))
+    return encoded_key + (attribute(ELEMENT_VALUE, attribute(DATA_VALUE, value)) if value else b"")

@@ -1,0 +1,60 @@
+"""An nftables table as a value, and the elements of its sets.
+
+Owns: families, hooks, chains and sets (linux/netfilter.h, linux/netfilter/nf_tables.h).
+Does not: read or write tables (`tables`), or define any of overlayd's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from overlay.kernel.nft.expressions import Rule
+
+FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
+# NF_INET_*; NF_BR_PRE_ROUTING is 0 too
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
+
+Elements: TypeAlias = Mapping[str, frozenset[bytes]]
+"""Elements by set; an element of a map is its key, followed by its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set of a table; a map if its elements have values.
+
+    The types and `note` only tell nft(8) how to print the elements, so that the output of
+    `nft list ruleset` can be read back.
+    """
+
+    name: str
+    key_type: int
+    key_size: int
+    note: bytes = b""
+    value_type: int = 0
+    value_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of rules.
+
+    `hook` is (hook number, priority), None for a chain entered by goto.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    hook: tuple[int, int] | None = None
+    kind: str = "filter"  # or "nat", which sees only the first packet of each connection
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A whole table, except the elements of its sets."""
+
+    family: int
+    name: str
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+    is_owned: bool = False  # the kernel deletes it with the socket that made it
