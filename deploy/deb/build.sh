@@ -5,12 +5,12 @@
 #
 # The package contains everything except the interpreter. It needs the Python version of the machine
 # that built it, so build it on the target distribution. Environment: PYTHON (/usr/bin/python3), TOOLS
-# (.venv/bin/python; any Python with pip and hatchling), DEB_VERSION (pyproject.toml's version, then -1).
+# (.venv/bin/python; any Python with pip and hatchling), DEB_VERSION (the program's version, then -1).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build}
 python=${PYTHON:-/usr/bin/python3}
-version=${DEB_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)-1}
+version=${DEB_VERSION:-$(sed -n 's/^__version__ = "\(.*\)"/\1/p' overlay/__init__.py)-1}
 architecture=$(dpkg --print-architecture)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 

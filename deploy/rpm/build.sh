@@ -14,7 +14,7 @@ command -v rpmbuild >/dev/null || {
   echo "rpm: 'rpmbuild' not found; install rpm-build (on Debian and Ubuntu: rpm)" >&2
   exit 1
 }
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' overlay/__init__.py)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 
 mkdir -p "$out"

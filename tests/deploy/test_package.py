@@ -111,12 +111,16 @@ def test_no_path_of_the_building_machine_is_left(unpacked: Path) -> None:
 
 
 def test_control_names_the_python_it_was_built_for(unpacked: Path) -> None:
-    """Compiled libraries need one minor version of Python, as dpkg must know."""
+    """Compiled libraries need one minor version of Python, as dpkg must know.
+
+    The package has the version that the program prints.
+    """
     control = (unpacked / "DEBIAN/control").read_text()
     (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*")
     minor = int(libraries.name.partition(".")[2])
 
     assert f"python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1})" in control
+    assert f"Version: {__version__}-1\n" in control
     assert not re.search(r"@[A-Z]+@", control)
 
 
@@ -202,3 +206,12 @@ def test_no_record_depends_on_where_it_was_built(unpacked: Path) -> None:
     for record in records:
         assert "/bin/" not in record.read_text()
         assert "direct_url.json" not in record.read_text()
+
+
+def test_the_pages_name_the_packages_of_this_version() -> None:
+    """So a line that is pasted finds the file that `make deb` has written."""
+    page = (ROOT / "docs/start/install.md").read_text()
+    named = re.findall(r"overlayd[_-](\d+\.\d+\.\d+)-1[._]", page)
+
+    assert len(named) >= 3
+    assert set(named) == {__version__}
