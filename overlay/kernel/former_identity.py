@@ -21,6 +21,7 @@ from overlay.kernel.nft import host_table, underlay_filter
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.kernel.services import leftovers
 from overlay.model import NodeId
 
 
@@ -67,6 +68,7 @@ def remove_objects(node_id: NodeId) -> list[str]:
         except (NotFoundError, UsageError):  # a name without a namespace
             netns.remove(name)
         removed.append(f"sandbox {name}")
+    removed += leftovers.remove_tables(node_id)
     return removed + _remove_uplinks(node_id) + _remove_tables(node_id)
 
 

@@ -149,6 +149,12 @@ def identity(fd: int) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
+def own_identity() -> tuple[int, int]:
+    """Return the identity of the calling thread's network namespace."""
+    with closing(own_fd()) as fd:
+        return identity(fd)
+
+
 def own_fd() -> int:
     """Return a new file descriptor of the calling thread's network namespace."""
     return os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)

@@ -30,6 +30,7 @@ from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
 from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.kernel.services import leftovers
 from overlay.kernel.wireguard.link import remove_fences
 
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
@@ -54,6 +55,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
             with _collecting(errors, where):
                 gone = macvlan.remove_interfaces_from(netns_fd)
                 removed += [f"interface {name} of {where}" for name in gone]
+    with _collecting(errors, "services"):
+        removed += leftovers.remove_tables()
     removed += _remove_devices()
     with _collecting(errors, "routes of encrypted networks"):
         removed += [f"unreachable route {each}" for each in map(_range, remove_fences())]

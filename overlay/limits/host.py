@@ -120,11 +120,6 @@ GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the sa
 # half, so that they do not collide on a shared UDP socket.
 VNI_DRAWN_MIN: Final = 2**23
 
-# --- Services -----------------------------------------------------------------------------
-# Slots of a table that spreads connections: both prime (`core.services.maglev`).
-SERVICE_SLOTS_SMALL: Final = 251  # up to 25 backends: 30 kB of kernel memory per container
-SERVICE_SLOTS_LARGE: Final = 1021  # for more backends: a tenth more or less at 100 of them
-
 # --- Macvlan and ipvlan interfaces --------------------------------------------------------
 MACVLAN_CHECK_INTERVAL_S: Final = 2.0  # between checks of interfaces, 0.2 ms for each
 MACVLAN_RETRY_S: Final = 10.0  # before an interface that could not be recreated is retried

@@ -30,3 +30,9 @@ CHECK_THRESHOLD_DEFAULT: Final = 3
 CHECK_ARGUMENT_SIZE_MAX: Final = 200
 CHECKS_AT_ONCE_MAX: Final = 32  # of one host; others wait for their turn
 CHECK_RECOVERY_MIN_S: Final = 5.0  # from a failure to the next healthy record: flapping is bounded
+
+# --- Data plane ------------------------------------------------------------------------
+# Slots of a table that spreads connections: both prime (`core.services.maglev`).
+SERVICE_SLOTS_SMALL: Final = 251  # up to 25 backends: 30 kB of kernel memory per container
+SERVICE_SLOTS_LARGE: Final = 1021  # for more backends: a tenth more or less at 100 of them
+SERVICE_SETTLE_S: Final = 0.05  # one pass over the containers covers a burst of changes

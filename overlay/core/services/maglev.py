@@ -24,7 +24,9 @@ _SLOTS_PER_TURN: Final = 10  # with fewer, a slot more or less is more than a te
 
 def backends_at(port: VirtualPort, node: NodeId) -> tuple[Backend, ...]:
     """Return the backends that take the new connections of a host's clients."""
-    usable = tuple(each for each in port.backends if len(each.ip) == len(port.ip))
+    usable = tuple(
+        each for each in port.backends if each.weight > 0 and len(each.ip) == len(port.ip)
+    )
     if port.local_first:
         return tuple(each for each in usable if each.node == node) or usable
     return usable
@@ -32,7 +34,8 @@ def backends_at(port: VirtualPort, node: NodeId) -> tuple[Backend, ...]:
 
 def table_size(backends: Sequence[Backend]) -> int:
     """Return the number of slots: a prime, so that any step from slot to slot reaches all."""
-    few = sum(each.weight for each in backends) <= limits.SERVICE_SLOTS_SMALL // _SLOTS_PER_TURN
+    weights = [each.weight for each in backends] or [1]
+    few = sum(weights) <= min(weights) * limits.SERVICE_SLOTS_SMALL // _SLOTS_PER_TURN
     return limits.SERVICE_SLOTS_SMALL if few else limits.SERVICE_SLOTS_LARGE
 
 

@@ -1,8 +1,8 @@
-"""Delete tracked UDP connections to a published port's old target.
+"""Delete tracked UDP connections to the old target of a published port or a service.
 
-The rules for published ports apply only to the first packet of a connection. For the kernel, UDP
-packets from the same source port belong to the existing connection, and would keep going to the
-port's previous target, or nowhere. TCP is left alone, as its connections end by themselves.
+The rules that translate apply only to the first packet of a connection. For the kernel, UDP packets
+from the same source port belong to the existing connection, and would keep going to the previous
+target, or nowhere. TCP is left alone, as its connections end by themselves.
 
 Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 """
@@ -10,11 +10,11 @@ Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from overlay.kernel.netlink import codec, neighbor_rows
-from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
+from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip
 
@@ -51,11 +51,15 @@ def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
                 for (port, of_size), ips in kept.items()
                 if of_size == size
             }
-            found = tracker.dump(_SUBSYSTEM | _GET, _query(family, list(wanted)))
-            for raw in _misdirected(found, family, wanted, own):
-                body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, raw)
-                refused = tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
-                deleted += not refused  # a refusal means that it has just ended
+            gone = [
+                flow
+                for flow in flows(tracker, family, _query(family, list(wanted)))
+                if flow.protocol == _UDP
+                and flow.port in wanted
+                and flow.requested in own
+                and flow.replying not in wanted[flow.port]
+            ]
+            deleted += delete_flows(tracker, family, gone)
     return deleted
 
 
@@ -81,22 +85,64 @@ def _query(family: int, ports: Sequence[bytes]) -> bytes:
     )
 
 
-def _misdirected(
-    messages: list[NetlinkMessage],
-    family: int,
-    wanted: Mapping[bytes, frozenset[bytes]],
-    own: frozenset[bytes],
-) -> Iterator[bytes]:
-    """Yield the encoded original tuple of each misdirected connection."""
-    for message in messages:
+class Flow(NamedTuple):
+    """A tracked connection: what was asked for, and who answers.
+
+    `port` is empty for protocols without one.
+    """
+
+    original: bytes  # the encoded tuple, by which it is deleted
+    protocol: bytes
+    requested: bytes
+    port: bytes
+    replying: bytes
+
+
+def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
+    """Yield the connections of a dump request."""
+    for message in tracker.dump(_SUBSYSTEM | _GET, query):
         parts = attributes(message.buffer, message.start + 4, message.end)
         original, reply = parts[_ORIGINAL], parts[_REPLY]
         there, back = attributes(original, 0, len(original)), attributes(reply, 0, len(reply))
         protocol = attributes(there[_PROTOCOL], 0, len(there[_PROTOCOL]))
-        kept = wanted.get(protocol.get(_TARGET_PORT, b""))
-        if protocol.get(_NUMBER) != _UDP or kept is None:
-            continue
-        requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES])).get(_TARGETS[family])
-        replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES])).get(_SOURCES[family])
-        if requested in own and replying not in kept:
-            yield original
+        requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES]))
+        replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES]))
+        yield Flow(
+            original,
+            protocol.get(_NUMBER, b""),
+            requested.get(_TARGETS[family], b""),
+            protocol.get(_TARGET_PORT, b""),
+            replying.get(_SOURCES[family], b""),
+        )
+
+
+def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> int:
+    """Delete connections; return how many had not ended by then."""
+    deleted = 0
+    for flow in gone:
+        body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, flow.original)
+        deleted += not tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
+    return deleted
+
+
+def forget_untranslated(
+    netns_fd: int, kept: Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
+) -> int:
+    """Delete connections in a namespace that are answered by none of those that should.
+
+    `kept` maps (protocol, requested address, port) to the addresses that may answer; other
+    connections are left alone. Returns the number of deleted entries. Raises OSError.
+    """
+    deleted = 0
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
+        for size in {len(requested) for _, requested, _ in kept}:
+            family = _FAMILIES[size]
+            found = list(flows(tracker, family, _HEADER.pack(family, 0, 0)))
+            gone = [
+                flow
+                for flow in found
+                if (answering := kept.get((flow.protocol, flow.requested, flow.port))) is not None
+                and flow.replying not in answering
+            ]
+            deleted += delete_flows(tracker, family, gone)
+    return deleted

@@ -211,7 +211,7 @@ def oifname_is_not(name: str) -> Rule:
 def set_mark(mark: int) -> Rule:
     """Set the packet's mark."""
     return (
-        _load(REG_1, _NATIVE.pack(mark)),
+        load(REG_1, _NATIVE.pack(mark)),
         Expression("meta", ((2, number(_META_MARK)), (3, number(REG_1)))),
     )
 
@@ -316,10 +316,11 @@ def dnat_to(ip: bytes, port: int) -> Rule:
         (3, number(REG_1)),
         (5, number(_REG_2)),
     )
-    return (_load(REG_1, ip), _load(_REG_2, struct.pack(">H", port)), Expression("nat", data))
+    return (load(REG_1, ip), load(_REG_2, struct.pack(">H", port)), Expression("nat", data))
 
 
-def _load(register: int, value: bytes) -> Expression:
+def load(register: int, value: bytes) -> Expression:
+    """Load a constant."""
     return Expression("immediate", ((1, number(register)), (2, _value(value))))
 
 

@@ -1,0 +1,1 @@
+"""Services in the kernel: virtual addresses translated to their backends."""

@@ -1,0 +1,29 @@
+"""Remove the tables of services from all namespaces, without stored state or a running agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from overlay.kernel.nft.tables import NftMissingError, NftTables
+from overlay.kernel.sandbox import kernel_support
+from overlay.kernel.services.client_table import TABLE_PREFIX
+from overlay.model import NodeId
+
+
+def remove_tables(node_id: NodeId | None = None) -> Iterator[str]:
+    """Remove a node's tables (None: every node's); yield a description of each.
+
+    Raises OverlayError or OSError for a namespace that cannot be searched.
+    """
+    start = TABLE_PREFIX + (node_id[:3].hex() if node_id is not None else "")
+    for netns_fd, where in kernel_support.namespaces():
+        try:
+            tables = NftTables(netns_fd)
+        except NftMissingError:
+            return
+        try:
+            for family, name in tables.names():
+                if name.startswith(start) and tables.delete(family, name):
+                    yield f"nftables table {name} of {where}"
+        finally:
+            tables.close()

@@ -1,0 +1,214 @@
+"""Virtual addresses in a client's namespace: who answers, what is kept, what another breaks."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.kernel.services import client_table
+from overlay.model import ip_text
+from tests.kernel.services.conftest import (
+    NODE,
+    PORT,
+    VIRTUAL,
+    Backends,
+    address,
+    virtual_port,
+)
+
+if TYPE_CHECKING:
+    from tests.kernel.services.conftest import Segment
+
+pytestmark = pytest.mark.netns
+SIX = range(2, 8)
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+def ask(segment: Segment, backends: Backends, kind: int, size: int, port: int = 0) -> bytes:
+    """Ask the virtual address once; return the answer."""
+    client = segment.socket(1, kind, address(1, size), port)
+    client.connect((ip_text(VIRTUAL[size]), PORT))
+    if kind == UDP:
+        client.send(b"?")
+    backends.serve()
+    answer = client.recv(64)
+    client.close()
+    return answer
+
+
+@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("kind", [TCP, UDP])
+def test_six_backends_share_10000_connections(segment: Segment, kind: int, size: int) -> None:
+    """Each within a tenth of its share, and each sees the client's own address.
+
+    The source ports are given, so that the hash gives the same every time.
+    """
+    for number in SIX:
+        segment.add(number)
+    backends = Backends(segment, SIX, kind, size)
+    segment.put(virtual_port(SIX, size, "tcp" if kind == TCP else "udp"))
+    count = 10_000 if size == 4 else 1_000
+    for port in range(20_000, 20_000 + count):
+        ask(segment, backends, kind, size, port)
+    backends.close()
+
+    assert backends.asked.total() == count
+    if count == 10_000:
+        assert all(1_500 <= asked <= 1_834 for asked in backends.asked.values())
+    assert backends.asked.keys() == set(SIX)
+    assert {ip for ip, _ in backends.clients} == {ip_text(address(1, size))}
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_one_client_keeps_its_backend(segment: Segment, size: int) -> None:
+    """With affinity, whatever its port."""
+    for number in SIX:
+        segment.add(number)
+    backends = Backends(segment, SIX, TCP, size)
+    segment.put(virtual_port(SIX, size, affinity=True))
+    for _ in range(20):
+        ask(segment, backends, TCP, size)
+    backends.close()
+
+    assert len(backends.asked) == 1
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_the_client_is_its_own_backend(segment: Segment, size: int) -> None:
+    """Over its loopback, in both directions."""
+    backends = Backends(segment, range(1, 2), TCP, size)
+    segment.put(virtual_port((1,), size))
+
+    assert ask(segment, backends, TCP, size) == b"1"
+    backends.close()
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_the_virtual_address_answers_pings(segment: Segment, size: int) -> None:
+    """By a backend; without one it is refused."""
+    segment.add(2)
+    segment.put(virtual_port((2,), size))
+    assert segment.world.pings(segment.names[1], ip_text(VIRTUAL[size])) == 1
+
+    segment.put(virtual_port((), size))
+    assert segment.world.pings(segment.names[1], ip_text(VIRTUAL[size])) == 0
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_nobody_answers_at_once(segment: Segment, size: int) -> None:
+    """Neither without a backend nor on another port does a client wait for a time-out."""
+    segment.put(virtual_port((), size), virtual_port((2,), size, "udp"))
+    for port in (PORT, PORT + 1):
+        with pytest.raises(ConnectionRefusedError):
+            segment.socket(1, TCP, address(1, size)).connect((ip_text(VIRTUAL[size]), port))
+    client = segment.socket(1, UDP, address(1, size))
+    client.connect((ip_text(VIRTUAL[size]), PORT + 1))
+    with pytest.raises(PermissionError):  # of a packet that a rule refuses where it is sent
+        client.send(b"?")
+
+
+def test_a_port_unreachable_reaches_the_client(segment: Segment) -> None:
+    """As an ICMP error of the backend, translated back."""
+    segment.add(2)
+    segment.put(virtual_port((2,), 4, "udp"))
+    client = segment.socket(1, UDP, address(1, 4))
+    client.connect((ip_text(VIRTUAL[4]), PORT))
+    client.send(b"?")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(64)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_fragments_arrive(segment: Segment, size: int) -> None:
+    """A datagram larger than a frame, and its answer."""
+    segment.add(2)
+    segment.put(virtual_port((2,), size, "udp"))
+    server = segment.socket(2, UDP, address(2, size), 8080)
+    client = segment.socket(1, UDP, address(1, size))
+    client.connect((ip_text(VIRTUAL[size]), PORT))
+    client.send(b"q" * 8_000)
+    question, asker = server.recvfrom(65_536)
+    server.sendto(question.upper(), asker)
+
+    assert client.recv(65_536) == b"Q" * 8_000
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_udp_flows_leave_a_backend_that_is_gone(segment: Segment, size: int) -> None:
+    """And those to the one that stays, stay; as do TCP connections."""
+    for number in (2, 3):
+        segment.add(number)
+    backends = Backends(segment, range(2, 4), UDP, size)
+    both, one = (virtual_port(numbers, size, "udp") for numbers in ((2, 3), (3,)))
+    segment.put(both)
+    clients = [segment.socket(1, UDP, address(1, size), 20_000 + at) for at in range(16)]
+
+    def answers() -> list[bytes]:
+        for client in clients:
+            client.connect((ip_text(VIRTUAL[size]), PORT))
+            client.send(b"?")
+        backends.serve()
+        return [client.recv(64) for client in clients]
+
+    before = answers()
+    assert set(before) == {b"2", b"3"}
+    segment.put(one)
+    assert answers() == before  # the kernel remembers each flow
+    gone = client_table.forget_flows(
+        segment.path, segment.identity, {one: frozenset({address(3, size)})}
+    )
+    assert gone == before.count(b"2")
+    assert answers() == [b"3"] * 16
+    backends.close()
+
+
+def test_a_connection_outlives_the_table_change(segment: Segment) -> None:
+    """Its backend takes no new ones any more."""
+    for number in (2, 3):
+        segment.add(number)
+    server = segment.socket(2, TCP, address(2, 4), 8080)
+    server.listen()
+    segment.put(virtual_port((2,)))
+    client = segment.socket(1, TCP, address(1, 4))
+    client.connect((ip_text(VIRTUAL[4]), PORT))
+    accepted, _ = server.accept()
+    segment.put(virtual_port((3,)))
+    client.send(b"still")
+    with accepted:
+        assert accepted.recv(64) == b"still"
+
+
+def test_an_unchanged_table_is_adopted(segment: Segment) -> None:
+    """The next agent finds it, and changes nothing; what another altered is put back."""
+    ports = virtual_port(SIX), virtual_port(SIX, 16, "udp", affinity=True)
+    segment.put(*ports)
+    first = segment.written
+    segment.written = None
+    assert not segment.put(*ports)
+    assert segment.written == first
+
+    name = client_table.table_of(NODE).name
+    element = "{ 10.9.0.7 }"
+    segment.world.run(segment.names[1], "nft", "add", "element", "inet", name, "addresses", element)
+    assert segment.put(*ports)
+    segment.world.run(segment.names[1], "nft", "delete", "table", "inet", name)
+    assert segment.put(*ports)
+    assert not segment.put(*ports)
+
+
+def test_without_services_there_is_no_table(segment: Segment) -> None:
+    """Nothing is left in the container."""
+    segment.put(virtual_port((2,)))
+    assert "overlayd_services" in segment.world.run(segment.names[1], "nft", "list", "ruleset")
+    segment.put()
+    assert segment.world.run(segment.names[1], "nft", "list", "ruleset") == ""
+
+
+def test_nft_lists_what_leads_where(segment: Segment) -> None:
+    """An operator sees virtual addresses and backends."""
+    segment.put(virtual_port((2,)), virtual_port((2,), 16, "udp"))
+    listed = segment.world.run(segment.names[1], "nft", "list", "ruleset")
+
+    assert "10.9.0.100 . tcp . 80 . 0x00000000 : 10.9.0.2 . 8080" in listed
+    assert "fd09::100 . udp . 80 . 0x00000000 : fd09::2 . 8080" in listed
