@@ -1,4 +1,4 @@
-"""The host's packet rules as a value: exposed networks, port forwards.
+"""The host's packet rules as a value: exposed networks, port forwards, ports of services.
 
 Owns: the inputs of the rules. Does not: know their form in the kernel (`kernel.nft`). A network
 of any driver may have its interface among them, if the host has one on it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from overlay.core.services.values import Backend
 from overlay.model import Ip
 
 
@@ -30,6 +31,17 @@ class PortForward(NamedTuple):
     borrowed: bool  # replies take another route: the host masquerades the client
 
 
+class IngressForward(NamedTuple):
+    """A port of the host that leads to the backends of a service, of one family."""
+
+    protocol: str  # "tcp" or "udp"
+    host_port: int
+    backends: tuple[Backend, ...]  # those that take new connections, at least one
+    affinity: bool = False
+    borrowed: frozenset[Ip] = frozenset()  # backends whose replies take another route
+    sources: tuple[tuple[Ip, int], ...] = ()  # (base, prefix length) of clients; empty: all
+
+
 class ForwardingInterface(NamedTuple):
     """Another program's interface that forwards because of overlayd only."""
 
@@ -44,3 +56,4 @@ class HostState:
     links: frozenset[ExposedLink] = frozenset()
     ports: frozenset[PortForward] = frozenset()
     opened: frozenset[ForwardingInterface] = frozenset()
+    ingress: frozenset[IngressForward] = frozenset()

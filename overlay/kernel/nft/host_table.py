@@ -14,7 +14,7 @@ from typing import Final
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
 from overlay.kernel.nft import expressions as ex
-from overlay.kernel.nft import userdata
+from overlay.kernel.nft import host_ingress, userdata
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import (
     FAMILY_INET,
@@ -57,13 +57,20 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
 
     Equal states give the same rules in the same order.
     """
-    ports = sorted(state.ports)
-    into = tuple(_destinations(ports))
-    outside = (*_not_loopback(), *_destinations([each for each in ports if not _local(each)]))
+    ports, ingress = sorted(state.ports), sorted(state.ingress)
+    into = (*_destinations(ports), *host_ingress.destinations(ingress, from_host=True))
+    outside = (
+        *_not_loopback(),
+        *_destinations([each for each in ports if not _local(each)]),
+        *host_ingress.destinations(ingress, from_host=False),
+    )
     return Table(
         FAMILY_INET,
         table_name(node_id),
-        (Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),),
+        (
+            Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
+            *host_ingress.sets(ingress),
+        ),
         (
             Chain("guard", tuple(_guard()), (PREROUTING, _BEFORE_TRACKING)),
             Chain("arriving", outside, (PREROUTING, _DESTINATION), "nat"),
@@ -75,7 +82,8 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
 
 
 def _elements(state: HostState) -> dict[str, frozenset[bytes]]:
-    return {_LINKS: frozenset(ex.interface_key(link.interface) for link in state.links)}
+    links = frozenset(ex.interface_key(link.interface) for link in state.links)
+    return {_LINKS: links, **host_ingress.elements(state.ingress)}
 
 
 def _guard() -> Iterator[Rule]:
@@ -132,6 +140,7 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
                 *ex.to_port(_PROTOCOLS[each.protocol], each.port),
             )
             yield (*inward, *target, ex.masquerade())
+    yield from ((*inward, *each, ex.masquerade()) for each in host_ingress.borrowed(state.ingress))
     outward = ex.oifname_in_set(_LINKS, inside=False)
     for link in sorted(state.links):
         for base, length in link.ranges:
