@@ -48,6 +48,7 @@ from overlay.agent.event_router import EventRouter
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.eligibility import Eligibility
 from overlay.agent.exposure.host_endpoints import HostEndpoints
+from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.exposure.published_ports import PublishedPorts
@@ -87,6 +88,7 @@ from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.records.service_catalog import ServiceCatalog
+from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -217,7 +219,7 @@ class Components:
             context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
         )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
-        self._preferences = ExposurePreferences(self.gossip.state)
+        self._preferences = ExposurePreferences(self.gossip.state, self.service_catalog)
         self.participation = ParticipationService(
             self.gossip,
             self.directory,
@@ -279,9 +281,17 @@ class Components:
         self.exposure = ExposureService(
             controller,
             published_ports,
+            Ingress(self._context, controller, rules, published_ports, self.attachments),
             rules,
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
+        )
+        self.service_clients = ClientTables(
+            self._context,
+            self.attachments,
+            host_endpoints,
+            self.attacher.context.container_changed,
+            controller.exposure_changed,
         )
         self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
         self.attach_service = AttachService(
@@ -344,6 +354,7 @@ class Components:
             key_rotation=self.key_rotation,
             resolver=self.resolver,
             exposure=self.exposure,
+            service_clients=self.service_clients,
             networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
@@ -380,6 +391,7 @@ class Components:
             self.conflict_report,
             self.card_report,
             *self.exposure.controllers,
+            self.service_clients,
         )
 
     async def start(self) -> None:

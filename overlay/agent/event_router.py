@@ -33,6 +33,7 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.services.client_tables import ClientTables
 from overlay.core.events import (
     AuthorityMessage,
     CaptureMessage,
@@ -84,6 +85,7 @@ class EventRouter:
     key_rotation: KeyRotation
     resolver: Resolver
     exposure: ExposureService
+    service_clients: ClientTables
     networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
@@ -187,6 +189,7 @@ class EventRouter:
         self.authority_sharing.trigger()
         self.reserves.trigger()
         self.resolver.records_changed(None)
+        self._services_changed()
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)
         self.context.event_log.record("member", f"{name} is {state}", peer=name)
@@ -196,12 +199,17 @@ class EventRouter:
         if event.after is MemberState.LEFT:
             self.reconciler.mark_dirty()
 
+    def _services_changed(self) -> None:
+        self.service_clients.trigger()
+        self.exposure.ingress.trigger()
+
     def _store_changed(self, scope: Scope) -> None:
         self.allocator.records_changed()
         self.conflict_report.trigger()
         self.reclaim.trigger()
         self.reserves.trigger()
         self.exposure.published_ports.endpoints_changed(scope or None)
+        self._services_changed()
         self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admission.records_changed()

@@ -57,9 +57,9 @@ class Startup(Controller):
         self._attachments = adoption.attachments
 
     async def adopt(self) -> None:
-        """Open the sandboxes of all attachments and of networks exposed by command, if known."""
+        """Open the sandboxes of all attachments and of networks exposed without any, if known."""
         attached = {Vni(a.vni) for a in self._attachments.values()}
-        for vni in sorted(attached.union(self._preferences.exposed_by_hand())):
+        for vni in sorted(attached.union(self._preferences.without_containers())):
             network = self._directory.network_by_vni(vni)
             if network is None or not has_sandbox(network):
                 continue
@@ -87,7 +87,7 @@ class Startup(Controller):
         await self.adopt()  # a network's record that the disk lost has come back from peers
         self._reconciler.note_adopted()
         self._reconciler.mark_stale()
-        await self._reconciler.destroy_leftovers(self._preferences.exposed_by_hand())
+        await self._reconciler.destroy_leftovers(self._preferences.without_containers())
         withdrawn = 0
         for network in self._directory.networks():
             segments = self._newer_records.withdraw_unattached(network)

@@ -98,6 +98,24 @@ class ExposureController(Controller):
             )
         return before != exposed
 
+    async def expose_for_ingress(self, vni: Vni) -> None:
+        """Have this host on a network, with or without a container, for ports of its services."""
+        network = self._directory.network_by_vni(vni)
+        if network is None or not self.eligibility.preferences.needs_no_container(vni):
+            return
+        try:
+            self._gossip.publish(await self._participation.begin(network))
+        except OverlayError as error:
+            self.failures[vni] = str(error)
+            self._retry_later(vni)
+        else:
+            await self.reconcile_network(vni)
+
+    async def end_ingress(self, vni: Vni) -> None:
+        """Leave a network that no service publishes a port of any more, if nothing else is here."""
+        await self.reconcile_network(vni)
+        self._gossip.publish(await self._participation.end_unused(vni))
+
     # --- when to check ------------------------------------------------------------------
 
     async def endpoint_attached(self, vni: Vni) -> None:
@@ -261,6 +279,7 @@ class ExposureController(Controller):
 
     async def withdraw_all(self) -> None:
         """Remove every host endpoint, rule and sysctl setting, before leaving the cluster."""
+        self.eligibility.preferences.disregard_services()
         for vni in sorted(self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)):
             self.eligibility.preferences.disregard(vni)
             await self.withdraw_before_removal(vni)

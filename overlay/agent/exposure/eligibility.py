@@ -1,7 +1,7 @@
 """Decide whether this host has an endpoint on a network, and what prevents it.
 
 A network is exposed by command, hidden by command, or exposed automatically as soon as it has a
-container here.
+container here, or a service on it publishes a port of every host.
 
 Owns: that rule.
 Does not: change anything in the kernel, nor the preferences (`preferences`).
@@ -43,8 +43,9 @@ class Eligibility:
         self._attachments = attachments
 
     def candidates(self) -> set[Vni]:
-        """Return the networks that may be exposed: with a preference, or with a container here."""
-        return self.preferences.keys() | {Vni(each.vni) for each in self._attachments.values()}
+        """Return the networks that may be exposed: by preference, container or service."""
+        attached = {Vni(each.vni) for each in self._attachments.values()}
+        return self.preferences.keys() | attached | set(self.preferences.without_containers())
 
     async def should_expose(self, network: Network) -> bool:
         """Return whether to expose a network here; if not, `obstacles` may hold the reason."""
@@ -65,7 +66,8 @@ class Eligibility:
         return obstacle is None
 
     def _populated(self, vni: Vni) -> bool:
-        return any(attachment.vni == vni for attachment in self._attachments.values())
+        attached = any(attachment.vni == vni for attachment in self._attachments.values())
+        return attached or self.preferences.needs_no_container(vni)
 
     async def _obstacle(self, network: Network) -> ExposureObstacle | None:
         known = self._host_endpoints.exposed_vnis | self.preferences.keys()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
 
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
@@ -10,12 +11,21 @@ from overlay.agent.state.documents import ExposurePreference
 from overlay.model import Vni
 
 
+class IngressNetworks(Protocol):
+    """What services publish on every host."""
+
+    def ingress_vnis(self) -> Collection[Vni]:
+        """Return the networks that every host must be on to lead its ports there."""
+
+
 class ExposurePreferences(Mapping[Vni, bool]):
     """True for a network exposed by command, False for a hidden one, absent where no command was
     given: such a network is exposed automatically while it has a container here."""
 
-    def __init__(self, state: StateDatabase) -> None:
+    def __init__(self, state: StateDatabase, ingress: IngressNetworks) -> None:
         self._state = state
+        self._ingress = ingress
+        self._is_leaving = False
         self._exposed = dict(documents.EXPOSURES.load(state))
 
     def __getitem__(self, vni: Vni) -> bool:
@@ -27,13 +37,18 @@ class ExposurePreferences(Mapping[Vni, bool]):
     def __len__(self) -> int:
         return len(self._exposed)
 
-    def is_exposed_by_hand(self, vni: Vni) -> bool:
-        """Return whether a network was exposed by command: its sandbox needs no container."""
-        return self._exposed.get(vni) is True
+    def ingress_vnis(self) -> Collection[Vni]:
+        """Return the networks on which services publish ports of every host."""
+        return () if self._is_leaving else self._ingress.ingress_vnis()
 
-    def exposed_by_hand(self) -> list[Vni]:
-        """Return the networks that were exposed by command, in order of VNI."""
-        return sorted(vni for vni, exposed in self._exposed.items() if exposed)
+    def needs_no_container(self, vni: Vni) -> bool:
+        """Return whether a network is exposed by command, or for a port of a service."""
+        return self._exposed.get(vni, vni in self.ingress_vnis())
+
+    def without_containers(self) -> list[Vni]:
+        """Return the networks that this host is on without a container, in order of VNI."""
+        known = self._exposed.keys() | set(self.ingress_vnis())
+        return sorted(filter(self.needs_no_container, known))
 
     def put(self, vni: Vni, *, exposed: bool) -> None:
         """Store a preference; raises OverlayError if the disk rejects the write."""
@@ -48,3 +63,7 @@ class ExposurePreferences(Mapping[Vni, bool]):
     def disregard(self, vni: Vni) -> None:
         """Ignore a preference from now on, and keep it on disk until the state is wiped."""
         self._exposed.pop(vni, None)
+
+    def disregard_services(self) -> None:
+        """Ignore from now on what services publish: this node is leaving."""
+        self._is_leaving = True

@@ -174,6 +174,7 @@ class PublishedPorts(Controller):
         for each in allowed[: limits.PUBLISH_TRIES_MAX]:
             place = (each.protocol, each.host_ip, each.host_port)
             try:
+                self._rules.require_no_ingress(each.protocol, each.host_port)
                 await self._kernel.call(port_check.require_free, *place, families, holder)
             except ConflictError as error:
                 failure = error
@@ -331,6 +332,14 @@ class PublishedPorts(Controller):
         """Have a pass run soon if endpoints of a network (None: of any) matter to a port."""
         if self.has_port_on(vni):
             self.trigger()
+
+    def holder_of(self, protocol: str, port: int, size: int) -> str | None:
+        """Return the container that has a port of all the host's addresses of a size, or None."""
+        for each in self._known:
+            is_on_all = not each.bound_ip and len(each.host_ip) in (0, size)
+            if is_on_all and (each.protocol, each.host_port) == (protocol, port):
+                return each.name
+        return None
 
     def has_port_on(self, vni: int | None) -> bool:
         """Return whether a port maps to a network (None: to any)."""

@@ -20,9 +20,10 @@ from overlay.core.dataplane.host_rules import (
     ExposedLink,
     ForwardingInterface,
     HostState,
+    IngressForward,
     PortForward,
 )
-from overlay.errors import OverlayError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
 from overlay.kernel.nft.host_table import HostTable, table_name
@@ -53,6 +54,7 @@ class HostRules(Controller):
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
         self._ports: frozenset[PortForward] = frozenset()
         self._opened: frozenset[ForwardingInterface] = frozenset()
+        self._ingress: frozenset[IngressForward] = frozenset()
         self.obstacles: list[DroppingChain] = []  # chains that drop what this table admits
         self._own_ports: set[int] = set()  # port ids of this process: its changes are ignored
         self._table: HostTable | None = None
@@ -73,6 +75,19 @@ class HostRules(Controller):
         """Set the published ports; `apply` writes them."""
         self._ports = frozenset(ports)
 
+    def set_ingress(self, ingress: Iterable[IngressForward]) -> None:
+        """Set the ports that lead to services; `apply` writes them."""
+        self._ingress = frozenset(ingress)
+
+    def require_no_ingress(self, protocol: str, port: int) -> None:
+        """Raise ConflictError if a port leads to a service."""
+        if any((each.protocol, each.host_port) == (protocol, port) for each in self._ingress):
+            raise ConflictError(
+                f"port {port}/{protocol} of this host is taken",
+                why="it leads to a service of the cluster",
+                hint="Choose another port; 'overlayd publish ls' shows whose it is",
+            )
+
     def set_opened(self, opened: Iterable[ForwardingInterface]) -> None:
         """Set the other interfaces that forward because of overlayd; `apply` writes them."""
         self._opened = frozenset(opened)
@@ -85,7 +100,9 @@ class HostRules(Controller):
         links = frozenset(link for links in self._links.values() for link in links)
         if not links and not self._opened:
             return None
-        return HostState(links, self._ports if links else frozenset(), self._opened)
+        if not links:
+            return HostState(opened=self._opened)
+        return HostState(links, self._ports, self._opened, self._ingress)
 
     # --- reconciling ----------------------------------------------------------------------
 
@@ -158,15 +175,9 @@ class HostRules(Controller):
 
     async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
         """Redirect UDP clients that never pause to the new target of a port."""
-        old = frozenset() if before is None else before.ports
-        new = frozenset() if after is None else after.ports
-        changed = [each for each in old ^ new if each.protocol == "udp"]
-        kept: dict[tuple[int, int], list[Ip]] = {
-            (each.host_port, len(each.ip)): [] for each in changed
-        }
-        for each in new:
-            if each.protocol == "udp" and (each.host_port, len(each.ip)) in kept:
-                kept[each.host_port, len(each.ip)].append(each.ip)
+        old, new = _udp_targets(before), _udp_targets(after)
+        changed = {place for place, _ in old ^ new}
+        kept = {place: [ip for at, ip in new if at == place] for place in changed}
         if kept:
             with contextlib.suppress(
                 OverlayError, OSError
@@ -221,3 +232,16 @@ class HostRules(Controller):
             self._table.close()
         if self._foreign is not None:
             self._foreign.close()
+
+
+def _udp_targets(state: HostState | None) -> set[tuple[tuple[int, int], Ip]]:
+    """Return ((port, size of the address), target) of each UDP port."""
+    if state is None:
+        return set()
+    targets = [(each.protocol, each.host_port, each.ip) for each in state.ports]
+    targets += [
+        (each.protocol, each.host_port, backend.ip)
+        for each in state.ingress
+        for backend in each.backends
+    ]
+    return {((port, len(ip)), ip) for protocol, port, ip in targets if protocol == "udp"}

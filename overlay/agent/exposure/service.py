@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.controller import Controller
@@ -17,12 +18,14 @@ class ExposureService:
         self,
         controller: ExposureController,
         published_ports: PublishedPorts,
+        ingress: Ingress,
         rules: HostRules,
         endpoint_attached: AsyncSignal[[Vni]],
         endpoint_renamed: AsyncSignal[[Vni, str, str]],
     ) -> None:
         self.controller = controller
         self.published_ports = published_ports
+        self.ingress = ingress
         self.rules = rules
         endpoint_attached.connect(controller.endpoint_attached)
         endpoint_attached.connect(published_ports.endpoint_attached)
@@ -31,12 +34,13 @@ class ExposureService:
     async def start(self) -> None:
         """Adopt what the host has; must run before any pass may prune."""
         await self.published_ports.start()
+        await self.ingress.start()
         await self.controller.start()
 
     @property
     def controllers(self) -> tuple[Controller, ...]:
         """Return the controllers to run, in order of their start."""
-        return self.rules, self.controller, self.published_ports
+        return self.rules, self.controller, self.published_ports, self.ingress
 
     async def reconcile_all(self) -> None:
         """Reconcile all of it now."""

@@ -28,8 +28,8 @@ from overlay.signals import AsyncSignal
 class SandboxUser(Protocol):
     """Knows networks that need their sandbox without a container."""
 
-    def is_exposed_by_hand(self, vni: Vni) -> bool:
-        """Return whether a network was exposed by command."""
+    def needs_no_container(self, vni: Vni) -> bool:
+        """Return whether a network is exposed by command, or for a port of a service."""
 
 
 class ParticipationService:
@@ -84,7 +84,7 @@ class ParticipationService:
         """
         async with self._alone_on(vni):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
-            used = used or self._sandbox_user.is_exposed_by_hand(vni)
+            used = used or self._sandbox_user.needs_no_container(vni)
             if used or self._attaches_in_progress[vni]:
                 return []
             await self.before_sandbox_removal.emit(vni)

@@ -37,6 +37,14 @@ class ServiceCatalog:
         self._read()
         return self._by_vni.get(vni, ())
 
+    def ingress_vnis(self) -> frozenset[Vni]:
+        """Return the networks of services that every host answers a port for."""
+        return frozenset(
+            service.vni
+            for service in self.all()
+            if any(each.mode == "ingress" for each in service.ingress)
+        )
+
     def virtual_ips(self, vni: Vni) -> frozenset[Ip]:
         """Return the virtual addresses of a network's services: no container gets one."""
         return frozenset(ip for service in self.services(vni) for ip in service.ips)

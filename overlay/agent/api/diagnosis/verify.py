@@ -16,6 +16,7 @@ from overlay.model import Vni
 
 # No network can have such a name.
 _FILTER_NAME, _TUNNELS_NAME, _HOST_NAME = "(underlay)", "(tunnels)", "(host)"
+_SERVICES_NAME = "(services)"
 _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
@@ -29,12 +30,14 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     host_texts = await components.exposure.differences()
     lost = await components.drivers.differences()
     changed = await components.container_ends.differences()
+    clients = await components.service_clients.differences()
     repaired = query.repair == "1" and await _repaired(components)
     return {
         "differences": [
             *_of_sandboxes(components, sandboxes),
             *(_difference(name, "Interface", text) for name, text in lost),
             *(_difference(name, "Container", text) for name, text in changed),
+            *(_difference(_SERVICES_NAME, "Services", text) for text in clients),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
             *(_difference(_TUNNELS_NAME, "Encryption", text) for text in tunnel_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
@@ -71,6 +74,7 @@ async def _repaired(components: Components) -> bool:
         await components.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
+        await components.service_clients.verify_all()
         for vni, operations in left.items():
             if operations:
                 await components.reconciler.reconcile_network(vni)
@@ -86,6 +90,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
         and not await components.exposure.differences()
         and not await components.drivers.differences()
         and not await components.container_ends.differences()
+        and not await components.service_clients.differences()
     )
 
 

@@ -1,0 +1,1 @@
+"""Services: creating and changing them, and checking backends on this host."""

@@ -1,0 +1,236 @@
+"""Let this host's containers reach the virtual addresses of their networks.
+
+Each container on a network with services has a table in its own namespace (`kernel.services.
+client_table`). It is there without an agent; a start of the agent adopts it.
+
+The host itself has one as well, for the networks that it is on.
+
+Owns: which containers have a table, what it should hold, and what it is known to hold.
+Does not: know how services are derived from records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from overlay import limits
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
+from overlay.agent.state.attachments import Attachments
+from overlay.core.services.values import VirtualPort
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.nft.table import Elements
+from overlay.kernel.services import client_table
+from overlay.kernel.services.client_table import WrittenTable
+from overlay.model import Ip, Vni
+from overlay.signals import AsyncSignal, Signal
+
+_Identity: TypeAlias = tuple[int, int]
+
+
+class HostNetworks(Protocol):
+    """Knows the networks that this host itself is on."""
+
+    exposed_vnis: set[Vni]
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A container with a table: where it is, what it may reach, and what was written."""
+
+    path: str
+    ports: tuple[VirtualPort, ...]
+    written: WrittenTable
+
+
+class ClientTables(Controller):
+    """The tables in this host's containers.
+
+    `container_changed` is emitted with the namespace of a container after its attachments or
+    interfaces may have changed.
+    """
+
+    name = "services of containers"
+    problem = "containers do not reach virtual addresses"
+    hint = (
+        "Load the modules (modprobe nft_chain_nat nft_hash nft_reject_inet nft_ct); the agent "
+        "retries automatically"
+    )
+    recovered = "containers reach virtual addresses again"
+    event_kind = "services"
+    settle_s = limits.SERVICE_SETTLE_S
+
+    def __init__(
+        self,
+        context: NodeContext,
+        attachments: Attachments,
+        host: HostNetworks,
+        container_changed: AsyncSignal[[_Identity]],
+        exposure_changed: Signal[[]],
+    ) -> None:
+        super().__init__(context.event_log)
+        self._gossip = context.gossip
+        self._kernel = context.kernel
+        self._directory = context.directory
+        self._attachments = attachments
+        self._table = client_table.table_of(context.gossip.node_id)
+        self._clients: dict[_Identity, _Client] = {}
+        self._ports: dict[Vni, tuple[VirtualPort, ...]] = {}  # by network, of the last pass
+        self._elements: dict[tuple[VirtualPort, ...], Elements] = {}  # of the last pass
+        self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
+        self._is_ready = self._is_leaving = False
+        self._lock = asyncio.Lock()
+        self._host_networks = host
+        self._host: _Identity | None = None  # this host's own namespace, once that is known
+        container_changed.connect(self.ensure)
+        exposure_changed.connect(self.trigger)
+
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Wait until this node's records are as new as they were: others may miss services."""
+        await self._gossip.until_may_write()
+        self._host = await self._kernel.call(netns.own_identity)
+        self._is_ready = True
+        yield
+
+    async def ensure(self, identity: _Identity) -> None:
+        """Have the table that a container needs, or none; a failure is retried."""
+        try:
+            if self._is_ready:
+                await self._ensure(identity, verify=True)
+        except (OverlayError, OSError):
+            self.trigger()  # it fails there as well, and is reported
+
+    async def reconcile(self) -> None:
+        """Write what has changed, in every container; one that fails holds up no other."""
+        await self._reconcile(verify=self.fault is not None)
+
+    async def verify_all(self) -> None:
+        """Read the table of every container, and repair it."""
+        with self.outcome():
+            await self._reconcile(verify=True)
+
+    async def _reconcile(self, *, verify: bool) -> None:
+        self._ports.clear()
+        failures: list[OverlayError | OSError] = []
+        clients = {each.netns_identity for each in self._attachments.values()}
+        if self._host is not None:
+            clients.add(self._host)
+        self._bare &= clients
+        for identity in clients | self._clients.keys():
+            try:
+                await self._ensure(identity, verify=verify)
+            except (OverlayError, OSError) as error:
+                failures.append(error)
+        in_use = {client.ports for client in self._clients.values()}
+        self._elements = {ports: self._elements[ports] for ports in in_use & self._elements.keys()}
+        if failures:
+            raise failures[0]
+
+    async def withdraw(self) -> None:
+        """Remove the table from this host's own namespace: the node leaves."""
+        self._is_leaving = True
+        if self._host is not None:
+            await self._ensure(self._host, verify=True)
+
+    async def differences(self) -> list[str]:
+        """Describe the tables that are not as they should be."""
+        found = []
+        for identity, client in list(self._clients.items()):
+            place, wanted = (client.path, identity), client.written.elements
+            if not await self._kernel.call(client_table.is_intact, *place, self._table, wanted):
+                table = f"nft table inet {self._table.name}"
+                found.append(f"{self._called(identity)}: {table} is altered or gone")
+        return found
+
+    # --- one container ------------------------------------------------------------------
+
+    def _wanted(self, identity: _Identity) -> tuple[VirtualPort, ...]:
+        """Return the virtual ports that a container, or this host, may reach."""
+        networks = {
+            Vni(each.vni): None
+            for each in self._attachments.of_target(identity)
+            if each.plugged and (not each.hands_off or each.runtime_endpoint)
+        }
+        if identity == self._host and not self._is_leaving:
+            networks |= dict.fromkeys(sorted(self._host_networks.exposed_vnis))
+        return tuple(port for vni in networks for port in self._ports_on(vni))
+
+    def _ports_on(self, vni: Vni) -> tuple[VirtualPort, ...]:
+        """Return a network's virtual ports as of the last pass, which follows each change."""
+        network = self._directory.network_by_vni(vni)
+        if network is None:
+            return ()
+        if vni not in self._ports:
+            self._ports[vni] = self._directory.view.virtual_ports(network)
+        return self._ports[vni]
+
+    async def _ensure(self, identity: _Identity, *, verify: bool) -> None:
+        """Have the table of a container; unless to verify it, only where something has changed."""
+        async with self._lock:
+            before, ports = self._clients.get(identity), self._wanted(identity)
+            if before is None and not ports and identity in self._bare:
+                return
+            if before is not None and before.ports == ports and not verify:
+                return
+            path = before.path if before is not None else self._path_of(identity)
+            written = before.written if before is not None else None
+            after, is_altered = await self._kernel.call(
+                client_table.ensure, path, identity, self._table, self._elements_of(ports), written
+            )
+            if is_altered:
+                where = self._called(identity)
+                text = f"nftables table {self._table.name} in {where} was altered or gone"
+                self._event_log.record("repaired", f"{text}: rewritten", level=logging.WARNING)
+            if after is None:
+                self._clients.pop(identity, None)
+                self._bare.add(identity)
+            else:
+                self._clients[identity] = _Client(path, ports, after)
+                self._bare.discard(identity)
+            moving = _answering(before.ports if before is not None else None, ports)
+            if moving:
+                await self._kernel.call(client_table.forget_flows, path, identity, moving)
+
+    def _path_of(self, identity: _Identity) -> str:
+        mine = self._attachments.of_target(identity)
+        return mine[0].netns_path if mine else netns.OWN_NAMESPACE
+
+    def _called(self, identity: _Identity) -> str:
+        mine = self._attachments.of_target(identity)
+        return mine[0].target if mine else "this host"
+
+    def _elements_of(self, ports: tuple[VirtualPort, ...]) -> Elements:
+        """Return the elements for some ports: the same object while these stay the same."""
+        if ports not in self._elements:
+            self._elements[ports] = client_table.elements_of(ports, self._gossip.node_id)
+        return self._elements[ports]
+
+
+def _answering(
+    before: Sequence[VirtualPort] | None, after: Sequence[VirtualPort]
+) -> dict[VirtualPort, frozenset[Ip]]:
+    """Return the ports that lost a backend, with those that they have still.
+
+    A start of the agent (None) does not know which did, so each UDP port may have.
+    """
+    now = {(each.ip, each.protocol, each.port): each for each in after}
+    if before is None:
+        return {each: _ips(each) for each in after if each.protocol == "udp"}
+    moving: dict[VirtualPort, frozenset[Ip]] = {}
+    for each in before:
+        present = now.get((each.ip, each.protocol, each.port))
+        left = _ips(present) if present is not None else frozenset[Ip]()
+        if _ips(each) - left:
+            moving[each] = left
+    return moving
+
+
+def _ips(port: VirtualPort) -> frozenset[Ip]:
+    return frozenset(each.ip for each in port.backends if each.weight > 0)

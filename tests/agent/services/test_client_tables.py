@@ -1,0 +1,186 @@
+"""Which containers have a table of virtual addresses, and when it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.services.client_tables import ClientTables
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.core.services.values import Backend, VirtualPort
+from overlay.kernel import netns
+from overlay.kernel.services import client_table
+from overlay.kernel.services.client_table import WrittenTable
+from overlay.model import Ip, NodeId, Vni
+from overlay.signals import AsyncSignal, Signal
+
+BLUE, RED = Vni(1), Vni(2)
+HOST, WEB, API = (4, 1), (4, 7), (4, 8)
+NODE = NodeId(bytes(16))
+VIRTUAL = Ip(bytes([10, 32, 0, 100]))
+
+
+def port(*numbers: int, vni: Vni = BLUE, protocol: Any = "udp") -> VirtualPort:
+    """Return a virtual port with backends of these numbers; negative ones get nothing new."""
+    backends = tuple(
+        Backend(Ip(bytes([10, 32, 0, abs(each)])), 53, NODE, int(each > 0)) for each in numbers
+    )
+    return VirtualPort(vni, VIRTUAL, protocol, 53, backends)
+
+
+def attachment(identity: tuple[int, int], vni: Vni = BLUE, **fields: Any) -> Attachment:
+    """Return an attachment of a container."""
+    given: dict[str, Any] = {
+        "endpoint_id": bytes([identity[1], vni] * 4).hex(),
+        "vni": vni,
+        "target": f"netns:{identity[1]}",
+        "netns_path": f"/proc/{identity[1]}/ns/net",
+        "netns_identity": identity,
+        "container_id": None,
+        "ifname": "eth0",
+        "port": "ve0",
+        "subnet_index": 0,
+        "gateway": True,
+        "plugged": True,
+    }
+    return Attachment(**{**given, **fields})
+
+
+class Bench:
+    """Tables over a kernel that only notes what is written where."""
+
+    def __init__(self, directory: Path, *attached: Attachment) -> None:
+        self.ports: dict[Vni, tuple[VirtualPort, ...]] = {}
+        self.calls: list[tuple[str, tuple[int, int]]] = []
+        self.moved: dict[VirtualPort, frozenset[Ip]] = {}
+        self.fails_in: set[tuple[int, int]] = set()
+        self.attachments = Attachments(attached)
+        self.exposed_vnis: set[Vni] = set()
+        self.changed: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
+        view = SimpleNamespace(virtual_ports=lambda network: self.ports.get(network.vni, ()))
+        records = SimpleNamespace(view=view, network_by_vni=lambda vni: SimpleNamespace(vni=vni))
+        gossip = SimpleNamespace(node_id=NODE, until_may_write=self._may_write)
+        log = EventLog(directory)
+        context = cast("NodeContext", SimpleNamespace(
+            gossip=gossip, directory=records, kernel=self, event_log=log
+        ))  # fmt: skip
+        self.tables = ClientTables(context, self.attachments, self, self.changed, Signal())
+
+    @staticmethod
+    async def _may_write() -> None:
+        """Let the node write at once."""
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Note the call of a function of the kernel layer."""
+        if function is netns.own_identity:
+            return HOST
+        identity = args[1]
+        if function is client_table.forget_flows:
+            self.moved = args[2]
+            return 0
+        if identity in self.fails_in:
+            raise OSError(12, "no memory")
+        elements = args[3]
+        self.calls.append(("put" if any(elements.values()) else "remove", identity))
+        return (WrittenTable(elements, 1) if any(elements.values()) else None), False
+
+    def reconcile(self) -> list[tuple[str, tuple[int, int]]]:
+        """Run a pass; return what was written."""
+        self.calls.clear()
+
+        async def main() -> None:
+            async with self.tables.prepare():
+                await self.tables.attempt()
+
+        asyncio.run(main())
+        return sorted(self.calls, key=lambda call: call[1])
+
+
+def test_every_client_has_the_table_once(tmp_path: Path) -> None:
+    """Of the networks that it is on; what has not changed is not written again."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API, RED))
+    bench.ports[BLUE] = (port(2, 3),)
+
+    written = [("remove", HOST), ("put", WEB), ("remove", API)]
+    assert bench.reconcile() == written  # nothing of a former agent is left in the others
+    assert bench.reconcile() == []
+    bench.ports[BLUE] = (port(2),)
+    assert bench.reconcile() == [("put", WEB)]
+    bench.ports[BLUE] = ()
+    assert bench.reconcile() == [("remove", WEB)]
+
+
+def test_the_host_is_a_client_of_its_networks(tmp_path: Path) -> None:
+    """As long as it has an interface there, and has not left."""
+    bench = Bench(tmp_path)
+    bench.ports[BLUE] = (port(2),)
+    bench.exposed_vnis.add(BLUE)
+    assert bench.reconcile() == [("put", HOST)]
+
+    asyncio.run(bench.tables.withdraw())
+    assert bench.calls[-1] == ("remove", HOST)
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_table"),
+    [
+        ({"hands_off": True}, False),
+        ({"hands_off": True, "runtime_endpoint": "e"}, True),
+        ({"plugged": False}, False),
+    ],
+)
+def test_a_container_may_be_left_alone(
+    tmp_path: Path, fields: dict[str, Any], has_table: bool
+) -> None:
+    """With `--hands-off`, which Docker's networks do not mean by it."""
+    bench = Bench(tmp_path, attachment(WEB, **fields))
+    bench.ports[BLUE] = (port(2),)
+
+    assert (("put", WEB) in bench.reconcile()) == has_table
+
+
+def test_one_failure_holds_up_no_other(tmp_path: Path) -> None:
+    """It is reported, and that container is tried again."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    bench.ports[BLUE] = (port(2),)
+    bench.fails_in = {WEB}
+    assert ("put", API) in bench.reconcile()
+    assert bench.tables.fault is not None
+
+    bench.fails_in = set()
+    assert ("put", WEB) in bench.reconcile()
+    assert bench.tables.fault is None
+
+
+def test_flows_leave_a_backend_that_stops_answering(tmp_path: Path) -> None:
+    """Those of another that comes or stays are left alone; a start cannot know which have moved."""
+    bench = Bench(tmp_path, attachment(WEB))
+    both, more, less = port(2, 3), port(2, 3, 4), port(2, -3, 4)
+    moved = []
+    for ports in (both, more, less):
+        bench.ports[BLUE], bench.moved = (ports,), {}
+        bench.reconcile()
+        moved.append(bench.moved)
+
+    left = frozenset(backend.ip for backend in (less.backends[0], less.backends[2]))
+    assert moved == [{both: frozenset(each.ip for each in both.backends)}, {}, {more: left}]
+
+
+def test_nothing_is_written_before_records_are_known(tmp_path: Path) -> None:
+    """An attach during a start, with records that may lack services, changes no table."""
+    bench = Bench(tmp_path, attachment(WEB))
+    bench.ports[BLUE] = (port(2),)
+
+    asyncio.run(bench.changed.emit(WEB))
+    assert bench.calls == []
+    bench.reconcile()
+    bench.calls.clear()
+    asyncio.run(bench.changed.emit(WEB))
+    assert bench.calls == [("put", WEB)]  # the periodic check reads what is there
