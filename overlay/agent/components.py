@@ -89,6 +89,7 @@ from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.client_tables import ClientTables
+from overlay.agent.services.registry import ServiceRegistry
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -120,23 +121,13 @@ class Components:
         self.event_log = event_log
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
-        declared = DeclaredObjects(self.gossip.node.store, self.gossip.signer)
-        self.service_catalog = ServiceCatalog(declared)
-        space = AddressSpace(
-            self.gossip.node.store, self.gossip.node_id, virtual=self.service_catalog
-        )
-        expiry = DeadNodeExpiry(self.gossip, config.dead_grace_s)
-        prefix = inner_prefix(bytes.fromhex(cluster.cluster_id))
-        self.directory = Directory(
-            self.gossip.node, self.gossip.node_id, space, expiry, prefix, self.service_catalog
-        )
-        self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
-        self.declared = DeclaredService(self._context, declared)
+        space = self._construct_records(cluster, kernel)
         self._construct_cluster_services(space)
         self._construct_dataplane(interface)
         self.networks = NetworkService(
             self._context, self.participation, self.reserves, self.encryption
         )
+        self.services = self._make_service_registry()
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
@@ -164,6 +155,21 @@ class Components:
         self.previous_copy = PreviousCopy(state, event_log)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
+
+    def _construct_records(self, cluster: StoredCluster, kernel: KernelThread) -> AddressSpace:
+        """Construct what reads the records, and this node's address space."""
+        gossip = self.gossip
+        objects = DeclaredObjects(gossip.node.store, gossip.signer)
+        self.service_catalog = ServiceCatalog(objects)
+        space = AddressSpace(gossip.node.store, gossip.node_id, virtual=self.service_catalog)
+        expiry = DeadNodeExpiry(gossip, self.config.dead_grace_s)
+        prefix = inner_prefix(bytes.fromhex(cluster.cluster_id))
+        self.directory = Directory(
+            gossip.node, gossip.node_id, space, expiry, prefix, self.service_catalog
+        )
+        self._context = NodeContext(gossip, self.directory, kernel, self.event_log)
+        self.declared = DeclaredService(self._context, objects)
+        return space
 
     def _construct_cluster_services(self, space: AddressSpace) -> None:
         """Construct admission, authority, keys, identities and addresses: no data plane needed."""
@@ -334,6 +340,11 @@ class Components:
             self.reconciler,
             self._context.kernel,
             self.event_log,
+        )
+
+    def _make_service_registry(self) -> ServiceRegistry:
+        return ServiceRegistry(
+            self._context, self.declared, self.service_catalog, self.allocator, self.participation
         )
 
     def _make_event_router(self) -> EventRouter:

@@ -196,8 +196,8 @@ class EventRouter:
         self.underlay.trigger()
         self.encryption.trigger()
         self.paths.trigger()
-        if event.after is MemberState.LEFT:
-            self.reconciler.mark_dirty()
+        if event.after is MemberState.LEFT or self.context.directory.view.has_services():
+            self.reconciler.mark_dirty()  # backends of services depend on their hosts' states
 
     def _services_changed(self) -> None:
         self.service_clients.trigger()

@@ -29,6 +29,8 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
     match kind:
         case "networks":
             return sorted(item["name"] for item in client.get("/v1/networks")["networks"])
+        case "services":
+            return sorted(item["name"] for item in client.get("/v1/services")["services"])
         case "places":
             shared = [f"container:{name}" for name in live_candidates(client, "containers")]
             return [*live_candidates(client, "networks"), "none", "host", *shared]

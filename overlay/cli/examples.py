@@ -80,6 +80,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo overlayd network disconnect blue web",
         "sudo overlayd network disconnect blue docker:web",
     ),
+    "service ls": (
+        "overlayd service ls",
+        "overlayd service ls --filter network=blue --format '{{.Name}} {{.Ips}}'",
+    ),
+    "service inspect": (
+        "overlayd service inspect web",
+        "overlayd service inspect web --json",
+    ),
+    "service ps": (
+        "overlayd service ps web",
+        "overlayd service ps web --quiet",
+    ),
+    "service rm": (
+        "sudo overlayd service rm web",
+        "sudo overlayd service rm web api",
+    ),
     "dns rm": (
         "sudo overlayd dns rm database --network blue",
         "sudo overlayd dns rm database --network blue --json",

@@ -5,10 +5,12 @@ Owns: these words. Does not: guess what a mistyped word means (`usage_text`).
 
 from __future__ import annotations
 
+from overlay.errors import UsageError
+
 _OPTIONS_OF_VERSION = (["--version"], ["-V"])
 _SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
 _VERBS_OF_NODE = {"ls": "members", "rm": "forget", "promote": "promote"}
-_GROUPS = ("authority", "container", "dns", "endpoint", "network", "token")
+_GROUPS = ("authority", "container", "dns", "endpoint", "network", "service", "token")
 
 
 def translated(words: list[str]) -> list[str]:
@@ -29,3 +31,14 @@ def translated(words: list[str]) -> list[str]:
     if len(words) > 1 and words[0] in _GROUPS:
         return [words[0], _SECOND_WORDS.get(words[1], words[1]), *words[2:]]
     return words
+
+
+def refuse_impossible(words: list[str]) -> None:
+    """Raise UsageError for a command of other programs that overlayd has no equal for."""
+    if words[:2] == ["service", "scale"]:
+        raise UsageError(
+            "a service has no number of containers to set",
+            why="overlayd starts no containers: those that match the service are its backends",
+            hint="Start more with the service's label or alias, such as: docker compose up "
+            "--scale web=3; 'overlayd service ps NAME' shows the backends",
+        )

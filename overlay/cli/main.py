@@ -84,6 +84,7 @@ def _run(words: list[str]) -> int:
         from overlay.cli import token_input  # noqa: PLC0415  only an error needs it
 
         token_input.refuse_token_argument()  # before an error repeats it
+    familiar_words.refuse_impossible([verb or "", *rest])
     try:
         args, unknown = parser.build(words).parse_known_args(words)
     except SystemExit as leaving:  # raised after --help has printed

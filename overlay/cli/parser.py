@@ -51,6 +51,7 @@ VERBS: dict[str, str] = {
     "key": "keys.cluster_key",
     "encryption": "keys.encryption",
     "network": "network",
+    "service": "service",
     "ipam": "ipam",
     "dns": "dns",
     "attach": "endpoint",

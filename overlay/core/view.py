@@ -39,6 +39,7 @@ from overlay.core.protocol.records import (
 from overlay.core.services.derivation import (
     BackendIndex,
     Candidate,
+    PlacedService,
     ingress_ports,
     virtual_ports,
 )
@@ -250,24 +251,33 @@ class View:
 
     def virtual_ports(self, network: Network) -> tuple[VirtualPort, ...]:
         """Return the ports of a network's virtual addresses, with their backends now."""
-        services = self._counted_services(network)
+        services = self.services(network)
         return virtual_ports(services, self.backend_index(network.vni)) if services else ()
 
     def ingress_ports(self, network: Network) -> tuple[IngressPort, ...]:
         """Return the hosts' ports that lead to a network's services, with their backends now."""
-        services = [each for each in self._counted_services(network) if each.ingress]
+        services = [each for each in self.services(network) if each.ingress]
         return ingress_ports(services, self.backend_index(network.vni)) if services else ()
 
-    def _counted_services(self, network: Network) -> list[Service]:
-        """Return a network's services with the virtual addresses that count.
+    def has_services(self) -> bool:
+        """Return whether any network has a service."""
+        return any(self._declared(vni) for vni in self._current_networks())
+
+    def has_service(self, vni: Vni, name: str) -> bool:
+        """Return whether a network has a service with a name, whatever its case."""
+        return any(each.name.lower() == name.lower() for each in self._declared(vni))
+
+    def _declared(self, vni: Vni) -> Sequence[Service]:
+        return () if self._services is None else self._services.services(vni)
+
+    def services(self, network: Network) -> list[Service]:
+        """Return a network's services, by name, with the virtual addresses that count.
 
         Not those of gateways, other devices and endpoints, and none outside the network: any
         member may write a service, and must not divert what goes to others. Of two services with
         one address, made during a partition, the first by name has it.
         """
-        if self._services is None:
-            return []
-        found = self._services.services(network.vni)
+        found = self._declared(network.vni)
         if not found:
             return []
         taken = {subnet.gateway for subnet in network.subnets}
@@ -286,6 +296,14 @@ class View:
             taken.update(ips)
             counted.append(service if ips == service.ips else replace(service, ips=ips))
         return counted
+
+    def placed_services(self, network: Network) -> list[PlacedService]:
+        """Return a network's services with their backends now, by name."""
+        services = self.services(network)
+        if not services:
+            return []
+        index = self.backend_index(network.vni)
+        return [PlacedService(each, tuple(index.backends(each))) for each in services]
 
     def _owns(self, network: Network, origin: NodeId, ip: Ip) -> bool:
         """Return whether an address is a node's to use, as far as known here."""

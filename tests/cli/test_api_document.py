@@ -51,6 +51,15 @@ VERBS = [
     ("POST /v1/networks", "network create blue", "blue  vni 9000001"),
     ("GET /v1/networks/{name}", "network inspect blue", "32768 owned by vm2"),
     ("DELETE /v1/networks/{name}", "network rm blue", ""),
+    ("GET /v1/services", "service ls", "http=80:8080"),
+    (
+        "POST /v1/services",
+        "service create web --network blue --port 80:8080",
+        "10.32.0.9\n",
+    ),
+    ("GET /v1/services/{name}", "service inspect web", "draining"),
+    ("POST /v1/services/{name}", "service set web --drain web1", ""),
+    ("DELETE /v1/services/{name}", "service rm web", ""),
     ("GET /v1/ipam", "ipam", "10.32.0.0-10.32.127.255"),
     ("GET /v1/dns", "dns ls", "www"),
     ("GET /v1/dns/{name}", "dns lookup c1", "10.32.0.2\n"),
@@ -85,7 +94,7 @@ def test_the_command_line_shows_each_example(
     """The command line reads what is documented."""
     (tmp_path / "SECRET").write_text("a passphrase")
     words = words.replace("SECRET", str(tmp_path / "SECRET"))
-    name = "blue" if "networks" in line else "c1"
+    name = "blue" if "networks" in line else "web" if "services" in line else "c1"
     path = line.replace("{name}", name).replace("{id}", "5d1c")
     agent.answer(path, ANSWERS[line])
     outcome = overlayd(*words.replace("NEW", str(tmp_path / "one")).split())

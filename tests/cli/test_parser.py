@@ -22,6 +22,7 @@ READING = [
     ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
     ("config", "check"), ("config", "show"), ("doctor",),
     ("report",), ("graph",),
+    ("service", "ls"), ("service", "inspect"), ("service", "ps"),
     ("ping",), ("trace",), ("capture",), ("netcheck",),
     ("encryption", "status"), ("docker-plugin", "status"), ("web",),
 ]  # fmt: skip
@@ -32,6 +33,7 @@ WRITING = [
     ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"), ("network", "prune"),
     ("network", "connect"), ("network", "disconnect"),
+    ("service", "create"), ("service", "set"), ("service", "rm"),
     ("attach",), ("detach",), ("endpoint", "set"),
     ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),

@@ -26,6 +26,7 @@ from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
 from overlay.agent.api.runtimes import plugin_endpoints
+from overlay.agent.api.services import handlers as services
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
@@ -34,6 +35,7 @@ _RESOURCES = (
     metrics,
     events,
     networks,
+    services,
     endpoints,
     targets,
     plugin_endpoints,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.core.services.derivation import PlacedService
 from overlay.model import Ip, Vni
 
 _REST_FACTOR = 4.0  # a stale index is kept for this many times as long as building it took
@@ -29,6 +30,8 @@ class NameIndex:
     by_ip: dict[Ip, list[PlacedEndpoint]] = field(default_factory=dict)
     custom: dict[str, list[Ip]] = field(default_factory=dict)
     custom_by_ip: dict[Ip, list[str]] = field(default_factory=dict)
+    services: dict[str, PlacedService] = field(default_factory=dict)
+    services_by_ip: dict[Ip, str] = field(default_factory=dict)
     is_stale: bool = False  # records have changed since
     built_at_s: float = 0.0
     build_time_s: float = 0.0
@@ -77,4 +80,8 @@ class NameIndexes:
             index.custom.setdefault(record.name.lower(), []).extend(record.ips)
             for ip in record.ips:
                 index.custom_by_ip.setdefault(ip, []).append(record.name)
+        for entry in self._directory.services(vni):
+            index.services[entry.service.name.lower()] = entry
+            for ip in entry.service.ips:
+                index.services_by_ip[ip] = entry.service.name
         return index

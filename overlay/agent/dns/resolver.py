@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from overlay.agent.dns.index import NameIndexes
+from overlay.agent.dns.service_records import ServiceRecord, records_of, split_srv_name
 from overlay.agent.process.config import DNS_DOMAIN_DEFAULT
 from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.core.protocol.messages import MemberState
+from overlay.core.services.derivation import PlacedService
 from overlay.errors import UsageError
 from overlay.model import Endpoint, Ip, Network, has_any_name
 
@@ -28,11 +30,12 @@ _REVERSE_V6 = ".ip6.arpa"
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """An authoritative answer: addresses or names. With neither, the name has no such record."""
+    """An authoritative answer. With nothing in it, the name has no such record."""
 
     exists: bool
     ips: tuple[Ip, ...] = ()
     names: tuple[str, ...] = ()
+    services: tuple[ServiceRecord, ...] = ()  # with full names
 
 
 class ClientNetworks(Protocol):
@@ -78,6 +81,30 @@ class Resolver:
         found = self._addresses(labels, answering)
         return found if found.ips else None
 
+    def service_records(self, network: Network, client: Ip, name: str) -> DnsAnswer | None:
+        """Return the SRV records of `_http._tcp.web`, as `client` on `network` may see them.
+
+        Returns None for a name that the host's resolvers must answer.
+        """
+        seen = self._clients.networks(network, client)
+        networks = [network, *(item for item in seen if item != network)]
+        asked = split_srv_name(self.below_domain(name))
+        if asked is not None:
+            port_name, protocol, service = asked
+            for each in networks:
+                host = service.removesuffix(f".{each.name.lower()}")
+                index = self._indexes.of(each.vni)
+                entry = index.services.get(service) or index.services.get(host)
+                if entry is not None:
+                    suffix = f"{each.name}.{self._domain}"
+                    found = (
+                        record._replace(target=f"{record.target}.{suffix}")
+                        for record in records_of(entry, port_name, protocol)
+                    )
+                    return DnsAnswer(exists=True, services=tuple(found))
+        answer = self.lookup(networks, name)
+        return None if answer is None else DnsAnswer(exists=answer.exists)
+
     def below_domain(self, name: str) -> str:
         """Return a name in lower case, without the cluster's domain at its end."""
         return name.rstrip(".").lower().removesuffix(f".{self._domain}")
@@ -117,6 +144,9 @@ class Resolver:
             # every node answers with the same one (`core.dataplane.conflicts`).
             named = self._alive(index.by_name.get(name, ()))
             owner = min(named, key=lambda item: item.endpoint_id, default=None)
+            entry = index.services.get(name)
+            if owner is None and entry is not None:
+                return DnsAnswer(exists=True, ips=_service_ips(entry))
             matching = list(self._alive(index.by_alias.get(name, ())))
             if owner is not None:
                 matching.append(owner)
@@ -143,6 +173,7 @@ class Resolver:
             index = self._indexes.of(network.vni)
             names = [endpoint.name for endpoint in self._alive(index.by_ip.get(ip, ()))]
             names += index.custom_by_ip.get(ip, [])
+            names += [index.services_by_ip[ip]] if ip in index.services_by_ip else []
             if names or any(ip in subnet for subnet in network.subnets):
                 full = (f"{name}.{network.name}.{self._domain}" for name in dict.fromkeys(names))
                 return DnsAnswer(exists=bool(names), names=tuple(full))
@@ -166,6 +197,9 @@ class Resolver:
                 found.setdefault(name, set()).update(ips)
         for name, endpoint in owners.items():
             found.setdefault(name, set()).update(endpoint.ips)
+        for entry in self._directory.services(network.vni):
+            if entry.service.name.lower() not in owners:
+                found[entry.service.name.lower()] = set(_service_ips(entry))
         shown = (
             found if has_any_name(network) else {self._shown(name): found[name] for name in found}
         )
@@ -188,6 +222,12 @@ class Resolver:
             state = self._directory.node_state(origin)
             if state in (MemberState.ALIVE, MemberState.SUSPECT):
                 yield endpoint
+
+
+def _service_ips(entry: PlacedService) -> tuple[Ip, ...]:
+    """Return the virtual addresses of a service, or those of its backends if it has none."""
+    found = entry.service.ips or [ip for each in entry.ready() for ip in each.endpoint.ips]
+    return tuple(sorted(set(found)))
 
 
 def address_of_reverse(name: str) -> Ip | None:

@@ -20,7 +20,7 @@ import socket
 from collections.abc import Collection
 from typing import Any, Protocol, TypeAlias, cast
 
-from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A
+from dnslib import AAAA, PTR, QTYPE, RCODE, RR, SRV, A
 
 from overlay import limits
 from overlay.agent.dns import upstream
@@ -118,8 +118,8 @@ class DnsServer:
 
     def _own_answer(self, query: Query, client: Ip) -> DnsAnswer | None:
         """Return what this node's records say; None if another resolver must answer."""
-        is_reverse = query.kind == "PTR"
-        resolve = self._resolver.reverse if is_reverse else self._resolver.forward
+        resolvers = {"PTR": self._resolver.reverse, "SRV": self._resolver.service_records}
+        resolve = resolvers.get(query.kind, self._resolver.forward)
         return resolve(self._network, client, query.name)
 
     def _records(self, query: Query, found: DnsAnswer, size: int) -> list[RR]:
@@ -127,6 +127,11 @@ class DnsServer:
         name, kind = query.name, query.kind
         if kind == "PTR":
             return [RR(name, QTYPE.PTR, rdata=PTR(item), ttl=TTL_S) for item in found.names]
+        if kind == "SRV":
+            return [
+                RR(name, QTYPE.SRV, rdata=SRV(0, each.weight, each.port, each.target), ttl=TTL_S)
+                for each in found.services
+            ]
         wanted = [ip for ip in found.ips if kind in ("ANY", "A" if len(ip) == 4 else "AAAA")]
         self._rng.shuffle(wanted)
         return [

@@ -132,7 +132,14 @@ def _labels_text(endpoint: Endpoint) -> str:
 
 
 def require_free(directory: Directory, network: Network, name: str, mac: Mac | None = None) -> None:
-    """Raise ConflictError if an endpoint of a network has the name or the MAC."""
+    """Raise ConflictError if an endpoint of a network has the name or the MAC, or a service it."""
+    if directory.view.has_service(network.vni, name):
+        raise ConflictError(
+            f"the name {name!r} is taken on network {network.name}",
+            why="a service has it",
+            hint="Choose another name with --name; with the service's name as --alias the "
+            "container can be one of its backends",
+        )
     for origin, other in directory.all_endpoints(network.vni):  # 50,000, perhaps
         if other.name.lower() == name.lower():  # as DNS compares them
             raise ConflictError(

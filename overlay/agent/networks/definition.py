@@ -105,6 +105,14 @@ def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
             why=f"this host does not know yet what is attached to it on {unseen[0]}",
             hint=f"Try again in a moment, or on {unseen[0]}: overlayd network rm {name}",
         )
+    services = [each.service.name for each in directory.services(network.vni)]
+    if services:
+        more = f" and {len(services) - 5} more" if len(services) > 5 else ""
+        raise ConflictError(
+            f"network {name} is in use",
+            why=f"it has services: {', '.join(services[:5])}{more}",
+            hint=f"Remove them first: overlayd service rm {' '.join(services[:5])}",
+        )
     placed = list(directory.endpoints(network.vni))
     if placed:
         shown = ", ".join(

@@ -26,6 +26,7 @@ from overlay.core.protocol.records import (
     RemovedNetwork,
     Scope,
 )
+from overlay.core.services.derivation import PlacedService
 from overlay.core.view import ExpirySource, OwnershipSource, ServiceSource, View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
@@ -229,6 +230,11 @@ class Directory:
         key = ("endpoint", bytes.fromhex(attachment.endpoint_id))
         value = self._store.value(self.own, Scope(attachment.vni), key)
         return value if isinstance(value, Endpoint) else None
+
+    def services(self, vni: Vni) -> list[PlacedService]:
+        """Return the services on a network with their backends, by name."""
+        network = self.network_by_vni(vni)
+        return [] if network is None else self.view.placed_services(network)
 
     def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
         """Yield a network's custom DNS records, each with the node that wrote it."""

@@ -25,6 +25,7 @@ KINDS = {
     "TARGET": "targets",
     "ENDPOINT": "endpoints",
     "CONTAINER": "containers",
+    "SERVICE": "services",
     "ID": "tokens",
 }
 

@@ -45,6 +45,17 @@ class ServiceBackend(NamedTuple):
     state: BackendState
 
 
+class PlacedService(NamedTuple):
+    """A service and its backends now."""
+
+    service: Service
+    backends: tuple[ServiceBackend, ...]
+
+    def ready(self) -> list[ServiceBackend]:
+        """Return the backends that get new connections."""
+        return [each for each in self.backends if each.state is BackendState.READY]
+
+
 HealthOf = Callable[[NodeId, bytes, str], bool | None]
 """Returns what a node says of an endpoint (by id) and a service (by name); None for nothing."""
 

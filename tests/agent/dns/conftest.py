@@ -18,6 +18,7 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CustomRecord
+from overlay.core.services.derivation import PlacedService
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, parse_ip
 
 ALIVE, DEAD = NodeId(b"a" * 16), NodeId(b"d" * 16)
@@ -61,6 +62,10 @@ class Records:
             CustomRecord("web", (parse_ip("192.168.7.2"),)),
         ]
         return [(DEAD, item) for item in records if vni == 1]
+
+    def services(self, _vni: int) -> list[PlacedService]:
+        """Return no service."""
+        return []
 
     def node_state(self, node_id: NodeId) -> MemberState:
         """Return the state of a node."""

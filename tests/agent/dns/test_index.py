@@ -7,6 +7,7 @@ from typing import Any, cast
 from overlay.agent.dns.index import NameIndexes
 from overlay.agent.records.directory import PlacedEndpoint
 from overlay.core.protocol.records import CustomRecord
+from overlay.core.services.derivation import PlacedService
 from overlay.model import Endpoint, Mac, NodeId, Vni, parse_ip
 
 BLUE, RED, NODE = Vni(1), Vni(2), NodeId(b"a" * 16)
@@ -32,6 +33,10 @@ class Records:
         ip, mac = parse_ip("10.1.0.2"), Mac(b"\2" * 6)
         made = (Endpoint(name.encode().ljust(8), vni, name, mac, (ip,)) for name in self.names)
         return [PlacedEndpoint(NODE, endpoint) for endpoint in made]
+
+    def services(self, _vni: Vni) -> list[PlacedService]:
+        """Return no service."""
+        return []
 
     def custom_records(self, _vni: Vni) -> list[tuple[NodeId, CustomRecord]]:
         """Return one record."""

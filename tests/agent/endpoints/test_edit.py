@@ -57,6 +57,7 @@ class Node:
         directory = SimpleNamespace(
             network_by_vni={1: BLUE, 2: RED}.get,
             endpoint_of=lambda attachment: self.records[attachment.vni],
+            view=SimpleNamespace(has_service=lambda _vni, name: name == "shop"),
             all_endpoints=lambda vni: [(OWN, other)] if vni == 2 else [],
             node_name=lambda _node: "vm1",
         )
