@@ -65,6 +65,11 @@ DOCKER_BODY_SIZE_MAX: Final = 512 * 1024
 DOCKER_SWEEP_S: Final = 60.0  # from one comparison with what Docker has to the next
 # For the answer about a container just created: if Docker starts it already, it answers after that.
 DOCKER_CREATED_WAIT_S: Final = 0.1
+# Between two looks for the namespace of a container that Docker starts: within some of these its
+# program runs. Longer the longer it takes, by a share of it; Docker itself gives up earlier.
+DOCKER_ARRIVAL_POLL_S: Final = 0.005
+DOCKER_ARRIVAL_POLL_SHARE: Final = 0.01
+DOCKER_ARRIVAL_MAX_S: Final = 60.0
 DOCKER_PLUGIN_TIMEOUT_S: Final = 60.0  # of each request for the managed plugin
 DOCKER_EARLY_NAMES_MAX: Final = 64  # of networks, told before Docker has created them here
 DOCKER_NEW_CONTAINERS_MAX: Final = 1024  # created and not started yet, remembered

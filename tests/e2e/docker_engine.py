@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 NO_BRIDGE = "--bridge=none"
+_SERVE = "echo served >/tmp/index.html; trap exit TERM; busybox httpd -f -p 80 -h /tmp & wait"
+SERVE = ("--change", f'CMD ["/bin/sh", "-c", "{_SERVE}"]')
+"""Options of `docker import` for an image that serves a page, as nginx's does."""
 DOCKERD = (
     "setsid dockerd --iptables=false --ip6tables=false {}"
     " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e.cri import Cri
+from tests.e2e.docker_engine import SERVE
+from tests.e2e.typed import lines, type_line
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -57,7 +59,9 @@ def runtimes(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> 
     cluster.ok(1, "bash", "-c", f"{backend}; {store}")
     podman(cluster, "import", str(image), "lab:1")
     archive = str(image.with_name("docker.tar"))
-    podman(cluster, "save", "--format", "docker-archive", "-o", archive, "lab:1")
+    busybox = "docker.io/library/busybox:latest"
+    podman(cluster, "tag", "lab:1", busybox)
+    podman(cluster, "save", "--format", "docker-archive", "-o", archive, "lab:1", busybox)
     command = ("--change", 'CMD ["/bin/sleep", "1000"]')
     podman(cluster, "import", *command, str(image), "localhost/pause:1")
     pause = str(image.with_name("pause.tar"))
@@ -85,6 +89,25 @@ def plugin(cluster: Cluster, command: str, fields: dict[str, Any], **variables: 
     words = [f"{key}={text}" for key, text in environ.items()]
     _, out, _ = cluster.run(1, "env", "-i", *words, PLUGIN, stdin=json.dumps(config))
     return json.loads(out) if out else None
+
+
+def test_the_lines_of_the_guides_work(
+    runtimes: Cluster, image: Path, eventually: Callable[..., None]
+) -> None:
+    """A container that Podman runs has its port, and is pinged from one of containerd's."""
+    podman(runtimes, "import", *SERVE, str(image), "docker.io/library/nginx:latest")
+    *_, ping = guide = lines("docs/guide/cni.md", "On two hosts")
+    for line in guide[:-1]:
+        type_line(runtimes, line)
+    assert " 0% packet loss" in type_line(runtimes, ping)
+    assert runtimes.ok(3, "curl", "-s", "-m", "5", "http://192.168.56.11:8080/") == "served\n"
+
+    podman(runtimes, "rm", "-f", "-t", "0", "web")
+    for line in lines("docs/guide/podman.md", "CNI: Podman 4.3 of Debian 12"):
+        type_line(runtimes, line)
+    assert runtimes.inside(3, "c3", "ping", "-c", "1", "-W", "5", "web")[0] == 0
+    podman(runtimes, "rm", "-f", "-t", "0", "web")
+    eventually(lambda: all(endpoints(runtimes, n) == {} for n in (1, 2, 3)), "nothing is left")
 
 
 def test_containers_of_two_runtimes_reach_each_other(

@@ -116,6 +116,8 @@ def test_an_internal_network_answers_its_own_names(
               "shut")  # fmt: skip
     docker.ok(1, "docker", "run", "-d", "--name", "in", "--network", "shut", *SLEEP)
     docker.ok(1, "overlayd", "dns", "add", "data", "10.67.9.9", "--network", "shut")
+    run = ("docker", "run", "--rm", "--network", "shut", "lab:1", "/bin/lookup", "data")
+    eventually(lambda: "10.67.9.9" in docker.run(1, *run)[1], "names at the first instruction")
 
     def found(name: str) -> str:
         return docker.run(1, "docker", "exec", "in", "/bin/sh", "-c", MUSL.format(name))[1]
@@ -215,6 +217,8 @@ def test_where_the_hosts_resolver_is_on_loopback(
     start = f"setsid python3 {FAKE_RESOLVER} 127.0.0.1 192.0.2.80 >{out} 2>&1 &"
     docker.ok(1, "sh", "-c", f"{start} echo nameserver 127.0.0.1 >/etc/resolv.conf")
     eventually(lambda: "ready" in docker.ok(1, "cat", out), "the resolver")
+    run = ("docker", "run", "--rm", "--network", "blue", "lab:1", "/bin/lookup", "c2")
+    eventually(lambda: "10.32." in docker.run(1, *run)[1], "names at the first instruction")
     docker.ok(1, "docker", "run", "-d", "--name", "on-loop", "--network", "blue", *SLEEP)
     docker.ok(1, "docker", "network", "connect", "aside", "on-loop")
     c2 = docker.ok(1, "overlayd", "dns", "lookup", "c2").strip()

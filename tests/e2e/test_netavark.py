@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e.debian13 import Debian13
+from tests.e2e.docker_engine import SERVE
+from tests.e2e.typed import lines
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -16,7 +18,20 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.debian13]
 PODMAN = ("podman", "--cgroup-manager=cgroupfs", "--runtime", "runc")
 LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --cap-add net_raw".split()  # noqa: SIM905
+LIBRARY = "docker.io/library"
 SLEEP = ("lab:1", "/bin/sleep", "1000")
+GUIDE = lines("docs/guide/podman.md", "netavark: Podman 4.6 and later")
+# What the guide's lines call: this tree's overlayd, and Podman with the options above.
+STAND_INS = f"""
+sudo() {{ "$@"; }}
+overlayd() {{ python3 -m overlay.cli.main "$@"; }}
+podman() {{
+  local verb=$1; shift
+  local limits=()
+  [ "$verb" = run ] && limits=({" ".join(LIMITS)})
+  command {" ".join(PODMAN)} "$verb" "${{limits[@]}}" "$@"
+}}
+"""
 # What LIMITS are to `podman run`; a pod has no options for them.
 CONFIGURATION = """
 [containers]
@@ -48,6 +63,10 @@ class Podman:
         """Run Podman; it must succeed."""
         return self._tree.ok(*PODMAN, *words)
 
+    def type(self, command: str) -> str:
+        """Type a line of the guide; it must succeed. Return what it prints."""
+        return self._tree.ok("bash", "-c", STAND_INS + command)
+
     def play(self, pod: str, *words: str) -> str:
         """Run `podman play kube` with a pod; it must succeed."""
         write = 'printf %s "$1" >/run/limits.conf; printf %s "$2" >/run/pod.yml; shift 2; exec "$@"'
@@ -67,15 +86,20 @@ class Podman:
 def podmans(
     cluster: Cluster, image: Path, eventually: Callable[..., None]
 ) -> tuple[Podman, Podman]:
-    """Podman on vm1 and vm2, with the plugin, the image and the network blue."""
+    """Podman on vm1 and vm2, with the images, and as the guide says the plugin and network blue."""
     made = []
     for number in (1, 2):
-        tree = Debian13(cluster, number, eventually)
-        tree.ok("python3", "-m", "overlay.cli.main", "netavark", "install")
+        podman = Podman(Debian13(cluster, number, eventually))
+        install, create, *_ = (line.command for line in GUIDE if line.host == number)
+        podman.type(install)
         cluster.ok(number, "cp", str(image), "/run/image.tar")
-        podman = Podman(tree)
-        podman("import", "/run/image.tar", "lab:1")
-        podman("network", "create", "-d", "overlayd", "blue")
+        for name, options in (
+            ("lab:1", ()),
+            (f"{LIBRARY}/busybox", ()),
+            (f"{LIBRARY}/nginx", SERVE),
+        ):
+            podman("import", *options, "/run/image.tar", name)
+        podman.type(create)
         made.append(podman)
     return made[0], made[1]
 
@@ -84,6 +108,16 @@ def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
     """Return Podman's endpoints as a host knows them, by name."""
     found = cluster.json(number, "endpoint", "ls", "--network", "blue")["endpoints"]
     return {each["name"]: each for each in found if each["name"] not in ("c1", "c2", "c3")}
+
+
+def test_the_lines_of_the_guide_work(cluster: Cluster, podmans: tuple[Podman, Podman]) -> None:
+    """The container of one host has its port, and its name for one of the other host."""
+    one, two = podmans
+    run, ping = (line.command for line in GUIDE if " podman run " in line.command)
+    one.type(run)
+    assert " 0% packet loss" in two.type(ping)
+    assert cluster.ok(3, "curl", "-s", "-m", "5", "http://192.168.56.11:8080/") == "served\n"
+    one("rm", "-f", "-t", "0", "web")
 
 
 def test_containers_of_two_hosts_reach_each_other(

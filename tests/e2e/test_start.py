@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.lab import host_process
-from tests.e2e.docker_engine import start_dockerd
-from tests.e2e.typed import blocks, serve_ssh, type_block, type_page
+from tests.e2e.docker_engine import SERVE, start_dockerd
+from tests.e2e.typed import blocks, lines, section, serve_ssh, type_block, type_line, type_page
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+DOCKER = "docs/guide/docker.md"
 # Podman's overlay driver cannot be on the lab's copy-on-write /var/lib.
 PODMAN = """
 printf '[network]\\nnetwork_backend = "cni"\\n' > /run/containers.conf
@@ -68,6 +69,42 @@ def test_the_example_of_two_engines_works(hosts: Cluster) -> None:
     shown = type_page(hosts, "examples/podman/README.md")
 
     assert "from podman\n" in shown[1]
+
+
+def test_the_lines_of_dockers_guide_work(
+    hosts: Cluster, image: Path, eventually: Callable[..., None]
+) -> None:
+    """Networks of Docker and of the cluster, labels and ports; it prints what the page shows."""
+    for number in (1, 2):
+        hosts.ok(number, "docker", "import", *SERVE, str(image), "nginx")
+    *made, ping = lines(DOCKER, "On two hosts")
+    for line in made:
+        type_line(hosts, line)
+    eventually(
+        lambda: hosts.run(2, "overlayd", "dns", "lookup", "web.green.overlay")[0] == 0, "web"
+    )
+    assert " 0% packet loss" in type_line(hosts, ping)
+
+    _, config, *_ = section(DOCKER, mirrored := "Networks that appear by themselves").split("```")
+    hosts.ok(1, "sh", "-c", 'printf %s "$1" >/etc/overlayd/overlayd.toml', "sh", config)
+    hosts.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    hosts.ok(1, "overlayd", "join")
+    create, run = lines(DOCKER, mirrored)
+    type_line(hosts, create)
+    eventually(lambda: hosts.run(1, "docker", "network", "inspect", "blue")[0] == 0, "blue")
+    type_line(hosts, run)
+
+    type_line(hosts, *lines(DOCKER, "Labels: any container, on any of Docker's networks"))
+    ask = ("overlayd", "dns", "lookup", "labeled.green.overlay")
+    eventually(lambda: hosts.run(2, *ask)[1] == "10.77.0.50\n", "the labeled container")
+
+    run, shown = lines(DOCKER, "Ports")
+    type_line(hosts, run)
+    ip = hosts.ok(2, "overlayd", "dns", "lookup", "shop.green.overlay").strip()
+    printed = type_line(hosts, shown).replace(ip, "10.77.0.2")
+    assert [row.split() for row in printed.splitlines()] == [
+        row.split() for row in shown.shown.splitlines()
+    ]
 
 
 def test_a_backup_is_restored_as_the_page_says(hosts: Cluster) -> None:

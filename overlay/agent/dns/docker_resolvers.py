@@ -178,8 +178,10 @@ class DockerResolvers:
         for attachment in mine:
             network = self._directory.network_by_vni(attachment.vni)
             endpoint = self._directory.endpoint_of(attachment)
-            is_dockers = attachment.target.startswith("docker:") and attachment.plugged
-            if network is not None and endpoint is not None and is_dockers and has_sandbox(network):
+            is_dockers = attachment.runtime_endpoint or attachment.target.startswith("docker:")
+            if network is None or endpoint is None or not is_dockers or not attachment.plugged:
+                continue
+            if has_sandbox(network):
                 return attachment, network, endpoint
         return None
 

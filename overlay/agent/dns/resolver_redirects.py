@@ -129,8 +129,9 @@ class ResolverRedirects:
         """Yield a container's attachments to networks that serve names, if an engine made it."""
         for attachment in mine:
             network = self._directory.network_by_vni(attachment.vni)
-            is_engines = attachment.target.partition(":")[0] in _ENGINES
-            is_left_alone = attachment.hands_off and not attachment.runtime_endpoint
+            is_runtimes = bool(attachment.runtime_endpoint)
+            is_engines = is_runtimes or attachment.target.partition(":")[0] in _ENGINES
+            is_left_alone = attachment.hands_off and not is_runtimes
             if network is None or not is_engines or is_left_alone or not attachment.plugged:
                 continue
             if has_sandbox(network):

@@ -7,6 +7,8 @@ attach, the later assignment to the container, and the detach, by the runtime's 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -50,44 +52,52 @@ class RuntimeEndpoints:
         return next(found, None)
 
     async def attach(
-        self, target: Target, network: Network, options: EndpointOptions
+        self, target: Target, network: Network, options: EndpointOptions, programmed: asyncio.Event
     ) -> EndpointResult:
         """Attach a container that is still to come; raises OverlayError.
 
-        Returns when the live hosts have confirmed that they reach it.
+        `programmed` is set when its interface is there. Returns when the live hosts have confirmed
+        that they reach it.
         """
-        return await self._attacher.attach(target, network, options, wait=True)
+        attach = self._attacher.attach
+        return await attach(target, network, options, wait=True, programmed=programmed)
 
-    async def assign(self, runtime_endpoint: str, target: Target) -> bool:
+    async def assign(self, runtime_endpoint: str, target: Target, *, when_up: bool = False) -> bool:
         """Assign an endpoint to its container, which now has the interface.
 
+        With `when_up`, only if the runtime has brought the interface up, so that it is configured.
         Returns whether its interface is there. Raises OverlayError.
         """
         attachment = self.find(runtime_endpoint)
         if attachment is None:
             return False
-        async with self._attachments.alone_with(attachment.netns_identity):
-            attachment = self.find(runtime_endpoint)
-            endpoint = None if attachment is None else self._node.directory.endpoint_of(attachment)
-            if attachment is None or endpoint is None:
-                return False  # detached meanwhile
-            ifname = await self._node.kernel.call(
-                veth.interface_name_of, target.descriptor, endpoint.mac
-            )
-            if ifname is None:
-                return False
-            assigned = replace(
-                attachment,
-                target=target.text,
-                netns_path=target.netns_path,
-                netns_identity=target.identity,
-                ifname=ifname,
-            )
-            if assigned != attachment:
-                documents.ATTACHMENTS.put(self._node.gossip.state, assigned)
-                self._attachments.move(assigned)
-                await self._subnet_routes.ensure(target.identity)
-                await self._container_changed.emit(target.identity)
+        async with contextlib.AsyncExitStack() as locks:
+            for identity in dict.fromkeys((attachment.netns_identity, target.identity)):
+                await locks.enter_async_context(self._attachments.alone_with(identity))
+            return await self._assign_locked(runtime_endpoint, target, when_up=when_up)
+
+    async def _assign_locked(self, runtime_endpoint: str, target: Target, *, when_up: bool) -> bool:
+        attachment = self.find(runtime_endpoint)
+        endpoint = None if attachment is None else self._node.directory.endpoint_of(attachment)
+        if attachment is None or endpoint is None:
+            return False  # detached meanwhile
+        ifname = await self._node.kernel.call(
+            veth.interface_name_of, target.descriptor, endpoint.mac, up_only=when_up
+        )
+        if ifname is None:
+            return False
+        assigned = replace(
+            attachment,
+            target=target.text,
+            netns_path=target.netns_path,
+            netns_identity=target.identity,
+            ifname=ifname,
+        )
+        if assigned != attachment:
+            documents.ATTACHMENTS.put(self._node.gossip.state, assigned)
+            self._attachments.move(assigned)
+            await self._subnet_routes.ensure(target.identity)
+            await self._container_changed.emit(target.identity)
         return True
 
     async def recheck(self, container_id: str, identity: tuple[int, int] | None) -> None:

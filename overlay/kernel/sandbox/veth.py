@@ -154,10 +154,14 @@ def offer_interface(
             raise
 
 
-def interface_name_of(netns_fd: int, mac: Mac) -> str | None:
-    """Return the name of the interface with a MAC in a container's namespace, or None."""
+def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str | None:
+    """Return the name of the interface with a MAC in a container's namespace, or None.
+
+    A runtime that moves an interface renames it and gives it addresses before it brings it up.
+    """
     with NetlinkSocket(netns_fd) as inside:
-        return next((found.name for found in all_links(inside) if found.mac == mac), None)
+        links = (each for each in all_links(inside) if each.up or not up_only)
+        return next((found.name for found in links if found.mac == mac), None)
 
 
 def _create_pair(

@@ -178,5 +178,5 @@ class DockerContainerNames:
         endpoint = self._directory.endpoint_of(attachment)
         if endpoint is None:
             return False
-        device, _ = attachment.netns_identity
-        return device == 0 or endpoint.name.startswith(PROVISIONAL_NAME_PREFIX)
+        is_known = attachment.target.startswith("docker:")
+        return not is_known or endpoint.name.startswith(PROVISIONAL_NAME_PREFIX)

@@ -53,7 +53,9 @@ class FakeOffered:
         self.resolvers: list[str] = []
         self.events: list[str] = []
         self.rechecked: list[tuple[str, tuple[int, int] | None]] = []
-        self.attachment = SimpleNamespace(runtime_endpoint=ENDPOINT, netns_identity=(0, 7))
+        self.attachment = SimpleNamespace(
+            runtime_endpoint=ENDPOINT, netns_identity=(0, 7), target="/var/run/docker/netns/1"
+        )
 
     def all(self) -> list[Any]:
         """Return the endpoint."""
