@@ -219,13 +219,13 @@ class Sandbox:
             if isinstance(operation, PutRow | DeleteRow):
                 row_operations.append(operation)
                 continue
-            failures += self._apply_rows(row_operations)
+            failures += self._apply_rows([*_without_superseded(row_operations)])
             row_operations = []
             try:
                 self._apply_link(operation)
             except NetlinkError as error:
                 failures.append(self._failure(operation, error))
-        failures += self._apply_rows(row_operations)
+        failures += self._apply_rows([*_without_superseded(row_operations)])
         return failures
 
     def _apply_link(self, operation: PutLink | ChangeLink | DeleteLink) -> None:
@@ -318,10 +318,16 @@ class Sandbox:
         return index
 
     def _apply_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply row operations by kind, in the order of `_APPLIERS`.
+        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed.
 
-        Returns those that failed.
+        What is deleted last is deleted after all that is put, of whatever kind: the fast path must
+        have left a VTEP before that loses its rows.
         """
+        last_put = max((n for n, each in enumerate(operations) if type(each) is PutRow), default=-1)
+        failures = self._apply_kinds(operations[: last_put + 1])
+        return failures + self._apply_kinds(operations[last_put + 1 :])
+
+    def _apply_kinds(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         appliers = self._APPLIERS
         groups = {applier: list[RowOperation]() for applier in appliers.values()}
         for operation in operations:
@@ -338,7 +344,7 @@ class Sandbox:
         batch: list[Request] = []
         sent: list[RowOperation] = []
         indexes = self._indexes
-        for operation in _without_superseded(operations):
+        for operation in operations:
             row = operation.row
             index = indexes.get(row.link) or self._find(row.link)
             is_put = type(operation) is PutRow
