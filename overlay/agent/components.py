@@ -27,6 +27,8 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
 from overlay.agent.encryption.controller import EncryptionController
+from overlay.agent.encryption.switch import EncryptionSwitch
+from overlay.agent.encryption.switch_service import SwitchService
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.detach import EndpointDetacher
@@ -221,6 +223,10 @@ class Components:
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
         )
+        self.encryption_switch = EncryptionSwitch(
+            context, self.encryption, self.reconciler, self.mtu_controller
+        )
+        self.switch_service = SwitchService(self.directory, self.encryption, self.encryption_switch)
         self.netcheck = NetcheckService(
             context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
         )
@@ -370,6 +376,7 @@ class Components:
             removed_networks=self._removed_networks,
             underlay=self.underlay,
             encryption=self.encryption,
+            encryption_switch=self.encryption_switch,
             paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,
@@ -382,6 +389,7 @@ class Components:
             self.underlay_filter,
             self.encryption,
             self.reconciler,
+            self.encryption_switch,
             self.startup,
             self.former_identity,
             self.previous_copy,

@@ -15,6 +15,7 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.encryption.controller import EncryptionController
+from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
@@ -90,6 +91,7 @@ class EventRouter:
     removed_networks: RemovedNetworks
     underlay: Underlay
     encryption: EncryptionController
+    encryption_switch: EncryptionSwitch
     paths: PathController
     diagnosis: Diagnosis
     netcheck: NetcheckService
@@ -145,6 +147,7 @@ class EventRouter:
                 self.authority_sharing.holders_changed()
                 self.key_rotation.trigger()
                 self.encryption.trigger()
+                self.encryption_switch.trigger()
             case _:
                 self._log(event)
 
@@ -195,6 +198,7 @@ class EventRouter:
         self.context.event_log.record("member", f"{name} is {state}", peer=name)
         self.underlay.trigger()
         self.encryption.trigger()
+        self.encryption_switch.trigger()
         self.paths.trigger()
         if event.after is MemberState.LEFT or self.context.directory.view.has_services():
             self.reconciler.mark_dirty()  # backends of services depend on their hosts' states
@@ -217,6 +221,7 @@ class EventRouter:
             self.declared.trigger()
             self.paths.trigger()
             self.encryption.trigger()
+            self.encryption_switch.trigger()
             self.exposure.controller.networks_changed()
             self.networks.changed.emit()
             self.reconciler.mark_dirty()

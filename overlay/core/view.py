@@ -6,13 +6,12 @@ event loop; agent and simulator use it alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
-from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.dataplane.planner import (
     LocalPort,
     PlanInput,
@@ -24,6 +23,13 @@ from overlay.core.dataplane.state import SandboxState
 from overlay.core.encryption.device import wireguard_overhead
 from overlay.core.encryption.inner_address import inner_address
 from overlay.core.encryption.key_record import WireguardKey, keys_of
+from overlay.core.encryption.switch_phase import (
+    Progress,
+    SwitchPhase,
+    is_switching,
+    phase_of,
+)
+from overlay.core.encryption.switch_records import progress_of
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
@@ -184,25 +190,62 @@ class View:
         """Return the WireGuard keys that a node publishes: the one in use, then the next one."""
         return keys_of(self._store.values_of(origin, CLUSTER_SCOPE, "name"))
 
+    def switch_progress(self, network: Network) -> dict[NodeId, Progress | None]:
+        """Return how far each member, this one included, is in switching a network."""
+        return {node_id: self._progress_of(node_id, network) for node_id in self.members()}
+
+    def encryption_phase(self, network: Network) -> SwitchPhase:
+        """Return what this node does with a network's frames, now that it may be switching."""
+        own: Progress | None = None
+        others: tuple[Progress, ...] = ()
+        if is_switching(network):
+            own = self._progress_of(self._self_id, network)
+        if is_switching(network) and own is None:
+            found = (self._progress_of(each, network) for each in self.members())
+            others = tuple(each for each in found if each is not None)
+        return phase_of(network, own, others)
+
+    def _progress_of(self, node_id: NodeId, network: Network) -> Progress | None:
+        values = self._store.values_of(node_id, CLUSTER_SCOPE, "name")
+        return progress_of(values).get(network.vni)
+
+    def uses_tunnels(self, network: Network) -> bool:
+        """Return whether this node receives a network's frames by the tunnels, or soon will."""
+        return self.encryption_phase(network) >= SwitchPhase.READY
+
+    def sends_encrypted(self, network: Network) -> bool:
+        """Return whether this node sends a network's frames through the tunnels."""
+        return self.encryption_phase(network) >= SwitchPhase.SENDING
+
     def tunnel_end(self, network: Network, origin: NodeId) -> Ip | None:
         """Return another node's VTEP of a network, or None.
 
         None as for `vtep_of`; on an encrypted network it is the node's inner address, and None
         for a node that has published no WireGuard key.
         """
+        return self._tunnel_end(origin, is_inner=self.sends_encrypted(network))
+
+    def _tunnel_end(self, origin: NodeId, *, is_inner: bool) -> Ip | None:
         vtep = self.vtep_of(origin)
-        if vtep is None or not is_encrypted(network):
+        if vtep is None or not is_inner:
             return vtep
         if not self._inner_prefix or not self.wireguard_keys(origin):
             return None
         return inner_address(self._inner_prefix, origin)
 
     def encrypted_vnis(self) -> frozenset[Vni]:
-        """Return the VNIs of the encrypted networks, including all their segments."""
+        """Return the VNIs whose frames pass by the tunnels alone, including all segments."""
+        return self._vnis_in({SwitchPhase.ENCRYPTED})
+
+    def switching_vnis(self) -> frozenset[Vni]:
+        """Return the VNIs whose frames come both by the tunnels and in clear."""
+        return self._vnis_in({SwitchPhase.READY, SwitchPhase.BOTH, SwitchPhase.SENDING})
+
+    def _vnis_in(self, phases: Collection[SwitchPhase]) -> frozenset[Vni]:
         return frozenset(
             Vni(network.vni + segment)
             for network in self._current_networks().values()
-            if is_encrypted(network)
+            if self.encryption_phase(network) in phases
             for segment in range(segment_count(network))
         )
 
@@ -363,12 +406,20 @@ class View:
         return plan_sandbox(given, fast_path=fast_path)
 
     def collect_input(
-        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[LocalPort, ...]
+        self,
+        network: Network,
+        local: Ip,
+        port: int,
+        mtu: int,
+        ports: tuple[LocalPort, ...],
+        receiving: Ip | None = None,
     ) -> PlanInput:
         """Return the plan's input as immutable values.
 
-        So the plan, which takes longer, may be computed in another thread.
+        So the plan, which takes longer, may be computed in another thread. `receiving` is the
+        address of a second device, of the other family, while the network is being switched.
         """
+        is_inner = self.sends_encrypted(network)
         vteps: dict[NodeId, Ip | None] = {}
         locals_: list[Endpoint] = []
         remotes: list[RemoteEndpoint] = []
@@ -379,13 +430,13 @@ class View:
                 locals_.append(value)
                 continue
             if origin not in vteps:
-                vteps[origin] = self.tunnel_end(network, origin)
+                vteps[origin] = self._tunnel_end(origin, is_inner=is_inner)
             vtep = vteps[origin]
             if vtep is not None:
                 remotes.append(RemoteEndpoint(origin, vtep, value))
         owned = None if self._owners is None else self._owners.ownership(network)
         flood = (
-            self.tunnel_end(network, origin)
+            self._tunnel_end(origin, is_inner=is_inner)
             for origin in self.participants(network.vni, forwarding=True)
         )
         return PlanInput(
@@ -398,4 +449,5 @@ class View:
             remotes=tuple(remotes),
             flood=tuple(vtep for vtep in flood if vtep is not None),
             owner_of=None if owned is None else lambda _vni, ip: owned.owner_of(ip),
+            receiving=receiving,
         )

@@ -33,6 +33,7 @@ from overlay.model import NodeId
 from overlay.signals import Signal
 
 OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
+ENCRYPTION = ("encryption", "encryption_switch")
 
 
 class Bench:
@@ -49,7 +50,7 @@ class Bench:
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
-            "service_clients",
+            "service_clients", "encryption_switch",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -124,7 +125,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
     [
         (
             NodeForgotten(OTHER),
-            {"gossip", "admission", "authority_sharing", "key_rotation", "encryption"},
+            {"gossip", "admission", "authority_sharing", "key_rotation", *ENCRYPTION},
         ),
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),

@@ -71,6 +71,7 @@ VERBS = [
     ("POST /v1/detach", "detach web", ""),
     ("GET /v1/encryption", "encryption status", "fd6f:766c:cf63:b39c:a96c"),
     ("POST /v1/encryption/rotate", "encryption rotate", ""),
+    ("POST /v1/encryption/switch", "encryption on blue", ""),
     ("GET /v1/containers", "container ls", "blue=10.32.0.3"),
     ("POST /v1/containers", "container add c1 --network blue", "10.32.0.3\n"),
     ("DELETE /v1/containers/{name}", "container rm c1", ""),

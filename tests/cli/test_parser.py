@@ -29,7 +29,7 @@ READING = [
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
     ("token", "create"), ("token", "revoke"), ("promote",),
-    ("key", "rotate"), ("encryption", "rotate"),
+    ("key", "rotate"), ("encryption", "off"), ("encryption", "on"), ("encryption", "rotate"),
     ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"), ("network", "prune"),
     ("network", "connect"), ("network", "disconnect"),

@@ -8,13 +8,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from overlay import failpoint
 from overlay.errors import OverlayError
 from overlay.lab.driver import AgentDriver, differences, join_all, wait_until
 from overlay.lab.fixtures import lab_cluster
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
-from tests.e2e.vault import IN_CLEAR, Vault, capture
+from tests.e2e.vault import IN_CLEAR, Floods, Vault, capture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+PLAN = "/run/crash-plan"
 KILL = "kill -9 $(pidof wireguard-go)"
 FENCE = "ip -6 route del $(ip -6 route show type unreachable | cut -d' ' -f1,2) metric 4278198272"
 SABOTAGE = {
@@ -122,12 +124,9 @@ def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
 
 def test_rotations_lose_no_packet(vault: Vault) -> None:
     """Two in a row, the first with an agent that is down; none is sent in clear."""
-    pairs = [(1, 2), (2, 3), (3, 1)]
     before = [vault.status(number)["key_epoch"] for number in (1, 2, 3)]
-    flood = "ip netns exec c{} ping -i0.005 -W5 -q {} >/tmp/flood 2>&1 &"
     with capture(vault.host(2), IN_CLEAR) as heard:
-        for one, other in pairs:
-            vault.host(one).run("sh", "-c", flood.format(one, vault.addresses[other]))
+        floods = Floods(vault.drivers, {n: (f"c{n}", ip) for n, ip in vault.addresses.items()})
         vault.host(3).end(signal.SIGKILL)
         vault.host(1).run("sh", "-c", "overlayd encryption rotate >/dev/null 2>&1 &")
         wait_until(lambda: vault.status(2)["rotation"] is not None, "a rotation")
@@ -135,17 +134,77 @@ def test_rotations_lose_no_packet(vault: Vault) -> None:
         wait_until(vault.has_rotated, "one key and one device each")
         vault.host(2).run("overlayd", "encryption", "rotate")
         wait_until(vault.has_rotated, "one key and one device each, again")
-        for one, _ in pairs:
-            shown = vault.host(one).run(
-                "sh",
-                "-c",
-                "killall -INT ping; while pidof ping >/dev/null; do :; done; cat /tmp/flood",
-            )
-            sent, received = re.findall(r"(\d+) (?:packets transmitted|received)", shown)
-            assert 0 <= int(sent) - int(received) <= 1  # the last one is under way
+        floods.wait_for_more()
+        assert floods.lost() == {1: 0, 2: 0, 3: 0}
         assert heard.read_text() == ""
     after = [vault.status(number)["key_epoch"] for number in (1, 2, 3)]
     assert after == [epoch + 2 for epoch in before]
+
+
+def switched(host: AgentDriver, text: str) -> list[float]:
+    """Return when a host was in a phase of network plain, by its events."""
+    events = host.get("/v1/events")["events"]
+    return [each["time"] for each in events if each["text"] == text]
+
+
+def is_at_rest(vault: Vault, *, encrypted: bool) -> bool:
+    """Return whether network plain is encrypted, or in clear, everywhere."""
+    return all(
+        driver.get("/v1/networks/plain")["encrypted"] is encrypted
+        and not driver.get("/v1/encryption")["switching"]
+        for driver in vault.drivers
+    )
+
+
+def test_a_network_in_use_is_encrypted_and_back(vault: Vault) -> None:
+    """By any host: no ping is lost, none is in clear from the last step on, MTUs follow.
+
+    The second time a host dies in the middle, which holds the others up until it is back.
+    """
+    one, two, three = vault.drivers
+    one.post("/v1/networks", name="plain")
+    ends = {}
+    for each in vault.drivers:
+        each.run("overlayd", "container", "add", f"p{each.number}", "--network", "plain")
+    for end in one.get("/v1/endpoints?network=plain")["endpoints"]:
+        ends[int(end["name"][1:])] = (end["name"], end["ips"][0])
+    three.end(signal.SIGTERM)
+    three.start(**{failpoint.VARIABLE: PLAN})
+    floods = Floods(vault.drivers, ends)
+    with capture(two, IN_CLEAR) as heard:
+        two.run("overlayd", "encryption", "on", "plain")
+        dropping = min(switched(each, "frames in clear are dropped")[0] for each in vault.drivers)
+        floods.wait_for_more()
+        clear = [float(at) for at in re.findall(r"(?m)^(\d+\.\d+) IP", heard.read_text())]
+        assert clear
+        assert max(clear) < dropping
+        assert is_at_rest(vault, encrypted=True)
+        mtu = one.run("ip", "-n", "p1", "link", "show", "eth0")
+        assert "mtu 1370" in mtu
+        assert all(not differences(each) for each in vault.drivers)
+
+        three.run("overlayd", "encryption", "off", "plain")
+        assert is_at_rest(vault, encrypted=False)
+        assert "mtu 1450" in one.run("ip", "-n", "p1", "link", "show", "eth0")
+
+        three.run("sh", "-c", f"echo encryption.sending:1 >{PLAN}")
+        one.run("sh", "-c", "overlayd encryption on plain >/dev/null 2>&1 &")
+        assert three.wait() == failpoint.EXIT_CODE
+        wait_until(
+            lambda: "vm3" in str(two.get("/v1/encryption")["switching"][0]["waiting_for"]),
+            "the others wait",
+        )
+        floods.wait_for_more()
+        three.run("rm", "-f", PLAN)
+        three.start()
+        wait_until(lambda: is_at_rest(vault, encrypted=True), "it is encrypted everywhere")
+        heard.write_text("")
+        floods.wait_for_more()
+        assert heard.read_text().strip("\0") == ""
+    assert floods.lost() == {1: 0, 2: 0, 3: 0}
+    for each in vault.drivers:
+        each.run("overlayd", "container", "rm", f"p{each.number}")
+    one.run("overlayd", "network", "rm", "plain")
 
 
 def test_frames_in_clear_never_arrive(vault: Vault) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from overlay.lab.driver import AgentDriver
+from overlay.lab.driver import AgentDriver, wait_until
 from overlay.lab.fixtures import LabCluster
 from overlay.lab.forged_frames import NamespaceRef
 from overlay.lab.frames import packet_frame, udp, vxlan
@@ -84,13 +85,50 @@ class Vault(LabCluster):
         NamespaceRef(self.host(source).host).send_frames(frame, interface="eth1")
 
 
+class Floods:
+    """Pings from each host's container to the next one's, which must all be answered."""
+
+    def __init__(self, drivers: list[AgentDriver], containers: dict[int, tuple[str, str]]) -> None:
+        self._drivers = drivers
+        following = [*drivers[1:], drivers[0]]
+        for driver, target in zip(drivers, following, strict=True):
+            name, ip = containers[driver.number][0], containers[target.number][1]
+            flood = f"ip netns exec {name} ping -i0.005 -W5 {ip} >{self._file(driver)} 2>&1 &"
+            driver.run("sh", "-c", flood)
+
+    @staticmethod
+    def _file(driver: AgentDriver) -> str:
+        return f"/tmp/flood{driver.number}"  # noqa: S108 - the hosts' own
+
+    def answered(self) -> int:
+        """Return how many pings every host has had answers to."""
+        counts = (each.run("sh", "-c", f"wc -l <{self._file(each)}") for each in self._drivers)
+        return min(int(count) for count in counts)
+
+    def wait_for_more(self) -> None:
+        """Wait for some more answers on every host."""
+        before = self.answered()
+        wait_until(lambda: self.answered() > before + 50, "more answers")
+
+    def lost(self) -> dict[int, int]:
+        """End the pings; return how many of each host had no answer, but for the last one."""
+        found = {}
+        for driver in self._drivers:
+            end = "killall -INT ping; while pidof ping >/dev/null; do :; done; cat "
+            shown = driver.run("sh", "-c", end + self._file(driver))
+            seen = {int(each) for each in re.findall(r"icmp_seq=(\d+) ttl", shown)}
+            (sent,) = map(int, re.findall(r"(\d+) packets transmitted", shown))
+            found[driver.number] = len(set(range(1, sent)) - seen)
+        return found
+
+
 @contextmanager
 def capture(driver: AgentDriver, expression: str) -> Iterator[Path]:
     """Run tcpdump on a host's underlay during a block; the file is its output."""
     inside = ["nsenter", "--target", str(driver.host.pid), "--net", "tcpdump", "-Z", "root"]
     with tempfile.NamedTemporaryFile("w") as output:
         process = subprocess.Popen(
-            [*inside, "--immediate-mode", "-l", "-n", "-i", "eth1", expression],
+            [*inside, "--immediate-mode", "-l", "-n", "-tt", "-i", "eth1", expression],
             stdout=output, stderr=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
         assert process.stderr is not None

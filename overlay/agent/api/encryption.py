@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.field_types import EmptyRequest, NetworkFilter
@@ -11,15 +13,27 @@ from overlay.agent.api.schema.keys import (
     EncryptionPeerResponse,
     EncryptionRotationResponse,
     EncryptionStatusResponse,
+    EncryptionSwitchingResponse,
+    EncryptionSwitchRequest,
+    EncryptionSwitchResponse,
 )
 from overlay.agent.components import Components
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.core.dataplane.network_drivers import is_encrypted
+from overlay.core.dataplane.network_drivers import encryption_goal, has_tunnel, is_encrypted
 from overlay.core.encryption.device import DEVICES, DeviceReading
 from overlay.core.encryption.key_record import WireguardKey
+from overlay.core.encryption.switch_phase import SwitchPhase, is_switching
 from overlay.errors import ConflictError, TimedOutError
 from overlay.model import Network, NodeId, ip_text
+
+_PHASES: Final[Mapping[SwitchPhase, Literal["clear", "ready", "both", "sending", "encrypted"]]] = {
+    SwitchPhase.CLEAR: "clear",
+    SwitchPhase.READY: "ready",
+    SwitchPhase.BOTH: "both",
+    SwitchPhase.SENDING: "sending",
+    SwitchPhase.ENCRYPTED: "encrypted",
+}
 
 
 async def encryption_status(
@@ -28,14 +42,16 @@ async def encryption_status(
     """GET /v1/encryption[?network=NAME]."""
     components = agent.require_components()
     directory, encryption = components.directory, components.encryption
-    networks = [each for each in directory.networks() if is_encrypted(each)]
+    networks = [each for each in directory.networks() if _is_concerned(each)]
     if query.network:
         chosen = directory.network(query.network)
-        if not is_encrypted(chosen):
+        if not _is_concerned(chosen):
             raise ConflictError(
                 f"network {chosen.name} is not encrypted",
-                why="a network is encrypted from its creation on, or not at all",
-                hint="Create another: overlayd network create NAME --encrypted",
+                why="its frames cross the underlay in clear",
+                hint=f"Encrypt it, while it is in use: overlayd encryption on {chosen.name}"
+                if has_tunnel(chosen)
+                else "Encrypted networks are overlays: overlayd network create NAME --encrypted",
             )
         networks = [chosen]
     found = await encryption.readings()
@@ -51,7 +67,8 @@ async def encryption_status(
         "key_epoch": None if key is None else key.epoch,
         "key_age_s": None if age_s is None else round(age_s, 1),
         "rotation": _rotation(encryption),
-        "networks": [each.name for each in networks],
+        "networks": [each.name for each in networks if is_encrypted(each)],
+        "switching": [_switching(components, each) for each in networks if is_switching(each)],
         "clear_in": clear_in,
         "clear_out": clear_out,
         "peers": _peers(components, networks, found, only_shared=bool(query.network)),
@@ -61,6 +78,31 @@ async def encryption_status(
 async def rotate(agent: AgentLifecycle, _request: EmptyRequest) -> EncryptionKeyResponse:
     """POST /v1/encryption/rotate."""
     return {"key_epoch": await agent.require_components().encryption.rotate()}
+
+
+def _is_concerned(network: Network) -> bool:
+    return is_encrypted(network) or is_switching(network)
+
+
+def _switching(components: Components, network: Network) -> EncryptionSwitchingResponse:
+    goal = encryption_goal(network)
+    phase = components.directory.view.encryption_phase(network)
+    return {
+        "network": network.name,
+        "encrypted": goal is not None and goal.encrypted,
+        "phase": _PHASES[phase],
+        "waiting_for": components.encryption_switch.waits(network),
+    }
+
+
+async def switch(
+    agent: AgentLifecycle, request: EncryptionSwitchRequest
+) -> EncryptionSwitchResponse:
+    """POST /v1/encryption/switch."""
+    components = agent.require_components()
+    name = components.directory.network(request.network).name
+    changed = await components.switch_service.switch(name, encrypted=request.encrypted)
+    return {"network": name, "encrypted": request.encrypted, "changed": changed}
 
 
 def _rotation(encryption: EncryptionController) -> EncryptionRotationResponse | None:
@@ -156,5 +198,19 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         root=True,
         request=EmptyRequest,
         response=EncryptionKeyResponse,
+        errors_raised=(TimedOutError,),
+    )
+
+    async def change(request: EncryptionSwitchRequest) -> EncryptionSwitchResponse:
+        return await switch(agent, request)
+
+    server.route(
+        "POST",
+        "/v1/encryption/switch",
+        "encryption-switch",
+        change,
+        root=True,
+        request=EncryptionSwitchRequest,
+        response=EncryptionSwitchResponse,
         errors_raised=(TimedOutError,),
     )

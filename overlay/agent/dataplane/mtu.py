@@ -18,17 +18,15 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     has_sandbox,
     has_tunnel,
-    is_encrypted,
     parent_interface_of,
 )
 from overlay.core.encryption.device import wireguard_overhead
-from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.underlay import UnderlayAddress, carried_mtu
 from overlay.kernel.netlink import link_decoder
 from overlay.kernel.sandbox import container_namespace, veth
-from overlay.model import Ip, Network
+from overlay.model import Ip, Network, Vni
 from overlay.signals import Signal
 
 
@@ -79,7 +77,7 @@ class MtuController:
         carried = f"{self._limited_by} carries {own.underlay_mtu} bytes"
         if not has_tunnel(network):
             return carried
-        if is_encrypted(network):
+        if self._directory.view.uses_tunnels(network):
             taken = wireguard_overhead(own.address) + limits.VXLAN_OVERHEAD_IPV6
             text = f"{carried}, WireGuard and VXLAN take {taken}"
             return self._with_ipv6_floor(network, text, own.underlay_mtu - taken)
@@ -108,7 +106,6 @@ class MtuController:
             )
         if mtu != before:
             self._gossip.renew_card(underlay_mtu=mtu)
-            self._reconciler.overlay_mtu = overlay_mtu(mtu, self._gossip.card.address)
             self._reconciler.mark_stale()
             self.mtu_changed.emit()
             self._event_log.record(
@@ -133,10 +130,15 @@ class MtuController:
             if card is not None and not card.left and len(card.address) == len(own.address)
         ]
 
-    async def _resize_containers(self) -> None:
+    async def resize_network(self, vni: Vni) -> None:
+        """Have the containers on a network, and this host, follow its MTU."""
+        await self._resize_containers(vni)
+        self.mtu_changed.emit()
+
+    async def _resize_containers(self, vni: Vni | None = None) -> None:
         for attachment in list(self._attachments.values()):
             network = self._directory.network_by_vni(attachment.vni)
-            if network is None or not has_sandbox(network):
+            if network is None or not has_sandbox(network) or vni not in (None, network.vni):
                 continue
             mtu = self._reconciler.mtu_of(network)
             try:

@@ -9,13 +9,14 @@ their hooks takes 60 ms (measured). All functions run in the kernel thread.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import Operation, applied
 from overlay.core.dataplane.planner import PlanInput, plan_sandbox
 from overlay.core.dataplane.state import NeighborRow, SandboxState
+from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 
 
@@ -35,12 +36,6 @@ def run_pass(
 ) -> PassResult:
     """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel."""
     sandbox = runtime.sandbox
-    desired = _plan(sandbox, given)
-    if desired == runtime.desired:
-        desired = runtime.desired  # keep one copy in memory, and its count
-    else:
-        runtime.desired = desired
-        runtime.neighbor_count = [*map(type, desired.rows)].count(NeighborRow)
     left, runtime.left = runtime.left, None
     if left is not None and runtime.reconnected:
         left = _without_ports(left, runtime.reconnected)
@@ -52,6 +47,12 @@ def run_pass(
         runtime.reads += 1
     else:
         actual = left
+    desired = _plan(sandbox, given, actual)
+    if desired == runtime.desired:
+        desired = runtime.desired  # keep one copy in memory, and its count
+    else:
+        runtime.desired = desired
+        runtime.neighbor_count = [*map(type, desired.rows)].count(NeighborRow)
     operations = diff(desired, actual, prune=prune)
     asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
     failures = sandbox.apply(operations) if operations else []
@@ -72,7 +73,8 @@ def read_states(
     runtime: SandboxRuntime, given: PlanInput | None
 ) -> tuple[SandboxState, SandboxState]:
     """Return the desired state, and the actual one as the kernel has it now."""
-    return _plan(runtime.sandbox, given), _read(runtime)
+    actual = _read(runtime)
+    return _plan(runtime.sandbox, given, actual), actual
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:
@@ -81,11 +83,12 @@ def _read(runtime: SandboxRuntime) -> SandboxState:
     return _without_ports(actual, leaving) if leaving else actual
 
 
-def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
+def _plan(sandbox: Sandbox, given: PlanInput | None, actual: SandboxState) -> SandboxState:
     if given is None:
         return SandboxState()
+    base = sending_base(actual, given.local, given.receiving)
     return plan_sandbox(
-        given,
+        given if base == given.device_base else replace(given, device_base=base),
         fast_path=sandbox.fast_path is not None,
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,

@@ -15,22 +15,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from overlay.agent.dataplane import watch
-from overlay.agent.dataplane.encrypted_tunnels import EncryptedTunnels
 from overlay.agent.dataplane.fast_path import FastPathSupport
+from overlay.agent.dataplane.plan_inputs import EncryptedTunnels, PlanInputs
 from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
 from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
-from overlay.agent.state.attachments import Attachments, planned
-from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
+from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
 from overlay.core.dataplane.planner import PlanInput
 from overlay.core.dataplane.state import Port, SandboxState
+from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.core.view import encrypted_mtu, network_mtu, overlay_mtu
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
@@ -68,8 +67,6 @@ class Reconciler(Controller):
     ) -> None:
         super().__init__(context.event_log)
         self.interval_s = interval_s
-        card = context.gossip.card
-        self.overlay_mtu = overlay_mtu(card.underlay_mtu, card.address)
         self.pruning = False  # what no record names is removed
         self._is_adopted = False
         self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
@@ -78,6 +75,7 @@ class Reconciler(Controller):
         self.fast_path = fast_path
         self.underlay_filter = underlay_filter
         self._tunnels = tunnels
+        self._inputs = PlanInputs(context, attachments, tunnels)
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -86,20 +84,18 @@ class Reconciler(Controller):
         self._pause_s = 0.0
         self._locks: dict[Vni, asyncio.Lock] = {}
 
+    @property
+    def overlay_mtu(self) -> int:
+        """Return the MTU of networks in clear in bytes."""
+        return self._inputs.overlay_mtu
+
     def mtu_of(self, network: Network) -> int:
         """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
-        card = self._gossip.card
-        if not has_tunnel(network):
-            return card.underlay_mtu
-        if is_encrypted(network):
-            return encrypted_mtu(network, card.underlay_mtu, card.address)
-        return network_mtu(network, self.overlay_mtu, card.address)
+        return self._inputs.mtu_of(network)
 
     def vtep_of(self, network: Network, card: Card) -> Ip:
         """Return a node's VTEP of a network, by its card; inside the tunnels if encrypted."""
-        if is_encrypted(network):
-            return self._tunnels.address_of(card.node_id)
-        return card.address
+        return self._inputs.vtep_of(network, card)
 
     # --- opening and closing ------------------------------------------------------------
 
@@ -129,7 +125,7 @@ class Reconciler(Controller):
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
             await self.underlay_filter.admit_members()
-            if is_encrypted(network):
+            if self._directory.view.uses_tunnels(network):
                 await self._tunnels.enter(network.vni)
             await self.reconcile_network(network.vni)
             await self.sandbox_ready.emit(network, runtime.sandbox)
@@ -233,6 +229,23 @@ class Reconciler(Controller):
             if self.pruning:
                 await self.underlay_filter.drop_former_members()
 
+    async def apply(self, network: Network) -> str:
+        """Make a network's sandbox what it should be now; return what is missing, or nothing.
+
+        The kernel is read, and the VXLAN port's filter is exact afterwards.
+        """
+        await self.underlay_filter.admit_members()
+        runtime = self._runtimes.get(network.vni)
+        if runtime is not None:
+            if not self.pruning and not self._may_prune():
+                return "not all records are here yet"
+            runtime.stale = True
+            await self._pass(network.vni)
+            if runtime.failures:
+                return runtime.failures[0]
+        await self.underlay_filter.drop_former_members()
+        return "" if self.underlay_filter.is_exact else "the filter of the VXLAN port is missing"
+
     async def watch(self) -> None:
         """Poll for what no notification reports, until cancelled.
 
@@ -284,7 +297,7 @@ class Reconciler(Controller):
             versions = self._gossip.node.confirmations.confirmable(
                 self._versions(Scope(vni)), self._directory.view.loses_address
             )
-            given = self._plan_input(vni, network)
+            given = self._plan_input(network)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
             hints, runtime.hints = runtime.hints, []
@@ -310,9 +323,11 @@ class Reconciler(Controller):
 
     def _why_unprotected(self, network: Network) -> str:
         """Return why an encrypted network's frames could leave in clear; empty if they cannot."""
-        if not is_encrypted(network):
+        phase = self._directory.view.encryption_phase(network)
+        if phase < SwitchPhase.BOTH:
             return ""
-        if not self.underlay_filter.confines(network):
+        is_encrypted = phase is SwitchPhase.ENCRYPTED
+        if is_encrypted and not self.underlay_filter.confines(network):
             return "nothing would stop its frames in clear: the filter of the VXLAN port is missing"
         if not self._tunnels.is_fenced:
             return "nothing would stop its frames in clear: the unreachable route is missing"
@@ -371,7 +386,7 @@ class Reconciler(Controller):
             async with self._lock(vni):
                 if self._runtimes.get(vni) is not runtime:
                     continue  # destroyed while this waited for another pass
-                given = self._plan_input(vni, self._directory.network_by_vni(vni))
+                given = self._plan_input(self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime, given)
         return found
 
@@ -381,7 +396,7 @@ class Reconciler(Controller):
             runtime = self._runtimes.get(vni)
             if runtime is None:
                 return None
-            given = self._plan_input(vni, self._directory.network_by_vni(vni))
+            given = self._plan_input(self._directory.network_by_vni(vni))
             return await self._kernel.call(read_states, runtime, given)
 
     def faults(self) -> Iterator[Fault]:
@@ -411,16 +426,8 @@ class Reconciler(Controller):
     def _versions(self, scope: Scope) -> Iterator[LogVersion]:
         return self._gossip.node.store.versions(scope)
 
-    def _plan_input(self, vni: Vni, network: Network | None) -> PlanInput | None:
-        if network is None:
-            return None
-        return self._directory.view.collect_input(
-            network,
-            self.vtep_of(network, self._gossip.card),
-            self._gossip.cluster.vxlan_port,
-            self.mtu_of(network),
-            tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
-        )
+    def _plan_input(self, network: Network | None) -> PlanInput | None:
+        return None if network is None else self._inputs.plan_input(network)
 
 
 def _destroy(name: str) -> None:

@@ -71,6 +71,11 @@ class UnderlayFilter(Controller):
         written = self._written
         return written is not None and self.fault is None and written.encrypted >= vnis
 
+    @property
+    def is_exact(self) -> bool:
+        """Return whether the table holds what the records ask for, and nothing beside it."""
+        return self.fault is None and self._known is not None and self._known == self._wanted()
+
     # --- for the reconciler ---------------------------------------------------------------
 
     async def admit_members(self) -> None:
@@ -137,7 +142,9 @@ class UnderlayFilter(Controller):
         view = self._directory.view
         members = view.vteps()
         paths = frozenset(path for path in self.paths or () if path.member in members)
-        return FilterState(members, view.vnis(), paths, view.encrypted_vnis())
+        return FilterState(
+            members, view.vnis(), paths, view.encrypted_vnis(), view.switching_vnis()
+        )
 
     async def admits(self, member: Ip, vni: Vni) -> bool | None:
         """Return whether the kernel's table admits a member's packets; None: there is no table.
@@ -150,7 +157,8 @@ class UnderlayFilter(Controller):
             found = await self._kernel.call(self._filter.read)
         if found is None:
             return None
-        return vni in found.encrypted or (member in found.members and vni in found.vnis)
+        is_tunneled = vni in found.encrypted | found.switching
+        return is_tunneled or (member in found.members and vni in found.vnis)
 
     # --- the controller -------------------------------------------------------------------
 
@@ -233,5 +241,7 @@ def _texts(state: FilterState, table: str) -> Iterator[str]:
         yield f"element inet {table} vnis {{ {vni} }}"
     for vni in sorted(state.encrypted):
         yield f"element inet {table} encrypted {{ {vni} }}"
+    for vni in sorted(state.switching):
+        yield f"element inet {table} switching {{ {vni} }}"
     for index, ip in sorted(state.paths):
         yield f"element inet {table} paths{4 if len(ip) == 4 else 6} {{ {index} . {ip_text(ip)} }}"

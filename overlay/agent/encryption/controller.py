@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from overlay import limits
 from overlay.agent.dataplane.watch import watch_monitor
@@ -91,6 +91,11 @@ class EncryptionController(Controller):
         return bool(self._in_use)
 
     @property
+    def has_left(self) -> bool:
+        """Return whether this node has left the cluster."""
+        return self._has_left
+
+    @property
     def port(self) -> int:
         """Return the UDP port of this node's WireGuard."""
         return self.port_of(self._gossip.card)
@@ -146,9 +151,10 @@ class EncryptionController(Controller):
 
     async def require_support(self, network: Network) -> None:
         """Raise ConflictError if a network needs WireGuard, and this host has none."""
-        if is_encrypted(network) and self.support.backend is None:
+        needed = self._directory.view.uses_tunnels(network)
+        if needed and self.support.backend is None:
             self.support = await self._kernel.call(backend.find_support, self._only)
-        if is_encrypted(network) and self.support.backend is None:
+        if needed and self.support.backend is None:
             raise ConflictError(
                 f"network {network.name} is encrypted, and this host has no WireGuard",
                 why=self.support.why,
@@ -178,6 +184,19 @@ class EncryptionController(Controller):
                 before = self._before(wanted.slot)
                 texts += await self._kernel.call(tunnel.differences, wanted, before)
         return list(dict.fromkeys(texts))
+
+    async def unanswered(self, members: Iterable[NodeId]) -> list[NodeId]:
+        """Return the members with which there was no handshake; greets those, which begins one."""
+        used, readings = self.keys_used(), await self.readings()
+        reached = self._used(readings)
+        silent = []
+        for node_id in members:
+            peer = reached.get(used[node_id].public_key) if node_id in used else None
+            if peer is None or not peer.handshake_s:
+                silent.append(node_id)
+        for name in readings:
+            await self._kernel.call(tunnel.greet, name, [*map(self.address_of, silent)])
+        return silent
 
     async def rotate(self) -> int:
         """Replace the WireGuard keys of all members; return the new epoch of this node's.

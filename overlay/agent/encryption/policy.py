@@ -43,8 +43,8 @@ class EncryptionPolicy:
             raise ConflictError(
                 f"network {network.name} is not encrypted, and this host requires encryption",
                 why='its configuration has encryption = "required"',
-                hint="Create another: overlayd network create NAME --encrypted; or set encryption "
-                '= "optional" in the configuration, and restart the agent',
+                hint=f"On a host that does not: overlayd encryption on {network.name}; or set "
+                'encryption = "optional" in the configuration, and restart the agent',
             )
 
     def faults(self, incapable: Sequence[str]) -> Iterator[Fault]:
@@ -63,8 +63,7 @@ class EncryptionPolicy:
             yield Fault(
                 f"encryption is required, and this host has containers on {_listed(in_clear)}, in "
                 "clear",
-                "Create an encrypted network (overlayd network create NAME), and move the "
-                "containers to it",
+                f"Encrypt it while it is in use: overlayd encryption on {in_clear[0]}",
                 "error",
             )
         if incapable:

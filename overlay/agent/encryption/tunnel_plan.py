@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from overlay.agent.encryption.own_keys import OwnKeys
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.wireguard_keys import StoredWireguardKey
-from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.encryption.device import TunnelPeer, TunnelState, tunnel_mtu, wireguard_port
 from overlay.core.encryption.inner_address import inner_address, inner_prefix
 from overlay.core.encryption.key_record import WireguardKey
@@ -76,10 +75,13 @@ class TunnelPlan:
         return found
 
     def _sharing(self) -> set[NodeId]:
-        """Return the nodes with a sandbox of an encrypted network that has one here."""
+        """Return the nodes with a sandbox of an encrypted network that has one here.
+
+        Also of one that is being switched.
+        """
         found: set[NodeId] = set()
         for network in self._directory.networks():
-            if is_encrypted(network):
+            if self._directory.view.uses_tunnels(network):
                 there = self._directory.participants(network.vni, forwarding=True)
                 if self._gossip.node_id in there:
                     found.update(there)

@@ -22,7 +22,7 @@ from overlay.agent.paths import texts
 from overlay.agent.paths.busy_networks import BusyNetworks
 from overlay.agent.paths.probe_sockets import ProbeReceivers, ProbeSender, bound_socket
 from overlay.agent.process.controller import Controller, Fault
-from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
+from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.encryption.device import wireguard_overhead
 from overlay.core.paths.prober import PathProber
 from overlay.core.paths.view import PathState, PathView, PeerPath, ProbeFrame
@@ -216,9 +216,9 @@ class PathController(Controller):
         by_network: dict[Vni, list[NodeId]] = {}
         encrypted: set[NodeId] = set()
         own = self._gossip.card
-        membership = self._gossip.node.membership
+        membership, view = self._gossip.node.membership, self._directory.view
         networks = sorted(
-            self._directory.networks(), key=lambda each: (is_encrypted(each), each.vni)
+            self._directory.networks(), key=lambda each: (view.sends_encrypted(each), each.vni)
         )
         for network in networks:
             if not has_tunnel(network) or not self._receivers.is_open(network.vni):
@@ -235,7 +235,7 @@ class PathController(Controller):
                 by_network.setdefault(network.vni, []).append(node_id)
                 if node_id not in peers:
                     peers[node_id] = self._peer_path(network, own.address)
-                    if is_encrypted(network):
+                    if view.sends_encrypted(network):
                         encrypted.add(node_id)
         self._encrypted = frozenset(encrypted)
         before = self.carried_size()
@@ -249,7 +249,7 @@ class PathController(Controller):
         """Return by which network a peer is probed, and what that costs."""
         inner = address
         overhead = 0
-        if is_encrypted(network):
+        if self._directory.view.sends_encrypted(network):
             inner, overhead = self._encryption.address, wireguard_overhead(address)
         report_size = path_probe.report_size_of(address)
         probe_size = path_probe.smallest_size_of(network, inner) + overhead
@@ -317,7 +317,7 @@ class PathController(Controller):
         if network is None or card is None:
             return
         own, to, size, sender = self._gossip.card.address, card.address, frame.size, self._sender
-        if is_encrypted(network):
+        if self._directory.view.sends_encrypted(network):
             size = max(0, size - wireguard_overhead(own))
             own, to = self._encryption.address, self._encryption.address_of(frame.to)
             sender = self._inner_sender

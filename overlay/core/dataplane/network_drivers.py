@@ -12,8 +12,9 @@ module in `agent.networks.drivers`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import re
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from overlay.model import LABEL_PREFIX, Network
 
@@ -23,6 +24,18 @@ OVERLAY, BRIDGE, MACVLAN, IPVLAN = "overlay", "bridge", "macvlan", "ipvlan"
 _ENCRYPTED: Final = "overlay-encrypted"
 _DRIVER: Final = LABEL_PREFIX + "driver"
 _PARENT: Final = LABEL_PREFIX + "parent"
+_GOAL: Final = LABEL_PREFIX + "encryption"
+_GOAL_VALUE: Final = re.compile(r"(on|off)-([1-9][0-9]{0,18})", re.ASCII)
+
+
+class EncryptionGoal(NamedTuple):
+    """What a network in use was last switched to, or is on its way to.
+
+    `serial` is greater than those of all goals before.
+    """
+
+    encrypted: bool
+    serial: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,23 @@ def driver_of(network: Network) -> str:
 def is_encrypted(network: Network) -> bool:
     """Return whether a network's frames may cross the underlay encrypted only."""
     return (_DRIVER, _ENCRYPTED) in network.labels
+
+
+def encryption_goal(network: Network) -> EncryptionGoal | None:
+    """Return what a network was last switched to; None if it is as it was created."""
+    found = _GOAL_VALUE.fullmatch(dict(network.labels).get(_GOAL, ""))
+    return None if found is None else EncryptionGoal(found[1] == "on", int(found[2]))
+
+
+def with_goal(network: Network, goal: EncryptionGoal, *, encrypted: bool) -> Network:
+    """Return a network's definition with a goal, and as encrypted or not.
+
+    Where the two differ, the network is on its way there.
+    """
+    labels = {key: value for key, value in network.labels if key not in (_GOAL, _DRIVER)}
+    labels[_GOAL] = f"{'on' if goal.encrypted else 'off'}-{goal.serial}"
+    labels.update(labels_of(OVERLAY, "", encrypted=encrypted))
+    return replace(network, labels=tuple(sorted(labels.items())))
 
 
 def spans_hosts(network: Network) -> bool:

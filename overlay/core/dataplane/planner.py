@@ -5,9 +5,10 @@ caller decides whose records count (a dead agent's still do, because its data pl
 
 A network consists of *segments*: one bridge and one VXLAN device each, `br0` and `vxlan0`, `br1`
 and `vxlan1`, with the network's VNI plus the segment's number; a network of the driver `bridge`
-(`core.dataplane.network_drivers`) has no VXLAN devices. The n-th IPv4 subnet and the n-th IPv6
-subnet share segment n, so that a dual-stack container has both addresses on its one interface;
-two subnets of one family are two segments, routed between their bridges.
+(`core.dataplane.network_drivers`) has no VXLAN devices, and one that is being switched to
+encryption or back has two for a while (`core.dataplane.tunnel_devices`). The n-th IPv4 subnet and
+the n-th IPv6 subnet share segment n, so that a dual-stack container has both addresses on its one
+interface; two subnets of one family are two segments, routed between their bridges.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
     Vxlan,
 )
+from overlay.core.dataplane.tunnel_devices import DEVICE_BASES, other_base
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, is_host
 
 
@@ -71,6 +73,8 @@ class PlanInput:
     remotes: tuple[RemoteEndpoint, ...] = ()
     flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox for this network
     owner_of: OwnerOf | None = None  # decides between two claims to one address
+    receiving: Ip | None = None  # local address of a second VXLAN device, without rows
+    device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
 
 
 def segment_of(network: Network, subnet_index: int) -> int:
@@ -115,7 +119,9 @@ def plan_sandbox(
         if intercepting:
             yield from _intercept_rows(given.network)
         if fast_path:
-            yield from segment_rows(given.network, segment_count(given.network))
+            yield from segment_rows(
+                given.network, segment_count(given.network), given.device_base, _bases(given)
+            )
         reserved = gateway_macs(given.network)
         by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
         for port in (*given.ports, *_host_ports(given)):
@@ -149,7 +155,7 @@ def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
         {vtep for vtep in given.flood if len(vtep) == len(given.local)} - {given.local}
     )
     for segment in range(segment_count(given.network)):
-        yield from (FloodRow(f"vxlan{segment}", vtep) for vtep in same_family)
+        yield from (FloodRow(f"{given.device_base}{segment}", vtep) for vtep in same_family)
     yield from _remote_rows(given)
 
 
@@ -160,10 +166,18 @@ def _links(given: PlanInput) -> Iterator[Link]:
         yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
         if not has_tunnel(network):
             continue
-        vni = Vni(network.vni + segment)
-        yield Vxlan(f"vxlan{segment}", vni, given.local, given.port, given.mtu, bridge)
+        for base, local in zip(_bases(given), (given.local, given.receiving), strict=False):
+            name, vni = f"{base}{segment}", Vni(network.vni + segment)
+            yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
     for port in (*given.ports, *_host_ports(given)):
         yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
+
+
+def _bases(given: PlanInput) -> tuple[str, ...]:
+    """Return what the names of the VXLAN devices begin with, those that send first."""
+    if given.receiving is None:
+        return (given.device_base,)
+    return (given.device_base, other_base(given.device_base))
 
 
 def _host_ports(given: PlanInput) -> Iterator[LocalPort]:
@@ -251,7 +265,8 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
                 ):
                     by_ip[ip] = (segment, remote)
     # Share one string per segment: 100,000 rows would hold as many strings of 55 bytes.
-    names = [(f"vxlan{segment}", f"br{segment}") for segment in range(segment_count(given.network))]
+    segments_there = range(segment_count(given.network))
+    names = [(f"{given.device_base}{segment}", f"br{segment}") for segment in segments_there]
     for (segment, mac), remote in by_mac.items():
         vxlan, _ = names[segment]
         yield FdbRow(vxlan, mac, remote.vtep)

@@ -10,7 +10,7 @@ host's endpoint). Does not: know how the kernel enforces them (`kernel.nft.port_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import rates_of
@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     SourceRow,
     TargetRow,
 )
+from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.errors import UsageError
 from overlay.model import (
     LABEL_PREFIX,
@@ -79,13 +80,19 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     return GuardRow(endpoint.mac, tuple(sorted(allowed)), port_name)
 
 
-def segment_rows(network: Network, segment_count: int) -> Iterator[Row]:
-    """Return the fast path's rows for each segment of a network."""
+def segment_rows(
+    network: Network, segment_count: int, sending: str, receiving: Sequence[str]
+) -> Iterator[Row]:
+    """Return the fast path's rows for each segment of a network.
+
+    `sending` is what the names of the VXLAN devices that send begin with, `receiving` those of all.
+    """
     for segment in range(segment_count):
         if has_tunnel(network):
-            yield HookRow(segment, f"vxlan{segment}")
+            for base in receiving:
+                yield HookRow(segment, f"{base}{segment}")
             yield HookRow(segment, f"br{segment}")  # announcements, to the other hosts
-            yield TargetRow(DEFAULT_TARGET_MAC, segment, f"vxlan{segment}")
+            yield TargetRow(DEFAULT_TARGET_MAC, segment, f"{sending}{segment}")
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
@@ -117,5 +124,6 @@ def uses_fast_path(
     if not {HookRow(segment, port), SourceRow(ip, mac, port)} <= state.rows:
         return False
     if local_target is None:
-        return TargetRow(DEFAULT_TARGET_MAC, segment, f"vxlan{segment}") in state.rows
+        sending = (f"{base}{segment}" for base in DEVICE_BASES)
+        return any(TargetRow(DEFAULT_TARGET_MAC, segment, name) in state.rows for name in sending)
     return TargetRow(local_target[0], segment, local_target[1]) in state.rows

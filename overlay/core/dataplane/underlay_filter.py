@@ -23,13 +23,15 @@ class FilterState:
     """The members' VTEP addresses, the VNIs that only they may send, and further paths of theirs.
 
     The interface of the best route to a member needs no path. Frames of the `encrypted` VNIs pass
-    by the WireGuard device alone, in both directions.
+    by the WireGuard device alone, in both directions; those of the `switching` ones come by either
+    way, and nothing stops any that leave in clear.
     """
 
     members: frozenset[Ip] = frozenset()
     vnis: frozenset[Vni] = frozenset()
     paths: frozenset[ArrivalPath] = frozenset()
     encrypted: frozenset[Vni] = frozenset()
+    switching: frozenset[Vni] = frozenset()
 
     def without(self, other: FilterState) -> FilterState:
         """Return what is in this state and not in the other."""
@@ -38,6 +40,7 @@ class FilterState:
             self.vnis - other.vnis,
             self.paths - other.paths,
             self.encrypted - other.encrypted,
+            self.switching - other.switching,
         )
 
     def joined(self, other: FilterState) -> FilterState:
@@ -47,4 +50,5 @@ class FilterState:
             self.vnis | other.vnis,
             self.paths,
             self.encrypted | other.encrypted,
+            self.switching | other.switching,
         )

@@ -16,6 +16,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
     TargetRow,
 )
+from overlay.core.dataplane.tunnel_devices import sending_device
 from overlay.core.protocol.trace import Step
 from overlay.core.trace.facts import HostFacts
 from overlay.core.trace.judgement import REPAIR, Judged, drop, ok, warn
@@ -85,7 +86,7 @@ def neighbor(facts: HostFacts, vtep: Ip) -> Judged:
         hint = _CONFLICT if planned == found else REPAIR
         text = f"{target} leads to {mac_text(found)}, but {peer.name} has {mac_text(peer.mac)}"
         return drop(step, text, hint)
-    if FloodRow(f"vxlan{peer.segment}", vtep) in facts.actual.rows:
+    if FloodRow(sending_device(facts.desired, peer.segment), vtep) in facts.actual.rows:
         text = f"{target} has no neighbor row: ARP for it is flooded to all hosts"
         return warn(step, text, REPAIR)
     return drop(step, f"{target} has no neighbor row, and {ip_text(vtep)} no flood row: no ARP")
@@ -94,7 +95,7 @@ def neighbor(facts: HostFacts, vtep: Ip) -> Judged:
 def fdb(facts: HostFacts, vtep: Ip) -> Judged:
     """Return whether the other end's MAC leads to its host."""
     step, peer = Step.FDB, facts.peer
-    link, mac = f"vxlan{peer.segment}", mac_text(peer.mac)
+    link, mac = sending_device(facts.desired, peer.segment), mac_text(peer.mac)
     found = _vtep(facts.actual, link, peer.mac)
     if found is not None and found != vtep:
         hint = _CONFLICT if _vtep(facts.desired, link, peer.mac) == found else REPAIR

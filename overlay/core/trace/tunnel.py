@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from overlay.core.dataplane.state import Link, Vxlan
+from overlay.core.dataplane.tunnel_devices import sending_device
 from overlay.core.paths.view import PathState
 from overlay.core.protocol.trace import Step
 from overlay.core.trace.facts import HostFacts
@@ -16,7 +17,7 @@ def sandbox(facts: HostFacts, segments: Iterable[int], *, vtep_segment: int) -> 
     """Return whether bridges and, for another host, the VTEP are as planned."""
     names = [f"br{segment}" for segment in sorted(segments)]
     if facts.peer.vtep is not None:
-        names.append(f"vxlan{vtep_segment}")
+        names.append(sending_device(facts.desired, vtep_segment))
     altered = []
     for name in names:
         wanted, found = facts.desired.links.get(name), facts.actual.links.get(name)

@@ -77,13 +77,18 @@ _FLOODS: Final[_Expectations] = (
     (9, 1, "unicast flood"),
     (27, 1, "multicast flood"),
     (30, 1, "broadcast flood"),
-    (33, 0, "isolated"),
 )
-_VTEP_PORT: Final[_Expectations] = ((8, 0, "port learning"), (32, 1, "neigh_suppress"), *_FLOODS)
+_VTEP_PORT: Final[_Expectations] = (
+    (8, 0, "port learning"),
+    (32, 1, "neigh_suppress"),
+    (33, 1, "isolated"),
+    *_FLOODS,
+)
 _CONTAINER_PORT: Final[_Expectations] = (
     (8, 1, "port learning"),
     (32, 0, "neigh_suppress"),
     (4, 0, "hairpin"),
+    (33, 0, "isolated"),
     *_FLOODS,
 )
 

@@ -90,18 +90,20 @@ _FLOODS: Final[_Attributes] = [
     ("IFLA_BRPORT_UNICAST_FLOOD", 1),
     ("IFLA_BRPORT_MCAST_FLOOD", 1),
     ("IFLA_BRPORT_BCAST_FLOOD", 1),
-    ("IFLA_BRPORT_ISOLATED", 0),
 ]
 _VTEP_PORT: Final[_Attributes] = [
     # Remote MACs are programmed: if they were learned, a late frame could undo a move.
     ("IFLA_BRPORT_LEARNING", 0),
     ("IFLA_BRPORT_NEIGH_SUPPRESS", 1),
+    # Two VTEPs of one bridge, while its network is switched to encryption, exchange no frames.
+    ("IFLA_BRPORT_ISOLATED", 1),
     *_FLOODS,
 ]
 _CONTAINER_PORT: Final[_Attributes] = [
     ("IFLA_BRPORT_LEARNING", 1),
     ("IFLA_BRPORT_NEIGH_SUPPRESS", 0),
     ("IFLA_BRPORT_MODE", 0),
+    ("IFLA_BRPORT_ISOLATED", 0),
     *_FLOODS,
 ]
 

@@ -22,6 +22,8 @@ interface, also from a member's address, and any that would leave by another one
 interface, not by a mark, because others' rules can set or clear marks; after all other programs'
 output hooks, as these may change the route.
 
+Frames of a network that is being switched to encryption, or back, may come by the devices as well.
+
 The tunnels carry nothing else: what comes by the device and is no frame of an encrypted network is
 dropped, and nothing is forwarded into it, so neither members nor containers reach a host's services
 by inner addresses.
@@ -53,9 +55,22 @@ _TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6, _TYPE_INDEX = 4, 7, 8, 20  # nft's own nu
 _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 _PATHS_IPV4, _PATHS_IPV6 = "paths4", "paths6"
 _ENCRYPTED: Final = "encrypted"
+_SWITCHING: Final = "switching"
 _CHECK_COUNTERS: Final = 3  # of the first chain
 _LAST_COUNTERS: Final = 3  # one of the chain `leaving`, two of gossip's
 _INDEX: Final = struct.Struct("=I")
+
+
+_SETS: Final = (
+    Set(_MEMBERS_IPV4, _TYPE_IPV4, 4),
+    Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
+    *(
+        Set(name, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI))
+        for name in (_VNIS, _ENCRYPTED, _SWITCHING)
+    ),
+    Set(_PATHS_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
+    Set(_PATHS_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
+)
 
 
 def table_name(node_id: NodeId) -> str:
@@ -92,8 +107,10 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
     )
     of_encrypted = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_ENCRYPTED))
     tunneled = (*((*ex.iifname_is(device), *let_in) for device in DEVICES), refused)
+    of_switching = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_SWITCHING))
     arriving = (
         (*of_encrypted, ex.goto("tunneled")),
+        *((*ex.iifname_is(device), *of_switching, *let_in) for device in DEVICES),
         *((*ex.iifname_is(device), ex.drop()) for device in DEVICES),
         (*to_cluster, ex.goto("check")),
         *_short_fragments(port),
@@ -106,14 +123,7 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
     return Table(
         FAMILY_INET,
         table_name(node_id),
-        (
-            Set(_MEMBERS_IPV4, _TYPE_IPV4, 4),
-            Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
-            Set(_VNIS, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI)),
-            Set(_ENCRYPTED, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI)),
-            Set(_PATHS_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
-            Set(_PATHS_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
-        ),
+        _SETS,
         (
             Chain("check", check),  # the first, for `refused_counts`
             Chain("tunneled", tunneled),
@@ -177,12 +187,17 @@ class UnderlayTable:
         members = found[_MEMBERS_IPV4] | found[_MEMBERS_IPV6]
         vnis = (Vni(int.from_bytes(raw, "big")) for raw in found[_VNIS])
         encrypted = (Vni(int.from_bytes(raw, "big")) for raw in found[_ENCRYPTED])
+        switching = (Vni(int.from_bytes(raw, "big")) for raw in found[_SWITCHING])
         paths = (
             ArrivalPath(_INDEX.unpack_from(raw)[0], Ip(raw[_INDEX.size :]))
             for raw in found[_PATHS_IPV4] | found[_PATHS_IPV6]
         )
         return FilterState(
-            frozenset(map(Ip, members)), frozenset(vnis), frozenset(paths), frozenset(encrypted)
+            frozenset(map(Ip, members)),
+            frozenset(vnis),
+            frozenset(paths),
+            frozenset(encrypted),
+            frozenset(switching),
         )
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
@@ -222,6 +237,7 @@ def _elements(state: FilterState) -> dict[str, frozenset[bytes]]:
         _MEMBERS_IPV6: frozenset(bytes(ip) for ip in state.members if len(ip) == 16),
         _VNIS: frozenset(int(vni).to_bytes(3, "big") for vni in state.vnis),
         _ENCRYPTED: frozenset(int(vni).to_bytes(3, "big") for vni in state.encrypted),
+        _SWITCHING: frozenset(int(vni).to_bytes(3, "big") for vni in state.switching),
         _PATHS_IPV4: _path_keys(state, 4),
         _PATHS_IPV6: _path_keys(state, 16),
     }

@@ -8,10 +8,12 @@ Does not: add up anything.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.traffic import TrafficCounters
+from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_decoder import LinkInfo
@@ -42,7 +44,8 @@ def read_traffic(socket: NetlinkSocket) -> SandboxTraffic:
     for message in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY):
         link = link_decoder.decode(message)
         if link.kind == "vxlan":
-            tunnel = _counters(message)
+            found = _counters(message)  # of two, while the network is switched to encryption
+            tunnel = found if tunnel is None else tunnel.plus(found)
         elif link.kind == "veth" and link.master:
             ports[link.name] = _of_other_end(socket, link) or _mirrored(_counters(message))
     return SandboxTraffic(tunnel, ports)
@@ -55,11 +58,11 @@ def read_tunnel_bytes(sandbox: Sandbox) -> int | None:
     """
     if sandbox.netns_fd < 0:
         return None
-    try:
-        found = sandbox.socket.get(link_requests.get_link("vxlan0"))
-    except NetlinkError:
-        return None
-    return _counters(found[0]).transmit_bytes
+    found = []
+    for base in DEVICE_BASES:
+        with contextlib.suppress(NetlinkError):
+            found.append(sandbox.socket.get(link_requests.get_link(f"{base}0"))[0])
+    return sum(_counters(each).transmit_bytes for each in found) if found else None
 
 
 def _of_other_end(socket: NetlinkSocket, port: LinkInfo) -> TrafficCounters | None:

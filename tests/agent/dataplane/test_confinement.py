@@ -15,6 +15,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.encryption.switch_phase import phase_of
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError
@@ -47,7 +48,7 @@ class Host:
         gossip = SimpleNamespace(card=card, node=node)
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
         directory = SimpleNamespace(network_by_vni=networks.get, view=SimpleNamespace(
-            loses_address=None
+            loses_address=None, encryption_phase=lambda network: phase_of(network, None, ())
         ))  # fmt: skip
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", None), EventLog(path)

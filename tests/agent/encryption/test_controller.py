@@ -19,7 +19,7 @@ from overlay.agent.state.wireguard_keys import (
     StoredWireguardKey,
     StoredWireguardKeys,
 )
-from overlay.core.dataplane.network_drivers import BRIDGE, OVERLAY, labels_of
+from overlay.core.dataplane.network_drivers import BRIDGE, OVERLAY, is_encrypted, labels_of
 from overlay.core.encryption.device import PeerReading, TunnelPeer
 from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.protocol.messages import MemberState
@@ -65,6 +65,7 @@ class Host:
             members=lambda: sorted(self.keys.keys() | self.addresses.keys()),
             wireguard_keys=lambda node: (self.keys[node],) if node in self.keys else (),
             vtep_of=self._vtep,
+            uses_tunnels=is_encrypted,
         )
         directory = SimpleNamespace(
             view=view,
@@ -213,7 +214,7 @@ async def test_required_encryption_refuses_networks_in_clear(tmp_path: Path, hos
     policy.require_allowed(VAULT)
     with pytest.raises(ConflictError, match="blue is not encrypted") as caught:
         policy.require_allowed(BLUE)
-    assert "--encrypted" in caught.value.hint
+    assert "overlayd encryption on blue" in caught.value.hint
 
 
 async def test_required_encryption_names_what_is_in_clear(tmp_path: Path) -> None:

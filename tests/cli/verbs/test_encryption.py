@@ -1,4 +1,4 @@
-"""encryption status and encryption rotate."""
+"""encryption status, on, off and rotate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SHOWN: dict[str, Any] = {
     "key_age_s": 61.0,
     "rotation": None,
     "networks": ["vault"],
+    "switching": [],
     "clear_in": 0,
     "clear_out": 0,
     "peers": [],
@@ -53,3 +54,37 @@ def test_rotate_prints_the_epoch_in_use(overlayd: Run, agent: FakeAgent) -> None
     assert json.loads(overlayd("encryption", "rotate", "--json").out) == done
     agent.fail("POST /v1/encryption/rotate", "timed-out", 504, why="vm3: it does not answer")
     assert overlayd("encryption", "rotate").code == 7
+
+
+def test_status_names_what_a_switch_waits_for(overlayd: Run, agent: FakeAgent) -> None:
+    """The network, the goal, this host's phase, and the member with the reason."""
+    switching = {
+        "network": "blue",
+        "encrypted": True,
+        "phase": "both",
+        "waiting_for": ["vm3: its agent does not answer"],
+    }
+    agent.answer("GET /v1/encryption", SHOWN | {"switching": [switching]})
+    shown = (
+        "Switching blue: on, this host is in phase both, waits for vm3: its agent does not answer"
+    )
+    assert shown in lines(overlayd)
+
+
+def test_on_and_off_name_each_network(overlayd: Run, agent: FakeAgent) -> None:
+    """One that is as asked is left alone; --all takes overlays only, and --json has one a line."""
+    done = {"schema": "overlayd.encryption-switch/v1", "network": "blue", "encrypted": True}
+    agent.answer("POST /v1/encryption/switch", done | {"changed": True})
+    assert overlayd("encryption", "on", "blue").err == (
+        "network blue is encrypted on every host now\n"
+    )
+    assert agent.asked[-1].body == {"network": "blue", "encrypted": True}
+    agent.answer("POST /v1/encryption/switch", done | {"changed": False})
+    assert overlayd("encryption", "off", "blue").err == "network blue is in clear already\n"
+    networks = [{"name": "a", "driver": "overlay"}, {"name": "b", "driver": "bridge"}]
+    networks.append({"name": "c", "driver": "overlay"})
+    agent.answer("GET /v1/networks", {"networks": networks})
+    printed = overlayd("encryption", "on", "--all", "--json").out.splitlines()
+    assert len([json.loads(line) for line in printed]) == 2
+    assert overlayd("encryption", "on").code == 2
+    assert overlayd("encryption", "on", "blue", "--all").code == 2

@@ -8,6 +8,7 @@ from overlay.agent.api.schema.cluster import (
     KeyUseResponse,
     MemberStateName,
 )
+from overlay.agent.api.schema.field_types import Request, Text
 
 
 class HeldKeyResponse(KeyNameResponse):
@@ -70,6 +71,30 @@ class EncryptionRotationResponse(TypedDict):
     waiting_for: list[str]  # each member with the reason
 
 
+class EncryptionSwitchRequest(Request, frozen=True, kw_only=True):
+    """A network to encrypt, or no longer to encrypt, while it is in use."""
+
+    network: Text
+    encrypted: bool
+
+
+class EncryptionSwitchResponse(TypedDict):
+    """A network that is now encrypted everywhere, or in clear everywhere."""
+
+    network: str
+    encrypted: bool
+    changed: bool
+
+
+class EncryptionSwitchingResponse(TypedDict):
+    """A network on its way into the tunnels, or out of them."""
+
+    network: str
+    encrypted: bool  # the goal
+    phase: Literal["clear", "ready", "both", "sending", "encrypted"]  # of this host
+    waiting_for: list[str]  # each member with the reason
+
+
 class EncryptionStatusResponse(TypedDict):
     """This host's part in encrypted networks, and its peers."""
 
@@ -82,6 +107,7 @@ class EncryptionStatusResponse(TypedDict):
     key_age_s: float | None
     rotation: EncryptionRotationResponse | None
     networks: list[str]  # the cluster's encrypted networks
+    switching: list[EncryptionSwitchingResponse]
     clear_in: int  # packets of these that came unencrypted, and were dropped
     clear_out: int  # that would have left unencrypted, and were dropped
     peers: list[EncryptionPeerResponse]

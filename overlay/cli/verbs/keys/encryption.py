@@ -1,4 +1,4 @@
-"""Commands `encryption status` and `encryption rotate`.
+"""Commands `encryption status`, `on`, `off` and `rotate`.
 
 Owns: their options and output. No key is ever shown.
 """
@@ -25,6 +25,27 @@ outside of the tunnels: none ever gets further.
   overlayd network create vault --encrypted
   overlayd encryption status vault
 """
+ON_DESCRIPTION = """\
+Encrypt networks while containers use them.  No packet is lost, and none is sent in clear once the
+last step has begun; the command returns after that step.
+
+All members move together, in confirmed steps: containers' MTU becomes smaller, each host accepts
+frames by the tunnels as well, each sends by the tunnels only, and at last each drops what comes in
+clear.  A member that is down holds this up, and the command names it; the switch continues when it
+is back, or forgotten.  A network that is encrypted already is left as it is.
+
+  sudo overlayd encryption on blue
+  sudo overlayd encryption on --all
+"""
+OFF_DESCRIPTION = """\
+Let networks cross the underlay in clear again, while containers use them.  No packet is lost.
+
+The steps are those of "encryption on", backwards.  It is refused on a host whose configuration has
+encryption = "required", and waits for such a host elsewhere.
+
+  sudo overlayd encryption off blue
+  sudo overlayd encryption off --all
+"""
 ROTATE_DESCRIPTION = """\
 Replace the WireGuard keys of all members by fresh ones.  No packet is lost, and none is sent in
 clear.
@@ -42,7 +63,15 @@ command returns once this host sends by the next keys only.
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    group = words.group("encryption", "show and renew the tunnels of encrypted networks")
+    group = words.group("encryption", "encrypt networks in use; show and renew their tunnels")
+    for word, run, text, description in (
+        ("on", run_on, "encrypt networks while they are in use (root only)", ON_DESCRIPTION),
+        ("off", run_off, "let networks pass in clear again (root only)", OFF_DESCRIPTION),
+    ):
+        verb = group.verb(word, run, text, description)
+        chosen = verb.add_mutually_exclusive_group(required=True)
+        chosen.add_argument("networks", nargs="*", default=[], metavar="NETWORK")
+        chosen.add_argument("--all", action="store_true", help="every overlay network")
     group.verb(
         "rotate", run_rotate, "replace all members' WireGuard keys (root only)", ROTATE_DESCRIPTION
     )
@@ -60,6 +89,36 @@ def run_rotate(args: Namespace) -> int:
         output.print_json(done)
     else:
         output.print_note(f"this host's WireGuard key of epoch {done['key_epoch']} is in use")
+    return 0
+
+
+def run_on(args: Namespace) -> int:
+    """Encrypt networks that are in use."""
+    return _switch(args, encrypted=True)
+
+
+def run_off(args: Namespace) -> int:
+    """Let networks pass in clear again."""
+    return _switch(args, encrypted=False)
+
+
+def _switch(args: Namespace, *, encrypted: bool) -> int:
+    client = ApiClient(args.paths)
+    names = args.networks
+    if args.all:
+        networks = client.get("/v1/networks")["networks"]
+        names = [each["name"] for each in networks if each["driver"] == "overlay"]
+    for name in names:
+        done = client.post("/v1/encryption/switch", {"network": name, "encrypted": encrypted})
+        state = "encrypted" if encrypted else "in clear"
+        if args.json:
+            (output.print_json if len(names) == 1 else output.print_json_line)(done)
+        elif done["changed"]:
+            output.print_note(f"network {done['network']} is {state} on every host now")
+        else:
+            output.print_note(f"network {done['network']} is {state} already")
+    if not names and not args.json:
+        output.print_note("there is no overlay network")
     return 0
 
 
@@ -103,6 +162,7 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         ("Key", _key(shown)),
         *_rotation(shown),
         ("Networks", ", ".join(shown["networks"]) or "none is encrypted"),
+        *map(_switching, shown["switching"]),
         ("Dropped in clear", f"{shown['clear_in']} received, {shown['clear_out']} to be sent"),
     ]
 
@@ -121,6 +181,13 @@ def _rotation(shown: JsonObject) -> list[tuple[str, str]]:
         return []
     waiting = "; ".join(rotation["waiting_for"])
     return [("Rotation", f"{rotation['step']}{f', waits for {waiting}' if waiting else ''}")]
+
+
+def _switching(network: JsonObject) -> tuple[str, str]:
+    goal = "on" if network["encrypted"] else "off"
+    waiting = "; ".join(network["waiting_for"])
+    text = f"{network['network']}: {goal}, this host is in phase {network['phase']}"
+    return ("Switching", f"{text}{f', waits for {waiting}' if waiting else ''}")
 
 
 def _handshake(shown: JsonObject, peer: JsonObject) -> str:

@@ -1,0 +1,104 @@
+"""The input of each sandbox's plan: addresses and MTUs, by how far a network is encrypted.
+
+Owns: which VTEP and MTU a network has here, and the interface of encryption to the data plane,
+which `agent.encryption` provides. Does not: plan, or read the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.state.attachments import Attachments, planned
+from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.planner import PlanInput
+from overlay.core.encryption.switch_phase import SwitchPhase
+from overlay.core.view import encrypted_mtu, network_mtu, overlay_mtu
+from overlay.model import Card, Ip, Network, NodeId, Vni
+
+
+class EncryptedTunnels(Protocol):
+    """The WireGuard tunnels to the other members."""
+
+    def address_of(self, node_id: NodeId) -> Ip:
+        """Return a node's VTEP on encrypted networks."""
+
+    @property
+    def is_fenced(self) -> bool:
+        """Return whether frames to inner addresses go nowhere without the device."""
+
+    async def enter(self, vni: Vni) -> None:
+        """Have the tunnels while this network's sandbox exists."""
+
+    async def leave(self, vni: Vni) -> None:
+        """Remove the tunnels when the last such sandbox is gone."""
+
+    async def follow_members(self) -> None:
+        """Let exactly the present members be peers."""
+
+
+class PlanInputs:
+    """What the plans of this node's sandboxes are made from."""
+
+    def __init__(
+        self, context: NodeContext, attachments: Attachments, tunnels: EncryptedTunnels
+    ) -> None:
+        self._gossip = context.gossip
+        self._view = context.directory.view
+        self._attachments = attachments
+        self._tunnels = tunnels
+
+    @property
+    def overlay_mtu(self) -> int:
+        """Return the MTU of networks in clear in bytes."""
+        card = self._gossip.card
+        return overlay_mtu(card.underlay_mtu, card.address)
+
+    def mtu_of(self, network: Network) -> int:
+        """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
+        card = self._gossip.card
+        if not has_tunnel(network):
+            return card.underlay_mtu
+        if self._view.uses_tunnels(network):
+            return encrypted_mtu(network, card.underlay_mtu, card.address)
+        return network_mtu(network, self.overlay_mtu, card.address)
+
+    def vtep_of(self, network: Network, card: Card) -> Ip:
+        """Return a node's VTEP of a network, by its card; inside the tunnels if encrypted."""
+        if self._view.sends_encrypted(network):
+            return self._tunnels.address_of(card.node_id)
+        return card.address
+
+    def plan_input(self, network: Network) -> PlanInput:
+        """Return the input of a network's plan."""
+        vni = network.vni
+        return self._view.collect_input(
+            network,
+            self.vtep_of(network, self._gossip.card),
+            self._gossip.cluster.vxlan_port,
+            self._link_mtu_of(network),
+            tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
+            self._receiving(network),
+        )
+
+    def _link_mtu_of(self, network: Network) -> int:
+        """Return the MTU of a sandbox's links in bytes.
+
+        That of the containers; the one in clear while a network is switched, so that frames of
+        hosts whose containers have not followed yet pass.
+        """
+        phase = self._view.encryption_phase(network)
+        if not has_tunnel(network) or phase in (SwitchPhase.CLEAR, SwitchPhase.ENCRYPTED):
+            return self.mtu_of(network)
+        return network_mtu(network, self.overlay_mtu, self._gossip.card.address)
+
+    def _receiving(self, network: Network) -> Ip | None:
+        """Return the address of a second VXLAN device, which receives only; None without one.
+
+        An IPv6 underlay needs none: its device receives whatever address it has.
+        """
+        phase, card = self._view.encryption_phase(network), self._gossip.card
+        if phase not in (SwitchPhase.BOTH, SwitchPhase.SENDING) or len(card.address) == 16:
+            return None
+        is_sending = phase is SwitchPhase.SENDING
+        return card.address if is_sending else self._tunnels.address_of(card.node_id)

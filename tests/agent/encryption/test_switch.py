@@ -1,0 +1,170 @@
+"""Real members on loopback switch a network, with kernels that do what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.encryption.switch import EncryptionSwitch
+from overlay.agent.encryption.switch_service import SwitchService
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.records.directory import Directory
+from overlay.core.dataplane.network_drivers import (
+    BRIDGE,
+    encryption_goal,
+    is_encrypted,
+    labels_of,
+)
+from overlay.core.encryption.switch_phase import SwitchPhase, is_switching
+from overlay.core.protocol.records import CLUSTER_SCOPE, key_of
+from overlay.errors import ConflictError
+from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+from tests.agent.conftest import Site, Sites, until
+
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+VNI = Vni(9)
+
+
+class Member:
+    """A member that switches networks; its kernel is in a phase, or lacks something."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.directory = Directory(site.gossip.node, site.gossip.node_id)
+        self.phases: list[SwitchPhase] = []
+        self.missing = ""
+        context = NodeContext(site.gossip, self.directory, cast("Any", None), site.event_log)
+        encryption = SimpleNamespace(
+            policy=SimpleNamespace(required=False),
+            has_left=False,
+            interval_s=30.0,
+            fault=None,
+            port=7949,
+            enter=self._nothing,
+            leave=self._nothing,
+            unanswered=self._nothing,
+            require_capable_members=self._nothing,
+        )
+        self.encryption = encryption
+        reconciler = SimpleNamespace(runtime=lambda _vni: object(), apply=self._apply)
+        self.switch = EncryptionSwitch(
+            context,
+            cast("Any", encryption),
+            cast("Any", reconciler),
+            cast("Any", SimpleNamespace(resize_network=self._nothing)),
+        )
+        self.service = SwitchService(self.directory, cast("Any", encryption), self.switch)
+
+    @property
+    def network(self) -> Network:
+        """Return the network as this member knows it."""
+        found = self.directory.network_by_vni(VNI)
+        assert found is not None
+        return found
+
+    async def _nothing(self, *_arguments: object) -> list[NodeId]:
+        return []
+
+    async def _apply(self, network: Network) -> str:
+        if not self.missing:
+            self.phases.append(self.directory.view.encryption_phase(network))
+        return self.missing
+
+
+async def pair(sites: Sites) -> tuple[Member, Member]:
+    """Return two members, the first of which has created a network in clear."""
+    one = sites.first()
+    two = await sites.join(2, one, one.admission.default_token())
+    one.write(Network(VNI, "blue", (SUBNET,), one.gossip.node_id))
+    members = Member(one), Member(two)
+    for member in members:
+        await member.switch.reconcile()
+    await until(lambda: all(not each.switch.incapable() for each in members))
+    await until(lambda: members[1].directory.network_by_vni(VNI) is not None)
+    return members
+
+
+async def work(condition: Callable[[], bool], *members: Member) -> None:
+    """Let members take their steps until a condition holds."""
+    async with asyncio.timeout(15):
+        while not condition():
+            for member in members:
+                await member.switch.reconcile()
+            await asyncio.sleep(0.01)
+
+
+async def settle(*members: Member, encrypted: bool) -> None:
+    """Let members take their steps until the network is as it should be everywhere."""
+
+    def is_settled() -> bool:
+        found = [member.network for member in members]
+        return all(is_encrypted(each) is encrypted and not is_switching(each) for each in found)
+
+    await work(is_settled, *members)
+
+
+async def test_a_request_of_any_member_is_carried_out(sites: Sites) -> None:
+    """All phases in order on each, there and back; requests and progress do not stay."""
+    one, two = await pair(sites)
+    two.switch.ask(two.network, encrypted=True)
+    await settle(one, two, encrypted=True)
+    upwards = list(SwitchPhase)[1:]
+    assert one.phases == two.phases == upwards
+    one.switch.ask(one.network, encrypted=False)
+    await settle(one, two, encrypted=False)
+    assert two.phases == [*upwards, *reversed(list(SwitchPhase)[:-1])]
+    goal = encryption_goal(one.network)
+    assert goal is not None
+    assert not goal.encrypted
+
+
+async def test_a_step_that_fails_here_holds_the_others(sites: Sites) -> None:
+    """Each says why: this host by its reason, the other by this host's name."""
+    one, two = await pair(sites)
+    two.missing = "the disk is on fire"
+    two.switch.ask(two.network, encrypted=True)
+    reason = ["vm2: the disk is on fire"]
+    await work(lambda: two.switch.waits(two.network) == reason and bool(one.phases), one, two)
+    await work(lambda: bool(one.switch.waits(one.network)), one, two)
+    assert one.switch.waits(one.network)[0].startswith("vm2: ")
+    assert one.phases == [SwitchPhase.READY]
+    two.missing = ""
+    await settle(one, two, encrypted=True)
+
+
+async def test_a_host_that_requires_encryption_stays(sites: Sites) -> None:
+    """It does not follow a switch to clear, so no other host goes further than it."""
+    one, two = await pair(sites)
+    one.switch.ask(one.network, encrypted=True)
+    await settle(one, two, encrypted=True)
+    two.encryption.policy.required = True
+    before = len(one.phases), len(two.phases)
+    one.switch.ask(one.network, encrypted=False)
+    refused = ["vm2: it has not taken it up"]
+    await work(lambda: one.switch.waits(one.network) == refused, one)
+    await work(lambda: bool(two.switch._missing), one, two)
+    assert (len(one.phases), len(two.phases)) == before
+    assert one.switch.waits(one.network) == refused
+    with pytest.raises(ConflictError, match="stays encrypted"):
+        await two.service.switch("blue", encrypted=False)
+
+
+async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
+    """A network without tunnels; one whose creator is gone; a member of before."""
+    one, two = await pair(sites)
+    assert not await one.service.switch("blue", encrypted=False)
+    bridge = Network(
+        Vni(12), "local", (SUBNET,), one.site.gossip.node_id, labels=labels_of(BRIDGE, "")
+    )
+    one.site.write(bridge)
+    with pytest.raises(ConflictError, match="local cannot be encrypted"):
+        await one.service.switch("local", encrypted=True)
+    own = two.switch._records(two.site.gossip.node_id)
+    deletes = [key_of(each) for each in own]
+    two.site.gossip.publish(two.site.gossip.commit(CLUSTER_SCOPE, deletes=deletes))
+    await until(lambda: bool(one.switch.incapable()))
+    with pytest.raises(ConflictError, match="the version of overlayd on vm2 cannot"):
+        await one.service.switch("blue", encrypted=True)
