@@ -90,6 +90,7 @@ from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.records.service_catalog import ServiceCatalog
+from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.services.registry import ServiceRegistry
 from overlay.agent.startup import Startup
@@ -305,6 +306,7 @@ class Components:
             self.attacher.context.container_changed,
             controller.exposure_changed,
         )
+        self._health_checks = HealthChecks(self._context, self.attachments, self.service_catalog)
         self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
         self.attach_service = AttachService(
             self.attacher,
@@ -372,6 +374,7 @@ class Components:
             resolver=self.resolver,
             exposure=self.exposure,
             service_clients=self.service_clients,
+            health_checks=self._health_checks,
             networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
@@ -411,6 +414,7 @@ class Components:
             self.card_report,
             *self.exposure.controllers,
             self.service_clients,
+            self._health_checks,
         )
 
     async def start(self) -> None:

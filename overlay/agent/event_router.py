@@ -34,6 +34,7 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables
 from overlay.core.events import (
     AuthorityMessage,
@@ -87,6 +88,7 @@ class EventRouter:
     resolver: Resolver
     exposure: ExposureService
     service_clients: ClientTables
+    health_checks: HealthChecks
     networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
@@ -200,11 +202,12 @@ class EventRouter:
         self.encryption.trigger()
         self.encryption_switch.trigger()
         self.paths.trigger()
-        if event.after is MemberState.LEFT or self.context.directory.view.has_services():
-            self.reconciler.mark_dirty()  # backends of services depend on their hosts' states
+        if event.after is MemberState.LEFT:
+            self.reconciler.mark_dirty()
 
     def _services_changed(self) -> None:
         self.service_clients.trigger()
+        self.health_checks.trigger()
         self.exposure.ingress.trigger()
 
     def _store_changed(self, scope: Scope) -> None:

@@ -302,10 +302,6 @@ class View:
         services = [each for each in self.services(network) if each.ingress]
         return ingress_ports(services, self.backend_index(network.vni)) if services else ()
 
-    def has_services(self) -> bool:
-        """Return whether any network has a service."""
-        return any(self._declared(vni) for vni in self._current_networks())
-
     def has_service(self, vni: Vni, name: str) -> bool:
         """Return whether a network has a service with a name, whatever its case."""
         return any(each.name.lower() == name.lower() for each in self._declared(vni))

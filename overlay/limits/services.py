@@ -28,6 +28,8 @@ CHECK_TIMEOUT_DEFAULT_S: Final = 1.0
 CHECK_THRESHOLD_MAX: Final = 10
 CHECK_THRESHOLD_DEFAULT: Final = 3
 CHECK_ARGUMENT_SIZE_MAX: Final = 200
+CHECK_SETTLE_S: Final = 0.05  # from a result to its record: one write for many
+CHECKS_MAX: Final = 2048  # of one host: any member may ask for them
 CHECKS_AT_ONCE_MAX: Final = 32  # of one host; others wait for their turn
 CHECK_RECOVERY_MIN_S: Final = 5.0  # from a failure to the next healthy record: flapping is bounded
 

@@ -33,7 +33,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "inherit": "Addresses of forgotten members were taken back.",
     "conflict": "A name or an address is used twice, or a member claims a gateway's.",
     "conflict-over": "That is over.",
-    "service": "A service was created, changed or removed, or a backend passes its check or not.",
+    "services": "A service was created or changed, a backend passes its check or not, or a fault.",
     "dns": "Names are not served on an address of a network, or again.",
     # Containers.
     "attach": "A container was attached, renamed or changed.",

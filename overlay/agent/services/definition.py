@@ -39,6 +39,13 @@ def require_valid(service: Service) -> None:
         _require_port_of_service(service, each)
     if service.check is not None:
         _require_valid_check(service.check)
+        if all(port.protocol != "tcp" for port in service.ports):
+            raise UsageError(
+                f"{service.name} has no TCP port to check",
+                why="a check is a TCP connection to the backends' first TCP port",
+                hint="Leave the check out, or add a TCP port",
+                field="check",
+            )
     if service.dns_rr and service.ingress:
         raise UsageError(
             "dns_rr and publish exclude each other",

@@ -78,7 +78,7 @@ class ServiceRegistry:
                 made = replace(wanted, ips=ips)
                 self._write(made)
         self._context.event_log.record(
-            "service", f"service {made.name} was created", network=network.name
+            "services", f"service {made.name} was created", network=network.name
         )
         return made, True
 
@@ -106,7 +106,7 @@ class ServiceRegistry:
             definition.require_free_ports(after, self.catalog.all())
             self._write(after)
         self._context.event_log.record(
-            "service", f"service {after.name} was changed", network=self._network_name(after)
+            "services", f"service {after.name} was changed", network=self._network_name(after)
         )
         return before, after
 
@@ -118,7 +118,7 @@ class ServiceRegistry:
             now = self._context.gossip.transport.now()
             self._allocator.space.quarantine(service.vni, service.ips, now)
         self._context.event_log.record(
-            "service", f"service {service.name} was removed", network=self._network_name(service)
+            "services", f"service {service.name} was removed", network=self._network_name(service)
         )
         return service
 

@@ -1,0 +1,92 @@
+"""One attempt of a health check, from inside a container's namespace to its own address.
+
+Owns: what passes: a connection, or a status from 200 to 399. Does not: know services or records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from typing import NamedTuple
+
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.services.service import HealthCheck
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.model import Ip, ip_text
+
+_HEAD_SIZE = 64  # of an answer: its first line has the status
+_PART_SIZE = 4096
+_ANSWER_SIZE_MAX = 65_536  # what follows is not read
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
+
+
+class CheckPlace(NamedTuple):
+    """Where to try: a container's namespace, and an address and port in it."""
+
+    netns_path: str
+    identity: tuple[int, int]
+    ip: Ip
+    port: int
+
+
+async def attempt(kernel: KernelThread, check: HealthCheck, place: CheckPlace) -> str:
+    """Try once; return why that failed, or nothing."""
+    try:
+        async with asyncio.timeout(check.timeout_s):
+            connection = await kernel.call(_socket_inside, place)
+            if connection is None:
+                return "the container has ended"
+            with connection:
+                return await _exchange(connection, check, place)
+    except TimeoutError:
+        return f"no answer within {check.timeout_s:g} s"
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+    except OverlayError as error:
+        return str(error)
+
+
+async def _exchange(connection: socket.socket, check: HealthCheck, place: CheckPlace) -> str:
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, (ip_text(place.ip), place.port))
+    if check.kind == "tcp":
+        return ""
+    host = ip_text(place.ip) if len(place.ip) == 4 else f"[{ip_text(place.ip)}]"
+    lines = (f"GET {check.argument} HTTP/1.1", f"Host: {host}:{place.port}", "User-Agent: overlayd")
+    request = "\r\n".join((*lines, "Connection: close", "", ""))
+    await loop.sock_sendall(connection, request.encode("ascii"))
+    answer = await _read_answer(connection)
+    status = _STATUS.match(answer)
+    if status is None:
+        return "the answer is not HTTP"
+    return "" if 200 <= int(status[1]) < 400 else f"status {int(status[1])}"
+
+
+async def _read_answer(connection: socket.socket) -> bytes:
+    """Return the beginning of an answer, read to its end: a server logs one that nobody takes."""
+    loop = asyncio.get_running_loop()
+    head, size = b"", 0
+    with contextlib.suppress(ConnectionError):
+        while size < _ANSWER_SIZE_MAX:
+            part = await loop.sock_recv(connection, _PART_SIZE)
+            if not part:
+                break
+            head += part[: max(0, _HEAD_SIZE - size)]
+            size += len(part)
+    return head
+
+
+def _socket_inside(place: CheckPlace) -> socket.socket | None:
+    """Return a TCP socket in a container; None if it is gone."""
+    fd = netns.open_same(place.netns_path, place.identity)
+    if fd is None:
+        return None
+    family = socket.AF_INET if len(place.ip) == 4 else socket.AF_INET6
+    with netns.closing(fd), netns.inside(fd):
+        return socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
