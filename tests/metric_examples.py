@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from overlay import prometheus
-from overlay.agent.api.metrics.facts import MemberFacts, NetworkFacts, PeerFacts, SubnetFacts
+from overlay.agent.api.metrics.facts import (
+    MemberFacts,
+    NetworkFacts,
+    PeerFacts,
+    ServiceFacts,
+    SubnetFacts,
+)
 from overlay.agent.api.metrics.families import families
 from overlay.agent.api.metrics.process import ProcessFacts
 from overlay.agent.dataplane.traffic import NetworkTraffic
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.paths.view import PathState, PathView
+from overlay.core.services.derivation import BackendState
 from overlay.model import NodeId
 
 API = (Path(__file__).parents[1] / "docs/API.md").read_text(encoding="utf-8")
@@ -51,7 +58,10 @@ def member_facts(**changed: Any) -> MemberFacts:
     carried = TrafficCounters(1000, 10, 2000, 20)
     networks = [NetworkFacts(9_000_001, 1, 3, NetworkTraffic(carried, carried, {}))]
     subnets = [SubnetFacts(9_000_001, "10.32.0.0/16", 3, 65_000, 30_000)]
-    given: dict[str, Any] = {"peers": peers, "networks": networks, "subnets": subnets}
+    services = [ServiceFacts(9_000_001, "web", {BackendState.READY: 2})]
+    given: dict[str, Any] = {
+        "peers": peers, "networks": networks, "subnets": subnets, "services": services,
+    }  # fmt: skip
     return MemberFacts(**given | changed)
 
 

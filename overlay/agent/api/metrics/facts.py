@@ -5,7 +5,8 @@ Does not: name any metric (`families`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from overlay.agent.components import Components
@@ -13,6 +14,7 @@ from overlay.agent.dataplane.traffic import NetworkTraffic
 from overlay.agent.endpoints.attach_times import AttachTimes
 from overlay.core.paths.view import PathView
 from overlay.core.protocol.messages import MemberState
+from overlay.core.services.derivation import BackendState
 from overlay.model import node_text
 
 
@@ -48,6 +50,15 @@ class NetworkFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """One service, and how many of its backends are in each state."""
+
+    vni: int
+    name: str
+    backends: Mapping[BackendState, int]
+
+
+@dataclass(frozen=True, slots=True)
 class MemberFacts:
     """A member's measurements; times are Unix time in seconds."""
 
@@ -61,6 +72,7 @@ class MemberFacts:
     certificate_until_s: int = 0
     member_captures: int = 0
     member_capture_packets: int = 0
+    services: list[ServiceFacts] = field(default_factory=list)
 
 
 async def member_facts(components: Components) -> MemberFacts:
@@ -80,7 +92,18 @@ async def member_facts(components: Components) -> MemberFacts:
         certificate.not_after_s,
         components.diagnosis.capture_answers.started_count,
         components.diagnosis.capture_answers.sent_count,
+        list(_services(components)),
     )
+
+
+def _services(components: Components) -> Iterator[ServiceFacts]:
+    """Yield the services whose backends are known here."""
+    own = components.gossip.node_id
+    for network in components.directory.networks():
+        if components.directory.follows(own, network.vni):
+            for placed in components.directory.services(network.vni):
+                states = Counter(each.state for each in placed.backends)
+                yield ServiceFacts(network.vni, placed.service.name, states)
 
 
 def _peers(components: Components) -> Iterator[PeerFacts]:

@@ -17,6 +17,7 @@ from overlay.agent.api.metrics.facts import MemberFacts, PeerFacts
 from overlay.agent.api.metrics.process import ProcessFacts
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.paths.view import PathState
+from overlay.core.services.derivation import BackendState
 from overlay.prometheus import Family, HistogramFamily, Labels, Sample
 
 AnyFamily = Family | HistogramFamily
@@ -63,6 +64,19 @@ def families(
     yield from _of_networks(status, labels)
     yield from _of_sandboxes(member, labels)
     yield from _of_subnets(member, labels)
+    yield Family(
+        "overlayd_service_backends",
+        "Containers that match the service, on all hosts, by state; ready ones get connections.",
+        [
+            Sample(
+                each.backends.get(state, 0),
+                (("network", labels[each.vni]), ("service", each.name), ("state", state.value)),
+            )
+            for each in member.services
+            if each.vni in labels
+            for state in BackendState
+        ],
+    )
 
 
 def _one(name: str, text: str, value: float) -> Family:
