@@ -2,7 +2,7 @@
 
 The rules that translate apply only to the first packet of a connection. For the kernel, UDP packets
 from the same source port belong to the existing connection, and would keep going to the previous
-target, or nowhere. TCP is left alone, as its connections end by themselves.
+target, or nowhere. Established TCP connections are left alone, as they end by themselves.
 
 Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 """
@@ -27,7 +27,8 @@ _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _TARGETS: Final = {2: 2, 10: 4}  # by family: CTA_IP_V4_DST, CTA_IP_V6_DST
 _SOURCES: Final = {2: 1, 10: 3}
 _NUMBER, _TARGET_PORT = 1, 3
-_UDP: Final = b"\x11"
+_UDP, _TCP = b"\x11", b"\x06"
+_STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
 _NESTED: Final = 0x8000
 _FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
 _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
@@ -96,6 +97,7 @@ class Flow(NamedTuple):
     requested: bytes
     port: bytes
     replying: bytes
+    is_answered: bool  # an answer has been seen
 
 
 def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
@@ -113,6 +115,7 @@ def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
             requested.get(_TARGETS[family], b""),
             protocol.get(_TARGET_PORT, b""),
             replying.get(_SOURCES[family], b""),
+            bool(int.from_bytes(parts.get(_STATUS, b""), "big") & _SEEN_REPLY),
         )
 
 
@@ -130,6 +133,7 @@ def forget_untranslated(
 ) -> int:
     """Delete connections in a namespace that are answered by none of those that should.
 
+    Of TCP only those that nobody has answered, so that the next SYN finds somebody.
     `kept` maps (protocol, requested address, port) to the addresses that may answer; other
     connections are left alone. Returns the number of deleted entries. Raises OSError.
     """
@@ -143,6 +147,7 @@ def forget_untranslated(
                 for flow in found
                 if (answering := kept.get((flow.protocol, flow.requested, flow.port))) is not None
                 and flow.replying not in answering
+                and not (flow.protocol == _TCP and flow.is_answered)
             ]
             deleted += delete_flows(tracker, family, gone)
     return deleted

@@ -188,12 +188,13 @@ def forget_flows(
 ) -> int:
     """End a container's UDP flows and pings to backends that no longer answer; return how many.
 
+    So end connections that they have not answered: the next SYN goes to another.
     `answering` are the addresses that still answer for each virtual port.
     """
     kept: dict[tuple[bytes, bytes, bytes], frozenset[Ip]] = {}
     for port, ips in answering.items():
-        if port.protocol == "udp":
-            kept[ex.UDP, bytes(port.ip), port.port.to_bytes(2, "big")] = ips
+        protocol = choice.PROTOCOLS[port.protocol]
+        kept[protocol, bytes(port.ip), port.port.to_bytes(2, "big")] = ips
         ping = (_ICMP[len(port.ip)], bytes(port.ip), b"")
         kept[ping] = kept.get(ping, frozenset()) | ips
     fd = netns.open_same(path, identity)

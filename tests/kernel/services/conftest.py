@@ -86,8 +86,11 @@ class Backends:
                 listening.listen(4096)
             self._selector.register(listening, selectors.EVENT_READ, number)
 
-    def serve(self) -> None:
-        """Answer what waits: a connection or a datagram, with the number of the container."""
+    def serve(self) -> Counter[int]:
+        """Answer what waits, a connection or a datagram, with the number of the container.
+
+        Returns who was asked until now.
+        """
         for key, _ in self._selector.select(0):
             listening, number = key.fileobj, key.data
             assert isinstance(listening, socket.socket)
@@ -102,6 +105,7 @@ class Backends:
                         listening.sendto(b"%d" % number, client)
                     self.asked[number] += 1
                     self.clients.add(client[:2])
+        return self.asked
 
     def close(self) -> None:
         """Stop waiting for clients."""

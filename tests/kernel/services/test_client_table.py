@@ -179,6 +179,28 @@ def test_a_connection_outlives_the_table_change(segment: Segment) -> None:
         assert accepted.recv(64) == b"still"
 
 
+def test_a_syn_that_nobody_answers_finds_another(segment: Segment) -> None:
+    """A connection that was begun before its backend was known to be gone is not lost."""
+    segment.add(3)
+    backends = Backends(segment, range(3, 4), TCP, 4)
+    lost = ("lladdr", "02:00:00:00:00:02", "dev", "eth0", "nud", "permanent")
+    segment.world.run(segment.names[1], "ip", "neigh", "add", ip_text(address(2, 4)), *lost)
+    segment.put(virtual_port((2,)))  # there is no container 2 any more
+    client = segment.socket(1, TCP, address(1, 4))
+    client.setblocking(False)
+    client.connect_ex((ip_text(VIRTUAL[4]), PORT))
+    left = virtual_port((3,))
+    segment.put(left)
+    kept = {left: frozenset({address(3, 4)})}
+    assert client_table.forget_flows(segment.path, segment.identity, kept) == 1
+    client.setblocking(True)
+    client.settimeout(20)
+    segment.world.wait_until(lambda: backends.serve().total() > 0, "the next SYN")
+    backends.close()
+
+    assert client.recv(64) == b"3"
+
+
 def test_an_unchanged_table_is_adopted(segment: Segment) -> None:
     """The next agent finds it, and changes nothing; what another altered is put back."""
     ports = virtual_port(SIX), virtual_port(SIX, 16, "udp", affinity=True)
