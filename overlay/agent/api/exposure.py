@@ -50,9 +50,8 @@ class ExposureHandlers:
     async def published(self) -> PublishedPortListResponse:
         """GET /v1/published."""
         components = self._agent.require_components()
-        return {
-            "published": published(components, await components.exposure.published_ports.status())
-        }
+        own = published(components, await components.exposure.published_ports.status())
+        return {"published": [*own, *published_by_services(components)]}
 
     async def publish(self, request: PublishRequest, caller: ApiCaller) -> PublishResponse:
         """POST /v1/published."""
@@ -183,6 +182,35 @@ def published(
         }
         for each in shown
     ]
+
+
+def published_by_services(components: Components) -> list[PublishedPortResponse]:
+    """Return this host's ports that lead to services, both families of a port in one."""
+    shown: dict[tuple[str, int, str], PublishedPortResponse] = {}
+    for each in components.exposure.ingress.status:
+        target, forward = each.port.target, each.forward
+        backends = forward.backends if forward is not None else ()
+        name = components.service_catalog.name_of(target.vni, target.ip)
+        row = shown.setdefault(
+            (each.port.protocol, each.port.port, name),
+            {
+                "protocol": each.port.protocol,
+                "host_ip": None,
+                "host_port": each.port.port,
+                "name": name,
+                "network": _name(components, target.vni),
+                "port": target.backends[0].port if target.backends else target.port,
+                "ips": [],
+                "source_kept": True,
+                "owner": "service",
+                "fault": each.fault or None,
+            },
+        )
+        row["ips"] += [ip_text(backend.ip) for backend in backends]
+        row["source_kept"] &= forward is not None and not forward.borrowed
+    for row in shown.values():
+        row["fault"] = row["fault"] or (None if row["ips"] else "no backend is ready")
+    return list(shown.values())
 
 
 def _owner(components: Components, owner: str) -> str | None:

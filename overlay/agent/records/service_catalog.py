@@ -37,6 +37,10 @@ class ServiceCatalog:
         self._read()
         return self._by_vni.get(vni, ())
 
+    def name_of(self, vni: Vni, ip: Ip) -> str:
+        """Return the name of the service with a virtual address; empty if it has just gone."""
+        return next((each.name for each in self.services(vni) if ip in each.ips), "")
+
     def ingress_vnis(self) -> frozenset[Vni]:
         """Return the networks of services that every host answers a port for."""
         return frozenset(

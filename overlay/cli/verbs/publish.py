@@ -34,7 +34,8 @@ through that network, and this host no longer reaches its containers, until 'ove
 """
 PUBLISH_DESCRIPTION = """\
 Map ports of this host to a container, for other hosts, this host and its containers.
-The mapping follows the name to whichever host the container is on.  'publish ls' lists all.
+The mapping follows the name to whichever host the container is on.  'publish ls' lists all, and
+those that services publish on every host.
 
   sudo overlayd publish web 8080:80 9000-9009
   sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11
@@ -148,8 +149,10 @@ def _list(client: ApiClient, args: Namespace) -> int:
 
 def _state(port: JsonObject) -> str:
     """Return whether a port works, and who else may remove it."""
-    state = "ok" if port["source_kept"] else "ok, source address is this host's"
     owner = port.get("owner")
+    state = "ok" if port["source_kept"] else "ok, source address is this host's"
+    if owner == "service" and not port["source_kept"]:
+        state += " at backends of others"
     return f"{port['fault'] or state}{f' (by {owner})' if owner else ''}"
 
 
