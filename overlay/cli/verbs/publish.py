@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.options import all_hosts
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import UsageError
 
@@ -37,8 +38,12 @@ Map ports of this host to a container, for other hosts, this host and its contai
 The mapping follows the name to whichever host the container is on.  'publish ls' lists all, and
 those that services publish on every host.
 
+With --all-hosts every host of the cluster answers, also one that joins later, as does the service
+NAME-published that this makes; any host may unpublish it.
+
   sudo overlayd publish web 8080:80 9000-9009
   sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11
+  sudo overlayd publish web 8080:80 --all-hosts --source 10.0.0.0/16
   overlayd publish ls
 """
 UNPUBLISH_DESCRIPTION = """\
@@ -46,6 +51,7 @@ Remove published ports of a container: the given ones, or all.
 
   sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
+  sudo overlayd unpublish web --all-hosts
 """
 PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080"
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "TARGET", "STATE")
@@ -69,6 +75,14 @@ def register(words: VerbGroup) -> None:
         watch=True,
     )
     publish.add_argument("--host-ip", metavar="ADDRESS", help="only on this address of the host")
+    publish.add_argument(
+        "--source",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="with --all-hosts: only clients of this range may ask; repeatable",
+    )
     publish.add_argument("--no-header", action="store_true", help="with ls: omit the header line")
     unpublish = words.verb(
         "unpublish", run_unpublish, "remove published ports", UNPUBLISH_DESCRIPTION
@@ -83,6 +97,9 @@ def register(words: VerbGroup) -> None:
             help="port numbers, or ranges such as 8000-8009; a single one means the same on both",
         )
         verb.add_argument("--network", metavar="NETWORK", help="network on which it has that name")
+        verb.add_argument(
+            "--all-hosts", action="store_true", help="on every host of the cluster, not on this one"
+        )
 
 
 def run_publish(args: Namespace) -> int:
@@ -98,6 +115,10 @@ def run_publish(args: Namespace) -> int:
 
     for text in args.ports:
         parse_pairs(text)
+    if args.all_hosts:
+        return _publish_on_all(client, args)
+    if args.sources:
+        raise UsageError("--source applies to --all-hosts", hint="Add --all-hosts, or a firewall")
     body: JsonObject = {"name": args.name, "ports": args.ports}
     body |= {"network": args.network, "host_ip": args.host_ip}
     done = client.post("/v1/published", body)
@@ -108,8 +129,39 @@ def run_publish(args: Namespace) -> int:
     return 0
 
 
+def _publish_on_all(client: ApiClient, args: Namespace) -> int:
+    if args.host_ip is not None:
+        raise UsageError(
+            "--host-ip and --all-hosts exclude each other",
+            why="an address is one host's",
+            hint="Leave one of them out",
+        )
+    made = all_hosts.publish(client, args)
+    if args.json:
+        output.print_json(made)
+    else:
+        ports = " ".join(map(all_hosts.text_of, made["publish"]))
+        output.print_note(f"published {ports} for {args.name} on every host (by {made['name']})")
+    return 0
+
+
+def _unpublish_on_all(args: Namespace) -> int:
+    gone = all_hosts.unpublish(ApiClient(args.paths), args)
+    if args.json:
+        found = {"name": args.name, "ports": [all_hosts.text_of(each) for each in gone]}
+        output.print_json({"schema": "overlayd.unpublish-all-hosts/v1", **found})
+    elif gone:
+        ports = " ".join(map(all_hosts.text_of, gone))
+        output.print_note(f"unpublished {ports} for {args.name} on every host")
+    else:
+        output.print_note(f"no such port is published on every host for {args.name}")
+    return 0
+
+
 def run_unpublish(args: Namespace) -> int:
     """Remove published ports."""
+    if args.all_hosts:
+        return _unpublish_on_all(args)
     body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
     gone = ApiClient(args.paths).post("/v1/unpublish", body)
     if args.json:

@@ -154,3 +154,73 @@ def test_an_invalid_port_is_refused_before_any_request(overlayd: Run, agent: Fak
             assert f"invalid port {port!r}" in outcome.err
     assert overlayd("publish", "web").code == 2
     assert len(agent.asked) == before
+
+
+SERVICE = {
+    "name": "web-published", "network": "blue", "labels": {"published": "web"},
+    "publish": [{"port": 8080, "service_port": 80, "protocol": "tcp", "mode": "ingress",
+                 "sources": ["10.0.0.0/16"]}],
+}  # fmt: skip
+
+
+def services_of(agent: FakeAgent, *found: object) -> None:
+    """Let the agent know a container web on blue, and these services."""
+    agent.answer("GET /v1/endpoints", {"endpoints": [{"name": "web", "network": "blue"}]})
+    agent.answer("GET /v1/services", {"services": list(found)})
+
+
+def test_all_hosts_is_a_service_of_one_backend(overlayd: Run, agent: FakeAgent) -> None:
+    """With the ports behind each published one, and who may ask."""
+    services_of(agent)
+    agent.answer("POST /v1/services", SERVICE)
+    told = overlayd("publish", "WEB", "8080:80", "--all-hosts", "--source", "10.0.0.0/16").err
+
+    assert "published 8080:80/tcp for WEB on every host (by web-published)" in told
+    assert agent.asked[-1].body == {
+        "name": "web-published", "network": "blue", "backends": ["web"],
+        "labels": {"published": "web"}, "ports": [{"port": 80, "protocol": "tcp"}],
+        "publish": [{"port": 8080, "service_port": 80, "protocol": "tcp",
+                     "sources": ["10.0.0.0/16"]}],
+    }  # fmt: skip
+
+
+def test_further_ports_join_those_on_all_hosts(overlayd: Run, agent: FakeAgent) -> None:
+    """And one that is there may be led elsewhere."""
+    services_of(agent, SERVICE)
+    agent.answer("POST /v1/services/web-published", SERVICE)
+    overlayd("publish", "web", "53:53/udp", "--all-hosts")
+
+    body = agent.asked[-1].body
+    assert [each["port"] for each in body["publish"]] == [8080, 53]
+    assert [each["port"] for each in body["ports"]] == [80, 53]
+
+
+def test_the_last_port_on_all_hosts_takes_the_service(overlayd: Run, agent: FakeAgent) -> None:
+    """Another one stays; a port that is not there is no error."""
+    services_of(agent, SERVICE)
+    agent.answer("DELETE /v1/services/web-published", {})
+    assert "no such port" in overlayd("unpublish", "web", "9090", "--all-hosts").err
+    for line in (("web", "8080:80"), ("web",)):
+        told = overlayd("unpublish", *line, "--all-hosts").err
+        assert "unpublished 8080:80/tcp for web on every host" in told
+        assert agent.asked[-1].line == "DELETE /v1/services/web-published"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "what"),
+    [
+        (("web", "80", "--source", "10.0.0.0/8"), 2, "--source applies to --all-hosts"),
+        (("web", "80", "--all-hosts", "--host-ip", "10.0.0.1"), 2, "exclude each other"),
+        (("nope", "80", "--all-hosts"), 5, "no container is called nope on any network known here"),
+        (("web", "80", "--all-hosts", "--network", "red"), 5, "on network red"),
+    ],
+)
+def test_a_wrong_all_hosts_says_what_is_wrong(
+    overlayd: Run, agent: FakeAgent, line: tuple[str, ...], code: int, what: str
+) -> None:
+    """Before anything is written."""
+    services_of(agent)
+    outcome = overlayd("publish", *line)
+
+    assert outcome.code == code
+    assert what in outcome.err
