@@ -111,15 +111,44 @@ def test_nothing_leaves_in_clear_whatever_breaks(vault: Vault) -> None:
 
 
 def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
-    """Packets pass without the agent, and a start changes nothing."""
+    """Packets pass without the agent, and a start changes nothing: no ping is lost."""
     host = vault.host(2)
     before = host.run("pidof", "wireguard-go") if vault.status(2)["backend"] != "kernel" else ""
-    host.end(signal.SIGKILL)
-    assert vault.reaches(2, 1, by_name=False)
-    host.start()
+    floods = Floods(vault.drivers, {n: (f"c{n}", ip) for n, ip in vault.addresses.items()})
+    with capture(vault.host(1), IN_CLEAR) as heard:
+        for number in (signal.SIGKILL, signal.SIGTERM):  # the second is what an upgrade does
+            host.end(number)
+            floods.wait_for_more()
+            host.start()
+            wait_until(lambda: not differences(host), "a start")
+        floods.wait_for_more()
+        assert floods.lost() == {1: 0, 2: 0, 3: 0}
+        assert heard.read_text() == ""
     if before:
         assert host.run("pidof", "wireguard-go") == before
     assert vault.reaches(1, 2)
+
+
+def test_a_peer_behind_nat_is_followed(vault: Vault) -> None:
+    """Its packets come from another port, and answers go there, with nothing configured."""
+    one, three, port = vault.host(1), vault.host(3), vault.status(1)["port"]
+    out = f"udp sport {port} udp sport set 27949"
+    back = f"udp dport 27949 udp dport set {port}"
+    three.run(
+        "nft",
+        "add table inet moved; "
+        "add chain inet moved out { type filter hook postrouting priority 300; }; "
+        "add chain inet moved back { type filter hook prerouting priority -400; }; "
+        f"add rule inet moved out {out}; add rule inet moved back {back}",
+    )
+    try:
+        with capture(one, "udp dst port 27949") as answers:
+            wait_until(lambda: vault.reaches(3, 1) and answers.read_text() != "", "answers there")
+            one.run("overlayd", "verify", "--repair")
+            assert vault.reaches(1, 3)
+    finally:
+        three.run("nft", "delete", "table", "inet", "moved")
+    wait_until(lambda: vault.reaches(3, 1) and vault.reaches(1, 3), "the way back")
 
 
 def test_rotations_lose_no_packet(vault: Vault) -> None:

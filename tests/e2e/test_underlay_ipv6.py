@@ -103,4 +103,12 @@ def test_an_encrypted_network_crosses_it(six: Cluster, eventually: Callable[...,
 
     eventually(passes, "packets of full size")
     eventually(lambda: six.json(1, "verify")["differences"] == [], "no difference")
+    for word, mtu in (("on", 1350), ("off", 1430)):  # the VXLAN devices change their address
+        six.ok(3, "overlayd", "encryption", word, "dual")
+        for number in (1, 2, 3):
+            assert six.json(number, "network", "inspect", "dual")["mtu"] == mtu
+            assert six.json(number, "verify")["differences"] == []
+        assert all(
+            six.inside(1, "d1", "ping", "-c1", "-W5", ip)[0] == 0 for ip in ips_of(six, 1, "d2")
+        )
     eventually(lambda: six.json(1, "status")["health"] == [], "nothing to complain of")

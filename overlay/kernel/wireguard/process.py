@@ -24,6 +24,7 @@ TUN: Final = Path("/dev/net/tun")
 _SYSTEMD: Final = Path("/run/systemd/system")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.01
+_BUSY: Final = "resource busy"  # strerror(EBUSY)
 
 
 def program() -> str | None:
@@ -34,8 +35,9 @@ def program() -> str | None:
 def start(name: str) -> None:
     """Start the process for a device, and wait until it can be configured.
 
-    Raises OverlayError if it ends, or does not answer in time: right after a kill the kernel still
-    has the device for a moment.
+    Right after a kill the kernel still has the device for a moment, so one that is busy is tried
+    again at once: packets are lost meanwhile. Raises OverlayError if the process ends otherwise, or
+    does not answer in time.
     """
     path = program()
     if path is None:
@@ -45,6 +47,25 @@ def start(name: str) -> None:
             hint="apt install wireguard-go; or load the kernel's module: modprobe wireguard",
         )
     command = _unit_command(path, name) if uses_unit() else [path, name]
+    deadline = time.monotonic() + limits.WIREGUARD_START_S
+    why = _run(command)
+    while _BUSY in why and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        why = _run(command)
+    if why:
+        raise _failure(name, why)
+    while time.monotonic() < deadline:
+        try:
+            uapi.read(name)
+        except OSError:
+            time.sleep(_POLL_S)
+        else:
+            return
+    raise _failure(name, f"no answer within {limits.WIREGUARD_START_S:.0f} s")
+
+
+def _run(command: list[str]) -> str:
+    """Run the command that starts the process; return why that failed, or nothing."""
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -58,17 +79,7 @@ def start(name: str) -> None:
         errors="replace",
         text=True,
     )
-    if done.returncode != 0:
-        raise _failure(name, _last_line(done.stderr) or f"exit code {done.returncode}")
-    deadline = time.monotonic() + limits.WIREGUARD_START_S
-    while time.monotonic() < deadline:
-        try:
-            uapi.read(name)
-        except OSError:
-            time.sleep(_POLL_S)
-        else:
-            return
-    raise _failure(name, f"no answer within {limits.WIREGUARD_START_S:.0f} s")
+    return "" if done.returncode == 0 else _last_line(done.stderr) or f"exit {done.returncode}"
 
 
 def uses_unit() -> bool:

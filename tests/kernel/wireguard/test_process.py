@@ -1,0 +1,40 @@
+"""The start of wireguard-go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from overlay.errors import OverlayError
+from overlay.kernel.wireguard import process, uapi
+
+BUSY = "ERROR: (wg-x) 2026/01/01 00:00:00 Failed to create TUN device: device or resource busy"
+
+
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, failures: int) -> Path:
+    """Install a program in place of wireguard-go that fails some times; return its log."""
+    log, path = tmp_path / "log", tmp_path / "wireguard-go"
+    path.write_text(
+        f"#!/bin/sh\necho started >>{log}\n"
+        f"[ $(wc -l <{log}) -gt {failures} ] && exit 0\necho '{message}' >&2\nexit 1\n"
+    )
+    path.chmod(0o755)
+    monkeypatch.setattr(process, "program", lambda: str(path))
+    monkeypatch.setattr(process, "uses_unit", lambda: False)
+    monkeypatch.setattr(uapi, "read", lambda _name: None)
+    return log
+
+
+def test_a_busy_device_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after a kill; the caller does not notice."""
+    log = program(tmp_path, monkeypatch, BUSY, 2)
+    process.start("wg-x")
+    assert log.read_text() == "started\n" * 3
+
+
+def test_another_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the program's own words, after one try."""
+    log = program(tmp_path, monkeypatch, "no TUN here", 1)
+    with pytest.raises(OverlayError, match="no TUN here"):
+        process.start("wg-x")
+    assert log.read_text() == "started\n"
