@@ -27,7 +27,8 @@ def commands() -> list[str]:
     head = (ROOT / "deploy/Containerfile").read_text().partition("\nARG ")[0]
     text = "\n".join(re.findall(r"^#   (.*)$", head, re.MULTILINE)).replace("\\\n", " ")
     found = [line for line in text.splitlines() if not line.startswith("podman build ")]
-    assert [line.split()[0] for line in found] == ["mkdir", "mountpoint", "podman", "podman"]
+    words = [line.split()[0] for line in found]
+    assert words == ["mkdir", "mount", "podman", "until", "podman"]
     return found
 
 
@@ -61,10 +62,10 @@ def test_the_agent_in_a_container_serves_its_host(
     pair.ok(1, *INSIDE, "network", "create", "blue", "--subnet", "10.32.0.0/16")
     pair.ok(1, *INSIDE, "container", "add", "c1", "--network", "blue")
     pair.ok(1, "ip", "netns", "add", "space")
-    pair.ok(1, *INSIDE, "attach", "netns:space", "blue")
+    pair.ok(1, *INSIDE, "attach", "netns:space", "--network", "blue")
     made = "unshare --net sleep 1000 >/dev/null 2>&1 & echo $!"
     pid = pair.ok(1, "bash", "-c", made).strip()
-    pair.ok(1, *INSIDE, "attach", f"pid:{pid}", "blue", "--name", "process")
+    pair.ok(1, *INSIDE, "attach", f"pid:{pid}", "--network", "blue", "--name", "process")
     pair.ok(2, "overlayd", "container", "add", "c2", "--network", "blue")
 
     for name in ("c1", "space", "process"):
