@@ -20,12 +20,6 @@ from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
-from overlay.agent.dns.clients import DnsClients
-from overlay.agent.dns.container_resolvers import ContainerResolvers
-from overlay.agent.dns.docker_resolvers import DockerResolvers
-from overlay.agent.dns.resolver import Resolver
-from overlay.agent.dns.resolver_redirects import ResolverRedirects
-from overlay.agent.dns.service import DnsService
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.encryption.switch_service import SwitchService
@@ -75,6 +69,7 @@ from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.name_resolution import NameResolution
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.drivers.registry import NetworkDrivers
@@ -322,33 +317,15 @@ class Components:
 
     def _construct_dns(self) -> None:
         """Construct name resolution for containers."""
-        clients = DnsClients(self.gossip.state, self.directory, self.attachments)
-        self.resolver = Resolver(self.directory, clients, self.config.dns_domain)
-        container_resolvers = ContainerResolvers(
-            self.attachments,
-            self.runtime_endpoints.resolvers_changed,
-            self.attacher.endpoint_attached,
-        )
-        self._resolver_redirects = ResolverRedirects(
+        self._names = NameResolution(
             self._context,
             self.attachments,
-            container_resolvers,
-            self.attacher.context.container_changed,
-        )
-        self._docker_resolvers = DockerResolvers(
-            self._context,
-            self.attachments,
-            self.resolver,
-            self.attacher.context.container_changed,
-        )
-        self.dns = DnsService(
-            self.resolver,
-            clients,
-            container_resolvers,
             self.reconciler,
-            self._context.kernel,
-            self.event_log,
+            self.attacher,
+            self.runtime_endpoints,
+            domain=self.config.dns_domain,
         )
+        self.resolver, self.dns = self._names.resolver, self._names.service
 
     def _make_service_registry(self) -> ServiceRegistry:
         return ServiceRegistry(
@@ -431,8 +408,7 @@ class Components:
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()
         await self.attacher.context.subnet_routes.ensure_all()
-        await self._resolver_redirects.ensure_all()
-        await self._docker_resolvers.ensure_all()
+        await self._names.start()
         await self.exposure.start()
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
@@ -447,9 +423,7 @@ class Components:
         await self._tasks.close()
         await self._repair.close()
         self.diagnosis.close()
-        self.dns.close_all()
-        await self._resolver_redirects.close()
-        await self._docker_resolvers.close()
+        await self._names.close()
         self.paths.close()
         self.gossip.close()
         await self.reconciler.close()
