@@ -58,7 +58,6 @@ from overlay.agent.gossip.authority.handover import AuthoritySharing
 from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.card_report import CardReport
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
@@ -81,10 +80,9 @@ from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.record_readers import RecordReaders
 from overlay.agent.records.conflict_report import ConflictReport
-from overlay.agent.records.directory import Directory
 from overlay.agent.records.protocol_versions import ProtocolVersions
-from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.services.registry import ServiceRegistry
@@ -96,9 +94,6 @@ from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
 from overlay.agent.state.previous_copy import PreviousCopy
 from overlay.agent.trace.context import WayContext
-from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.encryption.inner_address import inner_prefix
-from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip
 
 
@@ -119,8 +114,12 @@ class Components:
         self.event_log = event_log
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
-        space = self._construct_records(cluster, kernel)
-        self._construct_cluster_services(space)
+        readers = RecordReaders(self.gossip, config.dead_grace_s)
+        self.directory, self._space = readers.directory, readers.space
+        self.service_catalog = readers.catalog
+        self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
+        self.declared = DeclaredService(self._context, readers.declared)
+        self._construct_cluster_services()
         self._construct_dataplane(interface)
         self.networks = NetworkService(
             self._context, self.participation, self.reserves, self.encryption
@@ -147,31 +146,17 @@ class Components:
             self.forget_service,
             self.restart,
             self.participation,
-            space,
+            self._space,
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
-    def _construct_records(self, cluster: StoredCluster, kernel: KernelThread) -> AddressSpace:
-        """Construct what reads the records, and this node's address space."""
-        gossip = self.gossip
-        objects = DeclaredObjects(gossip.node.store, gossip.signer)
-        self.service_catalog = ServiceCatalog(objects)
-        space = AddressSpace(gossip.node.store, gossip.node_id, virtual=self.service_catalog)
-        expiry = DeadNodeExpiry(gossip, self.config.dead_grace_s)
-        prefix = inner_prefix(bytes.fromhex(cluster.cluster_id))
-        self.directory = Directory(
-            gossip.node, gossip.node_id, space, expiry, prefix, self.service_catalog
-        )
-        self._context = NodeContext(gossip, self.directory, kernel, self.event_log)
-        self.declared = DeclaredService(self._context, objects)
-        return space
-
-    def _construct_cluster_services(self, space: AddressSpace) -> None:
+    def _construct_cluster_services(self) -> None:
         """Construct admission, authority, keys, identities and addresses: no data plane needed."""
         gossip, directory, event_log = self.gossip, self.directory, self.event_log
+        space = self._space
         self.holders = AuthorityHolders(gossip)
         self.admission = AdmissionService(gossip, self.holders, event_log)
         self._certificate = CertificateKeeper(gossip, directory, self.holders, event_log)
