@@ -25,9 +25,9 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.nft.table import Elements
-from overlay.kernel.services import client_table
-from overlay.kernel.services.client_table import WrittenTable
+from overlay.kernel.services import table_writer
+from overlay.kernel.services.table_plan import TablePlan, TablePlanner
+from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import Ip, Vni
 from overlay.signals import AsyncSignal, Signal
 
@@ -40,12 +40,25 @@ class HostNetworks(Protocol):
     exposed_vnis: set[Vni]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reachable:
+    """The virtual ports of some networks, and the table for them; the same while they are."""
+
+    by_network: tuple[tuple[VirtualPort, ...], ...]
+    plan: TablePlan
+
+    @property
+    def ports(self) -> tuple[VirtualPort, ...]:
+        """Return all of them."""
+        return tuple(port for ports in self.by_network for port in ports)
+
+
 @dataclass(frozen=True, slots=True)
 class _Client:
     """A container with a table: where it is, what it may reach, and what was written."""
 
     path: str
-    ports: tuple[VirtualPort, ...]
+    reachable: _Reachable
     written: WrittenTable
 
 
@@ -79,10 +92,12 @@ class ClientTables(Controller):
         self._kernel = context.kernel
         self._directory = context.directory
         self._attachments = attachments
-        self._table = client_table.table_of(context.gossip.node_id)
+        self._planner = TablePlanner(context.gossip.node_id)
+        self._table = self._planner.table
         self._clients: dict[_Identity, _Client] = {}
-        self._ports: dict[Vni, tuple[VirtualPort, ...]] = {}  # by network, of the last pass
-        self._elements: dict[tuple[VirtualPort, ...], Elements] = {}  # of the last pass
+        self._ports: dict[Vni, tuple[VirtualPort, ...]] = {}  # by network, as of the last pass
+        self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
+        self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
         self._is_ready = self._is_leaving = False
         self._lock = asyncio.Lock()
@@ -117,7 +132,7 @@ class ClientTables(Controller):
             await self._reconcile(verify=True)
 
     async def _reconcile(self, *, verify: bool) -> None:
-        self._ports.clear()
+        self._stale = set(self._ports)
         failures: list[OverlayError | OSError] = []
         clients = {each.netns_identity for each in self._attachments.values()}
         if self._host is not None:
@@ -128,8 +143,9 @@ class ClientTables(Controller):
                 await self._ensure(identity, verify=verify)
             except (OverlayError, OSError) as error:
                 failures.append(error)
-        in_use = {client.ports for client in self._clients.values()}
-        self._elements = {ports: self._elements[ports] for ports in in_use & self._elements.keys()}
+        in_use = {id(client.reachable) for client in self._clients.values()}
+        self._reachable = {at: it for at, it in self._reachable.items() if id(it) in in_use}
+        self._planner.forget_others([each for ports in self._ports.values() for each in ports])
         if failures:
             raise failures[0]
 
@@ -143,46 +159,60 @@ class ClientTables(Controller):
         """Describe the tables that are not as they should be."""
         found = []
         for identity, client in list(self._clients.items()):
-            place, wanted = (client.path, identity), client.written.elements
-            if not await self._kernel.call(client_table.is_intact, *place, self._table, wanted):
+            place, plan = (client.path, identity), client.written.plan
+            if not await self._kernel.call(table_writer.is_intact, *place, self._table, plan):
                 table = f"nft table inet {self._table.name}"
                 found.append(f"{self._called(identity)}: {table} is altered or gone")
         return found
 
     # --- one container ------------------------------------------------------------------
 
-    def _wanted(self, identity: _Identity) -> tuple[VirtualPort, ...]:
-        """Return the virtual ports that a container, or this host, may reach."""
+    def _wanted(self, identity: _Identity) -> _Reachable:
+        """Return what a container, or this host, may reach."""
         networks = {
-            Vni(each.vni): None
+            Vni(each.vni)
             for each in self._attachments.of_target(identity)
             if each.plugged and (not each.hands_off or each.runtime_endpoint)
         }
         if identity == self._host and not self._is_leaving:
-            networks |= dict.fromkeys(sorted(self._host_networks.exposed_vnis))
-        return tuple(port for vni in networks for port in self._ports_on(vni))
+            networks |= self._host_networks.exposed_vnis
+        chosen = tuple(sorted(networks))
+        by_network = tuple(map(self._ports_on, chosen))
+        found = self._reachable.get(chosen)
+        if found is None or any(
+            now is not before for now, before in zip(by_network, found.by_network, strict=True)
+        ):
+            plan = self._planner.plan([port for ports in by_network for port in ports])
+            found = self._reachable[chosen] = _Reachable(by_network, plan)
+        return found
 
     def _ports_on(self, vni: Vni) -> tuple[VirtualPort, ...]:
-        """Return a network's virtual ports as of the last pass, which follows each change."""
+        """Return a network's virtual ports as of the last pass, which follows each change.
+
+        What has not changed is the same object.
+        """
+        if vni in self._ports and vni not in self._stale:
+            return self._ports[vni]
         network = self._directory.network_by_vni(vni)
-        if network is None:
-            return ()
-        if vni not in self._ports:
-            self._ports[vni] = self._directory.view.virtual_ports(network)
+        now = () if network is None else self._directory.view.virtual_ports(network)
+        self._stale.discard(vni)
+        if self._ports.get(vni) != now:
+            known = {each: each for each in self._ports.get(vni, ())}
+            self._ports[vni] = tuple(known.get(each, each) for each in now)
         return self._ports[vni]
 
     async def _ensure(self, identity: _Identity, *, verify: bool) -> None:
         """Have the table of a container; unless to verify it, only where something has changed."""
         async with self._lock:
-            before, ports = self._clients.get(identity), self._wanted(identity)
-            if before is None and not ports and identity in self._bare:
+            before, wanted = self._clients.get(identity), self._wanted(identity)
+            if before is None and wanted.plan.is_empty and identity in self._bare:
                 return
-            if before is not None and before.ports == ports and not verify:
+            if before is not None and before.reachable is wanted and not verify:
                 return
             path = before.path if before is not None else self._path_of(identity)
             written = before.written if before is not None else None
             after, is_altered = await self._kernel.call(
-                client_table.ensure, path, identity, self._table, self._elements_of(ports), written
+                table_writer.ensure, path, identity, self._table, wanted.plan, written
             )
             if is_altered:
                 where = self._called(identity)
@@ -192,11 +222,13 @@ class ClientTables(Controller):
                 self._clients.pop(identity, None)
                 self._bare.add(identity)
             else:
-                self._clients[identity] = _Client(path, ports, after)
+                self._clients[identity] = _Client(path, wanted, after)
                 self._bare.discard(identity)
-            moving = _answering(before.ports if before is not None else None, ports)
+            moving = _answering(
+                before.reachable.ports if before is not None else None, wanted.ports
+            )
             if moving:
-                await self._kernel.call(client_table.forget_flows, path, identity, moving)
+                await self._kernel.call(table_writer.forget_flows, path, identity, moving)
 
     def _path_of(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)
@@ -205,12 +237,6 @@ class ClientTables(Controller):
     def _called(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)
         return mine[0].target if mine else "this host"
-
-    def _elements_of(self, ports: tuple[VirtualPort, ...]) -> Elements:
-        """Return the elements for some ports: the same object while these stay the same."""
-        if ports not in self._elements:
-            self._elements[ports] = client_table.elements_of(ports, self._gossip.node_id)
-        return self._elements[ports]
 
 
 def _answering(

@@ -177,7 +177,7 @@ class NftTables:
 
         Raises FileNotFoundError if there is no such table.
         """
-        return {each.name: self._elements_of(table, each.name) for each in table.sets}
+        return {each.name: self.elements_of(table, each.name) for each in table.sets}
 
     def counted(self, table: Table) -> list[int]:
         """Return the packet counts of the rules with a counter, in order."""
@@ -233,7 +233,8 @@ class NftTables:
                 key_size, value_size = (int.from_bytes(size, "big") for size in sizes)
                 yield _text(parts[SET_NAME]), key_size, value_size
 
-    def _elements_of(self, table: Table, name: str) -> frozenset[bytes]:
+    def elements_of(self, table: Table, name: str) -> frozenset[bytes]:
+        """Return the elements of one set. Raises FileNotFoundError if there is no such table."""
         body = attribute(1, text(table.name)) + attribute(2, text(name))
         found = set()
         for _, parts in self._dump(GET_ELEMENT, table.family, body):

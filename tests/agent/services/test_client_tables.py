@@ -16,8 +16,8 @@ from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.services.values import Backend, VirtualPort
 from overlay.kernel import netns
-from overlay.kernel.services import client_table
-from overlay.kernel.services.client_table import WrittenTable
+from overlay.kernel.services import table_writer
+from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
@@ -82,14 +82,14 @@ class Bench:
         if function is netns.own_identity:
             return HOST
         identity = args[1]
-        if function is client_table.forget_flows:
+        if function is table_writer.forget_flows:
             self.moved = args[2]
             return 0
         if identity in self.fails_in:
             raise OSError(12, "no memory")
-        elements = args[3]
-        self.calls.append(("put" if any(elements.values()) else "remove", identity))
-        return (WrittenTable(elements, 1) if any(elements.values()) else None), False
+        plan = args[3]
+        self.calls.append(("remove" if plan.is_empty else "put", identity))
+        return (None if plan.is_empty else WrittenTable(plan, b"", 1)), False
 
     def reconcile(self) -> list[tuple[str, tuple[int, int]]]:
         """Run a pass; return what was written."""

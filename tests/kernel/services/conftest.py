@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.services.values import Backend, ServiceProtocol, VirtualPort
 from overlay.kernel import netns
-from overlay.kernel.services import client_table
-from overlay.kernel.services.client_table import WrittenTable
+from overlay.kernel.services import table_writer
+from overlay.kernel.services.table_plan import TablePlanner
+from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import Ip, NodeId, Vni, ip_text, parse_ip
 
 if TYPE_CHECKING:
@@ -62,11 +63,15 @@ class Segment:
         made.bind((ip_text(ip), port))
         return made
 
+    def restart(self) -> None:
+        """Know nothing of what was written, as an agent that starts."""
+        self.written = None
+
     def put(self, *ports: VirtualPort) -> bool:
         """Write the client's table; return whether another program had altered it."""
-        table, elements = client_table.table_of(NODE), client_table.elements_of(ports, NODE)
-        self.written, is_altered = client_table.ensure(
-            self.path, self.identity, table, elements, self.written
+        planner = TablePlanner(NODE)
+        self.written, is_altered = table_writer.ensure(
+            self.path, self.identity, planner.table, planner.plan(ports), self.written
         )
         return is_altered
 

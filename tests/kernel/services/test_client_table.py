@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.kernel.services import client_table
+from overlay.kernel.services import client_table, table_writer
 from overlay.model import ip_text
 from tests.kernel.services.conftest import (
     NODE,
@@ -155,7 +155,7 @@ def test_udp_flows_leave_a_backend_that_is_gone(segment: Segment, size: int) -> 
     assert set(before) == {b"2", b"3"}
     segment.put(one)
     assert answers() == before  # the kernel remembers each flow
-    gone = client_table.forget_flows(
+    gone = table_writer.forget_flows(
         segment.path, segment.identity, {one: frozenset({address(3, size)})}
     )
     assert gone == before.count(b"2")
@@ -192,7 +192,7 @@ def test_a_syn_that_nobody_answers_finds_another(segment: Segment) -> None:
     left = virtual_port((3,))
     segment.put(left)
     kept = {left: frozenset({address(3, 4)})}
-    assert client_table.forget_flows(segment.path, segment.identity, kept) == 1
+    assert table_writer.forget_flows(segment.path, segment.identity, kept) == 1
     client.setblocking(True)
     client.settimeout(20)
     segment.world.wait_until(lambda: backends.serve().total() > 0, "the next SYN")
@@ -202,21 +202,43 @@ def test_a_syn_that_nobody_answers_finds_another(segment: Segment) -> None:
 
 
 def test_an_unchanged_table_is_adopted(segment: Segment) -> None:
-    """The next agent finds it, and changes nothing; what another altered is put back."""
+    """The next agent finds it, and changes nothing, unless services have changed meanwhile."""
     ports = virtual_port(SIX), virtual_port(SIX, 16, "udp", affinity=True)
     segment.put(*ports)
     first = segment.written
-    segment.written = None
+    segment.restart()
     assert not segment.put(*ports)
-    assert segment.written == first
+    again = segment.written
+    assert first is not None
+    assert again is not None
+    assert first.state == again.state
 
-    name = client_table.table_of(NODE).name
-    element = "{ 10.9.0.7 }"
-    segment.world.run(segment.names[1], "nft", "add", "element", "inet", name, "addresses", element)
-    assert segment.put(*ports)
-    segment.world.run(segment.names[1], "nft", "delete", "table", "inet", name)
-    assert segment.put(*ports)
-    assert not segment.put(*ports)
+    segment.restart()
+    segment.put(ports[0])
+    listed = segment.world.run(segment.names[1], "nft", "list", "ruleset")
+    assert "fd09::100" not in listed
+
+
+def test_what_another_alters_is_put_back(segment: Segment) -> None:
+    """Also if an agent starts after that; rules that are not overlayd's are left alone."""
+    name, inside = client_table.table_of(NODE).name, segment.names[1]
+    segment.put(virtual_port(SIX))
+    segment.world.run(inside, "nft", "add", "table", "inet", "others")
+    assert not segment.put(virtual_port(SIX))
+    for started in (False, True):
+        for damage in (
+            f"add element inet {name} addresses {{ 10.9.0.7 }}",
+            f"delete table inet {name}",
+        ):
+            segment.world.run(inside, "nft", *damage.split())
+            if started:
+                segment.restart()
+            assert segment.put(virtual_port(SIX)) != started
+            listed = segment.world.run(inside, "nft", "list", "ruleset")
+            assert "10.9.0.100 . tcp . 80" in listed
+            assert "10.9.0.7 }" not in listed
+            assert not segment.put(virtual_port(SIX))
+    assert "inet others" in segment.world.run(inside, "nft", "list", "tables")
 
 
 def test_without_services_there_is_no_table(segment: Segment) -> None:
