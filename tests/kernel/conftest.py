@@ -32,7 +32,8 @@ from overlay.core.dataplane.state import (
 )
 from overlay.kernel import netns
 from overlay.kernel.sandbox import kernel_support, veth
-from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
+from overlay.kernel.sandbox.operation_failure import OperationFailure
+from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Vni, gateway_mac, ip_text, mac_for, parse_ip
 
 VNI = Vni(0x800001)

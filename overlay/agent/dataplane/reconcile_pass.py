@@ -17,7 +17,8 @@ from overlay.core.dataplane.operations import Operation, applied
 from overlay.core.dataplane.planner import PlanInput, plan_sandbox
 from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.core.dataplane.tunnel_devices import sending_base
-from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
+from overlay.kernel.sandbox.operation_failure import OperationFailure
+from overlay.kernel.sandbox.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True)

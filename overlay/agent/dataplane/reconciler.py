@@ -33,7 +33,8 @@ from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
-from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
+from overlay.kernel.sandbox.operation_failure import OperationFailure
+from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 

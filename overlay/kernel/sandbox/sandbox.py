@@ -1,6 +1,6 @@
 """Create, change and remove one network's namespace on this host.
 
-Owns: the sandbox's namespace, its netlink socket, and the indexes of its links.
+Owns: the sandbox's namespace, its netlink socket, and the order in which operations are applied.
 Does not: read the state (`reader`), decide what is wanted (the planner), or encode messages
 (`kernel.netlink`).
 
@@ -13,7 +13,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self, TypeAlias
 
 from overlay.core.dataplane.mac_changes import MacChange
@@ -45,36 +44,19 @@ from overlay.kernel.bpf.fast_path import apply as apply_fast
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
-from overlay.kernel.netlink.link_lookup import delete_links, find_link, links_best_effort
+from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.port_security import apply as apply_guard
 from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit, sysctls
 from overlay.kernel.sandbox.interception import open_interception
+from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
+from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader
 
 RowOperation: TypeAlias = PutRow | DeleteRow
-
-
-@dataclass(frozen=True, slots=True)
-class OperationFailure:
-    """An operation that the kernel refused, and its reason."""
-
-    operation: Operation
-    errno: int
-    reason: str
-
-    @property
-    def is_of_network(self) -> bool:
-        """Whether the network has no bridge or tunnel because of it."""
-        match self.operation:
-            case PutLink(Bridge() | Vxlan()):
-                return True
-            case ChangeLink(_, Vxlan()):  # it exists, but could not be set up
-                return self.errno in {errno.EEXIST, errno.EADDRINUSE}
-        return False
 
 
 class Sandbox:
@@ -95,8 +77,7 @@ class Sandbox:
                 undo.callback(self.interception.close)
             self._host_fd = netns.own_fd()
             undo.pop_all()
-        self._names: dict[int, str] = {}
-        self._indexes: dict[str, int] = {}
+        self._links = LinkIndexes(self.socket)
         self._reader = SandboxReader(self.socket, self._host_fd, self.guard, self.interception)
 
     @classmethod
@@ -188,8 +169,7 @@ class Sandbox:
         Raises TornDumpError as `SandboxReader.read` does.
         """
         seen = self._reader.read(self.fast_path)
-        self._names = seen.names
-        self._indexes = {name: index for index, name in seen.names.items()}
+        self._links.replace(seen.names)
         return seen.state
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
@@ -198,7 +178,7 @@ class Sandbox:
         Without eBPF, the containers' own neighbor entries have to expire.
         """
         for bridge, ip, mac, is_local in announcements:
-            index = self._index_of(bridge)
+            index = self._links.of(bridge)
             if is_local:  # the bridge does not receive its own frame: delete its neighbor entry
                 request = neighbor_rows.delete(NeighborRow(bridge, ip, mac), index)
                 list(self.socket.transact([request]))
@@ -235,7 +215,7 @@ class Sandbox:
             case ChangeLink(before, link):
                 self._put_link(link, before)
             case DeleteLink(link):
-                index = self._indexes.get(link.name) or self._find(link.name)
+                index = self._links.of(link.name)
                 if index:
                     self._delete_link(link.name, index)
 
@@ -243,16 +223,15 @@ class Sandbox:
         for refusal in self.socket.transact([link_requests.delete_link(index)]):
             if refusal.errno != errno.ENODEV:
                 raise NetlinkError(refusal.errno, str(refusal))
-        self._names.pop(index, None)
-        self._indexes.pop(name, None)
+        self._links.forget(name)
 
     def _put_link(self, link: Link, before: Link | None) -> None:
-        index = 0 if before is None and not isinstance(link, Port) else self._find(link.name)
-        master = 0 if isinstance(link, Bridge) else self._master(link.master)
+        index = 0 if before is None and not isinstance(link, Port) else self._links.find(link.name)
+        master = 0 if isinstance(link, Bridge) else self._links.of_master(link.master)
         created = False
         if not index and not isinstance(link, Port):
             created = self._create(link, master)
-            index = self._find(link.name)
+            index = self._links.find(link.name)
         if not index:
             raise NetlinkError(errno.ENODEV, f"there is no interface {link.name}")
         now = None if created else before or link
@@ -276,7 +255,7 @@ class Sandbox:
                     host.request(link_requests.create_vxlan(link, self.netns_fd, master))
         except NetlinkError as error:
             # EEXIST means that either the name or the VNI is taken.
-            if error.errno == errno.EEXIST and self._find(link.name):
+            if error.errno == errno.EEXIST and self._links.find(link.name):
                 return False
             raise
         self.prepare_hooks(link.name)
@@ -289,30 +268,14 @@ class Sandbox:
         and drops frames sent in these milliseconds, for example the first ARP reply.
         """
         if self.fast_path is not None and not name.startswith("br"):
-            self.socket.transact([tc_filters.add_clsact(self._find(name))])
-
-    def _master(self, name: str) -> int:
-        if not name:
-            return 0
-        index = self._indexes.get(name) or self._find(name)
-        if not index:
-            raise NetlinkError(errno.ENODEV, f"there is no bridge {name}")
-        return index
-
-    def _find(self, name: str) -> int:
-        """Return a link's present index; 0 if there is none of that name."""
-        index = find_link(self.socket, name)
-        if index:
-            self._names[index] = name
-            self._indexes[name] = index
-        return index
+            self.socket.transact([tc_filters.add_clsact(self._links.find(name))])
 
     def link_index(self, name: str) -> int:
         """Return a link's index.
 
         Raises NotFoundError if there is none of that name.
         """
-        index = self._index_of(name)
+        index = self._links.of(name)
         if not index:
             raise NotFoundError(f"no link {name} in sandbox {self.name}")
         return index
@@ -343,10 +306,9 @@ class Sandbox:
         failures: list[OperationFailure] = []
         batch: list[Request] = []
         sent: list[RowOperation] = []
-        indexes = self._indexes
         for operation in operations:
             row = operation.row
-            index = indexes.get(row.link) or self._find(row.link)
+            index = self._links.of(row.link)
             is_put = type(operation) is PutRow
             if is_put and type(row) is AddressRow and len(row.ip) == 16:
                 sysctls.enable_ipv6(self.netns_fd, row.link)
@@ -366,7 +328,7 @@ class Sandbox:
         return failures
 
     def _apply_guard_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = apply_guard(self.guard, operations, self._index_of)
+        failed = apply_guard(self.guard, operations, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
 
     def _apply_intercept_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
@@ -374,19 +336,16 @@ class Sandbox:
         return [self._failure(operation, error) for operation, error in failed]
 
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = rate_limit.apply(operations, self.socket, self._index_of)
+        failed = rate_limit.apply(operations, self.socket, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
 
     def _apply_fast_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = apply_fast(self.fast_path, operations, self.socket, self._index_of)
+        failed = apply_fast(self.fast_path, operations, self.socket, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
-
-    def _index_of(self, name: str) -> int:
-        return self._indexes.get(name) or self._find(name)
 
     def _failure(self, operation: Operation, error: OSError) -> OperationFailure:
         reason = error.strerror or str(error)
-        link = _link_of(operation)
+        link = link_of(operation)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
             reason = kernel_support.vni_conflict_text(self._host_fd, self.netns_fd, link, error)
         return OperationFailure(operation, error.errno or 0, reason)
@@ -438,10 +397,3 @@ def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
 
 _OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb"})
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
-
-
-def _link_of(operation: Operation) -> Link | None:
-    match operation:
-        case PutLink(link) | ChangeLink(_, link) | DeleteLink(link):
-            return link
-    return None

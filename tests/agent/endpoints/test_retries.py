@@ -17,7 +17,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.state import FloodRow
 from overlay.errors import OverlayError
-from overlay.kernel.sandbox.sandbox import OperationFailure
+from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.model import Vni, parse_ip
 from overlay.signals import AsyncSignal, Signal
 

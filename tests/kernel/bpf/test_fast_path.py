@@ -19,7 +19,7 @@ from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.assembler import R0, R1, R10, WORD, Assembler
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import gratuitous_arp, veth
-from overlay.kernel.sandbox.sandbox import OperationFailure
+from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.traffic import read_traffic
 from overlay.model import Ip, gateway_mac, mac_for, mac_text, parse_ip
 
