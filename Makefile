@@ -1,8 +1,8 @@
-# Targets for developers. Each first installs its requirements (scripts/setup).
+# Targets for developers. Each but deb and rpm first installs its requirements (scripts/setup).
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb dist packages vm-test netavark-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages vm-test netavark-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -52,8 +52,13 @@ docs: setup
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
-deb: setup
+# It needs git, make, python3-venv and a package index, and installs nothing on this machine.
+deb:
 	@deploy/deb/build.sh
+
+# The same as an RPM, where rpmbuild is: build/overlayd-*.rpm
+rpm:
+	@deploy/rpm/build.sh
 
 # The tests that need Debian's kernel, in one emulated machine (minutes). Needs root.
 vm-test: setup

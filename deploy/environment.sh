@@ -18,6 +18,14 @@ stage=$1 prefix=$2
 shift 2
 python=${PYTHON:-/usr/bin/python3}
 tools=${TOOLS:-.venv/bin/python}
+if [ -z "${TOOLS:-}" ] && ! "$tools" -I -c 'import hatchling, pip' 2>/dev/null; then
+  # A clone without the developers' environment: what builds, and nothing else.
+  tools=build/build-tools/bin/python
+  if ! "$tools" -I -c 'import hatchling' 2>/dev/null; then
+    "$python" -I -m venv build/build-tools
+    "$tools" -I -m pip install --quiet --disable-pip-version-check --require-hashes -r "$here/build.lock"
+  fi
+fi
 
 "$python" -I -m venv --without-pip --symlinks "$stage$prefix"
 pip() { "$tools" -I -m pip --python "$stage$prefix/bin/python" --quiet --disable-pip-version-check "$@"; }

@@ -3,8 +3,8 @@
 #
 #   deploy/stage.sh STAGE
 #
-# Environment: PYTHON (/usr/bin/python3), the interpreter of the hosts it is for, and TOOLS (.venv/bin/python;
-# any Python with pip and hatchling).
+# Environment: PYTHON (/usr/bin/python3), the interpreter of the hosts it is for, and TOOLS (any Python
+# with pip and hatchling; .venv, or build/build-tools).
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."

@@ -5,7 +5,7 @@
 #
 # The package contains everything except the interpreter. It needs the Python version of the machine
 # that built it, so build it on the target distribution. Environment: PYTHON (/usr/bin/python3), TOOLS
-# (.venv/bin/python; any Python with pip and hatchling), DEB_VERSION (the program's version, then -1).
+# (any Python with pip and hatchling; .venv, or build/build-tools), DEB_VERSION (the program's version, then -1).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build}

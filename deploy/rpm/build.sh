@@ -5,7 +5,7 @@
 #
 # The package contains everything except the interpreter, and needs the Python version of PYTHON: build it on
 # the distribution it is for. Environment: PYTHON (/usr/bin/python3; python3.11 or newer), TOOLS
-# (.venv/bin/python; any Python with pip and hatchling), RPM_RELEASE (1).
+# (any Python with pip and hatchling; .venv, or build/build-tools), RPM_RELEASE (1).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build}
