@@ -34,7 +34,7 @@ V = TypeVar("V", Endpoint, Grant, ForgottenNode, ReclaimStatement)
 
 
 class AddressClaims(NamedTuple):
-    """The owners of a network's addresses, and the addresses that each node's endpoints use.
+    """The owners of a network's addresses, and the addresses that are in use on each node.
 
     It does not change with the records, so that another thread may count.
     """
@@ -208,9 +208,13 @@ class AddressSpace:
     def claims(self, network: Network) -> AddressClaims:
         """Return what the shares of a network follow from, as the records are now."""
         endpoints = _values(self._store, Scope(network.vni), "endpoint", Endpoint)
-        return AddressClaims(
-            self.ownership(network), [(origin, endpoint.ips) for origin, endpoint in endpoints]
-        )
+        ownership = self.ownership(network)
+        used = [(origin, endpoint.ips) for origin, endpoint in endpoints]
+        for ip in self.virtual_ips(network.vni):
+            owner = ownership.owner_of(ip)
+            if owner is not None:
+                used.append((owner, (ip,)))
+        return AddressClaims(ownership, used)
 
     def grant_candidates(
         self, network: Network, subnet_index: int, reachable: Container[NodeId]

@@ -182,3 +182,5 @@ def test_a_virtual_address_is_given_to_nobody() -> None:
     request = GrantRequest(b"request1", BLUE.vni, virtual, 1, exact=True)
     answer, _ = owner.space.decide_grant(BLUE, ONE, request, 0.0)
     assert isinstance(answer, GrantRefusal)
+    (share,) = owner.space.shares(BLUE)
+    assert share.used == 1
