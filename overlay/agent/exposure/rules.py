@@ -174,15 +174,16 @@ class HostRules(Controller):
             self._event_log.record("host rules", "Docker's rules accept overlayd's packets now")
 
     async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
-        """Redirect UDP clients that never pause to the new target of a port."""
-        old, new = _udp_targets(before), _udp_targets(after)
-        changed = {place for place, _ in old ^ new}
+        """Redirect clients that never pause, or wait for an answer, to the new target of a port."""
+        old, new = _targets(before), _targets(after)
+        # A UDP client may have sent to a port before it led anywhere.
+        changed = {place for place, _ in old - new} | {at for at, _ in new - old if at[0] == "udp"}
         kept = {place: [ip for at, ip in new if at == place] for place in changed}
         if kept:
             with contextlib.suppress(
                 OverlayError, OSError
             ):  # then the kernel's entries must time out
-                await self._kernel.call(conntrack.forget_udp, kept)
+                await self._kernel.call(conntrack.forget_misdirected, kept)
 
     # --- the controller -------------------------------------------------------------------
 
@@ -234,8 +235,8 @@ class HostRules(Controller):
             self._foreign.close()
 
 
-def _udp_targets(state: HostState | None) -> set[tuple[tuple[int, int], Ip]]:
-    """Return ((port, size of the address), target) of each UDP port."""
+def _targets(state: HostState | None) -> set[tuple[tuple[str, int, int], Ip]]:
+    """Return ((protocol, port, size of the address), target) of each port."""
     if state is None:
         return set()
     targets = [(each.protocol, each.host_port, each.ip) for each in state.ports]
@@ -244,4 +245,4 @@ def _udp_targets(state: HostState | None) -> set[tuple[tuple[int, int], Ip]]:
         for each in state.ingress
         for backend in each.backends
     ]
-    return {((port, len(ip)), ip) for protocol, port, ip in targets if protocol == "udp"}
+    return {((protocol, port, len(ip)), ip) for protocol, port, ip in targets}

@@ -1,8 +1,9 @@
-"""Delete tracked UDP connections to the old target of a published port or a service.
+"""Delete tracked connections to the old target of a published port or a service.
 
 The rules that translate apply only to the first packet of a connection. For the kernel, UDP packets
 from the same source port belong to the existing connection, and would keep going to the previous
-target, or nowhere. Established TCP connections are left alone, as they end by themselves.
+target, or nowhere; so would a SYN that is sent again. Established TCP connections are left alone,
+as they end by themselves.
 
 Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 """
@@ -10,7 +11,7 @@ Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from overlay.kernel.netlink import codec, neighbor_rows
@@ -27,7 +28,8 @@ _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _TARGETS: Final = {2: 2, 10: 4}  # by family: CTA_IP_V4_DST, CTA_IP_V6_DST
 _SOURCES: Final = {2: 1, 10: 3}
 _NUMBER, _TARGET_PORT = 1, 3
-_UDP, _TCP = b"\x11", b"\x06"
+_TCP: Final = b"\x06"
+_PROTOCOLS: Final = {"tcp": _TCP, "udp": b"\x11"}
 _STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
 _NESTED: Final = 0x8000
 _FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
@@ -35,33 +37,23 @@ _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
 _FAMILIES: Final = {4: 2, 16: 10}
 
 
-def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
-    """Delete the entries of UDP connections to ports of the host.
+def forget_misdirected(kept: Mapping[tuple[str, int, int], Collection[Ip]]) -> int:
+    """Delete the entries of connections to ports of the host that lead to a former target.
 
-    Returns the number of deleted entries. `kept` maps (port, address size) to the targets whose
-    connections are kept. One dump serves all ports, because each goes through the kernel's whole
-    hash table: 50 ms if that has 262,144 buckets, used or not. Raises OSError.
+    Returns the number of deleted entries. `kept` maps (protocol, port, address size) to the targets
+    whose connections are kept. One dump serves all ports, because each goes through the kernel's
+    whole hash table: 50 ms if that has 262,144 buckets, used or not. Raises OSError.
     """
-    deleted = 0
-    with NetlinkSocket() as host, NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
+    with NetlinkSocket() as host:
         own = _own_addresses(host)
-        for size in {size for _, size in kept}:
-            family = _FAMILIES[size]
-            wanted = {
-                struct.pack(">H", port): frozenset(map(bytes, ips))
-                for (port, of_size), ips in kept.items()
-                if of_size == size
-            }
-            gone = [
-                flow
-                for flow in flows(tracker, family, _query(family, list(wanted)))
-                if flow.protocol == _UDP
-                and flow.port in wanted
-                and flow.requested in own
-                and flow.replying not in wanted[flow.port]
-            ]
-            deleted += delete_flows(tracker, family, gone)
-    return deleted
+    wanted = {
+        (_PROTOCOLS[protocol], ip, struct.pack(">H", port)): frozenset(map(bytes, ips))
+        for (protocol, port, size), ips in kept.items()
+        for ip in own
+        if len(ip) == size
+    }
+    with NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
+        return _forget(tracker, wanted)
 
 
 def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
@@ -71,14 +63,17 @@ def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
     return frozenset(bytes(row.ip) for row in found if row is not None)
 
 
-def _query(family: int, ports: Sequence[bytes]) -> bytes:
-    """Return a dump request for all UDP connections.
+def _query(family: int, kept: Collection[tuple[bytes, bytes, bytes]]) -> bytes:
+    """Return a dump request for the connections of a family.
 
-    For a single port, it returns only connections to that port.
+    For a single protocol or port, it returns only connections of it.
     """
-    protocol, flags = attribute(_NUMBER, _UDP), _BY_PROTOCOL
-    if len(ports) == 1:
-        protocol, flags = protocol + attribute(_TARGET_PORT, ports[0]), _BY_PROTOCOL | _BY_PORT
+    protocols, ports = {each[0] for each in kept}, {each[2] for each in kept}
+    if len(protocols) > 1:
+        return _HEADER.pack(family, 0, 0)
+    protocol, flags = attribute(_NUMBER, min(protocols)), _BY_PROTOCOL
+    if len(ports) == 1 and any(ports):
+        protocol, flags = protocol + attribute(_TARGET_PORT, min(ports)), _BY_PROTOCOL | _BY_PORT
     return (
         _HEADER.pack(family, 0, 0)
         + attribute(_ORIGINAL | _NESTED, attribute(_PROTOCOL | _NESTED, protocol))
@@ -137,17 +132,23 @@ def forget_untranslated(
     `kept` maps (protocol, requested address, port) to the addresses that may answer; other
     connections are left alone. Returns the number of deleted entries. Raises OSError.
     """
-    deleted = 0
     with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
-        for size in {len(requested) for _, requested, _ in kept}:
-            family = _FAMILIES[size]
-            found = list(flows(tracker, family, _HEADER.pack(family, 0, 0)))
-            gone = [
-                flow
-                for flow in found
-                if (answering := kept.get((flow.protocol, flow.requested, flow.port))) is not None
-                and flow.replying not in answering
-                and not (flow.protocol == _TCP and flow.is_answered)
-            ]
-            deleted += delete_flows(tracker, family, gone)
+        return _forget(tracker, kept)
+
+
+def _forget(
+    tracker: NetlinkSocket, kept: Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
+) -> int:
+    deleted = 0
+    for size in {len(requested) for _, requested, _ in kept}:
+        family = _FAMILIES[size]
+        found = list(flows(tracker, family, _query(family, kept)))
+        gone = [
+            flow
+            for flow in found
+            if (answering := kept.get((flow.protocol, flow.requested, flow.port))) is not None
+            and flow.replying not in answering
+            and not (flow.protocol == _TCP and flow.is_answered)
+        ]
+        deleted += delete_flows(tracker, family, gone)
     return deleted

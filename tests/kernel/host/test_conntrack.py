@@ -42,9 +42,14 @@ def test_misdirected_connections_are_deleted(asked: int) -> None:
     A second call deletes none.
     """
     with netns.inside(asked):
-        assert conntrack.forget_udp({(5353, 4): [parse_ip("10.1.1.1")]}) == 1
-        assert conntrack.forget_udp({(5353, 4): []}) == 1
-        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 1
-        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 0
-        assert conntrack.forget_udp({(5353, 4): [], (5354, 4): [], (5355, 4): []}) == 2
-        assert conntrack.forget_udp({(5354, 16): []}) == 1
+        assert conntrack.forget_misdirected({("udp", 5353, 4): [parse_ip("10.1.1.1")]}) == 1
+        assert conntrack.forget_misdirected({("udp", 5353, 4): []}) == 1
+        assert conntrack.forget_misdirected({("udp", 5353, 4): [], ("udp", 5353, 16): []}) == 1
+        assert conntrack.forget_misdirected({("udp", 5353, 4): [], ("udp", 5353, 16): []}) == 0
+        assert (
+            conntrack.forget_misdirected(
+                {("udp", 5353, 4): [], ("udp", 5354, 4): [], ("udp", 5355, 4): []}
+            )
+            == 2
+        )
+        assert conntrack.forget_misdirected({("udp", 5354, 16): []}) == 1

@@ -6,10 +6,11 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.kernel.services import client_table, table_writer
+from overlay.kernel.services import client_table, leftovers, table_writer
 from overlay.model import ip_text
 from tests.kernel.services.conftest import (
     NODE,
+    OTHER_NODE,
     PORT,
     VIRTUAL,
     Backends,
@@ -246,6 +247,15 @@ def test_without_services_there_is_no_table(segment: Segment) -> None:
     segment.put(virtual_port((2,)))
     assert "overlayd_services" in segment.world.run(segment.names[1], "nft", "list", "ruleset")
     segment.put()
+    assert segment.world.run(segment.names[1], "nft", "list", "ruleset") == ""
+
+
+def test_a_reset_finds_every_table(segment: Segment) -> None:
+    """A node's own, or those of all nodes; in each namespace."""
+    segment.put(virtual_port((2,)))
+    assert list(leftovers.remove_tables(OTHER_NODE)) == []
+    (removed,) = leftovers.remove_tables(NODE)
+    assert removed.startswith(f"nftables table {client_table.table_of(NODE).name} of ")
     assert segment.world.run(segment.names[1], "nft", "list", "ruleset") == ""
 
 
