@@ -6,7 +6,6 @@ which `core.attach_order` has for the agent and the simulator alike.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -76,21 +75,12 @@ class EndpointAttacher:
         self.attached_again: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
 
     async def attach(
-        self,
-        target: Target,
-        network: Network,
-        options: EndpointOptions,
-        *,
-        wait: bool,
-        programmed: asyncio.Event | None = None,
+        self, target: Target, network: Network, options: EndpointOptions, *, wait: bool
     ) -> EndpointResult:
-        """Attach to one network; change an attached endpoint in place where that is possible.
-
-        `programmed` is set when nothing can fail any more: other hosts are still to confirm.
-        """
+        """Attach to one network; change an attached endpoint in place where that is possible."""
         self.context.node.directory.require_participation(network)
         self.context.drivers.require(network).require_supported(options.mac, options.rates)
-        steps = _AttachSteps(self, target, network, options, wait=wait, programmed=programmed)
+        steps = _AttachSteps(self, target, network, options, wait=wait)
         return await self.times.measured(attach_endpoint(steps))
 
     async def attach_all(
@@ -155,7 +145,6 @@ class _AttachSteps:
         options: EndpointOptions,
         *,
         wait: bool,
-        programmed: asyncio.Event | None,
     ) -> None:
         self._attacher = attacher
         self._context = attacher.context
@@ -164,7 +153,6 @@ class _AttachSteps:
         self._network = network
         self._options = options
         self._wait = wait
-        self._programmed = programmed
         self._ipv6_disabled = False
         self._joined: list[Segment] = []  # tell that this node takes part in the network
 
@@ -306,8 +294,6 @@ class _AttachSteps:
     async def attached(self, endpoint: NewEndpoint) -> None:
         """Give the host an endpoint on the network, where it should have one."""
         await self._attacher.endpoint_attached.emit(endpoint.endpoint.vni)
-        if self._programmed is not None:
-            self._programmed.set()
 
     async def announce(self, endpoint: NewEndpoint) -> EndpointResult:
         """Tell the other hosts; wait until those that live have confirmed, if asked to."""

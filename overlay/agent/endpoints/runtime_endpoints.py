@@ -7,7 +7,6 @@ attach, the later assignment to the container, and the detach, by the runtime's 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,15 +51,13 @@ class RuntimeEndpoints:
         return next(found, None)
 
     async def attach(
-        self, target: Target, network: Network, options: EndpointOptions, programmed: asyncio.Event
+        self, target: Target, network: Network, options: EndpointOptions
     ) -> EndpointResult:
         """Attach a container that is still to come; raises OverlayError.
 
-        `programmed` is set when its interface is there. Returns when the live hosts have confirmed
-        that they reach it.
+        Returns when the live hosts have confirmed that they reach it.
         """
-        attach = self._attacher.attach
-        return await attach(target, network, options, wait=True, programmed=programmed)
+        return await self._attacher.attach(target, network, options, wait=True)
 
     async def assign(self, runtime_endpoint: str, target: Target, *, when_up: bool = False) -> bool:
         """Assign an endpoint to its container, which now has the interface.

@@ -2,12 +2,12 @@
 
 At Join the container's namespace does not exist yet. So the interface is made in the host's
 namespace, behind a port that is complete: Docker moves it into the container, gives it its
-addresses and brings it up. What CreateEndpoint begins is awaited by later calls (`early_attach`).
-Owns: what each call means.
+addresses and brings it up. Owns: what each call means.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from hashlib import blake2s
@@ -17,7 +17,6 @@ from overlay.agent.components import Components
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.plugins.docker.arrivals import ContainerArrivals, interface_name
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.plugins.docker.early_attach import EarlyAttaches
 from overlay.agent.plugins.docker.ipam_driver import network_option
 from overlay.agent.plugins.docker.messages import (
     ConnectivityCall,
@@ -52,11 +51,9 @@ class DockerNetworkDriver:
         bindings: DockerBindings,
         binder: NetworkBinder,
         ports: DockerPortMappings,
-        attaches: EarlyAttaches,
         arrivals: ContainerArrivals,
     ) -> None:
         self._offered = components.runtime_endpoints
-        self._attaches = attaches
         self._arrivals = arrivals
         self._ports = ports
         self._bindings = bindings
@@ -117,7 +114,7 @@ class DockerNetworkDriver:
     # --- endpoints ----------------------------------------------------------------------
 
     async def create_endpoint(self, request: EndpointCreation) -> dict[str, Any]:
-        """Store an endpoint with the addresses that Docker requested before; begin to attach it."""
+        """Store an endpoint with the addresses that Docker has requested before."""
         port_requests(request.options)  # what cannot be published is refused early
         network = await self._binder.network(request.network_id)
         given = request.interface
@@ -134,11 +131,14 @@ class DockerNetworkDriver:
             mac = _mac(given.mac)
         known = self._bindings.endpoints.get(request.endpoint_id)
         if known is None:
-            known = DockerEndpoint(
-                request.endpoint_id, request.network_id, [ip_text(ip) for ip in ips], mac.hex()
+            self._bindings.put_endpoint(
+                DockerEndpoint(
+                    request.endpoint_id,
+                    request.network_id,
+                    [ip_text(ip) for ip in ips],
+                    mac.hex(),
+                )
             )
-            self._bindings.put_endpoint(known)
-        self._begin_attach(known, network)
         supplied = given is not None and given.mac
         return {"Interface": {} if supplied else {"MacAddress": mac_text(mac)}}
 
@@ -152,7 +152,10 @@ class DockerNetworkDriver:
             )
         return found
 
-    def _begin_attach(self, stored: DockerEndpoint, network: Network) -> None:
+    async def join(self, request: JoinCall) -> dict[str, Any]:
+        """Attach a container; return the interface that Docker is to move into it."""
+        stored = self._require_endpoint(request.network_id, request.endpoint_id)
+        network = await self._binder.network(request.network_id)
         options = EndpointOptions(
             name=PROVISIONAL_NAME_PREFIX + stored.endpoint_id[:12],
             ips=tuple(parse_ip(text) for text in stored.ips),
@@ -160,17 +163,13 @@ class DockerNetworkDriver:
             ifname=interface_name(stored.endpoint_id),
             hands_off=True,  # Docker configures the interface
         )
-        descriptor = os.open(_HOST_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-        self._attaches.begin(_target(stored.endpoint_id, descriptor), network, options)
-
-    async def join(self, request: JoinCall) -> dict[str, Any]:
-        """Return the interface that Docker is to move into a container, once it is there."""
-        stored = self._require_endpoint(request.network_id, request.endpoint_id)
-        network = await self._binder.network(request.network_id)
-        self._begin_attach(stored, network)  # an agent that was restarted has not begun
-        await self._attaches.join(stored.endpoint_id)
+        if self._offered.find(stored.endpoint_id) is None:
+            descriptor = os.open(_HOST_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+            target = _target(stored.endpoint_id, request.sandbox_key, descriptor)
+            with contextlib.closing(target):
+                await self._offered.attach(target, network, options)
         self._arrivals.expect(stored.endpoint_id, request.sandbox_key)
-        return _joined(network, tuple(map(parse_ip, stored.ips)), stored.endpoint_id)
+        return _joined(network, options.ips, stored.endpoint_id)
 
     async def publish_ports(self, request: ConnectivityCall) -> dict[str, Any]:
         """Publish a container's ports: its default route is by this network."""
@@ -185,27 +184,20 @@ class DockerNetworkDriver:
 
     async def leave(self, request: EndpointCall) -> dict[str, Any]:
         """Detach a container; one that is detached already is no error."""
-        await self._attaches.forget(request.endpoint_id)
         await self._ports.withdraw(request.endpoint_id)
         await self._offered.detach(request.endpoint_id)
         return {}
 
     async def delete_endpoint(self, request: EndpointCall) -> dict[str, Any]:
         """Forget an endpoint, detached before if Docker has left that out."""
-        await self._attaches.forget(request.endpoint_id)
         await self._ports.withdraw(request.endpoint_id)
         await self._offered.detach(request.endpoint_id)
         self._bindings.drop_endpoint(request.endpoint_id)
         return {}
 
     async def endpoint_info(self, request: EndpointCall) -> dict[str, Any]:
-        """Return what `docker inspect` may show of an endpoint, which is nothing.
-
-        Docker asks before Join, and at once after it as the last call of a start: this one returns
-        when every live host reaches the container.
-        """
+        """Return what `docker inspect` may show of an endpoint."""
         self._require_endpoint(request.network_id, request.endpoint_id)
-        await self._attaches.until_confirmed(request.endpoint_id)
         return {"Value": {}}
 
 
@@ -218,16 +210,15 @@ def missing_pool_error(data: IpamData) -> NotFoundError:
     )
 
 
-def _target(endpoint_id: str, descriptor: int) -> Target:
+def _target(endpoint_id: str, sandbox_key: str, descriptor: int) -> Target:
     """Return the target of a container whose namespace does not exist yet."""
-    name = PROVISIONAL_NAME_PREFIX + endpoint_id[:12]
     return Target(
         kind="docker",
-        name=name,
-        netns_path="",
+        name=PROVISIONAL_NAME_PREFIX + endpoint_id[:12],
+        netns_path=sandbox_key,
         pid=None,
         container_id=None,
-        text=name,
+        text=sandbox_key,
         runtime_endpoint=endpoint_id,
         descriptor=descriptor,
         # No device has number 0: unlike any namespace's, until the container's is known.

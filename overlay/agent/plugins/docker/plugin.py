@@ -24,7 +24,6 @@ from overlay.agent.plugins.docker import messages
 from overlay.agent.plugins.docker.arrivals import ContainerArrivals
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.container_labels import LabeledContainers
-from overlay.agent.plugins.docker.early_attach import EarlyAttaches
 from overlay.agent.plugins.docker.engine_sync import EngineSync
 from overlay.agent.plugins.docker.ipam_driver import DockerIpamDriver
 from overlay.agent.plugins.docker.network_binding import NetworkBinder
@@ -54,7 +53,6 @@ class Drivers:
     calls: dict[str, tuple[type[Any], Call]]
     swarm_calls: dict[str, tuple[type[Any], Call]]
     sync: EngineSync
-    attaches: EarlyAttaches
     arrivals: ContainerArrivals
     labeled: LabeledContainers
     mirror: DockerNetworkMirror | MirrorRemoval  # the second where `docker_networks` is off
@@ -63,7 +61,6 @@ class Drivers:
         """Follow Docker and the cluster until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sync.run(), name="docker names")
-            group.create_task(self.attaches.run(), name="docker attaches")
             group.create_task(self.arrivals.run(), name="docker arrivals")
             group.create_task(self.labeled.run(), name=self.labeled.name)
             group.create_task(self.mirror.run(), name=self.mirror.name)
@@ -80,8 +77,7 @@ def make_drivers(components: Components) -> Drivers:
     sync = EngineSync(components, bindings, binder, ports, labeled)
     ipam = DockerIpamDriver(components, bindings, binder, sync.expects_new_container)
     arrivals = ContainerArrivals(components.runtime_endpoints)
-    attaches = EarlyAttaches(components.runtime_endpoints)
-    network = DockerNetworkDriver(components, bindings, binder, ports, attaches, arrivals)
+    network = DockerNetworkDriver(components, bindings, binder, ports, arrivals)
     calls: dict[str, tuple[type[Any], Call]] = {
         "IpamDriver.RequestPool": (messages.PoolRequest, ipam.request_pool),
         "IpamDriver.ReleasePool": (messages.PoolRelease, ipam.release_pool),
@@ -115,7 +111,7 @@ def make_drivers(components: Components) -> Drivers:
     mirror: DockerNetworkMirror | MirrorRemoval = MirrorRemoval(components.event_log)
     if components.config.docker_networks == "auto":
         mirror = DockerNetworkMirror(components, bindings, sync.docker_changed)
-    return Drivers(components, calls, swarm_calls, sync, attaches, arrivals, labeled, mirror)
+    return Drivers(components, calls, swarm_calls, sync, arrivals, labeled, mirror)
 
 
 class DockerPlugin(Controller):

@@ -88,10 +88,6 @@ class FakeOffered:
     def __init__(self) -> None:
         self.attached: dict[str, Any] = {}
         self.failure: Exception | None = None
-        self.may_program = asyncio.Event()
-        self.may_confirm = asyncio.Event()
-        self.may_program.set()
-        self.may_confirm.set()
 
     def find(self, endpoint: str) -> Any:
         """Return what is attached under an id."""
@@ -101,16 +97,11 @@ class FakeOffered:
         """Return everything attached."""
         return [SimpleNamespace(runtime_endpoint=each) for each in self.attached]
 
-    async def attach(
-        self, target: Any, _network: Network, options: Any, programmed: asyncio.Event
-    ) -> None:
-        """Attach, or fail as told, when it may."""
-        await self.may_program.wait()
+    async def attach(self, target: Any, _network: Network, options: Any) -> None:
+        """Attach, or fail as told."""
         if self.failure is not None:
             raise self.failure
         self.attached[target.runtime_endpoint] = options
-        programmed.set()
-        await self.may_confirm.wait()
 
     async def detach(self, endpoint: str) -> None:
         """Detach; nothing is no error."""
@@ -576,45 +567,6 @@ async def test_join_offers_an_interface(engine: Engine) -> None:
     assert list(engine.agent.components.runtime_endpoints.attached) == [ENDPOINT]
 
 
-async def test_an_attach_goes_on_between_calls(engine: Engine) -> None:
-    """It begins with the endpoint; Join awaits the interface, the last call the other hosts."""
-    offered = engine.agent.components.runtime_endpoints
-    offered.may_program.clear()
-    offered.may_confirm.clear()
-    await engine.endpoint(await engine.network())
-    assert await engine.about("EndpointOperInfo") == {"Value": {}}
-    join = asyncio.create_task(engine.about("Join"))
-    await engine.call("Plugin.Activate")
-    assert not join.done()
-    offered.may_program.set()
-    assert (await join)["InterfaceName"]["DstPrefix"] == "eth"
-
-    last = asyncio.create_task(engine.about("EndpointOperInfo"))
-    await engine.call("Plugin.Activate")
-    assert not last.done()
-    offered.may_confirm.set()
-    assert await last == {"Value": {}}
-
-
-async def test_an_endpoint_that_is_not_joined_is_deleted(engine: Engine) -> None:
-    """Its attach ends before, well or not, and nothing is left."""
-    offered = engine.agent.components.runtime_endpoints
-    pool = await engine.network()
-    for failure in (None, ConflictError("the bridge is full")):
-        offered.failure = failure
-        offered.may_program.clear()
-        await engine.endpoint(pool)
-        deleted = asyncio.create_task(engine.about("DeleteEndpoint"))
-        await engine.call("Plugin.Activate")
-        assert not deleted.done()
-        offered.may_program.set()
-        assert await deleted == {}
-        assert offered.attached == {}
-    offered.failure = None
-    await engine.endpoint(pool)
-    assert "Err" not in await engine.about("Join")
-
-
 async def test_calls_out_of_order_are_errors_in_words(engine: Engine) -> None:
     """A call for what does not exist says so, and removals of it succeed."""
     for name in ("Join", "CreateEndpoint"):
@@ -631,9 +583,10 @@ async def test_calls_out_of_order_are_errors_in_words(engine: Engine) -> None:
 
 async def test_a_failed_join_can_be_repeated(engine: Engine) -> None:
     """The error reaches Docker, and the endpoint stays until Docker deletes it."""
+    pool = await engine.network()
+    await engine.endpoint(pool)
     offered = engine.agent.components.runtime_endpoints
     offered.failure = ConflictError("the bridge is full")
-    await engine.endpoint(await engine.network())
     assert "the bridge is full" in (await engine.about("Join"))["Err"]
 
     offered.failure = None
@@ -665,15 +618,13 @@ async def test_ports_are_published_until_docker_revokes_them(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by the end of the endpoint, where Docker leaves the call out."""
-    components = engine.agent.components
-    components.runtime_endpoints.may_program.clear()
     pool = await engine.network()
     await engine.endpoint(pool)
     options = {PORT_MAP: [{"Proto": 17, "Port": 53, "HostIP": "192.0.2.1", "HostPort": 5300}]}
     early = await engine.about("ProgramExternalConnectivity", options=options)
     assert "to publish ports for" in early["Err"]
-    components.runtime_endpoints.may_program.set()
     await engine.about("Join")
+    components = engine.agent.components
     vni = components.directory.network("blue").vni
     endpoint = SimpleNamespace(name="docker-bbbbbbbbbbbb", vni=vni)
     monkeypatch.setattr(components.directory, "endpoint_of", lambda _: endpoint)
