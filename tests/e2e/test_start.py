@@ -86,6 +86,7 @@ def test_the_lines_of_dockers_guide_work(
     assert " 0% packet loss" in type_line(hosts, ping)
 
     _, config, *_ = section(DOCKER, mirrored := "Networks that appear by themselves").split("```")
+    hosts.ok(1, "mkdir", "-p", "/etc/overlayd")
     hosts.ok(1, "sh", "-c", 'printf %s "$1" >/etc/overlayd/overlayd.toml', "sh", config)
     hosts.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
     hosts.ok(1, "overlayd", "join")

@@ -88,7 +88,7 @@ def lines(page: str, heading: str) -> list[Line]:
     found: list[Line] = []
     for block in section(page, heading).split("```")[1::2]:
         starts = [*_LINE.finditer(block)]
-        ends = [each.start() for each in starts[1:]] + [len(block)]
+        ends = [*(each.start() for each in starts[1:]), len(block)][: len(starts)]
         for each, end in zip(starts, ends, strict=True):
             found.append(Line(int(each[1]), each[2], block[each.end() + 1 : end]))
     assert found, f"{page} has no line of a host under {heading}"
