@@ -3,8 +3,9 @@
 
 In a lab of two hosts with an agent and dockerd each, containers start on vm1 by turns with each
 network, so that other load meets all alike. The network has a container on each host, so only the
-measured one is new; vm2 must confirm it. A bridge network shows what Docker itself adds to `none`,
-such as its resolver. Run as root, with Debian's docker.io and busybox-static:
+measured one is new; vm2 must confirm it. A bridge network, and one of a plugin that does nothing
+(`idle_plugin.py`), show what Docker itself adds to `none`, such as its resolver.
+Run as root, with Debian's docker.io and busybox-static:
     .venv/bin/python scripts/bench_docker.py [--rounds 30]
 It prints Markdown; docs/benchmarks/docker.md holds the last run.
 """
@@ -18,6 +19,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +36,9 @@ DOCKERD = (
 CREATE = ("docker", "network", "create", "-d", "overlayd", "--ipam-driver", "overlayd",
           "--subnet", "10.77.0.0/16", "-o", "overlayd.network=green", "green")  # fmt: skip
 STAYS = ("docker", "run", "-d", "--network", "green", "lab:1", "/bin/sleep", "9999")
+IDLE = Path(__file__).with_name("idle_plugin.py")
+CREATE_IDLE = ("docker", "network", "create", "-d", "idle", "--ipam-driver", "idle", "idle")
+NETWORKS = ("none", "plain", "idle", "green")
 # Prints how long after its own start a container has an interface, in seconds.
 AWAIT = (
     "now() { read up rest </proc/uptime; echo ${up%.*}${up#*.}; }; started=$(now);"
@@ -80,7 +85,7 @@ def measure(host: HostProcess, rounds: int) -> dict[tuple[str, str], list[float]
     """Start containers by turns; return the durations by network and command."""
     found: dict[tuple[str, str], list[float]] = {}
     for turn in range(-1, rounds):  # the first round only warms up
-        for network in ("none", "plain", "green"):
+        for network in NETWORKS:
             run = ("docker", "run", "--network", network, "--name", "c1")
             took = {
                 "run -d": timed(host, *run, "-d", "lab:1", "/bin/sleep", "1000"),
@@ -114,23 +119,24 @@ def main() -> None:
             for host in hosts:
                 ok(host, *STAYS)
             ok(hosts[0], "docker", "network", "create", "plain")
+            ok(hosts[0], "sh", "-c", f"setsid {sys.executable} {IDLE} idle >/run/idle.log 2>&1 &")
+            socket = "/run/docker/plugins/idle.sock"
+            wait_until(
+                lambda: not host_process.run(hosts[0], "test", "-S", socket).returncode, IDLE.name
+            )
+            ok(hosts[0], *CREATE_IDLE)
             found = measure(hosts[0], rounds)
             labels = measure_labels(hosts[0], rounds)
             version = ok(hosts[0], "docker", "version", "--format", "{{.Server.Version}}").strip()
         finally:
             host_process.end(host_process.running())
-    print(
-        "| command | `--network none` | a Docker bridge | overlayd | overlayd - none | - bridge |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| command | `--network none` | a bridge | idle plugin | overlayd | - none | - idle |")
+    print("|---|---|---|---|---|---|---|")
     for command in ("run -d", "run --rm", "rm -f"):
-        none, plain, green = (
-            statistics.median(found[network, command]) for network in ("none", "plain", "green")
-        )
-        print(
-            f"| `docker {command}` | {none:.0f} ms | {plain:.0f} ms | {green:.0f} ms "
-            f"| {green - none:.0f} ms | {green - plain:.0f} ms |"
-        )
+        medians = [statistics.median(found[network, command]) for network in NETWORKS]
+        none, _, idle, green = medians
+        cells = (*medians, green - none, green - idle)
+        print(f"| `docker {command}` | {' | '.join(f'{each:.0f} ms' for each in cells)} |")
     print()
     print(
         f"A container with `--label overlayd.network` on no Docker network has its interface "
