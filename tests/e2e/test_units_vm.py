@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm]
-PATIENCE_S = 120.0  # an emulated machine is ten times slower
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1800)]
+PATIENCE_S = 300.0  # an emulated machine is ten times slower, and slower beside other work
 UNITS = Path("/run/systemd/system")
 ROOTFS = Path("/var/lib/elk")  # programs in /run may not run
 SERVICE = "[Service]\nExecStart=/bin/sleep 1000\nPrivateNetwork={}\n"
@@ -50,7 +50,7 @@ def booted() -> Iterator[None]:
     ok("ip", "address", "add", "192.168.77.1/24", "dev", "under0")
     ok("ip", "link", "set", "under0", "up")
     for words in (("join", "--underlay", "192.168.77.1"), ("network", "create", "blue")):
-        done = overlayd(*words)
+        done = overlayd("--timeout", str(PATIENCE_S), *words)
         assert done.returncode == 0, done.stderr
     yield
     overlayd("reset", "--yes")
