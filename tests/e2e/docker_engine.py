@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -40,6 +41,13 @@ def start_dockerd(
     except AssertionError as error:
         error.add_note(cluster.run(number, "tail", "-n", "15", "/run/dockerd.log")[1])
         raise
+
+
+def inspect(cluster: Cluster, number: int, name: str, network: str = "green") -> dict[str, Any]:
+    """Return what `docker inspect` shows of a container on a network."""
+    shown = cluster.ok(number, "docker", "inspect", name)
+    found: dict[str, Any] = json.loads(shown)[0]["NetworkSettings"]["Networks"][network]
+    return found
 
 
 def build_image(root: Path) -> Path:

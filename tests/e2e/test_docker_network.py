@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.docker_engine import KILL_DOCKERD, NO_BRIDGE, start_dockerd
+from tests.e2e.docker_engine import KILL_DOCKERD, NO_BRIDGE, inspect, start_dockerd
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -36,13 +35,6 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
     gateway = ("--dns", "10.77.0.1", "--network-alias", "data")
     cluster.ok(2, "docker", "run", "-d", "--name", "db", "--network", "green", *gateway, *SLEEP)
     return cluster
-
-
-def inspect(cluster: Cluster, number: int, name: str, network: str = "green") -> dict[str, Any]:
-    """Return what `docker inspect` shows of a container on a network."""
-    shown = cluster.ok(number, "docker", "inspect", name)
-    found: dict[str, Any] = json.loads(shown)[0]["NetworkSettings"]["Networks"][network]
-    return found
 
 
 def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
@@ -108,10 +100,16 @@ def test_docker_publishes_a_port(docker: Cluster, eventually: Callable[..., None
 
 
 def test_a_chosen_address_is_given_once(docker: Cluster) -> None:
-    """--ip is obeyed; on another host the address is refused in words until it is released."""
+    """--ip is obeyed; on another host the address is refused in words until it is released.
+
+    So is --mac-address, which clients of later versions do not send to this Docker.
+    """
     chosen = ("--ip", "10.77.5.5", "--network", "green")
-    docker.ok(1, "docker", "run", "-d", "--name", "fixed", *chosen, *SLEEP)
-    assert inspect(docker, 1, "fixed")["IPAddress"] == "10.77.5.5"
+    mac = ("--mac-address", "02:42:00:00:00:77")
+    docker.ok(1, "/usr/bin/docker", "run", "-d", "--name", "fixed", *chosen, *mac, *SLEEP)
+    found = inspect(docker, 1, "fixed")
+    assert (found["IPAddress"], found["MacAddress"]) == ("10.77.5.5", mac[1])
+    assert mac[1] in [each["mac"] for each in endpoints(docker, 2).values()]
 
     code, _, err = docker.run(2, "docker", "run", "--name", "late", *chosen, *SLEEP)
     assert code != 0
