@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from overlay.lab.driver import differences, join_all, wait_until
 from overlay.lab.fixtures import lab_cluster
-from tests.e2e.vault import IN_CLEAR, Vault, capture
+from tests.e2e.vault import IN_CLEAR, Floods, Vault, capture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -102,6 +103,44 @@ def test_no_fault_sends_in_clear(five: Vault, fault: Callable[[Vault], None]) ->
         fault(five)
 
 
+def test_a_damaged_switch_sends_nothing_late(five: Vault) -> None:
+    """Rules flushed, devices deleted and an agent killed while a network in use is encrypted.
+
+    Nothing is in clear from the moment on when the first host drops what is.
+    """
+    hosts = five.drivers[:3]
+    hosts[0].post("/v1/networks", name="plain")
+    for each in hosts:
+        each.run("overlayd", "container", "add", f"p{each.number}", "--network", "plain")
+    found = hosts[0].get("/v1/endpoints?network=plain")["endpoints"]
+    ends = {int(each["name"][1:]): (each["name"], each["ips"][0]) for each in found}
+
+    def is_over() -> bool:
+        shown = [each.get("/v1/networks/plain")["encrypted"] for each in hosts]
+        return all(shown) and not any(
+            each.get("/v1/encryption")["switching"] for each in five.drivers
+        )
+
+    with capture(hosts[0], IN_CLEAR) as one, capture(hosts[1], IN_CLEAR) as two:
+        floods = Floods(hosts, ends)
+        hosts[1].run("sh", "-c", "overlayd encryption on plain >/dev/null 2>&1 &")
+        for _ in range(3):
+            hosts[0].run("sh", "-c", "nft flush ruleset; ip link del wg-ovl; true")
+        hosts[2].end(signal.SIGKILL)
+        hosts[2].start()
+        wait_until(is_over, "the switch", 120.0)
+        floods.wait_for_more()
+        floods.lost()  # the deleted device loses some
+        text = "frames in clear are dropped"
+        events = [each for host in hosts for each in host.get("/v1/events")["events"]]
+        dropping = min(each["time"] for each in events if each["text"] == text)
+        heard = re.findall(r"(?m)^(\d+\.\d+) IP", one.read_text() + two.read_text())
+        assert all(float(at) < dropping for at in heard)
+    for each in hosts:
+        each.run("overlayd", "container", "rm", f"p{each.number}")
+    hosts[0].run("overlayd", "network", "rm", "plain")
+
+
 def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
     """One way, so that nothing but the greeting of a new device begins a handshake."""
     host = five.host(1)
@@ -134,3 +173,30 @@ def test_a_barred_members_frames_stop_within_a_second(five: Vault) -> None:
     shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /tmp/barred")
     last = max(float(stamp) for stamp in re.findall(r"\[([\d.]+)\] \d+ bytes from", shown))
     assert last - at < 1.0
+
+
+def test_a_copied_disk_costs_the_others_nothing(five: Vault, tmp_path: Path) -> None:
+    """A host with the identity and key of another: pings between others pass, none in clear.
+
+    Packets of the two go to whichever sent last, as the tunnels follow it; `status` names both.
+    """
+    source, target = five.host(3), five.host(4)
+    target.end(signal.SIGTERM)
+    target.run("sh", "-c", "overlayd reset --yes")
+    copy = str(tmp_path / "disk.tar")
+    source.run("tar", "-C", "/var/lib", "-cf", copy, "overlayd")
+    with ExitStack() as stack:
+        heard = [stack.enter_context(capture(five.host(n), IN_CLEAR)) for n in (1, 3)]
+        pair = [five.host(1), five.host(2)]
+        floods = Floods(pair, {n: (f"c{n}", five.addresses[n]) for n in (1, 2)})
+        target.run("tar", "-C", "/var/lib", "-xf", copy)
+        target.start()
+        wait_until(
+            lambda: "uses the identity of" in str(five.host(1).get("/v1/status")["health"]),
+            "the clone is named",
+            60.0,
+        )
+        floods.wait_for_more()
+        target.end(signal.SIGKILL)
+        assert floods.lost() == {1: 0, 2: 0}
+        assert [each.read_text() for each in heard] == ["", ""]

@@ -10,7 +10,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -215,3 +218,25 @@ def test_the_kernels_wireguard_carries_encrypted_networks() -> None:
         one.run("overlayd", "encryption", "rotate")
         wait_until(passes, "v2 answers v1 by new keys", PATIENCE_S)
         assert one.get("/v1/encryption")["device"] == "wg-ovl2"
+        for word in ("off", "on"):  # with two VXLAN devices for a while
+            one.run("overlayd", "encryption", word, "vault")
+            wait_until(passes, f"v2 answers v1, {word}", PATIENCE_S)
+            wait_until(lambda: not differences(one), f"no differences, {word}", PATIENCE_S)
+
+
+def test_wireguard_beside_dockers_ipsec() -> None:
+    """The ratio of their throughputs, as `scripts/bench_encryption.py` prints it."""
+    root = Path(__file__).parent.parent.parent
+    script = str(root / "scripts" / "bench_encryption.py")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, script, "--rounds", "3", "--seconds", "5"],
+        capture_output=True, text=True, check=False, timeout=900,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    print(done.stdout)  # noqa: T201 - the figures, for docs/benchmarks
+    if "(kernel)" not in done.stdout:
+        lacking(f"WireGuard: {done.stderr}")
+    if "ESP" not in done.stdout:
+        lacking("ESP")
+    assert done.returncode == 0, done.stderr
+    assert "1,000 peers: a check" in done.stdout
