@@ -55,9 +55,7 @@ def pair(new_cluster: type[Cluster]) -> Iterator[Cluster]:
         host_process.end(host_process.running())
 
 
-def test_the_agent_in_a_container_serves_its_host(
-    pair: Cluster, eventually: Callable[..., None]
-) -> None:
+def test_the_agent_in_a_container_serves_its_host(pair: Cluster) -> None:
     """Bare containers, a namespace and a process of the host are attached, and reached."""
     pair.ok(1, *INSIDE, "network", "create", "blue", "--subnet", "10.32.0.0/16")
     pair.ok(1, *INSIDE, "container", "add", "c1", "--network", "blue")
@@ -71,7 +69,7 @@ def test_the_agent_in_a_container_serves_its_host(
     for name in ("c1", "space", "process"):
         assert pair.inside(2, "c2", "ping", "-c1", "-W5", name)[0] == 0, name
     assert pair.inside(1, "c1", "ping", "-c1", "-W5", "10.32.0.1")[0] == 0
-    eventually(lambda: pair.run(1, *INSIDE, "status", "--check")[0] == 0, "healthy")
+    pair.ok(1, *INSIDE, "status", "--wait")
 
 
 def test_a_new_container_of_the_agent_loses_no_packet(
@@ -81,7 +79,7 @@ def test_a_new_container_of_the_agent_loses_no_packet(
     pair.ok(2, "bash", "-c", "ip netns exec c2 ping -i 0.1 -W 5 c1 >/run/pings 2>&1 & echo $!")
     eventually(lambda: "icmp_seq" in pair.ok(2, "cat", "/run/pings"), "pings")
     pair.ok(1, "bash", "-c", f"{PODMAN} restart -t 10 overlayd")
-    eventually(lambda: pair.run(1, *INSIDE, "status", "--check")[0] == 0, "healthy again")
+    pair.ok(1, *INSIDE, "status", "--wait")
     pair.ok(2, "pkill", "-INT", "-x", "ping")
 
     def result() -> str:
