@@ -14,14 +14,14 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-PROGRAMS = {
-    "Docker": "dockerd",
-    "Compose": "docker-compose",
-    "Podman": "podman",
-    "containerd": "containerd",
-    "LXC": "lxc-start",
-    "Incus": "incusd",
-    "systemd": "systemctl",
+RUNTIMES = {  # Debian's package, and the program that prints its version
+    "Docker": ("docker.io", "dockerd"),
+    "Compose": ("docker-compose", "docker-compose"),
+    "Podman": ("podman", "podman"),
+    "containerd": ("containerd", "containerd"),
+    "LXC": ("lxc", "lxc-start"),
+    "Incus": ("incus", "incus"),
+    "systemd": ("systemd", "systemctl"),
 }
 _FILES_NAMED_MAX = 6
 
@@ -52,7 +52,10 @@ def platform_of(root: Path) -> str:
 
 def runtimes_of(root: Path) -> dict[str, str]:
     """Return the versions of the container runtimes that a tree has."""
-    found = {name: _version(root, program) for name, program in PROGRAMS.items()}
+    found = {
+        name: _version(program) if root == Path("/") else _package_version(root, package)
+        for name, (package, program) in RUNTIMES.items()
+    }
     return {name: version for name, version in found.items() if version}
 
 
@@ -72,12 +75,13 @@ def write_if_asked(folder: Path, node_ids: list[str]) -> None:
         write(folder, name, tests, Path(os.environ.get("OVERLAYD_RECORD_ROOT", "/")))
 
 
-def _version(root: Path, program: str) -> str:
-    enter = [] if root == Path("/") else ["chroot", str(root)]
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/incus"
+def _version(program: str) -> str:
+    """Return what a program of this machine calls its version; empty if there is none."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
         done = subprocess.run(
-            [*enter, "env", f"PATH={path}", program, "--version"],
+            [program, "--version"],
+            env={"PATH": path},
             capture_output=True,
             text=True,
             check=False,
@@ -85,8 +89,17 @@ def _version(root: Path, program: str) -> str:
         )
     except OSError:
         return ""
-    number = re.search(r"\d+(?:\.\d+)+", done.stdout)
-    if done.returncode or number is None:
-        number = re.search(r"^systemd (\d+)", done.stdout) if not done.returncode else None
-        return number[1] if number else ""
-    return number[0]
+    return "" if done.returncode else _number(done.stdout)
+
+
+def _package_version(root: Path, package: str) -> str:
+    """Return the version of a tree's Debian package; empty if it is not there."""
+    lines = (root / "var/lib/dpkg/status").read_text(encoding="utf-8").split("\n\n")
+    (described, *_) = [each for each in lines if f"Package: {package}\n" in f"{each}\n"] or [""]
+    found = re.search(r"^Version: (?:\d+:)?(.*)$", described, re.MULTILINE)
+    return _number(found[1]) if found else ""
+
+
+def _number(text: str) -> str:
+    found = re.search(r"\d+(?:\.\d+)+", text) or re.search(r"\b\d+\b", text)
+    return found[0] if found else ""

@@ -63,6 +63,12 @@ def test_a_run_that_passed_writes_what_it_ran_on(
     """Only if the environment names it; of a tree, that tree's system."""
     (tmp_path / "tree/etc").mkdir(parents=True)
     (tmp_path / "tree/etc/os-release").write_text('NAME="x"\nPRETTY_NAME="Debian 13"\n')
+    (tmp_path / "tree/var/lib/dpkg").mkdir(parents=True)
+    status = (
+        "Package: podman\nVersion: 5.4.2+ds1-2\n\nPackage: docker.io\nVersion: 1:26.1.5+dfsg1-9\n"
+        "\nPackage: podman-docker\nVersion: 9.9\n\nPackage: systemd\nVersion: 257-1\n"
+    )
+    (tmp_path / "tree/var/lib/dpkg/status").write_text(status)
     ids = ["tests/e2e/test_a.py::test_1", "tests/e2e/test_b.py::test_2[x]"]
     monkeypatch.delenv("OVERLAYD_RECORD", raising=False)
     platform_record.write_if_asked(tmp_path / "out", ids)
@@ -77,6 +83,7 @@ def test_a_run_that_passed_writes_what_it_ran_on(
     assert set(written) == FIELDS
     assert written["platform"] == "Debian 13"
     assert written["kernel"] == platform.release()
+    assert written["runtimes"] == {"Docker": "26.1.5", "Podman": "5.4.2", "systemd": "257"}
     assert written["tests"] == "`make some-test`: 2 tests of test_a, test_b"
     assert platform_record.described(ids * 7) == "14 tests of test_a, test_b"
     many = [f"tests/test_{number}.py::test_it" for number in range(9)]
