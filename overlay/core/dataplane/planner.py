@@ -14,10 +14,12 @@ interface; two subnets of one family are two segments, routed between their brid
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
+from overlay.core.dataplane.fabric import NO_FABRIC, FabricRows
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
@@ -75,6 +77,7 @@ class PlanInput:
     owner_of: OwnerOf | None = None  # decides between two claims to one address
     receiving: Ip | None = None  # local address of a second VXLAN device, without rows
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
+    fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
 
 
 def segment_of(network: Network, subnet_index: int) -> int:
@@ -151,11 +154,14 @@ def _network_rows(given: PlanInput) -> Iterator[Row]:
 
 
 def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
-    same_family = sorted(
-        {vtep for vtep in given.flood if len(vtep) == len(given.local)} - {given.local}
-    )
+    own = given.local
+    same_family = {vtep for vtep in given.flood if len(vtep) == len(own)} - {own}
     for segment in range(segment_count(given.network)):
-        yield from (FloodRow(f"{given.device_base}{segment}", vtep) for vtep in same_family)
+        vni = given.network.vni + segment
+        outside = {row.vtep for row in given.fabric.floods if row.vni == vni}
+        outside = {vtep for vtep in outside if len(vtep) == len(own)} - {own}
+        vteps = sorted(same_family | outside)
+        yield from (FloodRow(f"{given.device_base}{segment}", vtep) for vtep in vteps)
     yield from _remote_rows(given)
 
 
@@ -274,6 +280,33 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
     for ip, (segment, remote) in by_ip.items():
         _, bridge = names[segment]
         yield NeighborRow(bridge, ip, remote.endpoint.mac)
+    if given.fabric.macs:
+        yield from _fabric_rows(given, by_mac.keys(), local_ips | by_ip.keys(), segments)
+
+
+def _fabric_rows(
+    given: PlanInput,
+    recorded_macs: AbstractSet[tuple[int, Mac]],
+    recorded_ips: AbstractSet[Ip],
+    segments: Segments,
+) -> Iterator[Row]:
+    """Return the rows of outside VTEPs, but for the MACs and addresses that records have."""
+    excluded = gateway_macs(given.network).union(endpoint.mac for endpoint in given.locals)
+    count = segment_count(given.network)
+    taken: set[tuple[int, Mac]] = set()
+    for vni, mac, vtep in given.fabric.macs:
+        segment = vni - given.network.vni
+        is_reachable = len(vtep) == len(given.local) and vtep != given.local
+        is_free = mac not in excluded and (segment, mac) not in recorded_macs
+        if 0 <= segment < count and is_reachable and is_free:
+            taken.add((segment, mac))
+            yield FdbRow(f"{given.device_base}{segment}", mac, vtep)
+            yield BridgeFdbRow(f"{given.device_base}{segment}", mac)
+    for vni, ip, mac in given.fabric.neighbors:
+        segment = vni - given.network.vni
+        is_free = ip not in recorded_ips and segments.of(ip) == segment
+        if is_free and (segment, mac) in taken:
+            yield NeighborRow(f"br{segment}", ip, mac)
 
 
 def _claim(remote: RemoteEndpoint) -> Claim:
