@@ -14,12 +14,13 @@ from pathlib import Path
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
+from overlay.kernel.evpn.shadow import shadow_name
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft import host_table, underlay_filter
 from overlay.kernel.nft.tables import NftMissingError, NftTables
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import NETWORK_SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.kernel.services import leftovers
 from overlay.model import NodeId
@@ -29,7 +30,9 @@ def sandboxes_of(node_id: NodeId) -> list[str]:
     """Return the names of the sandboxes of a node on this host."""
     ending = f"-{node_id[:3].hex()}"
     return [
-        name for name in netns.names() if SANDBOX_NAME.fullmatch(name) and name.endswith(ending)
+        name
+        for name in netns.names()
+        if NETWORK_SANDBOX_NAME.fullmatch(name) and name.endswith(ending)
     ]
 
 
@@ -62,7 +65,8 @@ def remove_objects(node_id: NodeId) -> list[str]:
     Raises OverlayError or OSError.
     """
     removed = []
-    for name in sandboxes_of(node_id):
+    shadows = [shadow_name(node_id[:3].hex())]
+    for name in [*sandboxes_of(node_id), *filter(netns.exists, shadows)]:
         try:
             Sandbox.open(name, create=False).destroy()
         except (NotFoundError, UsageError):  # a name without a namespace

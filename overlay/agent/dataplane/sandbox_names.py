@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import NETWORK_SANDBOX_NAME
 from overlay.model import NodeId, Vni
 
 
@@ -12,8 +12,9 @@ def sandbox_name(vni: Vni, node_id: NodeId) -> str:
 
 
 def is_own_sandbox(name: str, node_id: NodeId) -> bool:
-    """Return whether a name is that of a node's sandbox."""
-    return SANDBOX_NAME.fullmatch(name) is not None and name.endswith(f"-{node_part(node_id)}")
+    """Return whether a name is that of a node's sandbox of a network."""
+    is_sandbox = NETWORK_SANDBOX_NAME.fullmatch(name) is not None
+    return is_sandbox and name.endswith(f"-{node_part(node_id)}")
 
 
 def vni_of_sandbox(name: str) -> Vni:

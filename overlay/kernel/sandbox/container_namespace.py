@@ -20,7 +20,9 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 NAMESPACE_ALIAS: Final = "overlayd:container"  # of the loopback, in bare containers
 _IPV6_SETTING: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
+NETWORK_SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
+SANDBOX_NAME: Final = re.compile(rf"{NETWORK_SANDBOX_NAME.pattern}|ov-evpn-[0-9a-f]{{6}}")
+"""The name of a network's sandbox, or of the one in which FRR sees the exported networks."""
 
 
 def require_container(netns_fd: int, target: str, remedy: str = "") -> None:
