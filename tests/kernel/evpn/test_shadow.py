@@ -53,8 +53,9 @@ def learn(world: World, shadow: Shadow, rows: FabricRows, *, away: bool = False)
         world.run(shadow.name, "bridge", "fdb", verb, *place, "master", *marks)
     for vni, ip, mac in rows.neighbors:
         text = ".".join(map(str, ip))
-        marks = () if away else ("lladdr", mac.hex(":"), "nud", "noarp", "extern_learn")
-        world.run(shadow.name, "ip", "neigh", verb, text, "dev", f"br{vni}", *marks)
+        known = ("lladdr", mac.hex(":"), "nud", "noarp", "extern_learn")
+        words = ("ip", "neigh", verb, text, "dev", f"br{vni}", *(() if away else known))
+        world.run(shadow.name, *words)
     for vni, vtep in rows.floods:
         flood = ("00:00:00:00:00:00", "dev", f"vx{vni}", "dst", ".".join(map(str, vtep)))
         world.run(shadow.name, "bridge", "fdb", "del" if away else "append", *flood, "self")
