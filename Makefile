@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages vm-test netavark-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages vm-test netavark-test evpn-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -69,6 +69,10 @@ netavark-test: setup
 	@scripts/debian13 build/debian13
 	OVERLAYD_RECORD=debian13 OVERLAYD_RECORD_ROOT=build/debian13 OVERLAYD_RECORD_TITLE='`make netavark-test`' \
 	  .venv/bin/pytest -q -m debian13 tests/e2e
+
+# Networks that reach a fabric by BGP EVPN: five lab hosts with Debian's FRR (two minutes). Needs root.
+evpn-test: setup
+	.venv/bin/pytest -q -m evpn tests/e2e
 
 # The examples that need Ansible, Vagrant and WireGuard's tools (minutes). Needs root.
 examples-test: setup

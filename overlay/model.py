@@ -172,6 +172,10 @@ ANY_NAME_LABEL = (LABEL_PREFIX + "any-name", "on")
 """On a network: names with dots are answered as they are, not only below the cluster's domain."""
 
 
+EVPN_LABEL = (LABEL_PREFIX + "evpn", "on")
+"""On a network: hosts that speak BGP EVPN announce it, and take what others announce of it."""
+
+
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Return whether port security is off for an endpoint.
 
@@ -187,6 +191,11 @@ def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
 def has_any_name(network: Network) -> bool:
     """Return whether a network's DNS answers names with dots outside the cluster's domain."""
     return ANY_NAME_LABEL in network.labels
+
+
+def is_exported(network: Network) -> bool:
+    """Return whether a network reaches beyond the cluster by BGP EVPN."""
+    return EVPN_LABEL in network.labels
 
 
 def is_host(endpoint: Endpoint) -> bool:

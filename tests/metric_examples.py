@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from overlay import prometheus
+from overlay.agent.api.metrics.evpn_families import EvpnFacts
 from overlay.agent.api.metrics.facts import (
     MemberFacts,
     NetworkFacts,
@@ -62,6 +63,7 @@ def member_facts(**changed: Any) -> MemberFacts:
     given: dict[str, Any] = {
         "peers": peers, "networks": networks, "subnets": subnets, "services": services,
     }  # fmt: skip
+    given["evpn"] = EvpnFacts({"10.0.0.1": True, "10.0.0.2": False}, 4, 12, 12, 2, 0, 1)
     return MemberFacts(**given | changed)
 
 

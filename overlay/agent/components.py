@@ -11,6 +11,7 @@ import logging
 
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -41,6 +42,7 @@ from overlay.agent.endpoints.runtimes.plugin_endpoints import PluginEndpoints
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
+from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.eligibility import Eligibility
 from overlay.agent.exposure.host_endpoints import HostEndpoints
@@ -186,7 +188,8 @@ class Components:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
         context, attachments = self._context, self.attachments
         interval_s = self.config.reconcile_interval_s
-        self.underlay_filter = UnderlayFilter(context, interval_s)
+        self.fabric = FabricTable()
+        self.underlay_filter = UnderlayFilter(context, self.fabric, interval_s)
         self.encryption = EncryptionController(context, self.config)
         self.reconciler = Reconciler(
             context,
@@ -194,8 +197,10 @@ class Components:
             self.underlay_filter,
             FastPathSupport(self.config.fast_path),
             self.encryption,
+            self.fabric,
             interval_s,
         )
+        self.evpn = EvpnController(context, self.config, self.reconciler, self.fabric)
         self.traffic = TrafficMeter(context.kernel, self.reconciler)
         self.underlay = Underlay(context, self.reconciler, interface)
         self.seed_contact = SeedContact(context)
@@ -234,6 +239,7 @@ class Components:
             default_routes,
             SubnetRoutes(self._context, self.attachments),
             self.participation,
+            self.fabric,
         )
         self.detacher = EndpointDetacher(endpoints)
         self._rollback = Rollback(self.detacher, directory, self.attachments, event_log)
@@ -355,6 +361,7 @@ class Components:
             self.encryption,
             self.reconciler,
             self.encryption_switch,
+            self.evpn,
             self.startup,
             self.former_identity,
             self.previous_copy,
@@ -389,6 +396,7 @@ class Components:
                 "disk; peers will send them again",
                 level=logging.WARNING,
             )
+        await self.evpn.load()
         await self.startup.adopt()
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()
@@ -411,6 +419,7 @@ class Components:
         await self._names.close()
         self.paths.close()
         self.gossip.close()
+        self.evpn.close()
         await self.reconciler.close()
         self.underlay_filter.close()
         self.exposure.close()

@@ -26,7 +26,8 @@ class Diagnosis:
     def __init__(self, context: WayContext, *, captures_for_peers: bool) -> None:
         self.context = context
         node = context.node
-        self.parties = PartyFinder(node.directory, context.attachments)
+        fabric = context.reconciler.fabric
+        self.parties = PartyFinder(node.directory, context.attachments, fabric)
         self.ways = WayFinder(context)
         half = HalfReader(context)
         self.trace_peers = TracePeers(node, half)

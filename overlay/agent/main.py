@@ -22,6 +22,7 @@ from overlay.agent.plugins.docker.plugin import DockerPlugin
 from overlay.agent.process import confinement, journal, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
+from overlay.kernel.evpn import process
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -43,6 +44,7 @@ def run(
         )
         logging.basicConfig(level=config.log_level.upper(), handlers=[journal.log_handler()])
         confinement.forbid_core_dumps()
+        _start_evpn(config)
         confinement.drop_capabilities(
             confinement.needed_capabilities(packet_sockets=config.capture_from_peers)
         )
@@ -50,6 +52,16 @@ def run(
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _start_evpn(config: Config) -> None:
+    """Start what watches FRR's processes, which needs capabilities that are dropped next."""
+    if process.uses_unit():
+        return  # the agent has systemd start it
+    try:
+        process.ensure_supervisor(config.state_dir, config.run_dir)
+    except (OverlayError, OSError) as error:
+        logging.getLogger("overlayd").warning("cannot start FRR's supervisor: %s", error)
 
 
 async def _serve(config: Config) -> None:

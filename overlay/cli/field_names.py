@@ -21,6 +21,7 @@ _KEPT = {
     "ip_range": ("ranges",),
     "network": ("name",),
     "passphrase": ("passphrase_file",),
+    "password": ("password_file",),
     "ports": ("publish",),
     "rate_in": ("rate",),
     "rate_out": ("rate",),

@@ -50,6 +50,7 @@ VERBS: dict[str, str] = {
     "authority": "authority",
     "key": "keys.cluster_key",
     "encryption": "keys.encryption",
+    "evpn": "evpn",
     "network": "network",
     "service": "service",
     "ipam": "ipam",

@@ -20,3 +20,6 @@ EVPN_BURST_S: Final = 0.05  # from a notification to the pass that covers those 
 EVPN_POLL_S: Final = 1.0  # from a check of the sessions to the next
 EVPN_CONFLICT_AFTER_S: Final = 5.0  # a container that moves has two places for a moment
 EVPN_SHOWN_MAX: Final = 10_000  # outside addresses in one answer of the API
+EVPN_SESSION_GRACE_S: Final = 10.0  # from a start or a loss until a missing session is reported
+EVPN_ENABLE_WAIT_S: Final = 15.0  # how long `evpn enable` waits for a session
+EVPN_ADDRESS_WAIT_S: Final = 3.0  # an attach waits so long for an address to be withdrawn outside

@@ -25,11 +25,13 @@ READING = [
     ("service", "ls"), ("service", "inspect"), ("service", "ps"),
     ("ping",), ("trace",), ("capture",), ("netcheck",),
     ("encryption", "status"), ("docker-plugin", "status"), ("web",),
+    ("evpn", "status"), ("evpn", "ls"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
     ("token", "create"), ("token", "revoke"), ("promote",),
     ("key", "rotate"), ("encryption", "off"), ("encryption", "on"), ("encryption", "rotate"),
+    ("evpn", "enable"), ("evpn", "disable"), ("evpn", "run"),
     ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"), ("network", "prune"),
     ("network", "connect"), ("network", "disconnect"),

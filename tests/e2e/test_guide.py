@@ -26,6 +26,7 @@ PAGES = [
     "docs/guide/virtual-addresses.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
+    "docs/guide/evpn.md",
     "docs/guide/addresses.md",
     "docs/guide/services.md",
     "docs/guide/policy.md",

@@ -37,7 +37,7 @@ from overlay.core.dataplane.network_drivers import (
 from overlay.core.ipam.allocator import Share
 from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay
-from overlay.model import Network, NodeId, gateway_mac, ip_text, mac_text
+from overlay.model import Network, NodeId, gateway_mac, ip_text, is_exported, mac_text
 
 
 class NetworkHandlers:
@@ -136,6 +136,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "driver": driver_of(item),
         "parent": parent_interface_of(item) or None,
         "encrypted": is_encrypted(item),
+        "evpn": is_exported(item),
         **exposure.host_endpoint(item, components),
     }
 

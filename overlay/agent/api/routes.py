@@ -15,6 +15,7 @@ from overlay.agent.api import (
     encryption,
     endpoints,
     events,
+    evpn,
     exposure,
     keys,
     networks,
@@ -52,6 +53,7 @@ _RESOURCES = (
     sightings,
     capture,
     encryption,
+    evpn,
 )
 
 

@@ -6,8 +6,10 @@ which `agent.encryption` provides. Does not: plan, or read the kernel.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
@@ -41,12 +43,17 @@ class PlanInputs:
     """What the plans of this node's sandboxes are made from."""
 
     def __init__(
-        self, context: NodeContext, attachments: Attachments, tunnels: EncryptedTunnels
+        self,
+        context: NodeContext,
+        attachments: Attachments,
+        tunnels: EncryptedTunnels,
+        fabric: FabricTable,
     ) -> None:
         self._gossip = context.gossip
         self._view = context.directory.view
         self._attachments = attachments
         self._tunnels = tunnels
+        self._fabric = fabric
 
     @property
     def overlay_mtu(self) -> int:
@@ -72,7 +79,7 @@ class PlanInputs:
     def plan_input(self, network: Network) -> PlanInput:
         """Return the input of a network's plan."""
         vni = network.vni
-        return self._view.collect_input(
+        given = self._view.collect_input(
             network,
             self.vtep_of(network, self._gossip.card),
             self._gossip.cluster.vxlan_port,
@@ -80,6 +87,8 @@ class PlanInputs:
             tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
             self._receiving(network),
         )
+        fabric = self._fabric.rows(vni)
+        return replace(given, fabric=fabric) if fabric else given
 
     def _link_mtu_of(self, network: Network) -> int:
         """Return the MTU of a sandbox's links in bytes.

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from overlay.agent.dataplane import watch
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.plan_inputs import EncryptedTunnels, PlanInputs
 from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
@@ -51,7 +52,8 @@ class Reconciler(Controller):
     `sandbox_ready`: a sandbox after its first pass, and then every 0.5 s: a handler finishes
     there what it could not do before;
     `sandbox_closing`: a sandbox is about to be removed;
-    `ports_lost`: the kernel no longer has the interfaces of these ports.
+    `ports_lost`: the kernel no longer has the interfaces of these ports;
+    `network_reconciled`: a pass over the network with this VNI has ended.
     """
 
     name = "reconciler"
@@ -64,6 +66,7 @@ class Reconciler(Controller):
         underlay_filter: UnderlayFilter,
         fast_path: FastPathSupport,
         tunnels: EncryptedTunnels,
+        fabric: FabricTable,
         interval_s: float,
     ) -> None:
         super().__init__(context.event_log)
@@ -73,10 +76,13 @@ class Reconciler(Controller):
         self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
         self.sandbox_closing: Signal[[Vni]] = Signal()
         self.ports_lost: Signal[[Vni, list[str]]] = Signal()
+        self.network_reconciled: Signal[[Vni]] = Signal()
         self.fast_path = fast_path
         self.underlay_filter = underlay_filter
         self._tunnels = tunnels
-        self._inputs = PlanInputs(context, attachments, tunnels)
+        self._inputs = PlanInputs(context, attachments, tunnels, fabric)
+        self.fabric = fabric
+        fabric.changed.connect(self.mark_dirty)
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -319,6 +325,7 @@ class Reconciler(Controller):
                     network=network.name if network is not None else f"vni {vni}",
                 )
         self._after_pass(vni, runtime, done.failures)
+        self.network_reconciled.emit(vni)
         if not runtime.failures:
             self._programmed(versions)
 

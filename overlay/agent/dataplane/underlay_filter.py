@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from overlay.agent.dataplane import watch
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.planner import segment_count
@@ -37,7 +38,7 @@ class UnderlayFilter(Controller):
     recovered = "the VXLAN port is filtered again"
     event_kind = "filter"
 
-    def __init__(self, context: NodeContext, interval_s: float) -> None:
+    def __init__(self, context: NodeContext, fabric: FabricTable, interval_s: float) -> None:
         super().__init__(context.event_log)
         self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
         self.problem = (
@@ -50,6 +51,7 @@ class UnderlayFilter(Controller):
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
+        self._fabric = fabric
         self._filter: UnderlayTable | None = None
         self._known: FilterState | None = None  # None: must be read
         self._written: FilterState | None = None  # by the last write
@@ -143,7 +145,13 @@ class UnderlayFilter(Controller):
         members = view.vteps()
         paths = frozenset(path for path in self.paths or () if path.member in members)
         return FilterState(
-            members, view.vnis(), paths, view.encrypted_vnis(), view.switching_vnis()
+            members,
+            view.vnis(),
+            paths,
+            view.encrypted_vnis(),
+            view.switching_vnis(),
+            self._fabric.vteps - members,
+            self._fabric.vnis,
         )
 
     async def admits(self, member: Ip, vni: Vni) -> bool | None:
@@ -239,6 +247,10 @@ def _texts(state: FilterState, table: str) -> Iterator[str]:
         yield f"element inet {table} members{4 if len(ip) == 4 else 6} {{ {ip_text(ip)} }}"
     for vni in sorted(state.vnis):
         yield f"element inet {table} vnis {{ {vni} }}"
+    for ip in sorted(state.outside):
+        yield f"element inet {table} outside4 {{ {ip_text(ip)} }}"
+    for vni in sorted(state.exported):
+        yield f"element inet {table} exported {{ {vni} }}"
     for vni in sorted(state.encrypted):
         yield f"element inet {table} encrypted {{ {vni} }}"
     for vni in sorted(state.switching):

@@ -20,7 +20,7 @@ from overlay.core.dataplane.network_drivers import (
 from overlay.core.encryption.switch_phase import is_switching
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, TimedOutError
-from overlay.model import Network
+from overlay.model import Network, is_exported
 
 _REMOVE = "A member that is gone: overlayd forget NAME"
 
@@ -96,6 +96,13 @@ class SwitchService:
                 f"network {network.name} cannot be encrypted",
                 why=f"overlayd carries nothing of a {driver_of(network)} network between hosts",
                 hint="Encrypted networks are overlays: overlayd network create NAME --encrypted",
+            )
+        if encrypted and is_exported(network):
+            raise ConflictError(
+                f"network {network.name} cannot be encrypted",
+                why="it is exported by BGP EVPN, and a fabric's VTEPs have no WireGuard keys of "
+                "this cluster",
+                hint="Create another network for what must be encrypted",
             )
         if directory.node_state(network.creator) is not MemberState.ALIVE:
             creator = directory.node_name(network.creator)

@@ -19,6 +19,7 @@ from overlay.agent.endpoints.edit import require_free
 from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
+from overlay.agent.evpn.address_check import require_not_outside
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
@@ -220,6 +221,8 @@ class _AttachSteps:
             )
         ipv6 = not await self._has_ipv6_disabled()
         found = await self._context.allocator.allocate(self._network, self._options.ips, ipv6=ipv6)
+        fabric, mac = self._context.fabric, self._options.mac
+        await require_not_outside(fabric, self._network, found[0], mac)
         self._ipv6_disabled = not ipv6 and not any(len(ip) == 16 for ip in found[0])
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.endpoints.routes.default_route import DefaultRoutes
 from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
 from overlay.agent.gossip.context import NodeContext
@@ -25,5 +26,6 @@ class EndpointContext:
     default_routes: DefaultRoutes
     subnet_routes: SubnetRoutes
     participation: ParticipationService
+    fabric: FabricTable
     container_changed: AsyncSignal[[tuple[int, int]]] = field(default_factory=AsyncSignal)
     """The interfaces in the container with this namespace, which is locked, may have changed."""

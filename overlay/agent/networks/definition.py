@@ -25,7 +25,15 @@ from overlay.agent.records.directory import Directory
 from overlay.core.dataplane import network_drivers
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
 from overlay.errors import ConflictError, UsageError
-from overlay.model import RESERVED_NETWORK_NAMES, Network, NodeId, Subnet, Vni
+from overlay.model import (
+    EVPN_LABEL,
+    RESERVED_NETWORK_NAMES,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    is_exported,
+)
 
 # Tried in this order where no subnet is asked for: less common than 10.0.0.0/16 and the like.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
@@ -183,6 +191,8 @@ def require_valid(spec: NetworkSpec) -> None:
             hint="Leave it out, or use --driver overlay",
             field="encrypted",
         )
+    if EVPN_LABEL in spec.labels:
+        _require_exportable(spec, capabilities)
     if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
             f"vni is not supported by driver {spec.driver}",
@@ -199,6 +209,27 @@ def require_valid(spec: NetworkSpec) -> None:
             "does not choose",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
             field="isolate_subnets" if spec.subnets else "subnets",
+        )
+
+
+def _require_exportable(spec: NetworkSpec, capabilities: network_drivers.Capabilities) -> None:
+    """Raise UsageError for a network that no fabric can carry."""
+    if spec.encrypted or not capabilities.has_tunnel:
+        kind = "an encrypted network" if spec.encrypted else f"driver {spec.driver}"
+        raise UsageError(
+            f"evpn is not supported by {kind}",
+            why="a fabric's VTEPs have no WireGuard keys of this cluster"
+            if spec.encrypted
+            else "BGP EVPN announces what VXLAN carries",
+            hint="Leave one of them out",
+            field="evpn",
+        )
+    if spec.vni is None:
+        raise UsageError(
+            "evpn requires a vni",
+            why="the fabric knows the network by its VNI, which must be the same everywhere",
+            hint="Give the fabric's: --vni 4100",
+            field="evpn",
         )
 
 
@@ -252,11 +283,16 @@ def _require_same(existing: Network, spec: NetworkSpec) -> None:
     )
     if spec.vni is not None and spec.vni != existing.vni:
         same = False
-    options = (spec.internal, spec.isolate_subnets, spec.driver, spec.parent, spec.encrypted)
+    exported = EVPN_LABEL in spec.labels
+    options = (
+        spec.internal, spec.isolate_subnets, spec.driver, spec.parent, spec.encrypted, exported
+    )  # fmt: skip
     kind = network_drivers.driver_of(existing)
     parent = network_drivers.parent_interface_of(existing)
     encrypted = network_drivers.is_encrypted(existing)
-    found = (existing.internal, existing.isolate_subnets, kind, parent, encrypted)
+    found = (
+        existing.internal, existing.isolate_subnets, kind, parent, encrypted, is_exported(existing)
+    )  # fmt: skip
     if not same or options != found:
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
@@ -264,7 +300,7 @@ def _require_same(existing: Network, spec: NetworkSpec) -> None:
             why=f"existing: driver {f'{kind} on {parent}' if parent else kind}, {shown}, "
             f"VNI {existing.vni}{', internal' if existing.internal else ''}"
             f"{', isolated subnets' if existing.isolate_subnets else ''}"
-            f"{', encrypted' if encrypted else ''}",
+            f"{', encrypted' if encrypted else ''}{', evpn' if found[-1] else ''}",
             hint="Choose another name, or remove it: overlayd network rm " + existing.name,
         )
 

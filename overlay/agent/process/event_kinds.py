@@ -52,6 +52,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "fast path": "Unicast passes by the bridge, or why it no longer does.",
     "filter": "The VXLAN port is filtered for members only, or why it is not.",
     "encryption": "Encrypted networks do not reach other hosts by WireGuard, or do again.",
+    "evpn": "BGP EVPN was enabled or disabled, or a session with a neighbor began or ended.",
     "capture": "A member captures what a container of its own exchanges with one here.",
     "vlan": "A VLAN interface was removed with its last container.",
     "expose": "This host has an address on a network.",

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.agent.state.attachments import Attachments
 from overlay.errors import ConflictError, NotFoundError
@@ -59,8 +60,9 @@ class Pair:
 class PartyFinder:
     """Finds ends of ways in this node's records."""
 
-    def __init__(self, directory: Directory, attachments: Attachments) -> None:
+    def __init__(self, directory: Directory, attachments: Attachments, fabric: FabricTable) -> None:
         self._directory = directory
+        self._fabric = fabric
         self._attachments = attachments
 
     def targets(self, text: str, network: str | None) -> list[Party]:
@@ -198,6 +200,7 @@ class PartyFinder:
         if found:
             return found
         if on:
+            self._require_not_outside(ip, on)
             names = " or ".join(each.name for each in on)
             raise NotFoundError(
                 f"no container has the address {ip_text(ip)}",
@@ -210,6 +213,18 @@ class PartyFinder:
             hint=f"For other addresses: ping {ip_text(ip)}, in a container "
             f"'overlayd container exec CONTAINER ping {ip_text(ip)}'",
         )
+
+    def _require_not_outside(self, ip: Ip, networks: Iterable[Network]) -> None:
+        """Raise ConflictError for an address that a BGP EVPN fabric has."""
+        for network in networks:
+            found = self._fabric.place_of(network.vni, [ip])
+            if found is not None:
+                raise ConflictError(
+                    f"{ip_text(ip)} is behind VTEP {ip_text(found.vtep)}, which is no member",
+                    why="no agent runs there: BGP EVPN tells this host about it",
+                    hint=f"From a container here: overlayd container exec CONTAINER ping "
+                    f"{ip_text(ip)}; this host's rows for it: overlayd verify",
+                )
 
     def _having(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:
         for network in networks:

@@ -77,6 +77,9 @@ def register(words: VerbGroup) -> None:
     listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
     add_list_options(listed)
+    listed.add_argument(
+        "--all", action="store_true", help="also what a BGP EVPN fabric has on exported networks"
+    )
     listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
     _register_set(endpoints)
 
@@ -225,16 +228,20 @@ def run_ls(args: Namespace) -> int:
     """List the endpoints."""
     listed = ApiClient(args.paths).get("/v1/endpoints", network=args.network)
     listed["endpoints"] = filter_rows(listed["endpoints"], args.filters, FILTERS)
+    if args.all:
+        fabric = ApiClient(args.paths).get("/v1/evpn/endpoints", network=args.network)
+        listed["outside"] = fabric["endpoints"]
     if print_rows(args, listed, "endpoints"):
         return 0
     for name in listed.get("elsewhere") or []:
         output.print_note(
             f"{name}: list may be incomplete, since this host does not hold its records"
         )
-    if not listed["endpoints"] and args.filters:
+    outside = listed.get("outside") or []
+    if not listed["endpoints"] and not outside and args.filters:
         output.print_note("no endpoint matches the filter")
         return 0
-    if not listed["endpoints"]:
+    if not listed["endpoints"] and not outside:
         output.print_note("no endpoints; to add one: overlayd attach TARGET --network NETWORK")
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
@@ -262,5 +269,13 @@ def run_ls(args: Namespace) -> int:
                 [f"{key}={value}" for key, value in labels.items()],
             ]
         rows.append(row)
+    rows += [_outside_row(each, len(headers)) for each in outside]
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
+
+
+def _outside_row(shown: JsonObject, width: int) -> list[object]:
+    """Return the row of what a fabric has: its node is the VTEP."""
+    where = f"{shown['origin']} {shown['vtep']}"
+    row = [None, shown["network"], shown["ips"], shown["mac"], where]
+    return [*row, *[None] * (width - len(row))]

@@ -43,6 +43,8 @@ that no other allocator on the segment uses.
        --aux-address router=10.50.0.2
   sudo overlayd network create both --ipv6
   sudo overlayd network create vault --encrypted
+  sudo overlayd network create wide --evpn --vni 4100 --subnet 10.60.0.0/16 \\
+       --ip-range 10.60.1.0/24
   sudo overlayd network create home --driver bridge
   sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
        --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
@@ -95,6 +97,11 @@ def _add_create_options(create: StrictParser) -> None:
     )
     _add_driver_options(create)
     create.add_argument("--vni", type=int, help="VXLAN network identifier (default: random)")
+    create.add_argument(
+        "--evpn",
+        action="store_true",
+        help="let hosts that speak BGP EVPN announce it to a fabric; needs --vni, the fabric's",
+    )
     create.add_argument("--internal", action="store_true", help="no traffic to or from the outside")
     create.add_argument(
         "--isolate-subnets", action="store_true", help="do not route between its subnets"
@@ -196,6 +203,7 @@ def run_create(args: Namespace) -> int:
             "force": args.force,
             **({"ipv6": True} if args.ipv6 else {}),
             **({"encrypted": True} if args.encrypted or args.opt else {}),
+            **({"evpn": True} if args.evpn else {}),
             "isolate_subnets": args.isolate_subnets,
             "driver": args.driver,
             "parent": args.parent,
@@ -219,7 +227,7 @@ def network_line(network: JsonObject) -> str:
     ranges = " ".join(subnet["subnet"] for subnet in network["subnets"])
     gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
     return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + "".join(
-        f"  {word}" for word in ("internal", "encrypted") if network.get(word)
+        f"  {word}" for word in ("internal", "encrypted", "evpn") if network.get(word)
     )
 
 

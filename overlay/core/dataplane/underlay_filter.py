@@ -24,7 +24,8 @@ class FilterState:
 
     The interface of the best route to a member needs no path. Frames of the `encrypted` VNIs pass
     by the WireGuard device alone, in both directions; those of the `switching` ones come by either
-    way, and nothing stops any that leave in clear.
+    way, and nothing stops any that leave in clear. The `outside` VTEPs, of IPv4, are those of a
+    BGP EVPN fabric: they may send on the `exported` VNIs, and no others.
     """
 
     members: frozenset[Ip] = frozenset()
@@ -32,6 +33,8 @@ class FilterState:
     paths: frozenset[ArrivalPath] = frozenset()
     encrypted: frozenset[Vni] = frozenset()
     switching: frozenset[Vni] = frozenset()
+    outside: frozenset[Ip] = frozenset()
+    exported: frozenset[Vni] = frozenset()
 
     def without(self, other: FilterState) -> FilterState:
         """Return what is in this state and not in the other."""
@@ -41,6 +44,8 @@ class FilterState:
             self.paths - other.paths,
             self.encrypted - other.encrypted,
             self.switching - other.switching,
+            self.outside - other.outside,
+            self.exported - other.exported,
         )
 
     def joined(self, other: FilterState) -> FilterState:
@@ -51,4 +56,6 @@ class FilterState:
             self.paths,
             self.encrypted | other.encrypted,
             self.switching | other.switching,
+            self.outside | other.outside,
+            self.exported | other.exported,
         )

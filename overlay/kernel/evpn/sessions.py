@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final
+from typing import Final, TypeAlias
 
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip
@@ -24,15 +24,21 @@ _REQ_BYTECODE: Final = 1
 # jump beyond the end (linux/inet_diag.h).
 _DESTINATION_PORT_EQUALS: Final = 12
 _FILTER: Final = struct.pack("=BBHBBH", _DESTINATION_PORT_EQUALS, 8, 12, 0, 0, _BGP_PORT)
-_DESTINATION: Final = 4 + 4 + 16  # in struct inet_diag_msg: behind header, ports and source
+_MESSAGE: Final = struct.Struct("=4x20x4s12x4x8x16xI")  # struct inet_diag_msg
+
+Connections: TypeAlias = dict[Ip, frozenset[int]]
+"""The inodes of the sockets by neighbor: another connection has another one."""
 
 
-def connected_neighbors() -> frozenset[Ip]:
-    """Return the IPv4 addresses to whose BGP port this host has a connection. Raises OSError."""
+def connections() -> Connections:
+    """Return the connections of this host to the BGP port of IPv4 neighbors. Raises OSError."""
     body = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _ESTABLISHED)
     body += struct.pack("=HH", 4 + len(_FILTER), _REQ_BYTECODE) + _FILTER
     with NetlinkSocket(protocol=_SOCK_DIAG) as opened:
-        found = opened.dump(_BY_FAMILY, body)
-    return frozenset(
-        Ip(each.buffer[each.start + _DESTINATION : each.start + _DESTINATION + 4]) for each in found
-    )
+        dumped = opened.dump(_BY_FAMILY, body)
+    found: Connections = {}
+    for message in dumped:
+        destination, inode = _MESSAGE.unpack_from(message.buffer, message.start)
+        neighbor = Ip(destination)
+        found[neighbor] = found.get(neighbor, frozenset()) | {inode}
+    return found

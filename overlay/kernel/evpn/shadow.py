@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterable
 from typing import Final, Self
@@ -44,6 +45,9 @@ _NEIGHBOR: Final = struct.Struct("=BxxxiHBB")  # linux/neighbour.h
 _NTF_MASTER: Final = 0x04
 _NUD_STATIC: Final = 0x42  # NOARP, REACHABLE: "static" of bridge(8)
 _NDA_LLADDR: Final = 2
+_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg, linux/rtnetlink.h
+_RTA_DST, _RTA_OIF = 1, 4
+_TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_LINK = 254, 4, 253
 _REPLACE: Final = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 _NOTIFICATIONS_MAX: Final = 4096  # read at a time
@@ -119,9 +123,7 @@ class Shadow:
         if not find_link(self._socket, _NEXT_HOP):
             self._make_pair(_NEXT_HOP, _NEXT_HOP_PEER, 0)
         index = find_link(self._socket, _NEXT_HOP)
-        self._socket.transact(
-            [link_requests.add_link_route(index, half, 1, local) for half in _HALVES]
-        )
+        self._socket.transact([_half_route(half, index) for half in _HALVES])
 
     def _local_addresses(self) -> list[AddressRow]:
         dumped = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
@@ -187,6 +189,11 @@ class Shadow:
                 self._table.follow(message)
         return self._table
 
+    def read_devices(self) -> ShadowTable:
+        """Return the rows of all devices that there are; changes none. Raises as `read`."""
+        self._table.use_devices({each.index: each.name for each in all_links(self._socket)})
+        return self.read()
+
     def mark_stale(self) -> None:
         """Have the next read take everything from the kernel."""
         self._is_stale = True
@@ -219,6 +226,13 @@ class Shadow:
         for refusal in self._socket.transact(requests):
             if refusal.errno not in _GONE:
                 raise NetlinkError(refusal.errno, str(refusal))
+
+
+def _half_route(half: Ip, index: int) -> Request:
+    """Return the request for a route to half of all addresses; zebra ignores the kernel's own."""
+    head = _ROUTE.pack(socket.AF_INET, 1, 0, 0, _TABLE_MAIN, _PROTOCOL_STATIC, _SCOPE_LINK, 1, 0)
+    body = head + attribute(_RTA_DST, half) + attribute(_RTA_OIF, struct.pack("=I", index))
+    return (codec.RTM_NEWROUTE, _REPLACE, body)
 
 
 def _is_right(links: dict[str, LinkInfo], vni: Vni, local: Ip, port: int) -> bool:

@@ -38,6 +38,9 @@ class ShadowTable:
         self._floods: set[FabricFlood] = set()
         self._ports: dict[tuple[Vni, Mac], bool] = {}  # the bridge's: whether on the own port
         self._addresses: dict[tuple[Vni, Ip], tuple[Mac, bool]] = {}  # and whether it is own
+        # Made when they are asked for, and kept until a row changes: there may be very many.
+        self._own: frozenset[OwnRow] | None = None
+        self._fabric: FabricRows | None = None
 
     def use_devices(self, names: dict[int, str]) -> None:
         """Learn the devices by index; rows of others are ignored, and those of old ones go."""
@@ -47,6 +50,7 @@ class ShadowTable:
             if found is not None:
                 devices[index] = (found[1], Vni(int(found[2])))
         self._devices = devices
+        self._own = self._fabric = None
         vnis = {vni for _, vni in devices.values()}
         self._tunnel = {key: vtep for key, vtep in self._tunnel.items() if key[0] in vnis}
         self._floods = {row for row in self._floods if row.vni in vnis}
@@ -55,6 +59,7 @@ class ShadowTable:
 
     def replace(self, dumped: Iterable[NetlinkMessage]) -> None:
         """Take a dump of all entries."""
+        self._own = self._fabric = None
         self._tunnel.clear()
         self._floods.clear()
         self._ports.clear()
@@ -71,6 +76,7 @@ class ShadowTable:
         device = self._devices.get(index)
         if device is None:
             return
+        self._own = self._fabric = None
         is_there = kind == codec.RTM_NEWNEIGH
         found = attributes(buffer, start + 12, end, _WANTED)
         if family == codec.AF_BRIDGE:
@@ -119,6 +125,11 @@ class ShadowTable:
 
     def own(self) -> frozenset[OwnRow]:
         """Return the rows that this host announces."""
+        if self._own is None:
+            self._own = self._make_own()
+        return self._own
+
+    def _make_own(self) -> frozenset[OwnRow]:
         macs = (OwnMac(vni, mac) for (vni, mac), is_own in self._ports.items() if is_own)
         neighbors = (
             OwnNeighbor(vni, ip, mac)
@@ -133,6 +144,11 @@ class ShadowTable:
         FRR leaves a row in the VXLAN device for a MAC that came back to this host: the bridge's
         entry says where the MAC is.
         """
+        if self._fabric is None:
+            self._fabric = self._make_fabric()
+        return self._fabric
+
+    def _make_fabric(self) -> FabricRows:
         return FabricRows(
             frozenset(
                 FabricMac(vni, mac, vtep)

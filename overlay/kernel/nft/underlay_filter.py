@@ -28,6 +28,9 @@ The tunnels carry nothing else: what comes by the device and is no frame of an e
 dropped, and nothing is forwarded into it, so neither members nor containers reach a host's services
 by inner addresses.
 
+The VTEPs of a BGP EVPN fabric are no members: they may send on the exported networks alone, by the
+interface that leads back to them.
+
 Limitation: processes in the host's own network namespace are not stopped. The kernel's own VXLAN
 packets pass the same hook and may carry the process's socket.
 """
@@ -56,6 +59,7 @@ _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 _PATHS_IPV4, _PATHS_IPV6 = "paths4", "paths6"
 _ENCRYPTED: Final = "encrypted"
 _SWITCHING: Final = "switching"
+_OUTSIDE, _EXPORTED = "outside4", "exported"
 _CHECK_COUNTERS: Final = 3  # of the first chain
 _LAST_COUNTERS: Final = 3  # one of the chain `leaving`, two of gossip's
 _INDEX: Final = struct.Struct("=I")
@@ -66,8 +70,9 @@ _SETS: Final = (
     Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
     *(
         Set(name, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI))
-        for name in (_VNIS, _ENCRYPTED, _SWITCHING)
+        for name in (_VNIS, _ENCRYPTED, _SWITCHING, _EXPORTED)
     ),
+    Set(_OUTSIDE, _TYPE_IPV4, 4),
     Set(_PATHS_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
     Set(_PATHS_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
 )
@@ -108,10 +113,13 @@ def table_of(node_id: NodeId, port: int, gossip_port: int) -> Table:
     of_encrypted = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_ENCRYPTED))
     tunneled = (*((*ex.iifname_is(device), *let_in) for device in DEVICES), refused)
     of_switching = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_SWITCHING))
+    from_outside = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_EXPORTED))
+    from_outside += (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_OUTSIDE))
     arriving = (
         (*of_encrypted, ex.goto("tunneled")),
         *((*ex.iifname_is(device), *of_switching, *let_in) for device in DEVICES),
         *((*ex.iifname_is(device), ex.drop()) for device in DEVICES),
+        (*from_outside, *ex.passes_reverse_path(), *let_in),
         (*to_cluster, ex.goto("check")),
         *_short_fragments(port),
         (*ex.udp_to(gossip_port), ex.goto("gossip")),
@@ -188,6 +196,7 @@ class UnderlayTable:
         vnis = (Vni(int.from_bytes(raw, "big")) for raw in found[_VNIS])
         encrypted = (Vni(int.from_bytes(raw, "big")) for raw in found[_ENCRYPTED])
         switching = (Vni(int.from_bytes(raw, "big")) for raw in found[_SWITCHING])
+        exported = (Vni(int.from_bytes(raw, "big")) for raw in found[_EXPORTED])
         paths = (
             ArrivalPath(_INDEX.unpack_from(raw)[0], Ip(raw[_INDEX.size :]))
             for raw in found[_PATHS_IPV4] | found[_PATHS_IPV6]
@@ -198,6 +207,8 @@ class UnderlayTable:
             frozenset(paths),
             frozenset(encrypted),
             frozenset(switching),
+            frozenset(map(Ip, found[_OUTSIDE])),
+            frozenset(exported),
         )
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
@@ -238,6 +249,8 @@ def _elements(state: FilterState) -> dict[str, frozenset[bytes]]:
         _VNIS: frozenset(int(vni).to_bytes(3, "big") for vni in state.vnis),
         _ENCRYPTED: frozenset(int(vni).to_bytes(3, "big") for vni in state.encrypted),
         _SWITCHING: frozenset(int(vni).to_bytes(3, "big") for vni in state.switching),
+        _OUTSIDE: frozenset(bytes(ip) for ip in state.outside if len(ip) == 4),
+        _EXPORTED: frozenset(int(vni).to_bytes(3, "big") for vni in state.exported),
         _PATHS_IPV4: _path_keys(state, 4),
         _PATHS_IPV6: _path_keys(state, 16),
     }

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
@@ -59,6 +60,7 @@ class Host:
             cast("Any", SimpleNamespace(confines=lambda _network: filtered)),
             cast("Any", None),
             cast("Any", SimpleNamespace(is_fenced=fenced)),
+            FabricTable(),
             30.0,
         )
         for vni in networks:

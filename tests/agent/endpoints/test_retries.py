@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.controller import ExposureController
@@ -38,7 +39,7 @@ async def test_passes_that_fail_leave_one_retry(
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
     gossip = cast("Any", SimpleNamespace(card=card))
     context = NodeContext(gossip, NOTHING, NOTHING, EventLog(tmp_path))
-    reconciler = Reconciler(context, Attachments(), NOTHING, NOTHING, NOTHING, 30.0)
+    reconciler = Reconciler(context, Attachments(), NOTHING, NOTHING, NOTHING, FabricTable(), 30.0)
     runtime = SandboxRuntime(NOTHING, NOTHING, NOTHING)
     refused = OperationFailure(
         DeleteRow(FloodRow("vxlan0", parse_ip("192.0.2.2"))), 12, "no memory"
@@ -62,7 +63,9 @@ class Unreadable(Reconciler):
         underlay_filter = cast("Any", SimpleNamespace(admit_members=_nothing))
         tunnels = cast("Any", SimpleNamespace(follow_members=_nothing))
         context = NodeContext(gossip, NOTHING, NOTHING, event_log)
-        super().__init__(context, Attachments(), underlay_filter, NOTHING, tunnels, 30.0)
+        super().__init__(
+            context, Attachments(), underlay_filter, NOTHING, tunnels, FabricTable(), 30.0
+        )
         self.passed: list[Vni] = []
         for number in range(3):
             self._runtimes[Vni(number)] = SandboxRuntime(NOTHING, NOTHING, NOTHING)

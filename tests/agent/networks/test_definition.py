@@ -14,7 +14,7 @@ from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, sub
 from overlay.core.ipam.allocator import reserved_addresses
 from overlay.core.ipam.ownership import subnet_run
 from overlay.errors import ConflictError, UsageError
-from overlay.model import ANY_NAME_LABEL, Network, NodeId, Vni, parse_ip
+from overlay.model import ANY_NAME_LABEL, EVPN_LABEL, Network, NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
     from overlay.agent.gossip.service import GossipService
@@ -217,3 +217,31 @@ def test_labels_of_overlayd_count_too() -> None:
     with pytest.raises(UsageError, match="17 labels; 16 is the limit") as caught:
         definition._labels(NetworkSpec("blue", [], labels=(*labels, ANY_NAME_LABEL)))
     assert "--any-name" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (NetworkSpec("a", (), 41, labels=(EVPN_LABEL,), encrypted=True), "by an encrypted network"),
+        (NetworkSpec("a", (), labels=(EVPN_LABEL,), driver="bridge"), "by driver bridge"),
+        (NetworkSpec("a", (), labels=(EVPN_LABEL,)), "evpn requires a vni"),
+    ],
+)
+def test_what_no_fabric_can_carry_is_told(spec: NetworkSpec, told: str) -> None:
+    """No key of the cluster leaves it, and the fabric knows the network by its VNI."""
+    with pytest.raises(UsageError, match=told):
+        definition.require_valid(spec)
+
+
+def test_an_exported_network_is_another_one() -> None:
+    """The same definition again is no conflict; one without EVPN is."""
+    subnets = (subnet_of(SubnetSpec("10.9.0.0/24")),)
+    wide = Network(Vni(41), "wide", subnets, NodeId(bytes(16)), labels=(EVPN_LABEL,))
+    spec = NetworkSpec("wide", (), 41, labels=(EVPN_LABEL,))
+
+    definition.require_valid(spec)
+    definition._require_same(wide, spec)
+    with pytest.raises(ConflictError, match="VNI 41, evpn"):
+        definition._require_same(wide, NetworkSpec("wide", (), 41))
+    with pytest.raises(ConflictError, match="different network"):
+        definition._require_same(replace(wide, labels=()), spec)

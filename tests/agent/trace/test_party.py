@@ -6,8 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.trace.party import PartyFinder, PartyKind
+from overlay.core.dataplane.fabric import FabricMac, FabricNeighbor, FabricRows
+from overlay.core.evpn.intake import Intake
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import (
     HOST_LABEL,
@@ -94,7 +97,7 @@ def finder(*placed: tuple[NodeId, Endpoint], attached: dict[str, str] | None = N
         )
         for name, target in (attached or {}).items()
     }
-    return PartyFinder(cast("Any", Records(*placed)), cast("Any", attachments))
+    return PartyFinder(cast("Any", Records(*placed)), cast("Any", attachments), FabricTable())
 
 
 WEB = endpoint(BLUE, "web", "10.1.0.2", "fd01::2")
@@ -211,3 +214,20 @@ def test_nothing_to_send_from_is_an_error() -> None:
         found.default_sources(found.targets("db", None))
 
     assert "vm2" in caught.value.hint
+
+
+def test_an_address_of_the_fabric_is_named_with_its_vtep() -> None:
+    """No agent runs there, so there is no half of the way to ask for."""
+    mac, ip = Mac(b"\2leaf1"), parse_ip("10.1.0.77")
+    rows = FabricRows(
+        frozenset({FabricMac(BLUE.vni, mac, parse_ip("10.9.0.2"))}),
+        frozenset({FabricNeighbor(BLUE.vni, ip, mac)}),
+    )
+    fabric = FabricTable()
+    fabric.publish(Intake({BLUE.vni: rows}), frozenset({BLUE.vni}))
+    found = PartyFinder(cast("Any", Records((OWN, WEB))), cast("Any", {}), fabric)
+
+    with pytest.raises(ConflictError, match=r"10\.1\.0\.77 is behind VTEP 10\.9\.0\.2"):
+        found.targets("10.1.0.77", None)
+    with pytest.raises(NotFoundError, match="no container has the address"):
+        found.targets("10.1.0.78", None)

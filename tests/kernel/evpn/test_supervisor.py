@@ -17,7 +17,7 @@ from overlay.core.evpn.settings import parse_settings
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.evpn import frr, process, supervisor
-from overlay.kernel.evpn.sessions import connected_neighbors
+from overlay.kernel.evpn.sessions import connections
 from overlay.kernel.evpn.shadow import Shadow
 from overlay.kernel.evpn.supervisor import FrrPlan, Supervisor
 from overlay.model import Vni, parse_ip
@@ -189,10 +189,11 @@ def test_connections_to_neighbors_are_found(watched: Watched) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         with netns.inside(world.fd(host)):
-            found = connected_neighbors()
+            found = connections()
         running.stdin.close()
 
-    assert found == {parse_ip("127.9.0.1")}
+    assert found.keys() == {parse_ip("127.9.0.1")}
+    assert all(inode > 0 for inode in found[parse_ip("127.9.0.1")])
 
 
 def test_a_missing_frr_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

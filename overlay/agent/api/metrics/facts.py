@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from overlay.agent.api.metrics.evpn_families import EvpnFacts
 from overlay.agent.components import Components
 from overlay.agent.dataplane.traffic import NetworkTraffic
 from overlay.agent.endpoints.attach_times import AttachTimes
 from overlay.core.paths.view import PathView
 from overlay.core.protocol.messages import MemberState
 from overlay.core.services.derivation import BackendState
-from overlay.model import node_text
+from overlay.model import ip_text, node_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class MemberFacts:
     member_captures: int = 0
     member_capture_packets: int = 0
     services: list[ServiceFacts] = field(default_factory=list)
+    evpn: EvpnFacts | None = None  # None: disabled
 
 
 async def member_facts(components: Components) -> MemberFacts:
@@ -93,6 +95,7 @@ async def member_facts(components: Components) -> MemberFacts:
         components.diagnosis.capture_answers.started_count,
         components.diagnosis.capture_answers.sent_count,
         list(_services(components)),
+        _evpn(components),
     )
 
 
@@ -141,6 +144,21 @@ async def _subnets(components: Components) -> list[SubnetFacts]:
                 )
             )
     return found
+
+
+def _evpn(components: Components) -> EvpnFacts | None:
+    evpn, intake = components.evpn, components.fabric.intake
+    if evpn.settings is None:
+        return None
+    return EvpnFacts(
+        {ip_text(ip): evpn.connected(ip) for ip in evpn.settings.neighbors},
+        evpn.reading.announced,
+        sum(len(rows.macs) for rows in intake.by_network.values()),
+        sum(len(rows.neighbors) for rows in intake.by_network.values()),
+        sum(intake.outside.values()),
+        intake.over_limit,
+        len(evpn.conflicts.current()),
+    )
 
 
 async def _networks(components: Components) -> list[NetworkFacts]:

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
+from overlay.agent.api.metrics.evpn_families import evpn_families
 from overlay.agent.api.metrics.facts import MemberFacts, PeerFacts
 from overlay.agent.api.metrics.process import ProcessFacts
 from overlay.core.dataplane.traffic import TrafficCounters
@@ -77,6 +78,8 @@ def families(
             for state in BackendState
         ],
     )
+    if member.evpn is not None:
+        yield from evpn_families(member.evpn)
 
 
 def _one(name: str, text: str, value: float) -> Family:

@@ -14,7 +14,7 @@ from overlay.agent.api.schema.field_types import (
     Text,
     require_fitting_texts,
 )
-from overlay.model import ANY_NAME_LABEL
+from overlay.model import ANY_NAME_LABEL, EVPN_LABEL
 
 
 class SubnetRequest(Request, frozen=True, kw_only=True):
@@ -45,10 +45,13 @@ class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
     driver: Text | None = None
     parent: Text | None = None
     any_name: bool = False
+    evpn: bool = False
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
-        """Return the labels, with overlayd's own if DNS answers any name."""
-        own = (ANY_NAME_LABEL,) if self.any_name else ()
+        """Return the labels, with overlayd's own if DNS answers any name, or it is exported."""
+        own = [ANY_NAME_LABEL] if self.any_name else []
+        if self.evpn:
+            own.append(EVPN_LABEL)
         return tuple(sorted((*super().all_labels(), *own)))
 
 
@@ -90,6 +93,7 @@ class NetworkResponse(HostEndpointResponse):
     driver: str
     parent: str | None
     encrypted: bool
+    evpn: bool
 
 
 class NetworkListResponse(TypedDict):

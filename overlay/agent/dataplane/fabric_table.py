@@ -1,0 +1,70 @@
+"""What this host has taken of a BGP EVPN fabric: a source of rows, beside the records.
+
+Empty while EVPN is disabled. `agent.evpn` publishes it; the reconciler plans its rows, and the
+filter of the VXLAN port admits its VTEPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from overlay.core.dataplane.fabric import FabricRows
+from overlay.core.evpn.intake import Intake
+from overlay.model import Ip, Mac, Vni
+from overlay.signals import Signal
+
+_NOTHING = Intake()
+
+
+class OutsidePlace(NamedTuple):
+    """An address that the fabric has, with its MAC, behind an outside VTEP."""
+
+    ip: Ip
+    mac: Mac
+    vtep: Ip
+
+
+class FabricTable:
+    """The rows of outside VTEPs, by network.
+
+    `changed`: the rows of the network with this VNI are others.
+    """
+
+    def __init__(self) -> None:
+        self.changed: Signal[[Vni]] = Signal()
+        self.intake = _NOTHING
+        self.vnis: frozenset[Vni] = frozenset()  # of the segments that are exported
+        self.vteps: frozenset[Ip] = frozenset()  # outside ones: they may send on these VNIs
+
+    def rows(self, vni: Vni) -> FabricRows:
+        """Return the rows of a network."""
+        return self.intake.rows(vni)
+
+    def place_of(self, vni: Vni, ips: Sequence[Ip]) -> OutsidePlace | None:
+        """Return where the fabric has one of some addresses of a network, or None."""
+        rows = self.rows(vni)
+        ip_of = {(row.vni, row.mac): row.ip for row in rows.neighbors if row.ip in ips}
+        if not ip_of:
+            return None
+        places = (
+            OutsidePlace(ip_of[row.vni, row.mac], row.mac, row.vtep)
+            for row in rows.macs
+            if (row.vni, row.mac) in ip_of
+        )
+        return next(places, None)
+
+    def publish(self, intake: Intake, vnis: frozenset[Vni]) -> None:
+        """Replace what was taken before, and announce the networks that changed."""
+        before, self.intake = self.intake, intake
+        self.vnis = vnis
+        if intake is before:
+            return
+        self.vteps = intake.vteps
+        for vni in sorted(before.by_network.keys() | intake.by_network.keys()):
+            if before.rows(vni) != intake.rows(vni):
+                self.changed.emit(vni)
+
+    def clear(self) -> None:
+        """Forget all: EVPN is disabled."""
+        self.publish(_NOTHING, frozenset())

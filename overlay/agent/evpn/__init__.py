@@ -1,0 +1,1 @@
+"""Networks that reach beyond the cluster by BGP EVPN: this host's shadow, and what FRR tells."""
