@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import socket
+import struct
 from typing import NamedTuple
 
 from overlay.agent.process.kernel_thread import KernelThread
@@ -20,6 +22,7 @@ from overlay.model import Ip, ip_text
 
 _HEAD_SIZE = 64  # of an answer: its first line has the status
 _PART_SIZE = 4096
+_GET_FLAGS, _UP = 0x8913, 1  # netdevice(7): SIOCGIFFLAGS, IFF_UP
 _ANSWER_SIZE_MAX = 65_536  # what follows is not read
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
 
@@ -41,6 +44,8 @@ async def attempt(kernel: KernelThread, check: HealthCheck, place: CheckPlace) -
             if connection is None:
                 return "the container has ended"
             with connection:
+                if not _has_loopback(connection):
+                    return "its loopback is down (ip link set lo up, in the container)"
                 return await _exchange(connection, check, place)
     except TimeoutError:
         return f"no answer within {check.timeout_s:g} s"
@@ -78,6 +83,13 @@ async def _read_answer(connection: socket.socket) -> bytes:
             head += part[: max(0, _HEAD_SIZE - size)]
             size += len(part)
     return head
+
+
+def _has_loopback(inside: socket.socket) -> bool:
+    """Return whether the loopback of a socket's namespace is up: own addresses are behind it."""
+    request = struct.pack("16sh14x", b"lo", 0)
+    _, flags = struct.unpack("16sh14x", fcntl.ioctl(inside, _GET_FLAGS, request))
+    return bool(flags & _UP)
 
 
 def _socket_inside(place: CheckPlace) -> socket.socket | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -93,3 +94,12 @@ async def test_a_silent_server_fails(server: Server) -> None:
     hasty = HealthCheck("http", "/", 2.0, 0.05, 3)
 
     assert await tried(hasty, server.port) == "no answer within 0.05 s"
+
+
+async def test_a_loopback_that_is_down_is_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A namespace that nobody has set up reaches its own address by nothing else."""
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_: bytes(32))
+
+    assert "its loopback is down" in await tried(TCP, server.port)
