@@ -138,8 +138,20 @@ def names(found: Counter[str]) -> Counter[str]:
 def serve(cluster: Cluster, number: int, name: str, network: str) -> None:
     """Attach a backend that answers."""
     ip = cluster.attach(number, name, "--label", "app=web", network=network)
+    cluster.ok(number, "ip", "-n", name, "link", "set", "lo", "up")
+    start_server(cluster, number, name, ip)
+
+
+def start_server(cluster: Cluster, number: int, name: str, ip: str) -> None:
+    """Start the server of a backend."""
     command = f"ip netns exec {name} python3 - {name} {ip} >/run/{name}.log 2>&1 <<'E' &\n{SERVER}E"
     cluster.ok(number, "sh", "-c", command)
+
+
+def states(cluster: Cluster, number: int) -> dict[str, str]:
+    """Return the state of each backend of web, as a host sees it."""
+    shown = cluster.json(number, "service", "inspect", "web")["backend_list"]
+    return {each["name"]: each["state"] for each in shown}
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +202,42 @@ def test_connections_outlive_the_agent(
     assert cluster.ok(1, *netns("c1"), "nft", "-t", "-a", "list", "ruleset") == before
 
 
+def test_a_drained_backend_keeps_its_connections(
+    web: tuple[Cluster, str], eventually: Callable[..., None]
+) -> None:
+    """Whatever host it is drained on; new ones go elsewhere, until it is drained no longer."""
+    cluster, virtual = web
+    load = Load(cluster, 1, "c1", virtual)
+    eventually(load.is_on, "the connections")
+    cluster.ok(3, "overlayd", "service", "set", "web", "--drain", "b1", "--drain", "b3")
+    left = {"b2", "b4", "b5", "b6"}
+    eventually(lambda: set(names(ask(cluster, 1, "c1", virtual, count=200))) == left, "four left")
+    found = load.end(eventually)
+    assert (found["broken"], found["errors"]) == ([], [])
+
+    cluster.ok(2, "overlayd", "service", "set", "web", "--undrain", "b1", "--undrain", "b3")
+    eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 6, "all again")
+
+
+def test_a_backend_that_fails_its_check_is_left_out(
+    web: tuple[Cluster, str], eventually: Callable[..., None]
+) -> None:
+    """By all hosts, as soon as its own host says so, and until it passes again."""
+    cluster, virtual = web
+    often = ("--check-period", "0.3", "--check-timeout", "0.3")
+    cluster.ok(3, "overlayd", "service", "set", "web", "--check", "tcp", *often)
+    for number in (1, 2, 3):
+        eventually(lambda at=number: set(states(cluster, at).values()) == {"ready"}, "all pass")
+    cluster.ok(2, "sh", "-c", "kill -9 $(ip netns pids b4)")
+    for number in (1, 3):
+        eventually(lambda at=number: states(cluster, at)["b4"] == "unhealthy", "b4 fails")
+    eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 5, "five left")
+
+    start_server(cluster, 2, "b4", ips_of(cluster, 2, "b4")[0])
+    eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 6, "all again")
+    cluster.ok(1, "overlayd", "service", "set", "web", "--check", "none")
+
+
 def test_a_backend_that_goes_gets_nothing_new(
     web: tuple[Cluster, str], eventually: Callable[..., None]
 ) -> None:
@@ -205,8 +253,14 @@ def test_a_backend_that_goes_gets_nothing_new(
     assert found["flow"][-1] not in ("b2", "")
 
 
-def test_every_host_answers_the_port(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Also one that was not on the network, without its agent; a port in use there is named."""
+def test_every_host_answers_the_port(
+    web: tuple[Cluster, str], eventually: Callable[..., None]
+) -> None:
+    """Also one that was not on the network, without its agent; a port in use there is named.
+
+    Nobody knows how the backends of that host are, so they get no new connections meanwhile.
+    """
+    cluster, virtual = web
     cluster.ok(1, "overlayd", "network", "create", "mesh", "--subnet", "10.77.0.0/24")
     serve(cluster, 1, "m1", "mesh")
     cluster.ok(2, "sh", "-c", "python3 -m http.server 8081 >/run/pages.log 2>&1 &")
@@ -222,6 +276,7 @@ def test_every_host_answers_the_port(cluster: Cluster, eventually: Callable[...,
     (seen,) = ask(cluster, 1, None, VM3, 8080)
     ends = cluster.json(2, "network", "inspect", "mesh")["host_ends"]
     assert seen.split()[1:] in [each["ips"] for each in ends if each["node"] == "vm3"]
+    eventually(lambda: "b5" not in names(ask(cluster, 1, "c1", virtual, count=200)), "vm3's out")
     cluster.ok(3, "overlayd", "join")
     for number, port in ((3, 8080), (3, 8081), (2, 8080)):
         assert len(ask(cluster, 1, None, f"192.168.56.1{number}", port)) == 1
