@@ -14,7 +14,7 @@ Does not: fill it (`table_plan`), write it (`table_writer`), or decide which con
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from overlay.kernel.nft import backend_choice as choice
@@ -34,27 +34,44 @@ PINGED: Final = {4: "pinged", 16: "pinged6"}
 STATE: Final = "state"
 STATE_SIZE: Final = 16 + 4
 _TYPE_STATE: Final = 8 << 6 | 19  # printed as an IPv6 address and a mark
+_VIRTUAL: Final = {4: "virtual", 16: "virtual6"}
 _REJECT_ICMPX, _REJECT_RESET, _PORT_UNREACHABLE = 2, 1, 1  # linux/netfilter/nf_tables.h
 
 
 def table_of(node_id: NodeId) -> Table:
     """Return the table of a node's containers, whose rules are the same whatever the services."""
-    rings = choice.RINGS
-    translating = [choice.translate(r, choice.requested_address(r.address_size)) for r in rings]
     addresses = [Set(ADDRESSES[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES]
     pinged = [
         Set(PINGED[size], *(_TYPE_ADDRESS[size], size), b"", *(_TYPE_ADDRESS[size], size))
         for size in choice.SIZES
     ]
+    maps = map(choice.ring_map, choice.RINGS)
     return Table(
         FAMILY_INET,
         f"{TABLE_PREFIX}{node_id[:3].hex()}",
-        (*map(choice.ring_map, rings), *addresses, *pinged, Set(STATE, _TYPE_STATE, STATE_SIZE)),
+        (*maps, *addresses, *pinged, Set(STATE, _TYPE_STATE, STATE_SIZE)),
         (
-            Chain("sent", (*translating, *map(_ping, choice.SIZES)), (OUTPUT, _DESTINATION), "nat"),
-            Chain("unanswered", tuple(_refusals()), (OUTPUT, _FILTER)),
+            *(Chain(_VIRTUAL[size], tuple(_translations(size))) for size in choice.SIZES),
+            Chain("refused", tuple(_refusals())),
+            Chain("sent", tuple(_to_virtual(_VIRTUAL)), (OUTPUT, _DESTINATION), "nat"),
+            Chain("unanswered", tuple(_unanswered()), (OUTPUT, _FILTER)),
         ),
     )
+
+
+def _to_virtual(chains: Mapping[int, str]) -> Iterator[Rule]:
+    """Go on with packets to virtual addresses in the chain of their family; others pass."""
+    for size in choice.SIZES:
+        family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
+        meant = (*family, *choice.requested_address(size), ex.in_set(ADDRESSES[size]))
+        yield (*meant, ex.goto(chains[size]))
+
+
+def _translations(size: int) -> Iterator[Rule]:
+    for ring in choice.RINGS:
+        if ring.address_size == size:
+            yield choice.translate(ring, choice.requested_address(size))
+    yield _ping(size)
 
 
 def _ping(size: int) -> Rule:
@@ -69,11 +86,16 @@ def _ping(size: int) -> Rule:
     )
 
 
+def _unanswered() -> Iterator[Rule]:
+    """Refuse what is sent to a virtual address and was not translated.
+
+    Only first packets are looked at: this chain sees each packet of the container.
+    """
+    yield (*ex.ct_established(), ex.accept())
+    yield from _to_virtual(dict.fromkeys(choice.SIZES, "refused"))
+
+
 def _refusals() -> Iterator[Rule]:
-    for size in choice.SIZES:
-        family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
-        meant = (*family, *choice.requested_address(size), ex.in_set(ADDRESSES[size]))
-        reset = Expression("reject", ((1, number(_REJECT_RESET)),))
-        unreachable = ((1, number(_REJECT_ICMPX)), (2, bytes([_PORT_UNREACHABLE])))
-        yield (*meant, *ex.transport(ex.TCP), reset)
-        yield (*meant, Expression("reject", unreachable))
+    yield (*ex.transport(ex.TCP), Expression("reject", ((1, number(_REJECT_RESET)),)))
+    unreachable = ((1, number(_REJECT_ICMPX)), (2, bytes([_PORT_UNREACHABLE])))
+    yield (Expression("reject", unreachable),)
