@@ -24,6 +24,7 @@ from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import (
     EncryptionGoal,
     encryption_goal,
+    has_room_for_goal,
     is_encrypted,
     with_goal,
 )
@@ -46,7 +47,7 @@ from overlay.core.encryption.switch_records import (
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, CustomRecord, key_of
 from overlay.failpoint import failpoint
-from overlay.model import Network, NodeId
+from overlay.model import Network, NodeId, is_exported
 
 _SHOWN = 5
 
@@ -73,6 +74,7 @@ class EncryptionSwitch(Controller):
         self._encryption = encryption
         self._reconciler = reconciler
         self._mtu = mtu
+        self._decided = (-1, -1)  # changes of the records that were decided on
         self._missing: dict[int, str] = {}  # by VNI: why this node's step is not done yet
         self._began_at: dict[int, float] = {}
         self._ended_at: dict[int, float] = {}  # when the records of a switch became useless
@@ -227,6 +229,10 @@ class EncryptionSwitch(Controller):
 
     def _decide(self) -> None:
         """Give this node's networks the goals that members ask for."""
+        count = self._gossip.node.store.change_count
+        seen = (count(CLUSTER_SCOPE, "name"), count(CLUSTER_SCOPE, "network"))
+        if seen == self._decided:
+            return  # with 1,000 members it takes milliseconds
         for node_id in self._directory.view.members():
             for request in requests_of(self._records(node_id)):
                 network = self._directory.network_by_vni(request.vni)
@@ -235,8 +241,13 @@ class EncryptionSwitch(Controller):
                 goal = encryption_goal(network)
                 if request.after == (goal.serial if goal else 0):
                     self._set_goal(network, encrypted=request.encrypted)
+        self._decided = seen
 
     def _set_goal(self, network: Network, *, encrypted: bool) -> None:
+        if encrypted and is_exported(network):
+            return
+        if not has_room_for_goal(network):
+            return  # a record with more labels would be refused, and this node's log with it
         goal = encryption_goal(network)
         serial = max(int(time.time()), goal.serial + 1 if goal else 1)
         self._define(network, EncryptionGoal(encrypted, serial), is_encrypted(network))

@@ -14,6 +14,7 @@ from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import (
     driver_of,
     encryption_goal,
+    has_room_for_goal,
     has_tunnel,
     is_encrypted,
 )
@@ -103,6 +104,14 @@ class SwitchService:
                 why="it is exported by BGP EVPN, and a fabric's VTEPs have no WireGuard keys of "
                 "this cluster",
                 hint="Create another network for what must be encrypted",
+            )
+        if not has_room_for_goal(network):
+            raise ConflictError(
+                f"network {network.name} cannot be switched: it has too many labels",
+                why=f"driver and goal are among the {limits.LABEL_COUNT_MAX} that a network may "
+                "have",
+                hint="Create another with fewer labels, and move the containers: overlayd network "
+                "create NAME --encrypted",
             )
         if directory.node_state(network.creator) is not MemberState.ALIVE:
             creator = directory.node_name(network.creator)

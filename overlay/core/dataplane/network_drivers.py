@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from overlay import limits
 from overlay.model import LABEL_PREFIX, Network
 
 OVERLAY, BRIDGE, MACVLAN, IPVLAN = "overlay", "bridge", "macvlan", "ipvlan"
@@ -83,6 +84,12 @@ def with_goal(network: Network, goal: EncryptionGoal, *, encrypted: bool) -> Net
     labels[_GOAL] = f"{'on' if goal.encrypted else 'off'}-{goal.serial}"
     labels.update(labels_of(OVERLAY, "", encrypted=encrypted))
     return replace(network, labels=tuple(sorted(labels.items())))
+
+
+def has_room_for_goal(network: Network) -> bool:
+    """Return whether a definition with a goal has no more labels than a record may have."""
+    longest = with_goal(network, EncryptionGoal(encrypted=True, serial=1), encrypted=True)
+    return len(longest.labels) <= limits.LABEL_COUNT_MAX
 
 
 def spans_hosts(network: Network) -> bool:

@@ -72,7 +72,8 @@ def requests_of(values: Iterable[Value]) -> Iterator[SwitchRequest]:
 
 
 def _names(values: Iterable[Value]) -> Iterator[str]:
-    return (value.name for value in values if isinstance(value, CustomRecord))
+    found = (value.name for value in values if isinstance(value, CustomRecord))
+    return (name for name in found if name.startswith("encryption-"))
 
 
 _LONGEST: Final = Progress(limits.VNI_MAX, 10**18, SwitchPhase.CLEAR, is_done=False)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay import limits
 from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.encryption.switch_service import SwitchService
 from overlay.agent.gossip.context import NodeContext
@@ -153,7 +154,7 @@ async def test_a_host_that_requires_encryption_stays(sites: Sites) -> None:
 
 
 async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
-    """A network without tunnels; one whose creator is gone; a member of before."""
+    """A network without tunnels, one with too many labels, and a member of before."""
     one, two = await pair(sites)
     assert not await one.service.switch("blue", encrypted=False)
     bridge = Network(
@@ -162,6 +163,13 @@ async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
     one.site.write(bridge)
     with pytest.raises(ConflictError, match="local cannot be encrypted"):
         await one.service.switch("local", encrypted=True)
+    labels = tuple((f"label{n:02}", "x") for n in range(limits.LABEL_COUNT_MAX - 1))
+    full = Network(Vni(13), "full", (SUBNET,), one.site.gossip.node_id, labels=labels)
+    one.site.write(full)
+    with pytest.raises(ConflictError, match="full cannot be switched: it has too many labels"):
+        await one.service.switch("full", encrypted=True)
+    one.switch.ask(full, encrypted=True)
+    assert one.directory.network("full") == full
     own = two.switch._records(two.site.gossip.node_id)
     deletes = [key_of(each) for each in own]
     two.site.gossip.publish(two.site.gossip.commit(CLUSTER_SCOPE, deletes=deletes))
