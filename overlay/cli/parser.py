@@ -50,7 +50,7 @@ VERBS: dict[str, str] = {
     "authority": "authority",
     "key": "keys.cluster_key",
     "encryption": "keys.encryption",
-    "evpn": "evpn",
+    "evpn": "fabric.evpn",
     "network": "network",
     "service": "service",
     "ipam": "ipam",

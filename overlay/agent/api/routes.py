@@ -15,7 +15,6 @@ from overlay.agent.api import (
     encryption,
     endpoints,
     events,
-    evpn,
     exposure,
     keys,
     networks,
@@ -23,6 +22,7 @@ from overlay.agent.api import (
     tokens,
 )
 from overlay.agent.api.diagnosis import capture, netcheck, ping, sightings, trace, verify
+from overlay.agent.api.evpn import handlers as evpn
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from overlay.core.dataplane.fabric import FabricRows
 from overlay.core.evpn.intake import Intake
+from overlay.core.fabric import FabricRows
 from overlay.model import Ip, Mac, Vni
 from overlay.signals import Signal
 

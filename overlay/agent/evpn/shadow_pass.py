@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from overlay.core.dataplane.fabric import NO_FABRIC, FabricRows
 from overlay.core.evpn.announcement import OwnRow, change
+from overlay.core.fabric import NO_FABRIC, FabricRows
 from overlay.errors import NotFoundError
 from overlay.kernel.evpn import frr, process, sessions, supervisor
 from overlay.kernel.evpn.sessions import Connections

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
-from overlay.core.dataplane.fabric import NO_FABRIC, FabricRows
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
@@ -43,6 +42,7 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES, other_base
+from overlay.core.fabric import NO_FABRIC, FabricRows
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, is_host
 
 

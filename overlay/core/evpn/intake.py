@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from overlay import limits
-from overlay.core.dataplane.fabric import (
+from overlay.core.evpn.settings import EvpnSettings
+from overlay.core.fabric import (
     NO_FABRIC,
     FabricFlood,
     FabricMac,
     FabricNeighbor,
     FabricRows,
 )
-from overlay.core.evpn.settings import EvpnSettings
 from overlay.model import Ip, Vni
 
 Row = TypeVar("Row", FabricMac, FabricNeighbor, FabricFlood)

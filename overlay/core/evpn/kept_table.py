@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from overlay import limits
-from overlay.core.dataplane.fabric import NO_FABRIC, FabricRows
+from overlay.core.fabric import NO_FABRIC, FabricRows
 from overlay.model import Vni
 
 

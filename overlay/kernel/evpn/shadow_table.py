@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from overlay.core.dataplane.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.announcement import OwnMac, OwnNeighbor, OwnRow
+from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import NetlinkMessage, attributes
 from overlay.model import Ip, Mac, Vni

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from overlay.agent.dataplane.fabric_table import FabricTable
-from overlay.core.dataplane.fabric import FabricMac, FabricRows
 from overlay.core.evpn.intake import Intake
+from overlay.core.fabric import FabricMac, FabricRows
 from overlay.model import Mac, Vni, parse_ip
 
 BLUE, RED = Vni(4100), Vni(4200)

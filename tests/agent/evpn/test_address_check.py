@@ -8,8 +8,8 @@ import pytest
 from overlay import limits
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.evpn.address_check import require_not_outside
-from overlay.core.dataplane.fabric import FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.intake import Intake
+from overlay.core.fabric import FabricMac, FabricNeighbor, FabricRows
 from overlay.errors import ConflictError
 from overlay.model import Mac, Network, NodeId, Subnet, Vni, parse_ip
 

@@ -9,8 +9,8 @@ import pytest
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.trace.party import PartyFinder, PartyKind
-from overlay.core.dataplane.fabric import FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.intake import Intake
+from overlay.core.fabric import FabricMac, FabricNeighbor, FabricRows
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import (
     HOST_LABEL,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from overlay.core.dataplane.fabric import NO_FABRIC, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.announcement import OwnMac, OwnNeighbor, announced, change
+from overlay.core.fabric import NO_FABRIC, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import (
     Endpoint,
     Mac,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from overlay.core.dataplane.conflicts import Claim
-from overlay.core.dataplane.fabric import NO_FABRIC, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.fabric_conflicts import fabric_conflicts
+from overlay.core.fabric import NO_FABRIC, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import Endpoint, Mac, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
 VNI = Vni(4100)

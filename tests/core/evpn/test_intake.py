@@ -6,9 +6,9 @@ from ipaddress import IPv4Network
 
 import pytest
 from overlay import limits
-from overlay.core.dataplane.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.intake import take
 from overlay.core.evpn.settings import EvpnSettings
+from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import Ip, Mac, Vni, parse_ip
 
 VNI, SECOND, OTHER = Vni(4100), Vni(4101), Vni(5000)

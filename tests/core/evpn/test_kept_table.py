@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from overlay.core.dataplane.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.kept_table import KeptTable
+from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import Mac, Vni, parse_ip
 
 VNI = Vni(4100)

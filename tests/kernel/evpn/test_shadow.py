@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.core.evpn.announcement import OwnMac, OwnNeighbor, OwnRow
+from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.errors import NotFoundError
 from overlay.kernel import netns, reset
 from overlay.kernel.evpn.shadow import Shadow, shadow_name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from overlay import limits
+from overlay.agent.api.evpn import schema
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import evpn as schema
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle

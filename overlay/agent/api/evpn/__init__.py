@@ -1,0 +1,1 @@
+"""The API of BGP EVPN: its requests, responses and handlers."""

@@ -1,0 +1,1 @@
+"""Commands about fabrics that networks of the cluster reach into."""
