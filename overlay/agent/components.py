@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from overlay.agent.apply.kinds import apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.fabric_table import FabricTable
@@ -44,6 +45,8 @@ from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
 from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.declared_exposures import DeclaredExposures
+from overlay.agent.exposure.declared_host import DeclaredHost
 from overlay.agent.exposure.eligibility import Eligibility
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ingress import Ingress
@@ -124,7 +127,7 @@ class Components:
         self._construct_cluster_services()
         self._construct_dataplane(interface)
         self.networks = NetworkService(
-            self._context, self.participation, self.reserves, self.encryption
+            self._context, self.participation, self.reserves, self.encryption, self.declared
         )
         self.services = self._make_service_registry()
         self._construct_endpoints()
@@ -152,6 +155,10 @@ class Components:
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
+        names, exposure = self.custom_records, self.exposure
+        self.apply = apply_service(
+            self._context, self.declared, self.networks, self.services, names, exposure
+        )
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
@@ -217,7 +224,9 @@ class Components:
             context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
         )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
-        self._preferences = ExposurePreferences(self.gossip.state, self.service_catalog)
+        self._preferences = ExposurePreferences(
+            self.gossip.state, self.service_catalog, DeclaredExposures(self.directory)
+        )
         self.participation = ParticipationService(
             self.gossip,
             self.directory,
@@ -281,6 +290,7 @@ class Components:
             controller,
             published_ports,
             Ingress(self._context, controller, rules, published_ports, self.attachments),
+            DeclaredHost(self._context, self.declared.objects, controller, published_ports),
             rules,
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
@@ -311,12 +321,14 @@ class Components:
         self._names = NameResolution(
             self._context,
             self.attachments,
+            self.declared,
             self.reconciler,
             self.attacher,
             self.runtime_endpoints,
             domain=self.config.dns_domain,
         )
         self.resolver, self.dns = self._names.resolver, self._names.service
+        self.custom_records = self._names.custom_records
 
     def _make_service_registry(self) -> ServiceRegistry:
         return ServiceRegistry(
@@ -340,12 +352,14 @@ class Components:
             declared=self.declared,
             key_rotation=self.key_rotation,
             resolver=self.resolver,
+            removed_records=self._names.removed_records,
             exposure=self.exposure,
             service_clients=self.service_clients,
             health_checks=self._health_checks,
             networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
+            mtu_controller=self.mtu_controller,
             encryption=self.encryption,
             encryption_switch=self.encryption_switch,
             paths=self.paths,
@@ -381,6 +395,7 @@ class Components:
             *self.netcheck.controllers,
             self.conflict_report,
             self.card_report,
+            self._names.removed_records,
             *self.exposure.controllers,
             self.service_clients,
             self._health_checks,

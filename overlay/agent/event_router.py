@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
+from overlay.agent.dns.records.removed_records import RemovedRecords
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.encryption.switch import EncryptionSwitch
@@ -86,12 +88,14 @@ class EventRouter:
     declared: DeclaredService
     key_rotation: KeyRotation
     resolver: Resolver
+    removed_records: RemovedRecords
     exposure: ExposureService
     service_clients: ClientTables
     health_checks: HealthChecks
     networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
+    mtu_controller: MtuController
     encryption: EncryptionController
     encryption_switch: EncryptionSwitch
     paths: PathController
@@ -217,6 +221,7 @@ class EventRouter:
         self.reserves.trigger()
         self.exposure.published_ports.endpoints_changed(scope or None)
         self._services_changed()
+        self.exposure.declared.endpoints_changed()
         self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admission.records_changed()
@@ -225,7 +230,10 @@ class EventRouter:
             self.paths.trigger()
             self.encryption.trigger()
             self.encryption_switch.trigger()
+            self.mtu_controller.networks_changed()
             self.exposure.controller.networks_changed()
+            self.exposure.declared.trigger()
+            self.removed_records.trigger()
             self.networks.changed.emit()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:

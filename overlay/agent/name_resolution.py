@@ -7,9 +7,12 @@ or redirect anything.
 from __future__ import annotations
 
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.declared.service import DeclaredService
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.docker_resolvers import DockerResolvers
+from overlay.agent.dns.records.custom_records import CustomRecords
+from overlay.agent.dns.records.removed_records import RemovedRecords
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.dns.service import DnsService
@@ -26,6 +29,7 @@ class NameResolution:
         self,
         context: NodeContext,
         attachments: Attachments,
+        declared: DeclaredService,
         reconciler: Reconciler,
         attacher: EndpointAttacher,
         runtime_endpoints: RuntimeEndpoints,
@@ -33,6 +37,8 @@ class NameResolution:
         domain: str,
     ) -> None:
         clients = DnsClients(context.gossip.state, context.directory, attachments)
+        self.custom_records = CustomRecords(context.gossip, context.directory, declared)
+        self.removed_records = RemovedRecords(context, declared, self.custom_records)
         self.resolver = Resolver(context.directory, clients, domain)
         container_resolvers = ContainerResolvers(
             attachments, runtime_endpoints.resolvers_changed, attacher.endpoint_attached

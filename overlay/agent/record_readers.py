@@ -24,4 +24,6 @@ class RecordReaders:
         self.space = AddressSpace(store, own, virtual=self.catalog)
         expiry = DeadNodeExpiry(gossip, dead_grace_s)
         prefix = inner_prefix(bytes.fromhex(gossip.cluster.cluster_id))
-        self.directory = Directory(gossip.node, own, self.space, expiry, prefix, self.catalog)
+        self.directory = Directory(
+            gossip.node, own, self.space, expiry, prefix, self.catalog, self.declared
+        )

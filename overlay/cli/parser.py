@@ -32,8 +32,8 @@ One L2 network for containers on many hosts: no database, no orchestrator, no ma
 """
 EPILOG = """\
 exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not found, 6 conflict,
-            7 timed out.  The answer is on stdout, everything else on stderr; --json prints one
-            JSON object.
+            7 timed out, 8 something would change (apply --dry-run).  The answer is on stdout,
+            everything else on stderr; --json prints one JSON object.
 """
 
 
@@ -51,10 +51,12 @@ VERBS: dict[str, str] = {
     "key": "keys.cluster_key",
     "encryption": "keys.encryption",
     "evpn": "fabric.evpn",
-    "network": "network",
+    "network": "networks.network",
     "service": "service",
-    "ipam": "ipam",
+    "ipam": "networks.ipam",
     "dns": "dns",
+    "apply": "apply",
+    "export": "apply",
     "attach": "endpoint",
     "detach": "endpoint",
     "endpoint": "endpoint",

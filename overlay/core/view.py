@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
 from overlay.core.dataplane.planner import (
     LocalPort,
@@ -20,7 +19,8 @@ from overlay.core.dataplane.planner import (
     segment_count,
 )
 from overlay.core.dataplane.state import SandboxState
-from overlay.core.encryption.device import wireguard_overhead
+from overlay.core.declared.network_settings import in_effect
+from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.encryption.inner_address import inner_address
 from overlay.core.encryption.key_record import WireguardKey, keys_of
 from overlay.core.encryption.switch_phase import (
@@ -54,35 +54,6 @@ from overlay.core.services.values import IngressPort, VirtualPort
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
 
 
-def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
-    """Return the MTU of overlay interfaces, in bytes.
-
-    Frames must fit the underlay's packets (RFC 7348 section 4.3: never fragment).
-    """
-    overhead = limits.VXLAN_OVERHEAD_IPV4 if len(address) == 4 else limits.VXLAN_OVERHEAD_IPV6
-    return underlay_mtu - overhead
-
-
-def network_mtu(network: Network, mtu: int, local: Ip) -> int:
-    """Return the MTU of a tunneled network's interfaces, in bytes; `mtu` is the overlay's.
-
-    IPv6 ends on an interface that carries less than 1280 bytes (RFC 8200 section 5). An IPv4
-    underlay carries what is larger in fragments; an IPv6 one sends none for a tunnel.
-    """
-    has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
-    return max(mtu, limits.IPV6_MTU_MIN) if has_ipv6 and len(local) == 4 else mtu
-
-
-def encrypted_mtu(network: Network, underlay_mtu: int, underlay: Ip) -> int:
-    """Return the MTU of an encrypted network's interfaces, in bytes.
-
-    VXLAN over IPv6 inside WireGuard. IPv6 gets what it needs: WireGuard's packets are fragmented.
-    """
-    mtu = underlay_mtu - wireguard_overhead(underlay) - limits.VXLAN_OVERHEAD_IPV6
-    has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
-    return max(mtu, limits.IPV6_MTU_MIN) if has_ipv6 else mtu
-
-
 class OwnershipSource(Protocol):
     """Knows which node owns each address: an address that two nodes claim is its owner's."""
 
@@ -108,7 +79,8 @@ class View:
     """Lookups of one node in its own store.
 
     Without `owners`, no claim to an address has precedence; without `expiry`, dead nodes count.
-    Without the `inner_prefix` of the cluster's inner addresses, encrypted networks have no rows.
+    Without the `inner_prefix` of the cluster's inner addresses, encrypted networks have no rows;
+    without `declared`, networks are as their creators defined them.
     """
 
     def __init__(
@@ -120,6 +92,7 @@ class View:
         expiry: ExpirySource | None = None,
         inner_prefix: bytes = b"",
         services: ServiceSource | None = None,
+        declared: DeclaredObjects | None = None,
     ) -> None:
         self._services = services
         self._store = store
@@ -128,6 +101,7 @@ class View:
         self._owners = owners
         self._expiry = expiry
         self._inner_prefix = inner_prefix
+        self._objects = declared
         # With the numbers of changes to the records that they depend on.
         self._networks: tuple[list[int], dict[Vni, Network]] | None = None
 
@@ -141,14 +115,15 @@ class View:
 
     def _current_networks(self) -> dict[Vni, Network]:
         # It takes 5 ms with 1,000 networks, and is called in every turn.
-        changes = [self._store.change_count(CLUSTER_SCOPE, kind) for kind in ("network", "removed")]
+        kinds = ("network", "removed", *(("declared", "forgotten") if self._objects else ()))
+        changes = [self._store.change_count(CLUSTER_SCOPE, kind) for kind in kinds]
         if self._networks is None or self._networks[0] != changes:
-            usable = usable_networks(self.network_claims())
+            usable = usable_networks(in_effect(self._objects, self.network_claims()))
             self._networks = (changes, {network.vni: network for network in usable})
         return self._networks[1]
 
     def network_claims(self) -> list[tuple[NodeId, Network]]:
-        """Return all networks, including those that lost a VNI conflict."""
+        """Return all networks as they were defined, including those that lost a VNI conflict."""
         removed = {
             (value.creator, value.vni)
             for _, value in self._store.values(CLUSTER_SCOPE, "removed")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 # --- API -------------------------------------------------------------------------------
 API_NETWORKS_MAX: Final = 1024
+APPLY_OBJECTS_MAX: Final = 1024  # in each section of a file
 API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256  # requests at once; as many idle connections
@@ -123,6 +124,8 @@ ENCRYPTION_SWITCH_KEPT_S: Final = 30.0  # for members that hear of its end late
 WIREGUARD_RETIRED_S: Final = 2.0  # a former key is kept for packets that are under way
 IPV6_MTU_MIN: Final = 1280  # RFC 8200 section 5
 UNDERLAY_MTU_MIN: Final = IPV6_MTU_MIN
+MTU_MAX: Final = 65_535
+NETWORK_MTU_MIN: Final = 576  # of a network without IPv6: what every host accepts (RFC 791)
 IP_PACKET_SIZE_MAX: Final = 65_535  # RFC 791, and RFC 8200 without jumbograms
 VXLAN_PORT_DEFAULT: Final = 4789  # RFC 7348 section 8, IANA
 GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the same hosts

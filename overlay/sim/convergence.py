@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from overlay.core.dataplane.diff import diff
+from overlay.core.mtu import overlay_mtu
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope, key_of
-from overlay.core.view import overlay_mtu
 from overlay.model import Network, NodeId, Vni, ip_text
 from overlay.sim.host.authority import WANTED
 from overlay.sim.host.host import UNDERLAY_MTU, Host

@@ -50,7 +50,8 @@ class Bench:
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
-            "service_clients", "health_checks", "encryption_switch",
+            "service_clients", "health_checks", "encryption_switch", "removed_records",
+            "mtu_controller",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}

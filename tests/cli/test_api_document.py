@@ -50,6 +50,7 @@ VERBS = [
     ("GET /v1/networks", "network ls", "10.32.0.0/16"),
     ("POST /v1/networks", "network create blue", "blue  vni 9000001"),
     ("GET /v1/networks/{name}", "network inspect blue", "32768 owned by vm2"),
+    ("POST /v1/networks/{name}", "network set blue --mtu 1300", "blue  mtu  - → 1300"),
     ("DELETE /v1/networks/{name}", "network rm blue", ""),
     ("GET /v1/services", "service ls", "http=80:8080"),
     (
@@ -65,6 +66,8 @@ VERBS = [
     ("GET /v1/dns/{name}", "dns lookup c1", "10.32.0.2\n"),
     ("POST /v1/dns", "dns add database 192.168.7.20 --network blue", ""),
     ("DELETE /v1/dns/{name}", "dns rm c1 --network blue", ""),
+    ("POST /v1/apply", "apply FILE", "~ DNS record blue/database: ips 10.0.0.1 → 10.0.0.2"),
+    ("GET /v1/export", "export --owner shop", '[[publish]]\nhost = "vm2"'),
     ("GET /v1/endpoints", "endpoint ls --wide", "docker:web"),
     ("POST /v1/endpoints", "attach web --network blue", "10.32.0.2\n"),
     ("POST /v1/endpoints/set", "endpoint set web --add-alias shop", ""),
@@ -98,6 +101,8 @@ def test_the_command_line_shows_each_example(
 ) -> None:
     """The command line reads what is documented."""
     (tmp_path / "SECRET").write_text("a passphrase")
+    (tmp_path / "FILE").write_text('owner = "shop"')
+    words = words.replace("FILE", str(tmp_path / "FILE"))
     words = words.replace("SECRET", str(tmp_path / "SECRET"))
     name = "blue" if "networks" in line else "web" if "services" in line else "c1"
     path = line.replace("{name}", name).replace("{id}", "5d1c")

@@ -58,7 +58,10 @@ def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
     ("line", "found"),
     [
         (["netw"], ["network"]),
-        (["network", ""], ["create", "ls", "inspect", "rm", "prune", "connect", "disconnect"]),
+        (
+            ["network", ""],
+            ["create", "ls", "inspect", "rm", "prune", "connect", "disconnect", "set"],
+        ),
         (["--run-dir", "/x", "network", "i"], ["inspect"]),
         (["network", "create", "blue", "--su"], ["--subnet"]),
         (["attach", "web", "--wait", ""], ["all", "none", "start"]),

@@ -14,10 +14,11 @@ from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.membership.machine import Membership
+from overlay.core.mtu import encrypted_mtu, network_mtu
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.view import ServiceSource, View, encrypted_mtu, network_mtu
+from overlay.core.view import ServiceSource, View
 from overlay.model import (
     Card,
     Endpoint,

@@ -59,16 +59,15 @@ def test_a_container_has_precedence_over_a_record(cluster: Cluster) -> None:
         cluster.ok(1, "overlayd", "dns", "rm", "c3", "--network", "blue")
 
 
-def test_only_the_host_that_added_a_record_removes_it(
-    cluster: Cluster, eventually: Callable[..., None]
-) -> None:
-    """Another host names the one that added it; invalid names and addresses are refused."""
-    cluster.ok(2, "overlayd", "dns", "add", "printer", "192.168.7.9", "--network", "blue")
-    eventually(lambda: dig(cluster, 1, "printer.overlay") != [], "the name", 10.0)
+def test_any_host_removes_a_record(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """It is gone everywhere, and can be added again; invalid names and addresses are refused."""
+    add = ("overlayd", "dns", "add", "printer", "--network", "blue")
+    for address in ("192.168.7.9", "192.168.7.10"):
+        cluster.ok(2, *add, address)
+        eventually(lambda ip=address: dig(cluster, 1, "printer.overlay") == [ip], "the name", 30.0)
+        cluster.ok(1, "overlayd", "dns", "rm", "printer", "--network", "blue")
+        eventually(lambda: dig(cluster, 2, "printer.overlay") == [], "the removal", 30.0)
 
-    code, _, error = cluster.run(1, "overlayd", "dns", "rm", "printer", "--network", "blue")
-    assert (code, "it was added on vm2" in error) == (5, True)
-    cluster.ok(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
     code, _, error = cluster.run(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
     assert (code, "dns ls" in error) == (5, True)
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     "docs/guide/networks.md",
+    "docs/guide/apply.md",
     "docs/guide/containers.md",
     "docs/guide/targets.md",
     "docs/guide/names.md",

@@ -13,7 +13,6 @@ from overlay.agent.api.schema.dns import (
 )
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
-from overlay.agent.dns import custom_records
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.errors import NotFoundError
 from overlay.model import Ip, Network, ip_text, parse_ip
@@ -76,7 +75,7 @@ class DnsHandlers:
         components = self._agent.require_components()
         network = components.directory.network(request.network)
         name = components.resolver.local_name(network, request.name)
-        custom_records.add(components.gossip, components.directory, network, name, ips)
+        components.custom_records.add(network, name, ips)
         answer = components.resolver.lookup([network], request.name)
         return {
             "name": request.name,
@@ -92,7 +91,7 @@ class DnsHandlers:
         records = components.directory.custom_records(network.vni)
         is_whole = name.lower() in {record.name for _, record in records}
         stored = name if is_whole else components.resolver.below_domain(name)
-        custom_records.remove(components.gossip, components.directory, network, stored)
+        components.custom_records.remove(network, stored)
         return {"name": name, "network": network.name}
 
 

@@ -32,7 +32,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.port_policy import allowed_addresses
-from overlay.core.dataplane.rate_limits import rates_of
+from overlay.core.dataplane.rate_limits import rates_on
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import Endpoint, Network, NodeId, ip_text, mac_text
@@ -175,7 +175,7 @@ def endpoints(components: Components, networks: list[Network]) -> list[EndpointR
 def _endpoint(
     components: Components, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
 ) -> EndpointResponse:
-    rates = rates_of(found.labels)
+    rates = rates_on(item, found)
     return {
         "id": found.endpoint_id.hex(),
         "name": found.name,

@@ -22,7 +22,13 @@ from overlay.agent.api.schema.networks import HostEndpointResponse, NodeAddresse
 from overlay.agent.components import Components
 from overlay.agent.exposure.published_ports import PublishedPortStatus
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.core.dataplane.published_port import ENDPOINT_OWNER, PortPair, matches, parse_pairs
+from overlay.core.dataplane.published_port import (
+    DECLARED_OWNER,
+    ENDPOINT_OWNER,
+    PortPair,
+    matches,
+    parse_pairs,
+)
 from overlay.errors import UsageError
 from overlay.model import Ip, Network, Vni, ip_text
 
@@ -214,7 +220,9 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
 
 
 def _owner(components: Components, owner: str) -> str | None:
-    """Return which runtime has published a port; None for a user."""
+    """Return which runtime has published a port, or `declared`; None for a user."""
+    if owner.startswith(DECLARED_OWNER):
+        return "declared"
     if not owner.startswith(ENDPOINT_OWNER):
         return "docker" if owner else None
     endpoint_id = bytes.fromhex(owner.removeprefix(ENDPOINT_OWNER))

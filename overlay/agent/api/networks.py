@@ -16,17 +16,22 @@ from overlay.agent.api.schema.networks import (
     NetworkDetailResponse,
     NetworkListResponse,
     NetworkResponse,
+    NetworkSetRequest,
+    NetworkSetResponse,
     ShareResponse,
     SubnetRequest,
     SubnetResponse,
 )
 from overlay.agent.api.schema.removal import RemovalResponse
+from overlay.agent.apply.network_items import network_item
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.networks import definition
+from overlay.agent.networks import definition, settings
 from overlay.agent.networks.definition import NetworkSpec
+from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
+from overlay.core.apply.plan import text
 from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
@@ -34,6 +39,7 @@ from overlay.core.dataplane.network_drivers import (
     is_encrypted,
     parent_interface_of,
 )
+from overlay.core.declared.network_options import user_labels
 from overlay.core.ipam.allocator import Share
 from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay
@@ -61,7 +67,7 @@ class NetworkHandlers:
         privileges.require_subnets(caller, (subnet.subnet for subnet in request.subnets))
         spec = NetworkSpec(
             name=request.name,
-            subnets=[_subnet_spec(subnet) for subnet in request.subnets],
+            subnets=[subnet_spec(subnet) for subnet in request.subnets],
             vni=request.vni,
             internal=request.internal,
             labels=request.all_labels(),
@@ -90,6 +96,28 @@ class NetworkHandlers:
         components = self._agent.require_components()
         return network_detail(components.directory.network(name), components)
 
+    async def network_set(
+        self, name: str, request: NetworkSetRequest, caller: ApiCaller
+    ) -> NetworkSetResponse:
+        """POST /v1/networks/NAME."""
+        components = self._agent.require_components()
+        before = components.directory.network(name)
+        for field in request.fixed:
+            settings.require_changeable(before.name, field)
+        if request.port_security is not None:
+            privileges.require_port_security(caller, enabled=request.port_security)
+        privileges.require_names(caller, any_name=bool(request.any_name))
+        after, _ = components.networks.change(name, _settings_spec(before, request))
+        former, now = network_item(before).settings, network_item(after).settings
+        return {
+            **network(after, components),
+            "changed": [
+                {"setting": key, "before": text(former[key]), "after": text(value)}
+                for key, value in now.items()
+                if former[key] != value
+            ],
+        }
+
     async def network_remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/networks/NAME."""
         removed = await self._agent.require_components().networks.remove(name)
@@ -103,7 +131,25 @@ class NetworkHandlers:
         return ipam_views.ipam(components, chosen)
 
 
-def _subnet_spec(request: SubnetRequest) -> SubnetSpec:
+def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
+    labels = None
+    if request.add_labels or request.remove_labels:
+        found = dict(user_labels(before)) | request.add_labels
+        labels = {key: each for key, each in found.items() if key not in request.remove_labels}
+    ranges = {settings.subnet_of_range(before, text): text for text in request.ip_ranges}
+    options = {"mtu": request.mtu, "rate_in": request.rate_in, "rate_out": request.rate_out}
+    return SettingsSpec(
+        labels=labels,
+        internal=request.internal,
+        port_security=request.port_security,
+        any_name=request.any_name,
+        ip_ranges={subnet: "" if text == subnet else text for subnet, text in ranges.items()},
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def subnet_spec(request: SubnetRequest) -> SubnetSpec:
+    """Return the subnet of a request."""
     return SubnetSpec(
         request.subnet,
         request.gateway,
@@ -207,6 +253,15 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         "network-inspect",
         handlers.network_inspect,
         response=NetworkDetailResponse,
+    )
+    route(
+        "POST",
+        "/v1/networks/{name}",
+        "network-set",
+        handlers.network_set,
+        request=NetworkSetRequest,
+        response=NetworkSetResponse,
+        needs_caller=True,
     )
     route(
         "DELETE",

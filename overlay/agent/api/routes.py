@@ -21,6 +21,7 @@ from overlay.agent.api import (
     targets,
     tokens,
 )
+from overlay.agent.api.declared import handlers as declared
 from overlay.agent.api.diagnosis import capture, netcheck, ping, sightings, trace, verify
 from overlay.agent.api.evpn import handlers as evpn
 from overlay.agent.api.http.operation import Handler
@@ -54,6 +55,7 @@ _RESOURCES = (
     capture,
     encryption,
     evpn,
+    declared,
 )
 
 

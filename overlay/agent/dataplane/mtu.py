@@ -20,6 +20,7 @@ from overlay.core.dataplane.network_drivers import (
     has_tunnel,
     parent_interface_of,
 )
+from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.device import wireguard_overhead
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -65,6 +66,8 @@ class MtuController:
         self._attachments = attachments
         self._limited_by = underlay.interface
         self._settled = False
+        self._options = self._wanted_options()
+        self._underlay = underlay
         self._paths = paths
         paths.size_changed.connect(underlay.trigger)
         underlay.address_checked.connect(self.reconcile)
@@ -75,6 +78,8 @@ class MtuController:
         if not has_sandbox(network):
             return f"that of {parent_interface_of(network)} on each host"
         carried = f"{self._limited_by} carries {own.underlay_mtu} bytes"
+        if option_of(network, MTU) == self._reconciler.mtu_of(network):
+            return f"set for the network; {carried}"
         if not has_tunnel(network):
             return carried
         if self._directory.view.uses_tunnels(network):
@@ -114,9 +119,23 @@ class MtuController:
                 f"{self._reconciler.overlay_mtu} now",
                 level=logging.WARNING,
             )
+        wanted = self._wanted_options()
+        if wanted != self._options:
+            self._options = wanted
+            self.mtu_changed.emit()  # host endpoints follow
+            self._settled = False
         if mtu != before or not self._settled:
             self._settled = True  # at a start, too: it may have changed while no agent ran
             await self._resize_containers()
+
+    def networks_changed(self) -> None:
+        """Have the containers follow soon where the MTU of a network was set."""
+        if self._wanted_options() != self._options:
+            self._underlay.trigger()
+
+    def _wanted_options(self) -> dict[Vni, int]:
+        networks = self._directory.view.networks().values()
+        return {each.vni: mtu for each in networks if (mtu := option_of(each, MTU))}
 
     def _peers(self) -> list[tuple[str, Ip]]:
         own = self._gossip.card

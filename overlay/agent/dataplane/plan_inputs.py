@@ -14,8 +14,9 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planner import PlanInput
+from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase
-from overlay.core.view import encrypted_mtu, network_mtu, overlay_mtu
+from overlay.core.mtu import encrypted_mtu, network_mtu, overlay_mtu
 from overlay.model import Card, Ip, Network, NodeId, Vni
 
 
@@ -62,7 +63,14 @@ class PlanInputs:
         return overlay_mtu(card.underlay_mtu, card.address)
 
     def mtu_of(self, network: Network) -> int:
-        """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
+        """Return the MTU of a network's containers in bytes: what the underlay carries, or less.
+
+        Without a tunnel that is the underlay's own.
+        """
+        carried = self._carried_mtu(network)
+        return min(carried, option_of(network, MTU) or carried)
+
+    def _carried_mtu(self, network: Network) -> int:
         card = self._gossip.card
         if not has_tunnel(network):
             return card.underlay_mtu

@@ -97,7 +97,7 @@ class Reconciler(Controller):
         return self._inputs.overlay_mtu
 
     def mtu_of(self, network: Network) -> int:
-        """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
+        """Return the MTU of a network's containers in bytes: what the underlay carries, or less."""
         return self._inputs.mtu_of(network)
 
     def vtep_of(self, network: Network, card: Card) -> Ip:

@@ -66,6 +66,7 @@ class ExposureController(Controller):
         self._participation = participation
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
+        self._internal: dict[Vni, bool] = {}
         self._retries: dict[Vni, asyncio.TimerHandle] = {}
         reconciler.ports_lost.connect(self._on_ports_lost)
         participation.before_sandbox_removal.connect(self.withdraw_before_removal)
@@ -79,11 +80,19 @@ class ExposureController(Controller):
         Raises ConflictError where another network or a route of the host overlaps, OverlayError
         where the kernel refuses it for now; it is retried then.
         """
-        vni = network.vni
-        before = bool(self.host_endpoints.of(vni))
+        before = bool(self.host_endpoints.of(network.vni))
         if exposed and not before:
             await self.eligibility.require_exposable(network)
-        self.eligibility.preferences.put(vni, exposed=exposed)
+        self.eligibility.preferences.put(network.vni, exposed=exposed)
+        await self.follow_preference(network)
+        return before != exposed
+
+    async def follow_preference(self, network: Network) -> None:
+        """Expose or hide a network as its preference is now; raises the errors of `expose`."""
+        vni = network.vni
+        exposed = self.eligibility.preferences.get(vni)
+        if exposed and not self.host_endpoints.of(vni):
+            await self.eligibility.require_exposable(network)
         segments = await self._participation.begin(network) if exposed else []
         await self.reconcile_network(vni)
         self._gossip.publish(segments)
@@ -96,7 +105,6 @@ class ExposureController(Controller):
                 why=self.failures[vni],
                 hint="The agent retries automatically; see: overlayd status",
             )
-        return before != exposed
 
     async def expose_for_ingress(self, vni: Vni) -> None:
         """Have this host on a network, with or without a container, for ports of its services."""
@@ -137,12 +145,17 @@ class ExposureController(Controller):
             self.trigger(vni)
 
     def networks_changed(self) -> None:
-        """Have a pass check the networks that no longer exist."""
+        """Have a pass check the networks that no longer exist, or became internal or open."""
+        internal = {vni: each.internal for vni, each in self._directory.view.networks().items()}
+        before, self._internal = self._internal, internal
+        for vni in before.keys() & internal.keys():
+            if before[vni] != internal[vni]:
+                self.trigger(vni)
         gone = (
             self.host_endpoints.exposed_vnis
             | self.host_endpoints.remembered_vnis
             | set(self.eligibility.preferences)
-        ) - self._directory.view.networks().keys()
+        ) - internal.keys()
         for vni in gone:
             self.trigger(vni)
 
@@ -279,7 +292,7 @@ class ExposureController(Controller):
 
     async def withdraw_all(self) -> None:
         """Remove every host endpoint, rule and sysctl setting, before leaving the cluster."""
-        self.eligibility.preferences.disregard_services()
+        self.eligibility.preferences.disregard_records()
         for vni in sorted(self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)):
             self.eligibility.preferences.disregard(vni)
             await self.withdraw_before_removal(vni)

@@ -24,6 +24,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.published_port import (
+    DECLARED_OWNER,
     ENDPOINT_OWNER,
     PortHolder,
     PortPair,
@@ -192,6 +193,11 @@ class PublishedPorts(Controller):
             )
         return tuple(sorted(sizes)) if not host_ip else (len(host_ip),)
 
+    async def require_free(self, wanted: PublishedPort, network: Network | None) -> None:
+        """Raise ConflictError if a port is taken on this host; None: a network to be created."""
+        families = (4,) if network is None else self._families(network, wanted.host_ip)
+        await self._first_free([wanted], [], families, None)
+
     async def unpublish(
         self, name: str, network: Network | None, pairs: list[PortPair]
     ) -> list[PublishedPort]:
@@ -229,9 +235,17 @@ class PublishedPorts(Controller):
     # --- ports of an owner --------------------------------------------------------------
 
     def owners(self) -> set[str]:
-        """Return the owners of published ports, without endpoints, with which they end."""
+        """Return the owners of published ports that are neither endpoints nor declared."""
         owners = {each.owner for each in self._known} - {""}
-        return {owner for owner in owners if not owner.startswith(ENDPOINT_OWNER)}
+        return {each for each in owners if not each.startswith((ENDPOINT_OWNER, DECLARED_OWNER))}
+
+    def declared_owners(self) -> set[str]:
+        """Return the owners of the published ports that the cluster's records declare."""
+        return {e.owner for e in self._known if e.owner.startswith(DECLARED_OWNER)}
+
+    def by_command(self) -> list[PublishedPort]:
+        """Return the ports that were published by command."""
+        return [each for each in self._known if not each.owner]
 
     async def drop_ended(self) -> None:
         """Unpublish the ports whose owner was an endpoint, and is none of this host any more."""

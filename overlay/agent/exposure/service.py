@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.declared_host import DeclaredHost
 from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
@@ -19,6 +20,7 @@ class ExposureService:
         controller: ExposureController,
         published_ports: PublishedPorts,
         ingress: Ingress,
+        declared: DeclaredHost,
         rules: HostRules,
         endpoint_attached: AsyncSignal[[Vni]],
         endpoint_renamed: AsyncSignal[[Vni, str, str]],
@@ -26,6 +28,7 @@ class ExposureService:
         self.controller = controller
         self.published_ports = published_ports
         self.ingress = ingress
+        self.declared = declared
         self.rules = rules
         endpoint_attached.connect(controller.endpoint_attached)
         endpoint_attached.connect(published_ports.endpoint_attached)
@@ -40,7 +43,8 @@ class ExposureService:
     @property
     def controllers(self) -> tuple[Controller, ...]:
         """Return the controllers to run, in order of their start."""
-        return self.rules, self.controller, self.published_ports, self.ingress
+        ports = (self.published_ports, self.ingress, self.declared)
+        return self.rules, self.controller, *ports
 
     async def reconcile_all(self) -> None:
         """Reconcile all of it now."""

@@ -73,13 +73,7 @@ def create(
 
     Raises UsageError for an invalid definition, and ConflictError for one that collides.
     """
-    if spec.name.lower() in RESERVED_NETWORK_NAMES:
-        raise UsageError(
-            f"a network cannot be named {spec.name!r}",
-            why=f"'container add --network {spec.name.lower()}' means something else",
-            hint="Choose another name",
-            field="name",
-        )
+    _require_name(spec)
     require_valid(spec)
     existing = directory.find_network(spec.name)
     if existing is not None:
@@ -102,9 +96,23 @@ def create(
     return network
 
 
-def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
-    """Remove a network everywhere; raises ConflictError while endpoints are on it, or may be."""
-    network = directory.network(name)
+def check(
+    gossip: GossipService, directory: Directory, spec: NetworkSpec, constraints: HostConstraints
+) -> None:
+    """Raise the error with which `create` would refuse a new network; nothing is written."""
+    _require_name(spec)
+    require_valid(spec)
+    _require_room(directory)
+    subnets = _subnets(directory, spec, constraints)
+    _vni(directory, spec, constraints, len(subnets), directory.removers(gossip.node_id))
+    _labels(spec)
+
+
+def require_unused(directory: Directory, network: Network, *, services_end: bool = False) -> None:
+    """Raise ConflictError while endpoints are on a network, or may be; or services.
+
+    `services_end`: its services are removed before it.
+    """
     name = network.name
     unseen = directory.unseen(network.vni)
     if unseen:
@@ -114,7 +122,7 @@ def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
             hint=f"Try again in a moment, or on {unseen[0]}: overlayd network rm {name}",
         )
     services = [each.service.name for each in directory.services(network.vni)]
-    if services:
+    if services and not services_end:
         more = f" and {len(services) - 5} more" if len(services) > 5 else ""
         raise ConflictError(
             f"network {name} is in use",
@@ -132,6 +140,13 @@ def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
             why=f"attached: {shown}{more}",
             hint="Detach them first: overlayd detach TARGET --network " + name,
         )
+
+
+def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
+    """Remove a network everywhere; raises ConflictError while endpoints are on it, or may be."""
+    network = directory.network(name)
+    name = network.name
+    require_unused(directory, network)
     removals = gossip.node.store.values_of(gossip.node_id, CLUSTER_SCOPE, "removed")
     if network.creator == gossip.node_id:
         segments = gossip.commit(CLUSTER_SCOPE, deletes=record_keys(network))
@@ -230,6 +245,16 @@ def _require_exportable(spec: NetworkSpec, capabilities: network_drivers.Capabil
             why="the fabric knows the network by its VNI, which must be the same everywhere",
             hint="Give the fabric's: --vni 4100",
             field="evpn",
+        )
+
+
+def _require_name(spec: NetworkSpec) -> None:
+    if spec.name.lower() in RESERVED_NETWORK_NAMES:
+        raise UsageError(
+            f"a network cannot be named {spec.name!r}",
+            why=f"'container add --network {spec.name.lower()}' means something else",
+            hint="Choose another name",
+            field="name",
         )
 
 

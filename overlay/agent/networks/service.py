@@ -1,7 +1,8 @@
 """Create and remove networks for the API and for plugins of container runtimes.
 
 Owns: what a definition depends on beside the records: the kernel of this host, and the division of
-a new network's addresses. Does not: know the rules for a valid definition (`definition`).
+a new network's addresses. Does not: know the rules for a valid definition (`definition`) or for
+valid settings (`settings`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from overlay.agent.declared.service import DeclaredService
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.reserves import ReserveController
-from overlay.agent.networks import definition
+from overlay.agent.networks import definition, settings
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.subnets import Range
+from overlay.core.declared.network_settings import (
+    SETTINGS_KIND,
+    NetworkSettings,
+    difference,
+    settings_name,
+)
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import Network
@@ -31,6 +40,7 @@ class NetworkService:
         participation: ParticipationService,
         reserves: ReserveController,
         encryption: EncryptionController,
+        declared: DeclaredService,
     ) -> None:
         self._gossip = context.gossip
         self._directory = context.directory
@@ -40,6 +50,7 @@ class NetworkService:
         self.changed: Signal[[]] = Signal()
         """Records that networks depend on have changed."""
         self._encryption = encryption
+        self._declared = declared
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
@@ -51,6 +62,8 @@ class NetworkService:
         known = {network.name for network in self._directory.networks()}
         made = definition.create(self._gossip, self._directory, spec, constraints)
         if made.name not in known:
+            # Settings of a network that had this VNI before, removed while this host was cut off.
+            self._declared.remove(SETTINGS_KIND, settings_name(made))
             self._reserves.divide(made)
         return made, made.name not in known
 
@@ -69,7 +82,49 @@ class NetworkService:
             vnis_in_use=frozenset(foreign),
         )
 
+    async def check(self, spec: NetworkSpec) -> None:
+        """Raise the error with which `create` would refuse a new network."""
+        definition.check(self._gossip, self._directory, spec, await self.host_constraints())
+
+    def require_valid(self, name: str, spec: SettingsSpec) -> None:
+        """Raise the error with which `change` would refuse settings."""
+        network = self._directory.network(name)
+        self._override(network, settings.changed(network, spec)).body(_title(network))
+
+    def change(self, name: str, spec: SettingsSpec) -> tuple[Network, bool]:
+        """Return a network with other settings, and whether that changes it; raises OverlayError.
+
+        All hosts follow as soon as they hear of it.
+        """
+        network = self._directory.network(name)
+        wanted = settings.changed(network, spec)
+        if wanted == network:
+            return network, False
+        override = self._override(network, wanted)
+        if override == NetworkSettings():
+            self._declared.remove(SETTINGS_KIND, settings_name(network))
+        else:
+            body = override.body(_title(network))
+            self._declared.put(SETTINGS_KIND, settings_name(network), body)
+        return wanted, True
+
+    def _override(self, network: Network, wanted: Network) -> NetworkSettings:
+        found = self._directory.definition(network.vni, network.creator)
+        return difference(network if found is None else found, wanted)
+
+    async def require_no_containers(self, name: str) -> None:
+        """Raise ConflictError while containers are on a network, or may be."""
+        network = self._directory.network(name)
+        async with self._participation.holding_records(network):
+            definition.require_unused(self._directory, network, services_end=True)
+
     async def remove(self, name: str) -> Network:
         """Remove a network everywhere; raises ConflictError while endpoints are on it."""
         async with self._participation.holding_records(self._directory.network(name)):
-            return definition.remove(self._gossip, self._directory, name)
+            removed = definition.remove(self._gossip, self._directory, name)
+        self._declared.remove(SETTINGS_KIND, settings_name(removed))
+        return removed
+
+
+def _title(network: Network) -> str:
+    return f"the record of network {network.name}'s settings"

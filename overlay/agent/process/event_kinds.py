@@ -27,7 +27,8 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "promote": "A member was given the authority.",
     "key": "The cluster key: a generation was created, received, used, or removed.",
     # Networks, addresses, names.
-    "network": "A network was created or removed, by whichever host.",
+    "network": "A network was created, changed or removed, by whichever host.",
+    "apply": "Objects were created, changed or removed as a file declares them.",
     "grant": "Addresses that were asked for could not be given, or written down.",
     "reclaim": "A member left with addresses; this host takes them back.",
     "inherit": "Addresses of forgotten members were taken back.",

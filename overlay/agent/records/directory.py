@@ -17,6 +17,8 @@ from overlay.core.dataplane.network_drivers import (
     is_supported,
     parent_interface_of,
 )
+from overlay.core.declared.host_objects import DeclaredRecord, existing
+from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
@@ -52,10 +54,14 @@ class Directory:
         expiry: ExpirySource | None = None,
         inner_prefix: bytes = b"",
         services: ServiceSource | None = None,
+        declared: DeclaredObjects | None = None,
     ) -> None:
         self._node = node
         self._store = node.store
-        self.view = View(node.store, node.membership, own, owners, expiry, inner_prefix, services)
+        self.view = View(
+            node.store, node.membership, own, owners, expiry, inner_prefix, services, declared
+        )
+        self.declared = declared
         self.own = own
 
     # --- networks -----------------------------------------------------------------------
@@ -237,7 +243,29 @@ class Directory:
         return [] if network is None else self.view.placed_services(network)
 
     def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
-        """Yield a network's custom DNS records, each with the node that wrote it."""
+        """Yield the custom DNS records that a network's DNS serves, each with its writer's node.
+
+        A declared one takes the place of all others of its name; without addresses it hides them.
+        """
+        declared = self.declared_records(vni)
+        for origin, record in self.added_records(vni):
+            if record.name.lower() not in declared:
+                yield origin, record
+        yield from ((self.own, record) for record in declared.values() if record.ips)
+
+    def declared_records(self, vni: Vni) -> dict[str, CustomRecord]:
+        """Return a network's declared DNS records by name in lower case."""
+        network = self.network_by_vni(vni)
+        if self.declared is None or network is None or self.find_network(network.name) != network:
+            return {}
+        return {
+            record.name.lower(): CustomRecord(record.name, record.ips)
+            for record in existing(self.declared, DeclaredRecord)
+            if record.network.lower() == network.name.lower()
+        }
+
+    def added_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
+        """Yield the DNS records that hosts have added to a network, also hidden ones."""
         for origin, value in self._store.values(Scope(vni), "name"):
             if isinstance(value, CustomRecord) and (
                 origin == self.own or not self.view.is_gone(origin)

@@ -201,7 +201,7 @@ def _list(client: ApiClient, args: Namespace) -> int:
 
 def _state(port: JsonObject) -> str:
     """Return whether a port works, and who else may remove it."""
-    owner = port.get("owner")
+    owner = "a file" if port.get("owner") == "declared" else port.get("owner")
     state = "ok" if port["source_kept"] else "ok, source address is this host's"
     if owner == "service" and not port["source_kept"]:
         state += " at backends of others"

@@ -22,7 +22,7 @@ from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, bett
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
-from overlay.core.dataplane.rate_limits import rate_row
+from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import (
     HOST_PORT_PREFIX,
     PORT_PREFIX,
@@ -131,13 +131,13 @@ def plan_sandbox(
             endpoint = by_id.get(port.endpoint_id)
             if endpoint is None or port.name not in links:
                 continue
+            rates = rates_on(given.network, endpoint)
             if fast_path:
-                yield from port_rows(
-                    segment_of(given.network, port.subnet_index), port.name, endpoint
-                )
+                segment = segment_of(given.network, port.subnet_index)
+                yield from port_rows(segment, port.name, endpoint, rates)
             if guarded:
                 yield guard_row(given.network, port.name, endpoint)
-            rate = rate_row(port.name, endpoint)
+            rate = rate_row(port.name, rates)
             if rate is not None:
                 yield rate
 

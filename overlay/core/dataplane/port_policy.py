@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.rate_limits import rates_of
+from overlay.core.dataplane.rate_limits import NO_RATES, Rates
 from overlay.core.dataplane.state import (
     GuardRow,
     HookRow,
@@ -96,12 +96,13 @@ def segment_rows(
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
-def port_rows(segment: int, port_name: str, endpoint: Endpoint) -> Iterator[Row]:
+def port_rows(
+    segment: int, port_name: str, endpoint: Endpoint, rates: Rates = NO_RATES
+) -> Iterator[Row]:
     """Return the fast path's rows for one local endpoint on a segment."""
     if is_host(endpoint):
         yield TargetRow(endpoint.mac, segment, f"br{segment}")
         return
-    rates = rates_of(endpoint.labels)
     # A limited direction uses the bridge: the fast path would bypass the port's queues.
     yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port_name)
     yield HookRow(segment, port_name)

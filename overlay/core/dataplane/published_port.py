@@ -17,6 +17,7 @@ _PORT_MAX: Final = 65_535
 
 
 ENDPOINT_OWNER: Final = "endpoint/"
+DECLARED_OWNER: Final = "declared/"
 
 
 class PortPair(NamedTuple):
@@ -55,7 +56,8 @@ class PublishedPort(NamedTuple):
     vni: Vni
     name: str
     port: int
-    # With whom it ends: Docker's id of an endpoint, or ENDPOINT_OWNER and an endpoint's hex id.
+    # With whom it ends: Docker's id of an endpoint, ENDPOINT_OWNER and an endpoint's hex id, or
+    # DECLARED_OWNER and a declared object. Empty: a command's.
     owner: str = ""
 
     @property

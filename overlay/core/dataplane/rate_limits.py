@@ -1,7 +1,8 @@
 """Bandwidth limits of an endpoint: its labels, and the rows for its port.
 
-A limit is a reserved label of the endpoint, so it is replicated and stored like the others. *In*
-is to the container, *out* is from it. The fast path bypasses a port's queues, so a limited
+A limit is a reserved label of the endpoint, so it is replicated and stored like the others. The
+same labels of a network hold for its containers that have none of their own. *In* is to the
+container, *out* is from it. The fast path bypasses a port's queues, so a limited
 direction uses the bridge. Owns: those labels and that rule. Does not: enforce rates
 (`kernel.sandbox.rate_limit`).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import RateRow
-from overlay.model import LABEL_PREFIX, Endpoint
+from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
 
 _IN: str = LABEL_PREFIX + "rate-in"
 _OUT: str = LABEL_PREFIX + "rate-out"
@@ -51,9 +52,16 @@ def with_rates(
     )
 
 
-def rate_row(port_name: str, endpoint: Endpoint) -> RateRow | None:
-    """Return the row with the limits of an endpoint's port, or None."""
-    rates = rates_of(endpoint.labels)
+def rates_on(network: Network, endpoint: Endpoint) -> Rates:
+    """Return the limits of an endpoint: its own, else those of its network; a host has none."""
+    if is_host(endpoint):
+        return NO_RATES
+    own, common = rates_of(endpoint.labels), rates_of(network.labels)
+    return Rates(own.in_bits or common.in_bits, own.out_bits or common.out_bits)
+
+
+def rate_row(port_name: str, rates: Rates) -> RateRow | None:
+    """Return the row with the limits of a port, or None."""
     return None if rates == NO_RATES else RateRow(port_name, *rates)
 
 

@@ -17,9 +17,9 @@ from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.state import Port
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.spread import OwnerSearch
+from overlay.core.mtu import overlay_mtu
 from overlay.core.protocol.messages import GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
-from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError, TimedOutError
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, mac_for
 from overlay.sim.host.coroutines import Promise, Task, checkpoint

@@ -11,8 +11,9 @@ from typing import Any, Final
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planner import LocalPort
 from overlay.core.dataplane.state import SandboxState
+from overlay.core.mtu import overlay_mtu
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.core.view import View, overlay_mtu
+from overlay.core.view import View
 from overlay.model import Network, Vni
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.oracle import VXLAN_PORT

@@ -71,5 +71,5 @@ def test_a_network_of_an_ingress_needs_no_container(tmp_path: Path) -> None:
     preferences = ExposurePreferences(stored(tmp_path), Services(HIDDEN, OTHER))
 
     assert preferences.without_containers() == [SHOWN, OTHER]
-    preferences.disregard_services()
+    preferences.disregard_records()
     assert preferences.without_containers() == [SHOWN]

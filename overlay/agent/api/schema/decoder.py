@@ -6,6 +6,7 @@ Does not: know any request; the structs hold the rules (`field_types` and the re
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
@@ -68,6 +69,25 @@ def decode_query(shape: type[Shape], query: dict[str, str]) -> Shape:
         )
     _require_printable(query)
     return _converted(shape, query, strict=False)
+
+
+def decode_part(shape: type[Shape], value: dict[str, Any], path: str) -> Shape:
+    """Return a part of a request as its struct; an error's field is the path of what is wrong."""
+    try:
+        made = msgspec.convert(value, shape, dec_hook=convert_custom)
+        _require_printable(value)
+    except msgspec.ValidationError as error:
+        found = _usage_error(shape, value, error)
+        place = _PLACE.search(str(error))
+        inner = "" if place is None else place[2].removeprefix(".")
+        if inner.rpartition(".")[2].partition("[")[0] != found.field:  # unknown, or missing
+            inner = f"{inner}.{found.field}"
+        found.field = ".".join(filter(None, (path, inner.strip("."))))
+        raise found from error
+    except UsageError as error:
+        error.field = ".".join(filter(None, (path, error.field)))
+        raise
+    return made
 
 
 def _converted(shape: type[Shape], value: dict[str, Any], *, strict: bool) -> Shape:
@@ -142,9 +162,11 @@ def _unknown_field(kind: Any, fields: Iterable[str]) -> UsageError:
     """Return the error for a field that a struct does not have, with those that it has."""
     known = [each.encode_name for each in kind.fields]
     unknown = min(set(fields) - set(known))
+    similar = difflib.get_close_matches(str(unknown), known, n=1)
+    meant = f"Did you mean {similar[0]}? " if similar else ""
     return UsageError(
         f"unknown field {shown(unknown)}",
-        hint=f"Allowed here: {', '.join(known) or 'no fields'}",
+        hint=f"{meant}Allowed here: {', '.join(known) or 'no fields'}",
         field=unknown,
     )
 
@@ -192,7 +214,8 @@ def _expected(kind: Any) -> str:
     if isinstance(kind, inspect.StrType):
         return f"text of at most {kind.max_length} characters"
     if isinstance(kind, inspect.VarTupleType):
-        items = "objects" if isinstance(kind.item_type, inspect.StructType) else "texts"
+        objects = isinstance(kind.item_type, inspect.StructType | inspect.DictType)
+        items = "objects" if objects else "texts"
         if kind.max_length is None:
             return f"a list of {items}"
         fewest = f"{kind.min_length} to" if kind.min_length else "at most"

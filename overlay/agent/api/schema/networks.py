@@ -2,18 +2,23 @@
 
 from typing import Annotated, TypedDict
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from overlay import limits
 from overlay.agent.api.schema.cluster import MemberStateName
 from overlay.agent.api.schema.endpoints import EndpointResponse
 from overlay.agent.api.schema.field_types import (
     LabeledRequest,
+    Labels,
     Name,
+    Rate,
     Request,
     Text,
     require_fitting_texts,
+    require_labels,
+    require_rate,
 )
+from overlay.errors import UsageError
 from overlay.model import ANY_NAME_LABEL, EVPN_LABEL
 
 
@@ -31,14 +36,12 @@ class SubnetRequest(Request, frozen=True, kw_only=True):
         require_fitting_texts(self.auxiliary or {}, "auxiliary")
 
 
-class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
-    """A new network."""
+class NetworkDefinition(LabeledRequest, frozen=True, kw_only=True):
+    """What a network is, without its subnets."""
 
     name: Name
-    subnets: tuple[SubnetRequest, ...] = ()
     vni: Annotated[int, Meta(ge=1, le=limits.VNI_MAX)] | None = None
     internal: bool = False
-    force: bool = False
     isolate_subnets: bool = False
     ipv6: bool = False
     encrypted: bool = False
@@ -53,6 +56,55 @@ class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
         if self.evpn:
             own.append(EVPN_LABEL)
         return tuple(sorted((*super().all_labels(), *own)))
+
+
+class NetworkCreateRequest(NetworkDefinition, frozen=True, kw_only=True):
+    """A new network."""
+
+    subnets: tuple[SubnetRequest, ...] = ()
+    force: bool = False
+
+
+class NetworkSetRequest(Request, frozen=True, kw_only=True):
+    """What changes of a network; null leaves it as it is.
+
+    `fixed`: settings that the caller would change, and cannot.
+    """
+
+    add_labels: Labels = field(default_factory=dict)
+    remove_labels: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
+    internal: bool | None = None
+    port_security: bool | None = None
+    any_name: bool | None = None
+    ip_ranges: Annotated[tuple[Text, ...], Meta(max_length=limits.SUBNET_COUNT_MAX)] = ()
+    mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] | None = None
+    rate_in: Rate | None = None
+    rate_out: Rate | None = None
+    fixed: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for labels or rates that are not valid, and without any change."""
+        require_labels(self.add_labels, "add_labels")
+        require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
+        require_rate(self.rate_in, "rate_in")
+        require_rate(self.rate_out, "rate_out")
+        given = (self.internal, self.port_security, self.any_name, self.mtu)
+        rates = (self.rate_in, self.rate_out)
+        lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
+        if all(each is None for each in (*given, *rates)) and not any(lists):
+            raise UsageError(
+                "nothing to change was given",
+                hint="Give add_labels, remove_labels, internal, port_security, any_name, "
+                "ip_ranges, mtu, rate_in or rate_out",
+            )
+
+
+class SettingResponse(TypedDict):
+    """A setting that was changed, before and after, as text."""
+
+    setting: str
+    before: str
+    after: str
 
 
 class SubnetResponse(TypedDict):
@@ -107,6 +159,12 @@ class NetworkCreatedResponse(NetworkResponse):
 
     created: bool
     overlaps: list[str]
+
+
+class NetworkSetResponse(NetworkResponse):
+    """A network after a change, and what the change was."""
+
+    changed: list[SettingResponse]
 
 
 class NodeAddressesResponse(TypedDict):

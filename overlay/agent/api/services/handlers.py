@@ -28,7 +28,7 @@ from overlay.core.services.derivation import BackendState, ServiceBackend
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.core.services.values import IpNetwork
 from overlay.errors import TimedOutError, UsageError
-from overlay.model import Network, ip_text
+from overlay.model import LABEL_PREFIX, Network, Vni, ip_text
 
 _API_NAMES = {"drained": "drain", "ingress": "publish"}  # of fields that have another name there
 
@@ -53,19 +53,7 @@ class ServiceHandlers:
         """POST /v1/services."""
         components = self._agent.require_components()
         network = components.directory.network(request.network)
-        wanted = _with_fields(
-            Service(request.name, network.vni, request.ips, _ports(request.ports)),
-            selector=_pairs(request.selector),
-            backends=_names(request.backends),
-            weights=_weights(request.weights),
-            drained=_names(request.drain),
-            affinity=request.affinity == "client",
-            local_first=request.local_first,
-            dns_rr=request.dns_rr,
-            check=_check(request.check),
-            ingress=_ingress(request.publish),
-            labels=_pairs(request.labels),
-        )
+        wanted = service_of(request, network.vni)
         made, created = await components.services.create(network, wanted)
         view = ServiceView(components)
         return {**view.detail(made), "created": created, "warnings": view.warnings(made)}
@@ -95,6 +83,23 @@ class ServiceHandlers:
         return {"removed": [removed.name], "failed": []}
 
 
+def service_of(request: ServiceCreateRequest, vni: Vni) -> Service:
+    """Return the service of a request, on a network."""
+    return _with_fields(
+        Service(request.name, vni, request.ips, _ports(request.ports)),
+        selector=_pairs(request.selector),
+        backends=_names(request.backends),
+        weights=_weights(request.weights),
+        drained=_names(request.drain),
+        affinity=request.affinity == "client",
+        local_first=request.local_first,
+        dns_rr=request.dns_rr,
+        check=_check(request.check),
+        ingress=_ingress(request.publish),
+        labels=_pairs(request.labels),
+    )
+
+
 def _changed(service: Service, request: ServiceSetRequest) -> Service:
     """Return a service with the changes of a request."""
     weights = {name.lower(): (name, weight) for name, weight in service.weights}
@@ -115,8 +120,15 @@ def _changed(service: Service, request: ServiceSetRequest) -> Service:
         local_first=local_first,
         check=check,
         ingress=service.ingress if request.publish is None else _ingress(request.publish),
-        labels=service.labels if request.labels is None else _pairs(request.labels),
+        labels=service.labels
+        if request.labels is None
+        else tuple(sorted([*_pairs(request.labels), *_own_labels(service)])),
     )
+
+
+def _own_labels(service: Service) -> list[tuple[str, str]]:
+    """Return the labels that only agents set, such as the owner of a file that declares it."""
+    return [pair for pair in service.labels if pair[0].startswith(LABEL_PREFIX)]
 
 
 def _with_fields(service: Service, **changes: object) -> Service:

@@ -16,7 +16,7 @@ from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.planner import bridge_name, segment_of
 from overlay.core.dataplane.port_policy import guard_row, port_rows
-from overlay.core.dataplane.rate_limits import rate_row, rates_of
+from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import Row
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -73,7 +73,7 @@ class SandboxPortDriver:
                 allowed=guard_row(network, attachment.port, endpoint),
             )
             connected = self._attachments.mark_connected(attachment, attached.ifname)
-        if any(rates_of(endpoint.labels)):  # in force before any other host hears of it
+        if any(rates_on(network, endpoint)):  # in force before any other host hears of it
             await self._reconciler.reconcile_network(network.vni)
         return connected
 
@@ -129,10 +129,11 @@ def _rows_of(
     if network is None or endpoint is None:
         return []
     found: list[Row] = [guard_row(network, attachment.port, endpoint)]
-    rate = rate_row(attachment.port, endpoint)
+    rates = rates_on(network, endpoint)
+    rate = rate_row(attachment.port, rates)
     if rate is not None:
         found.append(rate)
     if sandbox.fast_path is not None:
         segment = segment_of(network, attachment.subnet_index)
-        found += port_rows(segment, attachment.port, endpoint)
+        found += port_rows(segment, attachment.port, endpoint, rates)
     return found

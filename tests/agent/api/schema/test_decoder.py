@@ -241,13 +241,15 @@ def test_a_wrong_field_is_refused_by_name(shape: type[Request], fields: dict[str
     ("shape", "fields", "text", "field"),
     [
         (ForgetRequest, {"nod": "x"},
-         "unknown field 'nod'. Allowed here: node, powered_off, bar, remove_networks, force",
+         ("unknown field 'nod'. Did you mean node? Allowed here: node, powered_off, bar, "
+          "remove_networks, force"),
          "nod"),
         (EmptyRequest, {"a": 1}, "unknown field 'a'. Allowed here: no fields", "a"),
         (EmptyRequest, {"a` - at `$.b": 1},
          "unknown field 'a` - at `$.b'. Allowed here: no fields", "a` - at `$.b"),
         (NetworkCreateRequest, {"name": "blue", "subnets": [{"net": "x"}]},
-         "unknown field 'net'. Allowed here: subnet, gateway, ip_range, auxiliary, block_length",
+         ("unknown field 'net'. Did you mean subnet? Allowed here: subnet, gateway, ip_range, "
+          "auxiliary, block_length"),
          "net"),
         (NetworkCreateRequest, {"name": "blue", "subnets": [{"subnet": "x", "ip_range": 5}]},
          "ip_range must be text of at most 4096 characters, not 5 (in subnets[0])", "ip_range"),

@@ -18,7 +18,7 @@ from overlay.cli.options.lists import (
     print_rows,
 )
 from overlay.cli.options.removal import remove_all
-from overlay.cli.verbs import network_endpoints
+from overlay.cli.verbs.networks import endpoints, settings
 from overlay.client.api import ApiClient, JsonObject, segment
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def register(words: VerbGroup) -> None:
     prune = networks.verb("prune", run_prune, "remove all unused networks", PRUNE_DESCRIPTION)
     prune.add_argument("-f", "--force", action="store_true", help="remove them, do not only list")
     add_filter_option(prune, FILTERS)
-    network_endpoints.register(networks)
+    endpoints.register(networks)
+    settings.register(networks)
 
 
 def _add_create_options(create: StrictParser) -> None:

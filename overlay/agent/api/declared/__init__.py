@@ -1,0 +1,1 @@
+"""Handlers for declared state: applying a file, and writing one."""

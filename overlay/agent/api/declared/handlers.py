@@ -1,0 +1,127 @@
+"""Handlers for declared state: `apply` and `export`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from overlay.agent.api.declared.exported_file import exported
+from overlay.agent.api.declared.file_reader import read_file
+from overlay.agent.api.declared.schema import (
+    ApplyRequest,
+    ApplyResponse,
+    ExportFilter,
+    ExportResponse,
+    StepResponse,
+)
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
+from overlay.agent.api.http.server import ApiServer
+from overlay.agent.apply.host_items import PUBLISH, port_of
+from overlay.agent.apply.network_items import spec_of
+from overlay.agent.apply.service import ApplyOutcome
+from overlay.agent.components import Components
+from overlay.agent.lifecycle import AgentLifecycle
+from overlay.core.apply.items import NETWORK
+from overlay.core.apply.plan import PlannedStep, text
+from overlay.errors import NotFoundError, TimedOutError, UsageError
+from overlay.kernel.host import macvlan
+from overlay.kernel.host.underlay_segment import is_on_underlay
+
+
+class DeclaredHandlers:
+    """The handlers for declared state, bound to one agent."""
+
+    def __init__(self, agent: AgentLifecycle) -> None:
+        self._agent = agent
+
+    async def apply(self, request: ApplyRequest, caller: ApiCaller) -> ApplyResponse:
+        """POST /v1/apply."""
+        components = self._agent.require_components()
+        found = read_file(request.file, components)
+        if request.prune and not found.owner:
+            raise UsageError(
+                "prune needs an owner",
+                why="only what a file with the same owner has made before is removed",
+                hint='Add a line to the file: owner = "NAME"',
+                field="owner",
+            )
+        service = components.apply
+        planned = await service.plan(found.items, found.owner, prune=request.prune)
+        await self._require_allowed(caller, planned, components)
+        if request.dry_run:
+            outcome = ApplyOutcome(planned)
+        else:
+            outcome = await service.apply(found.items, found.owner, prune=request.prune)
+        return {
+            "owner": found.owner or None,
+            "dry_run": request.dry_run,
+            "changes": [
+                _step(step, done=number < outcome.done) for number, step in enumerate(outcome.steps)
+            ],
+            "failure": None if outcome.failure is None else outcome.failure.body(),
+        }
+
+    async def _require_allowed(
+        self, caller: ApiCaller, steps: Iterable[PlannedStep], components: Components
+    ) -> None:
+        """Raise ForbiddenError for what the caller could not do by a single command either."""
+        for step in steps:
+            changed = {change.setting for change in step.changes}
+            if step.item.kind == PUBLISH:
+                privileges.require_ports(caller, [port_of(step.item).host_port])
+            if step.item.kind != NETWORK or step.action == "remove":
+                continue
+            spec, is_new = spec_of(step.item), step.action == "create"
+            if is_new or "port_security" in changed:
+                enabled = bool(step.item.settings["port_security"])
+                privileges.require_port_security(caller, enabled=enabled)
+            if is_new or "any_name" in changed:
+                privileges.require_names(caller, any_name=bool(step.item.settings["any_name"]))
+            if is_new:
+                privileges.require_subnets(caller, (each.subnet for each in spec.subnets))
+            if is_new and spec.parent:
+                kernel, own = self._agent.kernel, components.underlay.interface
+                is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
+                privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
+                await kernel.call(macvlan.require_driver, spec.driver, spec.parent)
+
+    async def export(self, query: ExportFilter) -> ExportResponse:
+        """GET /v1/export[?owner=NAME]."""
+        present = self._agent.require_components().apply.present(query.owner)
+        return exported(present, query.owner)
+
+
+def _step(step: PlannedStep, *, done: bool) -> StepResponse:
+    return {
+        "action": step.action,
+        "kind": step.item.kind,
+        "name": "/".join(step.item.identity),
+        "changes": [
+            {"setting": each.setting, "before": text(each.before), "after": text(each.after)}
+            for each in step.changes
+        ],
+        "done": done,
+    }
+
+
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
+    """Register the routes of this module."""
+    handlers = DeclaredHandlers(agent)
+    server.route(
+        "POST",
+        "/v1/apply",
+        "apply",
+        handlers.apply,
+        request=ApplyRequest,
+        response=ApplyResponse,
+        needs_caller=True,
+        errors_raised=(NotFoundError, TimedOutError),
+    )
+    server.route(
+        "GET",
+        "/v1/export",
+        "export",
+        handlers.export,
+        query=ExportFilter,
+        response=ExportResponse,
+    )

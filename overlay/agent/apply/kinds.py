@@ -1,0 +1,40 @@
+"""The kinds of object that a file declares."""
+
+from __future__ import annotations
+
+from overlay.agent.apply.dns import RecordObjects
+from overlay.agent.apply.expose import ExposureObjects
+from overlay.agent.apply.host_items import DNS, EXPOSE, PUBLISH
+from overlay.agent.apply.networks import NetworkObjects
+from overlay.agent.apply.publish import PortObjects
+from overlay.agent.apply.service import ApplyService
+from overlay.agent.apply.services import ServiceObjects
+from overlay.agent.declared.service import DeclaredService
+from overlay.agent.dns.records.custom_records import CustomRecords
+from overlay.agent.exposure.service import ExposureService
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.networks.service import NetworkService
+from overlay.agent.services.registry import ServiceRegistry
+from overlay.core.apply.items import NETWORK, SERVICE
+
+
+def apply_service(
+    context: NodeContext,
+    declared: DeclaredService,
+    networks: NetworkService,
+    services: ServiceRegistry,
+    records: CustomRecords,
+    exposure: ExposureService,
+) -> ApplyService:
+    """Return what applies files, with each kind of object that they may declare."""
+    directory = context.directory
+    return ApplyService(
+        {
+            NETWORK: NetworkObjects(directory, networks),
+            SERVICE: ServiceObjects(directory, services),
+            DNS: RecordObjects(directory, declared, records),
+            EXPOSE: ExposureObjects(directory, declared, exposure),
+            PUBLISH: PortObjects(directory, declared, exposure),
+        },
+        context.event_log,
+    )

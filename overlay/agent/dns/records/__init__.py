@@ -1,0 +1,1 @@
+"""DNS records that people add: changing them from any host, and removing them everywhere."""

@@ -1,0 +1,114 @@
+"""Carry out what the cluster's records declare about this host: published ports and exposures.
+
+Any member may declare them for any host; this host makes them so, and reports what it cannot do.
+
+Owns: which of this host's ports and exposures are declared, and the difference to what it has.
+Does not: know how a port is published or a network exposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.published_ports import PublishedPorts
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller, Fault
+from overlay.core.dataplane.published_port import DECLARED_OWNER, PortRequest
+from overlay.core.declared.host_objects import DeclaredPort, existing
+from overlay.core.declared.objects import DeclaredObjects
+from overlay.errors import OverlayError
+from overlay.model import Vni
+
+
+class DeclaredHost(Controller):
+    """Keeps this host's ports and exposures as the records declare them."""
+
+    name = "declared ports and exposures"
+    problem = "what is declared for this host is not in force"
+    settle_s = 0.05  # one pass covers a file of several objects
+    retry_max_s = 10.0
+    event_kind = "publish"
+
+    def __init__(
+        self,
+        context: NodeContext,
+        objects: DeclaredObjects,
+        exposure: ExposureController,
+        published_ports: PublishedPorts,
+    ) -> None:
+        super().__init__(context.event_log)
+        self.interval_s = exposure.interval_s
+        self._directory = context.directory
+        self._gossip = context.gossip
+        self._objects = objects
+        self._exposure = exposure
+        self._ports = published_ports
+        self._exposed: dict[Vni, bool] = exposure.eligibility.preferences.declared()
+        self._failures: dict[str, OverlayError] = {}  # by port, and by network
+
+    async def reconcile(self) -> None:
+        """Expose, hide, publish and unpublish; an error of one object does not hold up others."""
+        if not self._gossip.node.caught_up:
+            return
+        self._failures = {}
+        await self._follow_exposures()
+        await self._follow_ports()
+        if self._failures:
+            title, error = next(iter(self._failures.items()))
+            raise OverlayError(f"{title}: {error.what}", why=error.why, hint=error.hint)
+
+    async def _follow_exposures(self) -> None:
+        before, wanted = self._exposed, self._exposure.eligibility.preferences.declared()
+        self._exposed = dict(wanted)
+        for vni in sorted(before.keys() | wanted.keys()):
+            network = self._directory.network_by_vni(vni)
+            exposed = bool(self._exposure.host_endpoints.of(vni))
+            if network is None or (
+                before.get(vni) == wanted.get(vni) and wanted.get(vni, exposed) == exposed
+            ):
+                continue
+            try:
+                await self._exposure.follow_preference(network)
+            except OverlayError as error:
+                self._failures[f"network {network.name}"] = error
+
+    async def _follow_ports(self) -> None:
+        own = self._directory.node_name(self._directory.own)
+        wanted = {
+            _owner(port): port for port in existing(self._objects, DeclaredPort) if port.host == own
+        }
+        for owner in self._ports.declared_owners() - wanted.keys():
+            await self._ports.withdraw(owner)
+        for owner, port in wanted.items():
+            request = PortRequest(
+                port.protocol,
+                port.host_ip,
+                range(port.host_port, port.host_port + 1),
+                port.port,
+            )
+            try:
+                await self._ports.publish_for(owner, port.name, port.network, [request])
+            except OverlayError as error:
+                self._failures[f"port {port.place}"] = error
+
+    def endpoints_changed(self) -> None:
+        """Have a pass try again soon what failed: a port's container may be there now."""
+        if self._failures:
+            self.trigger()
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield what could not be made so."""
+        for title, error in self._failures.items():
+            reason = f"{error.what}: {error.why}" if error.why else error.what
+            yield Fault(
+                f"{title} is declared for this host, and not in force: {reason}",
+                error.hint or "The agent retries automatically",
+            )
+
+
+def _owner(port: DeclaredPort) -> str:
+    """Return the owner of a declared port on this host; another target is another owner."""
+    digest = hashlib.blake2s(port.body(), digest_size=8).hexdigest()
+    return f"{DECLARED_OWNER}{port.object_name}/{digest}"

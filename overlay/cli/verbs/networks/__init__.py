@@ -1,0 +1,1 @@
+"""Verbs of networks: their definitions, settings, containers and addresses."""

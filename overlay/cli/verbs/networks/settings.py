@@ -1,0 +1,151 @@
+"""Command `network set`: change a network while containers are on it.
+
+Owns: its options and output. Does not: know what may change; the agent says.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.options import rates
+from overlay.cli.options.common import pairs
+from overlay.client.api import ApiClient, JsonObject, segment
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import VerbGroup
+    from overlay.strict_arguments import StrictParser
+
+SET_DESCRIPTION = """\
+Change a network while containers are on it, from any host.  All hosts follow within a second;
+connections stay, except those that an option forbids from then on.  What is not named stays.
+
+Its subnets, gateways, VNI, driver, parent and encryption cannot change: containers, tunnels and
+routes on all hosts depend on them.
+
+  sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
+  sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
+  sudo overlayd network set blue --internal
+"""
+AUTOMATIC = "auto"
+_FLAGS = (
+    ("--internal", "--no-internal", "internal", "no traffic to or from the outside; or allow it"),
+    (
+        "--port-security",
+        "--no-port-security",
+        "port_security",
+        "its containers may send from their own MACs and addresses only; or from any",
+    ),
+    (
+        "--any-name",
+        "--no-any-name",
+        "any_name",
+        "its DNS answers names with dots outside the cluster's domain; or none",
+    ),
+)
+# Not for use: the agent says why each cannot change, and what to do.
+_FIXED = ("--subnet", "--gateway", "--vni", "--driver", "--parent", "--encrypted",
+          "--isolate-subnets")  # fmt: skip
+
+
+def register(networks: VerbGroup) -> None:
+    """Add the verb of this module."""
+    changed = networks.verb("set", run_set, "change a network in place", SET_DESCRIPTION)
+    changed.add_argument("name", metavar="NETWORK")
+    for option, dest, metavar, summary in (
+        ("--add-label", "add_labels", "KEY=VALUE", "label to add or replace"),
+        ("--remove-label", "remove_labels", "KEY", "label to remove"),
+        (
+            "--ip-range",
+            "ip_ranges",
+            "CIDR",
+            "allocate only from this part of its subnet from now on; the subnet itself: from all",
+        ),
+    ):
+        changed.add_argument(
+            option,
+            dest=dest,
+            action="append",
+            default=[],
+            metavar=metavar,
+            help=f"{summary}; may be repeated",
+        )
+    _add_flags(changed)
+    changed.add_argument(
+        "--mtu", metavar="BYTES", help="MTU of its containers; auto: what the underlay carries"
+    )
+    for option, summary in (
+        ("--rate", "limit both directions of each container, such as 10mbit; none: no limit"),
+        ("--rate-in", "limit traffic to each container without a limit of its own"),
+        ("--rate-out", "limit traffic from each container without a limit of its own"),
+    ):
+        changed.add_argument(option, metavar="RATE", help=summary)
+    for option in _FIXED:
+        dest = "fixed_" + option.strip("-").replace("-", "_")
+        changed.add_argument(option, dest=dest, nargs="?", const="yes", help=argparse.SUPPRESS)
+
+
+def _add_flags(changed: StrictParser) -> None:
+    for option, opposite, dest, summary in _FLAGS:
+        changed.add_argument(
+            option, dest=dest, action="store_const", const=True, default=None, help=summary
+        )
+        changed.add_argument(
+            opposite, dest=dest, action="store_const", const=False, help=argparse.SUPPRESS
+        )
+
+
+def run_set(args: Namespace) -> int:
+    """Change a network."""
+    body = _body(args)
+    if not any(each not in ({}, [], None) for each in body.values()):
+        raise UsageError("no change given", hint="overlayd network set --help lists the options")
+    answer = ApiClient(args.paths).post(f"/v1/networks/{segment(args.name)}", body)
+    if args.json:
+        output.print_json(answer)
+        return 0
+    for change in answer["changed"]:
+        output.print_result(
+            f"{answer['name']}  {change['setting']}  {change['before']} → {change['after']}"
+        )
+    if not answer["changed"]:
+        output.print_note(f"{answer['name']} is so already")
+    return 0
+
+
+def _body(args: Namespace) -> JsonObject:
+    body: JsonObject = {
+        "add_labels": pairs(args.add_labels, "add_labels"),
+        "remove_labels": args.remove_labels,
+        "ip_ranges": args.ip_ranges,
+        "fixed": [
+            option.strip("-").replace("-", "_")
+            for option in _FIXED
+            if getattr(args, "fixed_" + option.strip("-").replace("-", "_")) is not None
+        ],
+    }
+    for field in ("internal", "port_security", "any_name"):
+        if getattr(args, field) is not None:
+            body[field] = getattr(args, field)
+    if args.mtu is not None:
+        body["mtu"] = _mtu(args.mtu)
+    for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):
+        option, chosen = (field, text) if text is not None else ("rate", args.rate)
+        if chosen is not None:
+            body[field] = rates.parse(chosen, option)
+    return body
+
+
+def _mtu(text: str) -> int:
+    if text == AUTOMATIC:
+        return 0
+    if not (text.isascii() and text.isdecimal()) or int(text[:9]) < 1:
+        raise UsageError(
+            f"--mtu: {text!r} is not a number of bytes",
+            hint=f"Such as 1400, or {AUTOMATIC} for what the underlay carries",
+        )
+    return int(text)

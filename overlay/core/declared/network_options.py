@@ -1,0 +1,49 @@
+"""Options of a network that are kept as reserved labels: MTU, rates of its containers, owner.
+
+Owns: these labels. Does not: know driver and parent (`network_drivers`), or the rates of a single
+container (`rate_limits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from overlay.model import LABEL_PREFIX, Network
+
+Labels = tuple[tuple[str, str], ...]
+
+MTU, RATE_IN, RATE_OUT = "mtu", "rate_in", "rate_out"
+OPTION_LABELS: Final[Mapping[str, str]] = {
+    MTU: LABEL_PREFIX + "mtu",
+    RATE_IN: LABEL_PREFIX + "rate-in",
+    RATE_OUT: LABEL_PREFIX + "rate-out",
+}
+_OWNER: Final = LABEL_PREFIX + "owner"
+
+
+def option_of(network: Network, option: str) -> int:
+    """Return a network's MTU in bytes or rate in bits per second; 0: none is set."""
+    text = dict(network.labels).get(OPTION_LABELS[option], "")
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
+def owner_of(network: Network) -> str:
+    """Return the owner of the file that declares a network, or an empty text."""
+    return dict(network.labels).get(_OWNER, "")
+
+
+def user_labels(network: Network) -> Labels:
+    """Return the labels that are not overlayd's own."""
+    return tuple(pair for pair in network.labels if not pair[0].startswith(LABEL_PREFIX))
+
+
+def with_options(labels: Labels, values: Mapping[str, int], owner: str | None = None) -> Labels:
+    """Return labels with other options, of which 0 is none; and with an owner if one is given."""
+    found = dict(labels)
+    for option, value in values.items():
+        found[OPTION_LABELS[option]] = str(value) if value else ""
+    if owner is not None:
+        found[_OWNER] = owner
+    own = {_OWNER, *OPTION_LABELS.values()}
+    return tuple(sorted(pair for pair in found.items() if pair[1] or pair[0] not in own))

@@ -1,0 +1,116 @@
+"""What may change of a network with containers, and what is refused in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from overlay.agent.networks.settings import (
+    SettingsSpec,
+    changed,
+    require_changeable,
+    subnet_of_range,
+)
+from overlay.core.declared.network_options import MTU, RATE_IN, option_of, owner_of, user_labels
+from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.model import (
+    PORT_SECURITY_OFF_LABEL,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    has_any_name,
+    parse_ip,
+)
+
+SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"), block_length=24)
+BLUE = Network(Vni(7), "blue", (SUBNET,), NodeId(bytes(16)), labels=(("team", "a"),))
+
+
+def test_each_setting_changes() -> None:
+    """And what is not named stays; 0 and an empty range remove what was set."""
+    spec = SettingsSpec(
+        labels={"x": "y"},
+        internal=True,
+        port_security=False,
+        any_name=True,
+        ip_ranges={"10.32.0.0/16": "10.32.8.0/21"},
+        options={MTU: 1300, RATE_IN: 1_000_000},
+        owner="shop",
+    )
+    found = changed(BLUE, spec)
+
+    assert found.internal
+    assert has_any_name(found)
+    assert PORT_SECURITY_OFF_LABEL in found.labels
+    assert user_labels(found) == (("x", "y"),)
+    assert (option_of(found, MTU), option_of(found, RATE_IN)) == (1300, 1_000_000)
+    assert owner_of(found) == "shop"
+    assert found.subnets[0].ip_range == (parse_ip("10.32.8.0"), 21)
+    assert changed(found, SettingsSpec()) == found
+    back = SettingsSpec(
+        labels={"team": "a"},
+        internal=False,
+        port_security=True,
+        any_name=False,
+        ip_ranges={"10.32.0.0/16": ""},
+        options={MTU: 0, RATE_IN: 0},
+        owner="",
+    )
+    assert changed(found, back) == BLUE
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (SettingsSpec(options={MTU: 575}), "too small"),
+        (SettingsSpec(ip_ranges={"10.33.0.0/16": "10.33.0.0/24"}), "has no subnet"),
+        (SettingsSpec(ip_ranges={"10.32.0.0/16": "10.40.0.0/24"}), "not within the subnet"),
+        (SettingsSpec(ip_ranges={"10.32.0.0/16": "10.32.0.0/25"}), "smaller than a host's block"),
+        (SettingsSpec(labels={str(n): "" for n in range(17)}), "17 labels"),
+    ],
+)
+def test_impossible_settings_are_refused(spec: SettingsSpec, told: str) -> None:
+    """Before anything is written."""
+    with pytest.raises(UsageError, match=told):
+        changed(BLUE, spec)
+
+
+def test_some_networks_have_less_to_set() -> None:
+    """IPv6 needs 1280 bytes, and a host's segment keeps its own MTU."""
+    dual = Network(
+        Vni(7), "dual", (Subnet(parse_ip("fd00::"), 64, parse_ip("fd00::1")),), BLUE.creator
+    )
+    lan = Network(
+        Vni(7), "lan", (SUBNET,), BLUE.creator,
+        labels=(("overlayd.driver", "macvlan"), ("overlayd.parent", "eth1")),
+    )  # fmt: skip
+    for network, told in ((dual, "RFC 8200"), (lan, "leaves alone")):
+        with pytest.raises(UsageError) as caught:
+            changed(network, SettingsSpec(options={MTU: 1000}))
+        assert told in caught.value.why
+
+
+@pytest.mark.parametrize("setting", ["subnet", "gateway", "vni", "driver", "parent", "encrypted"])
+def test_what_is_fixed_is_refused_with_a_way_out(setting: str) -> None:
+    """With the reason, and what to do instead."""
+    with pytest.raises(ConflictError) as caught:
+        require_changeable("blue", setting)
+
+    assert caught.value.why
+    assert "overlayd" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("10.32.8.0/21", "10.32.0.0/16"), ("10.99.0.0/16", None), ("x", None)],
+)
+def test_a_range_finds_its_subnet(text: str, expected: str | None) -> None:
+    """Or is refused."""
+    found: Any = None
+    if expected is None:
+        with pytest.raises(OverlayError):
+            subnet_of_range(BLUE, text)
+    else:
+        found = subnet_of_range(BLUE, text)
+    assert found == expected
