@@ -56,7 +56,8 @@ def keep(folder: Path) -> None:
 
 
 def _row(record: Record) -> str:
-    runtimes = ", ".join(f"{name} {version}" for name, version in record["runtimes"].items())
+    each = sorted(record["runtimes"].items(), key=lambda pair: pair[0].lower())
+    runtimes = ", ".join(f"{name} {version}" for name, version in each)
     cells = (
         record["platform"],
         record["machine"],
