@@ -357,7 +357,7 @@ class AgentLifecycle:
         components.reserves.begin_to_leave()
         await components.grants.hand_back()
         await components.gossip.say_goodbye()
-        await components.evpn.disable()
+        await components.evpn.remove()
         await components.encryption.remove()
         await components.underlay_filter.remove()
         self.components = self._settled = None

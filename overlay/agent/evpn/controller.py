@@ -149,6 +149,14 @@ class EvpnController(Controller):
             self._event_log.record("evpn", "disabled: FRR's processes end, and all is withdrawn")
         return was_enabled
 
+    async def remove(self) -> None:
+        """Disable EVPN because this node has left; what fails must not hold that up."""
+        try:
+            await self.disable()
+        except (OverlayError, OSError) as error:
+            text = f"what FRR has of this host may stay: {error}"
+            self._event_log.record("evpn", text, level=logging.WARNING)
+
     # --- the controller -------------------------------------------------------------------
 
     async def load(self) -> None:

@@ -97,9 +97,16 @@ def is_running(run_dir: Path) -> bool:
 def run(state_dir: Path, run_dir: Path) -> None:
     """Keep the processes running until EVPN is disabled, or SIGTERM.
 
-    Raises OverlayError if FRR is missing, ConflictError if another supervisor runs.
+    Raises OverlayError if FRR is missing, ConflictError if EVPN is disabled or another supervisor
+    runs.
     """
     frr.require_programs()
+    if not (state_dir / SETTINGS_NAME).exists():
+        raise ConflictError(
+            "BGP EVPN is not enabled on this host",
+            why=f"there is no {state_dir / SETTINGS_NAME}",
+            hint="overlayd evpn enable --asn 65000 --neighbor 10.0.0.1   starts this by itself",
+        )
     folder = run_dir / _DIRECTORY
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / _LOCK).open("wb") as lock:

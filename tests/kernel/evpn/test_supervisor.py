@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.evpn.frr_config import bgpd_config
 from overlay.core.evpn.settings import parse_settings
-from overlay.errors import OverlayError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.evpn import frr, process, supervisor
 from overlay.kernel.evpn.sessions import connections
@@ -207,7 +207,9 @@ def test_a_missing_frr_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_nothing_starts_while_evpn_is_disabled(tmp_path: Path) -> None:
-    """Without settings on disk there is no supervisor."""
+    """Without settings on disk there is no supervisor, also by hand."""
+    with pytest.raises(ConflictError, match="not enabled"):
+        supervisor.run(tmp_path, tmp_path / "run")
     process.ensure_supervisor(tmp_path, tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
