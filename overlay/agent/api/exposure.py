@@ -209,13 +209,16 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
                 "ips": [],
                 "source_kept": True,
                 "owner": "service",
-                "fault": each.fault or None,
+                "fault": None,
             },
         )
         row["ips"] += [ip_text(backend.ip) for backend in backends]
-        row["source_kept"] &= forward is not None and not forward.borrowed
+        row["source_kept"] &= forward is None or not forward.borrowed
+        row["fault"] = row["fault"] or each.fault or None
     for row in shown.values():
-        row["fault"] = row["fault"] or (None if row["ips"] else "no backend is ready")
+        row["source_kept"] &= bool(row["ips"])
+        if not row["ips"]:
+            row["fault"] = row["fault"] or "no backend that this host may ask is ready"
     return list(shown.values())
 
 

@@ -104,6 +104,11 @@ class Ingress(Controller):
         self._rules.set_ingress(each.forward for each in found if each.forward is not None)
 
     async def _status_of(self, port: IngressPort, *, is_held: bool) -> IngressStatus:
+        backends = backends_at(port.target, self._gossip.node_id)
+        if port.mode == "host":
+            backends = tuple(each for each in backends if each.node == self._gossip.node_id)
+            if not backends:
+                return IngressStatus(port, None, "")
         place = f"port {port.port}/{port.protocol}"
         network = self._directory.network_by_vni(port.target.vni)
         if network is None or not self._exposure.host_endpoints.of(port.target.vni):
@@ -122,9 +127,6 @@ class Ingress(Controller):
                 await self._kernel.call(port_check.require_free, *arguments)
             except OverlayError as error:
                 return IngressStatus(port, None, f"{place} is not answered here: {error.why}")
-        backends = backends_at(port.target, self._gossip.node_id)
-        if port.mode == "host":
-            backends = tuple(each for each in backends if each.node == self._gossip.node_id)
         if not backends:
             return IngressStatus(port, None, "")
         borrowed = frozenset([each.ip for each in backends if await self._is_borrowed(port, each)])

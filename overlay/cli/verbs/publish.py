@@ -38,8 +38,8 @@ Map ports of this host to a container, for other hosts, this host and its contai
 The mapping follows the name to whichever host the container is on.  'publish ls' lists all, and
 those that services publish on every host.
 
-With --all-hosts every host of the cluster answers, also one that joins later, as does the service
-NAME-published that this makes; any host may unpublish it.
+With --all-hosts every host of the cluster answers, also one that joins later.  This makes a service
+called NAME-published, which any host may change or remove.
 
   sudo overlayd publish web 8080:80 9000-9009
   sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ BACKENDS = (Backend(HERE, 80, OWN), Backend(THERE, 80, OTHER))
 def port(number: int = 8080, **fields: Any) -> IngressPort:
     """Return a port of the hosts that leads to a backend here and one on another host."""
     target = VirtualPort(BLUE, Ip(bytes([10, 32, 0, 100])), "tcp", 80, BACKENDS)
-    return IngressPort("tcp", number, target, **fields)
+    return IngressPort("tcp", number, **{"target": target, **fields})
 
 
 class Bench:
@@ -132,6 +133,11 @@ def test_the_mode_host_leads_to_backends_here(tmp_path: Path) -> None:
 
     assert bench.reconcile() == []
     assert bench.forwards[8080].backends == BACKENDS[:1]
+    elsewhere = replace(port().target, backends=BACKENDS[1:])
+    bench.ports = (port(mode="host", target=elsewhere),)
+    bench.exposed.clear()
+    assert bench.reconcile() == []
+    assert (bench.forwards, bench.joined) == ({}, [])
 
 
 def test_a_conflict_holds_up_no_other_port(tmp_path: Path) -> None:
