@@ -23,6 +23,11 @@ def test_the_first_result_counts_at_once() -> None:
     assert states(BackendMonitor(3), "-") == [False]
 
 
+def test_a_container_may_take_its_time_to_start() -> None:
+    """Its first success counts at once, however often it failed before."""
+    assert states(BackendMonitor(3), "----+") == [False] * 4 + [True]
+
+
 def test_a_change_takes_results_in_a_row() -> None:
     """One lost answer changes nothing."""
     assert states(BackendMonitor(3, is_healthy=True), "--+--") == [True] * 5
