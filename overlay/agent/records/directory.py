@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from overlay.agent.records.known_names import known_text
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     BRIDGE,
@@ -32,8 +33,6 @@ from overlay.core.services.derivation import PlacedService
 from overlay.core.view import ExpirySource, OwnershipSource, ServiceSource, View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
-
-_NAMES_SHOWN_MAX = 12
 
 
 class PlacedEndpoint(NamedTuple):
@@ -120,11 +119,9 @@ class Directory:
         if found is not None:
             return found
         names = sorted({network.name for network in self.networks()})
-        more = len(names) - _NAMES_SHOWN_MAX
-        known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
         raise NotFoundError(
             f"there is no network {name!r}",
-            why=f"known networks: {known}" if names else "the cluster has no network",
+            why=f"known networks: {known_text(names)}" if names else "the cluster has no network",
             hint="overlayd network ls" if names else "Create one: overlayd network create NAME",
         )
 

@@ -15,14 +15,13 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.records.known_names import known_text
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services import definition
 from overlay.core.services.service import SERVICE_KIND, Service
 from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.model import Network
 from overlay.wire.codec.services import encode_service
-
-_NAMES_SHOWN_MAX = 12
 
 
 class ServiceRegistry:
@@ -49,11 +48,9 @@ class ServiceRegistry:
         if found is not None:
             return found
         names = [service.name for service in self.catalog.all()]
-        more = len(names) - _NAMES_SHOWN_MAX
-        known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
         raise NotFoundError(
             f"there is no service {name!r}",
-            why=f"known services: {known}" if names else "the cluster has no service",
+            why=f"known services: {known_text(names)}" if names else "the cluster has no service",
             hint="overlayd service ls" if names else "overlayd service create --help",
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overlay.cli.options.common import pairs
+from overlay.cli.options.common import add_label_option, pairs
 from overlay.errors import UsageError
 from overlay.strict_arguments import Metavar
 
@@ -52,14 +52,7 @@ def add_service_options(parser: StrictParser) -> None:
     )
     _add_check_options(parser)
     _add_publish_options(parser)
-    parser.add_argument(
-        "--label",
-        dest="labels",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="label for lists and their --filter; may be repeated",
-    )
+    add_label_option(parser)
 
 
 def _add_check_options(parser: StrictParser) -> None:
