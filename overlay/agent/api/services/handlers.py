@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import fields, replace
 
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.api.services.schema import (
@@ -49,9 +51,12 @@ class ServiceHandlers:
             "elsewhere": sorted({each for each in map(view.unknown_network, services) if each}),
         }
 
-    async def create(self, request: ServiceCreateRequest) -> ServiceCreatedResponse:
+    async def create(
+        self, request: ServiceCreateRequest, caller: ApiCaller
+    ) -> ServiceCreatedResponse:
         """POST /v1/services."""
         components = self._agent.require_components()
+        privileges.require_ports(caller, (each.port for each in request.publish))
         network = components.directory.network(request.network)
         wanted = service_of(request, network.vni)
         made, created = await components.services.create(network, wanted)
@@ -63,9 +68,12 @@ class ServiceHandlers:
         components = self._agent.require_components()
         return ServiceView(components).detail(components.services.require(name))
 
-    async def set(self, name: str, request: ServiceSetRequest) -> ServiceChangedResponse:
+    async def set(
+        self, name: str, request: ServiceSetRequest, caller: ApiCaller
+    ) -> ServiceChangedResponse:
         """POST /v1/services/NAME."""
         components = self._agent.require_components()
+        privileges.require_ports(caller, (each.port for each in request.publish or ()))
         before, after = await components.services.change(
             name, lambda service: _changed(service, request)
         )
@@ -313,6 +321,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         request=ServiceCreateRequest,
         response=ServiceCreatedResponse,
         errors_raised=(TimedOutError,),
+        needs_caller=True,
     )
     route(
         "GET",
@@ -328,6 +337,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.set,
         request=ServiceSetRequest,
         response=ServiceChangedResponse,
+        needs_caller=True,
     )
     route(
         "DELETE",
