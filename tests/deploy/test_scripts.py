@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SHELL = (
-    "arm64", "bench", "container_image", "debian13", "examples_tools",
+    "bench", "container_image", "debian13", "examples_tools",
     "package_tools", "packages", "setup", "test",
 )  # fmt: skip
 SCRIPTS = sorted(
