@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,11 @@ def make_run_directory(shadow: str) -> Path:
             folder.mkdir(mode=0o755)
             os.chown(folder, user.pw_uid, user.pw_gid)
     return run_directory(shadow)
+
+
+def remove_run_directory(shadow: str) -> None:
+    """Remove that directory, with the configuration and its password."""
+    shutil.rmtree(run_directory(shadow), ignore_errors=True)
 
 
 def write_config(shadow: str, text: str) -> bool:

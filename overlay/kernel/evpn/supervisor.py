@@ -187,6 +187,7 @@ class Supervisor:
     def _stop(self, shadow: str) -> None:
         for daemon in reversed(frr.DAEMONS):
             self._stop_daemon(shadow, daemon)
+        frr.remove_run_directory(shadow)
 
     def _stop_daemon(self, shadow: str, daemon: str) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

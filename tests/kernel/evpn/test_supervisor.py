@@ -158,6 +158,7 @@ def test_they_end_with_the_shadow(watched: Watched) -> None:
 
     assert frr.process_of(watched.shadow.name, "zebra") is None
     assert frr.process_of(watched.shadow.name, "bgpd") is None
+    assert not frr.run_directory(watched.shadow.name).exists()
 
 
 def test_a_pid_file_of_another_process_is_not_believed(watched: Watched) -> None:
