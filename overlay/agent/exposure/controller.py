@@ -120,7 +120,7 @@ class ExposureController(Controller):
             await self.reconcile_network(vni)
 
     async def end_ingress(self, vni: Vni) -> None:
-        """Leave a network that no service publishes a port of any more, if nothing else is here."""
+        """Leave a network that no service or declaration needs now, if nothing else is here."""
         await self.reconcile_network(vni)
         self._gossip.publish(await self._participation.end_unused(vni))
 

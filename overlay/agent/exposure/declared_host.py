@@ -65,9 +65,10 @@ class DeclaredHost(Controller):
         for vni in sorted(before.keys() | wanted.keys()):
             network = self._directory.network_by_vni(vni)
             exposed = bool(self._exposure.host_endpoints.of(vni))
-            if network is None or (
-                before.get(vni) == wanted.get(vni) and wanted.get(vni, exposed) == exposed
-            ):
+            if network is None:  # it was removed as well
+                await self._exposure.end_ingress(vni)
+                continue
+            if before.get(vni) == wanted.get(vni) and wanted.get(vni, exposed) == exposed:
                 continue
             try:
                 await self._exposure.follow_preference(network)
