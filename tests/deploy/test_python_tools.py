@@ -63,7 +63,7 @@ def test_pipx_installs_runs_and_removes(
         "PIPX_BIN_DIR": tmp_path / "bin",
         "PIPX_MAN_DIR": tmp_path / "man",
         "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": libraries,
+        "PIP_FIND_LINKS": f"{libraries} {TOOLS.parent / 'wheels'}",
     }
     (wheel,) = [path for path in distributions if path.suffix == ".whl"]
     run(TOOLS / "pipx", "install", "--python", "/usr/bin/python3", wheel, **places)
