@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from overlay.agent.api.declared.exported_file import exported
 from overlay.agent.api.declared.file_reader import read_file
+from overlay.agent.api.declared.permissions import require_allowed
 from overlay.agent.api.declared.schema import (
     ApplyRequest,
     ApplyResponse,
@@ -16,7 +17,6 @@ from overlay.agent.api.declared.schema import (
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.apply.host_items import PUBLISH, port_of
 from overlay.agent.apply.network_items import spec_of
 from overlay.agent.apply.service import ApplyOutcome
 from overlay.agent.components import Components
@@ -47,7 +47,8 @@ class DeclaredHandlers:
             )
         service = components.apply
         planned = await service.plan(found.items, found.owner, prune=request.prune)
-        await self._require_allowed(caller, planned, components)
+        require_allowed(caller, planned)
+        await self._require_parents(caller, planned, components)
         if request.dry_run:
             outcome = ApplyOutcome(planned)
         else:
@@ -61,25 +62,15 @@ class DeclaredHandlers:
             "failure": None if outcome.failure is None else outcome.failure.body(),
         }
 
-    async def _require_allowed(
+    async def _require_parents(
         self, caller: ApiCaller, steps: Iterable[PlannedStep], components: Components
     ) -> None:
-        """Raise ForbiddenError for what the caller could not do by a single command either."""
+        """Raise ForbiddenError or an error of its parent for a network that is to be on one."""
         for step in steps:
-            changed = {change.setting for change in step.changes}
-            if step.item.kind == PUBLISH:
-                privileges.require_ports(caller, [port_of(step.item).host_port])
-            if step.item.kind != NETWORK or step.action == "remove":
+            if step.item.kind != NETWORK or step.action != "create":
                 continue
-            spec, is_new = spec_of(step.item), step.action == "create"
-            if is_new or "port_security" in changed:
-                enabled = bool(step.item.settings["port_security"])
-                privileges.require_port_security(caller, enabled=enabled)
-            if is_new or "any_name" in changed:
-                privileges.require_names(caller, any_name=bool(step.item.settings["any_name"]))
-            if is_new:
-                privileges.require_subnets(caller, (each.subnet for each in spec.subnets))
-            if is_new and spec.parent:
+            spec = spec_of(step.item)
+            if spec.parent:
                 kernel, own = self._agent.kernel, components.underlay.interface
                 is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
                 privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
