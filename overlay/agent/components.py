@@ -84,6 +84,7 @@ from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.record_readers import RecordReaders
 from overlay.agent.records.conflict_report import ConflictReport
@@ -286,11 +287,14 @@ class Components:
             self.attacher.context.default_routes.default_route_moved,
             config.reconcile_interval_s,
         )
+        allowed = parse_port_ranges(config.cluster_ports)
         self.exposure = ExposureService(
             controller,
             published_ports,
-            Ingress(self._context, controller, rules, published_ports, self.attachments),
-            DeclaredHost(self._context, self.declared.objects, controller, published_ports),
+            Ingress(self._context, controller, rules, published_ports, self.attachments, allowed),
+            DeclaredHost(
+                self._context, self.declared.objects, controller, published_ports, allowed
+            ),
             rules,
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,

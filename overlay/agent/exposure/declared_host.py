@@ -15,10 +15,11 @@ from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.process.port_ranges import PortRanges, contains
 from overlay.core.dataplane.published_port import DECLARED_OWNER, PortRequest
 from overlay.core.declared.host_objects import DeclaredPort, existing
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.errors import OverlayError
+from overlay.errors import ConflictError, OverlayError
 from overlay.model import Vni
 
 
@@ -37,6 +38,7 @@ class DeclaredHost(Controller):
         objects: DeclaredObjects,
         exposure: ExposureController,
         published_ports: PublishedPorts,
+        allowed: PortRanges,
     ) -> None:
         super().__init__(context.event_log)
         self.interval_s = exposure.interval_s
@@ -45,6 +47,7 @@ class DeclaredHost(Controller):
         self._objects = objects
         self._exposure = exposure
         self._ports = published_ports
+        self._allowed = allowed
         self._exposed: dict[Vni, bool] = exposure.eligibility.preferences.declared()
         self._failures: dict[str, OverlayError] = {}  # by port, and by network
 
@@ -83,6 +86,14 @@ class DeclaredHost(Controller):
         for owner in self._ports.declared_owners() - wanted.keys():
             await self._ports.withdraw(owner)
         for owner, port in wanted.items():
+            if not contains(self._allowed, port.host_port):
+                self._failures[f"port {port.place}"] = ConflictError(
+                    "cluster_ports does not allow it",
+                    hint="Publish it by a command on this host, or add it to cluster_ports in "
+                    "/etc/overlayd/overlayd.toml and restart the agent",
+                )
+                await self._ports.withdraw(owner)
+                continue
             request = PortRequest(
                 port.protocol,
                 port.host_ip,

@@ -20,6 +20,7 @@ from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.process.port_ranges import PortRanges, contains
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import IngressForward
 from overlay.core.services.maglev import backends_at
@@ -28,6 +29,11 @@ from overlay.errors import OverlayError
 from overlay.kernel.host import default_route, port_check
 from overlay.model import Ip, Vni
 
+_ALLOW = (
+    "Choose another port for the service, or add this one to cluster_ports in "
+    "/etc/overlayd/overlayd.toml and restart the agent"
+)
+
 
 class IngressStatus(NamedTuple):
     """A port of this host that should lead to a service; `fault`: why it does not."""
@@ -35,6 +41,7 @@ class IngressStatus(NamedTuple):
     port: IngressPort
     forward: IngressForward | None
     fault: str
+    hint: str = "Other hosts answer it; see: overlayd publish ls"
 
 
 class Ingress(Controller):
@@ -51,6 +58,7 @@ class Ingress(Controller):
         rules: HostRules,
         published: PublishedPorts,
         attachments: Attachments,
+        allowed: PortRanges,
     ) -> None:
         super().__init__(context.event_log)
         self.interval_s = exposure.interval_s
@@ -62,6 +70,7 @@ class Ingress(Controller):
         self._rules = rules
         self._published = published
         self._attachments = attachments
+        self._allowed = allowed
         self._joined: set[Vni] = set()  # networks that the last pass joined for a port
         exposure.exposure_changed.connect(self.trigger)
 
@@ -87,8 +96,8 @@ class Ingress(Controller):
     def faults(self) -> Iterator[Fault]:
         """Yield the ports that this host does not answer."""
         yield from super().faults()
-        for text in dict.fromkeys(each.fault for each in self.status if each.fault):
-            yield Fault(text, "Other hosts answer it; see: overlayd publish ls")
+        for text, hint in {each.fault: each.hint for each in self.status if each.fault}.items():
+            yield Fault(text, hint)
 
     def _ports(self) -> Iterator[IngressPort]:
         for network in self._directory.networks():
@@ -110,6 +119,10 @@ class Ingress(Controller):
             if not backends:
                 return IngressStatus(port, None, "")
         place = f"port {port.port}/{port.protocol}"
+        if not contains(self._allowed, port.port):
+            return IngressStatus(
+                port, None, f"{place} is not answered here: cluster_ports does not allow it", _ALLOW
+            )
         network = self._directory.network_by_vni(port.target.vni)
         if network is None or not self._exposure.host_endpoints.of(port.target.vni):
             name = network.name if network is not None else str(port.target.vni)

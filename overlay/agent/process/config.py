@@ -15,6 +15,7 @@ from typing import Any
 
 from overlay import limits
 from overlay.agent.process.listen_address import parse_listen_address
+from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.errors import ConfigurationError
 from overlay.model import valid_name
 
@@ -23,6 +24,7 @@ RUN_DIR_DEFAULT = Path("/run/overlayd")
 CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
 API_GROUP_DEFAULT = "overlayd"
 DNS_DOMAIN_DEFAULT = "overlay"
+CLUSTER_PORTS_DEFAULT = "80, 443, 1024-65535"
 LOCK_NAME = "lock"  # in the state directory: held by the agent as long as it lives
 
 _EXPECTED = {
@@ -65,6 +67,7 @@ class Config:
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
     metrics_listen: str = ""  # address and port of GET /metrics on TCP; empty: no port is opened
     capture_from_peers: bool = True  # `capture --both-ends` and `trace` of members may look here
+    cluster_ports: str = CLUSTER_PORTS_DEFAULT  # of this host: what other members may publish
     path: Path | None = None  # the file this came from, if there was one
 
 
@@ -159,6 +162,8 @@ def _converted(where: str, key: str, value: Any) -> Any:
             raise ConfigurationError(f"{where}: {key} must be {shown}, not {value!r}")
         if key == "metrics_listen" and value:
             _require_listen_address(where, value)
+        if key == "cluster_ports":
+            _require_port_ranges(where, value)
         return _domain(where, value) if key == "dns_domain" else value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= limits.AUTHORITY_HOLDERS_MAX:
@@ -178,6 +183,17 @@ def _require_listen_address(where: str, value: str) -> None:
             f"{where}: metrics_listen must be an IP address and a port, not {value!r}",
             why=str(error),
             hint='For example "127.0.0.1:9469" or "[::1]:9469"; "" opens no port',
+        ) from error
+
+
+def _require_port_ranges(where: str, value: str) -> None:
+    try:
+        parse_port_ranges(value)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{where}: cluster_ports must be ports and ranges of ports, not {value!r}",
+            why=str(error),
+            hint=f'For example "{CLUSTER_PORTS_DEFAULT}"; "" allows none',
         ) from error
 
 

@@ -49,5 +49,9 @@ TEXTS: Final[dict[str, str]] = {
         "members may capture what their own containers exchange with containers here "
         "(docs/SECURITY.md); false: not, and the agent opens no packet socket"
     ),
+    "cluster_ports": (
+        "ports of this host that services and files of other members may publish "
+        '(docs/SECURITY.md); "": none. Commands on this host are not limited'
+    ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
 }

@@ -17,6 +17,7 @@ from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import IngressForward
 from overlay.core.services.values import Backend, IngressPort, VirtualPort
@@ -71,6 +72,7 @@ class Bench:
             cast("HostRules", SimpleNamespace(set_ingress=self._set, apply=self._apply)),
             cast("PublishedPorts", SimpleNamespace(holder_of=self._holder_of)),
             cast("Attachments", {b"e" * 8: attachment}),
+            parse_port_ranges("80, 1024-65535"),
         )
 
     def _exposure(self) -> SimpleNamespace:
@@ -153,6 +155,18 @@ def test_a_conflict_holds_up_no_other_port(tmp_path: Path) -> None:
     bench.used, bench.published = {8082}, {}  # as its own rules lead the port away, it is kept
     assert bench.reconcile() == []
     assert bench.forwards.keys() == {8080, 8081, 8082}
+
+
+def test_a_port_that_the_host_keeps_is_not_led_away(tmp_path: Path) -> None:
+    """Any member may publish port 22; nobody may have SSH of this host."""
+    bench = Bench(tmp_path, port(22), port(80))
+
+    assert bench.reconcile() == [
+        "port 22/tcp is not answered here: cluster_ports does not allow it"
+    ]
+    (fault,) = bench.ingress.faults()
+    assert "add this one to cluster_ports" in fault.hint
+    assert bench.forwards.keys() == {80}
 
 
 def test_the_host_joins_the_network_and_leaves_it(tmp_path: Path) -> None:
