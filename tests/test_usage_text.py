@@ -49,7 +49,7 @@ def test_what_was_meant_is_named(line: str, meant: str) -> None:
     ("line", "why"),
     [
         ("attach", "usage: overlayd attach [OPTIONS] TARGET --network NETWORK"),
-        ("network", "usage: overlayd network {create,ls,inspect,rm,prune,connect,disconnect}"),
+        ("network", "usage: overlayd network {create,ls,inspect,rm,prune,connect,disconnect,set}"),
         ("promote", "usage: overlayd promote [OPTIONS] NODE"),
         ("promote a b", "usage: overlayd promote [OPTIONS] NODE"),
         ("nonsense", "usage: overlayd [OPTIONS] COMMAND"),

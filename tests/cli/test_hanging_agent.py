@@ -24,6 +24,7 @@ LOOKING = {
     "key status": TOLD, "encryption status": TOLD, "authority ls": TOLD, "dns ls": TOLD,
     "dns lookup web": TOLD, "ping web": TOLD, "trace web db": TOLD, "capture web": TOLD,
     "doctor": TOLD, "graph": TOLD, "netcheck": "the agent on this host does not answer",
+    "evpn status": TOLD, "evpn ls": TOLD,
     "service ls": TOLD, "service inspect web": TOLD, "service ps web": TOLD,
 }  # fmt: skip
 # These do not need it: they ask it beside others, or later, or not at all.

@@ -45,6 +45,11 @@ def test_building_a_package_installs_no_debian_package() -> None:
     """An operator builds it on a host: what tests need, such as a browser, stays away."""
     for target in ("deb", "rpm"):
         done = subprocess.run(
-            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+            ["make", "-n", "--no-print-directory", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
         assert done.stdout.strip() == f"deploy/{target}/build.sh"

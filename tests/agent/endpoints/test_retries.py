@@ -24,6 +24,7 @@ from overlay.signals import AsyncSignal, Signal
 
 VNI = Vni(7)
 NOTHING = cast("Any", None)
+DIRECTORY = cast("Any", SimpleNamespace(view=None))
 
 
 def timers() -> int:
@@ -38,7 +39,7 @@ async def test_passes_that_fail_leave_one_retry(
     """A row that the kernel refuses, and records that trigger a hundred passes."""
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
     gossip = cast("Any", SimpleNamespace(card=card))
-    context = NodeContext(gossip, NOTHING, NOTHING, EventLog(tmp_path))
+    context = NodeContext(gossip, DIRECTORY, NOTHING, EventLog(tmp_path))
     reconciler = Reconciler(context, Attachments(), NOTHING, NOTHING, NOTHING, FabricTable(), 30.0)
     runtime = SandboxRuntime(NOTHING, NOTHING, NOTHING)
     refused = OperationFailure(
@@ -62,7 +63,7 @@ class Unreadable(Reconciler):
         gossip = cast("Any", SimpleNamespace(card=card, node=node))
         underlay_filter = cast("Any", SimpleNamespace(admit_members=_nothing))
         tunnels = cast("Any", SimpleNamespace(follow_members=_nothing))
-        context = NodeContext(gossip, NOTHING, NOTHING, event_log)
+        context = NodeContext(gossip, DIRECTORY, NOTHING, event_log)
         super().__init__(
             context, Attachments(), underlay_filter, NOTHING, tunnels, FabricTable(), 30.0
         )

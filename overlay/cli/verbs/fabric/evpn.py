@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay import limits
 from overlay.cli import output
+from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.cli.secret_file import STDIN, read_secret
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import UsageError
@@ -92,10 +93,11 @@ def register(words: VerbGroup) -> None:
         "--password-file", metavar="FILE", help="password of the sessions (TCP-MD5); -: stdin"
     )
     group.verb("disable", run_disable, "withdraw from the fabric (root only)", DISABLE_DESCRIPTION)
-    group.verb("status", run_status, "show sessions and networks", STATUS_DESCRIPTION)
-    listed = group.verb("ls", run_ls, "list the fabric's containers", LS_DESCRIPTION)
+    status = "show sessions and networks"
+    group.verb("status", run_status, status, STATUS_DESCRIPTION, watch=True)
+    listed = group.verb("ls", run_ls, "list the fabric's containers", LS_DESCRIPTION, watch=True)
     listed.add_argument("network", nargs="?", metavar="NETWORK", help="only those of one network")
-    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    add_list_options(listed)
     group.verb("run", run_supervisor, "keep FRR running (root only)", RUN_DESCRIPTION, json=False)
 
 
@@ -221,8 +223,7 @@ def _processes(shown: JsonObject) -> str:
 def run_ls(args: Namespace) -> int:
     """List the containers behind outside VTEPs."""
     listed = ApiClient(args.paths).get("/v1/evpn/endpoints", network=args.network)
-    if args.json:
-        output.print_json(listed)
+    if print_rows(args, listed, "endpoints", "mac"):
         return 0
     if not listed["endpoints"]:
         output.print_note("nothing is known of outside VTEPs; see: overlayd evpn status")
