@@ -64,17 +64,34 @@ class Repair:
     async def _repair_reported(self) -> None:
         await self._attachments.compared.wait()
         while self._ports:
-            port = next(iter(self._ports))
-            del self._ports[port]
-            for attachment in [a for a in self._attachments.values() if a.port == port]:
-                try:
-                    async with self._attachments.alone_with(attachment.netns_identity):
-                        ended = await self._recover(attachment.endpoint_id)
-                    if ended is not None:  # perhaps its container runs again already
-                        kind = attachment.target.partition(":")[0]
-                        await self._restart.container_started(kind, ended)
-                except (OverlayError, OSError) as error:
-                    self._event_log.record("gone", f"{attachment.target}: {error}")
+            ended: list[tuple[Attachment, str]] = []
+            while self._ports:
+                port = next(iter(self._ports))
+                del self._ports[port]
+                for attachment in [a for a in self._attachments.values() if a.port == port]:
+                    container_id = await self._recover_alone(attachment)
+                    if container_id is not None:
+                        ended.append((attachment, container_id))
+            # A new namespace may have the inode of one that is gone, as after a reboot: so a
+            # container is attached again when no attachment is left of those that ended.
+            for attachment, container_id in ended:
+                await self._attach_again(attachment, container_id)
+
+    async def _recover_alone(self, attachment: Attachment) -> str | None:
+        """Return the id of a container that ended and may run again already; else None."""
+        try:
+            async with self._attachments.alone_with(attachment.netns_identity):
+                return await self._recover(attachment.endpoint_id)
+        except (OverlayError, OSError) as error:
+            self._event_log.record("gone", f"{attachment.target}: {error}")
+            return None
+
+    async def _attach_again(self, attachment: Attachment, container_id: str) -> None:
+        kind = attachment.target.partition(":")[0]
+        try:
+            await self._restart.container_started(kind, container_id)
+        except (OverlayError, OSError) as error:
+            self._event_log.record("gone", f"{attachment.target}: {error}")
 
     async def _recover(self, endpoint_id: str) -> str | None:
         """Recreate an interface whose container lives, else withdraw the endpoint.
