@@ -231,12 +231,15 @@ def test_known_fields_with_meaningful_texts(session: requests.Session, line: str
     name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     known = DOCUMENT["components"]["schemas"][name]["properties"]
     bodies = st.fixed_dictionaries({}, optional=dict.fromkeys((*known, "strange"), VALUES))
+    names = st.sampled_from(["blue", "none"])  # in the path, if there is one
 
     @seed(SEED)
     @settings(QUIET, max_examples=2 * EXAMPLES)
-    @given(bodies | VALUES)
-    def run(sent: Any) -> None:
-        judge(session, operation.Case(body=sent, media_type="application/json"))
+    @given(bodies | VALUES, names)
+    def run(sent: Any, subject: str) -> None:
+        path = {"name": subject} if "{name}" in operation.path else None
+        case = operation.Case(body=sent, path_parameters=path, media_type="application/json")
+        judge(session, case)
 
     run()
 

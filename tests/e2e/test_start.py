@@ -108,7 +108,9 @@ def test_the_lines_of_dockers_guide_work(
     ]
 
 
-def test_a_backup_is_restored_as_the_page_says(hosts: Cluster) -> None:
+def test_a_backup_is_restored_as_the_page_says(
+    hosts: Cluster, eventually: Callable[..., None]
+) -> None:
     """On another machine, vm2 is itself again: its name, a container's address, and a port."""
     hosts.ok(2, "overlayd", "container", "add", "kept", "--network", "blue", "--restart", "always")
     hosts.ok(2, "overlayd", "publish", "kept", "8090:80", "--network", "blue")
@@ -123,7 +125,7 @@ def test_a_backup_is_restored_as_the_page_says(hosts: Cluster) -> None:
 
     members = {each["name"]: each for each in hosts.json(1, "members")["members"]}
     assert members["vm2"]["address"] == "192.168.56.13"
-    ping = ("ping", "-c", "1", "-W", "5", "kept")
-    hosts.ok(1, "overlayd", "container", "exec", "c1", "--", *ping)
+    ping = ("overlayd", "container", "exec", "c1", "--", "ping", "-c", "1", "-W", "5", "kept")
+    eventually(lambda: hosts.run(1, *ping)[0] == 0, "the container that is made again")
     assert hosts.ok(1, "overlayd", "dns", "lookup", "kept", "--network", "blue") == before
     assert [one["name"] for one in hosts.json(3, "publish", "ls")["published"]] == ["kept"]
