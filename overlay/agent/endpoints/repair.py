@@ -17,6 +17,7 @@ from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox import container_namespace
+from overlay.kernel.sandbox.veth import PortExistsError
 from overlay.model import Endpoint, Network, Vni
 
 
@@ -114,6 +115,8 @@ class Repair:
             return await self._withdraw(attachment, network, endpoint, what)
         try:
             await self._attacher.connect(network, endpoint, attachment, descriptor)
+        except PortExistsError:  # two passes reported it, and the first report was dealt with
+            return None
         except BaseException:
             if not self._drivers.of_attachment(attachment).recreates_forever:
                 await self._attacher.rollback.undo(attachment, endpoint)

@@ -32,6 +32,10 @@ _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
 
 
+class PortExistsError(ConflictError):
+    """The sandbox has the port that was to be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttachedInterface:
     """The result of `attach_interface`."""
@@ -185,7 +189,7 @@ def _create_pair(
                     f"cannot create the interface {name}", why=error.strerror or ""
                 ) from error
             if find_link(sandbox.socket, port.name):
-                raise ConflictError(
+                raise PortExistsError(
                     f"the sandbox {sandbox.name} already has a port {port.name}"
                 ) from None
             if wanted:

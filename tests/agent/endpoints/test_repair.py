@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from overlay.agent.endpoints.restart import Restart
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
+from overlay.kernel.sandbox.veth import PortExistsError
 from overlay.model import Endpoint, Mac, Network, NodeId, Vni, parse_ip
 from overlay.signals import Signal
 
@@ -45,6 +47,7 @@ class Host:
 
     def __init__(self, directory: Path, *before: Attachment) -> None:
         self._count = len(before)
+        self.living = ""  # the path of a container that lives
         self.attachments = Attachments(before)
         self.left_at_start: list[list[str]] = []  # attachments that a new one would have met
         self.all_started = asyncio.Event()
@@ -54,7 +57,7 @@ class Host:
             directory=SimpleNamespace(
                 network_by_vni=lambda _vni: NETWORK, endpoint_of=self._endpoint_of
             ),
-            kernel=SimpleNamespace(call=self._open_nothing),
+            kernel=SimpleNamespace(call=self._open),
             event_log=EventLog(directory),
         )
         drivers = SimpleNamespace(macvlan_ports=SimpleNamespace(interfaces_lost=lost))
@@ -65,7 +68,7 @@ class Host:
             container_started=self._started,
         )
         self.repair = Repair(
-            cast("EndpointAttacher", SimpleNamespace(context=context)),
+            cast("EndpointAttacher", SimpleNamespace(context=context, connect=self._connect)),
             cast("EndpointDetacher", SimpleNamespace(remove=self._remove)),
             cast("Restart", restart),
             cast("Reconciler", SimpleNamespace(ports_lost=events)),
@@ -78,8 +81,11 @@ class Host:
             endpoint_id, NETWORK.vni, one.target, Mac(b"\2" * 6), (parse_ip("10.32.0.9"),)
         )
 
-    async def _open_nothing(self, *_: Any) -> None:
-        return None
+    async def _open(self, _function: object, path: str, _identity: object) -> int | None:
+        return os.open(os.devnull, os.O_RDONLY) if path == self.living else None
+
+    async def _connect(self, *_: Any) -> None:
+        raise PortExistsError("the sandbox already has the port")
 
     async def _remove(self, one: Attachment, *, when_durable: Callable[[], None], **_: Any) -> None:
         await asyncio.sleep(0)
@@ -105,3 +111,20 @@ async def test_none_is_attached_again_before_all_have_ended(tmp_path: Path) -> N
     await host.repair.close()
 
     assert host.left_at_start == [[], [], []]
+
+
+async def test_a_port_that_is_there_again_is_kept(tmp_path: Path) -> None:
+    """Two passes reported its loss; the second report finds what the first one led to."""
+    web, db = attachment("web", 1), attachment("db", 2)
+    host = Host(tmp_path, web, db)
+    host.living, host._count = web.netns_path, 1
+    host.attachments.compared.set()
+
+    host.repair.report(["ve1", "ve2"])
+    async with asyncio.timeout(20):
+        await host.all_started.wait()  # of db, which ended
+    await host.repair.close()
+
+    assert host.left_at_start == [["netns:web"]]
+    log = (tmp_path / "events.jsonl").read_text()
+    assert "netns:web" not in log
