@@ -7,8 +7,9 @@ Does not: know a kind of object (`object_kind`), or a file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from overlay.agent.apply.object_kind import ObjectKind
 from overlay.agent.process.event_log import EventLog
@@ -16,6 +17,8 @@ from overlay.core.apply import plan as planning
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.apply.plan import PlannedStep
 from overlay.errors import OverlayError
+
+Permission: TypeAlias = Callable[[Sequence[PlannedStep]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -55,12 +58,22 @@ class ApplyService:
         return steps
 
     async def apply(
-        self, declared: Sequence[DeclaredItem], owner: str, *, prune: bool
+        self,
+        declared: Sequence[DeclaredItem],
+        owner: str,
+        require_allowed: Permission,
+        *,
+        prune: bool,
+        dry_run: bool = False,
     ) -> ApplyOutcome:
-        """Plan, check, and carry the steps out until one fails; raises the plan's errors."""
+        """Plan, check, and carry the steps out until one fails; raises the plan's errors.
+
+        `require_allowed` raises ForbiddenError for steps that the caller may not have done.
+        """
         async with self._lock:
             outcome = ApplyOutcome(await self.plan(declared, owner, prune=prune))
-            for step in outcome.steps:
+            await require_allowed(outcome.steps)
+            for step in () if dry_run else outcome.steps:
                 try:
                     await self._kinds[step.item.kind].carry_out(step)
                 except OverlayError as error:

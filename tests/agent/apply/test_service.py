@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from overlay.agent.apply.service import ApplyService
 from overlay.agent.process.event_log import EventLog
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.apply.plan import PlannedStep
-from overlay.errors import ConflictError, OverlayError
+from overlay.errors import ConflictError, ForbiddenError, OverlayError
 
 
 class Objects:
@@ -48,6 +48,10 @@ def declared(*names: str) -> list[DeclaredItem]:
     ]
 
 
+async def anything(_steps: Sequence[PlannedStep]) -> None:
+    """Allow all steps."""
+
+
 @pytest.fixture
 def objects() -> Objects:
     """Return no networks yet."""
@@ -67,7 +71,7 @@ async def test_nothing_changes_before_all_is_checked(
     objects.refused = {"b"}
 
     with pytest.raises(ConflictError, match="network b: it is taken") as caught:
-        await service.apply(declared("a", "b"), "shop", prune=False)
+        await service.apply(declared("a", "b"), "shop", anything, prune=False)
 
     assert caught.value.field == "network[1].subnets"
     assert not objects.items
@@ -78,23 +82,44 @@ async def test_a_failure_ends_it_and_a_second_run_goes_on(
 ) -> None:
     """What is done stays, and the outcome says how far it came."""
     objects.failing = {"b"}
-    outcome = await service.apply(declared("a", "b", "c"), "shop", prune=False)
+    outcome = await service.apply(declared("a", "b", "c"), "shop", anything, prune=False)
 
     assert (outcome.done, len(outcome.steps)) == (1, 3)
     assert outcome.failure is not None
     assert "network b: the disk is full" in str(outcome.failure)
     objects.failing = set()
-    outcome = await service.apply(declared("a", "b", "c"), "shop", prune=True)
+    outcome = await service.apply(declared("a", "b", "c"), "shop", anything, prune=True)
     assert [step.item.identity for step in outcome.steps] == [("b",), ("c",)]
-    assert (await service.apply(declared("a", "b", "c"), "shop", prune=True)).steps == []
+    assert (await service.apply(declared("a", "b", "c"), "shop", anything, prune=True)).steps == []
 
 
 async def test_only_an_owners_objects_are_shown(service: ApplyService) -> None:
     """And pruned."""
-    await service.apply(declared("a"), "shop", prune=False)
-    await service.apply(declared("b"), "", prune=False)
+    await service.apply(declared("a"), "shop", anything, prune=False)
+    await service.apply(declared("b"), "", anything, prune=False)
 
     assert [item.identity for item in service.present()] == [("a",), ("b",)]
     assert [item.identity for item in service.present("shop")] == [("a",)]
-    await service.apply([], "shop", prune=True)
+    await service.apply([], "shop", anything, prune=True)
     assert [item.identity for item in service.present()] == [("b",)]
+
+
+async def test_what_is_allowed_is_what_is_done(service: ApplyService, objects: Objects) -> None:
+    """The caller's permission is asked for the very steps, when nothing can come between."""
+    asked: list[list[PlannedStep]] = []
+
+    async def nothing(steps: Sequence[PlannedStep]) -> None:
+        asked.append(list(steps))
+        raise ForbiddenError("only root may do this")
+
+    with pytest.raises(ForbiddenError):
+        await service.apply(declared("a"), "shop", nothing, prune=False)
+    assert [step.item.identity for step in asked[0]] == [("a",)]
+    assert objects.items == {}
+
+
+async def test_a_dry_run_does_nothing(service: ApplyService, objects: Objects) -> None:
+    """It shows the steps, none of them done."""
+    outcome = await service.apply(declared("a"), "shop", anything, prune=False, dry_run=True)
+
+    assert (len(outcome.steps), outcome.done, objects.items) == (1, 0, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from overlay.agent.api.declared.exported_file import exported
 from overlay.agent.api.declared.file_reader import read_file
@@ -18,7 +18,6 @@ from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.apply.network_items import spec_of
-from overlay.agent.apply.service import ApplyOutcome
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.apply.items import NETWORK
@@ -45,14 +44,18 @@ class DeclaredHandlers:
                 hint='Add a line to the file: owner = "NAME"',
                 field="owner",
             )
-        service = components.apply
-        planned = await service.plan(found.items, found.owner, prune=request.prune)
-        require_allowed(caller, planned)
-        await self._require_parents(caller, planned, components)
-        if request.dry_run:
-            outcome = ApplyOutcome(planned)
-        else:
-            outcome = await service.apply(found.items, found.owner, prune=request.prune)
+
+        async def require_all_allowed(steps: Sequence[PlannedStep]) -> None:
+            require_allowed(caller, steps)
+            await self._require_parents(caller, steps, components)
+
+        outcome = await components.apply.apply(
+            found.items,
+            found.owner,
+            require_all_allowed,
+            prune=request.prune,
+            dry_run=request.dry_run,
+        )
         return {
             "owner": found.owner or None,
             "dry_run": request.dry_run,
