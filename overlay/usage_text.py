@@ -25,6 +25,7 @@ _MESSAGES = (
     (r"argument ([^:]+): ignored explicit argument (.+)", "{0} takes no value, not {1}"),
     (rf"the following arguments are required: {COMMAND}", "no command given"),
     (r"the following arguments are required: (.+)", "missing: {0}"),
+    (r"one of the arguments (\S+) (\S+) is required", "missing: {0} or {1}"),
     (r"unrecognized arguments: (-\S+)", "unknown option {0}"),
     (r"unrecognized arguments: (-\S+ .+)", "unknown options: {0}"),
     (r"unrecognized arguments: (.+)", "unexpected argument: {0}"),

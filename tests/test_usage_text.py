@@ -66,6 +66,11 @@ def test_one_line_says_how_it_is_used(line: str, why: str) -> None:
     assert error.hint.endswith("--help")
 
 
+def test_one_of_two_is_missing() -> None:
+    """Both are named."""
+    assert error_of("encryption on").what == "missing: NETWORK or --all"
+
+
 @pytest.mark.parametrize("line", ["", "ups", "up --hosts x", "exec", "up --bogus"])
 def test_the_lab_words_its_errors_alike(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Three lines: what happened, why, what to do next."""

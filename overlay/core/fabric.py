@@ -1,4 +1,4 @@
-"""What a BGP EVPN fabric says of containers behind VTEPs that are no members, as values.
+"""Containers behind VTEPs that are no members, as a BGP EVPN fabric tells of them: values.
 
 Rows name a segment by its VNI, as the fabric does. Owns: the values, and their merge. Does not:
 decide which are taken (`core.evpn`), or make rows of a sandbox of them (the planner).

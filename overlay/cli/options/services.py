@@ -150,7 +150,7 @@ def _ports(texts: Sequence[str]) -> list[JsonObject]:
     found: list[JsonObject] = []
     for text in texts:
         name, equals, numbers = text.rpartition("=")
-        parsed = parse_pairs(numbers, "ports")
+        parsed = parse_pairs(numbers, "ports", "PORT:TARGET")
         if equals and len(parsed) > 1:
             raise UsageError(
                 f"a range of ports cannot have one name: {text!r}",
@@ -175,7 +175,7 @@ def _publish(texts: Sequence[str], args: Namespace) -> list[JsonObject]:
             "sources": args.sources,
         }
         for text in texts
-        for protocol, port, service_port in parse_pairs(text, "publish")
+        for protocol, port, service_port in parse_pairs(text, "publish", "HOST:PORT")
     ]
 
 

@@ -77,10 +77,10 @@ class PublishedPort(NamedTuple):
         return f"[{text}]:{self.host_port}" if ":" in text else f"{text}:{self.host_port}"
 
 
-def parse_pairs(text: str, field: str = "ports") -> list[PortPair]:
+def parse_pairs(text: str, field: str = "ports", form: str = "HOST:CONTAINER") -> list[PortPair]:
     """Return the ports of a text like `8080:80/tcp` or `8000-8009:80-89`.
 
-    Raises UsageError, with the name of the request's field.
+    Raises UsageError, with the name of the request's field; `form` names the two ports there.
     """
     numbers, slash, protocol = text.partition("/")
     host, _, port = numbers.rpartition(":")
@@ -91,7 +91,7 @@ def parse_pairs(text: str, field: str = "ports") -> list[PortPair]:
     except ValueError:
         raise UsageError(
             f"invalid port {text!r}",
-            why="expected HOST:CONTAINER, numbers from 1 to 65535 or ranges of equal length, "
+            why=f"expected {form}, numbers from 1 to 65535 or ranges of equal length, "
             f"at most {limits.PUBLISHED_PORTS_MAX} ports, followed by /udp for UDP",
             hint="Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080",
             field=field,

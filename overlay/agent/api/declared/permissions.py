@@ -1,4 +1,4 @@
-"""What a caller may have `apply` do: no more than by single commands.
+"""Permissions of `apply`: a caller may have done no more than by single commands.
 
 Owns: the acts of a plan that only trusted callers may have done. Does not: know acts whose check
 needs the kernel.

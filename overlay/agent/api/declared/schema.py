@@ -88,7 +88,7 @@ SECTIONS: Final[dict[str, type[Request]]] = {
     "expose": DeclaredExposureRequest,
     "publish": DeclaredPortsRequest,
 }
-"""What a table of each section may have."""
+"""The fields of a table, by section."""
 
 
 class ApplyRequest(Request, frozen=True, kw_only=True):

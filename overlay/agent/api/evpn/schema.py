@@ -88,7 +88,7 @@ class OutsideEndpointResponse(TypedDict):
 
 
 class OutsideEndpointListResponse(TypedDict):
-    """What the fabric has of outside VTEPs; `more` are beyond the limit of an answer."""
+    """The containers behind outside VTEPs; `more` are beyond the limit of an answer."""
 
     endpoints: list[OutsideEndpointResponse]
     more: int

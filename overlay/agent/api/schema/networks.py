@@ -37,7 +37,7 @@ class SubnetRequest(Request, frozen=True, kw_only=True):
 
 
 class NetworkDefinition(LabeledRequest, frozen=True, kw_only=True):
-    """What a network is, without its subnets."""
+    """A network, without its subnets."""
 
     name: Name
     vni: Annotated[int, Meta(ge=1, le=limits.VNI_MAX)] | None = None
