@@ -5,7 +5,6 @@ Owns: the rules, and the errors about them. Does not: write records or choose ad
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from overlay.agent.records.directory import Directory
@@ -14,7 +13,6 @@ from overlay.core.services.service import HealthCheck, Service, ServiceIngress
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 
-_PATH = re.compile(r"/[!-~]*", re.ASCII)
 _CHANGE_HINT = "To change it: overlayd service set {name}; to replace it, remove it first"
 
 
@@ -89,7 +87,7 @@ def _require_valid_check(check: HealthCheck) -> None:
             hint="Use --check tcp or --check http:PATH",
             field="check",
         )
-    if check.kind == "http" and not _PATH.fullmatch(check.argument):
+    if not check.is_possible:
         raise UsageError(
             f"{check.argument!r} is not a path",
             why="it begins with / and has no spaces",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from overlay.model import Ip, Vni
 
 SERVICE_KIND: Final = 1
 """The kind of declared object (`core.declared`) that services are."""
+_PATH: Final = re.compile(r"/[!-~]*", re.ASCII)
 CheckKind: TypeAlias = Literal["tcp", "http", "exec"]
 
 
@@ -28,10 +30,17 @@ class HealthCheck:
     """What a backend's host tries, and how often; times are in seconds."""
 
     kind: CheckKind
-    argument: str  # the path of http, the command of exec; empty for tcp
+    argument: str  # the path of http; empty for tcp; exec is reserved
     period_s: float
     timeout_s: float
     threshold: int  # results in a row that change the state
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a host can try it: it sends the path as it is, and runs no command."""
+        if self.kind == "http":
+            return _PATH.fullmatch(self.argument) is not None
+        return (self.kind, self.argument) == ("tcp", "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,16 @@ def _weight(value: Any) -> tuple[str, int]:
 
 def _check(value: Any) -> HealthCheck:
     kind, argument, period, timeout, threshold = validation.array(value, 5)
-    return HealthCheck(
+    found = HealthCheck(
         _CHECKS[validation.integer(kind, len(_CHECKS) - 1)],
         validation.text(argument, limits.CHECK_ARGUMENT_SIZE_MAX),
         _seconds(period, limits.CHECK_PERIOD_MIN_S, limits.CHECK_PERIOD_MAX_S),
         _seconds(timeout, limits.CHECK_TIMEOUT_MIN_S, limits.CHECK_TIMEOUT_MAX_S),
         validation.integer(threshold, limits.CHECK_THRESHOLD_MAX, 1),
     )
+    if not found.is_possible:
+        validation.refuse_malformed()
+    return found
 
 
 def _seconds(value: Any, low_s: float, high_s: float) -> float:

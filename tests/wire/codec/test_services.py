@@ -67,6 +67,10 @@ def changed(position: int, value: Any) -> bytes:
         (5, [["c1", limits.SERVICE_WEIGHT_MAX + 1]]),
         (7, 8),
         (8, [0, "", 1, 500, 3]),  # a check every millisecond
+        (8, [0, "/", 2000, 500, 3]),
+        (8, [1, "/ HTTP/1.1", 2000, 500, 3]),
+        (8, [1, "/\u00e9", 2000, 500, 3]),  # an HTTP request has ASCII only
+        (8, [2, "reboot", 2000, 500, 3]),  # no host runs commands for another
         (8, [0, "", 2000, 500, 0]),
         (9, [[80, 80, 0, 0, [[b"\x0a\0\0\1", 16]]]]),  # bits beyond the prefix
         (9, [[80, 80, 0, 2, []]]),
