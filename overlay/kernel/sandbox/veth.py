@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from typing import Final
 
 from overlay.core.dataplane.state import GuardRow, Port
@@ -22,7 +24,7 @@ from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, require_container_of
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
@@ -30,6 +32,8 @@ from overlay.model import Ip, Mac, ip_text
 _IFNAME_TRIES: Final = 16
 _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
+_NOTIFIED_POLL_S: Final = 0.02  # while waiting, how often it is seen that the request has ended
+_NOTIFIED_BATCH: Final = 16
 
 
 class PortExistsError(ConflictError):
@@ -324,15 +328,53 @@ def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
     return bool(detach_interfaces(sandbox, [port_name]))
 
 
-def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
+def detach_interfaces(
+    sandbox: Sandbox, port_names: Sequence[str], when_gone: Callable[[str], None] | None = None
+) -> list[str]:
     """Delete many ports in the time of one; return those that existed.
 
+    `when_gone` is called with each, in this thread, as soon as it and the container's interface
+    are gone from their namespaces. That is 10 to 30 ms before the kernel answers the request,
+    because it waits for an RCU grace period in between (net/core/dev.c, netdev_run_todo).
     Thread-safe.
     """
-    with NetlinkSocket(sandbox.netns_fd) as socket:
+    with (
+        NetlinkSocket(sandbox.netns_fd, groups=(codec.RTNLGRP_LINK,)) as notified,
+        NetlinkSocket(sandbox.netns_fd) as socket,
+        ThreadPoolExecutor(1) as pool,
+    ):
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
-        delete_links(socket, list(indexes.values()))
-    if sandbox.guard is not None:
-        with suppress(OSError):  # the next reconcile pass finds the rest
-            sandbox.guard.delete(indexes.values())
+        if sandbox.guard is not None:  # first: a port without a guard is closed
+            with suppress(OSError):  # the next reconcile pass finds the rest
+                sandbox.guard.delete(indexes.values())
+        deletion = pool.submit(delete_links, socket, list(indexes.values()))
+        told = _tell_of_gone(notified, indexes, deletion, when_gone) if when_gone else set()
+        deletion.result()
+    for name in indexes.keys() - told:
+        if when_gone is not None:
+            when_gone(name)
     return list(indexes)
+
+
+def _tell_of_gone(
+    notified: NetlinkSocket,
+    indexes: Mapping[str, int],
+    deletion: Future[None],
+    when_gone: Callable[[str], None],
+) -> set[str]:
+    """Tell of each port whose deletion is notified before the request has ended; return them."""
+    waiting = {index: name for name, index in indexes.items()}
+    while waiting and not deletion.done():
+        if not select([notified], [], [], _NOTIFIED_POLL_S)[0]:
+            continue
+        try:
+            messages = notified.notifications(_NOTIFIED_BATCH)
+        except LostNotificationsError:
+            break
+        for message in messages:
+            is_deletion = message.kind == codec.RTM_DELLINK
+            if is_deletion and not link_decoder.is_port_message(message):
+                name = waiting.pop(link_decoder.index_of(message), None)
+                if name is not None:
+                    when_gone(name)
+    return indexes.keys() - waiting.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -19,9 +20,14 @@ class Kernel:
         self.asked: list[list[str]] = []
         self.may_go = threading.Event()
 
-    def detach(self, _sandbox: Sandbox, ports: list[str]) -> list[str]:
+    def detach(
+        self, _sandbox: Sandbox, ports: list[str], when_gone: Callable[[str], None]
+    ) -> list[str]:
         """Return those that were there: all but the lost one."""
         self.asked.append(ports)
+        for port in ports:
+            if port.startswith("quick"):
+                when_gone(port)
         assert self.may_go.wait(10)
         if "stuck" in ports:
             raise OSError("busy")
@@ -57,3 +63,17 @@ async def test_a_refusal_is_told_and_stops_nothing(kernel: Kernel) -> None:
     with pytest.raises(OSError, match="busy"):
         await removing.remove("stuck")
     assert await removing.remove("a")
+
+
+async def test_a_port_that_is_gone_waits_for_no_answer(kernel: Kernel) -> None:
+    """It is removed when the kernel says so, and the next one is asked for at once."""
+    removing = PortRemoval(cast("Sandbox", None))
+
+    assert await asyncio.wait_for(removing.remove("quick1"), 10)
+    assert await asyncio.wait_for(removing.remove("quick2"), 10)
+    assert kernel.asked == [["quick1"], ["quick2"]]
+    third = asyncio.create_task(removing.remove("quick3"))
+    await asyncio.sleep(0.05)
+    assert len(kernel.asked) == 2  # two calls at a time
+    kernel.may_go.set()
+    assert await asyncio.wait_for(third, 10)

@@ -102,7 +102,7 @@ async def test_rows_of_a_port_are_removed_before_it(
     """While the kernel removes the port, passes may run, and leave it alone."""
     seen: list[object] = []
 
-    def detach(sandbox: FakeSandbox, ports: list[str]) -> list[str]:
+    def detach(sandbox: FakeSandbox, ports: list[str], _when_gone: object) -> list[str]:
         seen.append((list(sandbox.applied), set(runtime.leaving), runtime.lock.locked()))
         return [port for port in ports if port != "lost"]
 

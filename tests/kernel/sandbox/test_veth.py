@@ -144,6 +144,20 @@ def test_detach_many(world: World, host: Host) -> None:
     assert host.sandbox.read() == host.desired()
 
 
+def test_a_detached_port_is_told_of_once_gone(world: World, host: Host) -> None:
+    """Told of each that existed; the container's interface is gone by then."""
+    names = [world.namespace(f"c{number}") for number in range(3)]
+    for number, name in enumerate(names):
+        attach(host, world.fd(name), f"q{number}")
+    left: dict[str, bool] = {}
+
+    def when_gone(port: str) -> None:
+        left[port] = "eth0" in world.run(names[int(port[1:])], "ip", "-o", "link")
+
+    veth.detach_interfaces(host.sandbox, ["q0", "q1", "q2", "q3"], when_gone)
+    assert left == dict.fromkeys(("q0", "q1", "q2"), False)
+
+
 def test_detach_in_threads(world: World, host: Host) -> None:
     """Threads may detach at the same time, while the kernel thread reads."""
     for number in range(12):
