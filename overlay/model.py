@@ -176,6 +176,10 @@ EVPN_LABEL = (LABEL_PREFIX + "evpn", "on")
 """On a network: hosts that speak BGP EVPN announce it, and take what others announce of it."""
 
 
+DEFAULT_DENY_LABEL = (LABEL_PREFIX + "default-deny", "on")
+"""On a network: a new connection that no policy allows is denied."""
+
+
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Return whether port security is off for an endpoint.
 
@@ -191,6 +195,11 @@ def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
 def has_any_name(network: Network) -> bool:
     """Return whether a network's DNS answers names with dots outside the cluster's domain."""
     return ANY_NAME_LABEL in network.labels
+
+
+def has_default_deny(network: Network) -> bool:
+    """Return whether a network denies new connections that no policy allows."""
+    return DEFAULT_DENY_LABEL in network.labels
 
 
 def is_exported(network: Network) -> bool:

@@ -1,41 +1,24 @@
-"""The services of the cluster, from the declared objects in force.
-
-Owns: reading them, and which of a network's services count. Does not: write them.
-"""
+"""The services of the cluster, from the declared objects in force."""
 
 from __future__ import annotations
 
 from overlay import limits
+from overlay.agent.records.declared_catalog import DeclaredCatalog
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.services.service import SERVICE_KIND, Service
-from overlay.errors import RemoteError
 from overlay.model import Ip, Vni
 from overlay.wire.codec.services import decode_service
 
 
-class ServiceCatalog:
-    """The services that exist, by network; a record that nobody can read is none."""
+class ServiceCatalog(DeclaredCatalog[Service]):
+    """The services that exist, by network."""
 
     def __init__(self, objects: DeclaredObjects) -> None:
-        self._objects = objects
-        self._number = -1
-        self._services: dict[str, Service] = {}
-        self._by_vni: dict[Vni, tuple[Service, ...]] = {}
-
-    def all(self) -> list[Service]:
-        """Return all services, by name."""
-        self._read()
-        return list(self._services.values())
-
-    def find(self, name: str) -> Service | None:
-        """Return a service by its name, whatever its case; or None."""
-        self._read()
-        return self._services.get(name.lower())
+        super().__init__(objects, SERVICE_KIND, decode_service, limits.SERVICES_PER_NETWORK_MAX)
 
     def services(self, vni: Vni) -> tuple[Service, ...]:
         """Return the services on a network, by name, as many as count."""
-        self._read()
-        return self._by_vni.get(vni, ())
+        return self.on(vni)
 
     def name_of(self, vni: Vni, ip: Ip) -> str:
         """Return the name of the service with a virtual address; empty if it has just gone."""
@@ -52,19 +35,3 @@ class ServiceCatalog:
     def virtual_ips(self, vni: Vni) -> frozenset[Ip]:
         """Return the virtual addresses of a network's services: no container gets one."""
         return frozenset(ip for service in self.services(vni) for ip in service.ips)
-
-    def _read(self) -> None:
-        if self._number == self._objects.change_number():
-            return
-        self._number = self._objects.change_number()
-        self._services, by_vni = {}, dict[Vni, list[Service]]()
-        for placed in self._objects.existing(SERVICE_KIND):
-            try:
-                service = decode_service(placed.value.name, placed.value.body)
-            except RemoteError:
-                continue
-            self._services[service.name.lower()] = service
-            by_vni.setdefault(service.vni, []).append(service)
-        self._by_vni = {
-            vni: tuple(found[: limits.SERVICES_PER_NETWORK_MAX]) for vni, found in by_vni.items()
-        }

@@ -23,7 +23,15 @@ from overlay.model import LABEL_PREFIX, Ip, Network, NodeId, Subnet, ip_text
 SETTINGS_KIND: Final = 2
 # Of overlayd's own labels, those that are settings. The others say what a network is made of, and
 # how far it is in a change of that: for these no override counts.
-_SETTINGS: Final = ("mtu", "rate-in", "rate-out", "owner", "port-security", "any-name")
+_SETTINGS: Final = (
+    "mtu",
+    "rate-in",
+    "rate-out",
+    "owner",
+    "port-security",
+    "any-name",
+    "default-deny",
+)
 
 Labels = tuple[tuple[str, str], ...]
 AddressRange = tuple[Ip, int]

@@ -1,0 +1,21 @@
+"""The policies of the cluster, from the declared objects in force."""
+
+from __future__ import annotations
+
+from overlay import limits
+from overlay.agent.records.declared_catalog import DeclaredCatalog
+from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.policy.policy import POLICY_KIND, Policy
+from overlay.model import Vni
+from overlay.wire.codec.policies import decode_policy
+
+
+class PolicyCatalog(DeclaredCatalog[Policy]):
+    """The policies that exist, by network."""
+
+    def __init__(self, objects: DeclaredObjects) -> None:
+        super().__init__(objects, POLICY_KIND, decode_policy, limits.POLICIES_PER_NETWORK_MAX)
+
+    def policies(self, vni: Vni) -> tuple[Policy, ...]:
+        """Return the policies of a network, by name, as many as count."""
+        return self.on(vni)

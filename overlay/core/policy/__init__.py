@@ -1,0 +1,1 @@
+"""Policies: which connections between the endpoints of a network are allowed."""
