@@ -34,6 +34,7 @@ from overlay.core.dataplane.state import (
     InterceptRow,
     Link,
     NeighborRow,
+    PolicyClassRow,
     Port,
     RateRow,
     RouteRow,
@@ -42,12 +43,13 @@ from overlay.core.dataplane.state import (
     SourceRow,
     TargetRow,
     UnexpectedRow,
+    VerdictRow,
     Vxlan,
 )
 
 LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
 # Barriers are added before, and deleted after, the routes that would bypass them; the fast path
-# is enabled when its tables are complete.
+# is enabled when its tables are complete, as are policies.
 ROW_ORDER = (
     BarrierRow,
     AddressRow,
@@ -59,6 +61,8 @@ ROW_ORDER = (
     GuardRow,
     RateRow,
     InterceptRow,
+    VerdictRow,
+    PolicyClassRow,
     SourceRow,
     TargetRow,
     HookRow,
@@ -67,7 +71,15 @@ ROW_ORDER = (
 
 
 # Table entries and devices that name a link: all other rows go with the link that they are on.
-_OUTLIVING = (GuardRow, RateRow, InterceptRow, SourceRow, TargetRow)
+_OUTLIVING = (
+    GuardRow,
+    RateRow,
+    InterceptRow,
+    VerdictRow,
+    PolicyClassRow,
+    SourceRow,
+    TargetRow,
+)
 
 
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:

@@ -8,9 +8,10 @@ layer).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from overlay.core.dataplane.state import (
     AddressRow,
@@ -24,6 +25,7 @@ from overlay.core.dataplane.state import (
     InterceptRow,
     Link,
     NeighborRow,
+    PolicyClassRow,
     Port,
     RateRow,
     RouteRow,
@@ -32,6 +34,7 @@ from overlay.core.dataplane.state import (
     SourceRow,
     TargetRow,
     UnexpectedRow,
+    VerdictRow,
     Vxlan,
 )
 from overlay.model import ip_text, mac_text
@@ -108,6 +111,7 @@ class DeleteRow:
 
 Operation: TypeAlias = PutLink | ChangeLink | DeleteLink | PutRow | DeleteRow
 RowKey: TypeAlias = tuple[str, str, bytes, bytes]
+_VERDICT_KEY: Final = struct.Struct("=IIIII")
 
 
 def row_key(row: Row) -> RowKey:
@@ -133,8 +137,12 @@ def row_key(row: Row) -> RowKey:
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
             return ("target", str(segment), mac, b"")
-        case HookRow(_, link):
-            return ("hook", link, b"", b"")
+        case HookRow(_, link, _, is_leaving):
+            return ("hook", link, bytes([is_leaving]), b"")
+        case PolicyClassRow(base, prefix_length, _):
+            return ("class", "", base, bytes([prefix_length]))
+        case VerdictRow():
+            return ("verdict", "", _VERDICT_KEY.pack(*row[:5]), b"")
         case RateRow(link, _, _):
             return ("rate", link, b"", b"")
         case InterceptRow(link, size):
@@ -226,6 +234,8 @@ def _row_text(row: Row, *, add: bool) -> str:
             return f"port security {verb} {what} at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
+        case PolicyClassRow() | VerdictRow():
+            return _policy_text(row, verb)
         case RateRow(link, in_bits, out_bits):
             return f"rate {verb} {in_bits} bit/s in, {out_bits} bit/s out at {link}"
         case InterceptRow(link, size):
@@ -243,5 +253,19 @@ def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:
         case TargetRow(mac, segment, link):
             where = mac_text(mac) if any(mac) else "all others"
             return f"fast path {verb} {where} of segment {segment} by {link}"
-        case HookRow(segment, link):
-            return f"fast path {verb} program of segment {segment} on {link}"
+        case HookRow(segment, link, is_policed, is_leaving):
+            kind = "policed program" if is_policed else "program"
+            leaving = ", leaving" if is_leaving else ""
+            return f"fast path {verb} {kind} of segment {segment} on {link}{leaving}"
+
+
+def _policy_text(row: PolicyClassRow | VerdictRow, verb: str) -> str:
+    if isinstance(row, PolicyClassRow):
+        return f"policy {verb} class {row.number} of {ip_text(row.base)}/{row.prefix_length}"
+    action = "allow" if row.allow else "deny"
+    words = f"policy {verb} {action} by rule {row.rule}{' and log' if row.log else ''}"
+    if not row.prefix_length:
+        return f"{words} by default"
+    what = f" protocol {row.protocol}" if row.protocol else ""
+    port = f" port {row.port}/{row.port_bits}" if row.protocol and row.port_bits else ""
+    return f"{words} class {row.source} to {row.destination}{what}{port}"

@@ -81,7 +81,12 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
 
 
 def segment_rows(
-    network: Network, segment_count: int, sending: str, receiving: Sequence[str]
+    network: Network,
+    segment_count: int,
+    sending: str,
+    receiving: Sequence[str],
+    *,
+    is_policed: bool = False,
 ) -> Iterator[Row]:
     """Return the fast path's rows for each segment of a network.
 
@@ -90,14 +95,35 @@ def segment_rows(
     for segment in range(segment_count):
         if has_tunnel(network):
             for base in receiving:
-                yield HookRow(segment, f"{base}{segment}")
-            yield HookRow(segment, f"br{segment}")  # announcements, to the other hosts
+                yield HookRow(segment, f"{base}{segment}", is_policed)
+            if not is_policed:  # else it has one already
+                yield HookRow(segment, f"br{segment}")  # announcements, to the other hosts
             yield TargetRow(DEFAULT_TARGET_MAC, segment, f"{sending}{segment}")
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
+def policed_segment_rows(
+    network: Network, segment_count: int, receiving: Sequence[str]
+) -> Iterator[Row]:
+    """Return the hooks that apply policies to frames that take the bridge, by segment."""
+    for segment in range(segment_count):
+        yield HookRow(segment, f"br{segment}", is_policed=True)  # to the gateway, and through it
+        for base in receiving if has_tunnel(network) else ():
+            yield HookRow(segment, f"{base}{segment}", is_policed=True, is_leaving=True)
+
+
+def policed_port_row(segment: int, port_name: str) -> Row:
+    """Return the hook that applies policies to frames from the bridge to a port, or to a host."""
+    return HookRow(segment, port_name, is_policed=True, is_leaving=True)
+
+
 def port_rows(
-    segment: int, port_name: str, endpoint: Endpoint, rates: Rates = NO_RATES
+    segment: int,
+    port_name: str,
+    endpoint: Endpoint,
+    rates: Rates = NO_RATES,
+    *,
+    is_policed: bool = False,
 ) -> Iterator[Row]:
     """Return the fast path's rows for one local endpoint on a segment."""
     if is_host(endpoint):
@@ -105,7 +131,7 @@ def port_rows(
         return
     # A limited direction uses the bridge: the fast path would bypass the port's queues.
     yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port_name)
-    yield HookRow(segment, port_name)
+    yield HookRow(segment, port_name, is_policed)
     for ip in () if rates.out_bits else endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port_name)
 
@@ -122,7 +148,8 @@ def uses_fast_path(
     `local_target` is the MAC and port of a target on the same host; None: it is elsewhere.
     """
     mac, ip = source
-    if not {HookRow(segment, port), SourceRow(ip, mac, port)} <= state.rows:
+    hooks = {HookRow(segment, port), HookRow(segment, port, is_policed=True)}
+    if not hooks & state.rows or SourceRow(ip, mac, port) not in state.rows:
         return False
     if local_target is None:
         sending = (f"{base}{segment}" for base in DEVICE_BASES)

@@ -48,6 +48,8 @@ HOST_PORT_PREFIX = "host"
 """Prefix of a host endpoint port; the segment number follows."""
 HOST_LINK_PREFIX = "ovh"
 """Prefix of the host interface on a network, in the host namespace."""
+POLICY_LINK = "br0"
+"""The link that rows of policies name; every sandbox has it."""
 
 
 class Port(NamedTuple):
@@ -164,10 +166,68 @@ class TargetRow(NamedTuple):
 
 
 class HookRow(NamedTuple):
-    """The segment's fast-path program runs on frames that enter by `link`."""
+    """The segment's program runs on frames that enter by `link`.
+
+    With `is_leaving`, on frames that the sandbox sends by it. A policed program also applies the
+    network's policies; only those run on frames that leave.
+    """
 
     segment: int
     link: str
+    is_policed: bool = False
+    is_leaving: bool = False
+
+
+NO_CLASS = 0
+"""Number of the addresses without a `PolicyClassRow`: only the default applies to them."""
+GATEWAY_CLASS = 1
+"""Number of the class of a network's gateways, which DNS and DHCP always reach."""
+DEFAULT_RULE = 0
+"""The `rule` of a network's default; policies have other numbers."""
+
+
+class PolicyClassRow(NamedTuple):
+    """The addresses of a range are of a class; of several ranges, the longest prefix counts."""
+
+    base: Ip
+    prefix_length: int
+    number: int  # at most limits.POLICY_CLASSES_MAX
+
+    @property
+    def link(self) -> str:
+        """Return the link that the row is filed under: it is of the whole sandbox."""
+        return POLICY_LINK
+
+
+class VerdictRow(NamedTuple):
+    """Whether connections from one class to another may be opened.
+
+    One match by longest prefix finds it: the network's default (`NO_CLASS` twice), a pair of
+    classes, of these a protocol, and of that the destination ports that share the first
+    `port_bits` bits with `port`. Protocol 0 is any, 1 is ICMP of both IP versions; all others than
+    TCP and UDP have port 0. Without a default row, what no row covers is denied.
+    """
+
+    source: int
+    destination: int
+    protocol: int
+    port: int
+    port_bits: int  # 0: any port
+    allow: bool
+    log: bool = False  # keep samples of what it denies
+    rule: int = DEFAULT_RULE  # counts what it decides; below limits.POLICY_RULES_MAX
+
+    @property
+    def link(self) -> str:
+        """Return the link that the row is filed under: it is of the whole sandbox."""
+        return POLICY_LINK
+
+    @property
+    def prefix_length(self) -> int:
+        """Return how many bits of classes, protocol and port count: 0, 32, 48, up to 64."""
+        if self.source == self.destination == NO_CLASS:
+            return 0
+        return 48 + self.port_bits if self.protocol else 32
 
 
 class RateRow(NamedTuple):
@@ -214,6 +274,8 @@ Row: TypeAlias = (
     | SourceRow
     | TargetRow
     | HookRow
+    | PolicyClassRow
+    | VerdictRow
     | RateRow
     | InterceptRow
     | UnexpectedRow

@@ -114,10 +114,11 @@ def fdb(facts: HostFacts, vtep: Ip) -> Judged:
 def fast_path_out(facts: HostFacts) -> Iterator[Judged]:
     """Yield what the fast path does to frames from the container, if it is planned."""
     step, own, peer = Step.FAST_PATH, facts.own, facts.peer
-    hook = HookRow(own.segment, own.port)
-    if hook not in facts.desired.rows:
+    hooks = {HookRow(own.segment, own.port, policed) for policed in (False, True)}
+    planned = hooks & facts.desired.rows
+    if not planned:
         return
-    if hook not in facts.actual.rows:
+    if not planned <= facts.actual.rows:
         yield warn(step, f"the fast path is off at {own.port}: frames take the bridge", REPAIR)
         return
     if facts.is_routed:

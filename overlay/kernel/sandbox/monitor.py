@@ -211,8 +211,9 @@ class SandboxMonitor:
     ) -> str | None:
         if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
             return None
-        hook = HookRow(int(link.master.removeprefix("br")), link.name)
-        return f"the hook of {link.name} is gone" if hook in desired.rows else None
+        segment = int(link.master.removeprefix("br"))
+        hooks = {HookRow(segment, link.name, policed) for policed in (False, True)}
+        return None if hooks.isdisjoint(desired.rows) else f"the hook of {link.name} is gone"
 
     def _neighbor_contradiction(self, message: NetlinkMessage, desired: SandboxState) -> str | None:
         present = message.kind == codec.RTM_NEWNEIGH

@@ -1,0 +1,19 @@
+"""Bounds of policies: what the maps of one network's sandbox hold."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Final
+
+
+# Numbers have 16 bits in the kernel's keys.
+POLICY_CLASSES_MAX: Final = 4096
+# Ranges: endpoints, subnets, ranges of policies; an address takes some 80 bytes.
+POLICY_RANGES_MAX: Final = 65_536
+POLICY_VERDICTS_MAX: Final = 65_536
+POLICY_RULES_MAX: Final = 4096  # numbers of rules, with 16 bytes of counters each
+# Connections remembered: 112 bytes each. Beyond it, those unused for longest are forgotten.
+POLICY_FLOWS_MAX: Final = 65_536
+POLICY_FLOW_IDLE_S: Final = 180  # of anything but TCP, as conntrack has it for UDP (nf_conntrack)
+POLICY_DROPS_MAX: Final = 1024  # different packets denied by a rule that logs
