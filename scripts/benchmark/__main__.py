@@ -30,22 +30,26 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write into")
     parser.add_argument(
-        "--only", choices=("data", "control", "program"), help="measure only this part"
+        "--only",
+        choices=("data", "beside", "control", "program"),
+        help="measure only this part; beside: only the host's own traffic",
     )
     arguments = parser.parse_args()
     result: dict[str, object] = {"machine": report.machine()}
+    if arguments.only == "beside":
+        result["data"] = _beside(arguments.rounds, arguments.seconds)
     if arguments.only in (None, "data", "control"):
         try:
-            hosts = lab.make(5)
+            hosts = lab.make(7)
             lab.join(hosts[:3])
             lab.populate(hosts[:3])
             if arguments.only != "control":
                 found = contenders.all_of(hosts, tell)
                 result["data"] = dataplane.measure(found, arguments.rounds, arguments.seconds, tell)
             if arguments.only != "data":
-                result["control"] = control.measure(hosts, tell)
+                result["control"] = control.measure(hosts[:5], tell)
             if arguments.only != "control":
-                result["scale"] = scale.measure(hosts[:3], found[2], arguments.seconds, tell)
+                result["scale"] = scale.measure(hosts[:3], found[3], arguments.seconds, tell)
         finally:
             lab.down()
     if arguments.only in (None, "program"):
@@ -54,10 +58,22 @@ def main() -> int:
     (arguments.output / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     text = report.markdown(result)
     (arguments.output / "bench.md").write_text(text)
-    if "data" in result:
+    if "data" in result and arguments.only != "beside":
         (arguments.output / "bench.svg").write_text(report.picture(result))
     print(text)
     return 0
+
+
+def _beside(rounds: int, seconds: int) -> dataplane.Samples:
+    """Measure two hosts with overlayd and two without it."""
+    try:
+        hosts = lab.make(4)
+        lab.join(hosts[:2])
+        lab.populate(hosts[:2])
+        found = [contenders.bare(hosts[2:]), contenders.beside(hosts[:2])]
+        return dataplane.measure(found, rounds, seconds, tell)
+    finally:
+        lab.down()
 
 
 if __name__ == "__main__":

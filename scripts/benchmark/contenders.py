@@ -1,4 +1,4 @@
-"""The networks that are measured: four ways from one host of a lab to another.
+"""The networks that are measured: five ways from one host of a lab to another.
 
 Owns: setting up each of them, and running commands at its two ends. All share one underlay.
 """
@@ -55,47 +55,69 @@ def ok(host: HostProcess, *command: str, stdin: str | None = None) -> str:
 
 
 def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
-    """Set up all four: Docker on the last two hosts, the others on the first two.
+    """Set up all five, on seven hosts of which the first three have overlayd.
 
-    Docker's rules and connection tracking would slow down the others on the same hosts. Each pair
-    has its own cable, as a switch in between would add the same to all and hide the differences.
+    Docker has the next two, as its rules and connection tracking would slow down the others. The
+    last two have neither: there are the bare underlay and the hand-made VXLAN. Each pair has its
+    own cable, as a switch in between would add the same to all and hide the differences.
     """
-    cable(hosts, 1, 2)
-    cable(hosts, 4, 5)
-    found = [bare(hosts), hand_made(hosts), overlayd(hosts)]
+    clean, ours, dockers = hosts[5:7], hosts[:2], hosts[3:5]
+    found = [bare(clean), hand_made(clean), beside(ours), overlayd(ours)]
+    cable(dockers)
     tell("starting two dockerd and a swarm")
-    return [*found, docker(hosts[3:5])]
+    return [*found, docker(dockers)]
 
 
-def cable(hosts: Sequence[HostProcess], first: int, second: int) -> None:
+def _number(host: HostProcess) -> int:
+    return int(host.name.removeprefix("vm"))
+
+
+def cable(pair: Sequence[HostProcess]) -> None:
     """Connect two hosts by a veth pair, and route their underlay addresses through it."""
-    one, two = hosts[first - 1], hosts[second - 1]
+    one, two = pair
     ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", "cable"]
     far = ["type", "veth", "peer", "name", "cable", "netns", str(two.pid)]
     subprocess.run([*ends, *far], check=True, timeout=30)
-    for host, own, other in ((one, first, second), (two, second, first)):
-        ok(host, "ip", "link", "set", "cable", "up")
-        ok(host, "ip", "route", "add", f"{underlay.address_of(other)}/32", "dev", "cable",
-           "src", underlay.address_of(own))  # fmt: skip
+    for own, other in ((one, two), (two, one)):
+        ok(own, "ip", "link", "set", "cable", "up")
+        ok(own, "ip", "route", "add", f"{underlay.address_of(_number(other))}/32", "dev", "cable",
+           "src", underlay.address_of(_number(own)))  # fmt: skip
 
 
-def bare(hosts: Sequence[HostProcess]) -> Contender:
-    """Return the underlay itself."""
+def bare(pair: Sequence[HostProcess]) -> Contender:
+    """Connect two hosts without overlayd: the underlay itself."""
+    cable(pair)
+    return Contender("underlay", _host_ends(pair))
+
+
+def beside(pair: Sequence[HostProcess]) -> Contender:
+    """Connect two hosts with overlayd, a network exposed and a port published.
+
+    Measured is the hosts' own traffic, which should cost what it costs without overlayd.
+    """
+    cable(pair)
+    for host in pair:
+        ok(host, "overlayd", "publish", f"c{_number(host)}", "8080:80")
+    return Contender("underlay beside overlayd", _host_ends(pair))
+
+
+def _host_ends(pair: Sequence[HostProcess]) -> tuple[End, End]:
     one, two = (
-        End(tuple(host_process.enter_command(host, [])), underlay.address_of(number))
-        for number, host in enumerate(hosts[:2], 1)
+        End(tuple(host_process.enter_command(host, [])), underlay.address_of(_number(host)))
+        for host in pair
     )
-    return Contender("underlay", (one, two))
+    return one, two
 
 
-def hand_made(hosts: Sequence[HostProcess]) -> Contender:
+def hand_made(pair: Sequence[HostProcess]) -> Contender:
     """Create a VXLAN, a bridge and a container by hand, with fixed rows: a lower bound."""
     ends = []
-    for number, host in enumerate(hosts[:2], 1):
-        peer, other = 3 - number, underlay.address_of(3 - number)
+    for number, host in enumerate(pair, 1):
+        peer, other = 3 - number, underlay.address_of(_number(pair[2 - number]))
+        own = underlay.address_of(_number(host))
         script = f"""
             ip netns add hand; ip netns add handc
-            ip link add name vx type vxlan id {HAND_VNI} local {underlay.address_of(number)} \
+            ip link add name vx type vxlan id {HAND_VNI} local {own} \
                 dstport {HAND_PORT} nolearning
             ip link set dev vx netns hand
             ip -n hand link add name br type bridge
@@ -115,10 +137,10 @@ def hand_made(hosts: Sequence[HostProcess]) -> Contender:
     return Contender("hand-made VXLAN", (ends[0], ends[1]))
 
 
-def overlayd(hosts: Sequence[HostProcess]) -> Contender:
+def overlayd(pair: Sequence[HostProcess]) -> Contender:
     """Return the lab's own network: c1 and c2 on blue."""
     ends = []
-    for number, host in enumerate(hosts[:2], 1):
+    for number, host in enumerate(pair, 1):
         enter = host_process.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
         found = lab.query(host, "endpoint", "ls")["endpoints"]
         (address,) = [item["ips"][0] for item in found if item["name"] == f"c{number}"]
@@ -139,7 +161,7 @@ def docker(hosts: Sequence[HostProcess]) -> Contender:
     for host in hosts:
         _wait(lambda host=host: host_process.run(host, "docker", "info").returncode == 0, host)  # type: ignore[misc]
         ok(host, "docker", "import", str(archive), "lab:1")
-    first, second = (underlay.address_of(int(host.name.removeprefix("vm"))) for host in hosts)
+    first, second = (underlay.address_of(_number(host)) for host in hosts)
     ok(hosts[0], "docker", "swarm", "init", "--advertise-addr", first,
        "--data-path-port", str(DOCKER_PORT))  # fmt: skip
     token = ok(hosts[0], "docker", "swarm", "join-token", "-q", "worker").strip()

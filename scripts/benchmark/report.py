@@ -16,6 +16,8 @@ import overlay
 _UNITS = {"tcp": "Mbit/s", "udp": "packets/s", "rtt": "us"}
 _TITLES = {"tcp": "TCP, one stream", "udp": "UDP, 64 bytes", "rtt": "round trip, flood ping"}
 OURS, DOCKER, BARE = "overlayd", "Docker swarm overlay", "underlay"
+BESIDE = "underlay beside overlayd"
+_BESIDE = "the underlay beside overlayd : without it"
 
 
 def machine() -> dict[str, str]:
@@ -64,13 +66,18 @@ def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
         "| ratio, median of the rounds' ratios | measured | goal | |",
         "|---|---|---|---|",
     ]
-    for title, key, other, goal, met in (
-        ("TCP, overlayd : Docker", "tcp", DOCKER, ">= 1.10", lambda x: x >= 1.10),
-        ("TCP, overlayd : underlay", "tcp", BARE, ">= 0.93", lambda x: x >= 0.93),
-        ("UDP packets, overlayd : Docker", "udp", DOCKER, ">= 1.3", lambda x: x >= 1.3),
-        ("round trip, overlayd : Docker", "rtt", DOCKER, "<= 0.65", lambda x: x <= 0.65),
+    for title, key, ours, other, goal, met in (
+        ("TCP, overlayd : Docker", "tcp", OURS, DOCKER, ">= 1.20", lambda x: x >= 1.20),
+        ("TCP, overlayd : underlay", "tcp", OURS, BARE, ">= 0.78", lambda x: x >= 0.78),
+        ("UDP packets, overlayd : Docker", "udp", OURS, DOCKER, ">= 1.7", lambda x: x >= 1.7),
+        ("round trip, overlayd : Docker", "rtt", OURS, DOCKER, "<= 0.60", lambda x: x <= 0.60),
+        (f"TCP, {_BESIDE}", "tcp", BESIDE, BARE, ">= 0.95", lambda x: x >= 0.95),
+        (f"UDP packets, {_BESIDE}", "udp", BESIDE, BARE, ">= 0.95", lambda x: x >= 0.95),
+        (f"round trip, {_BESIDE}", "rtt", BESIDE, BARE, "<= 1.05", lambda x: x <= 1.05),
     ):
-        ratios = paired(data[OURS][key], data[other][key])
+        if ours not in data or other not in data:
+            continue
+        ratios = paired(data[ours][key], data[other][key])
         value = statistics.median(ratios)
         spread = f"{value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {title} | {spread} | {goal} | {_verdict(met(value))} |")
@@ -154,7 +161,11 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+    digits = 0 if max(values) >= 100 else 1
+    shown = (
+        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return "{} ({} to {})".format(*shown)
 
 
 def picture(result: dict[str, Any]) -> str:
@@ -184,11 +195,15 @@ _NOTES = """\
 Hosts are namespaces connected by veth pairs and a bridge.
 Each pair of hosts between which packets are measured has its own veth pair as a direct cable.
 Docker has two separate hosts, because its rules and connection tracking would slow down the others.
-Those share two hosts.
+The underlay and the hand-made VXLAN are on two hosts without overlayd, and overlayd is on two more.
+There, the underlay is measured once more ("beside overlayd"),
+with a network exposed and a port published.
 Each round measures every contender once, and each round starts with another one.
 A ratio is the median of the rounds' ratios; brackets show the extremes.
 `iperf3` sends and receives on the same two cores, and throughput is what they have left.
 So only ratios are meaningful.
+The flood ping has real-time priority (`chrt -f`), so other load hardly matters to it.
+Its round trip is the time from packet to packet.
 Docker runs with its own defaults except for the data path port.
 The hand-made VXLAN is a bridge, a VTEP and fixed rows.
 
