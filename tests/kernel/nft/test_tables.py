@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,11 +112,27 @@ def test_changes_are_made_in_place(place: Place) -> None:
     many = FilterState(
         frozenset(Ip(b"\x0a\x01" + number.to_bytes(2, "big")) for number in range(2_500)),
         frozenset(map(Vni, range(1, 1_500))),
+        encrypted=STATE.encrypted,
     )
     one.write(STATE, many)
 
     assert one.read() == many
     assert place.nft("-a list chain inet overlayd_111111 check") == before
+    one.close()
+
+
+def test_what_leaves_is_checked_only_if_encrypted(place: Place) -> None:
+    """Without an encrypted network, no packet of the host's own meets a further hook."""
+    one = place.filter()
+    clear = replace(STATE, encrypted=frozenset())
+    one.write(None, clear)
+    assert one.read() == clear
+    for before, after in ((clear, STATE), (STATE, clear)):
+        one.write(before, after)
+        assert one.read() == after
+        assert ("chain leaving" in place.nft("list ruleset")) == bool(after.encrypted)
+    place.nft("add element inet overlayd_111111 encrypted { 0x000009 }")
+    assert one.read() is None, "an encrypted network, and no check"
     one.close()
 
 
@@ -351,12 +368,12 @@ def gossip_port(world: World) -> Iterator[Callable[[str, str, str], list[bytes]]
             ):
                 out.bind((address, 0))
                 out.sendto(label, (to, 7948))
-        if to == "10.0.0.1":  # at least the fence has come, and untracked
-            shown = world.run(host, "nft", "list", "table", "ip", "seen")
-            assert "packets 0 " not in shown
         heard = [receivers[to].recv(100)]
         while heard[-1] != b"fence":
             heard.append(receivers[to].recv(100))
+        if to == "10.0.0.1":  # at least the fence has come, and untracked
+            shown = world.run(host, "nft", "list", "table", "ip", "seen")
+            assert "packets 0 " not in shown
         return heard[:-1]
 
     yield send
