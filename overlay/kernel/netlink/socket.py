@@ -72,6 +72,7 @@ _BATCH_SIZE_MAX: Final = 64 * 1024
 _BATCH_COUNT_MAX: Final = 1024
 _BUFFER_SIZE: Final = 4 * 1024 * 1024
 _RECEIVE_SIZE: Final = 128 * 1024
+_DISCARDED_MAX: Final = 65_536  # several times what a receive buffer holds
 _DUMP_ATTEMPTS: Final = 5
 _REPLY_TIMEOUT_S: Final = 30
 
@@ -309,7 +310,8 @@ class NetlinkSocket:
     def notifications(self, count_max: int) -> list[NetlinkMessage]:
         """Return waiting notifications of at most `count_max` reads.
 
-        Never blocks. Raises LostNotificationsError once after the kernel has dropped some.
+        Never blocks. Raises LostNotificationsError once after the kernel has dropped some: those
+        that still wait are discarded then, because the kernel drops all others until none waits.
         """
         found: list[NetlinkMessage] = []
         for _ in range(count_max):
@@ -319,6 +321,7 @@ class NetlinkSocket:
                 break
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
+                    self._discard_waiting()
                     raise LostNotificationsError from None
                 raise
             found.extend(
@@ -326,6 +329,16 @@ class NetlinkSocket:
                 for kind, _, _, start, end in messages_in(buffer)
             )
         return found
+
+    def _discard_waiting(self) -> None:
+        for _ in range(_DISCARDED_MAX):
+            try:
+                self._socket.recv(1, socket.MSG_DONTWAIT)  # of each message: the rest is cut off
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
 
 def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:
