@@ -73,18 +73,25 @@ def change(
     `before` has the endpoints that were announced already; `fabric` is what the shadow has of
     others.
     """
-    elsewhere = {(row.vni, row.mac) for row in fabric.macs}
-    addresses = {(row.vni, row.ip) for row in fabric.neighbors}
-
-    def is_elsewhere(row: OwnRow) -> bool:
-        if isinstance(row, OwnMac):
-            return (row.vni, row.mac) in elsewhere
-        return (row.vni, row.ip) in addresses
-
     missing = [row for row in wanted if row not in actual]
-    yielded = {row for row in missing if is_elsewhere(row) and before.get(row) == wanted[row]}
+    yielded = {row for row in missing if before.get(row) == wanted[row]}
+    if yielded:
+        yielded &= _rows_elsewhere(fabric, wanted)
     return AnnouncementChange(
         tuple(row for row in missing if row not in yielded),
         tuple(sorted(actual - wanted.keys())),
         tuple(sorted(yielded)),
     )
+
+
+def _rows_elsewhere(fabric: FabricRows, wanted: Iterable[OwnRow]) -> set[OwnRow]:
+    """Return the rows whose MAC or address the fabric has."""
+    macs = {(row.vni, row.mac) for row in fabric.macs}
+    addresses = {(row.vni, row.ip) for row in fabric.neighbors}
+
+    def is_elsewhere(row: OwnRow) -> bool:
+        if isinstance(row, OwnMac):
+            return (row.vni, row.mac) in macs
+        return (row.vni, row.ip) in addresses
+
+    return {row for row in wanted if is_elsewhere(row)}
