@@ -13,6 +13,7 @@ from overlay.agent.process.config import KINDS, read
 from overlay.cli.manual import configuration_page
 from overlay.cli.manual.command_page import page
 from overlay.cli.manual.key_texts import TEXTS
+from overlay.cli.manual.roff import literal
 from overlay.cli.parser import build
 from overlay.cli.shells.tree import commands
 
@@ -76,3 +77,29 @@ def test_groff_formats_it_without_warnings(text: str) -> None:
     )
 
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+@pytest.mark.parametrize("text", [page(build()), configuration_page.page()], ids=["8", "5"])
+def test_no_line_is_wider_than_a_terminal(text: str) -> None:
+    """Neither of text nor of examples."""
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-rLL=80n", "-P-cbou"],
+        input=text, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+
+    assert not [line for line in done.stdout.splitlines() if len(line) > 80]
+
+
+def test_a_long_command_can_still_be_pasted() -> None:
+    """It is continued between its words, never in quotes or before an option's value."""
+    command = "  overlayd service ls --filter network=blue --format '{{.Name}} {{.Address}}' | sort"
+    shown = [line.replace("\\e", "\\").replace("\\-", "-") for line in literal([command])][1:-1]
+
+    assert shown == [
+        "  overlayd service ls --filter network=blue \\",
+        "      --format '{{.Name}} {{.Address}}' | sort",
+    ]
+    assert list(literal(["  overlayd x" + " " * 60 + "# why"])) == [
+        ".nf", "  overlayd x  # why", ".fi",
+    ]  # fmt: skip

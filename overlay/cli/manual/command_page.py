@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay import __version__
 from overlay.cli import examples
-from overlay.cli.manual.roff import escaped, literal, pairs
+from overlay.cli.manual.roff import escaped, literal, pairs, prose
 from overlay.client.paths import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
 
 if TYPE_CHECKING:
@@ -43,13 +43,15 @@ def page(parser: argparse.ArgumentParser) -> str:
     """Return the whole page."""
     lines = [
         f'.TH OVERLAYD 8 "" "overlayd {__version__}" "System Administration"',
+        ".nh",
+        ".ad l",
         ".SH NAME",
         "overlayd \\- one L2 network for containers on many hosts",
         ".SH SYNOPSIS",
         ".B overlayd",
         "[\\fIoptions\\fR] \\fIcommand\\fR ...",
         ".SH DESCRIPTION",
-        *literal(parser.description or ""),
+        *prose(parser.description or ""),
         ".SH OPTIONS",
         *_options(parser),
         ".SH COMMANDS",
@@ -78,7 +80,7 @@ def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
                 yield from _verbs(child, below)
                 continue
             yield f'.SS "{escaped(below)}{_arguments(child)}"'
-            yield from literal(child.description or "")
+            yield from prose(child.description or "")
             yield from _options(child)
             yield from _examples(child)
 
@@ -86,7 +88,7 @@ def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
 def _examples(parser: argparse.ArgumentParser) -> Iterator[str]:
     lines = examples.of_command(parser.prog)
     if lines:
-        yield from (".PP", "Examples:", *literal("\n".join(f"  {line}" for line in lines)))
+        yield from (".PP", "Examples:", *literal(f"  {line}" for line in lines))
 
 
 def _arguments(parser: argparse.ArgumentParser) -> str:

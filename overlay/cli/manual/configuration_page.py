@@ -36,6 +36,8 @@ def page() -> str:
     """Return the whole page."""
     lines = [
         f'.TH OVERLAYD.TOML 5 "" "overlayd {__version__}" "File Formats"',
+        ".nh",
+        ".ad l",
         ".SH NAME",
         "overlayd.toml \\- configuration of the overlayd agent",
         ".SH SYNOPSIS",
@@ -47,7 +49,7 @@ def page() -> str:
         ".SH EXAMPLES",
         *_examples(),
         "Check a file before a restart:",
-        *literal("  sudo overlayd config check"),
+        *literal(["  sudo overlayd config check"]),
         ".SH SEE ALSO",
         ".BR overlayd (8)",
     ]
@@ -66,5 +68,5 @@ def _text(key: str) -> str:
 def _examples() -> Iterator[str]:
     for text, lines in EXAMPLES:
         yield text
-        yield from literal("".join(f"  {line}\n" for line in lines.splitlines()))
+        yield from literal(f"  {line}" for line in lines.splitlines())
         yield ".PP"
