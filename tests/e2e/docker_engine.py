@@ -20,6 +20,7 @@ DOCKERD = (
     "setsid dockerd --iptables=false --ip6tables=false {}"
     " --data-root /run/lab/docker --exec-root /run/docker-exec >>/run/dockerd.log 2>&1 &"
 )
+EXAMPLE = Path(__file__).parent.parent.parent / "examples/compose"
 # The pid files of processes that are zombies here, where nobody reaps, would stop the next start.
 KILL_DOCKERD = (
     "pkill -9 -x dockerd; pkill -9 -x containerd; sleep 0.3;"
@@ -48,6 +49,30 @@ def inspect(cluster: Cluster, number: int, name: str, network: str = "green") ->
     shown = cluster.ok(number, "docker", "inspect", name)
     found: dict[str, Any] = json.loads(shown)[0]["NetworkSettings"]["Networks"][network]
     return found
+
+
+def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
+    """Return the endpoints on green as a host knows them, by name."""
+    found = cluster.json(number, "endpoint", "ls", "--network", "green")["endpoints"]
+    return {each["name"]: each for each in found}
+
+
+def is_served(cluster: Cluster) -> bool:
+    """Return whether another host reaches the container at vm1's published port."""
+    ask = ("curl", "-s", "-m", "5", "http://192.168.56.11:8080/")
+    return cluster.run(3, *ask)[1] == "served\n"
+
+
+def published(cluster: Cluster) -> list[tuple[int, str, str, str]]:
+    """Return vm1's published ports: port, name, network and who published it."""
+    shown = cluster.json(1, "publish", "ls")["published"]
+    return [(one["host_port"], one["name"], one["network"], one["owner"]) for one in shown]
+
+
+def compose(cluster: Cluster, number: int, file: str, *command: str) -> None:
+    """Run Compose with a file of the example."""
+    words = ("docker-compose", "-p", "shop", "-f", str(EXAMPLE / file), *command)
+    cluster.ok(number, "env", "IMAGE=lab:1", *words)
 
 
 def build_image(root: Path) -> Path:

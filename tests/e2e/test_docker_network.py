@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.docker_engine import KILL_DOCKERD, NO_BRIDGE, inspect, start_dockerd
+from tests.e2e.docker_engine import (
+    KILL_DOCKERD,
+    NO_BRIDGE,
+    compose,
+    endpoints,
+    inspect,
+    is_served,
+    published,
+    start_dockerd,
+)
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -20,14 +29,25 @@ SLEEP = ("lab:1", "/bin/sleep", "1000")
 SERVE = ("lab:1", "/bin/sh", "-c",
          "echo served >/tmp/index.html; exec busybox httpd -f -p 80 -h /tmp")  # fmt: skip
 PORT = ("-p", "8080:80")
-EXAMPLE = Path(__file__).parent.parent.parent / "examples/compose"
 
 
 @pytest.fixture(scope="module")
-def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
-    """Start dockerd on vm1 and vm2, with the network green on both and a container on each."""
-    for number, options in ((1, NO_BRIDGE), (2, LIVE_RESTORE)):
-        start_dockerd(cluster, number, eventually, options)
+def first_dockerd(hosts: Cluster, eventually: Callable[..., None]) -> None:
+    """Start dockerd on vm1, before any agent has ever run."""
+    assert hosts.run(1, "test", "-e", "/run/docker/plugins/overlayd.sock")[0] == 1
+    start_dockerd(hosts, 1, eventually)
+
+
+@pytest.fixture(scope="module")
+def docker(
+    first_dockerd: None, cluster: Cluster, image: Path, eventually: Callable[..., None]
+) -> Cluster:
+    """Two hosts with dockerd, with the network green on both and a container on each.
+
+    On vm1 dockerd was started before the first agent, on vm2 it is after it.
+    """
+    start_dockerd(cluster, 2, eventually, LIVE_RESTORE)
+    for number in (1, 2):
         cluster.ok(number, "docker", "import", str(image), "lab:1")
         cluster.ok(number, *CREATE, "--subnet", "10.77.0.0/16", "-o", "overlayd.network=green",
                    "green")  # fmt: skip
@@ -37,26 +57,11 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
     return cluster
 
 
-def endpoints(cluster: Cluster, number: int) -> dict[str, dict[str, Any]]:
-    """Return the endpoints on green as a host knows them, by name."""
-    found = cluster.json(number, "endpoint", "ls", "--network", "green")["endpoints"]
-    return {each["name"]: each for each in found}
-
-
-def is_served(cluster: Cluster) -> bool:
-    """Return whether another host reaches the container at vm1's published port."""
-    ask = ("curl", "-s", "-m", "5", "http://192.168.56.11:8080/")
-    return cluster.run(3, *ask)[1] == "served\n"
-
-
-def published(cluster: Cluster) -> list[tuple[int, str, str, str]]:
-    """Return vm1's published ports: port, name, network and who published it."""
-    shown = cluster.json(1, "publish", "ls")["published"]
-    return [(one["host_port"], one["name"], one["network"], one["owner"]) for one in shown]
-
-
 def test_docker_containers_on_two_hosts_ping_each_other(docker: Cluster) -> None:
-    """Each answers the other's first packet, and docker inspect shows what it has."""
+    """Each answers the other's first packet, and docker inspect shows what it has.
+
+    Whether dockerd or the agent was first on its host.
+    """
     web, db = inspect(docker, 1, "web"), inspect(docker, 2, "db")
 
     docker.ok(1, "docker", "exec", "web", "ping", "-c", "1", "-W", "2", db["IPAddress"])
@@ -120,6 +125,21 @@ def test_a_chosen_address_is_given_once(docker: Cluster) -> None:
     # Released everywhere: the other host may have it now.
     docker.ok(2, "docker", "run", "-d", "--name", "late", *chosen, *SLEEP)
     docker.ok(2, "docker", "rm", "-f", "late")
+
+
+def test_a_link_local_address_is_named(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """Docker adds it without a word to the plugin; it is dropped, and an event says so."""
+    given = ("--network", "green", "--link-local-ip", "169.254.9.9")
+    docker.ok(1, "docker", "run", "-d", "--name", "lower", *given, *SLEEP)
+    assert "169.254.9.9/16" in docker.ok(1, "docker", "exec", "lower", "ip", "addr")
+    db = inspect(docker, 2, "db")["IPAddress"]
+    ping = ("docker", "exec", "lower", "ping", "-c", "1", "-W", "2")
+    docker.ok(1, *ping, db)
+
+    assert docker.run(1, *ping, "-I", "169.254.9.9", db)[0] != 0
+    told = "169.254.9.9 of --link-local-ip does not work on green: what lower sends"
+    eventually(lambda: told in docker.ok(1, "overlayd", "events"), told)
+    docker.ok(1, "docker", "rm", "-f", "lower")
 
 
 def test_a_restart_keeps_the_address(docker: Cluster, eventually: Callable[..., None]) -> None:
@@ -333,12 +353,6 @@ def test_docker_names_a_network_without_options(
 
     two = inspect(docker, 2, "two", "plain")["IPAddress"]
     docker.ok(1, "docker", "exec", "one", "ping", "-c", "1", "-W", "2", two)
-
-
-def compose(cluster: Cluster, number: int, file: str, *command: str) -> None:
-    """Run Compose with a file of the example."""
-    words = ("docker-compose", "-p", "shop", "-f", str(EXAMPLE / file), *command)
-    cluster.ok(number, "env", "IMAGE=lab:1", *words)
 
 
 def test_compose_works_on_two_hosts(docker: Cluster, eventually: Callable[..., None]) -> None:

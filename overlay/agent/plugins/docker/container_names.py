@@ -23,6 +23,7 @@ from urllib.parse import quote
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.endpoints.edit import EndpointEdit
+from overlay.agent.plugins.docker.link_local import LinkLocalReport, link_local_addresses
 from overlay.agent.plugins.docker.network_driver import PROVISIONAL_NAME_PREFIX
 from overlay.agent.runtimes.engines import given_resolvers, query_docker
 from overlay.agent.runtimes.targets import resolve_target
@@ -68,6 +69,7 @@ class DockerContainerNames:
         self._offered = components.runtime_endpoints
         self._directory = components.directory
         self._event_log = components.event_log
+        self._link_local = LinkLocalReport(components.directory, components.event_log)
         self._settings: dict[str, ContainerSettings] = {}  # by container, the oldest first
         self._namespaces: dict[str, tuple[int, int]] = {}  # of those that run
         self._refused: dict[str, str] = {}  # by endpoint: why it keeps its provisional name
@@ -138,6 +140,13 @@ class DockerContainerNames:
                 await self._offered.assign(each["EndpointID"], target)
                 await self._rename(each["EndpointID"], name, aliases_of(container, each))
                 await self._offered.set_resolvers(each["EndpointID"], settings.resolvers)
+                self._report_link_local(each)
+
+    def _report_link_local(self, connected: Mapping[str, Any]) -> None:
+        attachment = self._offered.find(connected["EndpointID"])
+        endpoint = None if attachment is None else self._directory.endpoint_of(attachment)
+        if attachment is not None and endpoint is not None:
+            self._link_local.check(attachment, endpoint, link_local_addresses(connected))
 
     async def _rename(self, endpoint_id: str, name: str, aliases: Iterable[Any] | None) -> None:
         """Give an endpoint its container's name and aliases, as far as they are free.
@@ -172,6 +181,7 @@ class DockerContainerNames:
         """Return the endpoints whose container, or its name, is not known yet."""
         found = {a.runtime_endpoint for a in self._offered.all() if self._is_provisional(a)}
         self._refused = {each: self._refused[each] for each in found & {*self._refused}}
+        self._link_local.retain({each.runtime_endpoint for each in self._offered.all()})
         return found
 
     def _is_provisional(self, attachment: Attachment) -> bool:

@@ -12,7 +12,7 @@ from overlay.agent.endpoints.edit import EndpointEdit
 from overlay.agent.plugins.docker import container_names
 from overlay.agent.plugins.docker.container_names import ContainerSettings, DockerContainerNames
 from overlay.errors import OverlayError
-from overlay.model import Endpoint, Mac, Vni, parse_ip
+from overlay.model import PORT_SECURITY_OFF_LABEL, Endpoint, Mac, Vni, parse_ip
 
 NETWORK, CONTAINER, ENDPOINT = "a" * 64, "b" * 64, "c" * 64
 CREATED = {
@@ -50,11 +50,15 @@ class FakeOffered:
         self.endpoint = Endpoint(
             b"12345678", Vni(1), "docker-cccc", Mac(b"\2" * 6), (parse_ip("10.1.0.2"),)
         )
+        self.network = SimpleNamespace(name="green", labels={})
         self.resolvers: list[str] = []
         self.events: list[str] = []
         self.rechecked: list[tuple[str, tuple[int, int] | None]] = []
         self.attachment = SimpleNamespace(
-            runtime_endpoint=ENDPOINT, netns_identity=(0, 7), target="/var/run/docker/netns/1"
+            runtime_endpoint=ENDPOINT,
+            netns_identity=(0, 7),
+            target="/var/run/docker/netns/1",
+            vni=1,
         )
 
     def all(self) -> list[Any]:
@@ -101,7 +105,9 @@ def names(offered: FakeOffered) -> DockerContainerNames:
     """Return the component."""
     components: Any = SimpleNamespace(
         runtime_endpoints=offered,
-        directory=SimpleNamespace(endpoint_of=lambda _: offered.endpoint),
+        directory=SimpleNamespace(
+            endpoint_of=lambda _: offered.endpoint, network_by_vni=lambda _: offered.network
+        ),
         event_log=SimpleNamespace(record=lambda _kind, text, **_: offered.events.append(text)),
     )
     return DockerContainerNames(components)
@@ -162,6 +168,34 @@ async def test_a_container_with_another_network_is_checked(
     await names.rerouted(CONTAINER)
 
     assert offered.rechecked == [(CONTAINER, None), (CONTAINER, (4, 7)), (CONTAINER, None)]
+
+
+@pytest.mark.parametrize("is_secured", [True, False])
+async def test_a_link_local_address_is_reported_once(
+    names: DockerContainerNames,
+    docker: FakeDocker,
+    offered: FakeOffered,
+    monkeypatch: pytest.MonkeyPatch,
+    is_secured: bool,
+) -> None:
+    """Docker tells a driver nothing of it, and port security drops what is sent from it."""
+    given = {"EndpointID": ENDPOINT, "IPAMConfig": {"LinkLocalIPs": ["169.254.9.9"]}}
+    docker.answers[f"/containers/{CONTAINER}/json"] = {
+        **CREATED,
+        "State": {"Pid": 7},
+        "NetworkSettings": {"Networks": {"green": given}},
+    }
+    target = SimpleNamespace(identity=(4, 7), close=lambda: None)
+    monkeypatch.setattr(container_names, "resolve_target", lambda _: target)
+    if not is_secured:
+        offered.network.labels[PORT_SECURITY_OFF_LABEL] = "on"
+
+    for _ in range(2):
+        await names.assign(CONTAINER)
+        names.provisional()
+
+    assert len(offered.events) == is_secured
+    assert all("169.254.9.9 of --link-local-ip does not work" in each for each in offered.events)
 
 
 async def test_other_containers_are_not_renamed(
