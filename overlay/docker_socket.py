@@ -11,7 +11,8 @@ from contextlib import suppress
 from json import dumps
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+
+from overlay.unix_http import quote
 
 PLUGIN_DIR: Final = Path("/run/docker/plugins")  # one of those that Docker searches
 SOCKET_NAME: Final = "overlayd.sock"

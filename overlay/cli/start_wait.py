@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.cli import output
 from overlay.client.api import TIMEOUT_S as ANSWER_TIMEOUT_S
 from overlay.client.api import ApiClient
 from overlay.errors import TimedOutError
+from overlay.unix_http import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ def wait_for_start(paths: Paths, target: str, networks: Sequence[str], timeout_s
     """
     client = ApiClient(paths, limits.START_WAIT_MAX_S + ANSWER_TIMEOUT_S)
     for name in networks:
-        client.get(f"/v1/networks/{quote(name, safe='')}")
+        client.get(f"/v1/networks/{quote(name)}")
     deadline_s = time.monotonic() + timeout_s
     noted = ""
     wait_s = 0.0  # the first answer tells at once what is waited for

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
 
 from overlay import limits
 from overlay.client.api_errors import answered_error, connection_error, decoded
 from overlay.errors import OverlayError, UsageError
-from overlay.unix_http import HTTPException, HTTPResponse, UnixConnection, send
+from overlay.unix_http import HttpError, HttpResponse, UnixConnection, quote, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,14 +87,13 @@ class ApiClient:
         connection = UnixConnection(str(self.paths.socket), timeout_s)
         try:
             connection.connect()
-            socket = connection.sock  # the connection drops it if the answer closes it
             response = self._send(connection, "GET", _with_query(path, query), None)
-            socket.settimeout(None)  # silence is normal: there are no events
+            connection.wait_forever()  # silence is normal: there are no events
             with response:
                 while line := response.readline():
                     if line.strip():
                         yield decoded(line, response.status)
-        except (OSError, HTTPException) as error:
+        except (OSError, HttpError) as error:
             raise self._failed(error, timeout_s) from error
         finally:
             connection.close()
@@ -113,14 +111,14 @@ class ApiClient:
         try:
             response = self._send(connection, method, path, body)
             return response.read(), response.status
-        except (OSError, HTTPException) as error:
+        except (OSError, HttpError) as error:
             raise self._failed(error, timeout_s) from error
         finally:
             connection.close()
 
     def _send(
         self, connection: UnixConnection, method: str, path: str, body: JsonObject | None
-    ) -> HTTPResponse:
+    ) -> HttpResponse:
         raw = None if body is None else json.dumps(body).encode()
         if raw is not None and len(raw) > limits.API_BODY_SIZE_MAX:
             raise UsageError(
@@ -133,16 +131,18 @@ class ApiClient:
         return response
 
     def _failed(self, error: Exception, timeout_s: float) -> OverlayError:
-        if isinstance(error, HTTPException):
+        if isinstance(error, HttpError):
             error = ConnectionResetError(str(error) or type(error).__name__)
         return connection_error(error, str(self.paths.socket), str(self.paths.log), timeout_s)
 
 
 def segment(text: str) -> str:
     """Return `text` quoted as one segment of a URL path."""
-    return quote(text, safe="", errors=_AS_TYPED)
+    return quote(text, _AS_TYPED)
 
 
 def _with_query(path: str, query: dict[str, object]) -> str:
-    pairs = {key: value for key, value in query.items() if value is not None}
-    return f"{path}?{urlencode(pairs, errors=_AS_TYPED)}" if pairs else path
+    pairs = [
+        f"{key}={quote(str(value), _AS_TYPED)}" for key, value in query.items() if value is not None
+    ]
+    return f"{path}?{'&'.join(pairs)}" if pairs else path

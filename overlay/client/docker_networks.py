@@ -16,7 +16,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.docker_socket import (
@@ -28,7 +27,7 @@ from overlay.docker_socket import (
     users_query,
 )
 from overlay.errors import OverlayError
-from overlay.unix_http import HTTPException, UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, quote, send
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 
@@ -59,7 +58,7 @@ def remove_made(docker: Path = DOCKER_SOCKET, plugin_dir: Path = PLUGIN_DIR) -> 
             if names:
                 in_use.append((str(each["Name"]), names))
                 continue
-            _request(docker, "DELETE", f"/networks/{quote(str(each['Id']), safe='')}")
+            _request(docker, "DELETE", f"/networks/{quote(str(each['Id']))}")
             removed.append(str(each["Name"]))
     return DockerLeftovers(tuple(removed), tuple(in_use), users)
 
@@ -120,7 +119,7 @@ def _request(docker: Path, method: str, path: str) -> Any:
         with send(connection, method, path) as response:
             raw = response.read()
         answer = json.loads(raw) if raw else None
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HttpError, ValueError) as error:
         raise OverlayError(
             f"Docker does not answer on {docker}",
             why=str(error) or type(error).__name__,

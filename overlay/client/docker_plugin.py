@@ -14,19 +14,18 @@ import tarfile
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.client import docker_relay
 from overlay.docker_socket import PLUGIN_DIR, SOCKET_NAME, SWARM_DRIVER
 from overlay.errors import AgentNotRunningError, ConflictError, NotFoundError, OverlayError
-from overlay.unix_http import HTTPException, UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, quote, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCKER_SOCKET: Final = "/var/run/docker.sock"
-_NAME: Final = quote(SWARM_DRIVER, safe="")
+_NAME: Final = quote(SWARM_DRIVER)
 _RELAY: Final = "relay.py"
 _SOCKET: Final = "overlayd.sock"
 _FOLDERS: Final = ("agent", "dev", "etc", "proc", "run/docker/plugins", "sys", "tmp", "usr")
@@ -98,7 +97,7 @@ def _request(docker: str, method: str, path: str, content: bytes | None = None) 
         with send(connection, method, path, content, "application/x-tar") as response:
             raw = response.read()
         answer = json.loads(raw) if raw else None
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HttpError, ValueError) as error:
         raise OverlayError(
             f"Docker does not answer on {docker}",
             why=getattr(error, "strerror", None) or str(error) or type(error).__name__,

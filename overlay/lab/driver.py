@@ -21,7 +21,7 @@ from typing import Any
 from overlay.errors import OverlayError, TimedOutError
 from overlay.lab import host_process, underlay
 from overlay.lab.host_process import HostProcess
-from overlay.unix_http import HTTPException, UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, send
 
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
@@ -147,7 +147,7 @@ class AgentDriver:
         try:
             response = send(connection, method, path, raw)
             answer: Json = json.loads(response.read())
-        except HTTPException as error:
+        except HttpError as error:
             raise ConnectionError(f"the agent ended meanwhile: {error!r}") from error
         finally:
             connection.close()

@@ -19,6 +19,7 @@ assert API_REQUESTS_PER_USER_MAX < API_CLIENTS_MAX - API_ROOT_RESERVE
 API_FOLLOWERS_MAX: Final = 32  # event streams of all users other than root; no requests
 API_REQUEST_TIMEOUT_S: Final = 60.0
 FOLLOWER_CHECK_INTERVAL_S: Final = 1.0  # from one check that a reader has not gone to the next
+HTTP_HEADERS_MAX: Final = 100  # in an answer of an agent or a container engine
 SOCKET_PATH_SIZE_MAX: Final = 107  # unix(7): sun_path is 108 bytes with its final zero
 API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 from overlay.kernel import netns
 from overlay.lab import host_process
 from overlay.lab.host_process import HostProcess
-from overlay.unix_http import UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, send
 
 from benchmark.contenders import ok
 
@@ -72,7 +71,7 @@ def api(host: HostProcess) -> UnixConnection:
 
 def call(connection: UnixConnection, path: str, body: dict[str, object]) -> dict[str, object]:
     """Send one request and return the response. Raises RuntimeError if it is refused."""
-    answer: http.client.HTTPResponse = send(connection, "POST", path, json.dumps(body).encode())
+    answer = send(connection, "POST", path, json.dumps(body).encode())
     found: dict[str, object] = json.loads(answer.read())
     if answer.status != 200:
         raise RuntimeError(f"{path}: {found}")
@@ -272,10 +271,9 @@ def _start(host: HostProcess, path: str, *options: str) -> float:
 def _serves(host: HostProcess, path: str) -> bool:
     connection = UnixConnection(f"/proc/{host.pid}/root{path}", 30.0)
     try:
-        connection.request("GET", "/v1/status")
-        answer = connection.getresponse()
+        answer = send(connection, "GET", "/v1/status")
         shown = json.loads(answer.read())
-    except (OSError, http.client.HTTPException):
+    except (OSError, HttpError):
         return False
     finally:
         connection.close()

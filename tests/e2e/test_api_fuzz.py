@@ -109,16 +109,15 @@ class OverSocket(HTTPAdapter):
         """Send a prepared request."""
         connection = UnixConnection(self._path, 60.0)
         try:
-            connection.request(
-                str(request.method),
-                request.path_url,
-                cast("Any", request.body),
-                dict(request.headers),
+            body = request.body.encode() if isinstance(request.body, str) else request.body
+            own = ("content-length", "host")  # the connection's
+            headers = {k: v for k, v in request.headers.items() if k.lower() not in own}
+            got = connection.request(
+                str(request.method), request.path_url, cast("Any", body), cast("Any", headers)
             )
-            got = connection.getresponse()
             raw = urllib3.HTTPResponse(
                 io.BytesIO(got.read()),
-                dict(got.getheaders()),
+                dict(got.headers),
                 status=got.status,
                 preload_content=False,
             )

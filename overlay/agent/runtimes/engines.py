@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.errors import ConflictError, OverlayError
-from overlay.unix_http import HTTPException, UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, quote, send
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 PODMAN_SOCKET = Path("/run/podman/podman.sock")
@@ -224,9 +223,9 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
         return None
     connection = UnixConnection(str(socket), ANSWER_TIMEOUT_S)
     try:
-        with send(connection, "GET", f"/containers/{quote(name, safe='')}/json") as response:
+        with send(connection, "GET", f"/containers/{quote(name)}/json") as response:
             raw = response.read(ANSWER_SIZE_MAX)
-    except (OSError, HTTPException) as error:
+    except (OSError, HttpError) as error:
         raise OverlayError(
             f"{title} does not answer on {socket}",
             why=str(error) or type(error).__name__,
@@ -284,7 +283,7 @@ def request_docker(
             message = answer.get("message") if isinstance(answer, dict) else None
             why = str(message or f"HTTP {response.status}")
             raise OverlayError(f"Docker rejected {method} {path}", why=why)
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HttpError, ValueError) as error:
         raise OverlayError(
             f"Docker does not answer on {socket}", why=str(error) or type(error).__name__
         ) from error

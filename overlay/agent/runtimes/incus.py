@@ -7,11 +7,10 @@ import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from overlay.agent.runtimes.engines import ANSWER_SIZE_MAX, ANSWER_TIMEOUT_S, EngineContainer
 from overlay.errors import ConflictError, OverlayError
-from overlay.unix_http import HTTPException, UnixConnection, send
+from overlay.unix_http import HttpError, UnixConnection, quote, send
 
 SOCKET: Final = Path("/var/lib/incus/unix.socket")
 DEFAULT_PROJECT: Final = "default"
@@ -40,7 +39,7 @@ class IncusEngine:
         if not self._socket.exists():
             return None
         project, _, instance = name.rpartition("/")
-        found = self._get(f"{quote(instance, safe='')}?project={_quoted(project)}")
+        found = self._get(f"{quote(instance)}?project={_quoted(project)}")
         if found is None and _UUID.fullmatch(name):
             listed = self._get("?recursion=1&all-projects=true") or []
             same = (each for each in listed if each["config"].get(_UUID_KEY) == name)
@@ -56,7 +55,7 @@ class IncusEngine:
                 why="it has no network namespace on this host",
                 hint="Join it to the cluster as a host of its own: overlayd join, inside it",
             )
-        state = self._get(f"{quote(name, safe='')}/state?project={_quoted(project)}")
+        state = self._get(f"{quote(name)}/state?project={_quoted(project)}")
         if state is None:
             return None  # removed meanwhile
         pid = int(state["pid"])
@@ -76,7 +75,7 @@ class IncusEngine:
             if response.status != HTTPStatus.OK:
                 raise OverlayError("Incus rejected the query", why=str(answer.get("error")))
             return answer["metadata"]
-        except (OSError, HTTPException, ValueError, LookupError, AttributeError) as error:
+        except (OSError, HttpError, ValueError, LookupError, AttributeError) as error:
             raise OverlayError(
                 f"Incus does not answer on {self._socket}",
                 why=str(error) or type(error).__name__,
@@ -87,4 +86,4 @@ class IncusEngine:
 
 
 def _quoted(project: str) -> str:
-    return quote(project or DEFAULT_PROJECT, safe="")
+    return quote(project or DEFAULT_PROJECT)

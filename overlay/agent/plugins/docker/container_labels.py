@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
@@ -21,6 +20,7 @@ from overlay.agent.runtimes.engines import query_docker
 from overlay.agent.runtimes.targets import find_container
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import LABEL_PREFIX, parse_ip, parse_mac, valid_name
+from overlay.unix_http import quote
 
 NETWORK_LABEL = LABEL_PREFIX + "network"
 _KIND = "docker"
@@ -107,7 +107,7 @@ def own_labels(container_id: str, labels: Mapping[str, str]) -> dict[str, str]:
     """
     filters = quote(json.dumps({"id": [container_id]}))
     listed = query_docker(f"/containers/json?filters={filters}")
-    image = listed and query_docker(f"/images/{quote(str(listed[0]['ImageID']), safe='')}/json")
+    image = listed and query_docker(f"/images/{quote(str(listed[0]['ImageID']))}/json")
     if not image:
         raise NotFoundError(
             "Docker does not tell which labels are those of the image",

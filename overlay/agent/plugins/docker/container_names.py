@@ -18,7 +18,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
@@ -30,6 +29,7 @@ from overlay.agent.runtimes.targets import resolve_target
 from overlay.agent.state.documents import Attachment
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import fit_name, valid_name
+from overlay.unix_http import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class DockerContainerNames:
 
     async def created(self, container_id: str) -> None:
         """Learn what a container was created with, if Docker does not start it already."""
-        path = f"/containers/{quote(container_id, safe='')}/json"
+        path = f"/containers/{quote(container_id)}/json"
         wait_s = limits.DOCKER_CREATED_WAIT_S
         with contextlib.suppress(OverlayError):  # its start brings the answer
             container = await asyncio.to_thread(query_docker, path, timeout_s=wait_s)
@@ -103,7 +103,7 @@ class DockerContainerNames:
         """Name the endpoint of a container that was connected to a network, also of one to come."""
         if not self._offered.all():
             return
-        path = f"/networks/{quote(network_id, safe='')}"
+        path = f"/networks/{quote(network_id)}"
         network = await asyncio.to_thread(query_docker, path) or {}
         found = (network.get("Containers") or {}).get(container_id)
         if found is None or self._offered.find(found["EndpointID"]) is None:
@@ -123,7 +123,7 @@ class DockerContainerNames:
         """Assign a running container's endpoints to it, with its name, aliases and resolvers."""
         if not self._offered.all():
             return
-        path = f"/containers/{quote(container_id, safe='')}/json"
+        path = f"/containers/{quote(container_id)}/json"
         container = await asyncio.to_thread(query_docker, path)
         if container is None or not container["State"]["Pid"]:
             return

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 from typing import Any
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
@@ -28,6 +27,7 @@ from overlay.docker_socket import DRIVER, SWARM_DRIVER
 from overlay.errors import OverlayError
 from overlay.model import ip_text
 from overlay.signals import Signal
+from overlay.unix_http import quote
 
 _FILTERS = json.dumps(
     {
@@ -151,7 +151,7 @@ class EngineSync:
         for network_id, network in list(self._bindings.networks.items()):
             if network.vni or network_id in self._binder.failures:
                 continue
-            path = f"/networks/{quote(network_id.removeprefix(ALLOCATED), safe='')}"
+            path = f"/networks/{quote(network_id.removeprefix(ALLOCATED))}"
             found = await asyncio.to_thread(query_docker, path)
             if found is not None:
                 await self._binder.name(network_id, str(found["Name"]))

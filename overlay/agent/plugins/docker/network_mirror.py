@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import Any
-from urllib.parse import quote
 
 from overlay import limits
 from overlay.agent.components import Components
@@ -23,6 +22,7 @@ from overlay.docker_socket import DRIVER, MADE_BY_OVERLAYD, is_made_by_overlayd,
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Network, ip_text
 from overlay.signals import Signal
+from overlay.unix_http import quote
 
 
 class DockerNetworkMirror(Controller):
@@ -160,7 +160,7 @@ async def _remove_unused(listed: dict[str, Any]) -> None:
 
 
 async def _remove(network_id: str) -> None:
-    await asyncio.to_thread(request_docker, "DELETE", f"/networks/{quote(network_id, safe='')}")
+    await asyncio.to_thread(request_docker, "DELETE", f"/networks/{quote(network_id)}")
 
 
 @contextlib.contextmanager
