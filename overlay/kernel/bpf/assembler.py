@@ -9,18 +9,22 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-R0, R1, R2, R3, R4, R6, R10 = 0, 1, 2, 3, 4, 6, 10  # R10 is the frame pointer
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = range(11)  # R10 is the frame pointer
 WORD, HALF, BYTE, DOUBLE = 0x00, 0x08, 0x10, 0x18
 
 _LAYOUT: Final = struct.Struct("<BBhi")
 _LOAD_IMMEDIATE_64: Final = 0x18
-_PSEUDO_MAP_FD: Final = 1
+_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 _LOAD: Final = 0x61  # class LDX, mode MEM
 _STORE: Final = 0x63  # class STX, mode MEM
 _STORE_IMMEDIATE: Final = 0x62  # class ST, mode MEM
+_ATOMIC_ADD: Final = 0xDB  # class STX, mode ATOMIC, 64 bits
 _MOVE_REGISTER, _MOVE_IMMEDIATE, _ADD_IMMEDIATE = 0xBF, 0xB7, 0x07
+_ADD_REGISTER, _SUBTRACT_REGISTER = 0x0F, 0x1F
+_AND_IMMEDIATE, _OR_IMMEDIATE, _SHIFT_LEFT, _SHIFT_RIGHT = 0x57, 0x47, 0x67, 0x77
 _JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
-_JUMP_EQUAL_REGISTER: Final = 0x1D
+_JUMP_ABOVE: Final = 0x25
+_JUMP_EQUAL_REGISTER, _JUMP_UNEQUAL_REGISTER, _JUMP_ABOVE_REGISTER = 0x1D, 0x5D, 0x2D
 _CALL, _EXIT = 0x85, 0x95
 
 
@@ -69,6 +73,30 @@ class Assembler:
         """Add a constant to a register."""
         self._add(_ADD_IMMEDIATE, target, immediate=value)
 
+    def add_register(self, target: int, source: int) -> None:
+        """Add a register to another."""
+        self._add(_ADD_REGISTER, target, source)
+
+    def subtract(self, target: int, source: int) -> None:
+        """Subtract a register from another."""
+        self._add(_SUBTRACT_REGISTER, target, source)
+
+    def mask(self, target: int, value: int) -> None:
+        """Keep the bits of a constant."""
+        self._add(_AND_IMMEDIATE, target, immediate=value)
+
+    def set_bits(self, target: int, value: int) -> None:
+        """Set the bits of a constant."""
+        self._add(_OR_IMMEDIATE, target, immediate=value)
+
+    def shift_left(self, target: int, count: int) -> None:
+        """Shift a register left by some bits."""
+        self._add(_SHIFT_LEFT, target, immediate=count)
+
+    def shift_right(self, target: int, count: int) -> None:
+        """Shift a register right by some bits; zeros enter."""
+        self._add(_SHIFT_RIGHT, target, immediate=count)
+
     def load(self, size: int, target: int, base: int, offset: int) -> None:
         """Read memory at `base + offset` into a register."""
         self._add(_LOAD | size, target, base, offset)
@@ -80,6 +108,18 @@ class Assembler:
     def store_constant(self, size: int, base: int, offset: int, value: int) -> None:
         """Write a constant to memory."""
         self._add(_STORE_IMMEDIATE | size, base, 0, offset, value)
+
+    def count(self, base: int, offset: int, source: int) -> None:
+        """Add a register to 64 bits of memory, atomically."""
+        self._add(_ATOMIC_ADD, base, source, offset)
+
+    def load_map_value(self, target: int, map_fd: int) -> None:
+        """Load the address of an array map's first value into a register.
+
+        Takes two instructions.
+        """
+        self._add(_LOAD_IMMEDIATE_64, target, _PSEUDO_MAP_VALUE, 0, map_fd)
+        self._add(0)
 
     def load_map(self, target: int, map_fd: int) -> None:
         """Load a map, given by descriptor, into a register.
@@ -110,6 +150,18 @@ class Assembler:
     def jump_same(self, one: int, other: int, label: str) -> None:
         """Jump to a label if two registers are equal."""
         self._jump(_JUMP_EQUAL_REGISTER, label, one, source=other)
+
+    def jump_different(self, one: int, other: int, label: str) -> None:
+        """Jump to a label if two registers differ."""
+        self._jump(_JUMP_UNEQUAL_REGISTER, label, one, source=other)
+
+    def jump_above(self, register: int, value: int, label: str) -> None:
+        """Jump to a label if the register is above a constant, both unsigned."""
+        self._jump(_JUMP_ABOVE, label, register, immediate=value)
+
+    def jump_greater(self, one: int, other: int, label: str) -> None:
+        """Jump to a label if one register is above the other, both unsigned."""
+        self._jump(_JUMP_ABOVE_REGISTER, label, one, source=other)
 
     def _jump(
         self, opcode: int, label: str, target: int = 0, *, source: int = 0, immediate: int = 0

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
 from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import HookRow, SourceRow, TargetRow
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import programs, syscall, tc_filters
+from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow
+from overlay.kernel.bpf.policy_programs import leaving_program, shut_program
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -27,6 +29,17 @@ FastRow: TypeAlias = SourceRow | TargetRow | HookRow
 FAST_ROWS: Final = (SourceRow, TargetRow, HookRow)
 # The hook exists already, or the filter or interface is gone.
 _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
+
+
+class _Program(NamedTuple):
+    """What tells programs apart."""
+
+    kind: str
+    segment: int
+    is_policed: bool
+
+
+_FOREIGN: Final = _Program("", 0, is_policed=False)
 
 
 class FastPath:
@@ -41,7 +54,8 @@ class FastPath:
         Raises OverlayError if the kernel refuses.
         """
         self._descriptors: list[int] = []
-        self._programs: dict[tuple[str, int], tuple[int, int]] = {}  # descriptor, id
+        self._programs: dict[_Program, tuple[int, int]] = {}  # descriptor, id
+        self._policies: PolicyMaps | None = None  # from the first row that needs them
         try:
             self._targets = self._own(
                 syscall.create_map(
@@ -60,7 +74,8 @@ class FastPath:
                 )
             )
             for link in ("vxlan0", "br0", "port"):
-                self._program(link, 0)
+                self._program(HookRow(0, link))
+            self._shut = self._own(syscall.load(shut_program(), "overlayd_shut"))
         except OSError as error:
             self.close()
             raise OverlayError(
@@ -72,6 +87,8 @@ class FastPath:
 
     def close(self) -> None:
         """Close the descriptors; programs run by a filter stay in force."""
+        if self._policies is not None:
+            self._policies.close()
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -79,20 +96,41 @@ class FastPath:
         self._descriptors.append(descriptor)
         return descriptor
 
-    def _program(self, link: str, segment: int) -> tuple[int, int]:
-        kind = _kind(link)
-        found = self._programs.get((kind, segment))
+    def _program(self, row: HookRow) -> tuple[int, int]:
+        """Return descriptor and id of a hook's program; load it if it is the first of its kind."""
+        kind = "leave" if row.is_leaving else _kind(row.link)
+        name = _Program(kind, row.segment, row.is_policed)
+        found = self._programs.get(name)
         if found is None:
+            maps = self._policies.maps if self._policies is not None and row.is_policed else None
             match kind:
+                case "leave":
+                    if maps is None:
+                        raise OSError(errno.EINVAL, "only policies have a program for what leaves")
+                    code = leaving_program(maps, programs.JUDGED)
                 case "in":
-                    code = programs.vtep_program(self._targets, segment)
+                    code = programs.vtep_program(self._targets, row.segment, maps)
                 case "tell":
-                    code = programs.bridge_program(self._targets, segment)
+                    code = programs.bridge_program(self._targets, row.segment, maps)
                 case _:
-                    code = programs.port_program(self._targets, self._sources, segment)
-            descriptor = self._own(syscall.load(code, f"overlayd_{kind}{segment}"))
-            found = self._programs[kind, segment] = (descriptor, syscall.program_id(descriptor))
+                    code = programs.port_program(self._targets, self._sources, row.segment, maps)
+            descriptor = self._own(syscall.load(code, f"overlayd_{kind}{row.segment}"))
+            found = self._programs[name] = (descriptor, syscall.program_id(descriptor))
         return found
+
+    def policies(self, socket: NetlinkSocket) -> PolicyMaps:
+        """Return the maps of policies, created now if they are not yet.
+
+        They have the connections of programs that an earlier agent left. Raises OSError.
+        """
+        if self._policies is None:
+            self._policies = PolicyMaps(number for _, number, _ in running(socket))
+        return self._policies
+
+    @property
+    def policy_maps(self) -> PolicyMaps | None:
+        """The maps of policies; None if there are no policies."""
+        return self._policies
 
     # --- writing ------------------------------------------------------------------------
 
@@ -120,20 +158,28 @@ class FastPath:
         sizes = programs.SOURCE_KEY.size, programs.SOURCE_VALUE_SIZE
         return syscall.entries(self._sources, *sizes)
 
-    def hook(self, row: HookRow, index: int) -> list[Request]:
-        """Return the requests that run a segment's program on an interface."""
-        descriptor, _ = self._program(row.link, row.segment)
-        name = f"overlayd:{row.segment}"
-        return [tc_filters.add_clsact(index), tc_filters.put_filter(index, descriptor, name)]
+    def hook(self, row: HookRow, index: int, socket: NetlinkSocket) -> None:
+        """Run a segment's program on an interface.
+
+        Where policies can't be applied, nothing passes. Raises OSError.
+        """
+        try:
+            if row.is_policed:
+                self.policies(socket)
+            _put_filter(socket, row, index, self._program(row)[0])
+        except OSError:
+            if row.is_policed:
+                _put_filter(socket, row, index, self._shut)
+            raise
 
     # --- reading ------------------------------------------------------------------------
 
-    def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
+    def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow | PolicyRow]:
         """Return map entries and hooks of this object's programs as rows.
 
         An interface that no longer exists is named by its index ("#17").
         """
-        found: set[FastRow] = set()
+        found: set[FastRow | PolicyRow] = set()
         for key, value in self._target_entries():
             mac, segment = programs.TARGET_KEY.unpack(key)
             index, action = programs.TARGET_VALUE.unpack(value)
@@ -145,29 +191,40 @@ class FastPath:
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
             ip = Ip(raw) if any(raw[4:]) else Ip(raw[:4])
             found.add(SourceRow(ip, Mac(mac), names.get(index, f"#{index}")))
-        own = {number: segment for (_, segment), (_, number) in self._programs.items()}
-        for index, number in running(socket, names):
-            if number in own:
-                found.add(HookRow(own[number], names[index]))
-        return found
+        own = {number: name for name, (_, number) in self._programs.items()}
+        for index, number, is_leaving in running(socket, names):
+            name = own.get(number, _FOREIGN)
+            if name is not _FOREIGN or is_leaving:
+                row = HookRow(name.segment, names[index], name.is_policed, is_leaving)
+                found.add(row)
+        return found if self._policies is None else found | self._policies.rows()
 
 
-def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, int]]:
-    """Return (interface index, program id) of each filter of overlayd."""
+def running(
+    socket: NetlinkSocket, among: Container[int] | None = None
+) -> list[tuple[int, int, bool]]:
+    """Return interface index, program id and direction of each filter of overlayd.
+
+    The direction is whether it runs on frames that leave.
+    """
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
-    hooked = {tc_filters.hooked_index(message) for message in messages} & names.keys()
+    hooked = {tc_filters.hooked_index(message) for message in messages} - {0}
     found = []
     for index in sorted(hooked):
-        for message in socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index)):
-            number = tc_filters.running_program(message)
-            if number:
-                found.append((index, number))
+        for leaving in (False, True) if among is None or index in among else ():
+            body = tc_filters.filter_dump(index, leaving=leaving)
+            for message in socket.dump(codec.RTM_GETTFILTER, body):
+                number = tc_filters.running_program(message)
+                if number:
+                    found.append((index, number, leaving))
     return found
 
 
-def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
+def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow | PolicyRow]:
     """Return hooks left by an earlier agent, for one without fast path."""
-    return {HookRow(0, names[index]) for index, _ in running(socket, names)}
+    return {
+        HookRow(0, names[index], is_leaving=leaving) for index, _, leaving in running(socket, names)
+    }
 
 
 def apply(
@@ -191,10 +248,13 @@ def apply(
         failpoint.failpoint("bpf")
         try:
             if isinstance(row, HookRow):
-                if is_put and fast is not None and index:
-                    _transact(socket, fast.hook(row, index))
+                if is_put and index and fast is not None:
+                    fast.hook(row, index, socket)
+                elif is_put and index and row.is_policed:
+                    raise _no_policies()
                 elif not is_put and index:
-                    _transact(socket, [tc_filters.delete_filter(index)])
+                    filters = tc_filters.delete_filter(index, leaving=row.is_leaving)
+                    _transact(socket, [filters])
             elif fast is not None and is_put and index:
                 fast.put(row, index)
             elif fast is not None and not is_put:
@@ -202,6 +262,33 @@ def apply(
         except OSError as error:
             failures.append((operation, error))
     return failures
+
+
+def apply_policies(
+    fast: FastPath | None, operations: Sequence[PutRow | DeleteRow], socket: NetlinkSocket
+) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    """Apply operations on rows of policies in one step; return those that failed."""
+    is_needed = any(isinstance(operation, PutRow) for operation in operations)
+    if not is_needed and (fast is None or fast.policy_maps is None):
+        return []
+    try:
+        if fast is None:
+            raise _no_policies()
+        return fast.policies(socket).apply(operations)
+    except OSError as error:
+        return [(operation, error) for operation in operations]
+
+
+def _no_policies() -> OSError:
+    return OSError(
+        errno.EOPNOTSUPP, "this kernel runs no eBPF programs, so it can't apply policies"
+    )
+
+
+def _put_filter(socket: NetlinkSocket, row: HookRow, index: int, program: int) -> None:
+    name = f"overlayd:{row.segment}"
+    request = tc_filters.put_filter(index, program, name, leaving=row.is_leaving)
+    _transact(socket, [tc_filters.add_clsact(index), request])
 
 
 def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:

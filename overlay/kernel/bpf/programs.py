@@ -14,8 +14,7 @@ to the other hosts, too. A bridge itself floods none into the VXLAN (net/bridge/
 so containers there would keep a moved address' former MAC until it expires. Only frames that
 `port_program` has marked are sent: what came from another host never goes out again.
 
-Owns: the layout of the maps' keys and values. Constants are those of linux/bpf.h, linux/if_ether.h
-and linux/pkt_cls.h; helpers are documented in bpf-helpers(7).
+Owns: the layout of the maps' keys and values.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from overlay.kernel.bpf import numbers
 from overlay.kernel.bpf.assembler import BYTE, HALF, R0, R1, R2, R3, R4, R6, R10, WORD, Assembler
+from overlay.kernel.bpf.policy_layout import SAVED, Maps
+from overlay.kernel.bpf.policy_programs import judge
 from overlay.model import Ip, Mac
 
 TARGET_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
@@ -32,18 +34,9 @@ SOURCE_KEY: Final = struct.Struct("=I6sxx16s")  # port's index, source MAC, sour
 SOURCE_VALUE_SIZE: Final = 4
 TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 
-_MAP_LOOKUP, _CLONE_REDIRECT, _REDIRECT, _LOAD_BYTES, _REDIRECT_PEER = 1, 13, 23, 26, 155
-_PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge
-# struct __sk_buff
-_MARK, _VLAN_PRESENT, _IFINDEX = 8, 20, 40
-_FROM_CONTAINER: Final = 0x6F7663  # a mark within the sandbox; no frame keeps it when it leaves
-# As a little-endian load sees them in the packet.
-_IPV4, _IPV6, _ARP = 0x0008, 0xDD86, 0x0608
-_DHCP_SERVER, _DHCPV6_SERVER = 0x4300, 0x2302
-_DHCP_CLIENT, _DHCPV6_CLIENT = 0x4400, 0x2202
-_FRAGMENT: Final = 0xFF3F  # more fragments, or an offset
+# Marks within the sandbox; no frame keeps one when it leaves, or brings one with it.
+_FROM_CONTAINER, JUDGED = 0x6F7663, 0x6F766A
 _NO_OPTIONS: Final = 0x45
-_TCP, _UDP, _ICMPV6 = 6, 17, 58
 _ADVERTISEMENT, _SOLICITED = 136, 0x40  # RFC 4861 section 4.4: type and flag
 
 # The stack, from the frame pointer: the packet's first 38 bytes so that the IP header is aligned.
@@ -70,17 +63,17 @@ def send_program(index: int) -> bytes:
     program = Assembler()
     program.set(R2, index)
     program.set(R3, 0)
-    program.call(_CLONE_REDIRECT)
+    program.call(numbers.CLONE_REDIRECT)
     program.set(R0, 0)
     program.exit()
     return program.code()
 
 
-def vtep_program(targets_fd: int, segment: int) -> bytes:
-    """Return the program for the ingress hook of a segment's VTEP."""
+def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
+    """Return the program for the ingress hook of a segment's VTEP, with policies if it has any."""
     program = Assembler()
     program.move(R6, R1)
-    program.load(WORD, R1, R6, _VLAN_PRESENT)
+    program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, 14)
     _refuse_multicast(program, "pass")
@@ -89,58 +82,70 @@ def vtep_program(targets_fd: int, segment: int) -> bytes:
     program.load(WORD, R1, R0, 0)
     program.load(WORD, R2, R0, 4)
     program.jump_unequal(R2, TO_CONTAINER, "pass")
+    if maps is not None:
+        program.store(WORD, R10, SAVED, R1)
+        judge(program, maps)
+        program.load(WORD, R1, R10, SAVED)
     program.set(R2, 0)
-    program.call(_REDIRECT_PEER)
+    program.call(numbers.REDIRECT_PEER)
     program.exit()
     _pass(program)
     return program.code()
 
 
-def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
-    """Return the program for the ingress hook of a segment's container ports."""
+def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | None = None) -> bytes:
+    """Return the program for the ingress hook of a segment's container ports.
+
+    Policies judge what comes from the port's own MAC and address; other frames are judged where
+    they leave the bridge, after port security.
+    """
     program = Assembler()
     program.move(R6, R1)
-    program.load(WORD, R1, R6, _VLAN_PRESENT)
+    program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, _HEAD_SIZE)
     _refuse_multicast(program, "multicast")
     _begin_source_key(program)
     program.load(HALF, R1, R10, _PACKET + 12)
-    program.jump_equal(R1, _IPV6, "ipv6")
-    program.jump_unequal(R1, _IPV4, "pass")
+    program.jump_equal(R1, numbers.IPV6, "ipv6")
+    program.jump_unequal(R1, numbers.IPV4, "pass")
     _read_ipv4_source(program)
     program.label("ipv6")
     _read_ipv6_source(program)
     program.label("checked")
     _check_source(program, sources_fd)
+    if maps is not None:
+        judge(program, maps)
     _find_target(program, targets_fd, segment)
     program.jump_equal(R0, 0, "elsewhere")
     program.load(WORD, R1, R0, 0)
     program.load(WORD, R2, R0, 4)
     program.jump_unequal(R2, TO_CONTAINER, "pass")
-    program.load(WORD, R3, R6, _IFINDEX)
+    program.load(WORD, R3, R6, numbers.IFINDEX)
     program.jump_same(R1, R3, "pass")  # to its own port: the bridge drops the frame
     program.set(R2, 0)
-    program.call(_REDIRECT_PEER)
+    program.call(numbers.REDIRECT_PEER)
     program.exit()
-    _send_elsewhere(program, targets_fd)
+    _send_elsewhere(program, targets_fd, is_judged=maps is not None)
     program.label("multicast")
     program.set(R1, _FROM_CONTAINER)
-    program.store(WORD, R6, _MARK, R1)
+    program.store(WORD, R6, numbers.MARK, R1)
     _pass(program)
     return program.code()
 
 
-def bridge_program(targets_fd: int, segment: int) -> bytes:
+def bridge_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
     """Return the program for the ingress hook of a segment's bridge."""
     program = Assembler()
     program.move(R6, R1)
-    program.load(WORD, R1, R6, _MARK)
+    if maps is not None:
+        judge(program, maps)
+    program.load(WORD, R1, R6, numbers.MARK)
     program.jump_unequal(R1, _FROM_CONTAINER, "pass")
     _load_packet(program, _ARP_SIZE)
     program.load(HALF, R1, R10, _PACKET + 12)
-    program.jump_equal(R1, _IPV6, "ipv6")
-    program.jump_unequal(R1, _ARP, "pass")
+    program.jump_equal(R1, numbers.IPV6, "ipv6")
+    program.jump_unequal(R1, numbers.ARP, "pass")
     for offset in (0, 2):
         program.load(HALF, R1, R10, _PACKET + _ARP_SENDER + offset)
         program.load(HALF, R2, R10, _PACKET + _ARP_TARGET + offset)
@@ -156,7 +161,7 @@ def bridge_program(targets_fd: int, segment: int) -> bytes:
     program.load(WORD, R2, R0, 0)
     program.move(R1, R6)
     program.set(R3, 0)
-    program.call(_CLONE_REDIRECT)
+    program.call(numbers.CLONE_REDIRECT)
     _pass(program)
     return program.code()
 
@@ -164,7 +169,7 @@ def bridge_program(targets_fd: int, segment: int) -> bytes:
 def _read_advertisement(program: Assembler) -> None:
     """Go on with an unsolicited neighbor advertisement; other packets go to the host alone."""
     program.load(BYTE, R1, R10, _IP_HEADER + 6)
-    program.jump_unequal(R1, _ICMPV6, "pass")
+    program.jump_unequal(R1, numbers.ICMPV6, "pass")
     _load_behind_ipv6(program, 8)
     program.load(BYTE, R1, R10, _PORT)
     program.jump_unequal(R1, _ADVERTISEMENT, "pass")
@@ -182,7 +187,7 @@ def _load_packet(program: Assembler, size: int) -> None:
     program.move(R3, R10)
     program.add(R3, _PACKET)
     program.set(R4, size)
-    program.call(_LOAD_BYTES)
+    program.call(numbers.LOAD_BYTES)
     program.jump_unequal(R0, 0, "pass")
 
 
@@ -193,7 +198,7 @@ def _load_behind_ipv6(program: Assembler, size: int) -> None:
     program.move(R3, R10)
     program.add(R3, _PORT)
     program.set(R4, size)
-    program.call(_LOAD_BYTES)
+    program.call(numbers.LOAD_BYTES)
     program.jump_unequal(R0, 0, "pass")
 
 
@@ -205,7 +210,7 @@ def _refuse_multicast(program: Assembler, label: str) -> None:
 
 def _begin_source_key(program: Assembler) -> None:
     """Write port index and source MAC to the key; the address is still zero."""
-    program.load(WORD, R1, R6, _IFINDEX)
+    program.load(WORD, R1, R6, numbers.IFINDEX)
     program.store(WORD, R10, _SOURCE, R1)
     program.load(WORD, R1, R10, _PACKET + 6)
     program.store(WORD, R10, _SOURCE + 4, R1)
@@ -221,15 +226,15 @@ def _read_ipv4_source(program: Assembler) -> None:
     program.load(BYTE, R1, R10, _IP_HEADER)
     program.jump_unequal(R1, _NO_OPTIONS, "pass")
     program.load(HALF, R1, R10, _IP_HEADER + 6)
-    program.jump_any_bit(R1, _FRAGMENT, "pass")
+    program.jump_any_bit(R1, numbers.FRAGMENT, "pass")
     program.load(WORD, R1, R10, _IP_HEADER + 12)
     program.store(WORD, R10, _SOURCE + 12, R1)
     program.load(BYTE, R1, R10, _IP_HEADER + 9)
-    program.jump_unequal(R1, _UDP, "checked")
+    program.jump_unequal(R1, numbers.UDP, "checked")
     program.load(HALF, R1, R10, _IP_HEADER + 20)
-    program.jump_equal(R1, _DHCP_SERVER, "pass")
+    program.jump_equal(R1, numbers.DHCP_SERVER, "pass")
     program.load(HALF, R1, R10, _IP_HEADER + 22)
-    program.jump_equal(R1, _DHCP_CLIENT, "pass")
+    program.jump_equal(R1, numbers.DHCP_CLIENT, "pass")
     program.jump("checked")
 
 
@@ -242,20 +247,20 @@ def _read_ipv6_source(program: Assembler) -> None:
         program.load(WORD, R1, R10, _IP_HEADER + 8 + offset)
         program.store(WORD, R10, _SOURCE + 12 + offset, R1)
     program.load(BYTE, R1, R10, _IP_HEADER + 6)
-    program.jump_equal(R1, _TCP, "checked")
-    program.jump_unequal(R1, _UDP, "pass")
+    program.jump_equal(R1, numbers.TCP, "checked")
+    program.jump_unequal(R1, numbers.UDP, "pass")
     _load_behind_ipv6(program, 4)
     program.load(HALF, R1, R10, _PORT)
-    program.jump_equal(R1, _DHCPV6_SERVER, "pass")
+    program.jump_equal(R1, numbers.DHCPV6_SERVER, "pass")
     program.load(HALF, R1, R10, _PORT + 2)
-    program.jump_equal(R1, _DHCPV6_CLIENT, "pass")
+    program.jump_equal(R1, numbers.DHCPV6_CLIENT, "pass")
 
 
 def _check_source(program: Assembler, sources_fd: int) -> None:
     program.load_map(R1, sources_fd)
     program.move(R2, R10)
     program.add(R2, _SOURCE)
-    program.call(_MAP_LOOKUP)
+    program.call(numbers.MAP_LOOKUP)
     program.jump_equal(R0, 0, "pass")
 
 
@@ -271,16 +276,19 @@ def _look_up(program: Assembler, targets_fd: int) -> None:
     program.load_map(R1, targets_fd)
     program.move(R2, R10)
     program.add(R2, _TARGET)
-    program.call(_MAP_LOOKUP)
+    program.call(numbers.MAP_LOOKUP)
 
 
-def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
+def _send_elsewhere(program: Assembler, targets_fd: int, *, is_judged: bool) -> None:
     """Send frames for other hosts to the VTEP."""
     program.label("elsewhere")
     _find_vtep(program, targets_fd)
+    if is_judged:
+        program.set(R1, JUDGED)
+        program.store(WORD, R6, numbers.MARK, R1)
     program.load(WORD, R1, R0, 0)
     program.set(R2, 0)
-    program.call(_REDIRECT)
+    program.call(numbers.REDIRECT)
     program.exit()
 
 
@@ -294,5 +302,5 @@ def _find_vtep(program: Assembler, targets_fd: int) -> None:
 
 def _pass(program: Assembler) -> None:
     program.label("pass")
-    program.set(R0, _PASS)
+    program.set(R0, numbers.PASS)
     program.exit()

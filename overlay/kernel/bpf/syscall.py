@@ -15,9 +15,10 @@ from typing import Final
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 2, 3, 5
-_TEST_RUN, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 15, 24
-_HASH: Final = 1  # BPF_MAP_TYPE_HASH
-_NO_PREALLOC: Final = 1
+_TEST_RUN, _PROGRAM_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 13, 14, 15, 24
+HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11  # BPF_MAP_TYPE_*
+_NO_PREALLOC: Final = 1  # impossible for an array and for least recently used
+_MAPS_MAX: Final = 16  # that a program of overlayd's uses
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
 _LICENSE: Final = b"Apache-2.0\0"
 _LOG_SIZE: Final = 65_536
@@ -42,15 +43,18 @@ def _buffer(layout: str, *values: int | bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(struct.pack(layout, *values), 128)
 
 
-def create_map(key_size: int, value_size: int, entries_max: int, name: str) -> int:
-    """Return the descriptor of a new hash map (BPF_MAP_TYPE_HASH).
+def create_map(
+    key_size: int, value_size: int, entries_max: int, name: str, kind: int = HASH
+) -> int:
+    """Return the descriptor of a new map.
 
     Sizes are in bytes.
     """
     text = name.encode("ascii")[:15]
+    flags = _NO_PREALLOC if kind in {HASH, LPM_TRIE} else 0
     return _call(
         _MAP_CREATE,
-        _buffer("=7I16s", _HASH, key_size, value_size, entries_max, _NO_PREALLOC, 0, 0, text),
+        _buffer("=7I16s", kind, key_size, value_size, entries_max, flags, 0, 0, text),
     )
 
 
@@ -71,11 +75,11 @@ def delete(map_fd: int, key: bytes) -> None:
 
 
 def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
-    """Return all entries of a hash map; it must not be changed meanwhile."""
+    """Return all entries of a map; what is changed meanwhile may come twice, or not."""
     found: list[tuple[bytes, bytes]] = []
     keys = ctypes.create_string_buffer(key_size * _BATCH)
     values = ctypes.create_string_buffer(value_size * _BATCH)
-    position = ctypes.create_string_buffer(8)
+    position = ctypes.create_string_buffer(max(8, key_size))  # of a trie, a key
     begun = False
     while True:
         start = ctypes.addressof(position) if begun else 0
@@ -123,13 +127,16 @@ def load(code: bytes, name: str) -> int:
             raise OSError(error.errno, f"{error.strerror}: {' / '.join(lines[-3:])}") from error
 
 
-def run(program_fd: int, frame: bytes) -> None:
-    """Run a tc program once on a frame, in the thread's namespace.
+def run(program_fd: int, frame: bytes) -> int:
+    """Run a tc program once on a frame, in the thread's namespace; return its result.
 
     See Documentation/bpf/bpf_prog_run.rst (BPF_PROG_TEST_RUN).
     """
     data = ctypes.create_string_buffer(frame, len(frame))
-    _call(_TEST_RUN, _buffer("=IIIIQQ", program_fd, 0, len(frame), 0, ctypes.addressof(data), 0))
+    attributes = _buffer("=IIIIQQ", program_fd, 0, len(frame), 0, ctypes.addressof(data), 0)
+    _call(_TEST_RUN, attributes)
+    result: int = struct.unpack_from("=i", attributes, 4)[0]
+    return result
 
 
 def program_id(program_fd: int) -> int:
@@ -138,3 +145,36 @@ def program_id(program_fd: int) -> int:
     _call(_INFO_BY_FD, _buffer("=IIQ", program_fd, len(info), ctypes.addressof(info)))
     found: int = struct.unpack_from("=II", info)[1]
     return found
+
+
+def used_maps(identifier: int) -> list[int]:
+    """Return the ids of the maps that a program uses, by the program's id.
+
+    Returns none if it is gone.
+    """
+    try:
+        descriptor = _call(_PROGRAM_FD_BY_ID, _buffer("=I", identifier))
+    except FileNotFoundError:
+        return []
+    maps = (ctypes.c_uint32 * _MAPS_MAX)()
+    layout = struct.pack("=52xIQ", _MAPS_MAX, ctypes.addressof(maps))
+    info = ctypes.create_string_buffer(layout, len(layout))
+    try:
+        _call(_INFO_BY_FD, _buffer("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    finally:
+        os.close(descriptor)
+    (count,) = struct.unpack_from("=I", info, 52)
+    return list(maps[:count])
+
+
+def open_map(identifier: int) -> int:
+    """Return a descriptor of a map by its id. Raises FileNotFoundError if it is gone."""
+    return _call(_MAP_FD_BY_ID, _buffer("=I", identifier))
+
+
+def map_shape(map_fd: int) -> tuple[int, int, int, str]:
+    """Return a map's kind, sizes of key and value, and name."""
+    info = ctypes.create_string_buffer(80)
+    _call(_INFO_BY_FD, _buffer("=IIQ", map_fd, len(info), ctypes.addressof(info)))
+    kind, _, key_size, value_size, _, _, name = struct.unpack_from("=6I16s", info)
+    return kind, key_size, value_size, name.rstrip(b"\0").decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""tc filters that run a program on the frames received by an interface.
+"""tc filters that run a program on the frames that enter or leave by an interface.
 
 Owns: the netlink messages of clsact and cls_bpf (tc-bpf(8), linux/pkt_cls.h). A filter holds its
 program, and a program its maps, so they survive the agent.
@@ -19,6 +19,7 @@ QDISC_DUMP: Final = bytes(HEADER_SIZE)
 _CLSACT_HANDLE: Final = 0xFFFF0000
 _CLSACT_PARENT: Final = 0xFFFFFFF1
 _INGRESS: Final = 0xFFFFFFF2  # TC_H_CLSACT, TC_H_MIN_INGRESS
+_EGRESS: Final = 0xFFFFFFF3
 _PRIORITY: Final = 0x6F76  # overlayd's; an operator's filters before and after it are kept
 _PROTOCOL_ALL: Final = 0x0300  # ETH_P_ALL in network order
 _INFO: Final = _PRIORITY << 16 | _PROTOCOL_ALL
@@ -39,27 +40,31 @@ def add_clsact(index: int) -> Request:
     return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, b"clsact\0"))
 
 
-def put_filter(index: int, program_fd: int, name: str) -> Request:
+def put_filter(index: int, program_fd: int, name: str, *, leaving: bool = False) -> Request:
     """Return the request that attaches or replaces a program."""
     options = (
         attribute(_TCA_BPF_FD, _U32.pack(program_fd))
         + attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0")
         + attribute(_TCA_BPF_FLAGS, _U32.pack(_DIRECT_ACTION))
     )
-    head = _HEADER.pack(0, index, _FILTER_HANDLE, _INGRESS, _INFO)
+    head = _HEADER.pack(0, index, _FILTER_HANDLE, _parent(leaving=leaving), _INFO)
     body = head + attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS, options)
     return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
 
 
-def delete_filter(index: int) -> Request:
+def delete_filter(index: int, *, leaving: bool = False) -> Request:
     """Return the request that removes overlayd's filter from an interface."""
-    head = _HEADER.pack(0, index, _FILTER_HANDLE, _INGRESS, _INFO)
+    head = _HEADER.pack(0, index, _FILTER_HANDLE, _parent(leaving=leaving), _INFO)
     return (codec.RTM_DELTFILTER, 0, head + attribute(_TCA_KIND, b"bpf\0"))
 
 
-def filter_dump(index: int) -> bytes:
+def filter_dump(index: int, *, leaving: bool = False) -> bytes:
     """Return the body of a dump request for an interface's filters."""
-    return _HEADER.pack(0, index, 0, _INGRESS, 0)
+    return _HEADER.pack(0, index, 0, _parent(leaving=leaving), 0)
+
+
+def _parent(*, leaving: bool) -> int:
+    return _EGRESS if leaving else _INGRESS
 
 
 def hooked_index(message: NetlinkMessage) -> int:

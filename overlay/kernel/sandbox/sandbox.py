@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import ClassVar, Final, Self, TypeAlias
+from typing import ClassVar, Final, Self
 
 from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.operations import (
@@ -39,7 +39,7 @@ from overlay.core.dataplane.state import (
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
-from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath
+from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
 from overlay.kernel.bpf.fast_path import apply as apply_fast
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
@@ -55,8 +55,7 @@ from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader
-
-RowOperation: TypeAlias = PutRow | DeleteRow
+from overlay.kernel.sandbox.row_batches import RowOperation, in_batches, without_superseded
 
 
 class Sandbox:
@@ -199,13 +198,13 @@ class Sandbox:
             if isinstance(operation, PutRow | DeleteRow):
                 row_operations.append(operation)
                 continue
-            failures += self._apply_rows([*_without_superseded(row_operations)])
+            failures += self._apply_rows([*without_superseded(row_operations)])
             row_operations = []
             try:
                 self._apply_link(operation)
             except NetlinkError as error:
                 failures.append(self._failure(operation, error))
-        failures += self._apply_rows([*_without_superseded(row_operations)])
+        failures += self._apply_rows([*without_superseded(row_operations)])
         return failures
 
     def _apply_link(self, operation: PutLink | ChangeLink | DeleteLink) -> None:
@@ -281,14 +280,12 @@ class Sandbox:
         return index
 
     def _apply_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed.
-
-        What is deleted last is deleted after all that is put, of whatever kind: the fast path must
-        have left a VTEP before that loses its rows.
-        """
-        last_put = max((n for n, each in enumerate(operations) if type(each) is PutRow), default=-1)
-        failures = self._apply_kinds(operations[: last_put + 1])
-        return failures + self._apply_kinds(operations[last_put + 1 :])
+        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed."""
+        batches = in_batches(operations)
+        failures = self._apply_policies(batches.policies_before)
+        failures += self._apply_kinds(batches.puts)
+        failures += self._apply_kinds(batches.deletes)
+        return failures + self._apply_policies(batches.policies_after)
 
     def _apply_kinds(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         appliers = self._APPLIERS
@@ -343,6 +340,12 @@ class Sandbox:
         failed = apply_fast(self.fast_path, operations, self.socket, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
 
+    def _apply_policies(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        if not operations:
+            return []
+        failed = apply_policies(self.fast_path, operations, self.socket)
+        return [self._failure(operation, error) for operation, error in failed]
+
     def _failure(self, operation: Operation, error: OSError) -> OperationFailure:
         reason = error.strerror or str(error)
         link = link_of(operation)
@@ -361,22 +364,6 @@ class Sandbox:
         InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
     }
-
-
-def _without_superseded(operations: Sequence[RowOperation]) -> Iterator[RowOperation]:
-    """Skip deletions of neighbors that were put before in the same sequence.
-
-    The kernel deletes a neighbor by address alone, so such a deletion would hit the new row.
-    """
-    put: set[tuple[str, bytes]] = set()
-    for operation in operations:
-        row = operation.row
-        if type(row) is NeighborRow:
-            if type(operation) is PutRow:
-                put.add((row.link, row.ip))
-            elif (row.link, row.ip) in put:
-                continue
-        yield operation
 
 
 def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
