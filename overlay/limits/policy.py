@@ -1,4 +1,4 @@
-"""Bounds of policies: their records, and how many of them count."""
+"""Bounds of policies: their records, how many of them count, and the kernel's maps."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ if TYPE_CHECKING:
 POLICIES_PER_NETWORK_MAX: Final = 256  # more cannot be created
 POLICY_PEERS_MAX: Final = 16  # of each side
 POLICY_PORTS_MAX: Final = 16  # ranges
+
+# --- The maps of one network's sandbox ---------------------------------------------------
+# Numbers have 16 bits in the kernel's keys.
+POLICY_CLASSES_MAX: Final = 4096
+# Ranges: endpoints, subnets, ranges of policies; an address takes some 80 bytes.
+POLICY_RANGES_MAX: Final = 65_536
+POLICY_VERDICTS_MAX: Final = 65_536
+POLICY_RULES_MAX: Final = 4096  # numbers of rules, with 16 bytes of counters each
+# Connections remembered: 112 bytes each. Beyond it, those unused for longest are forgotten.
+POLICY_FLOWS_MAX: Final = 65_536
+POLICY_FLOW_IDLE_S: Final = 180  # of anything but TCP, as conntrack has it for UDP (nf_conntrack)
+POLICY_DROPS_MAX: Final = 1024  # different packets denied by a rule that logs
