@@ -212,7 +212,8 @@ class SandboxMonitor:
         if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
             return None
         segment = int(link.master.removeprefix("br"))
-        hooks = {HookRow(segment, link.name, policed) for policed in (False, True)}
+        kinds = ((False, False), (True, False), (True, True))
+        hooks = {HookRow(segment, link.name, *kind) for kind in kinds}
         return None if hooks.isdisjoint(desired.rows) else f"the hook of {link.name} is gone"
 
     def _neighbor_contradiction(self, message: NetlinkMessage, desired: SandboxState) -> str | None:

@@ -24,6 +24,7 @@ from overlay.core.dataplane.state import (
 from overlay.kernel import netns
 from overlay.kernel.bpf import fast_path, syscall
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.sandbox.policy_counters import read_policy_counters
 from overlay.model import Ip, gateway_mac, ip_text, mac_for, mac_text, parse_ip
 from tests.kernel.bpf.test_fast_path import FOUR, THREE, TWO, Fast, cluster  # noqa: F401
 from tests.kernel.bpf.test_probes import probe_arrives
@@ -94,13 +95,8 @@ class Policed(Fast):
 
     def denied(self) -> int:
         """Return how many packets were denied here."""
-        fast = self.host.sandbox.fast_path
-        assert fast is not None
-        return (
-            sum(each.denied for each in fast.policy_maps.counts().values())
-            if fast.policy_maps
-            else 0
-        )
+        counters = read_policy_counters(self.host.sandbox)
+        return sum(each.denied for each in counters.counts.values())
 
 
 @dataclass
@@ -199,11 +195,15 @@ def path(request: pytest.FixtureRequest, scene: Scene) -> Iterator[str]:
     assert request.param == "fast path" or bridged > 0
 
 
-@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("path")
-def test_connections_pass_as_rules_allow_them(scene: Scene, version: int) -> None:
+def test_connections_pass_as_rules_allow_them(scene: Scene) -> None:
     """The allowed port of the allowed container, and the answers; between hosts and on one."""
-    web, db, other = (ip if version == 4 else six(ip) for ip in (TWO, THREE, FOUR))
+    check_connections(scene, TWO, THREE, FOUR)
+    check_connections(scene, *map(six, (TWO, THREE, FOUR)))
+
+
+def check_connections(scene: Scene, web: Ip, db: Ip, other: Ip) -> None:
+    """Check that these addresses reach each other as the rules say."""
     server, wrong = scene.listen(scene.db, db), scene.listen(scene.db, db, 8081)
     neighbor, own = scene.listen(scene.other, other), scene.listen(scene.web, web)
 
@@ -238,15 +238,20 @@ def test_each_side_denies_by_itself(scene: Scene, side: str) -> None:
     server.close()
 
 
-@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("path")
-def test_datagrams_and_errors_come_back(scene: Scene, version: int) -> None:
+def test_datagrams_and_errors_come_back(scene: Scene) -> None:
     """An answer, a fragmented one, and the error that nobody listens."""
-    web, db = (ip if version == 4 else six(ip) for ip in (TWO, THREE))
+    check_datagrams(scene, TWO, THREE)
+    check_datagrams(scene, six(TWO), six(THREE))
+
+
+def check_datagrams(scene: Scene, web: Ip, db: Ip) -> None:
+    """Check that datagrams are answered, and by no more than that."""
+    before = scene.denied()
     client = scene.open(scene.web, socket.SOCK_DGRAM, web, 40000)
     server = scene.open(scene.db, socket.SOCK_DGRAM, db, 8080)
     server.sendto(b"unasked", (ip_text(web), 40000))
-    scene.world.wait_until(lambda: scene.denied() > 0, "the denial")
+    scene.world.wait_until(lambda: scene.denied() > before, "the denial")
     client.connect((ip_text(db), 8080))
     for size in (8, 4000):
         client.send(bytes(size))
@@ -279,7 +284,9 @@ def test_policies_leave_frames_on_the_fast_path(scene: Scene) -> None:
 
     assert scene.world.pings(scene.web, "10.32.0.3", count=50) == 50
 
-    assert (scene.one.bridged("p0"), scene.two.bridged("p0")) == before
+    after = scene.one.bridged("p0"), scene.two.bridged("p0")
+    # Neighbor discovery and reports of multicast listeners may take the bridge meanwhile.
+    assert max(now - then for now, then in zip(after, before, strict=True)) < 25
 
 
 @pytest.mark.usefixtures("path")
@@ -360,6 +367,15 @@ def test_policies_come_and_go_without_a_cut(scene: Scene) -> None:
     assert "overlayd" not in shown
     for each in (server, opened, accepted):
         each.close()
+
+
+@pytest.mark.parametrize("hook", [("p0", "egress"), ("vxlan0", "egress"), ("br0", "ingress")])
+def test_removed_policy_hooks_are_found_and_restored(scene: Scene, hook: tuple[str, str]) -> None:
+    """Of each direction; one pass restores them."""
+    scene.world.run(scene.one.host.sandbox.name, "tc", "filter", "del", "dev", *hook)
+
+    assert scene.one.differences() != []
+    scene.converge()
 
 
 def test_a_port_whose_program_is_refused_is_shut(
