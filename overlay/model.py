@@ -91,6 +91,12 @@ def mac_for(vni: Vni, ip: Ip) -> Mac:
     return Mac(b"\x02" + digest)
 
 
+def link_local_ip(mac: Mac) -> Ip:
+    """Return the link-local address of a MAC (RFC 4291 appendix A)."""
+    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return Ip(b"\xfe\x80" + bytes(6) + identifier)
+
+
 GATEWAY_MAC_PREFIX = b"\x06"
 """The first byte of all gateways' MACs, locally administered and unicast; no container's."""
 

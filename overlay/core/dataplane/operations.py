@@ -162,7 +162,7 @@ def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxStat
     for operation in operations:
         match operation:
             case PutLink(link) | ChangeLink(_, link):
-                if not isinstance(link, Bridge) and link.master not in links:
+                if not isinstance(link, Bridge) and link.master not in {"", *links}:
                     raise ValueError(f"{operation}: no bridge {link.master}")
                 links[link.name] = link
             case DeleteLink(link):

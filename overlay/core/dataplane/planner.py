@@ -13,7 +13,7 @@ interface; two subnets of one family are two segments, routed between their brid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +21,13 @@ from typing import NamedTuple
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
+from overlay.core.dataplane.port_policy import (
+    guard_row,
+    policed_port_row,
+    policed_segment_rows,
+    port_rows,
+    segment_rows,
+)
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import (
     HOST_PORT_PREFIX,
@@ -32,13 +38,16 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    HookRow,
     InterceptRow,
     Link,
     NeighborRow,
+    PolicyClassRow,
     Port,
     RouteRow,
     Row,
     SandboxState,
+    VerdictRow,
     Vxlan,
 )
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES, other_base
@@ -62,6 +71,15 @@ class RemoteEndpoint(NamedTuple):
     endpoint: Endpoint
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyRows:
+    """The rows of a network's policies on one host; a new value after each change."""
+
+    rows: tuple[PolicyClassRow | VerdictRow, ...] = ()
+    fault: str = ""  # why they are not what was asked for: then nothing new is allowed
+    is_transitional: bool = False  # some are for classes that addresses are about to leave
+
+
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """The whole input of one sandbox's plan."""
@@ -78,6 +96,7 @@ class PlanInput:
     receiving: Ip | None = None  # local address of a second VXLAN device, without rows
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
     fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
+    policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
 
 
 def segment_of(network: Network, subnet_index: int) -> int:
@@ -104,37 +123,48 @@ def plan_sandbox(
     fast_path: bool = False,
     guarded: bool = False,
     intercepting: bool = False,
+    policing: bool = True,
+    shut: bool = False,
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
     `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security,
-    `intercepting` those that bring queries for other resolvers to this node's DNS server.
+    `intercepting` those that bring queries for other resolvers to this node's DNS server. Without
+    `policing` there are no rows of policies; where there should be, or with `shut`, the ports of a
+    network that has policies are on no bridge.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
     container's frames away would conflict with what its bridge port learns. An endpoint with a
     gateway's MAC gets no rows either, wherever it is: a local one's port stays closed.
     """
-    links = {link.name: link for link in _links(given)}
+    is_policed = given.policy is not None and policing
+    is_shut = given.policy is not None and (shut or not policing)
+    links = {link.name: link for link in _links(given, is_shut=is_shut)}
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows
-        yield from _network_rows(given)
+        yield from _network_rows(given, is_shut=is_shut)
         if intercepting:
             yield from _intercept_rows(given.network)
-        if fast_path:
-            yield from segment_rows(
-                given.network, segment_count(given.network), given.device_base, _bases(given)
-            )
+        if given.policy is not None and policing:
+            yield from given.policy.rows
+        if fast_path or is_policed:
+            hooks = _segment_hooks(given, is_policed=is_policed)
+            yield from hooks if fast_path else _without_redirection(hooks)
         reserved = gateway_macs(given.network)
         by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
         for port in (*given.ports, *_host_ports(given)):
+            if port.name not in links or is_shut:
+                continue
+            if is_policed:
+                yield from policed_hooks(given.network, port)
             endpoint = by_id.get(port.endpoint_id)
-            if endpoint is None or port.name not in links:
+            if endpoint is None:
                 continue
             rates = rates_on(given.network, endpoint)
             if fast_path:
                 segment = segment_of(given.network, port.subnet_index)
-                yield from port_rows(segment, port.name, endpoint, rates)
+                yield from port_rows(segment, port.name, endpoint, rates, is_policed=is_policed)
             if guarded:
                 yield guard_row(given.network, port.name, endpoint)
             rate = rate_row(port.name, rates)
@@ -144,11 +174,33 @@ def plan_sandbox(
     return SandboxState(links, frozenset(rows()))
 
 
-def _network_rows(given: PlanInput) -> Iterator[Row]:
+def policed_hooks(network: Network, port: LocalPort) -> Iterator[HookRow]:
+    """Return the hooks of a port of a network that has policies."""
+    segment = segment_of(network, port.subnet_index)
+    yield policed_port_row(segment, port.name)
+    if not port.name.startswith(HOST_PORT_PREFIX):
+        yield HookRow(segment, port.name, is_policed=True)
+
+
+def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
+    network, bases = given.network, _bases(given)
+    count = segment_count(network)
+    yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
+    if is_policed:
+        yield from policed_segment_rows(network, count, bases)
+
+
+def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave the hooks, which then only check, and hand on to the bridge."""
+    return (row for row in rows if isinstance(row, HookRow))
+
+
+def _network_rows(given: PlanInput, *, is_shut: bool) -> Iterator[Row]:
     yield from _gateway_rows(given.network)
     if has_tunnel(given.network):
         yield from _tunnel_rows(given)
-    yield from _exit_rows(given)
+    if not is_shut:
+        yield from _exit_rows(given)
     if given.network.isolate_subnets:
         yield from _barrier_rows(given.network)
 
@@ -165,7 +217,7 @@ def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
     yield from _remote_rows(given)
 
 
-def _links(given: PlanInput) -> Iterator[Link]:
+def _links(given: PlanInput, *, is_shut: bool) -> Iterator[Link]:
     network = given.network
     for segment in range(segment_count(network)):
         bridge = f"br{segment}"
@@ -176,7 +228,8 @@ def _links(given: PlanInput) -> Iterator[Link]:
             name, vni = f"{base}{segment}", Vni(network.vni + segment)
             yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
     for port in (*given.ports, *_host_ports(given)):
-        yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
+        bridge = bridge_name(network, port.subnet_index)
+        yield Port(port.name, given.mtu, "" if is_shut else bridge)
 
 
 def _bases(given: PlanInput) -> tuple[str, ...]:

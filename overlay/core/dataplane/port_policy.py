@@ -112,7 +112,7 @@ def policed_segment_rows(
             yield HookRow(segment, f"{base}{segment}", is_policed=True, is_leaving=True)
 
 
-def policed_port_row(segment: int, port_name: str) -> Row:
+def policed_port_row(segment: int, port_name: str) -> HookRow:
     """Return the hook that applies policies to frames from the bridge to a port, or to a host."""
     return HookRow(segment, port_name, is_policed=True, is_leaving=True)
 

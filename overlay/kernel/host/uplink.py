@@ -19,10 +19,9 @@ from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.nft.port_security import link_local
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.model import Ip, Mac, NodeId, Vni
+from overlay.model import Ip, Mac, NodeId, Vni, link_local_ip
 
 _Prefix: TypeAlias = tuple[Ip, int]  # (address or base, length)
 
@@ -181,7 +180,7 @@ def _link_local(link: Uplink) -> tuple[_Prefix, ...]:
 
     The kernel's own link-local address is unusable until duplicate address detection ends.
     """
-    return ((link_local(link.mac), 64),) if link.has_ipv6 else ()
+    return ((link_local_ip(link.mac), 64),) if link.has_ipv6 else ()
 
 
 def _repairs(link: Uplink, index: int, found: UplinkSurvey) -> list[Request]:

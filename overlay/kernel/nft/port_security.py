@@ -25,7 +25,7 @@ from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
 from overlay.kernel.nft.table import FAMILY_BRIDGE, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.watched_table import WatchedTable
-from overlay.model import Ip, Mac
+from overlay.model import Ip, Mac, link_local_ip
 
 _BEFORE_FORWARDING: Final = -200
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
@@ -142,18 +142,12 @@ TABLE: Final = Table(
 )
 
 
-def link_local(mac: Mac) -> Ip:
-    """Return the link-local address of a MAC (RFC 4291 appendix A)."""
-    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
-    return Ip(b"\xfe\x80" + bytes(6) + identifier)
-
-
 def elements_of(row: GuardRow, index: int) -> PortElements:
     """Return a port's row as set elements."""
     port = _INDEX.pack(index)
     if not row.mac:
         return {_OPEN: frozenset({port})}
-    ips = {*row.ips, link_local(row.mac)}
+    ips = {*row.ips, link_local_ip(row.mac)}
     return {
         _MACS: frozenset({port + row.mac + b"\0\0"}),
         _ADDRESSES_IPV4: frozenset(port + ip for ip in ips if len(ip) == 4),
@@ -172,9 +166,9 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     ips = {Ip(key[4:]) for key in keys}
     if elements.get(_OPEN) and not macs and not ips:
         return GuardRow(Mac(b""), (), link)
-    if elements.get(_OPEN) or len(macs) != 1 or link_local(Mac(macs[0])) not in ips:
+    if elements.get(_OPEN) or len(macs) != 1 or link_local_ip(Mac(macs[0])) not in ips:
         return GuardRow(Mac(b"?"), tuple(sorted(ips)), link)
-    return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local(Mac(macs[0]))})), link)
+    return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local_ip(Mac(macs[0]))})), link)
 
 
 class PortSecurity(WatchedTable):

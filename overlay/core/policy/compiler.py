@@ -1,0 +1,233 @@
+"""From the policies of a network to the rows that the kernel decides by.
+
+One longest-prefix match over the classes of source and destination, protocol and port gives
+exactly what `decision.decide` gives; denies that beat allows are resolved here. Addresses that are
+selected alike are one class, and only pairs with an endpoint of this host have rows.
+
+While addresses change their classes one by one, a connection may be between a new class and a
+former one. So a class keeps its number as long as it is programmed, and has rows until a pass has
+replaced it.
+
+Owns: which pairs of classes get rows, bounds, and what is kept from one plan to the next.
+Does not: know the kernel, or which hooks run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from overlay import limits
+from overlay.core.dataplane.planner import PolicyRows
+from overlay.core.dataplane.state import (
+    DEFAULT_RULE,
+    GATEWAY_CLASS,
+    NO_CLASS,
+    PolicyClassRow,
+    VerdictRow,
+)
+from overlay.core.policy.policy import Policy
+from overlay.core.policy.population import AddressBook, Population
+from overlay.core.policy.port_verdicts import PortVerdict, Ruling, port_verdicts
+from overlay.core.policy.selection import (
+    PeerIndex,
+    RangeTable,
+    Selection,
+    SelectionNames,
+    number_for,
+)
+from overlay.model import Ip, Network, Subnet, has_default_deny
+
+_CLASS_MIN: Final = GATEWAY_CLASS + 1
+_RULE_MIN: Final = DEFAULT_RULE + 1
+_CLOSED: Final = (VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, allow=False),)
+
+
+class _Class(NamedTuple):
+    """A class as it is programmed: by names, which outlive a change of policies."""
+
+    names: SelectionNames
+    is_local: bool
+
+
+class _Classes(NamedTuple):
+    """The classes of all addresses."""
+
+    addresses: dict[tuple[Ip, int], Selection]  # ranges; those that differ from the one around
+    numbers: dict[Selection, int]
+    local: set[Selection]
+
+
+class _TooManyRowsError(Exception):
+    """The kernel's tables are too small for what was asked for."""
+
+
+class PolicyCompiler:
+    """Compiles the policies of one network on one host, again after each change."""
+
+    def __init__(self) -> None:
+        self._rules: _Rules | None = None
+        self._given: tuple[tuple[Policy, ...], Population] | None = None
+        self._last = PolicyRows()
+        self._programmed: dict[int, _Class] = {}
+        self._next: dict[int, _Class] = {}
+
+    def compile(self, policies: tuple[Policy, ...], population: Population) -> PolicyRows:
+        """Return the rows; those of the last call if nothing has changed since."""
+        given = policies, population
+        if given != self._given:
+            self._last = self._compile(policies, population)
+            self._given = given
+        return self._last
+
+    def note_programmed(self, rows: PolicyRows) -> bool:
+        """Note that these rows are in force; return whether the next ones leave some out."""
+        if rows is not self._last:
+            return False  # there are newer ones: they are programmed next
+        self._programmed = self._next
+        if rows.is_transitional:
+            self._given = None
+        return rows.is_transitional
+
+    def _compile(self, policies: tuple[Policy, ...], population: Population) -> PolicyRows:
+        rules = self._rules
+        if rules is None or not rules.are_of(policies, population):
+            rules = self._rules = _Rules(policies, population)
+        try:
+            classes = rules.classes(population, self._programmed)
+            following = {
+                number: _Class(rules.index.names_of(each), each in classes.local)
+                for each, number in classes.numbers.items()
+            }
+            former = {
+                number: each for number, each in self._programmed.items() if number not in following
+            }
+            rows = tuple(rules.rows(classes, former))
+        except _TooManyRowsError as error:
+            self._next = self._programmed
+            return PolicyRows(_CLOSED, fault=str(error))
+        self._next = following
+        return PolicyRows(rows, is_transitional=bool(former))
+
+
+class _Rules:
+    """The policies of a network, ready for its endpoints."""
+
+    def __init__(self, policies: tuple[Policy, ...], population: Population) -> None:
+        self._of = _fixed(policies, population)
+        ordered = sorted(policies, key=lambda each: each.precedence)
+        self.index = PeerIndex(ordered)
+        table = RangeTable(self.index, population.network, population.networks)
+        self._around = table.doubted_at
+        self._ranges = table.classes()
+        self._book = AddressBook(self.index, table)
+        numbers = rule_numbers(each.name for each in ordered)
+        self._decided = [
+            (each, Ruling(each.action == "allow", each.log, numbers[each.name.lower()]))
+            for each in ordered
+        ]
+        self._default = Ruling(allow=not has_default_deny(population.network))
+        self._by_pair: dict[tuple[Selection, bool], tuple[PortVerdict, ...]] = {}
+
+    def are_of(self, policies: tuple[Policy, ...], population: Population) -> bool:
+        """Return whether these are the rules of these policies."""
+        return self._of == _fixed(policies, population)
+
+    def classes(self, population: Population, programmed: Mapping[int, _Class]) -> _Classes:
+        """Return the classes of all addresses; those that are programmed keep their numbers."""
+        known, local = self._book.read(population)
+        addresses = dict(self._ranges)
+        for ip, selection in known.items():
+            if self._around(ip) != selection:
+                addresses[ip, 8 * len(ip)] = selection
+        if len(addresses) > limits.POLICY_RANGES_MAX:
+            raise _TooManyRowsError(
+                f"{len(addresses)} addresses differ in what policies select them; "
+                f"the limit is {limits.POLICY_RANGES_MAX}"
+            )
+        everything = {*addresses.values(), *local}
+        if population.has_router:
+            local = everything
+        return _Classes(addresses, self._numbers(everything, programmed), local)
+
+    def _numbers(
+        self, everything: Iterable[Selection], programmed: Mapping[int, _Class]
+    ) -> dict[Selection, int]:
+        kept = {each.names: number for number, each in programmed.items()}
+        taken = set(programmed)
+        numbers: dict[Selection, int] = {}
+        for selection in sorted(everything):
+            names = self.index.names_of(selection)
+            number = kept.get(names)
+            if number is None:
+                if len(taken) >= limits.POLICY_CLASSES_MAX - _CLASS_MIN:
+                    raise _TooManyRowsError(
+                        "the policies divide addresses into more than "
+                        f"{limits.POLICY_CLASSES_MAX} classes"
+                    )
+                text = "\0".join(sorted(names))
+                number = number_for(text, _CLASS_MIN, limits.POLICY_CLASSES_MAX, taken)
+                taken.add(number)
+            numbers[selection] = number
+        return numbers
+
+    def rows(
+        self, classes: _Classes, former: Mapping[int, _Class]
+    ) -> Iterator[PolicyClassRow | VerdictRow]:
+        """Yield all rows; raises _TooManyRowsError."""
+        for each, selection in classes.addresses.items():
+            yield PolicyClassRow(*each, classes.numbers[selection])
+        yield VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, *self._default)
+        count = 1
+        for source, destination, found in self._pairs(classes, former):
+            count += len(found)
+            if count > limits.POLICY_VERDICTS_MAX:
+                raise _TooManyRowsError(
+                    f"the policies need more than {limits.POLICY_VERDICTS_MAX} rules on this host"
+                )
+            for protocol, port, bits, verdict in found:
+                yield VerdictRow(source, destination, protocol, port, bits, *verdict)
+
+    def _pairs(
+        self, classes: _Classes, former: Mapping[int, _Class]
+    ) -> Iterator[tuple[int, int, tuple[PortVerdict, ...]]]:
+        index = self.index
+        everyone = [
+            (number, selection, selection in classes.local)
+            for selection, number in classes.numbers.items()
+        ]
+        everyone += [
+            (number, index.selection_of(each.names), each.is_local)
+            for number, each in former.items()
+        ]
+        ours = [each for each in everyone if each[2]]
+        for source, from_, is_local in everyone:
+            for destination, to, _ in everyone if is_local else ours:
+                found = self._between(from_, to)
+                if found:
+                    yield source, destination, found
+
+    def _between(self, source: Selection, destination: Selection) -> tuple[PortVerdict, ...]:
+        index = self.index
+        matching = index.matching(source, destination)
+        to_gateway = bool(destination & index.gateway)
+        found = self._by_pair.get((matching, to_gateway))
+        if found is None:
+            decided = [each for bit, each in enumerate(self._decided) if matching >> bit & 1]
+            found = port_verdicts(decided, self._default, to_gateway=to_gateway)
+            self._by_pair[matching, to_gateway] = found
+        return found
+
+
+def rule_numbers(names: Iterable[str]) -> dict[str, int]:
+    """Return the numbers that policies have in counters, by their names in lower case."""
+    found: dict[str, int] = {}
+    for name in sorted({name.lower() for name in names}):
+        found[name] = number_for(name, _RULE_MIN, limits.POLICY_RULES_MAX, found.values())
+    return found
+
+
+def _fixed(
+    policies: tuple[Policy, ...], population: Population
+) -> tuple[tuple[Policy, ...], Network, tuple[tuple[str, tuple[Subnet, ...]], ...]]:
+    return policies, population.network, population.networks
