@@ -14,7 +14,8 @@ class PolicyCatalog(DeclaredCatalog[Policy]):
     """The policies that exist, by network."""
 
     def __init__(self, objects: DeclaredObjects) -> None:
-        super().__init__(objects, POLICY_KIND, decode_policy, limits.POLICIES_PER_NETWORK_MAX)
+        too_many = limits.POLICIES_PER_NETWORK_MAX + 1  # one more, so that none is left out unseen
+        super().__init__(objects, POLICY_KIND, decode_policy, too_many)
 
     def policies(self, vni: Vni) -> tuple[Policy, ...]:
         """Return the policies of a network, by name, as many as count."""

@@ -94,6 +94,7 @@ class PolicyCompiler:
         if rules is None or not rules.are_of(policies, population):
             rules = self._rules = _Rules(policies, population)
         try:
+            rules.require_counted()
             classes = rules.classes(population, self._programmed)
             following = {
                 number: _Class(rules.index.names_of(each), each in classes.local)
@@ -132,6 +133,11 @@ class _Rules:
     def are_of(self, policies: tuple[Policy, ...], population: Population) -> bool:
         """Return whether these are the rules of these policies."""
         return self._of == _fixed(policies, population)
+
+    def require_counted(self) -> None:
+        """Raise _TooManyRowsError if there are more policies than count."""
+        if len(self._decided) > limits.POLICIES_PER_NETWORK_MAX:
+            raise _TooManyRowsError(f"it has more than {limits.POLICIES_PER_NETWORK_MAX} policies")
 
     def classes(self, population: Population, programmed: Mapping[int, _Class]) -> _Classes:
         """Return the classes of all addresses; those that are programmed keep their numbers."""

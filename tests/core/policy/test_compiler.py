@@ -352,10 +352,18 @@ def test_nothing_is_compiled_anew_without_a_change() -> None:
     assert len(new) == 3
 
 
-@pytest.mark.parametrize("name", ["POLICY_RANGES_MAX", "POLICY_CLASSES_MAX", "POLICY_VERDICTS_MAX"])
-def test_what_does_not_fit_is_denied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("POLICY_RANGES_MAX", 3),
+        ("POLICY_CLASSES_MAX", 3),
+        ("POLICY_VERDICTS_MAX", 3),
+        ("POLICIES_PER_NETWORK_MAX", 1),
+    ],
+)
+def test_what_does_not_fit_is_denied(name: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than leave out policies that deny."""
-    monkeypatch.setattr(limits, name, 3)
+    monkeypatch.setattr(limits, name, most)
     web, db = endpoint(2, ("app", "web")), endpoint(3, ("app", "db"))
     population = Population(BLUE, (db,), (web,), (), NETWORKS)
     rules = (
