@@ -11,12 +11,15 @@ from typing import Protocol
 
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.planner import PlanInput
+from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, policed_hooks
+from overlay.core.dataplane.state import HookRow
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.mtu import encrypted_mtu, network_mtu, overlay_mtu
+from overlay.core.policy.plans import PolicyPlans
 from overlay.model import Card, Ip, Network, NodeId, Vni
 
 
@@ -55,6 +58,8 @@ class PlanInputs:
         self._attachments = attachments
         self._tunnels = tunnels
         self._fabric = fabric
+        declared = context.directory.declared
+        self._policies = None if declared is None else PolicyPlans(PolicyCatalog(declared))
 
     @property
     def overlay_mtu(self) -> int:
@@ -96,7 +101,19 @@ class PlanInputs:
             self._receiving(network),
         )
         fabric = self._fabric.rows(vni)
-        return replace(given, fabric=fabric) if fabric else given
+        given = replace(given, fabric=fabric) if fabric else given
+        policy = self._policies and self._policies.rows(given, self._view.networks())
+        return replace(given, policy=policy) if policy else given
+
+    def note_programmed(self, vni: Vni, rows: PolicyRows | None) -> bool:
+        """Note that rows of policies are in force; return whether the next plan has fewer."""
+        return self._policies is not None and self._policies.note_programmed(vni, rows)
+
+    def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
+        """Return the hooks that a port must have before it carries anything."""
+        if self._policies is None or not self._policies.is_policed(network):
+            return ()
+        return tuple(policed_hooks(network, port))
 
     def _link_mtu_of(self, network: Network) -> int:
         """Return the MTU of a sandbox's links in bytes.

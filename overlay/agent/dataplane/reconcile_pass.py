@@ -13,12 +13,17 @@ from dataclasses import dataclass, replace
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.operations import Operation, applied
+from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow, applied
 from overlay.core.dataplane.planner import PlanInput, plan_sandbox
-from overlay.core.dataplane.state import NeighborRow, SandboxState
+from overlay.core.dataplane.state import (
+    HookRow,
+    NeighborRow,
+    PolicyClassRow,
+    SandboxState,
+    VerdictRow,
+)
 from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.operation_failure import OperationFailure
-from overlay.kernel.sandbox.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,24 @@ class PassResult:
 def run_pass(
     runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
 ) -> PassResult:
-    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel."""
+    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel.
+
+    Where policies could not be programmed, it shuts the network's ports at once; it opens them when
+    all of the policies are in force.
+    """
+    done = _run(runtime, given, prune=prune, read=read)
+    was_shut, runtime.shut = bool(runtime.shut), _why_shut(runtime, given, done.failures)
+    if was_shut != bool(runtime.shut):
+        again = _run(runtime, given, prune=prune, read=False)
+        operations = [*done.operations, *again.operations]
+        done = replace(done, operations=operations, failures=again.failures)
+    runtime.policy = None if given is None or runtime.shut else given.policy
+    return done
+
+
+def _run(
+    runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
+) -> PassResult:
     sandbox = runtime.sandbox
     left, runtime.left = runtime.left, None
     if left is not None and runtime.reconnected:
@@ -48,7 +70,7 @@ def run_pass(
         runtime.reads += 1
     else:
         actual = left
-    desired = _plan(sandbox, given, actual)
+    desired = _plan(runtime, given, actual)
     if desired == runtime.desired:
         desired = runtime.desired  # keep one copy in memory, and its count
     else:
@@ -75,7 +97,7 @@ def read_states(
 ) -> tuple[SandboxState, SandboxState]:
     """Return the desired state, and the actual one as the kernel has it now."""
     actual = _read(runtime)
-    return _plan(runtime.sandbox, given, actual), actual
+    return _plan(runtime, given, actual), actual
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:
@@ -84,15 +106,39 @@ def _read(runtime: SandboxRuntime) -> SandboxState:
     return _without_ports(actual, leaving) if leaving else actual
 
 
-def _plan(sandbox: Sandbox, given: PlanInput | None, actual: SandboxState) -> SandboxState:
+def _plan(runtime: SandboxRuntime, given: PlanInput | None, actual: SandboxState) -> SandboxState:
     if given is None:
         return SandboxState()
+    sandbox = runtime.sandbox
     base = sending_base(actual, given.local, given.receiving)
     return plan_sandbox(
         given if base == given.device_base else replace(given, device_base=base),
-        fast_path=sandbox.fast_path is not None,
+        fast_path=sandbox.fast_path is not None and runtime.redirects,
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,
+        policing=sandbox.fast_path is not None,
+        shut=bool(runtime.shut),
+    )
+
+
+def _why_shut(
+    runtime: SandboxRuntime, given: PlanInput | None, failures: Collection[OperationFailure]
+) -> str:
+    """Return why the policies of a network are not in force; empty if they are."""
+    if given is None or given.policy is None:
+        return ""
+    if runtime.sandbox.fast_path is None:
+        return runtime.unpoliced
+    return next((each.reason for each in failures if _is_of_policy(each.operation)), "")
+
+
+def _is_of_policy(operation: Operation) -> bool:
+    """Return whether policies are not in force without an operation."""
+    if not isinstance(operation, PutRow | DeleteRow):
+        return False
+    row = operation.row
+    return isinstance(row, PolicyClassRow | VerdictRow) or (
+        isinstance(row, HookRow) and row.is_policed
     )
 
 

@@ -20,18 +20,18 @@ from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.plan_inputs import EncryptedTunnels, PlanInputs
 from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
-from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime, port_security_faults
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
-from overlay.core.dataplane.planner import PlanInput
-from overlay.core.dataplane.state import Port, SandboxState
+from overlay.core.dataplane.planner import LocalPort, PlanInput
+from overlay.core.dataplane.state import HookRow, Port, SandboxState
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.operation_failure import OperationFailure
@@ -39,7 +39,6 @@ from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
-_RETRY_MAX_S = 30.0
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
 _PAUSE_MAX_S = 0.5
 _WATCH_INTERVAL_S = 0.5
@@ -104,6 +103,10 @@ class Reconciler(Controller):
         """Return a node's VTEP of a network, by its card; inside the tunnels if encrypted."""
         return self._inputs.vtep_of(network, card)
 
+    def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
+        """Return the hooks that a port must have before it carries anything."""
+        return self._inputs.hooks_of(network, port)
+
     # --- opening and closing ------------------------------------------------------------
 
     def runtime(self, vni: Vni) -> SandboxRuntime | None:
@@ -151,7 +154,13 @@ class Reconciler(Controller):
             sandbox = Sandbox.open(name, create=True, fast_path=fast)
             undo.callback(sandbox.close)
             veth.detach_interfaces(sandbox, unfinished)
-            runtime = SandboxRuntime(sandbox, sandbox.monitor(), lock)
+            runtime = SandboxRuntime(
+                sandbox,
+                sandbox.monitor(),
+                lock,
+                redirects=self.fast_path.redirects,
+                unpoliced=self.fast_path.refusal,
+            )
             undo.pop_all()
         return runtime
 
@@ -324,6 +333,9 @@ class Reconciler(Controller):
                     level=logging.WARNING,
                     network=network.name if network is not None else f"vni {vni}",
                 )
+        if not done.failures and self._inputs.note_programmed(vni, runtime.policy):
+            runtime.dirty = True
+            self.trigger()
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
         if not runtime.failures:
@@ -346,13 +358,8 @@ class Reconciler(Controller):
         runtime = self._runtimes.get(network.vni)
         if runtime is not None and runtime.unusable:
             await self.reconcile_network(network.vni)
-        if runtime is not None and runtime.unusable:
-            raise ConflictError(
-                f"network {network.name} does not work on this host",
-                why=runtime.unusable,
-                hint="Remove what is in the way, and repeat the command; a new cluster can use "
-                "another port: overlayd join --vxlan-port N",
-            )
+        if runtime is not None:
+            runtime.require_usable(network.name)
 
     def _after_pass(
         self, vni: Vni, runtime: SandboxRuntime, failures: list[OperationFailure]
@@ -369,23 +376,15 @@ class Reconciler(Controller):
                     others.append(failure)
         if lost:
             self.ports_lost.emit(vni, lost)
-        runtime.unusable = next((each.reason for each in others if each.is_of_network), "")
+        of_network = (each.reason for each in others if each.is_of_network)
+        runtime.unusable = runtime.shut or next(of_network, "")
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 
     def _note_failures(self, vni: Vni, runtime: SandboxRuntime, texts: list[str]) -> None:
         """Keep the failures for `status`, log the new ones, and retry later."""
-        logged, runtime.failures = runtime.failures, texts
-        if not texts:
-            runtime.retry_s = FIRST_RETRY_S
-            return
-        for text in texts[:3]:
-            if text not in logged:
-                self._event_log.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
-        if runtime.retry is not None:  # otherwise each failed pass would add one
-            runtime.retry.cancel()
-        runtime.retry = asyncio.get_running_loop().call_later(runtime.retry_s, self.mark_dirty, vni)
-        runtime.retry_s = min(2 * runtime.retry_s, _RETRY_MAX_S)
+        for text in runtime.note_failures(texts, partial(self.mark_dirty, vni)):
+            self._event_log.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
 
     async def differences(self) -> dict[Vni, list[Operation]]:
         """Return the difference between desired and actual in every sandbox; changes nothing."""
@@ -408,22 +407,13 @@ class Reconciler(Controller):
             return await self._kernel.call(read_states, runtime, given)
 
     def faults(self) -> Iterator[Fault]:
-        """Yield what is missing in this node's sandboxes: the fast path, port security."""
+        """Yield what this node's sandboxes lack: the fast path, policies, port security."""
         yield from super().faults()
-        if self.fast_path.is_wanted_but_missing:
-            yield Fault(
-                f"no fast path: {self.fast_path.why}",
-                'Frames go through the bridge. fast_path = "auto" uses it only where the kernel '
-                "allows it",
-            )
-        reasons = (runtime.sandbox.guard_fault for runtime in self._runtimes.values())
-        reason = next(filter(None, reasons), "")
-        if reason:
-            yield Fault(
-                "a container here can use other containers' addresses, and send router "
-                f"advertisements and DHCP answers: {reason}",
-                "Port security needs nftables for bridges: modprobe nf_tables",
-            )
+        yield from self.fast_path.faults()
+        for vni, runtime in self._runtimes.items():
+            network = self._directory.network_by_vni(vni)
+            yield from runtime.faults(network.name if network else f"vni {vni}")
+        yield from port_security_faults(self._runtimes.values())
 
     def neighbor_count(self) -> int:
         """Return how many of overlayd's rows the kernel's neighbor tables hold."""

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.process.controller import Fault
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
+from overlay.core.dataplane.planner import PolicyRows
 from overlay.core.dataplane.state import Row, SandboxState
+from overlay.errors import ConflictError
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.signals import Signal
 
-FIRST_RETRY_S = 0.2
+_RETRY_FIRST_S = 0.2
+_RETRY_MAX_S = 30.0
+_FAILURES_LOGGED_MAX = 3
 
 
 @dataclass(slots=True)
@@ -48,7 +53,11 @@ class SandboxRuntime:
     neighbor_count: int = 0  # of the rows, those in the kernel's neighbor tables
     failures: list[str] = field(default_factory=list)
     unusable: str = ""  # why the network has no bridge or tunnel here, as the last pass found
-    retry_s: float = FIRST_RETRY_S
+    policy: PolicyRows | None = None  # what the last pass has programmed
+    redirects: bool = True  # frames go past the bridge, if there is a fast path
+    unpoliced: str = ""  # why there are no programs that could apply policies
+    shut: str = ""  # why the network's policies are not in force, so that its ports are shut
+    retry_s: float = _RETRY_FIRST_S
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
     settling: asyncio.TimerHandle | None = None
@@ -58,6 +67,53 @@ class SandboxRuntime:
 
     def __post_init__(self) -> None:
         self._removal = PortRemoval(self.sandbox)
+
+    def require_usable(self, network: str) -> None:
+        """Raise ConflictError if nothing can be attached, as the last pass found."""
+        if self.shut:
+            raise ConflictError(
+                f"network {network} is shut on this host",
+                why=f"its policies cannot be in force: {self.shut}",
+                hint="Attach on another host; what this one lacks: overlayd status",
+            )
+        if self.unusable:
+            raise ConflictError(
+                f"network {network} does not work on this host",
+                why=self.unusable,
+                hint="Remove what is in the way, and repeat the command; a new cluster can use "
+                "another port: overlayd join --vxlan-port N",
+            )
+
+    def note_failures(self, texts: list[str], retry: Callable[[], None]) -> list[str]:
+        """Keep the failures for `status`, and retry later; return the new ones, for the log."""
+        logged, self.failures = self.failures, texts
+        if not texts:
+            self.retry_s = _RETRY_FIRST_S
+            return []
+        if self.retry is not None:  # otherwise each failed pass would add one
+            self.retry.cancel()
+        self.retry = asyncio.get_running_loop().call_later(self.retry_s, retry)
+        self.retry_s = min(2 * self.retry_s, _RETRY_MAX_S)
+        return [text for text in texts[:_FAILURES_LOGGED_MAX] if text not in logged]
+
+    def faults(self, network: str) -> Iterator[Fault]:
+        """Yield how the policies of its network are not as they should be."""
+        policy = None if self.policy is None else self.policy.fault
+        if self.shut:
+            yield Fault(
+                f"the ports of network {network} are shut on this host: its policies cannot be "
+                f"in force: {self.shut}",
+                "Containers keep their addresses, and reach each other once this has ended; the "
+                "agent tries again. To do without policies: overlayd policy ls, policy rm, and "
+                f"overlayd network set {network} --default-deny off",
+                "error",
+            )
+        elif policy:
+            yield Fault(
+                f"network {network} allows no new connection on this host: {policy}",
+                "Use fewer policies, or fewer ports and labels in them: overlayd policy ls",
+                "error",
+            )
 
     @property
     def ports_in_transition(self) -> set[str]:
@@ -106,3 +162,14 @@ class SandboxRuntime:
         """Have a pass read the kernel: it may hold something else than the last pass left."""
         self.stale = True
         self.mark_dirty()
+
+
+def port_security_faults(runtimes: Iterable[SandboxRuntime]) -> Iterator[Fault]:
+    """Yield that this host's sandboxes have no port security: the reason is the same for all."""
+    reason = next((each.sandbox.guard_fault for each in runtimes if each.sandbox.guard_fault), "")
+    if reason:
+        yield Fault(
+            "a container here can use other containers' addresses, and send router "
+            f"advertisements and DHCP answers: {reason}",
+            "Port security needs nftables for bridges: modprobe nf_tables",
+        )

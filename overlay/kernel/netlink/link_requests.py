@@ -248,19 +248,22 @@ def _port_data(fixed: _Attributes, before: Link | None) -> _Attributes:
 
 
 def set_port(index: int, port: Port, before: Link | None, master: int, alias: str) -> list[Request]:
-    """Return the requests that turn an existing link into a bridge port."""
+    """Return the requests that turn an existing link into a port of a bridge, or of none."""
     data = _port_data(_CONTAINER_PORT, before)
     attributes: _Attributes = [
         ("IFLA_MTU", port.mtu),
         ("IFLA_IFALIAS", alias),
         ("IFLA_MASTER", master),
     ]
+    settings = (
+        _at(index, _CONTAINER_PORT_BODY)
+        if data is _CONTAINER_PORT
+        else _link(codec.RTM_NEWLINK, 0, [_slave_info(data)], index=index)
+    )
     return [
         _link(codec.RTM_NEWLINK, 0, attributes, index=index),
         *_without_link_local(index, before.altered if before is not None else ()),
-        _at(index, _CONTAINER_PORT_BODY)
-        if data is _CONTAINER_PORT
-        else _link(codec.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
+        *((settings,) if master else ()),
         set_up(index),
     ]
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from select import select
 from typing import Final
 
-from overlay.core.dataplane.state import GuardRow, Port
+from overlay.core.dataplane.operations import PutRow
+from overlay.core.dataplane.state import GuardRow, HookRow, Port
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
@@ -97,15 +98,16 @@ def attach_interface(
     gateway: Ip | None,
     further_gateways: Sequence[Ip] = (),
     allowed: GuardRow | None = None,
+    hooks: Sequence[HookRow] = (),
     link_local: bool = True,
 ) -> AttachedInterface:
     """Create a container's interface on the sandbox's bridge.
 
     It is usable on return. Without `ifname`, the next free ethN is used. A default route through
     `gateway`, and through each of `further_gateways` (of the other address family), is added unless
-    the container has one. Port security (`allowed`) is in force before the container's end is up.
-    Without `link_local`, the kernel generates no link-local address. Nothing is left behind on
-    failure.
+    the container has one. Port security (`allowed`) and policies (`hooks`) are in force before the
+    container's end is up. Without `link_local`, the kernel generates no link-local address.
+    Nothing is left behind on failure.
 
     `container` names a container, whose namespace must not be the host's own or a sandbox. Raises
     ConflictError if it is, or if the interface or the port exists, NotFoundError if the bridge does
@@ -119,6 +121,7 @@ def attach_interface(
         try:
             if sandbox.guard is not None and allowed is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+            _add_hooks(sandbox, hooks)
             allow_families(netns_fd, name, addresses)
             index = set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
             gateways = () if gateway is None else (gateway, *further_gateways)
@@ -139,14 +142,15 @@ def offer_interface(
     mac: Mac,
     mtu: int,
     allowed: GuardRow,
+    hooks: Sequence[HookRow] = (),
     runtime_endpoint: str,
 ) -> None:
     """Create a pair whose other end, `ifname`, waits in the host's namespace for its container.
 
     A container runtime moves that end into a container, gives it its addresses and brings it up;
     until then it is down. Its alias names the runtime's id, also after the move. Port security
-    (`allowed`) is in force before. Nothing is left behind on failure. Raises ConflictError if
-    the interface or the port exists, OverlayError otherwise.
+    (`allowed`) and policies (`hooks`) are in force before. Nothing is left behind on failure.
+    Raises ConflictError if the interface or the port exists, OverlayError otherwise.
     """
     with netns.closing(netns.own_fd()) as own, NetlinkSocket(own) as host:
         port = Port(port_name, mtu, bridge)
@@ -154,12 +158,20 @@ def offer_interface(
         try:
             if sandbox.guard is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+            _add_hooks(sandbox, hooks)
             index = find_link(host, ifname)
             alias = link_decoder.runtime_alias(sandbox.alias, runtime_endpoint)
             host.request(link_requests.set_alias(index, alias))
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
+
+
+def _add_hooks(sandbox: Sandbox, hooks: Sequence[HookRow]) -> None:
+    for failure in sandbox.apply([PutRow(row) for row in hooks]):
+        raise OverlayError(
+            "the network's policies cannot be in force at a new port", why=failure.reason
+        )
 
 
 def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str | None:

@@ -48,9 +48,10 @@ class Host:
         node = SimpleNamespace(confirmations=SimpleNamespace(confirmable=self._plan))
         gossip = SimpleNamespace(card=card, node=node)
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
-        directory = SimpleNamespace(network_by_vni=networks.get, view=SimpleNamespace(
+        view = SimpleNamespace(
             loses_address=None, encryption_phase=lambda network: phase_of(network, None, ())
-        ))  # fmt: skip
+        )
+        directory = SimpleNamespace(network_by_vni=networks.get, declared=None, view=view)
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", None), EventLog(path)
         )

@@ -11,13 +11,13 @@ from typing import ClassVar
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.attachments import Attachments, planned
 from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.planner import bridge_name, segment_of
 from overlay.core.dataplane.port_policy import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
-from overlay.core.dataplane.state import Row
+from overlay.core.dataplane.state import HookRow, Row
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Endpoint, Mac, Network, Vni
@@ -56,6 +56,7 @@ class SandboxPortDriver:
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
         if attachment.runtime_endpoint and not attachment.plugged:
             return await self._offer(network, endpoint, attachment, runtime)
+        hooks = self._reconciler.hooks_of(network, planned(attachment))
         async with runtime.change_ports(attachment.port):
             attached = await self._kernel.call(
                 veth.attach_interface,
@@ -71,9 +72,10 @@ class SandboxPortDriver:
                 gateway=subnet.gateway if attachment.gateway else None,
                 further_gateways=[s.gateway for s in used if s is not subnet],
                 allowed=guard_row(network, attachment.port, endpoint),
+                hooks=hooks,
             )
             connected = self._attachments.mark_connected(attachment, attached.ifname)
-        if any(rates_on(network, endpoint)):  # in force before any other host hears of it
+        if hooks or any(rates_on(network, endpoint)):  # before any other host hears of it
             await self._reconciler.reconcile_network(network.vni)
         return connected
 
@@ -95,9 +97,13 @@ class SandboxPortDriver:
                 mac=endpoint.mac,
                 mtu=self._reconciler.mtu_of(network),
                 allowed=guard_row(network, attachment.port, endpoint),
+                hooks=self._reconciler.hooks_of(network, planned(attachment)),
                 runtime_endpoint=attachment.runtime_endpoint,
             )
-            return self._attachments.mark_connected(attachment, attachment.ifname)
+            connected = self._attachments.mark_connected(attachment, attachment.ifname)
+        if self._reconciler.hooks_of(network, planned(connected)):
+            await self._reconciler.reconcile_network(network.vni)
+        return connected
 
     def removal_rows(self, attachment: Attachment) -> list[StoredRow]:
         """Return none: a start removes the ports that the state does not name."""
@@ -135,5 +141,6 @@ def _rows_of(
         found.append(rate)
     if sandbox.fast_path is not None:
         segment = segment_of(network, attachment.subnet_index)
-        found += port_rows(segment, attachment.port, endpoint, rates)
+        rows = port_rows(segment, attachment.port, endpoint, rates)
+        found += (row for row in rows if not isinstance(row, HookRow))  # goes with the port
     return found
