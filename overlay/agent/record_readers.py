@@ -1,6 +1,6 @@
 """What reads the records of one membership: wired together, and used by nearly all components.
 
-Owns: the construction of directory, service catalog and address space. Does not: write records.
+Owns: the construction of directory, catalogs and address space. Does not: write records.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.records.directory import Directory
+from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.encryption.inner_address import inner_prefix
@@ -15,12 +16,13 @@ from overlay.core.ipam.address_space import AddressSpace
 
 
 class RecordReaders:
-    """Declared objects, services, this node's address space, and lookups by name."""
+    """Declared objects, services, policies, this node's address space, and lookups by name."""
 
     def __init__(self, gossip: GossipService, dead_grace_s: float) -> None:
         store, own = gossip.node.store, gossip.node_id
         self.declared = DeclaredObjects(store, gossip.signer)
         self.catalog = ServiceCatalog(self.declared)
+        self.policies = PolicyCatalog(self.declared)
         self.space = AddressSpace(store, own, virtual=self.catalog)
         expiry = DeadNodeExpiry(gossip, dead_grace_s)
         prefix = inner_prefix(bytes.fromhex(gossip.cluster.cluster_id))

@@ -27,8 +27,8 @@ from overlay.agent.apply.network_items import network_item
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition, settings
-from overlay.agent.networks.definition import NetworkSpec
 from overlay.agent.networks.settings import SettingsSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
 from overlay.core.apply.plan import text
@@ -43,7 +43,15 @@ from overlay.core.declared.network_options import user_labels
 from overlay.core.ipam.allocator import Share
 from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay
-from overlay.model import Network, NodeId, gateway_mac, ip_text, is_exported, mac_text
+from overlay.model import (
+    Network,
+    NodeId,
+    gateway_mac,
+    has_default_deny,
+    ip_text,
+    is_exported,
+    mac_text,
+)
 
 
 class NetworkHandlers:
@@ -143,6 +151,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         internal=request.internal,
         port_security=request.port_security,
         any_name=request.any_name,
+        default_deny=request.default_deny,
         ip_ranges={subnet: "" if text == subnet else text for subnet, text in ranges.items()},
         options={name: value for name, value in options.items() if value is not None},
     )
@@ -183,6 +192,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "parent": parent_interface_of(item) or None,
         "encrypted": is_encrypted(item),
         "evpn": is_exported(item),
+        "default_deny": has_default_deny(item),
         **exposure.host_endpoint(item, components),
     }
 

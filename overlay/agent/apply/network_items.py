@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from overlay.agent.networks.definition import NetworkSpec
 from overlay.agent.networks.settings import SettingsSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, subnet_of
 from overlay.core.apply.items import NETWORK, DeclaredItem, Setting
 from overlay.core.dataplane.network_drivers import driver_of, is_encrypted, parent_interface_of
@@ -23,15 +23,18 @@ from overlay.core.declared.network_options import (
 from overlay.errors import UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
+    DEFAULT_DENY_LABEL,
     EVPN_LABEL,
     PORT_SECURITY_OFF_LABEL,
     Network,
     Subnet,
     has_any_name,
+    has_default_deny,
     ip_text,
     is_exported,
 )
 
+_OPTION_LABELS = (PORT_SECURITY_OFF_LABEL, ANY_NAME_LABEL, EVPN_LABEL, DEFAULT_DENY_LABEL)
 _GATEWAY, _RANGE, _AUXILIARY, _BLOCK = "gateway", "ip_range", "auxiliary", "block_length"
 
 
@@ -49,6 +52,7 @@ def network_item(network: Network) -> DeclaredItem:
         "internal": network.internal,
         "port_security": PORT_SECURITY_OFF_LABEL not in network.labels,
         "any_name": has_any_name(network),
+        "default_deny": has_default_deny(network),
         **{option: option_of(network, option) or None for option in OPTION_LABELS},
         "labels": tuple(f"{key}={value}" for key, value in user_labels(network)),
     }
@@ -74,11 +78,12 @@ def declared_network(
         "internal": spec.internal,
         "port_security": PORT_SECURITY_OFF_LABEL not in spec.labels,
         "any_name": ANY_NAME_LABEL in spec.labels,
+        "default_deny": DEFAULT_DENY_LABEL in spec.labels,
         **{option: options.get(option) or None for option in OPTION_LABELS},
         "labels": tuple(
             f"{key}={value}"
             for key, value in sorted(labels.items())
-            if (key, value) not in (PORT_SECURITY_OFF_LABEL, ANY_NAME_LABEL, EVPN_LABEL)
+            if (key, value) not in _OPTION_LABELS
         ),
     }
     if spec.encrypted:  # else it may be: the configuration may require it
@@ -116,13 +121,13 @@ def _chosen_ipv6(spec: NetworkSpec, existing: Network | None) -> tuple[str, ...]
 
 def spec_of(item: DeclaredItem) -> NetworkSpec:
     """Return the network to create."""
-    labels = _label_pairs(item)
-    if not item.settings["port_security"]:
-        labels = (*labels, PORT_SECURITY_OFF_LABEL)
-    if item.settings["evpn"]:
-        labels = (*labels, EVPN_LABEL)
-    if item.settings["any_name"]:
-        labels = (*labels, ANY_NAME_LABEL)
+    options = (
+        (not item.settings["port_security"], PORT_SECURITY_OFF_LABEL),
+        (item.settings["evpn"], EVPN_LABEL),
+        (item.settings["any_name"], ANY_NAME_LABEL),
+        (item.settings["default_deny"], DEFAULT_DENY_LABEL),
+    )
+    labels = (*_label_pairs(item), *(label for given, label in options if given))
     return NetworkSpec(
         name=item.identity[0],
         subnets=[_subnet_spec(item, text) for text in _texts(item, "subnets")],
@@ -144,6 +149,7 @@ def settings_spec_of(item: DeclaredItem) -> SettingsSpec:
         internal=bool(item.settings["internal"]),
         port_security=bool(item.settings["port_security"]),
         any_name=bool(item.settings["any_name"]),
+        default_deny=bool(item.settings["default_deny"]),
         ip_ranges={
             key.partition(" ")[2]: str(value or "")
             for key, value in item.settings.items()

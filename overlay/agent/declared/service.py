@@ -6,18 +6,21 @@ Does not: know what the objects mean, or which record is in force (`core.declare
 
 from __future__ import annotations
 
-import re
-
 from overlay import limits
+from overlay.agent.declared.software import Version, require_software
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.core.declared.cleaner import DeclaredCleaner
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.protocol.messages import MemberState
+from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.errors import ConflictError
 
-_FIRST_SOFTWARE = (0, 2, 0)  # older agents refuse a log with such a record, and all after it
+_FIRST_SOFTWARE: Version = (0, 2, 0)
+_REFUSES = "would accept nothing more that this host writes"
+_ENFORCED: dict[int, Version] = {POLICY_KIND: POLICY_SOFTWARE}
+"""The first version that does what objects of a kind say; older ones ignore them."""
+IGNORES = "would not enforce it: its containers' connections would stay as they are"
 _CLEAN_INTERVAL_S = 30.0
 _SETTLE_S = 1.0
 
@@ -54,7 +57,7 @@ class DeclaredService(Controller):
             self._write(kind, found.value.name, b"")
 
     def _write(self, kind: int, name: str, body: bytes) -> None:
-        self._require_software(name)
+        self._require_software(kind, name, is_removal=not body)
         version = self.objects.next_version(kind, name)
         if version is None:
             placed = self.objects.in_force(kind, name)
@@ -71,23 +74,11 @@ class DeclaredService(Controller):
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [value]))
         self.trigger()
 
-    def _require_software(self, name: str) -> None:
-        """Raise ConflictError while a live member has software that refuses such records."""
-        node = self._gossip.node
-        old = sorted(
-            (card.name, card.software)
-            for member in node.membership.members()
-            if member.state in (MemberState.ALIVE, MemberState.SUSPECT)
-            and (card := node.store.card(member.node_id)) is not None
-            and _is_older(card.software)
-        )
-        if old:
-            hosts = ", ".join(f"{host} (overlayd {software})" for host, software in old)
-            raise ConflictError(
-                f"{name} cannot be written yet",
-                why=f"{hosts} would accept nothing more that this host writes",
-                hint="Upgrade it first; 'overlayd members' shows the versions",
-            )
+    def _require_software(self, kind: int, name: str, *, is_removal: bool) -> None:
+        """Raise ConflictError while a live member refuses or ignores such records."""
+        require_software(self._gossip.node, _FIRST_SOFTWARE, name, _REFUSES)
+        if kind in _ENFORCED and not is_removal:
+            require_software(self._gossip.node, _ENFORCED[kind], name, IGNORES)
 
     def _require_room(self, value: DeclaredObject) -> None:
         found = self.objects.in_force(value.kind, value.name)
@@ -109,9 +100,3 @@ class DeclaredService(Controller):
         keys = self._cleaner.due(states, gossip.transport.now())
         if keys:
             gossip.publish(gossip.commit(CLUSTER_SCOPE, deletes=keys))
-
-
-def _is_older(software: str) -> bool:
-    """Return whether a version precedes the first one that knows declared objects."""
-    numbers = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", software, re.ASCII)
-    return numbers is not None and tuple(int(n or 0) for n in numbers.groups()) < _FIRST_SOFTWARE

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.networks.settings import require_policed
+from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import (
     Range,
     SubnetSpec,
-    matches,
     parse_range,
     subnet_of,
     unique_local_range,
@@ -26,36 +27,19 @@ from overlay.core.dataplane import network_drivers
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
+    DEFAULT_DENY_LABEL,
     EVPN_LABEL,
     RESERVED_NETWORK_NAMES,
     Network,
     NodeId,
     Subnet,
     Vni,
-    is_exported,
 )
 
 # Tried in this order where no subnet is asked for: less common than 10.0.0.0/16 and the like.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
 _DEFAULT_PREFIX = 16
 _INTERFACE = re.compile(r"[^\s/:]*")
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkSpec:
-    """A network to create."""
-
-    name: str
-    subnets: Sequence[SubnetSpec]
-    vni: int | None = None
-    internal: bool = False
-    labels: tuple[tuple[str, str], ...] = ()
-    force: bool = False
-    isolate_subnets: bool = False
-    driver: str = network_drivers.OVERLAY
-    parent: str = ""
-    ipv6: bool = False  # with a unique local prefix of its own
-    encrypted: bool = False  # its frames cross the underlay encrypted only
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +61,7 @@ def create(
     require_valid(spec)
     existing = directory.find_network(spec.name)
     if existing is not None:
-        _require_same_case(existing, spec)
-        _require_same(existing, spec)
+        require_same(existing, spec)
         return existing
     _require_room(directory)
     subnets = _subnets(directory, spec, constraints)
@@ -208,6 +191,8 @@ def require_valid(spec: NetworkSpec) -> None:
         )
     if EVPN_LABEL in spec.labels:
         _require_exportable(spec, capabilities)
+    if DEFAULT_DENY_LABEL in spec.labels:
+        require_policed(spec.name, spec.driver)
     if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
             f"vni is not supported by driver {spec.driver}",
@@ -284,50 +269,6 @@ def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
             field="labels",
         )
     return found
-
-
-def _require_same_case(existing: Network, spec: NetworkSpec) -> None:
-    if existing.name != spec.name:
-        raise ConflictError(
-            f"the name {spec.name!r} is taken by network {existing.name}",
-            why="names of networks that differ by case alone are one name, as in DNS",
-            hint="Choose another name, or use that network",
-        )
-
-
-def _require_same(existing: Network, spec: NetworkSpec) -> None:
-    has_ipv6 = any(len(subnet.base) == 16 for subnet in existing.subnets)
-    count = len(existing.subnets) - spec.ipv6
-    same = (
-        (has_ipv6 or not spec.ipv6)
-        and len(spec.subnets) in (0, count)
-        and all(
-            matches(subnet, asked)
-            for asked, subnet in zip(spec.subnets, existing.subnets, strict=False)
-        )
-    )
-    if spec.vni is not None and spec.vni != existing.vni:
-        same = False
-    exported = EVPN_LABEL in spec.labels
-    options = (
-        spec.internal, spec.isolate_subnets, spec.driver, spec.parent, spec.encrypted, exported
-    )  # fmt: skip
-    kind = network_drivers.driver_of(existing)
-    parent = network_drivers.parent_interface_of(existing)
-    encrypted = network_drivers.is_encrypted(existing)
-    found = (
-        existing.internal, existing.isolate_subnets, kind, parent, encrypted, is_exported(existing)
-    )  # fmt: skip
-    if not same or options != found:
-        shown = " ".join(str(subnet) for subnet in existing.subnets)
-        raise ConflictError(
-            f"a different network {existing.name!r} exists already",
-            why=f"existing: driver {f'{kind} on {parent}' if parent else kind}, {shown}, "
-            f"VNI {existing.vni}{', internal' if existing.internal else ''}"
-            f"{', isolated subnets' if existing.isolate_subnets else ''}"
-            f"{', encrypted' if encrypted else ''}{', evpn' if found[-1] else ''}",
-            hint="Choose another name, or remove it: overlayd network rm " + existing.name,
-        )
 
 
 def _subnets(

@@ -10,24 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from overlay.agent.declared.service import DeclaredService
+from overlay.agent.declared.service import IGNORES, DeclaredService
+from overlay.agent.declared.software import require_software
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.networks import definition, settings
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import HostConstraints
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.settings import SettingsSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import Range
+from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.declared.network_settings import (
     SETTINGS_KIND,
     NetworkSettings,
     difference,
     settings_name,
 )
+from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
-from overlay.model import Network
+from overlay.model import DEFAULT_DENY_LABEL, Network, has_default_deny
 from overlay.signals import Signal
 
 
@@ -51,6 +55,7 @@ class NetworkService:
         """Records that networks depend on have changed."""
         self._encryption = encryption
         self._declared = declared
+        self._policies = PolicyCatalog(declared.objects)
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
@@ -59,11 +64,13 @@ class NetworkService:
             spec = replace(spec, encrypted=True)
         if spec.encrypted and self._directory.find_network(spec.name) is None:
             await self._encryption.require_capable_members()
+        if DEFAULT_DENY_LABEL in spec.labels:
+            self._require_enforced(spec.name)
         known = {network.name for network in self._directory.networks()}
         made = definition.create(self._gossip, self._directory, spec, constraints)
         if made.name not in known:
-            # Settings of a network that had this VNI before, removed while this host was cut off.
-            self._declared.remove(SETTINGS_KIND, settings_name(made))
+            # What a network left that had this VNI, removed while this host was cut off.
+            self._end_settings(made)
             self._reserves.divide(made)
         return made, made.name not in known
 
@@ -84,6 +91,8 @@ class NetworkService:
 
     async def check(self, spec: NetworkSpec) -> None:
         """Raise the error with which `create` would refuse a new network."""
+        if DEFAULT_DENY_LABEL in spec.labels:
+            self._require_enforced(spec.name)
         definition.check(self._gossip, self._directory, spec, await self.host_constraints())
 
     def require_valid(self, name: str, spec: SettingsSpec) -> None:
@@ -100,6 +109,8 @@ class NetworkService:
         wanted = settings.changed(network, spec)
         if wanted == network:
             return network, False
+        if has_default_deny(wanted) and not has_default_deny(network):
+            self._require_enforced(name)
         override = self._override(network, wanted)
         if override == NetworkSettings():
             self._declared.remove(SETTINGS_KIND, settings_name(network))
@@ -107,6 +118,11 @@ class NetworkService:
             body = override.body(_title(network))
             self._declared.put(SETTINGS_KIND, settings_name(network), body)
         return wanted, True
+
+    def _require_enforced(self, name: str) -> None:
+        """Raise ConflictError while a live member would not deny what no policy allows."""
+        title = f"the default of network {name}"
+        require_software(self._gossip.node, POLICY_SOFTWARE, title, IGNORES)
 
     def _override(self, network: Network, wanted: Network) -> NetworkSettings:
         found = self._directory.definition(network.vni, network.creator)
@@ -122,8 +138,14 @@ class NetworkService:
         """Remove a network everywhere; raises ConflictError while endpoints are on it."""
         async with self._participation.holding_records(self._directory.network(name)):
             removed = definition.remove(self._gossip, self._directory, name)
-        self._declared.remove(SETTINGS_KIND, settings_name(removed))
+        self._end_settings(removed)
         return removed
+
+    def _end_settings(self, network: Network) -> None:
+        """Remove what is declared about a VNI: another network may have it next."""
+        self._declared.remove(SETTINGS_KIND, settings_name(network))
+        for policy in self._policies.policies(network.vni):
+            self._declared.remove(POLICY_KIND, policy.name)
 
 
 def _title(network: Network) -> str:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from overlay import limits
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
-from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
 from overlay.core.declared.network_options import MTU, RATE_IN, RATE_OUT, with_options
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
+    DEFAULT_DENY_LABEL,
     LABEL_PREFIX,
     PORT_SECURITY_OFF_LABEL,
     Network,
@@ -44,6 +45,7 @@ class SettingsSpec:
     internal: bool | None = None
     port_security: bool | None = None
     any_name: bool | None = None
+    default_deny: bool | None = None
     ip_ranges: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, int] = field(default_factory=dict)
     owner: str | None = None
@@ -70,6 +72,8 @@ def require_changeable(network: str, field_name: str) -> None:
 def changed(network: Network, spec: SettingsSpec) -> Network:
     """Return a network with other settings; raises UsageError for those that it cannot have."""
     _require_options(network, spec.options)
+    if spec.default_deny:
+        require_policed(network.name, driver_of(network))
     labels = network.labels
     if spec.labels is not None:
         own = [pair for pair in labels if pair[0].startswith(LABEL_PREFIX)]
@@ -84,6 +88,7 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
     for wanted, label in (
         (None if spec.port_security is None else not spec.port_security, PORT_SECURITY_OFF_LABEL),
         (spec.any_name, ANY_NAME_LABEL),
+        (spec.default_deny, DEFAULT_DENY_LABEL),
     ):
         if wanted is not None:
             labels = (*(pair for pair in labels if pair != label), *([label] if wanted else []))
@@ -116,6 +121,18 @@ def _require_options(network: Network, options: Mapping[str, int]) -> None:
             else "every host must accept 576 (RFC 791)",
             hint=f"Use at least {least}, or 0 for what the underlay carries",
             field=MTU,
+        )
+
+
+def require_policed(name: str, driver: str) -> None:
+    """Raise ConflictError for a network whose containers' connections overlayd does not see."""
+    capabilities = CAPABILITIES.get(driver)
+    if capabilities is not None and not capabilities.has_sandbox:
+        raise ConflictError(
+            f"network {name} cannot have policies",
+            why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
+            "forward",
+            hint="Use an overlay network: overlayd network create NAME",
         )
 
 

@@ -24,6 +24,7 @@ from overlay.core.services.service import HealthCheck, Service, ServiceIngress, 
 from overlay.errors import NotFoundError, OverlayError
 from overlay.model import (
     ANY_NAME_LABEL,
+    DEFAULT_DENY_LABEL,
     PORT_SECURITY_OFF_LABEL,
     Ip,
     Network,
@@ -52,6 +53,7 @@ def networks(draw: st.DrawFn) -> Network:
     encrypted = driver == "overlay" and draw(st.booleans())
     labels = labels_of(driver, "eth1" if driver == "macvlan" else "", encrypted=encrypted)
     labels += draw(st.sampled_from([(), (PORT_SECURITY_OFF_LABEL,), (ANY_NAME_LABEL,)]))
+    labels += () if driver == "macvlan" else draw(st.sampled_from([(), (DEFAULT_DENY_LABEL,)]))
     labels += draw(st.sampled_from([(), (("team", "a=b"),), (("a", "1"), ("b", ""))]))
     options = {} if driver == "macvlan" else draw(st.sampled_from([{}, {"mtu": 1300}]))
     owner = draw(st.sampled_from([None, "shop"]))

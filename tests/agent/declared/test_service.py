@@ -8,6 +8,7 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.directory import Directory
 from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.errors import ConflictError
 from tests.agent.conftest import Site, Sites, until
@@ -93,3 +94,20 @@ async def test_a_full_log_takes_no_further_object(
         service.put(KIND, "c", b"c")
     service.put(KIND, "a", b"changed")
     assert bodies(service) == {"a": b"changed", "b": b"b"}
+
+
+async def test_a_policy_waits_for_members_that_ignore_it(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that would let its containers pass is named; removing a policy needs nobody."""
+    one = sites.first()
+    service = service_of(one)
+    service.put(POLICY_KIND, "db", b"a")
+    monkeypatch.setattr("overlay.agent.gossip.service.__version__", "0.2.0")
+    await sites.join(2, one, one.admission.default_token())
+
+    with pytest.raises(ConflictError, match=r"vm2 \(overlayd 0.2.0\) would not enforce it"):
+        service.put(POLICY_KIND, "web", b"a")
+    service.put(KIND, "web", b"a")
+    service.remove(POLICY_KIND, "db")
+    assert not service.objects.existing(POLICY_KIND)

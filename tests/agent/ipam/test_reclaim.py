@@ -12,7 +12,8 @@ import pytest
 from overlay import limits
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.networks import definition, leftovers
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import HostConstraints
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
 from overlay.core.ipam.address_space import AddressSpace

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from overlay import limits
 from overlay.agent.networks import definition
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import HostConstraints
+from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
 from overlay.core.ipam.allocator import reserved_addresses
 from overlay.core.ipam.ownership import subnet_run
 from overlay.errors import ConflictError, UsageError
-from overlay.model import ANY_NAME_LABEL, EVPN_LABEL, Network, NodeId, Vni, parse_ip
+from overlay.model import (
+    ANY_NAME_LABEL,
+    DEFAULT_DENY_LABEL,
+    EVPN_LABEL,
+    Network,
+    NodeId,
+    Vni,
+    parse_ip,
+)
 
 if TYPE_CHECKING:
     from overlay.agent.gossip.service import GossipService
@@ -187,12 +196,12 @@ def test_creating_with_ipv6_again_is_no_conflict() -> None:
     spec = NetworkSpec("blue", (SubnetSpec("10.9.0.0/24"),), ipv6=True)
     subnets = definition._subnets(host()[0], spec, host()[1])
     blue = Network(Vni(7), "blue", subnets, NodeId(bytes(16)))
-    definition._require_same(blue, spec)
-    definition._require_same(blue, NetworkSpec("blue", (), ipv6=True))
+    require_same(blue, spec)
+    require_same(blue, NetworkSpec("blue", (), ipv6=True))
     with pytest.raises(ConflictError, match="different network"):
-        definition._require_same(blue, NetworkSpec("blue", spec.subnets))
+        require_same(blue, NetworkSpec("blue", spec.subnets))
     with pytest.raises(ConflictError, match="different network"):
-        definition._require_same(replace(blue, subnets=subnets[:1]), spec)
+        require_same(replace(blue, subnets=subnets[:1]), spec)
 
 
 def test_overlaps_with_other_networks_are_named() -> None:
@@ -240,8 +249,32 @@ def test_an_exported_network_is_another_one() -> None:
     spec = NetworkSpec("wide", (), 41, labels=(EVPN_LABEL,))
 
     definition.require_valid(spec)
-    definition._require_same(wide, spec)
+    require_same(wide, spec)
     with pytest.raises(ConflictError, match="VNI 41, evpn"):
-        definition._require_same(wide, NetworkSpec("wide", (), 41))
+        require_same(wide, NetworkSpec("wide", (), 41))
     with pytest.raises(ConflictError, match="different network"):
-        definition._require_same(replace(wide, labels=()), spec)
+        require_same(replace(wide, labels=()), spec)
+
+
+def test_another_default_is_another_network() -> None:
+    """A script that asks for a network that denies does not take one that allows for it."""
+    subnets = (subnet_of(SubnetSpec("10.1.0.0/16")),)
+    blue = Network(Vni(7), "blue", subnets, NodeId(bytes(16)))
+    vault = replace(blue, name="vault", labels=(DEFAULT_DENY_LABEL,))
+
+    require_same(vault, NetworkSpec("vault", (), labels=(DEFAULT_DENY_LABEL,)))
+    for existing, labels in ((blue, (DEFAULT_DENY_LABEL,)), (vault, ())):
+        with pytest.raises(ConflictError, match="different network") as caught:
+            require_same(existing, NetworkSpec(existing.name, (), labels=labels))
+        assert "--default-deny" in caught.value.hint
+
+
+def test_a_segment_that_is_not_overlayds_denies_nothing() -> None:
+    """Its driver is named: connections on it would pass all the same."""
+    lan = NetworkSpec(
+        "lan", (SubnetSpec("10.1.0.0/16"),), labels=(DEFAULT_DENY_LABEL,), driver="macvlan",
+        parent="eth1",
+    )  # fmt: skip
+
+    with pytest.raises(ConflictError, match="network lan cannot have policies"):
+        definition.require_valid(lan)

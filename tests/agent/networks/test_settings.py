@@ -20,6 +20,7 @@ from overlay.model import (
     Subnet,
     Vni,
     has_any_name,
+    has_default_deny,
     parse_ip,
 )
 
@@ -34,6 +35,7 @@ def test_each_setting_changes() -> None:
         internal=True,
         port_security=False,
         any_name=True,
+        default_deny=True,
         ip_ranges={"10.32.0.0/16": "10.32.8.0/21"},
         options={MTU: 1300, RATE_IN: 1_000_000},
         owner="shop",
@@ -42,6 +44,7 @@ def test_each_setting_changes() -> None:
 
     assert found.internal
     assert has_any_name(found)
+    assert has_default_deny(found)
     assert PORT_SECURITY_OFF_LABEL in found.labels
     assert user_labels(found) == (("x", "y"),)
     assert (option_of(found, MTU), option_of(found, RATE_IN)) == (1300, 1_000_000)
@@ -53,6 +56,7 @@ def test_each_setting_changes() -> None:
         internal=False,
         port_security=True,
         any_name=False,
+        default_deny=False,
         ip_ranges={"10.32.0.0/16": ""},
         options={MTU: 0, RATE_IN: 0},
         owner="",
@@ -89,6 +93,8 @@ def test_some_networks_have_less_to_set() -> None:
         with pytest.raises(UsageError) as caught:
             changed(network, SettingsSpec(options={MTU: 1000}))
         assert told in caught.value.why
+    with pytest.raises(ConflictError, match="network lan cannot have policies"):
+        changed(lan, SettingsSpec(default_deny=True))
 
 
 @pytest.mark.parametrize("setting", ["subnet", "gateway", "vni", "driver", "parent", "encrypted"])

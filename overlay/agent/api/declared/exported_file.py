@@ -37,6 +37,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "evpn": False,
     "port_security": True,
     "any_name": False,
+    "default_deny": False,
     "mtu": None,
     "rate_in": None,
     "rate_out": None,

@@ -29,7 +29,7 @@ from overlay.agent.apply.host_items import PUBLISH, exposure_item, port_item, po
 from overlay.agent.apply.network_items import declared_network
 from overlay.agent.apply.service_items import service_item
 from overlay.agent.components import Components
-from overlay.agent.networks.definition import NetworkSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.core.dataplane.published_port import PublishedPort, conflicting

@@ -138,6 +138,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     evpn: bool
     port_security: bool
     any_name: bool
+    default_deny: bool
     mtu: int
     rate_in: int
     rate_out: int

@@ -59,9 +59,9 @@ def decode_query(shape: type[Shape], query: dict[str, str]) -> Shape:
 
     Numbers are texts here.
     """
-    unknown = set(query) - set(shape.__struct_fields__)
+    unknown = set(query) - set(shape.__struct_encode_fields__)
     if unknown:
-        known = ", ".join(shape.__struct_fields__)
+        known = ", ".join(shape.__struct_encode_fields__)
         raise UsageError(
             f"unknown query parameter {shown(min(unknown))}",
             hint=f"Allowed here: {known or 'none'}",
@@ -91,7 +91,7 @@ def decode_part(shape: type[Shape], value: dict[str, Any], path: str) -> Shape:
 
 
 def _converted(shape: type[Shape], value: dict[str, Any], *, strict: bool) -> Shape:
-    known = shape.__struct_fields__
+    known = shape.__struct_encode_fields__
     given = {
         field: found for field, found in value.items() if found is not None or field not in known
     }
@@ -131,7 +131,7 @@ def _usage_error(shape: Any, value: Any, error: msgspec.ValidationError) -> Usag
     steps = [] if place is None else _STEP.findall(place[2])
     kind, found, is_secret = _at(inspect.type_info(shape), value, steps)
     if message.startswith(_UNKNOWN):
-        at_top = set(value) - set(shape.__struct_fields__)
+        at_top = set(value) - set(shape.__struct_encode_fields__)
         return _unknown_field(inspect.type_info(shape) if at_top else kind, at_top or found)
     missing = _MISSING.match(message)
     if missing is not None:

@@ -19,7 +19,7 @@ from overlay.agent.api.schema.field_types import (
     require_rate,
 )
 from overlay.errors import UsageError
-from overlay.model import ANY_NAME_LABEL, EVPN_LABEL
+from overlay.model import ANY_NAME_LABEL, DEFAULT_DENY_LABEL, EVPN_LABEL
 
 
 class SubnetRequest(Request, frozen=True, kw_only=True):
@@ -49,12 +49,16 @@ class NetworkDefinition(LabeledRequest, frozen=True, kw_only=True):
     parent: Text | None = None
     any_name: bool = False
     evpn: bool = False
+    default_deny: bool = False
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
-        """Return the labels, with overlayd's own if DNS answers any name, or it is exported."""
-        own = [ANY_NAME_LABEL] if self.any_name else []
-        if self.evpn:
-            own.append(EVPN_LABEL)
+        """Return the labels, with overlayd's own for the options that are labels."""
+        options = (
+            (self.any_name, ANY_NAME_LABEL),
+            (self.evpn, EVPN_LABEL),
+            (self.default_deny, DEFAULT_DENY_LABEL),
+        )
+        own = [label for given, label in options if given]
         return tuple(sorted((*super().all_labels(), *own)))
 
 
@@ -76,6 +80,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     internal: bool | None = None
     port_security: bool | None = None
     any_name: bool | None = None
+    default_deny: bool | None = None
     ip_ranges: Annotated[tuple[Text, ...], Meta(max_length=limits.SUBNET_COUNT_MAX)] = ()
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] | None = None
     rate_in: Rate | None = None
@@ -88,14 +93,16 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
-        given = (self.internal, self.port_security, self.any_name, self.mtu)
+        given = (
+            self.internal, self.port_security, self.any_name, self.default_deny, self.mtu
+        )  # fmt: skip
         rates = (self.rate_in, self.rate_out)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
         if all(each is None for each in (*given, *rates)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "ip_ranges, mtu, rate_in or rate_out",
+                "default_deny, ip_ranges, mtu, rate_in or rate_out",
             )
 
 
@@ -146,6 +153,7 @@ class NetworkResponse(HostEndpointResponse):
     parent: str | None
     encrypted: bool
     evpn: bool
+    default_deny: bool
 
 
 class NetworkListResponse(TypedDict):

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.components import Components
-from overlay.agent.networks.definition import NetworkSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.state.documents import DockerNetwork, DockerPool

@@ -42,7 +42,7 @@ that no other allocator on the segment uses.
   sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
        --aux-address router=10.50.0.2
   sudo overlayd network create both --ipv6
-  sudo overlayd network create vault --encrypted
+  sudo overlayd network create vault --encrypted --default-deny
   sudo overlayd network create wide --evpn --vni 4100 --subnet 10.60.0.0/16 \\
        --ip-range 10.60.1.0/24
   sudo overlayd network create home --driver bridge
@@ -166,6 +166,11 @@ def _add_trust_options(create: StrictParser) -> None:
         action="store_true",
         help="let its DNS answer names with dots outside the cluster's domain",
     )
+    create.add_argument(
+        "--default-deny",
+        action="store_true",
+        help="deny new connections that no policy allows (see: overlayd policy create -h)",
+    )
 
 
 def _add_driver_options(create: StrictParser) -> None:
@@ -201,6 +206,7 @@ def run_create(args: Namespace) -> int:
             "labels": pairs(args.labels, "labels"),
             "port_security": args.port_security,
             "any_name": args.any_name,
+            **({"default_deny": True} if args.default_deny else {}),
             "force": args.force,
             **({"ipv6": True} if args.ipv6 else {}),
             **({"encrypted": True} if args.encrypted or args.opt else {}),
@@ -228,7 +234,9 @@ def network_line(network: JsonObject) -> str:
     ranges = " ".join(subnet["subnet"] for subnet in network["subnets"])
     gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
     return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + "".join(
-        f"  {word}" for word in ("internal", "encrypted", "evpn") if network.get(word)
+        f"  {word.replace('_', ' ')}"
+        for word in ("internal", "encrypted", "evpn", "default_deny")
+        if network.get(word)
     )
 
 
@@ -289,6 +297,7 @@ def inspect_text(network: JsonObject) -> str:
         ("MTU", f"{network['mtu'] or ''}  {network.get('mtu_why', '')}".strip()),
         ("Internal", "yes" if network.get("internal") else "no"),
         ("Encrypted", _encrypted_text(network)),
+        ("Default", _default_text(network)),
         ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
@@ -311,6 +320,12 @@ def _encrypted_text(network: JsonObject) -> str:
     if not network.get("encrypted"):
         return "no"
     return f"yes, by WireGuard (tunnels: overlayd encryption status {network['name']})"
+
+
+def _default_text(network: JsonObject) -> str:
+    if not network.get("default_deny"):
+        return "new connections are allowed"
+    return "new connections are denied, unless a policy allows them (overlayd policy ls)"
 
 
 def _exposed_text(network: JsonObject) -> str:

@@ -29,7 +29,7 @@ routes on all hosts depend on them.
 
   sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
   sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
-  sudo overlayd network set blue --internal
+  sudo overlayd network set blue --internal --default-deny on
 """
 AUTOMATIC = "auto"
 _FLAGS = (
@@ -75,6 +75,11 @@ def register(networks: VerbGroup) -> None:
             help=f"{summary}; may be repeated",
         )
     _add_flags(changed)
+    changed.add_argument(
+        "--default-deny",
+        choices=("on", "off"),
+        help="whether new connections that no policy allows are denied",
+    )
     changed.add_argument(
         "--mtu", metavar="BYTES", help="MTU of its containers; auto: what the underlay carries"
     )
@@ -131,6 +136,8 @@ def _body(args: Namespace) -> JsonObject:
     for field in ("internal", "port_security", "any_name"):
         if getattr(args, field) is not None:
             body[field] = getattr(args, field)
+    if args.default_deny is not None:
+        body["default_deny"] = args.default_deny == "on"
     if args.mtu is not None:
         body["mtu"] = _mtu(args.mtu)
     for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):

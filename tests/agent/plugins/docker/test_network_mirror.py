@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 from overlay import limits
 from overlay.agent.networks import definition
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import HostConstraints
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.plugins.docker import network_mirror
 from overlay.agent.plugins.docker.bindings import DockerBindings

@@ -20,7 +20,8 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
-from overlay.agent.networks.definition import HostConstraints, NetworkSpec
+from overlay.agent.networks.definition import HostConstraints
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import Range, SubnetSpec
 from overlay.agent.plugins.docker import container_labels
 from overlay.agent.plugins.docker import plugin as plugin_module

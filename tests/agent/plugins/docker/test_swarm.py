@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.agent.networks.definition import NetworkSpec
+from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.plugins.docker import container_names, engine_sync, swarm_holdings
 from overlay.agent.plugins.docker.swarm_holdings import SwarmHoldings

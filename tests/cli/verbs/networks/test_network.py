@@ -141,6 +141,7 @@ def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeA
         "MTU        1450  eth1 carries 1500 bytes, VXLAN takes 50",
         "Internal   no",
         "Encrypted  no",
+        "Default    new connections are allowed",
         "Exposed    not here (nothing on this host is attached to it)",
         "           vm2 10.32.1.255",
         "Labels     team=a",
