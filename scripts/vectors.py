@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from overlay.core.capture.classic_bpf import ALL, pack
+from overlay.core.policy.policy import POLICY_KIND, Policy, PortRange, parse_peer
 from overlay.core.protocol.capture import (
     CaptureAnswer,
     CapturedFrame,
@@ -86,6 +87,7 @@ from overlay.model import (
 from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
 from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.codec.policies import encode_policy
 from overlay.wire.codec.services import encode_service
 from overlay.wire.codec.session_header import data_header
 from overlay.wire.handshake.cookies import CookieJar, CookieMaker, receiver_key
@@ -204,7 +206,7 @@ def admission_values() -> list[Value]:
 
 
 def declared_values() -> list[Value]:
-    """Return a declared object, and one that is removed."""
+    """Return declared objects, and one that is removed."""
     service = Service(
         name="web",
         vni=Vni(8388865),
@@ -215,9 +217,21 @@ def declared_values() -> list[Value]:
         check=HealthCheck("http", "/health", 2.0, 1.0, 3),
         ingress=(ServiceIngress(8080, 80, sources=(ip_network("10.0.0.0/16"),)),),
     )
+    peers = ("label=app=web", "label=admin", "host", "world", "cidr:10.0.0.0/8", "network:red")
+    policy = Policy(
+        name="db",
+        vni=Vni(8388865),
+        action="allow",
+        sources=tuple(map(parse_peer, peers)),
+        destinations=(parse_peer("name=db1"),),
+        ports=(PortRange("tcp", 5432, 5432), PortRange("udp", 8000, 8100), PortRange("icmp")),
+        log=True,
+        labels=(("team", "shop"),),
+    )
     return [
         DeclaredObject(SERVICE_KIND, "web", 1, encode_service(service)),
         DeclaredObject(SERVICE_KIND, "shop", 7, b""),
+        DeclaredObject(POLICY_KIND, "db", 2, encode_policy(policy)),
     ]
 
 
@@ -366,7 +380,7 @@ def sevens(count: int) -> bytes:
     return bytes([7]) * count
 
 
-class Policy:
+class AdmissionPolicy:
     """vm1's admission policy for the example's token."""
 
     def invitation(self, _token_id: bytes) -> JoinToken:
@@ -391,7 +405,7 @@ class Policy:
 
 def admission() -> dict[str, str]:
     """Return vm2's admission by vm1, with all random bytes 7."""
-    responder = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Policy(), sevens)
+    responder = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), AdmissionPolicy(), sevens)
     applicant = JoinInitiator(
         identity(2),
         TOKEN,

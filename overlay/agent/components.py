@@ -80,6 +80,7 @@ from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
+from overlay.agent.policy.registry import PolicyRegistry
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
@@ -125,6 +126,7 @@ class Components:
         self.service_catalog = readers.catalog
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.declared = DeclaredService(self._context, readers.declared)
+        self.policies = PolicyRegistry(self._context, self.declared, readers.policies)
         self._construct_cluster_services()
         self._construct_dataplane(interface)
         self.networks = NetworkService(

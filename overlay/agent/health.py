@@ -13,6 +13,7 @@ from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.gossip.silent_members import silent_member_faults
+from overlay.agent.policy.old_members import old_member_faults
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table
@@ -44,6 +45,7 @@ def silent_faults(components: Components) -> Iterator[Fault]:
     yield from _host(components)
     yield from _paths(components)
     yield from _versions(components)
+    yield from _old_members(components)
     yield from _smaller_underlays(components)
     yield from _networks(components)
     for controller in components.controllers:
@@ -111,6 +113,12 @@ def _versions(components: Components) -> Iterator[Fault]:
     versions = components.protocol_versions
     for node_id, version in versions.recent():
         yield Fault(*versions.explain(components.directory.node_name(node_id), version))
+
+
+def _old_members(components: Components) -> Iterator[Fault]:
+    """Yield the members that do not enforce policies."""
+    node, policies = components.gossip.node, components.policies.catalog
+    yield from old_member_faults(node, components.directory, policies)
 
 
 def _smaller_underlays(components: Components) -> Iterator[Fault]:

@@ -31,6 +31,10 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
             return sorted(item["name"] for item in client.get("/v1/networks")["networks"])
         case "services":
             return sorted(item["name"] for item in client.get("/v1/services")["services"])
+        case "policies":
+            return sorted(item["name"] for item in client.get("/v1/policies")["policies"])
+        case "peers":
+            return _peers(client)
         case "places":
             shared = [f"container:{name}" for name in live_candidates(client, "containers")]
             return [*live_candidates(client, "networks"), "none", "host", *shared]
@@ -54,6 +58,20 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
 
             return [host.name for host in lab.members()]
     return []
+
+
+def _peers(client: ApiClient) -> list[str]:
+    """Return the peers of policies that select something now."""
+    endpoints = client.get("/v1/endpoints")["endpoints"]
+    labels = {pair for each in endpoints for pair in each["labels"].items()}
+    return [
+        *sorted(f"label={key}={value}" for key, value in labels),
+        *sorted({f"name={each['name']}" for each in endpoints}),
+        "host",
+        "world",
+        "cidr:",
+        *(f"network:{name}" for name in live_candidates(client, "networks")),
+    ]
 
 
 def _with_other_kinds(targets: list[str]) -> list[str]:

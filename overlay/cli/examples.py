@@ -96,6 +96,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo overlayd service rm web",
         "sudo overlayd service rm web api",
     ),
+    "policy ls": (
+        "overlayd policy ls",
+        "overlayd policy ls --filter network=blue --format '{{.Name}} {{.Action}} {{.Ports}}'",
+    ),
+    "policy inspect": (
+        "overlayd policy inspect db",
+        "overlayd policy inspect db --json",
+    ),
+    "policy rm": (
+        "sudo overlayd policy rm db",
+        "sudo overlayd policy rm db no-mail",
+    ),
     "dns rm": (
         "sudo overlayd dns rm database --network blue",
         "sudo overlayd dns rm database --network blue --json",

@@ -10,7 +10,7 @@ from overlay.errors import UsageError
 _OPTIONS_OF_VERSION = (["--version"], ["-V"])
 _SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
 _VERBS_OF_NODE = {"ls": "members", "rm": "forget", "promote": "promote"}
-_GROUPS = ("authority", "container", "dns", "endpoint", "network", "service", "token")
+_GROUPS = ("authority", "container", "dns", "endpoint", "network", "policy", "service", "token")
 
 
 def translated(words: list[str]) -> list[str]:

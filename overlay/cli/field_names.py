@@ -16,6 +16,7 @@ from overlay.errors import UsageError
 _KEPT = {
     "block_length": ("block_size",),
     "expires_s": ("expires",),
+    "from": ("sources",),
     "gateway": ("gateways",),
     "ip": ("ips",),
     "ip_range": ("ranges",),
@@ -27,6 +28,7 @@ _KEPT = {
     "rate_out": ("rate",),
     "sealed": ("file",),
     "subnet": ("subnets",),
+    "to": ("destinations",),
     "token": ("token_file",),
 }
 _FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")

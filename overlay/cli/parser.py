@@ -53,6 +53,7 @@ VERBS: dict[str, str] = {
     "evpn": "fabric.evpn",
     "network": "networks.network",
     "service": "service",
+    "policy": "policy",
     "ipam": "networks.ipam",
     "dns": "dns",
     "apply": "apply",

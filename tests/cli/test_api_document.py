@@ -61,6 +61,16 @@ VERBS = [
     ("GET /v1/services/{name}", "service inspect web", "draining"),
     ("POST /v1/services/{name}", "service set web --drain web1", ""),
     ("DELETE /v1/services/{name}", "service rm web", ""),
+    ("GET /v1/policies", "policy ls", "label=app=web"),
+    (
+        "POST /v1/policies",
+        "policy create db --network blue --from label=app=web",
+        "db  blue  allow label=app=web to label=app=db, 5432/tcp",
+    ),
+    ("GET /v1/policies/{name}", "policy inspect db", "now: web1 web2"),
+    ("POST /v1/policies/{name}", "policy set db --log on", "log"),
+    ("DELETE /v1/policies/{name}", "policy rm db", ""),
+    ("GET /v1/policy/test", "policy test web1 db1 --port 5432", "policy db\n"),
     ("GET /v1/ipam", "ipam", "10.32.0.0-10.32.127.255"),
     ("GET /v1/dns", "dns ls", "www"),
     ("GET /v1/dns/{name}", "dns lookup c1", "10.32.0.2\n"),
@@ -104,7 +114,8 @@ def test_the_command_line_shows_each_example(
     (tmp_path / "FILE").write_text('owner = "shop"')
     words = words.replace("FILE", str(tmp_path / "FILE"))
     words = words.replace("SECRET", str(tmp_path / "SECRET"))
-    name = "blue" if "networks" in line else "web" if "services" in line else "c1"
+    names = {"networks": "blue", "services": "web", "policies": "db"}
+    name = next((each for word, each in names.items() if word in line), "c1")
     path = line.replace("{name}", name).replace("{id}", "5d1c")
     agent.answer(path, ANSWERS[line])
     outcome = overlayd(*words.replace("NEW", str(tmp_path / "one")).split())
@@ -188,7 +199,7 @@ def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: 
     if line == "POST /v1/containers":
         text += dict(SECTION.findall(TEXT))["POST /v1/endpoints"]  # "those of an attach"
     for shape in filter(None, (each.request, each.query)):
-        for field in shape.__struct_fields__:
+        for field in shape.__struct_encode_fields__:
             assert f"`{field}`" in text or f"?{field}=" in text, (
                 f"docs/API.md, {line}: say what `{field}` means"
             )

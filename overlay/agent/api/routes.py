@@ -27,6 +27,7 @@ from overlay.agent.api.evpn import handlers as evpn
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
+from overlay.agent.api.policy import handlers as policies
 from overlay.agent.api.runtimes import plugin_endpoints
 from overlay.agent.api.services import handlers as services
 from overlay.agent.lifecycle import AgentLifecycle
@@ -38,6 +39,7 @@ _RESOURCES = (
     events,
     networks,
     services,
+    policies,
     endpoints,
     targets,
     plugin_endpoints,

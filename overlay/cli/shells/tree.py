@@ -26,6 +26,8 @@ KINDS = {
     "ENDPOINT": "endpoints",
     "CONTAINER": "containers",
     "SERVICE": "services",
+    "POLICY": "policies",
+    "PEER": "peers",
     "ID": "tokens",
 }
 

@@ -12,11 +12,13 @@ from typing import Any, Final
 from overlay.core.declared.cleaner import DeclaredCleaner
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.node import Node
+from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
+from overlay.core.services.service import SERVICE_KIND
 from overlay.sim.host.host import Host
 from overlay.sim.world.world import World
 
-_KIND: Final = 1
+_KINDS: Final = (SERVICE_KIND, POLICY_KIND)
 _NAMES: Final = 8
 _REMOVED_SHARE: Final = 0.3
 _CLEANING_S: Final = 2.0
@@ -57,13 +59,14 @@ class Declarations:
         if host.node is None:
             return
         objects = objects_of(host)
-        name = f"object{self._rng.randrange(_NAMES)}"
-        version = objects.next_version(_KIND, name)
+        number = self._rng.randrange(_NAMES)
+        kind, name = _KINDS[number % len(_KINDS)], f"object{number // len(_KINDS)}"
+        version = objects.next_version(kind, name)
         assert version is not None, "no honest host comes near the highest version"
         self._written += 1
         removed = self._rng.random() < _REMOVED_SHARE
         body = b"" if removed else str(self._written).encode()
-        host.publish(host.commit(CLUSTER_SCOPE, [DeclaredObject(_KIND, name, version, body)]))
+        host.publish(host.commit(CLUSTER_SCOPE, [DeclaredObject(kind, name, version, body)]))
         host.flush()
 
     def _clean(self, _: Any = None) -> None:
@@ -101,7 +104,7 @@ def difference(hosts: Iterable[Host]) -> str | None:
     """Return in which declared object two hosts differ, or None."""
     first: tuple[Host, list[object]] | None = None
     for host in hosts:
-        found: list[object] = [*objects_of(host).existing(_KIND)]
+        found: list[object] = [each for kind in _KINDS for each in objects_of(host).existing(kind)]
         if first is None:
             first = (host, found)
         elif found != first[1]:

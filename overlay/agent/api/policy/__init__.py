@@ -1,0 +1,1 @@
+"""Policies: their requests, responses and handlers."""

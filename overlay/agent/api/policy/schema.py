@@ -1,0 +1,119 @@
+"""Requests and responses on policies."""
+
+from typing import Annotated, Literal, TypedDict
+
+from msgspec import Meta, field
+
+from overlay import limits
+from overlay.agent.api.schema.field_types import Labels, Name, Request, Text, require_labels
+
+ActionName = Literal["allow", "deny"]
+BasisName = Literal["policy", "default", "always"]
+Peers = Annotated[tuple[Text, ...], Meta(max_length=limits.POLICY_PEERS_MAX)]
+PortTexts = Annotated[tuple[Text, ...], Meta(max_length=limits.POLICY_PORTS_MAX)]
+
+
+class PolicyCreateRequest(Request, frozen=True, kw_only=True):
+    """A new policy; peers and ports are texts, as they are typed."""
+
+    name: Name
+    network: Text
+    action: ActionName = "allow"
+    sources: Peers = field(default=(), name="from")
+    destinations: Peers = field(default=(), name="to")
+    ports: PortTexts = ()
+    log: bool = False
+    labels: Labels = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for labels that are reserved or too long."""
+        require_labels(self.labels, "labels")
+
+
+class PolicySetRequest(Request, frozen=True, kw_only=True):
+    """What changes of a policy; a field that is left out stays as it is."""
+
+    action: ActionName | None = None
+    sources: Peers | None = field(default=None, name="from")
+    destinations: Peers | None = field(default=None, name="to")
+    ports: PortTexts | None = None
+    log: bool | None = None
+    labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for labels that are reserved or too long."""
+        require_labels(self.labels or {}, "labels")
+
+
+class PolicyTestQuery(Request, frozen=True, kw_only=True):
+    """Two ends by name or address, and the connection from one to the other."""
+
+    source: Text
+    target: Text
+    network: Text | None = None
+    family: Literal["4", "6"] | None = None
+    port: Text | None = None
+
+
+PolicySidesResponse = TypedDict("PolicySidesResponse", {"from": list[str], "to": list[str]})
+
+
+class PolicyResponse(PolicySidesResponse):
+    """A policy; an empty list of peers or ports means all of them."""
+
+    name: str
+    network: str | None  # null: it was removed meanwhile
+    action: ActionName
+    ports: list[str]
+    log: bool
+    labels: dict[str, str]
+
+
+class PolicyListResponse(TypedDict):
+    """All policies, and the networks that deny what no policy allows."""
+
+    policies: list[PolicyResponse]
+    default_deny: list[str]
+
+
+class PolicyCreatedResponse(PolicyResponse):
+    """A policy that exists now, whether it was created, and what has no effect now."""
+
+    created: bool
+    notes: list[str]
+
+
+class PolicyChangedResponse(PolicyResponse):
+    """A policy after a change, the fields that are others now, and what has no effect now."""
+
+    changed: list[str]
+    notes: list[str]
+
+
+class PolicyDetailResponse(PolicyResponse):
+    """A policy with the containers that it selects now."""
+
+    sources_now: list[str]
+    destinations_now: list[str]
+    notes: list[str]
+
+
+class PolicyEndResponse(TypedDict):
+    """One end of a connection; `name` is null for an address that no endpoint has."""
+
+    name: str | None
+    ip: str
+
+
+class PolicyTestResponse(TypedDict):
+    """Whether a new connection is allowed, and what decides it."""
+
+    network: str
+    source: PolicyEndResponse
+    target: PolicyEndResponse
+    protocol: str
+    port: int | None
+    allowed: bool
+    basis: BasisName
+    policy: str | None
+    default: ActionName

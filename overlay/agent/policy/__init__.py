@@ -1,0 +1,1 @@
+"""Policies of the cluster as this host reads, writes and explains them."""

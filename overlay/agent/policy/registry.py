@@ -1,0 +1,127 @@
+"""Create, change and remove policies of the cluster, on whichever host the command is given.
+
+Owns: the order of validation and writing. Does not: know the rules for a valid policy
+(`definition`), or enforce one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from overlay import limits
+from overlay.agent.declared.service import DeclaredService
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.policy import definition
+from overlay.agent.policy.parties import PolicyParties
+from overlay.agent.records.known_names import known_text
+from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.core.policy.decision import Decision, Party, decide
+from overlay.core.policy.policy import POLICY_KIND, Policy
+from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.model import Network, has_default_deny
+from overlay.wire.codec.policies import encode_policy
+
+
+class PolicyRegistry:
+    """The policies of the cluster, as commands on this host change them."""
+
+    def __init__(
+        self, context: NodeContext, declared: DeclaredService, catalog: PolicyCatalog
+    ) -> None:
+        self._context = context
+        self._declared = declared
+        self.catalog = catalog
+        self.parties = PolicyParties(context.directory)
+
+    def require(self, name: str) -> Policy:
+        """Return the policy with a name; raises NotFoundError."""
+        found = self.catalog.find(name)
+        if found is not None:
+            return found
+        names = [policy.name for policy in self.catalog.all()]
+        near = difflib.get_close_matches(name, names, n=1)
+        raise NotFoundError(
+            f"there is no policy {name!r}",
+            why=f"known policies: {known_text(names)}" if names else "the cluster has no policy",
+            hint=f"Did you mean {near[0]}?"
+            if near
+            else "overlayd policy ls"
+            if names
+            else "overlayd policy create --help",
+        )
+
+    def create(self, network: Network, wanted: Policy) -> tuple[Policy, bool]:
+        """Return the policy of this definition, and whether it is new; raises OverlayError."""
+        definition.require_valid(wanted)
+        existing = self.catalog.find(wanted.name)
+        if existing is not None:
+            definition.require_same(existing, wanted, self.network_name(existing))
+            return existing, False
+        definition.require_possible(self._context.directory, network, wanted)
+        self._require_room(network, wanted)
+        self._write(wanted)
+        self._record(wanted, "created")
+        return wanted, True
+
+    def change(self, name: str, changed: Callable[[Policy], Policy]) -> tuple[Policy, Policy]:
+        """Change a policy; return it as it was and as it is; raises OverlayError."""
+        before = self.require(name)
+        after = changed(before)
+        definition.require_valid(after)
+        if after == before:
+            return before, after
+        network = self._context.directory.network_by_vni(before.vni)
+        if network is not None:
+            definition.require_possible(self._context.directory, network, after)
+        self._write(after)
+        self._record(after, "changed")
+        return before, after
+
+    def remove(self, name: str) -> Policy:
+        """Remove a policy everywhere; raises OverlayError."""
+        policy = self.require(name)
+        self._declared.remove(POLICY_KIND, policy.name)
+        self._record(policy, "removed")
+        return policy
+
+    def decide(
+        self, network: Network, source: Party, destination: Party, protocol: int, port: int
+    ) -> Decision:
+        """Return the decision about a new connection on a network."""
+        return decide(
+            self.catalog.policies(network.vni),
+            source,
+            destination,
+            protocol,
+            port,
+            default_deny=has_default_deny(network),
+        )
+
+    def network_name(self, policy: Policy) -> str:
+        """Return the name of a policy's network, or its number if it has gone."""
+        network = self._context.directory.network_by_vni(policy.vni)
+        return f"VNI {policy.vni}" if network is None else network.name
+
+    def _write(self, policy: Policy) -> None:
+        body = encode_policy(policy)
+        if len(body) > limits.DECLARED_BODY_SIZE_MAX:
+            raise UsageError(
+                f"policy {policy.name} is too large for a record",
+                why=f"it takes {len(body)} bytes of {limits.DECLARED_BODY_SIZE_MAX}",
+                hint="Select containers by a label that they share in place of many names, or "
+                "create several policies",
+            )
+        self._declared.put(POLICY_KIND, policy.name, body)
+
+    def _require_room(self, network: Network, wanted: Policy) -> None:
+        if len(self.catalog.policies(network.vni)) >= limits.POLICIES_PER_NETWORK_MAX:
+            raise ConflictError(
+                f"network {network.name} has {limits.POLICIES_PER_NETWORK_MAX} policies: the limit",
+                hint=f"Remove one, or give one of them the peers and ports of {wanted.name}",
+            )
+
+    def _record(self, policy: Policy, change: str) -> None:
+        self._context.event_log.record(
+            "policies", f"policy {policy.name} was {change}", network=self.network_name(policy)
+        )
