@@ -14,7 +14,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, policed_hooks
+from overlay.core.dataplane.planner import LocalPort, PlanInput, policed_hooks
 from overlay.core.dataplane.state import HookRow
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase
@@ -104,10 +104,6 @@ class PlanInputs:
         given = replace(given, fabric=fabric) if fabric else given
         policy = self._policies and self._policies.rows(given, self._view.networks())
         return replace(given, policy=policy) if policy else given
-
-    def note_programmed(self, vni: Vni, rows: PolicyRows | None) -> bool:
-        """Note that rows of policies are in force; return whether the next plan has fewer."""
-        return self._policies is not None and self._policies.note_programmed(vni, rows)
 
     def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
         """Return the hooks that a port must have before it carries anything."""

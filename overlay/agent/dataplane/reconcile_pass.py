@@ -40,24 +40,7 @@ class PassResult:
 def run_pass(
     runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
 ) -> PassResult:
-    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel.
-
-    Where policies could not be programmed, it shuts the network's ports at once; it opens them when
-    all of the policies are in force.
-    """
-    done = _run(runtime, given, prune=prune, read=read)
-    was_shut, runtime.shut = bool(runtime.shut), _why_shut(runtime, given, done.failures)
-    if was_shut != bool(runtime.shut):
-        again = _run(runtime, given, prune=prune, read=False)
-        operations = [*done.operations, *again.operations]
-        done = replace(done, operations=operations, failures=again.failures)
-    runtime.policy = None if given is None or runtime.shut else given.policy
-    return done
-
-
-def _run(
-    runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
-) -> PassResult:
+    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel."""
     sandbox = runtime.sandbox
     left, runtime.left = runtime.left, None
     if left is not None and runtime.reconnected:
@@ -80,6 +63,8 @@ def _run(
     asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
     failures = sandbox.apply(operations) if operations else []
     sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
+    runtime.policy = None if given is None else given.policy
+    runtime.unpoliced = _why_unpoliced(runtime, failures)
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
     repairs = set(operations) - set(asked)
@@ -117,18 +102,15 @@ def _plan(runtime: SandboxRuntime, given: PlanInput | None, actual: SandboxState
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,
         policing=sandbox.fast_path is not None,
-        shut=bool(runtime.shut),
     )
 
 
-def _why_shut(
-    runtime: SandboxRuntime, given: PlanInput | None, failures: Collection[OperationFailure]
-) -> str:
-    """Return why the policies of a network are not in force; empty if they are."""
-    if given is None or given.policy is None:
+def _why_unpoliced(runtime: SandboxRuntime, failures: Collection[OperationFailure]) -> str:
+    """Return why the network's policies are not in force; empty if they are, or it has none."""
+    if runtime.policy is None:
         return ""
     if runtime.sandbox.fast_path is None:
-        return runtime.unpoliced
+        return runtime.without_programs
     return next((each.reason for each in failures if _is_of_policy(each.operation)), "")
 
 

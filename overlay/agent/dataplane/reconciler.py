@@ -159,7 +159,7 @@ class Reconciler(Controller):
                 sandbox.monitor(),
                 lock,
                 redirects=self.fast_path.redirects,
-                unpoliced=self.fast_path.refusal,
+                without_programs=self.fast_path.refusal,
             )
             undo.pop_all()
         return runtime
@@ -333,9 +333,6 @@ class Reconciler(Controller):
                     level=logging.WARNING,
                     network=network.name if network is not None else f"vni {vni}",
                 )
-        if not done.failures and self._inputs.note_programmed(vni, runtime.policy):
-            runtime.dirty = True
-            self.trigger()
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
         if not runtime.failures:
@@ -377,7 +374,7 @@ class Reconciler(Controller):
         if lost:
             self.ports_lost.emit(vni, lost)
         of_network = (each.reason for each in others if each.is_of_network)
-        runtime.unusable = runtime.shut or next(of_network, "")
+        runtime.unusable = runtime.unpoliced or next(of_network, "")
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 

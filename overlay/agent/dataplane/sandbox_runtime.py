@@ -53,10 +53,10 @@ class SandboxRuntime:
     neighbor_count: int = 0  # of the rows, those in the kernel's neighbor tables
     failures: list[str] = field(default_factory=list)
     unusable: str = ""  # why the network has no bridge or tunnel here, as the last pass found
-    policy: PolicyRows | None = None  # what the last pass has programmed
+    policy: PolicyRows | None = None  # as the last pass had them
     redirects: bool = True  # frames go past the bridge, if there is a fast path
-    unpoliced: str = ""  # why there are no programs that could apply policies
-    shut: str = ""  # why the network's policies are not in force, so that its ports are shut
+    without_programs: str = ""  # why there are none that could apply policies
+    unpoliced: str = ""  # why policies are not in force, so that nothing new is allowed
     retry_s: float = _RETRY_FIRST_S
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
@@ -70,10 +70,10 @@ class SandboxRuntime:
 
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""
-        if self.shut:
+        if self.unpoliced:
             raise ConflictError(
                 f"network {network} is shut on this host",
-                why=f"its policies cannot be in force: {self.shut}",
+                why=f"its policies cannot be in force: {self.unpoliced}",
                 hint="Attach on another host; what this one lacks: overlayd status",
             )
         if self.unusable:
@@ -99,10 +99,10 @@ class SandboxRuntime:
     def faults(self, network: str) -> Iterator[Fault]:
         """Yield how the policies of its network are not as they should be."""
         policy = None if self.policy is None else self.policy.fault
-        if self.shut:
+        if self.unpoliced:
             yield Fault(
                 f"the ports of network {network} are shut on this host: its policies cannot be "
-                f"in force: {self.shut}",
+                f"in force: {self.unpoliced}",
                 "Containers keep their addresses, and reach each other once this has ended; the "
                 "agent tries again. To do without policies: overlayd policy ls, policy rm, and "
                 f"overlayd network set {network} --default-deny off",

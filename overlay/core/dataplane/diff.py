@@ -156,10 +156,4 @@ def _sorted_rows(rows: Iterable[Row]) -> list[Row]:
     groups: dict[type, list[Row]] = {kind: [] for kind in ROW_ORDER}
     for row in rows:
         groups[type(row)].append(row)
-    # A longer prefix is added before, and deleted after, a shorter one around it: meanwhile
-    # everything that it covers is decided as before or as after, never as something third.
-    return [
-        row
-        for kind, group in groups.items()
-        for row in sorted(group, reverse=kind in (VerdictRow, PolicyClassRow))
-    ]
+    return [row for group in groups.values() for row in sorted(group)]

@@ -77,7 +77,6 @@ class PolicyRows:
 
     rows: tuple[PolicyClassRow | VerdictRow, ...] = ()
     fault: str = ""  # why they are not what was asked for: then nothing new is allowed
-    is_transitional: bool = False  # some are for classes that addresses are about to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +123,12 @@ def plan_sandbox(
     guarded: bool = False,
     intercepting: bool = False,
     policing: bool = True,
-    shut: bool = False,
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
     `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security,
     `intercepting` those that bring queries for other resolvers to this node's DNS server. Without
-    `policing` there are no rows of policies; where there should be, or with `shut`, the ports of a
-    network that has policies are on no bridge.
+    `policing`, the ports of a network that has policies are on no bridge.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
@@ -139,7 +136,7 @@ def plan_sandbox(
     gateway's MAC gets no rows either, wherever it is: a local one's port stays closed.
     """
     is_policed = given.policy is not None and policing
-    is_shut = given.policy is not None and (shut or not policing)
+    is_shut = given.policy is not None and not policing
     links = {link.name: link for link in _links(given, is_shut=is_shut)}
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows

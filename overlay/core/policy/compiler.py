@@ -4,9 +4,8 @@ One longest-prefix match over the classes of source and destination, protocol an
 exactly what `decision.decide` gives; denies that beat allows are resolved here. Addresses that are
 selected alike are one class, and only pairs with an endpoint of this host have rows.
 
-While addresses change their classes one by one, a connection may be between a new class and a
-former one. So a class keeps its number as long as it is programmed, and has rows until a pass has
-replaced it.
+A class keeps its number from one plan to the next, so that an attach changes the rows of its own
+addresses alone; the kernel replaces verdicts all at once.
 
 Owns: which pairs of classes get rows, bounds, and what is kept from one plan to the next.
 Does not: know the kernel, or which hooks run.
@@ -28,7 +27,7 @@ from overlay.core.dataplane.state import (
 )
 from overlay.core.policy.policy import Policy
 from overlay.core.policy.population import AddressBook, Population
-from overlay.core.policy.port_verdicts import PortVerdict, Ruling, port_verdicts
+from overlay.core.policy.port_rulings import PortRuling, Ruling, port_rulings
 from overlay.core.policy.selection import (
     PeerIndex,
     RangeTable,
@@ -41,13 +40,6 @@ from overlay.model import Ip, Network, Subnet, has_default_deny
 _CLASS_MIN: Final = GATEWAY_CLASS + 1
 _RULE_MIN: Final = DEFAULT_RULE + 1
 _CLOSED: Final = (VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, allow=False),)
-
-
-class _Class(NamedTuple):
-    """A class as it is programmed: by names, which outlive a change of policies."""
-
-    names: SelectionNames
-    is_local: bool
 
 
 class _Classes(NamedTuple):
@@ -69,8 +61,7 @@ class PolicyCompiler:
         self._rules: _Rules | None = None
         self._given: tuple[tuple[Policy, ...], Population] | None = None
         self._last = PolicyRows()
-        self._programmed: dict[int, _Class] = {}
-        self._next: dict[int, _Class] = {}
+        self._numbers: Mapping[SelectionNames, int] = {}
 
     def compile(self, policies: tuple[Policy, ...], population: Population) -> PolicyRows:
         """Return the rows; those of the last call if nothing has changed since."""
@@ -80,35 +71,19 @@ class PolicyCompiler:
             self._given = given
         return self._last
 
-    def note_programmed(self, rows: PolicyRows) -> bool:
-        """Note that these rows are in force; return whether the next ones leave some out."""
-        if rows is not self._last:
-            return False  # there are newer ones: they are programmed next
-        self._programmed = self._next
-        if rows.is_transitional:
-            self._given = None
-        return rows.is_transitional
-
     def _compile(self, policies: tuple[Policy, ...], population: Population) -> PolicyRows:
         rules = self._rules
         if rules is None or not rules.are_of(policies, population):
             rules = self._rules = _Rules(policies, population)
         try:
             rules.require_counted()
-            classes = rules.classes(population, self._programmed)
-            following = {
-                number: _Class(rules.index.names_of(each), each in classes.local)
-                for each, number in classes.numbers.items()
-            }
-            former = {
-                number: each for number, each in self._programmed.items() if number not in following
-            }
-            rows = tuple(rules.rows(classes, former))
+            classes = rules.classes(population, self._numbers)
+            rows = tuple(rules.rows(classes))
         except _TooManyRowsError as error:
-            self._next = self._programmed
             return PolicyRows(_CLOSED, fault=str(error))
-        self._next = following
-        return PolicyRows(rows, is_transitional=bool(former))
+        names_of = rules.index.names_of
+        self._numbers = {names_of(each): number for each, number in classes.numbers.items()}
+        return PolicyRows(rows)
 
 
 class _Rules:
@@ -128,7 +103,7 @@ class _Rules:
             for each in ordered
         ]
         self._default = Ruling(allow=not has_default_deny(population.network))
-        self._by_pair: dict[tuple[Selection, bool], tuple[PortVerdict, ...]] = {}
+        self._by_pair: dict[tuple[Selection, bool], tuple[PortRuling, ...]] = {}
 
     def are_of(self, policies: tuple[Policy, ...], population: Population) -> bool:
         """Return whether these are the rules of these policies."""
@@ -139,8 +114,8 @@ class _Rules:
         if len(self._decided) > limits.POLICIES_PER_NETWORK_MAX:
             raise _TooManyRowsError(f"it has more than {limits.POLICIES_PER_NETWORK_MAX} policies")
 
-    def classes(self, population: Population, programmed: Mapping[int, _Class]) -> _Classes:
-        """Return the classes of all addresses; those that are programmed keep their numbers."""
+    def classes(self, population: Population, former: Mapping[SelectionNames, int]) -> _Classes:
+        """Return the classes of all addresses; those that there were keep their numbers."""
         known, local = self._book.read(population)
         addresses = dict(self._ranges)
         for ip, selection in known.items():
@@ -154,17 +129,16 @@ class _Rules:
         everything = {*addresses.values(), *local}
         if population.has_router:
             local = everything
-        return _Classes(addresses, self._numbers(everything, programmed), local)
+        return _Classes(addresses, self._numbers(everything, former), local)
 
     def _numbers(
-        self, everything: Iterable[Selection], programmed: Mapping[int, _Class]
+        self, everything: Iterable[Selection], former: Mapping[SelectionNames, int]
     ) -> dict[Selection, int]:
-        kept = {each.names: number for number, each in programmed.items()}
-        taken = set(programmed)
+        taken = set(former.values())
         numbers: dict[Selection, int] = {}
         for selection in sorted(everything):
             names = self.index.names_of(selection)
-            number = kept.get(names)
+            number = former.get(names)
             if number is None:
                 if len(taken) >= limits.POLICY_CLASSES_MAX - _CLASS_MIN:
                     raise _TooManyRowsError(
@@ -177,15 +151,13 @@ class _Rules:
             numbers[selection] = number
         return numbers
 
-    def rows(
-        self, classes: _Classes, former: Mapping[int, _Class]
-    ) -> Iterator[PolicyClassRow | VerdictRow]:
+    def rows(self, classes: _Classes) -> Iterator[PolicyClassRow | VerdictRow]:
         """Yield all rows; raises _TooManyRowsError."""
         for each, selection in classes.addresses.items():
             yield PolicyClassRow(*each, classes.numbers[selection])
         yield VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, *self._default)
         count = 1
-        for source, destination, found in self._pairs(classes, former):
+        for source, destination, found in self._pairs(classes):
             count += len(found)
             if count > limits.POLICY_VERDICTS_MAX:
                 raise _TooManyRowsError(
@@ -194,17 +166,10 @@ class _Rules:
             for protocol, port, bits, verdict in found:
                 yield VerdictRow(source, destination, protocol, port, bits, *verdict)
 
-    def _pairs(
-        self, classes: _Classes, former: Mapping[int, _Class]
-    ) -> Iterator[tuple[int, int, tuple[PortVerdict, ...]]]:
-        index = self.index
+    def _pairs(self, classes: _Classes) -> Iterator[tuple[int, int, tuple[PortRuling, ...]]]:
         everyone = [
             (number, selection, selection in classes.local)
             for selection, number in classes.numbers.items()
-        ]
-        everyone += [
-            (number, index.selection_of(each.names), each.is_local)
-            for number, each in former.items()
         ]
         ours = [each for each in everyone if each[2]]
         for source, from_, is_local in everyone:
@@ -213,14 +178,14 @@ class _Rules:
                 if found:
                     yield source, destination, found
 
-    def _between(self, source: Selection, destination: Selection) -> tuple[PortVerdict, ...]:
+    def _between(self, source: Selection, destination: Selection) -> tuple[PortRuling, ...]:
         index = self.index
         matching = index.matching(source, destination)
         to_gateway = bool(destination & index.gateway)
         found = self._by_pair.get((matching, to_gateway))
         if found is None:
             decided = [each for bit, each in enumerate(self._decided) if matching >> bit & 1]
-            found = port_verdicts(decided, self._default, to_gateway=to_gateway)
+            found = port_rulings(decided, self._default, to_gateway=to_gateway)
             self._by_pair[matching, to_gateway] = found
         return found
 

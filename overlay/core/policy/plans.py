@@ -54,11 +54,6 @@ class PolicyPlans:
         compiler = self._compilers.setdefault(network.vni, PolicyCompiler())
         return compiler.compile(policies, population)
 
-    def note_programmed(self, vni: Vni, rows: PolicyRows | None) -> bool:
-        """Note that rows are in force; return whether the next ones leave some out."""
-        compiler = self._compilers.get(vni)
-        return compiler is not None and rows is not None and compiler.note_programmed(rows)
-
 
 def _needs_networks(policy: Policy) -> bool:
     """Return whether it matters to a policy which network an address is in."""

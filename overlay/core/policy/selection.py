@@ -122,10 +122,6 @@ class PeerIndex:
             self._names_of[selection] = found
         return found
 
-    def selection_of(self, names: SelectionNames) -> Selection:
-        """Return the selection with these names; those of former policies are left out."""
-        return sum(bit for name, bit in self._bits.items() if name in names)
-
 
 class RangeTable:
     """What selects the addresses of ranges; that of the longest prefix counts."""

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.dataplane.planner import PolicyRows
@@ -199,56 +198,6 @@ def test_the_rows_decide_what_policies_mean(
             assert found.rule == numbers[expected.policy]
 
 
-def test_denies_hold_while_endpoints_change_their_classes() -> None:
-    """One of two endpoints already has its new class, the other one still its former one."""
-    web, db = endpoint(2, ("app", "web")), endpoint(3, ("app", "db"))
-    population = Population(BLUE, (db,), (web,), (), NETWORKS)
-    first = policy("no", "deny", "label=app=web", "label=app=db")
-    second = policy("more", "deny", "label=app=web", "label=app=db", "443/tcp")
-    compiler = PolicyCompiler()
-    before = compiler.compile((first,), population)
-    assert not compiler.note_programmed(before)
-    between = compiler.compile((first, second), population)
-    former, kernel = Kernel(before.rows), Kernel(between.rows)
-    sources = former.class_of(web.ips[0]), kernel.class_of(web.ips[0])
-    targets = former.class_of(db.ips[0]), kernel.class_of(db.ips[0])
-
-    assert sources[0] != sources[1]
-    for pair in itertools.product(sources, targets):
-        assert not next(
-            row.allow for row in kernel.verdicts if (row.source, row.destination) == pair
-        )
-    assert compiler.compile((first, second), population) is between
-    assert compiler.note_programmed(between)
-    after = compiler.compile((first, second), population)
-    assert {row.number for row in kernel.classes} == {
-        row.number for row in Kernel(after.rows).classes
-    }
-    assert not any(row.source == sources[0] for row in Kernel(after.rows).verdicts)
-    assert not compiler.note_programmed(after)
-
-
-@settings(max_examples=30)
-@given(policies(), populations(), policies(), populations())
-def test_former_classes_change_no_decision(
-    chosen: tuple[Policy, ...],
-    before: Population,
-    changed: tuple[Policy, ...],
-    after: Population,
-) -> None:
-    """What is decided by the new classes is the same as after a start of the agent."""
-    compiler = PolicyCompiler()
-    compiler.note_programmed(compiler.compile(chosen, before))
-    second = compiler.compile(changed, after)
-    compiler.note_programmed(second)
-    third = compiler.compile(changed, after)
-    fresh = PolicyCompiler().compile(changed, after)
-
-    assert not third.is_transitional
-    assert len(third.rows) == len(fresh.rows)
-    assert set(third.rows) <= set(second.rows)
-
-
 def compiled(*chosen: Policy, population: Population | None = None) -> Kernel:
     """Return the kernel after policies were compiled."""
     given_population = Population(BLUE, (endpoint(2),)) if population is None else population
@@ -338,7 +287,6 @@ def test_nothing_is_compiled_anew_without_a_change() -> None:
     before = Population(BLUE, (db,), (web, endpoint(5)), (), NETWORKS)
     compiler = PolicyCompiler()
     rows = compiler.compile((rule,), before)
-    compiler.note_programmed(rows)
     after = replace(before, remotes=(*before.remotes, endpoint(6, ("app", "web"))))
     changed = compiler.compile((rule,), after)
 

@@ -1,6 +1,6 @@
 """What new connections between two classes get, by protocol and port, as prefixes of ports.
 
-The kernel finds a verdict by one longest-prefix match, in which the port is last. So ranges of
+The kernel finds a ruling by one longest-prefix match, in which the port is last. So ranges of
 ports, of which the first policy that matches decides, become blocks: a port with a number of its
 leading bits.
 
@@ -18,7 +18,7 @@ from overlay.core.policy.policy import PORT_MAX, PROTOCOL_NUMBERS, Policy, PortR
 
 _PORT_BITS = 16
 ANY_PROTOCOL = 0
-"""In place of a protocol's number: all that have no verdict of their own."""
+"""In place of a protocol's number: all that have no ruling of their own."""
 
 
 class Ruling(NamedTuple):
@@ -29,26 +29,26 @@ class Ruling(NamedTuple):
     rule: int = 0
 
 
-class PortVerdict(NamedTuple):
-    """The verdict for a block of a protocol's ports; without bits, for the whole protocol."""
+class PortRuling(NamedTuple):
+    """The ruling for a block of a protocol's ports; without bits, for the whole protocol."""
 
     protocol: int
     port: int
     port_bits: int
-    verdict: Ruling
+    ruling: Ruling
 
 
 class _Span(NamedTuple):
-    """Ports from `first` to `last` of a protocol that one verdict is about."""
+    """Ports from `first` to `last` of a protocol that one ruling is about."""
 
     first: int
     last: int
-    verdict: Ruling
+    ruling: Ruling
 
 
-def port_verdicts(
+def port_rulings(
     policies: Sequence[tuple[Policy, Ruling]], default: Ruling, *, to_gateway: bool
-) -> tuple[PortVerdict, ...]:
+) -> tuple[PortRuling, ...]:
     """Return what differs from the default where these policies match, in order of precedence.
 
     `to_gateway` allows what a network cannot work without.
@@ -56,8 +56,8 @@ def port_verdicts(
     always = sorted(GATEWAY_SERVICES) if to_gateway else []
     protocols = {protocol for protocol, _ in always}
     protocols.update(_number(ports) for policy, _ in policies for ports in policy.ports)
-    others = next((verdict for policy, verdict in policies if not policy.ports), default)
-    found = [] if others == default else [PortVerdict(ANY_PROTOCOL, 0, 0, others)]
+    others = next((ruling for policy, ruling in policies if not policy.ports), default)
+    found = [] if others == default else [PortRuling(ANY_PROTOCOL, 0, 0, others)]
     for protocol in sorted(protocols):
         spans = [
             _Span(port, port, Ruling(allow=True)) for number, port in always if number == protocol
@@ -68,48 +68,46 @@ def port_verdicts(
 
 
 def _number(ports: PortRange) -> int:
-    """Return the number of a protocol in verdicts: that of ICMP is one for both families."""
+    """Return the number of a protocol in rulings: that of ICMP is one for both families."""
     return PROTOCOL_NUMBERS[ports.protocol][0]
 
 
 def _spans(policies: Sequence[tuple[Policy, Ruling]], protocol: int) -> Iterator[_Span]:
     """Yield the ports that each policy is about; the first span that covers a port decides."""
-    for policy, verdict in policies:
+    for policy, ruling in policies:
         if not policy.ports:
-            yield _Span(0, PORT_MAX, verdict)
+            yield _Span(0, PORT_MAX, ruling)
             return  # none after it decides anything
         for ports in policy.ports:
             if _number(ports) == protocol:
-                yield _Span(ports.first, ports.last, verdict)
+                yield _Span(ports.first, ports.last, ruling)
 
 
 def _cut(spans: Sequence[_Span], default: Ruling) -> list[_Span]:
-    """Return all ports in order, as spans that neither overlap nor touch with one verdict."""
+    """Return all ports in order, as spans that neither overlap nor touch with one ruling."""
     edges = {0, PORT_MAX + 1}
     for first, last, _ in spans:
         edges |= {first, last + 1}
     ordered = sorted(edges)
     found: list[_Span] = []
     for begin, end in itertools.pairwise(ordered):
-        verdict = next(
-            (each.verdict for each in spans if each.first <= begin <= each.last), default
-        )
-        if found and found[-1].verdict == verdict:
+        ruling = next((each.ruling for each in spans if each.first <= begin <= each.last), default)
+        if found and found[-1].ruling == ruling:
             found[-1] = found[-1]._replace(last=end - 1)
         else:
-            found.append(_Span(begin, end - 1, verdict))
+            found.append(_Span(begin, end - 1, ruling))
     return found
 
 
-def _blocks_of(protocol: int, spans: Sequence[_Span], others: Ruling) -> list[PortVerdict]:
+def _blocks_of(protocol: int, spans: Sequence[_Span], others: Ruling) -> list[PortRuling]:
     """Return the blocks of a protocol: one for all of its ports, and those that differ."""
     choices = []
-    for whole in sorted({each.verdict for each in spans} | {others}):
-        found = [] if whole == others else [PortVerdict(protocol, 0, 0, whole)]
-        for first, last, verdict in spans:
-            if verdict != whole:
+    for whole in sorted({each.ruling for each in spans} | {others}):
+        found = [] if whole == others else [PortRuling(protocol, 0, 0, whole)]
+        for first, last, ruling in spans:
+            if ruling != whole:
                 blocks = _blocks(first, last)
-                found += [PortVerdict(protocol, port, bits, verdict) for port, bits in blocks]
+                found += [PortRuling(protocol, port, bits, ruling) for port, bits in blocks]
         choices.append(found)
     return min(choices, key=len)
 
