@@ -64,7 +64,8 @@ def run_pass(
     failures = sandbox.apply(operations) if operations else []
     sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
     runtime.policy = None if given is None else given.policy
-    runtime.unpoliced = _why_unpoliced(runtime, failures)
+    of_policies = (each.reason for each in failures if _is_of_policy(each.operation))
+    runtime.unpoliced = next(of_policies, "")
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
     repairs = set(operations) - set(asked)
@@ -103,15 +104,6 @@ def _plan(runtime: SandboxRuntime, given: PlanInput | None, actual: SandboxState
         intercepting=sandbox.interception is not None,
         policing=sandbox.fast_path is not None,
     )
-
-
-def _why_unpoliced(runtime: SandboxRuntime, failures: Collection[OperationFailure]) -> str:
-    """Return why the network's policies are not in force; empty if they are, or it has none."""
-    if runtime.policy is None:
-        return ""
-    if runtime.sandbox.fast_path is None:
-        return runtime.without_programs
-    return next((each.reason for each in failures if _is_of_policy(each.operation)), "")
 
 
 def _is_of_policy(operation: Operation) -> bool:

@@ -353,7 +353,7 @@ class Reconciler(Controller):
     async def require_usable(self, network: Network) -> None:
         """Raise ConflictError if the kernel refuses the network's bridge or tunnel, also now."""
         runtime = self._runtimes.get(network.vni)
-        if runtime is not None and runtime.unusable:
+        if runtime is not None and (runtime.unusable or runtime.is_shut):
             await self.reconcile_network(network.vni)
         if runtime is not None:
             runtime.require_usable(network.name)
@@ -373,8 +373,7 @@ class Reconciler(Controller):
                     others.append(failure)
         if lost:
             self.ports_lost.emit(vni, lost)
-        of_network = (each.reason for each in others if each.is_of_network)
-        runtime.unusable = runtime.unpoliced or next(of_network, "")
+        runtime.unusable = next((each.reason for each in others if each.is_of_network), "")
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 

@@ -68,13 +68,18 @@ class SandboxRuntime:
     def __post_init__(self) -> None:
         self._removal = PortRemoval(self.sandbox)
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether the network has policies that this kernel can't apply: no port is on a bridge."""
+        return self.policy is not None and self.sandbox.fast_path is None
+
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""
-        if self.unpoliced:
+        if self.is_shut:
             raise ConflictError(
                 f"network {network} is shut on this host",
-                why=f"its policies cannot be in force: {self.unpoliced}",
-                hint="Attach on another host; what this one lacks: overlayd status",
+                why=f"its policies cannot be applied: {self.without_programs}",
+                hint="Attach on another host, or remove the policies: overlayd policy ls",
             )
         if self.unusable:
             raise ConflictError(
@@ -98,20 +103,27 @@ class SandboxRuntime:
 
     def faults(self, network: str) -> Iterator[Fault]:
         """Yield how the policies of its network are not as they should be."""
-        policy = None if self.policy is None else self.policy.fault
-        if self.unpoliced:
+        too_many = "" if self.policy is None else self.policy.fault
+        if self.is_shut:
             yield Fault(
-                f"the ports of network {network} are shut on this host: its policies cannot be "
-                f"in force: {self.unpoliced}",
-                "Containers keep their addresses, and reach each other once this has ended; the "
-                "agent tries again. To do without policies: overlayd policy ls, policy rm, and "
-                f"overlayd network set {network} --default-deny off",
+                f"the ports of network {network} are shut on this host, because its policies "
+                f"cannot be applied: {self.without_programs}",
+                "Use a kernel with eBPF, and restart the agent; or do without policies: overlayd "
+                f"policy ls, and overlayd network set {network} --default-deny off",
                 "error",
             )
-        elif policy:
+        elif self.unpoliced:
             yield Fault(
-                f"network {network} allows no new connection on this host: {policy}",
-                "Use fewer policies, or fewer ports and labels in them: overlayd policy ls",
+                f"network {network} allows nothing new on this host, because its policies could "
+                f"not be programmed: {self.unpoliced}",
+                "The agent tries again; what the kernel refused: overlayd verify",
+                "error",
+            )
+        elif too_many:
+            yield Fault(
+                f"network {network} allows nothing new on this host, because there is too much in "
+                f"its policies: {too_many}",
+                "Remove policies, or use fewer ports and labels in them: overlayd policy ls",
                 "error",
             )
 
