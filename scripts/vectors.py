@@ -281,6 +281,9 @@ def messages() -> dict[str, Message]:
         "trace-request": TraceRequest(
             b"request1", 8388865, b"endpoint", b"peersend", parse_ip("10.32.0.3"), 6, 80
         ),
+        "trace-request-opening": TraceRequest(
+            b"request1", 8388865, b"peersend", b"endpoint", parse_ip("10.32.0.2"), 6, 0, 80
+        ),
         "trace-answer": TraceAnswer(
             b"request1",
             0,

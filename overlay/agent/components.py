@@ -132,12 +132,17 @@ class Components:
         self.networks = NetworkService(
             self._context, self.participation, self.reserves, self.encryption, self.declared
         )
-        self.services = self._make_service_registry()
+        catalog = self.service_catalog
+        self.services = ServiceRegistry(
+            self._context, self.declared, catalog, self.allocator, self.participation
+        )
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
         self.diagnosis = Diagnosis(
-            WayContext(self._context, self.attachments, self.reconciler, self.paths),
+            WayContext(
+                self._context, self.attachments, self.reconciler, self.paths, self.policies.decider
+            ),
             captures_for_peers=config.capture_from_peers,
         )
         self.startup = Startup(
@@ -335,11 +340,6 @@ class Components:
         )
         self.resolver, self.dns = self._names.resolver, self._names.service
         self.custom_records = self._names.custom_records
-
-    def _make_service_registry(self) -> ServiceRegistry:
-        return ServiceRegistry(
-            self._context, self.declared, self.service_catalog, self.allocator, self.participation
-        )
 
     def _make_event_router(self) -> EventRouter:
         return EventRouter(

@@ -13,13 +13,12 @@ from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.policy import definition
-from overlay.agent.policy.parties import PolicyParties
+from overlay.agent.policy.decider import PolicyDecider
 from overlay.agent.records.known_names import known_text
 from overlay.agent.records.policy_catalog import PolicyCatalog
-from overlay.core.policy.decision import Decision, Party, decide
 from overlay.core.policy.policy import POLICY_KIND, Policy
 from overlay.errors import ConflictError, NotFoundError, UsageError
-from overlay.model import Network, has_default_deny
+from overlay.model import Network
 from overlay.wire.codec.policies import encode_policy
 
 
@@ -32,7 +31,7 @@ class PolicyRegistry:
         self._context = context
         self._declared = declared
         self.catalog = catalog
-        self.parties = PolicyParties(context.directory)
+        self.decider = PolicyDecider(context.directory, catalog)
 
     def require(self, name: str) -> Policy:
         """Return the policy with a name; raises NotFoundError."""
@@ -84,19 +83,6 @@ class PolicyRegistry:
         self._declared.remove(POLICY_KIND, policy.name)
         self._record(policy, "removed")
         return policy
-
-    def decide(
-        self, network: Network, source: Party, destination: Party, protocol: int, port: int
-    ) -> Decision:
-        """Return the decision about a new connection on a network."""
-        return decide(
-            self.catalog.policies(network.vni),
-            source,
-            destination,
-            protocol,
-            port,
-            default_deny=has_default_deny(network),
-        )
 
     def network_name(self, policy: Policy) -> str:
         """Return the name of a policy's network, or its number if it has gone."""

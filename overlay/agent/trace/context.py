@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.paths.controller import PathController
+from overlay.agent.policy.decider import PolicyDecider
 from overlay.agent.state.attachments import Attachments
 
 
@@ -18,3 +19,4 @@ class WayContext:
     attachments: Attachments
     reconciler: Reconciler
     paths: PathController
+    policies: PolicyDecider

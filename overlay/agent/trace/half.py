@@ -12,13 +12,14 @@ from overlay.core.dataplane.planner import segment_of
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge
-from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd
+from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts
 from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
-from overlay.model import Ip, Vni, ip_text
+from overlay.model import Ip, Network, Vni, ip_text
 
 _EMPTY = SandboxState()
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
+ICMP6 = 58
 _WITH_PORTS = {number: name for name, number in PROTOCOLS.items() if name != "icmp"}
 
 
@@ -32,6 +33,7 @@ class HalfReader:
         self._attachments = context.attachments
         self._reconciler = context.reconciler
         self._paths = context.paths
+        self._decider = context.policies
 
     async def findings(self, request: TraceRequest) -> list[Finding]:
         """Return the findings of this host; raises OverlayError or OSError if it cannot read."""
@@ -85,6 +87,22 @@ class HalfReader:
             path=probed,
             admits=admits,
             listener=f"{protocol} port {request.port}" if asks else "",
+            policy=self._policy(network, own_ip, request),
+        )
+
+    def _policy(self, network: Network, own_ip: Ip, request: TraceRequest) -> PolicyFacts | None:
+        """Return what the records decide; None where nothing is denied."""
+        if not self._decider.is_policed(network):
+            return None
+        own = self._decider.at(network, own_ip)
+        peer = self._decider.at(network, request.peer_ip)
+        opens = request.opened_port is not None
+        ends = (own, peer) if opens else (peer, own)
+        is_icmp6 = request.protocol == PROTOCOLS["icmp"] and len(own_ip) == 16
+        protocol = ICMP6 if is_icmp6 else request.protocol
+        port = request.port if request.opened_port is None else request.opened_port
+        return PolicyFacts(
+            network.name, self._decider.decide(network, *ends, protocol, port), opens
         )
 
     def _own_end(self, ends: Ends, own_ip: Ip) -> OwnEnd:

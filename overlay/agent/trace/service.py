@@ -10,16 +10,18 @@ import asyncio
 from dataclasses import dataclass
 
 from overlay import limits
+from overlay.agent.declared.software import is_older
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.trace.half import PROTOCOLS, HalfReader
 from overlay.agent.trace.party import Pair, Party, PartyKind
 from overlay.agent.trace.peers import TracePeers, findings_of, new_request_id
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.core.policy.policy import POLICY_SOFTWARE
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceRequest
 from overlay.core.trace.verdict import Leg, Verdict, legs_of, verdict
 from overlay.errors import ConflictError
-from overlay.model import Ip, ip_text
+from overlay.model import Ip, NodeId, ip_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,27 @@ class TraceService:
         _require_traceable(pair)
         wanted = PROTOCOLS.get(protocol, 0)
         there, back = await asyncio.gather(
-            self._findings(pair, pair.source, pair.target, pair.target_ip, wanted, 0),
-            self._findings(pair, pair.target, pair.source, pair.source_ip, wanted, port),
+            self._findings(pair, pair.source, pair.target, pair.target_ip, (wanted, 0, port)),
+            self._findings(pair, pair.target, pair.source, pair.source_ip, (wanted, port, None)),
         )
         name = self._directory.node_name
         legs = legs_of((name(pair.source.node_id), there), (name(pair.target.node_id), back))
         return Trace(legs, verdict(legs))
 
     async def _findings(
-        self, pair: Pair, own: Party, peer: Party, peer_ip: Ip, protocol: int, port: int
+        self,
+        pair: Pair,
+        own: Party,
+        peer: Party,
+        peer_ip: Ip,
+        connection: tuple[int, int, int | None],
     ) -> list[Finding]:
+        """Return one host's findings; of a connection, protocol, listening and opened port."""
         assert own.endpoint is not None, "traceable"
         assert peer.endpoint is not None, "traceable"
+        protocol, port, opened = connection
+        if self._is_before_policies(own.node_id):
+            opened = None
         request = TraceRequest(
             new_request_id(),
             pair.network.vni,
@@ -66,11 +77,17 @@ class TraceService:
             peer_ip,
             protocol,
             port,
+            opened,
         )
         if own.node_id == self._directory.own:
             return await findings_of(self._half, request)
         found = await self._peers.ask(own.node_id, request)
         return self._unanswered(own) if found is None else found
+
+    def _is_before_policies(self, node_id: NodeId) -> bool:
+        """Return whether a host's agent refuses a request that tells the port to open."""
+        card = self._directory.card(node_id)
+        return card is not None and is_older(card.software, POLICY_SOFTWARE)
 
     def _unanswered(self, party: Party) -> list[Finding]:
         name = self._directory.node_name(party.node_id)

@@ -43,6 +43,7 @@ class Step(enum.IntEnum):
     FILTER = 13  # of the VXLAN port
     LISTENER = 14  # a program in the container
     AGENT = 15  # of the other host
+    POLICY = 16  # which connections are allowed
 
 
 class Finding(NamedTuple):
@@ -69,6 +70,7 @@ class TraceRequest:
     peer_ip: Ip
     protocol: int  # of IP: 0 for any
     port: int  # on which a program should listen in the receiver's container; 0: none
+    opened_port: int | None = None  # to which the receiver's opens a connection; None: it does not
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.paths.view import PathView
+from overlay.core.policy.decision import Decision
 from overlay.model import Ip, Mac
 
 _NO_MAC = Mac(b"")
@@ -67,6 +68,15 @@ class ContainerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """What the records decide on the connection of which one end is here."""
+
+    network: str
+    decision: Decision
+    is_opened_here: bool  # by the container of this host; else to it
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """Everything that one host's half is judged by."""
 
@@ -82,6 +92,7 @@ class HostFacts:
     path: PathView | None  # None: not probed, or both are here
     admits: bool | None  # the filter of the VXLAN port; None: there is none
     listener: str = ""  # such as "tcp port 80"
+    policy: PolicyFacts | None = None  # None: the network has no policies
 
     @property
     def is_routed(self) -> bool:

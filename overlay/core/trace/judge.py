@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step
-from overlay.core.trace import container, rows, tunnel
+from overlay.core.trace import container, policy, rows, tunnel
 from overlay.core.trace.facts import HostFacts
 from overlay.core.trace.judgement import Judged
 
@@ -30,6 +30,7 @@ def _sending(facts: HostFacts) -> Iterator[Judged]:
         yield from container.cache(facts, facts.container)
     yield rows.port(facts)
     yield rows.security(facts)
+    yield from policy.sending(facts)
     segments = {facts.own.segment, facts.peer.segment}
     yield tunnel.sandbox(facts, segments, vtep_segment=facts.peer.segment)
     yield from rows.fast_path_out(facts)
@@ -46,6 +47,7 @@ def _receiving(facts: HostFacts) -> Iterator[Judged]:
         yield tunnel.admission(facts, facts.peer.vtep)
     yield tunnel.sandbox(facts, {facts.own.segment}, vtep_segment=facts.own.segment)
     yield from rows.fast_path_in(facts)
+    yield from policy.receiving(facts)
     yield rows.port(facts)
     yield container.interface(facts)
     if facts.container is not None and facts.container.listens is not None:

@@ -325,7 +325,7 @@ class MsgpackCodec:
             validation.refuse_malformed()
         found: list[Message] = []
         for fields in validation.unpack_all(payload):
-            items = validation.items(fields, 8)
+            items = validation.items(fields, 9)
             decoder = self._decoders.get(validation.integer(items[0], 255)) if items else None
             if decoder is None:
                 raise RemoteError("unknown-message")

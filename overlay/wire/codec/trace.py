@@ -23,12 +23,16 @@ def pack_trace_request(request: TraceRequest) -> list[Any]:
         request.peer_ip,
         request.protocol,
         request.port,
+        *(() if request.opened_port is None else (request.opened_port,)),
     ]
 
 
 def unpack_trace_request(fields: tuple[Any, ...]) -> TraceRequest:
     """Return the request; raises RemoteError."""
-    _, request_id, vni, endpoint_id, peer_id, peer_ip, protocol, port = validation.array(fields, 8)
+    given = validation.items(fields, 9)
+    _, request_id, vni, endpoint_id, peer_id, peer_ip, protocol, port = validation.array(
+        given[:8], 8
+    )
     return TraceRequest(
         validation.octets(request_id, _ID_SIZE),
         validation.integer(vni, limits.VNI_MAX, 1),
@@ -37,6 +41,7 @@ def unpack_trace_request(fields: tuple[Any, ...]) -> TraceRequest:
         validation.ip(peer_ip),
         validation.integer(protocol, 255),
         validation.integer(port, 65_535),
+        validation.integer(given[8], 65_535) if len(given) > 8 else None,
     )
 
 

@@ -31,9 +31,9 @@ def tested(query: PolicyTestQuery, components: Components) -> PolicyTestResponse
         )
     numbers = PROTOCOL_NUMBERS[wanted.protocol]
     protocol = numbers[-1] if len(source) == 16 else numbers[0]
-    explainer = components.policies.parties
-    ends = explainer.at(network, source), explainer.at(network, target)
-    found = components.policies.decide(network, *ends, protocol, wanted.first if has_ports else 0)
+    decider = components.policies.decider
+    ends = decider.at(network, source), decider.at(network, target)
+    found = decider.decide(network, *ends, protocol, wanted.first if has_ports else 0)
     return {
         "network": network.name,
         "source": _end(ends[0]),

@@ -137,7 +137,7 @@ def _selected(policy: Policy, components: Components, *, is_source: bool) -> lis
     peers = policy.sources if is_source else policy.destinations
     if network is None:
         return []
-    parties = components.policies.parties.endpoints(network)
+    parties = components.policies.decider.endpoints(network)
     return sorted({party.name for party in parties if selects(peers, party)})
 
 

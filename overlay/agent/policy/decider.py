@@ -1,20 +1,45 @@
-"""The ends of connections as policies select them, from the records of this host."""
+"""Decide on connections by the records of this host.
+
+Owns: what the records say of an address. Does not: own the rules (`core.policy.decision`), or know
+what the kernel has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from overlay.agent.records.directory import Directory
+from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.dataplane.port_policy import allowed_addresses
-from overlay.core.policy.decision import Party
-from overlay.model import Endpoint, Ip, Network, Subnet, is_host
+from overlay.core.policy.decision import Decision, Party, decide
+from overlay.model import Endpoint, Ip, Network, Subnet, has_default_deny, is_host
 
 
-class PolicyParties:
-    """Tells what the policies of a network select an address by."""
+class PolicyDecider:
+    """Decides as all hosts do, as far as this one has their records."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, catalog: PolicyCatalog) -> None:
         self._directory = directory
+        self._catalog = catalog
+
+    def is_policed(self, network: Network) -> bool:
+        """Return whether some connection on a network may be denied."""
+        return has_default_deny(network) or any(
+            policy.action == "deny" for policy in self._catalog.policies(network.vni)
+        )
+
+    def decide(
+        self, network: Network, source: Party, destination: Party, protocol: int, port: int
+    ) -> Decision:
+        """Return the decision about a new connection on a network."""
+        return decide(
+            self._catalog.policies(network.vni),
+            source,
+            destination,
+            protocol,
+            port,
+            default_deny=has_default_deny(network),
+        )
 
     def at(self, network: Network, ip: Ip) -> Party:
         """Return the end of connections that an address is, on a network."""
