@@ -132,9 +132,8 @@ class Components:
         self.networks = NetworkService(
             self._context, self.participation, self.reserves, self.encryption, self.declared
         )
-        catalog = self.service_catalog
         self.services = ServiceRegistry(
-            self._context, self.declared, catalog, self.allocator, self.participation
+            self._context, self.declared, self.service_catalog, self.allocator, self.participation
         )
         self._construct_endpoints()
         self._construct_exposure()
@@ -163,9 +162,14 @@ class Components:
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
-        names, exposure = self.custom_records, self.exposure
         self.apply = apply_service(
-            self._context, self.declared, self.networks, self.services, names, exposure
+            self._context,
+            self.declared,
+            self.networks,
+            self.services,
+            self.custom_records,
+            self.exposure,
+            self.policies,
         )
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)

@@ -6,6 +6,7 @@ from overlay.agent.apply.dns import RecordObjects
 from overlay.agent.apply.expose import ExposureObjects
 from overlay.agent.apply.host_items import DNS, EXPOSE, PUBLISH
 from overlay.agent.apply.networks import NetworkObjects
+from overlay.agent.apply.policies import PolicyObjects
 from overlay.agent.apply.publish import PortObjects
 from overlay.agent.apply.service import ApplyService
 from overlay.agent.apply.services import ServiceObjects
@@ -14,8 +15,9 @@ from overlay.agent.dns.records.custom_records import CustomRecords
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.service import NetworkService
+from overlay.agent.policy.registry import PolicyRegistry
 from overlay.agent.services.registry import ServiceRegistry
-from overlay.core.apply.items import NETWORK, SERVICE
+from overlay.core.apply.items import NETWORK, POLICY, SERVICE
 
 
 def apply_service(
@@ -25,6 +27,7 @@ def apply_service(
     services: ServiceRegistry,
     records: CustomRecords,
     exposure: ExposureService,
+    policies: PolicyRegistry,
 ) -> ApplyService:
     """Return what applies files, with each kind of object that they may declare."""
     directory = context.directory
@@ -32,6 +35,7 @@ def apply_service(
         {
             NETWORK: NetworkObjects(directory, networks),
             SERVICE: ServiceObjects(directory, services),
+            POLICY: PolicyObjects(directory, policies),
             DNS: RecordObjects(directory, declared, records),
             EXPOSE: ExposureObjects(directory, declared, exposure),
             PUBLISH: PortObjects(directory, declared, exposure),

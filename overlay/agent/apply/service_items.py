@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from overlay.agent.apply.owner_label import owner_of, user_texts, with_owner
 from overlay.core.apply.items import SERVICE, DeclaredItem, Setting
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
-from overlay.model import LABEL_PREFIX, ip_text
-
-_OWNER = LABEL_PREFIX + "owner"
+from overlay.model import ip_text
 
 
 def service_item(
@@ -30,11 +29,11 @@ def service_item(
         "dns_rr": service.dns_rr,
         "check": None if service.check is None else _check(service.check),
         "publish": tuple(map(_ingress, service.ingress)),
-        "labels": tuple(f"{k}={v}" for k, v in service.labels if not k.startswith(LABEL_PREFIX)),
+        "labels": user_texts(service.labels),
     }
     if not any_ips:
         settings["ips"] = tuple(map(ip_text, service.ips))
-    owner = dict(service.labels).get(_OWNER, "")
+    owner = owner_of(service.labels)
     return DeclaredItem(SERVICE, (service.name,), settings, owner, path, service)
 
 
@@ -42,10 +41,7 @@ def service_of(item: DeclaredItem) -> Service:
     """Return the service of an item, with the item's owner."""
     service = item.source
     assert isinstance(service, Service), "each item of a service has it"
-    labels = {key: value for key, value in service.labels if key != _OWNER}
-    if item.owner:
-        labels[_OWNER] = item.owner
-    return replace(service, labels=tuple(sorted(labels.items())))
+    return replace(service, labels=with_owner(service.labels, item.owner))
 
 
 def _port(port: ServicePort) -> str:

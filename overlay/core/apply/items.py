@@ -23,6 +23,7 @@ class ItemKind(NamedTuple):
 
 NETWORK: Final = "network"
 SERVICE: Final = "service"
+POLICY: Final = "policy"
 KINDS: Final[Mapping[str, ItemKind]] = {
     NETWORK: ItemKind(
         "network",
@@ -47,6 +48,11 @@ KINDS: Final[Mapping[str, ItemKind]] = {
         "service",
         frozenset({"network", "ips", "dns_rr"}),
         "clients on all hosts use the addresses that its name has",
+    ),
+    POLICY: ItemKind(
+        "policy",
+        frozenset({"network"}),
+        "it selects containers of the network that it is about",
     ),
     "dns": ItemKind("DNS record"),
     "expose": ItemKind("exposure"),

@@ -7,11 +7,12 @@ Does not: read a file, know records, or carry out a step.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
-from overlay.core.apply.items import KINDS, NETWORK, SERVICE, DeclaredItem, Setting
+from overlay.core.apply.items import KINDS, NETWORK, POLICY, SERVICE, DeclaredItem, Setting
+from overlay.core.policy.policy import PeerKind
 from overlay.errors import ConflictError, UsageError
 
 Action = Literal["create", "change", "remove"]
@@ -127,8 +128,9 @@ def _require_networks(
         if step.item.kind == NETWORK and step.action == "remove"
     }
     for item in declared:
-        network = item.settings.get("network") if item.kind != NETWORK else None
-        if isinstance(network, str) and network.lower() not in there - gone:
+        for network in _networks_of(item):
+            if network.lower() in there - gone:
+                continue
             near = difflib.get_close_matches(network.lower(), there - gone, n=1)
             raise ConflictError(
                 f"{item.title} needs network {network!r}, which does not exist",
@@ -140,6 +142,19 @@ def _require_networks(
                 else "Declare the network in the file, or correct its name",
                 field=f"{item.path}.network" if item.path else "network",
             )
+
+
+def _networks_of(item: DeclaredItem) -> Iterator[str]:
+    """Yield the networks that an object needs: its own, and those that peers of a policy name."""
+    network = item.settings.get("network")
+    if item.kind != NETWORK and isinstance(network, str):
+        yield network
+    for side in ("from", "to") if item.kind == POLICY else ():
+        peers = item.settings[side]
+        assert isinstance(peers, tuple), "a list of texts"
+        for peer in peers:
+            if peer.startswith(PeerKind.NETWORK.value):
+                yield peer.removeprefix(PeerKind.NETWORK.value)
 
 
 def _require_no_services(present: Iterable[DeclaredItem], steps: Iterable[PlannedStep]) -> None:
@@ -159,8 +174,12 @@ def _require_no_services(present: Iterable[DeclaredItem], steps: Iterable[Planne
 def _place(step: PlannedStep) -> tuple[int, int, tuple[str, tuple[str, ...]]]:
     """Return where a step stands: removals first, and what others need last among them.
 
-    So a port or VNI that moves from one object to another is free in time.
+    So a port or VNI that moves from one object to another is free in time. A network denies by
+    default only when its policies are there, and no longer when they go.
     """
+    default = next((each for each in step.changes if each.setting == "default_deny"), None)
+    if default is not None:
+        return 2 if default.after else -1, 0, step.item.key
     order = list(KINDS).index(step.item.kind)
     if step.action == "remove":
         return 0, -order, step.item.key

@@ -14,12 +14,14 @@ from overlay.agent.api.declared.exported_file import exported
 from overlay.agent.api.declared.file_reader import read_file
 from overlay.agent.apply.host_items import exposure_item, port_item, record_item
 from overlay.agent.apply.network_items import network_item, settings_spec_of, spec_of
+from overlay.agent.apply.policy_items import policy_item, policy_of
 from overlay.agent.apply.service_items import service_item, service_of
 from overlay.agent.networks.settings import changed
 from overlay.core.apply.plan import plan
 from overlay.core.dataplane.network_drivers import labels_of
 from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
 from overlay.core.declared.network_options import with_options
+from overlay.core.policy.policy import Policy, PortRange, parse_peer
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.errors import NotFoundError, OverlayError
 from overlay.model import (
@@ -81,6 +83,16 @@ def service(owner: str) -> Service:
     )  # fmt: skip
 
 
+def policy(owner: str) -> Policy:
+    """Return a policy with every setting."""
+    return Policy(
+        "db", Vni(7), "deny",
+        tuple(map(parse_peer, ("cidr:10.0.0.0/8", "label=app=x=y"))), (parse_peer("host"),),
+        (PortRange("icmp"), PortRange("tcp", 80, 90)), True,
+        (("a", "b"), *((("overlayd.owner", owner),) if owner else ())),
+    )  # fmt: skip
+
+
 def components(*found: Network) -> Components:
     """Return what a file is read with: some networks, and the hosts vm1 and vm2."""
     names = {network.name.lower(): network for network in found}
@@ -110,6 +122,7 @@ def test_an_export_applied_changes_nothing(network: Network, own: bool) -> None:
         exposure_item(DeclaredExposure("vm2", network.name, True, owner)),
         port_item(DeclaredPort("vm1", "udp", Ip(b""), 53, network.name, "web", 53, owner)),
         service_item(service(owner), network.name),
+        policy_item(policy(owner), network.name),
         port_item(DeclaredPort("vm1", "tcp", parse_ip("fd00::1"), 80, network.name, "web", 8080)),
     ]
     chosen = [item for item in present if not own or item.owner == owner]
@@ -123,6 +136,8 @@ def test_an_export_applied_changes_nothing(network: Network, own: bool) -> None:
     assert plan(found.items, present, owner=owner, prune=True) == []
     (read,) = (service_of(item) for item in found.items if item.kind == "service")
     assert replace(read, vni=Vni(7), labels=service("").labels) == service("")
+    (denies,) = (policy_of(item) for item in found.items if item.kind == "policy")
+    assert replace(denies, vni=Vni(7), labels=policy("").labels) == policy("")
 
 
 @given(networks())

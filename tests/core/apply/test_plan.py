@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overlay.core.apply.items import KINDS, NETWORK, DeclaredItem, Setting
+from overlay.core.apply.items import KINDS, NETWORK, POLICY, DeclaredItem, Setting
 from overlay.core.apply.plan import PlannedStep, SettingChange, plan, text
 from overlay.errors import ConflictError, UsageError
 
@@ -157,3 +157,31 @@ def test_impossible_files_are_refused() -> None:
 def test_kinds_begin_with_what_others_need() -> None:
     """Everything is on a network."""
     assert next(iter(KINDS)) == NETWORK
+
+
+def policy(name: str, *sources: str) -> DeclaredItem:
+    """Return a policy on network blue."""
+    settings: dict[str, Setting] = {"network": "blue", "from": sources, "to": ()}
+    return DeclaredItem(POLICY, (name,), settings, "shop")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_network_denies_while_its_policies_are_there(*, on: bool) -> None:
+    """Otherwise what they allow would be cut off in between."""
+    before, after = (network("blue", "shop", default_deny=each) for each in (not on, on))
+    item = policy("db")
+    declared, present = [after], [before]
+    (declared if on else present).append(item)
+    steps = [step.item.kind for step in plan(declared, present, owner="shop", prune=True)]
+
+    assert steps == ([POLICY, NETWORK] if on else [NETWORK, POLICY])
+
+
+def test_a_peer_names_a_network_that_will_be_there() -> None:
+    """In the file or in the cluster."""
+    found = [network("blue"), policy("db", "host", "network:rde")]
+
+    with pytest.raises(ConflictError, match="needs network 'rde'") as caught:
+        plan(found, [network("red")])
+    assert caught.value.hint == "Did you mean red?"
+    assert plan([*found, network("RDE")], [])

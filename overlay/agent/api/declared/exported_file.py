@@ -9,6 +9,7 @@ from typing import Any, Final
 from overlay.agent.api.declared.schema import (
     DeclaredExposureResponse,
     DeclaredNetworkResponse,
+    DeclaredPolicyResponse,
     DeclaredPortsResponse,
     DeclaredRecordResponse,
     DeclaredServiceResponse,
@@ -23,7 +24,7 @@ from overlay.agent.apply.host_items import (
     record_of,
 )
 from overlay.agent.apply.service_items import service_of
-from overlay.core.apply.items import NETWORK, SERVICE, DeclaredItem, Setting
+from overlay.core.apply.items import NETWORK, POLICY, SERVICE, DeclaredItem, Setting
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.model import LABEL_PREFIX, ip_text
 
@@ -53,6 +54,7 @@ def exported(items: Iterable[DeclaredItem], owner: str | None) -> ExportResponse
         "owner": owner,
         "network": [_network(item) for item in found.get(NETWORK, ())],
         "service": [_service(item) for item in found.get(SERVICE, ())],
+        "policy": [_policy(item) for item in found.get(POLICY, ())],
         "dns": [_record(item) for item in found.get(DNS, ())],
         "expose": [_exposure(item) for item in found.get(EXPOSE, ())],
         "publish": _published(found.get(PUBLISH, ())),
@@ -125,6 +127,22 @@ def _service(item: DeclaredItem) -> DeclaredServiceResponse:
     }
     table |= {name: value for name, value in optional.items() if value}
     return table  # type: ignore[return-value]  # the fields have the names of the schema
+
+
+def _policy(item: DeclaredItem) -> DeclaredPolicyResponse:
+    given = item.settings
+    table: dict[str, Any] = {"name": item.identity[0], "network": given["network"]}
+    table["action"] = given["action"]
+    for name in ("from", "to", "ports"):
+        texts = given[name]
+        if isinstance(texts, tuple) and texts:
+            table[name] = list(texts)
+    if given["log"]:
+        table["log"] = True
+    labels = given["labels"]
+    if isinstance(labels, tuple) and labels:
+        table["labels"] = dict(text.split("=", 1) for text in labels)
+    return table  # type: ignore[return-value]  # the settings have the names of the schema
 
 
 def _record(item: DeclaredItem) -> DeclaredRecordResponse:

@@ -19,6 +19,8 @@ from overlay.agent.api.declared.schema import (
 )
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.networks import subnet_spec
+from overlay.agent.api.policy.handlers import policy_of
+from overlay.agent.api.policy.schema import PolicyCreateRequest
 from overlay.agent.api.schema.decoder import decode_part
 from overlay.agent.api.schema.dns import CustomRecordRequest
 from overlay.agent.api.schema.field_types import Request
@@ -27,6 +29,7 @@ from overlay.agent.api.services.handlers import service_of
 from overlay.agent.api.services.schema import ServiceCreateRequest
 from overlay.agent.apply.host_items import PUBLISH, exposure_item, port_item, port_of, record_item
 from overlay.agent.apply.network_items import declared_network
+from overlay.agent.apply.policy_items import policy_item
 from overlay.agent.apply.service_items import service_item
 from overlay.agent.components import Components
 from overlay.agent.networks.spec import NetworkSpec
@@ -106,6 +109,9 @@ class _Reader:
             case ServiceCreateRequest():
                 name, wanted = self._network_name(request.network), service_of(request, Vni(0))
                 return [service_item(wanted, name, path, any_ips=not request.ips)]
+            case PolicyCreateRequest():
+                name, policy = self._network_name(request.network), policy_of(request, Vni(0))
+                return [policy_item(policy, name, path)]
             case CustomRecordRequest():
                 return [self._record(request, path)]
             case DeclaredExposureRequest():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 from msgspec import Meta
 
 from overlay import limits
+from overlay.agent.api.policy.schema import ActionName, PolicyCreateRequest
 from overlay.agent.api.schema.dns import CustomRecordRequest
 from overlay.agent.api.schema.exposure import ExposeRequest
 from overlay.agent.api.schema.field_types import (
@@ -76,6 +77,7 @@ class DeclaredFileRequest(Request, frozen=True, kw_only=True):
     owner: Name | None = None
     network: _Tables = ()
     service: _Tables = ()
+    policy: _Tables = ()
     dns: _Tables = ()
     expose: _Tables = ()
     publish: _Tables = ()
@@ -84,6 +86,7 @@ class DeclaredFileRequest(Request, frozen=True, kw_only=True):
 SECTIONS: Final[dict[str, type[Request]]] = {
     "network": DeclaredNetworkRequest,
     "service": ServiceCreateRequest,
+    "policy": PolicyCreateRequest,
     "dns": CustomRecordRequest,
     "expose": DeclaredExposureRequest,
     "publish": DeclaredPortsRequest,
@@ -173,6 +176,22 @@ class DeclaredServiceResponse(TypedDict, total=False):
     labels: dict[str, str]
 
 
+DeclaredPolicySides = TypedDict(
+    "DeclaredPolicySides", {"from": list[str], "to": list[str]}, total=False
+)
+
+
+class DeclaredPolicyResponse(DeclaredPolicySides, total=False):
+    """A policy as a file has it; what is left out has its default."""
+
+    name: str
+    network: str
+    action: ActionName
+    ports: list[str]
+    log: bool
+    labels: dict[str, str]
+
+
 class DeclaredRecordResponse(TypedDict):
     """A DNS record as a file has it."""
 
@@ -205,6 +224,7 @@ class ExportResponse(TypedDict):
     owner: str | None
     network: list[DeclaredNetworkResponse]
     service: list[DeclaredServiceResponse]
+    policy: list[DeclaredPolicyResponse]
     dns: list[DeclaredRecordResponse]
     expose: list[DeclaredExposureResponse]
     publish: list[DeclaredPortsResponse]
