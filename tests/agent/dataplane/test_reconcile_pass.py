@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from overlay import limits
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.port_policy import port_rows
+from overlay.core.dataplane.state import Port, VerdictRow
+from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, mac_for, parse_ip
@@ -43,6 +46,7 @@ class Node:
         self.ports: list[LocalPort] = []
         self.locals: list[Endpoint] = []
         self.remotes: list[Ip] = []
+        self.policy: PolicyRows | None = None
 
     def given(self) -> PlanInput:
         """Return what the plan depends on."""
@@ -58,6 +62,7 @@ class Node:
                 for ip in self.remotes
             ),
             flood=(parse_ip("192.168.56.12"),),
+            policy=self.policy,
         )
 
     def make_port(self, ip: Ip) -> None:
@@ -190,3 +195,47 @@ def test_nothing_outlives_a_port_that_a_pass_removes(node: Node) -> None:
     node.passes()
     assert node.runtime.reads == 1
     assert node.differences() == []
+
+
+CLOSED = PolicyRows((VerdictRow(0, 0, 0, 0, 0, allow=False),))
+
+
+def test_ports_are_on_no_bridge_where_policies_cannot_be_applied(node: Node) -> None:
+    """A kernel without eBPF has no program that could apply them; `status` says so."""
+    node.policy, fast_path, node.host.sandbox.fast_path = CLOSED, node.host.sandbox.fast_path, None
+    node.runtime.without_programs = "no eBPF"
+    node.passes(read=True)
+
+    assert node.runtime.left is not None
+    port = node.runtime.left.links["p2"]
+    assert isinstance(port, Port)
+    assert port.master == ""
+    assert node.differences() == []
+    (fault,) = node.runtime.faults("blue")
+    assert fault.text.startswith("the ports of network blue are shut on this host, because")
+    assert fault.text.endswith(": no eBPF")
+    with pytest.raises(ConflictError, match="network blue is shut on this host"):
+        node.runtime.require_usable("blue")
+    node.host.sandbox.fast_path = fast_path
+    node.passes(read=True)
+    assert node.differences() == []
+    assert [*node.runtime.faults("blue")] == []
+
+
+def test_rows_of_policies_that_fail_are_reported(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel denies what is new meanwhile; a pass that succeeds ends the fault."""
+    node.policy = CLOSED
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "POLICY_VERDICTS_MAX", 0)
+        node.passes()
+    (fault,) = node.runtime.faults("blue")
+
+    assert fault.text.startswith("network blue allows nothing new on this host, because its polic")
+    node.passes()
+    assert [*node.runtime.faults("blue")] == []
+    assert node.differences() == []
+    node.policy = PolicyRows(CLOSED.rows, fault="too many")
+    node.passes()
+    assert [each.text[-8:] for each in node.runtime.faults("blue")] == ["too many"]
