@@ -55,6 +55,7 @@ from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
+from overlay.agent.exposure.tracking_exemption import TrackingExemption
 from overlay.agent.former_identity import FormerIdentity
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority.backup import AuthorityBackup
@@ -306,7 +307,7 @@ class Components:
             DeclaredHost(
                 self._context, self.declared.objects, controller, published_ports, allowed
             ),
-            rules,
+            TrackingExemption(self.gossip.node_id, kernel, self.event_log, rules),
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
         )

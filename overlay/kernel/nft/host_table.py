@@ -1,6 +1,8 @@
 """The host's table for exposed networks and published ports.
 
-Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise).
+Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise),
+with ports that the host's own clients do not use, so that the host's own traffic need not be
+tracked (`kernel.tracking`).
 Traffic between the host and containers, and within a network, is not translated. Nothing is
 forwarded between networks; from outside only replies, packets to published ports, and packets with
 the operator's mark are accepted. The operator's rules belong in a separate table, `overlayd_user`,
@@ -13,9 +15,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
+from overlay.core.dataplane.host_tracking import ORDINARY, PRIVILEGED, PortBlock
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import host_ingress, userdata
-from overlay.kernel.nft.expressions import Rule
+from overlay.kernel.nft.expressions import Expression, Rule
 from overlay.kernel.nft.table import (
     FAMILY_INET,
     FORWARD,
@@ -38,6 +41,8 @@ _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
 _LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
 _REFUSED: Final = (ex.counter(), ex.drop())
+_FLAGS, _FIRST_PORT, _LAST_PORT = 1, 2, 3  # NFTA_MASQ_*: FLAGS, REG_PROTO_MIN, REG_PROTO_MAX
+_HAS_PORTS: Final = 2  # NF_NAT_RANGE_PROTO_SPECIFIED
 
 USER_TABLE: Final = Table(
     FAMILY_INET, USER_TABLE_NAME, (), (Chain("forward", (), (FORWARD, _FILTER - 10)),)
@@ -89,8 +94,9 @@ def _elements(state: HostState) -> dict[str, frozenset[bytes]]:
 def _guard() -> Iterator[Rule]:
     # route_localnet on uplinks lets the host's own 127.0.0.1 be translated. Nothing else may use
     # loopback addresses there (CVE-2020-8558).
-    yield (*ex.iifname_in_set(_LINKS), *ex.to_range(*_LOOPBACK), *_REFUSED)
-    yield (*ex.iifname_in_set(_LINKS), *ex.from_range(*_LOOPBACK), *_REFUSED)
+    # Addresses are compared first: every packet of the host meets these rules.
+    yield (*ex.to_range(*_LOOPBACK), *ex.iifname_in_set(_LINKS), *_REFUSED)
+    yield (*ex.from_range(*_LOOPBACK), *ex.iifname_in_set(_LINKS), *_REFUSED)
 
 
 def _not_loopback() -> Iterator[Rule]:
@@ -144,7 +150,23 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
     outward = ex.oifname_in_set(_LINKS, inside=False)
     for link in sorted(state.links):
         for base, length in link.ranges:
-            yield (*outward, *ex.from_range(base, length), ex.masquerade())
+            client = (*outward, *ex.from_range(base, length))
+            for protocol in _PROTOCOLS.values():
+                port = (ex.transport_header(0, 2), ex.masked(b"\xfc\x00"), ex.equals(bytes(2)))
+                yield (*client, *ex.transport(protocol), *port, *_masquerade_with(PRIVILEGED))
+            yield (*client, *_masquerade_with(ORDINARY))
+
+
+def _masquerade_with(block: PortBlock) -> Rule:
+    """Translate the source, to one of these ports.
+
+    By its port, a reply is told from the host's own traffic (`kernel.tracking`).
+    """
+    ports = (block.first.to_bytes(2, "big"), block.last.to_bytes(2, "big"))
+    loads = (ex.load(register, port) for register, port in enumerate(ports, ex.REG_1))
+    first, last = ex.number(ex.REG_1), ex.number(ex.REG_1 + 1)
+    data = ((_FLAGS, ex.number(_HAS_PORTS)), (_FIRST_PORT, first), (_LAST_PORT, last))
+    return (*loads, Expression("masq", data))
 
 
 def _passing(state: HostState) -> Iterator[Rule]:

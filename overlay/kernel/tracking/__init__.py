@@ -1,0 +1,1 @@
+"""Connection tracking of the host: who needs it, and what is exempt."""
