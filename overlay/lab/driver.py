@@ -25,8 +25,8 @@ from overlay.unix_http import HttpError, UnixConnection, send
 
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
-START_TIMEOUT_S = 60.0  # a loaded machine; a start takes about a second
-_REQUEST_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 240.0  # an emulated, loaded machine; a start takes about a second elsewhere
+_REQUEST_TIMEOUT_S = 120.0
 _POLL_S = 0.02
 
 

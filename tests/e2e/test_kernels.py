@@ -9,18 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.errors import OverlayError
 from overlay.lab import host_process, lab
-from overlay.lab.driver import differences, join_all, wait_until
-from overlay.lab.fixtures import lab_cluster
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -177,66 +170,3 @@ def test_wireguard_can_be_the_underlay(pair: Cluster, eventually: Callable[..., 
     assert pair.json(1, "status")["overlay_mtu"] == mtu - VXLAN_OVERHEAD
     eventually(lambda: answers(pair, 2, "c1"), "c1 answers c2", PATIENCE_S)
     assert answers(pair, 2, "c1", "-M", "do", "-s", full)
-
-
-def test_the_kernels_wireguard_carries_encrypted_networks() -> None:
-    """Full-size packets pass, also between the kernel and wireguard-go, and by new keys."""
-    with lab_cluster(2, populated=False) as made:
-        one = made.drivers[0]
-        try:
-            one.run("ip", "link", "add", "wg0", "type", "wireguard")
-        except OverlayError as error:
-            lacking(f"WireGuard: {error.why}")
-        join_all(made.drivers)
-        one.post("/v1/networks", name="vault", encrypted=True)
-        for each in made.drivers:
-            each.run("ip", "netns", "add", f"v{each.number}")
-            asked = {"target": f"netns:v{each.number}", "networks": ["vault"]}
-            address = each.post("/v1/endpoints", **asked)["endpoints"][0]["ip"]
-
-        def passes() -> bool:
-            ping = f"ip netns exec v1 ping -c1 -W5 -Mdo -s1342 {address} >/dev/null && echo yes"
-            return one.run("sh", "-c", f"{ping}; true") != ""
-
-        wait_until(passes, "v2 answers v1", PATIENCE_S)
-        shown = one.get("/v1/encryption")
-        assert shown["backend"] == "kernel"
-        assert [peer["configured"] for peer in shown["peers"]] == [True]
-        assert shown["peers"][0]["last_handshake_s"] is not None
-        one.run("ip", "link", "del", "wg-ovl")
-        wait_until(passes, "v2 answers v1 again", PATIENCE_S)
-        wait_until(lambda: not differences(one), "no differences", PATIENCE_S)
-
-        two = made.drivers[1]
-        two.end(signal.SIGTERM)
-        line = """printf 'wireguard = "wireguard-go"\\n' >/etc/overlayd/overlayd.toml"""
-        two.run("sh", "-c", f"mkdir -p /etc/overlayd; {line}; ip link del wg-ovl")
-        two.start()
-        wait_until(passes, "v2 answers v1 by wireguard-go", PATIENCE_S)
-        backends = [each.get("/v1/encryption")["backend"] for each in made.drivers]
-        assert backends == ["kernel", "wireguard-go"]
-        one.run("overlayd", "encryption", "rotate")
-        wait_until(passes, "v2 answers v1 by new keys", PATIENCE_S)
-        assert one.get("/v1/encryption")["device"] == "wg-ovl2"
-        for word in ("off", "on"):  # with two VXLAN devices for a while
-            one.run("overlayd", "encryption", word, "vault")
-            wait_until(passes, f"v2 answers v1, {word}", PATIENCE_S)
-            wait_until(lambda: not differences(one), f"no differences, {word}", PATIENCE_S)
-
-
-def test_wireguard_beside_dockers_ipsec() -> None:
-    """The ratio of their throughputs, as `scripts/bench_encryption.py` prints it."""
-    root = Path(__file__).parent.parent.parent
-    script = str(root / "scripts" / "bench_encryption.py")
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, script, "--rounds", "3", "--seconds", "5"],
-        capture_output=True, text=True, check=False, timeout=900,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    print(done.stdout)  # noqa: T201 - the figures, for docs/benchmarks
-    if "(kernel)" not in done.stdout:
-        lacking(f"WireGuard: {done.stderr}")
-    if "ESP" not in done.stdout:
-        lacking("ESP")
-    assert done.returncode == 0, done.stderr
-    assert "1,000 peers: a check" in done.stdout

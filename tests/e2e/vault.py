@@ -88,12 +88,19 @@ class Vault(LabCluster):
 class Floods:
     """Pings from each host's container to the next one's, which must all be answered."""
 
-    def __init__(self, drivers: list[AgentDriver], containers: dict[int, tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        drivers: list[AgentDriver],
+        containers: dict[int, tuple[str, str]],
+        interval_s: float = 0.005,
+    ) -> None:
         self._drivers = drivers
         following = [*drivers[1:], drivers[0]]
         for driver, target in zip(drivers, following, strict=True):
             name, ip = containers[driver.number][0], containers[target.number][1]
-            flood = f"ip netns exec {name} ping -i0.005 -W5 {ip} >{self._file(driver)} 2>&1 &"
+            flood = (
+                f"ip netns exec {name} ping -i{interval_s} -W5 {ip} >{self._file(driver)} 2>&1 &"
+            )
             driver.run("sh", "-c", flood)
 
     @staticmethod
@@ -114,7 +121,7 @@ class Floods:
         """End the pings; return how many of each host had no answer, but for the last one."""
         found = {}
         for driver in self._drivers:
-            end = "killall -INT ping; while pidof ping >/dev/null; do :; done; cat "
+            end = "kill -INT $(pidof ping); while pidof ping >/dev/null; do :; done; cat "
             shown = driver.run("sh", "-c", end + self._file(driver))
             seen = {int(each) for each in re.findall(r"icmp_seq=(\d+) ttl", shown)}
             (sent,) = map(int, re.findall(r"(\d+) packets transmitted", shown))
