@@ -156,9 +156,8 @@ def _peer(
     reading = None if device is None else found.get(device)
     there = None if reading is None or key is None else reading.peers.get(key.public_key)
     published = components.directory.view.wireguard_keys(node_id)
-    ago = None
-    if there is not None and there.handshake_s:
-        ago = round(max(0.0, time.time() - there.handshake_s), 1)
+    first = None if key is None else encryption.first_handshakes.of(key.public_key)
+    now_s = time.time()
     return {
         "node": components.directory.node_name(node_id),
         "networks": shared,
@@ -166,10 +165,15 @@ def _peer(
         "key_epoch": next((each.epoch for each in [key, *published] if each), None),
         "device": device if there is not None else None,
         "configured": there is not None,
-        "last_handshake_s": ago,
+        "since_s": _seconds_since(first, now_s),
+        "last_handshake_s": _seconds_since(None if there is None else there.handshake_s, now_s),
         "received": 0 if there is None else there.received,
         "sent": 0 if there is None else there.sent,
     }
+
+
+def _seconds_since(at_s: float | None, now_s: float) -> float | None:
+    return round(max(0.0, now_s - at_s), 1) if at_s else None
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:

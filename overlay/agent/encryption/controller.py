@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from overlay import limits
 from overlay.agent.dataplane.watch import watch_monitor
+from overlay.agent.encryption.capable_members import CapableMembers
 from overlay.agent.encryption.key_replacement import KeyReplacement
 from overlay.agent.encryption.own_keys import OwnKeys
 from overlay.agent.encryption.peer_faults import PeerFaults, Tunnel
@@ -29,6 +30,7 @@ from overlay.agent.process.config import AUTO, REQUIRED, Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.encryption.device import DeviceReading, PeerReading, TunnelState
+from overlay.core.encryption.first_handshakes import FirstHandshakes
 from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.encryption.rotation import MemberKeys, slot_order
 from overlay.errors import ConflictError, OverlayError, TimedOutError
@@ -54,6 +56,8 @@ class EncryptionController(Controller):
         super().__init__(context.event_log)
         self.interval_s = config.reconcile_interval_s
         self.policy = EncryptionPolicy(context, required=config.encryption == REQUIRED)
+        self.capable = CapableMembers(context)
+        self.first_handshakes = FirstHandshakes()
         self.support = _UNKNOWN
         self._only = None if config.wireguard == AUTO else Backend(config.wireguard)
         self.keys = OwnKeys(context.gossip)
@@ -118,37 +122,6 @@ class EncryptionController(Controller):
             return {}
         return {each.node_id: each for each in self._peer_faults.tunnels(self.keys_used())}
 
-    def incapable(self) -> list[str]:
-        """Return the members that have published no key, each with the version that it runs."""
-        view = self._directory.view
-        found = []
-        for node_id in view.members():
-            is_counted = node_id == self._gossip.node_id or view.vtep_of(node_id) is not None
-            if is_counted and not view.wireguard_keys(node_id):
-                card = self._directory.card(node_id)
-                version = "" if card is None else f" (overlayd {card.software})"
-                found.append(f"{self._directory.node_name(node_id)}{version}")
-        return found
-
-    async def require_capable_members(self) -> None:
-        """Raise ConflictError with the names of the members that can carry no encrypted network.
-
-        Waits a moment for the keys of members that have just joined.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limits.WIREGUARD_KEYS_WAIT_S):
-                while self.incapable():  # noqa: ASYNC110 - keys come with any member's records
-                    await asyncio.sleep(limits.WIREGUARD_KEYS_POLL_S)
-        missing = self.incapable()
-        if missing:
-            raise ConflictError(
-                "not every member can carry an encrypted network",
-                why=f"no WireGuard key is known of {', '.join(missing)}",
-                hint="On each: install this version of overlayd, and WireGuard ('modprobe "
-                "wireguard', or 'apt install wireguard-go'); 'overlayd encryption status' there "
-                "says what is missing. A member that is gone: overlayd forget NAME",
-            )
-
     async def require_support(self, network: Network) -> None:
         """Raise ConflictError if a network needs WireGuard, and this host has none."""
         needed = self._directory.view.uses_tunnels(network)
@@ -172,6 +145,7 @@ class EncryptionController(Controller):
                 reading = await self._kernel.call(tunnel.read, state.name)
                 if reading is not None:
                     found[state.name] = reading
+        self.first_handshakes.update(found.values())
         return found
 
     async def differences(self) -> list[str]:
@@ -390,7 +364,7 @@ class EncryptionController(Controller):
         if self._in_use and self._peer_faults.silent.keys:
             yield from self._peer_faults.silence(self.keys_used())
         yield from self._peer_faults.stuck()
-        yield from self.policy.faults(self.incapable() if self.policy.required else ())
+        yield from self.policy.faults(self.capable.missing() if self.policy.required else ())
         if self.support.backend is None and self.support is not _UNKNOWN and not self._in_use:
             names = [each.name for each in self._directory.networks() if is_encrypted(each)]
             if names:

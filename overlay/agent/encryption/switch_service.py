@@ -123,7 +123,7 @@ class SwitchService:
                 "and move the containers",
             )
         if encrypted:
-            await self._encryption.require_capable_members()
+            await self._encryption.capable.require_all()
         incapable = [directory.node_name(each) for each in self._switch.incapable()]
         if incapable:
             raise ConflictError(

@@ -63,7 +63,7 @@ class NetworkService:
         if self._encryption.policy.encrypts(spec.name, spec.driver):
             spec = replace(spec, encrypted=True)
         if spec.encrypted and self._directory.find_network(spec.name) is None:
-            await self._encryption.require_capable_members()
+            await self._encryption.capable.require_all()
         if DEFAULT_DENY_LABEL in spec.labels:
             self._require_enforced(spec.name)
         known = {network.name for network in self._directory.networks()}

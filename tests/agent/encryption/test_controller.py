@@ -151,7 +151,7 @@ async def test_members_without_a_key_are_named(host: Host) -> None:
         patch.object(limits, "WIREGUARD_KEYS_WAIT_S", 0.01),
         pytest.raises(ConflictError, match="not every member") as caught,
     ):
-        await host.controller.require_capable_members()
+        await host.controller.capable.require_all()
 
     assert caught.value.why == "no WireGuard key is known of b (overlayd 0.1)"
 
@@ -161,8 +161,8 @@ async def test_members_that_are_gone_do_not_count(host: Host) -> None:
     del host.keys[TWO]
     host.gone.add(TWO)
 
-    assert host.controller.incapable() == []
-    await host.controller.require_capable_members()
+    assert host.controller.capable.missing() == []
+    await host.controller.capable.require_all()
 
 
 async def test_a_host_without_wireguard_takes_no_part(host: Host) -> None:

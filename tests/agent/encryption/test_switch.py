@@ -47,7 +47,7 @@ class Member:
             enter=self._nothing,
             leave=self._nothing,
             unanswered=self._nothing,
-            require_capable_members=self._nothing,
+            capable=SimpleNamespace(require_all=self._nothing),
         )
         self.encryption = encryption
         reconciler = SimpleNamespace(runtime=lambda _vni: object(), apply=self._apply)

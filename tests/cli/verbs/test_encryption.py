@@ -44,6 +44,19 @@ def test_status_names_what_a_rotation_waits_for(overlayd: Run, agent: FakeAgent)
     assert "Rotation moving, waits for vm3: it has published no next key" in lines(overlayd)
 
 
+def test_status_shows_since_when_a_peer_answers(overlayd: Run, agent: FakeAgent) -> None:
+    """A peer that does not yet has no time, and one of an agent of before neither."""
+    peer = {"node": "vm2", "networks": ["vault"], "address": "fd6f:766c::2", "key_epoch": 1,
+            "device": "wg-ovl", "configured": True, "received": 5, "sent": 6}  # fmt: skip
+    agent.answer("GET /v1/encryption", SHOWN | {"peers": [
+        peer | {"since_s": 3600.0, "last_handshake_s": 3.0},
+        peer | {"since_s": None, "last_handshake_s": None},
+        peer | {"last_handshake_s": 3.0},
+    ]})  # fmt: skip
+    rows = [line.split("fd6f:766c::2 ")[1] for line in lines(overlayd)[-3:]]
+    assert rows == ["1 1h 00m ago 3s ago 5 6", "1 - never 5 6", "1 - 3s ago 5 6"]
+
+
 def test_rotate_prints_the_epoch_in_use(overlayd: Run, agent: FakeAgent) -> None:
     """Stderr names the epoch; --json prints the object."""
     done = {"schema": "overlayd.encryption-rotate/v1", "key_epoch": 2}

@@ -53,6 +53,7 @@ class EncryptionPeerResponse(TypedDict):
     key_epoch: int | None  # None: it has published no key
     device: str | None  # by which packets to it leave; None: it is a peer of none
     configured: bool  # it is a peer of that device
+    since_s: float | None  # for how long it has answered by that key; None: it has not yet
     last_handshake_s: float | None  # seconds ago; None: never since the device was made
     received: int  # bytes
     sent: int

@@ -137,13 +137,14 @@ def run_status(args: Namespace) -> int:
             peer["networks"],
             peer["address"],
             peer["key_epoch"],
+            _since(peer),
             _handshake(shown, peer),
             peer["received"],
             peer["sent"],
         ]
         for peer in shown["peers"]
     ]
-    headers = ["NODE", "NETWORKS", "ADDRESS", "KEY", "HANDSHAKE", "RECEIVED", "SENT"]
+    headers = ["NODE", "NETWORKS", "ADDRESS", "KEY", "SINCE", "HANDSHAKE", "RECEIVED", "SENT"]
     if rows:
         output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
@@ -188,6 +189,11 @@ def _switching(network: JsonObject) -> tuple[str, str]:
     waiting = "; ".join(network["waiting_for"])
     text = f"{network['network']}: {goal}, this host is in phase {network['phase']}"
     return ("Switching", f"{text}{f', waits for {waiting}' if waiting else ''}")
+
+
+def _since(peer: JsonObject) -> str:
+    since_s = peer.get("since_s")  # an agent of before has none
+    return output.ABSENT if since_s is None else f"{output.duration(since_s)} ago"
 
 
 def _handshake(shown: JsonObject, peer: JsonObject) -> str:
