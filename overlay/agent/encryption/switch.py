@@ -1,24 +1,26 @@
 """Move this host's networks into the tunnels, or out of them, phase by phase.
 
 The goal is in the network's record, which its creator alone can change; other members ask for that
-by a record of theirs. Each phase is on disk before the kernel is changed and published as done when
-a fresh reading of the kernel agrees, so a start continues where the agent died.
+by a record of theirs. Where the creator is gone for good, any member sets the goal by its progress
+(`core.encryption.orphan_goal`). Each phase is on disk before the kernel is changed and published as
+done when a fresh reading of the kernel agrees, so a start continues where the agent died.
 
 Owns: when a phase begins and is done here, and the network's record if this node created it.
-Does not: know the order of the phases (`core.encryption.switch_phase`), or how a command waits for
-all members (`switch_service`).
+Does not: know the order of the phases (`core.encryption.switch_phase`), the form and lifetime of
+records (`switch_log`), or how a command waits for all members (`switch_service`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from overlay import limits
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.encryption.controller import EncryptionController
+from overlay.agent.encryption.switch_log import SwitchLog
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import (
@@ -28,9 +30,11 @@ from overlay.core.dataplane.network_drivers import (
     is_encrypted,
     with_goal,
 )
+from overlay.core.encryption.orphan_goal import goal_after, serial_of
 from overlay.core.encryption.switch_phase import (
     Progress,
     SwitchPhase,
+    final_progress,
     is_complete,
     is_switching,
     next_progress,
@@ -38,14 +42,11 @@ from overlay.core.encryption.switch_phase import (
 )
 from overlay.core.encryption.switch_records import (
     CAPABLE,
-    SwitchRequest,
-    progress_of,
-    progress_record,
-    request_record,
+    ORPHANS,
     requests_of,
 )
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, CustomRecord, key_of
+from overlay.core.protocol.records import CLUSTER_SCOPE
 from overlay.failpoint import failpoint
 from overlay.model import Network, NodeId, is_exported
 
@@ -69,6 +70,7 @@ class EncryptionSwitch(Controller):
         mtu: MtuController,
     ) -> None:
         super().__init__(context.event_log)
+        self.log = SwitchLog(context)
         self._gossip = context.gossip
         self._directory = context.directory
         self._encryption = encryption
@@ -77,38 +79,40 @@ class EncryptionSwitch(Controller):
         self._decided = (-1, -1)  # changes of the records that were decided on
         self._missing: dict[int, str] = {}  # by VNI: why this node's step is not done yet
         self._began_at: dict[int, float] = {}
-        self._ended_at: dict[int, float] = {}  # when the records of a switch became useless
 
     # --- for the API ----------------------------------------------------------------------
 
-    def incapable(self) -> list[NodeId]:
-        """Return the members that do not switch networks: their version cannot."""
+    def incapable(self, network: Network) -> list[NodeId]:
+        """Return the members that do not switch a network: their version cannot."""
+        needed = ORPHANS if self._directory.view.switches.is_orphan(network) else CAPABLE
         return [
             node_id
             for node_id in self._directory.view.members()
-            if CAPABLE not in self._records(node_id)
+            if needed not in self.log.records(node_id)
         ]
 
     def ask(self, network: Network, *, encrypted: bool) -> None:
         """Give a network a goal, or ask its creator to; raises OverlayError if the disk refuses."""
-        goal = encryption_goal(network)
         if network.creator == self._gossip.node_id:
             self._set_goal(network, encrypted=encrypted)
+        elif self._directory.view.switches.is_orphan(network):
+            self.log.give_goal(network, encrypted=encrypted)
         else:
-            request = SwitchRequest(network.vni, goal.serial if goal else 0, encrypted)
-            self._write([request_record(request)], [])
+            self.log.ask_creator(network, encrypted=encrypted)
         self.trigger()
 
-    def withdraw(self, network: Network) -> None:
-        """Take back this node's request for a network."""
-        vni = network.vni
-        own = self._records(self._gossip.node_id)
-        self._write([], [each for each in own if any(r.vni == vni for r in requests_of([each]))])
+    def is_over(self, network: Network) -> bool:
+        """Return whether a network is everywhere as it is here."""
+        goal = encryption_goal(network)
+        if goal is None or is_switching(network) or self.log.is_defined(network):
+            return not is_switching(network)
+        progress = self._directory.view.switch_progress(network)
+        return not any(True for _ in waits(goal, final_progress(network.vni, goal).phase, progress))
 
     def waits(self, network: Network) -> list[str]:
         """Return what a network's switch waits for, as texts."""
         goal, own = encryption_goal(network), self._gossip.node_id
-        if goal is None or not is_switching(network):
+        if goal is None or self.is_over(network):
             return []
         progress = self._directory.view.switch_progress(network)
         here = progress[own]
@@ -138,26 +142,48 @@ class EncryptionSwitch(Controller):
                     "Packets pass as before. Start the agent of that host; or, if the host is "
                     "gone: overlayd forget NAME",
                 )
+        yield from self._unaware()
+
+    def _unaware(self) -> Iterator[Fault]:
+        """Yield the members that go by a definition that nobody can change any more."""
+        for network in self._directory.networks():
+            if not is_encrypted(network) or self.log.is_defined(network):
+                continue
+            there = self._directory.participants(network.vni, forwarding=True)
+            names = [*map(self._directory.node_name, set(self.incapable(network)) & set(there))]
+            if names:
+                yield Fault(
+                    f"{', '.join(sorted(names)[:_SHOWN])} may send frames of network "
+                    f"{network.name} in clear: it was encrypted after its creator was gone, which "
+                    "the version of overlayd there does not know",
+                    "What comes in clear is dropped here. Upgrade overlayd on that host, or remove "
+                    "its containers from the network",
+                    "error",
+                )
 
     # --- the controller -------------------------------------------------------------------
 
     def next_interval_s(self) -> float | None:
         """Return the time to the next pass: short while a network is being switched."""
-        is_busy = bool(self._missing) or not self._is_tidy()
+        is_busy = self._missing or not self.log.is_tidy or any(True for _ in self._switching())
         return limits.ENCRYPTION_SWITCH_POLL_S if is_busy else self._encryption.interval_s
 
     async def reconcile(self) -> None:
         """Take every step that this node can take now."""
         if not self._gossip.may_write or self._encryption.has_left:
             return
-        self._write([CAPABLE], [])
+        self.log.write([CAPABLE, ORPHANS], [])
         self._decide()
+        self._confirm()
         switching = list(self._switching())
         self._missing = {}
         for network in switching:
             self._began_at.setdefault(network.vni, asyncio.get_running_loop().time())
             await self._advance(network)
-        self._tidy({network.vni for network in switching})
+        vnis = {network.vni for network in switching}
+        for vni in self._began_at.keys() - vnis:
+            del self._began_at[vni]
+        self.log.tidy(vnis, asyncio.get_running_loop().time())
 
     async def _advance(self, network: Network) -> None:
         """Take this node's steps of one switch until it has to wait."""
@@ -170,7 +196,7 @@ class EncryptionSwitch(Controller):
                 if missing:
                     self._missing[network.vni] = missing
                     return
-                self._publish(own._replace(is_done=True))
+                self.log.publish(own._replace(is_done=True))
                 self._report(network, own.phase)
                 continue
             if self._refuses(network, own):
@@ -181,7 +207,7 @@ class EncryptionSwitch(Controller):
                 if network.creator == own_id and is_complete(network, own, others):
                     self._complete(network)
                 return
-            self._publish(following)
+            self.log.publish(following)
 
     async def _make(self, network: Network, phase: SwitchPhase) -> str:
         """Have the kernel in a phase; return what is missing, or nothing.
@@ -225,6 +251,16 @@ class EncryptionSwitch(Controller):
             return False
         return own is None or own.serial != goal.serial
 
+    def _confirm(self) -> None:
+        """Say where this node is in networks that have reached their goal without it."""
+        for network in self._directory.networks():
+            goal = encryption_goal(network)
+            if goal is None or is_switching(network) or self.log.is_defined(network):
+                continue
+            final = final_progress(network.vni, goal)
+            if self._directory.view.switches.progress_of(self._gossip.node_id, network) != final:
+                self.log.publish(final)
+
     # --- the networks of this node --------------------------------------------------------
 
     def _decide(self) -> None:
@@ -234,12 +270,11 @@ class EncryptionSwitch(Controller):
         if seen == self._decided:
             return  # with 1,000 members it takes milliseconds
         for node_id in self._directory.view.members():
-            for request in requests_of(self._records(node_id)):
+            for request in requests_of(self.log.records(node_id)):
                 network = self._directory.network_by_vni(request.vni)
                 if network is None or network.creator != self._gossip.node_id:
                     continue
-                goal = encryption_goal(network)
-                if request.after == (goal.serial if goal else 0):
+                if request.after == serial_of(network):
                     self._set_goal(network, encrypted=request.encrypted)
         self._decided = seen
 
@@ -248,9 +283,8 @@ class EncryptionSwitch(Controller):
             return
         if not has_room_for_goal(network):
             return  # a record with more labels would be refused, and this node's log with it
-        goal = encryption_goal(network)
-        serial = max(int(time.time()), goal.serial + 1 if goal else 1)
-        self._define(network, EncryptionGoal(encrypted, serial), is_encrypted(network))
+        goal = goal_after([serial_of(network)], int(time.time()), encrypted=encrypted)
+        self._define(network, goal, is_encrypted(network))
 
     def _complete(self, network: Network) -> None:
         goal = encryption_goal(network)
@@ -274,56 +308,6 @@ class EncryptionSwitch(Controller):
 
     def _is_alive(self, node_id: NodeId) -> bool:
         return self._directory.node_state(node_id) is MemberState.ALIVE
-
-    def _records(self, node_id: NodeId) -> list[CustomRecord]:
-        values = self._gossip.node.store.values_of(node_id, CLUSTER_SCOPE, "name")
-        return [value for value in values if isinstance(value, CustomRecord)]
-
-    def _publish(self, progress: Progress) -> None:
-        """Write this node's progress in place of the one before."""
-        own = self._records(self._gossip.node_id)
-        self._write(
-            [progress_record(progress)],
-            [each for each in own if progress.vni in progress_of([each])],
-        )
-
-    def _write(self, puts: Iterable[CustomRecord], deletes: Iterable[CustomRecord]) -> None:
-        there = self._records(self._gossip.node_id)
-        new = [each for each in puts if each not in there]
-        keys = [key_of(each) for each in deletes if each not in new]
-        if new or keys:
-            self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, new, keys))
-
-    def _is_tidy(self) -> bool:
-        return not self._ended_at and not any(True for _ in self._switching())
-
-    def _tidy(self, switching: set[int]) -> None:
-        """Delete the records of switches that are over, some time later.
-
-        A member that learns of the end late still learns from them where all are.
-        """
-        now, own = asyncio.get_running_loop().time(), self._records(self._gossip.node_id)
-        progress, answered = progress_of(own), self._answered(own)
-        for vni in self._began_at.keys() - switching:
-            del self._began_at[vni]
-        over = {vni for vni in progress if vni not in switching}
-        self._ended_at = {vni: self._ended_at.get(vni, now) for vni in over}
-        late = {
-            vni
-            for vni, ended in self._ended_at.items()
-            if now - ended >= limits.ENCRYPTION_SWITCH_KEPT_S
-        }
-        self._write([], [*answered, *(progress_record(progress[vni]) for vni in sorted(late))])
-        for vni in late:
-            del self._ended_at[vni]
-
-    def _answered(self, own: list[CustomRecord]) -> Iterator[CustomRecord]:
-        """Yield this node's requests that the network's creator has decided on."""
-        for request in requests_of(own):
-            network = self._directory.network_by_vni(request.vni)
-            goal = None if network is None else encryption_goal(network)
-            if network is None or (goal.serial if goal else 0) != request.after:
-                yield request_record(request)
 
     def _report(self, network: Network, phase: SwitchPhase) -> None:
         texts = {

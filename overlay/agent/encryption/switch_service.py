@@ -45,7 +45,7 @@ class SwitchService:
         network = self._directory.network(name)
         goal = encryption_goal(network)
         is_asked = goal is not None and goal.encrypted == encrypted
-        if is_encrypted(network) == encrypted and not is_switching(network):
+        if self._is_there(network, encrypted=encrypted):
             return False
         if not encrypted and self._encryption.policy.required:
             raise ConflictError(
@@ -70,13 +70,18 @@ class SwitchService:
         found = self._directory.network_by_vni(network.vni)
         if found is None:
             self._directory.require_not_removed(network)
-        return found is not None and not is_switching(found) and is_encrypted(found) == encrypted
+        return (
+            found is not None
+            and is_encrypted(found) == encrypted
+            and not is_switching(found)
+            and self._switch.is_over(found)
+        )
 
     def _unfinished(self, network: Network, *, encrypted: bool) -> TimedOutError:
         found = self._directory.network_by_vni(network.vni) or network
         goal, word = encryption_goal(found), "on" if encrypted else "off"
         if goal is None or goal.encrypted != encrypted:
-            self._switch.withdraw(network)
+            self._switch.log.withdraw(network)
             creator = self._directory.node_name(network.creator)
             return TimedOutError(
                 f"encryption of {network.name} is not switched {word}",
@@ -113,18 +118,19 @@ class SwitchService:
                 hint="Create another with fewer labels, and move the containers: overlayd network "
                 "create NAME --encrypted",
             )
-        if directory.node_state(network.creator) is not MemberState.ALIVE:
-            creator = directory.node_name(network.creator)
+        creator = network.creator
+        is_orphan = directory.view.switches.is_orphan(network)
+        if directory.node_state(creator) is not MemberState.ALIVE and not is_orphan:
+            name = directory.node_name(creator)
             raise ConflictError(
                 f"network {network.name} cannot be switched now",
-                why=f"only {creator}, which created it, can change its definition, and is not "
-                "alive",
-                hint=f"Start the agent of {creator}; if that host is gone, create another network "
-                "and move the containers",
+                why=f"{name}, which created it, is not alive, and may send its frames as before",
+                hint=f"Start the agent of {name}; or, if that host is gone, repeat the command "
+                f"after: overlayd forget {name}",
             )
         if encrypted:
             await self._encryption.capable.require_all()
-        incapable = [directory.node_name(each) for each in self._switch.incapable()]
+        incapable = [directory.node_name(each) for each in self._switch.incapable(network)]
         if incapable:
             raise ConflictError(
                 f"network {network.name} cannot be switched while it is in use",

@@ -1,10 +1,11 @@
 """How far a host is in encrypting a network that exists, and how far it may go.
 
-The network's creator writes the goal into the network's record: a label with a serial number. Each
-member then moves by one phase at a time, and publishes each phase when its kernel is there. It
-moves on when every member has reached its own phase, so two members are never more than one phase
-apart, and neighboring phases understand each other: a member that sends through the tunnels meets
-none that does not receive there, and one that has stopped receiving in clear none that sends so.
+The network's creator writes the goal into the network's record: a label with a serial number; for a
+creator that is gone see `orphan_goal`. Each member then moves by one phase at a time, and publishes
+each phase when its kernel is there. It moves on when every member has reached its own phase, so two
+members are never more than one phase apart, and neighboring phases understand each other: a member
+that sends through the tunnels meets none that does not receive there, and one that has stopped
+receiving in clear none that sends so.
 
 Nobody coordinates, so a host that dies holds the others up where they are, and continues when it is
 back. Only a member that was forgotten is no longer waited for. The way back is the same backwards.
@@ -68,12 +69,13 @@ def phase_of(network: Network, own: Progress | None, others: Iterable[Progress])
 def _entry_phase(goal: EncryptionGoal, others: list[SwitchPhase]) -> SwitchPhase:
     """Return the phase of a member that knows of the switch, and has taken no part in it.
 
-    The one that the others reach next. None sends in clear any more where all can do without.
+    On the way into the tunnels, the one that the others reach next: none sends in clear any more
+    where all can do without. On the way out, the first: nothing that others say opens anything.
     """
-    if not others:
-        return SwitchPhase.CLEAR if goal.encrypted else SwitchPhase.ENCRYPTED
     if not goal.encrypted:
-        return min(others)
+        return SwitchPhase.ENCRYPTED
+    if not others:
+        return SwitchPhase.CLEAR
     if min(others) >= SwitchPhase.BOTH:
         return max(*others, SwitchPhase.SENDING)
     return max(others)
@@ -120,14 +122,18 @@ def is_complete(
     goal = encryption_goal(network)
     if goal is None or not is_switching(network):
         return False
-    final = final_phase(goal)
-    is_here = own == Progress(network.vni, goal.serial, final, is_done=True)
-    return is_here and not any(True for _ in waits(goal, final, others))
+    is_here = own == final_progress(network.vni, goal)
+    return is_here and not any(True for _ in waits(goal, final_phase(goal), others))
 
 
 def final_phase(goal: EncryptionGoal) -> SwitchPhase:
     """Return the phase that a goal ends in."""
     return SwitchPhase.ENCRYPTED if goal.encrypted else SwitchPhase.CLEAR
+
+
+def final_progress(vni: int, goal: EncryptionGoal) -> Progress:
+    """Return what a member publishes at last."""
+    return Progress(vni, goal.serial, final_phase(goal), is_done=True)
 
 
 def _direction(goal: EncryptionGoal) -> int:

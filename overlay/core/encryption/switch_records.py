@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from overlay import limits
 from overlay.core.encryption.switch_phase import Progress, SwitchPhase
 from overlay.core.protocol.records import CustomRecord, Value
-from overlay.model import Ip
+from overlay.model import Ip, NodeId
 
 _PROGRESS: Final = re.compile(
     r"encryption-([0-9a-f]{6})-([1-9][0-9]{0,18})-([0-4])-(moving|done)", re.ASCII
@@ -26,8 +26,12 @@ _REQUEST: Final = re.compile(
     r"encryption-([0-9a-f]{6})-after-(0|[1-9][0-9]{0,18})-(on|off)", re.ASCII
 )
 _FILLER: Final = (Ip(bytes(15) + b"\x01"),)
+SERIAL_MAX: Final = 10**18
+"""The highest serial number of a goal that members go by."""
 CAPABLE: Final = CustomRecord("encryption-switch", _FILLER)
 """A member with this record switches networks along with the others."""
+ORPHANS: Final = CustomRecord("encryption-switch-orphans", _FILLER)
+"""And one with this record also those whose creator is not a member any more."""
 
 
 class SwitchRequest(NamedTuple):
@@ -54,13 +58,32 @@ def request_record(request: SwitchRequest) -> CustomRecord:
 def progress_of(values: Iterable[Value]) -> dict[int, Progress]:
     """Return a member's progress by VNI among its custom records of the cluster's scope."""
     found: dict[int, Progress] = {}
-    for name in _names(values):
-        match = _PROGRESS.fullmatch(name)
-        if match is not None:
-            vni, serial = int(match[1], 16), int(match[2])
-            each = Progress(vni, serial, SwitchPhase(int(match[3])), match[4] == "done")
-            found[vni] = max(each, found.get(vni, each))
+    for each in filter(None, map(_progress, values)):
+        found[each.vni] = max(each, found.get(each.vni, each))
     return found
+
+
+def progress_by_network(
+    values: Iterable[tuple[NodeId, Value]],
+) -> dict[int, dict[NodeId, Progress]]:
+    """Return the progress of all members, by VNI, among custom records of the cluster's scope."""
+    found: dict[int, dict[NodeId, Progress]] = {}
+    for origin, value in values:
+        each = _progress(value)
+        if each is not None:
+            there = found.setdefault(each.vni, {})
+            there[origin] = max(each, there.get(origin, each))
+    return found
+
+
+def _progress(value: Value) -> Progress | None:
+    """Return the progress that a record states; None for one of another purpose."""
+    match = _PROGRESS.fullmatch(value.name) if isinstance(value, CustomRecord) else None
+    if match is None or int(match[2]) > SERIAL_MAX:
+        return None
+    return Progress(
+        int(match[1], 16), int(match[2]), SwitchPhase(int(match[3])), match[4] == "done"
+    )
 
 
 def requests_of(values: Iterable[Value]) -> Iterator[SwitchRequest]:
@@ -76,5 +99,5 @@ def _names(values: Iterable[Value]) -> Iterator[str]:
     return (name for name in found if name.startswith("encryption-"))
 
 
-_LONGEST: Final = Progress(limits.VNI_MAX, 10**18, SwitchPhase.CLEAR, is_done=False)
+_LONGEST: Final = Progress(limits.VNI_MAX, SERIAL_MAX, SwitchPhase.CLEAR, is_done=False)
 assert len(progress_record(_LONGEST).name) <= limits.NAME_LENGTH_MAX

@@ -19,8 +19,10 @@ from overlay.core.dataplane.network_drivers import (
     is_encrypted,
     labels_of,
 )
-from overlay.core.encryption.switch_phase import SwitchPhase, is_switching
-from overlay.core.protocol.records import CLUSTER_SCOPE, key_of
+from overlay.core.encryption.switch_phase import Progress, SwitchPhase, is_switching
+from overlay.core.encryption.switch_records import ORPHANS, SERIAL_MAX
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, key_of
 from overlay.errors import ConflictError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 from tests.agent.conftest import Site, Sites, until
@@ -83,8 +85,8 @@ async def pair(sites: Sites) -> tuple[Member, Member]:
     members = Member(one), Member(two)
     for member in members:
         await member.switch.reconcile()
-    await until(lambda: all(not each.switch.incapable() for each in members))
     await until(lambda: members[1].directory.network_by_vni(VNI) is not None)
+    await until(lambda: all(not each.switch.incapable(each.network) for each in members))
     return members
 
 
@@ -153,6 +155,67 @@ async def test_a_host_that_requires_encryption_stays(sites: Sites) -> None:
         await two.service.switch("blue", encrypted=False)
 
 
+async def test_a_network_without_creator_is_switched(sites: Sites) -> None:
+    """By any member, there and back and there; each keeps what no definition says.
+
+    A dead creator must be forgotten first, and a member of before upgraded.
+    """
+    one, two = await pair(sites)
+    third = await sites.join(3, one.site, one.site.admission.default_token())
+    vni = Vni(20)
+    third.write(Network(vni, "red", (SUBNET,), third.gossip.node_id))
+
+    def red(member: Member) -> Network:
+        found = member.directory.network_by_vni(vni)
+        assert found is not None
+        return found
+
+    def is_orphan() -> bool:
+        return all(each.directory.view.switches.is_orphan(red(each)) for each in (one, two))
+
+    await until(lambda: all(each.directory.network_by_vni(vni) for each in (one, two)))
+    sites.close(third)
+    gone = third.gossip.node_id
+    await until(lambda: one.directory.node_state(gone) is not MemberState.ALIVE)
+    with pytest.raises(ConflictError, match="cannot be switched now") as caught:
+        await one.service.switch("red", encrypted=True)
+    assert "overlayd forget vm3" in caught.value.hint
+    authority = one.site.gossip.authority
+    assert authority is not None
+    one.site.write(authority.sign_forgotten(gone))
+    await until(is_orphan)
+
+    async def switch(by: Member, *, encrypted: bool) -> None:
+        done = asyncio.create_task(by.service.switch("red", encrypted=encrypted))
+        await work(done.done, one, two)
+        assert await done
+        assert [is_encrypted(red(each)) for each in (one, two)] == [encrypted] * 2
+        assert not await by.service.switch("red", encrypted=encrypted)
+
+    for by, encrypted in ((two, True), (one, False), (one, True)):
+        await switch(by, encrypted=encrypted)
+    assert one.phases == two.phases
+    assert one.phases[-1] is SwitchPhase.ENCRYPTED
+    definition = one.directory.definition(vni, gone)
+    assert definition is not None
+    assert not is_encrypted(definition)
+
+    one.switch.log._ended_at[vni] = -1e9
+    await one.switch.reconcile()
+    assert is_encrypted(red(one))
+    two.site.gossip.publish(
+        two.site.gossip.commit(CLUSTER_SCOPE, [Participation(vni, forwards=True)],
+                               [key_of(ORPHANS)])
+    )  # fmt: skip
+    hostile = Progress(vni, SERIAL_MAX, SwitchPhase.ENCRYPTED, is_done=True)
+    one.switch.log.publish(hostile)
+    with pytest.raises(ConflictError, match="cannot be switched any more"):
+        one.switch.ask(red(one), encrypted=False)
+    await until(lambda: any("vm2 may send" in each.text for each in one.switch.faults()))
+    with pytest.raises(ConflictError, match="the version of overlayd on vm2 cannot"):
+        await one.service.switch("red", encrypted=False)
+
+
 async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
     """A network without tunnels, one with too many labels, and a member of before."""
     one, two = await pair(sites)
@@ -170,9 +233,9 @@ async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
         await one.service.switch("full", encrypted=True)
     one.switch.ask(full, encrypted=True)
     assert one.directory.network("full") == full
-    own = two.switch._records(two.site.gossip.node_id)
+    own = two.switch.log.records(two.site.gossip.node_id)
     deletes = [key_of(each) for each in own]
     two.site.gossip.publish(two.site.gossip.commit(CLUSTER_SCOPE, deletes=deletes))
-    await until(lambda: bool(one.switch.incapable()))
+    await until(lambda: bool(one.switch.incapable(one.network)))
     with pytest.raises(ConflictError, match="the version of overlayd on vm2 cannot"):
         await one.service.switch("blue", encrypted=True)

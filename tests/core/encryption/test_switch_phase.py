@@ -68,13 +68,14 @@ def test_a_network_at_rest_is_as_it_is_defined() -> None:
         (TO_ON, [SwitchPhase.BOTH, SwitchPhase.BOTH], SwitchPhase.SENDING),
         (TO_ON, [SwitchPhase.SENDING, SwitchPhase.ENCRYPTED], SwitchPhase.ENCRYPTED),
         (TO_OFF, [], SwitchPhase.ENCRYPTED),
-        (TO_OFF, [SwitchPhase.SENDING, SwitchPhase.BOTH], SwitchPhase.BOTH),
+        (TO_OFF, [SwitchPhase.SENDING, SwitchPhase.BOTH], SwitchPhase.ENCRYPTED),
+        (TO_OFF, [SwitchPhase.CLEAR, SwitchPhase.CLEAR], SwitchPhase.ENCRYPTED),
     ],
 )
 def test_a_new_member_is_where_the_others_are_next(
     network: Network, others: list[SwitchPhase], phase: SwitchPhase
 ) -> None:
-    """And never sends in clear where all the others receive by the tunnels."""
+    """And never in clear because of what others say; on the way out it is where all began."""
     goal = encryption_goal(network)
     assert goal is not None
     found = [done(each, goal.serial) for each in others]
