@@ -303,7 +303,7 @@ class Reconciler(Controller):
             if runtime is None:
                 return
             runtime.dirty = False
-            unprotected = "" if network is None else self._why_unprotected(network)
+            unprotected = "" if network is None else await self._why_unprotected(network)
             if unprotected:
                 runtime.passes += 1
                 runtime.unusable = unprotected
@@ -338,13 +338,13 @@ class Reconciler(Controller):
         if not runtime.failures:
             self._programmed(versions)
 
-    def _why_unprotected(self, network: Network) -> str:
+    async def _why_unprotected(self, network: Network) -> str:
         """Return why an encrypted network's frames could leave in clear; empty if they cannot."""
         phase = self._directory.view.encryption_phase(network)
         if phase < SwitchPhase.BOTH:
             return ""
         is_encrypted = phase is SwitchPhase.ENCRYPTED
-        if is_encrypted and not self.underlay_filter.confines(network):
+        if is_encrypted and not await self.underlay_filter.confine(network):
             return "nothing would stop its frames in clear: the filter of the VXLAN port is missing"
         if not self._tunnels.is_fenced:
             return "nothing would stop its frames in clear: the unreachable route is missing"

@@ -67,8 +67,13 @@ class UnderlayFilter(Controller):
         """Return how many VTEPs are admitted."""
         return 0 if self._known is None else len(self._known.members)
 
-    def confines(self, network: Network) -> bool:
-        """Return whether the table drops an encrypted network's frames where they are in clear."""
+    async def confine(self, network: Network) -> bool:
+        """Have the table drop an encrypted network's frames in clear; return whether it does."""
+        if not self._confines(network):
+            await self.admit_members()
+        return self._confines(network)
+
+    def _confines(self, network: Network) -> bool:
         vnis = {network.vni + segment for segment in range(segment_count(network))}
         written = self._written
         return written is not None and self.fault is None and written.encrypted >= vnis

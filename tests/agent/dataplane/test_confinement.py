@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,14 +12,17 @@ import pytest
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.dataplane.underlay_filter import FilterState
 from overlay.core.encryption.switch_phase import phase_of
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError
+from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
 SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
@@ -47,6 +50,7 @@ class Host:
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
         node = SimpleNamespace(confirmations=SimpleNamespace(confirmable=self._plan))
         gossip = SimpleNamespace(card=card, node=node)
+        self._filtered = filtered
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
         view = SimpleNamespace(
             loses_address=None, encryption_phase=lambda network: phase_of(network, None, ())
@@ -58,7 +62,7 @@ class Host:
         self.reconciler = Silent(
             context,
             Attachments(),
-            cast("Any", SimpleNamespace(confines=lambda _network: filtered)),
+            cast("Any", SimpleNamespace(confine=self._confine)),
             cast("Any", None),
             cast("Any", SimpleNamespace(is_fenced=fenced)),
             FabricTable(),
@@ -68,6 +72,9 @@ class Host:
             self.reconciler._runtimes[vni] = SandboxRuntime(
                 cast("Any", None), cast("Any", None), asyncio.Lock()
             )
+
+    async def _confine(self, _network: Network) -> bool:
+        return self._filtered
 
     @staticmethod
     def _plan(*_arguments: object) -> None:
@@ -95,3 +102,49 @@ async def test_both_locks_let_a_pass_begin(tmp_path: Path) -> None:
 
     with pytest.raises(PlannedError):
         await host.reconciler.reconcile_network(VAULT.vni)
+
+
+class Table:
+    """A table that is written, or refuses to be."""
+
+    def __init__(self) -> None:
+        self.state = FilterState()
+        self.refuses = False
+
+    async def call(self, function: Callable[..., Any], *arguments: object) -> object:
+        """Stand for the kernel thread."""
+        return self if function is UnderlayTable else function(*arguments)
+
+    def read(self) -> FilterState:
+        """Return what was written last."""
+        return self.state
+
+    def write(self, _before: FilterState | None, after: FilterState) -> None:
+        """Write, or refuse."""
+        if self.refuses:
+            raise OSError("no buffer space available")
+        self.state = after
+
+
+async def test_a_pass_has_its_network_confined(tmp_path: Path) -> None:
+    """A network that has just become encrypted is added at once, so a pass reports nothing."""
+    encrypted: set[Vni] = set()
+    view = SimpleNamespace(
+        vteps=frozenset, vnis=frozenset, switching_vnis=frozenset,
+        encrypted_vnis=lambda: frozenset(encrypted),
+    )  # fmt: skip
+    cluster = SimpleNamespace(vxlan_port=4789, gossip_port=7948)
+    gossip, directory = SimpleNamespace(cluster=cluster, node_id=b""), SimpleNamespace(view=view)
+    table = Table()
+    context = NodeContext(
+        cast("Any", gossip), cast("Any", directory), cast("Any", table), EventLog(tmp_path)
+    )
+    underlay_filter = UnderlayFilter(context, FabricTable(), 30.0)
+    await underlay_filter.admit_members()
+    encrypted.add(VAULT.vni)
+    assert await underlay_filter.confine(VAULT)
+    assert table.state.encrypted == {VAULT.vni}
+
+    table.refuses = True
+    encrypted.add(BLUE.vni)
+    assert not await underlay_filter.confine(BLUE)
