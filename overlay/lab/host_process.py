@@ -24,7 +24,7 @@ from overlay.errors import OverlayError
 MARK = "overlayd-lab-"  # prefix of argv[0] of a host's first process, by which it is found
 _HOST_DEPTH = 2  # this process's PID namespace, and the host's own
 # A mount, and the end of a process that writes, may wait until the disk has taken other writes.
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 300.0  # an emulated, loaded machine
 _END_TIMEOUT_S = 60.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -164,7 +164,7 @@ def enter_command(host: HostProcess, command: Sequence[str]) -> list[str]:
 
 
 def run(
-    host: HostProcess, *command: str, timeout_s: float = 120.0, stdin: str | None = None
+    host: HostProcess, *command: str, timeout_s: float = 300.0, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command inside a host; return its output, whatever its exit code."""
     return subprocess.run(

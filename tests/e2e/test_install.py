@@ -64,7 +64,7 @@ def newer(unpacked: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(hosts: Cluster, package: Path) -> Cluster:
-    """Two hosts with the package, joined; c1 and c2 on network blue."""
+    """Two hosts with the package, joined; c1 and c2 on the networks blue and vault."""
     for number in (1, 2):
         hosts.ok(number, "sh", "-c", COPY_ON_WRITE)
         before = left_behind(hosts, number)
@@ -77,8 +77,10 @@ def installed(hosts: Cluster, package: Path) -> Cluster:
     code, _, told = hosts.run(2, *joining, stdin=token)
     assert code == 0, told
     hosts.ok(1, OVERLAYD, "network", "create", "blue", "--subnet", "10.32.0.0/16")
+    hosts.ok(1, OVERLAYD, "network", "create", "vault", "--encrypted")
     for number in (1, 2):
         hosts.ok(number, OVERLAYD, "container", "add", f"c{number}", "--network", "blue")
+        hosts.ok(number, OVERLAYD, "attach", f"c{number}", "--network", "vault")
     return hosts
 
 
@@ -95,11 +97,21 @@ def test_the_installed_agent_serves(installed: Cluster) -> None:
 def test_an_upgrade_keeps_state_and_loses_no_packet(
     installed: Cluster, newer: Path, eventually: Callable[..., None]
 ) -> None:
-    """Pings continue through unpacking and the agent's restart; node and addresses stay."""
+    """Pings continue through unpacking and the agent's restart; node and addresses stay.
+
+    Also on an encrypted network, of which no frame is in clear.
+    """
     before = installed.json(1, "status")
-    ip = installed.json(2, "container", "ls")["containers"][0]["endpoints"][0]["ip"]
-    pinging = f"ip netns exec c1 ping -i 0.02 -w 60 {ip} > /run/ping.log 2>&1 & echo $!"
-    ping = installed.ok(1, "sh", "-c", pinging).strip()
+    (container,) = installed.json(2, "container", "ls")["containers"]
+    for end in container["endpoints"]:
+        log = f"/run/ping-{end['network']}.log"
+        pinging = f"ip netns exec c1 ping -i 0.01 {end['ip']} > {log} 2>&1 &"
+        installed.ok(1, "sh", "-c", pinging)
+    vni = int(installed.json(1, "network", "inspect", "vault")["vni"])
+    in_clear = f"udp port 4789 and udp[12:4] = {vni << 8}"
+    listening = f"tcpdump -Z root -l -n -i eth1 '{in_clear}' >/run/clear.log 2>/run/dump.log &"
+    installed.ok(2, "sh", "-c", listening)
+    eventually(lambda: "listening on" in installed.ok(2, "cat", "/run/dump.log"), "tcpdump")
     code, told = dpkg(installed, 1, "-i", str(newer))
     assert code == 0, told
     assert "still the old version" in told
@@ -107,16 +119,20 @@ def test_an_upgrade_keeps_state_and_loses_no_packet(
     installed.ok(1, OVERLAYD, "join")
     eventually(lambda: installed.json(1, "status")["cluster"]["members"]["alive"] == 2, "vm2 seen")
     # SIGINT: the summary, as after Ctrl-C.
-    installed.ok(1, "kill", "-INT", ping)
-    eventually(lambda: "packet loss" in installed.ok(1, "cat", "/run/ping.log"), "the summary")
-    summary = installed.ok(1, "cat", "/run/ping.log")
-    sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", summary)[0]
+    installed.ok(1, "sh", "-c", "kill -INT $(pidof ping)")
+    for network in ("blue", "vault"):
+        log = f"/run/ping-{network}.log"
+        eventually(lambda at=log: "packet loss" in installed.ok(1, "cat", at), "the summary")
+        summary = installed.ok(1, "cat", log)
+        sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", summary)[0]
+        assert int(sent) > 10
+        # The one that is under way when ping ends has no answer yet.
+        assert int(sent) - int(received) <= 1, summary[-300:]
+    assert installed.ok(2, "cat", "/run/clear.log") == ""
+    installed.ok(2, "sh", "-c", "kill $(pidof tcpdump)")
 
     assert version_of(installed, 1) == "install ok installed 99.0-1"
     assert installed.json(1, "status")["node"]["id"] == before["node"]["id"]
-    assert int(sent) > 10
-    # The one that is under way when ping ends has no answer yet.
-    assert int(sent) - int(received) <= 1, summary[-300:]
 
 
 def test_a_downgrade_below_the_state_is_refused(installed: Cluster, package: Path) -> None:

@@ -7,11 +7,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from overlay.lab.driver import AgentDriver, wait_until
+from overlay.lab.driver import AgentDriver, differences, wait_until
 from overlay.lab.fixtures import LabCluster
 from overlay.lab.forged_frames import NamespaceRef
 from overlay.lab.frames import packet_frame, udp, vxlan
@@ -145,3 +146,42 @@ def capture(driver: AgentDriver, expression: str) -> Iterator[Path]:
         finally:
             process.terminate()
             process.communicate(timeout=60)
+
+
+@contextmanager
+def nothing_in_clear(vault: Vault, *numbers: int) -> Iterator[None]:
+    """Send packets between all containers during a block, and none of them in clear."""
+    with ExitStack() as stack:
+        heard = [stack.enter_context(capture(vault.host(n), IN_CLEAR)) for n in numbers]
+        for number, following in zip(vault.numbers, [*vault.numbers[1:], 1], strict=True):
+            flood = f"ip netns exec c{number} ping -i0.02 -W1 {vault.addresses[following]}"
+            vault.host(number).run("sh", "-c", f"{flood} >/dev/null 2>&1 &")
+        yield
+        wait_until(vault.all_reach, "all containers", 60.0)
+        wait_until(lambda: not any(map(differences, vault.drivers)), "the kernel", 60.0)
+        for number in vault.numbers:
+            vault.host(number).run("sh", "-c", "killall ping; true")
+        assert [each.read_text() for each in heard] == [""] * len(heard)
+
+
+def change_address(vault: Vault) -> None:
+    """Give a host another address: the tunnels of the others follow its card."""
+    host = vault.host(1)
+    host.run("ip", "address", "add", "192.168.56.111/24", "dev", "eth1")
+    host.run("ip", "address", "del", "192.168.56.11/24", "dev", "eth1")
+    host.run("sh", "-c", "ip address add 192.168.56.111/24 dev eth1 2>/dev/null || true")
+    wait_until(
+        lambda: host.get("/v1/status")["node"]["address"] == "192.168.56.111", "the new address"
+    )
+
+
+def narrow(vault: Vault) -> None:
+    """Let the underlay carry 1280 bytes: the MTU of containers follows, then back."""
+    host = vault.host(1)
+
+    def follows(expected: int) -> bool:
+        return bool(host.get("/v1/networks/vault")["mtu"] == expected)
+
+    for mtu, expected in ((1280, 1150), (1500, 1370)):
+        host.run("ip", "link", "set", "eth1", "mtu", str(mtu))
+        wait_until(partial(follows, expected), f"MTU {mtu}", 60.0)
