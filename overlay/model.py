@@ -178,6 +178,10 @@ ANY_NAME_LABEL = (LABEL_PREFIX + "any-name", "on")
 """On a network: names with dots are answered as they are, not only below the cluster's domain."""
 
 
+SHARED_NAME_LABEL = (LABEL_PREFIX + "shared-name", "on")
+"""On an endpoint: others with this label may have its name; DNS answers all of them."""
+
+
 EVPN_LABEL = (LABEL_PREFIX + "evpn", "on")
 """On a network: hosts that speak BGP EVPN announce it, and take what others announce of it."""
 
@@ -196,6 +200,11 @@ def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
         or PORT_SECURITY_OFF_LABEL in endpoint.labels
         or is_host(endpoint)
     )
+
+
+def shares_name(endpoint: Endpoint) -> bool:
+    """Return whether other endpoints that share theirs may have an endpoint's name."""
+    return SHARED_NAME_LABEL in endpoint.labels
 
 
 def has_any_name(network: Network) -> bool:

@@ -59,6 +59,53 @@ def test_a_container_has_precedence_over_a_record(cluster: Cluster) -> None:
         cluster.ok(1, "overlayd", "dns", "rm", "c3", "--network", "blue")
 
 
+def test_a_name_may_be_shared(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """By containers of several hosts that all chose it; each may go."""
+    first = cluster.attach(2, "pool2", "--name", "pool", "--shared-name")
+    eventually(lambda: dig(cluster, 1, "pool.overlay") == [first], "the first")
+    cluster.ok(3, "ip", "netns", "add", "pool3")
+    attach = ("overlayd", "attach", "pool3", "--network", "blue", "--name", "pool")
+    eventually(lambda: cluster.run(3, *attach)[0] == 6, "vm3 knows the name")
+    assert "Give --shared-name" in cluster.run(3, *attach)[2]
+
+    second = cluster.ok(3, *attach, "--shared-name").strip()
+    for number in (1, 3):
+        eventually(
+            lambda n=number: dig(cluster, n, "pool.overlay") == sorted([first, second]), "both"
+        )
+    assert not [each for each in cluster.json(1, "status")["health"] if "pool" in each["text"]]
+    refused = cluster.run(3, "overlayd", "endpoint", "set", "pool3", "--no-shared-name")
+    assert (refused[0], "pool" in refused[2]) == (6, True)
+    cluster.ok(2, "overlayd", "detach", "pool2")
+    eventually(lambda: dig(cluster, 1, "pool.overlay") == [second], "the second alone")
+    cluster.ok(3, "overlayd", "endpoint", "set", "pool3", "--no-shared-name")
+
+
+def test_a_record_goes_with_its_container(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Also as its process ends; one without addresses has the container's own."""
+    cluster.ok(2, "ip", "netns", "add", "owner")
+    ip = cluster.ok(2, "overlayd", "attach", "owner", "--network", "blue").strip()
+    add, where = ("overlayd", "dns", "add"), ("--for", "owner", "--network", "blue")
+    cluster.ok(2, *add, "virtual", "192.168.9.1", "fd99::9", *where)
+    assert "same is" in cluster.run(2, *add, "same", "own", *where)[2]
+    eventually(lambda: dig(cluster, 1, "virtual.overlay") == ["192.168.9.1"], "the record")
+    eventually(lambda: dig(cluster, 1, "same.overlay") == [ip], "its own address")
+    assert dig(cluster, 1, "-x", "192.168.9.1") == ["virtual.blue.overlay."]
+    elsewhere = cluster.run(1, "overlayd", "dns", "rm", "same", "--network", "blue")
+    assert (elsewhere[0], "On vm2: overlayd dns rm same" in elsewhere[2]) == (6, True)
+
+    cluster.ok(2, "overlayd", "dns", "rm", "same", "--network", "blue")
+    eventually(lambda: dig(cluster, 1, "same.overlay") == [], "the removal")
+    assert dig(cluster, 1, "virtual.overlay") == ["192.168.9.1"]
+    cluster.ok(2, "ip", "netns", "del", "owner")
+    eventually(lambda: dig(cluster, 1, "virtual.overlay") == [], "its end with the container")
+    assert "virtual" not in cluster.ok(1, "overlayd", "dns", "ls", "blue")
+    assert cluster.run(2, *add, "alone", "own", "--network", "blue")[0] == 2
+    assert cluster.run(2, *add, "alone", "own", "--for", "owner", "--network", "blue")[0] == 5
+
+
 def test_any_host_removes_a_record(cluster: Cluster, eventually: Callable[..., None]) -> None:
     """It is gone everywhere, and can be added again; invalid names and addresses are refused."""
     add = ("overlayd", "dns", "add", "printer", "--network", "blue")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from overlay.agent.api.http import privileges
+from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.dns import (
     CustomRecordAddedResponse,
@@ -13,8 +15,11 @@ from overlay.agent.api.schema.dns import (
 )
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
+from overlay.agent.dns.records.tied_records import label_key, label_of, tied_records
+from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.errors import NotFoundError
+from overlay.agent.records.directory import PlacedEndpoint
+from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Ip, Network, ip_text, parse_ip
 
 
@@ -69,13 +74,22 @@ class DnsHandlers:
             "names": list(found.names),
         }
 
-    async def add(self, request: CustomRecordRequest) -> CustomRecordAddedResponse:
+    async def add(
+        self, request: CustomRecordRequest, caller: ApiCaller
+    ) -> CustomRecordAddedResponse:
         """POST /v1/dns."""
         ips = tuple(dict.fromkeys(request.ips))
         components = self._agent.require_components()
         network = components.directory.network(request.network)
         name = components.resolver.local_name(network, request.name)
-        components.custom_records.add(network, name, ips)
+        if request.target is None:
+            components.custom_records.add(network, name, ips)
+        else:
+            privileges.require_target(caller, request.target)
+            edit = EndpointEdit(add_labels=(label_of(name, ips),))
+            spec = EditSpec(request.target, edit, (network.name,))
+            edited = await components.attach_service.edit(spec)
+            ips = ips or edited[0][1].ips
         answer = components.resolver.lookup([network], request.name)
         return {
             "name": request.name,
@@ -89,10 +103,35 @@ class DnsHandlers:
         components = self._agent.require_components()
         network = components.directory.network(query.network)
         records = components.directory.custom_records(network.vni)
-        is_whole = name.lower() in {record.name for _, record in records}
-        stored = name if is_whole else components.resolver.below_domain(name)
-        components.custom_records.remove(network, stored)
+        names = {record.name for _, record in records}
+        below = components.resolver.below_domain(name)
+        stored = name.lower() if name.lower() in names else below
+        holders = [
+            placed
+            for placed in components.directory.endpoints(network.vni)
+            if any(tied.name in (name.lower(), below) for tied in tied_records(placed.endpoint))
+        ]
+        if stored in names or not holders:
+            components.custom_records.remove(network, stored)
+        for placed in holders:
+            await _untie(components, network, placed, below)
         return {"name": name, "network": network.name}
+
+
+async def _untie(
+    components: Components, network: Network, placed: PlacedEndpoint, name: str
+) -> None:
+    """Remove a record from a container's; raises ConflictError if another host has it."""
+    found = components.attachments.get(placed.endpoint.endpoint_id)
+    if found is None:
+        host = components.directory.node_name(placed.origin)
+        raise ConflictError(
+            f"the DNS record {name} goes with {placed.endpoint.name} on {host}",
+            why="only that host changes what belongs to its containers",
+            hint=f"On {host}: overlayd dns rm {name} --network {network.name}",
+        )
+    edit = EndpointEdit(remove_labels=(label_key(name),))
+    await components.attach_service.edit(EditSpec(found.target, edit, (network.name,)))
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
@@ -108,6 +147,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.add,
         request=CustomRecordRequest,
         response=CustomRecordAddedResponse,
+        needs_caller=True,
     )
     server.route(
         "GET",

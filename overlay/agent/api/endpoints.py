@@ -90,6 +90,7 @@ class EndpointHandlers:
             remove_aliases=request.remove_aliases,
             add_labels=tuple(request.add_labels.items()),
             remove_labels=request.remove_labels,
+            shared_name=request.shared_name,
         )
         components = self._agent.require_components()
         edited = await components.attach_service.edit(
@@ -144,6 +145,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
     """Return the options of an attach on each of its networks; `name` None: the container's."""
     return EndpointOptions(
         name=name,
+        shared_name=request.shared_name,
         ips=request.all_ips(),
         mac=request.mac,
         ifname=request.ifname,

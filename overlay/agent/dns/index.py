@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from overlay.agent.dns.records.tied_records import tied_records
 from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.core.protocol.records import CustomRecord
 from overlay.core.services.derivation import PlacedService
-from overlay.model import Ip, Vni
+from overlay.model import Ip, NodeId, Vni
 
 _REST_FACTOR = 4.0  # a stale index is kept for this many times as long as building it took
 _AGE_MAX_S = 30.0  # of a current one: custom records of a dead node end when its grace period does
@@ -30,6 +32,8 @@ class NameIndex:
     by_ip: dict[Ip, list[PlacedEndpoint]] = field(default_factory=dict)
     custom: dict[str, list[Ip]] = field(default_factory=dict)
     custom_by_ip: dict[Ip, list[str]] = field(default_factory=dict)
+    tied: dict[str, list[tuple[NodeId, CustomRecord]]] = field(default_factory=dict)
+    tied_by_ip: dict[Ip, list[tuple[NodeId, CustomRecord]]] = field(default_factory=dict)
     services: dict[str, PlacedService] = field(default_factory=dict)
     services_by_ip: dict[Ip, str] = field(default_factory=dict)
     is_stale: bool = False  # records have changed since
@@ -76,6 +80,10 @@ class NameIndexes:
                 index.by_alias.setdefault(alias, []).append(placed)
             for ip in endpoint.ips:
                 index.by_ip.setdefault(ip, []).append(placed)
+            for tied in tied_records(endpoint):
+                index.tied.setdefault(tied.name, []).append((placed.origin, tied))
+                for ip in {*tied.ips} - {*endpoint.ips}:
+                    index.tied_by_ip.setdefault(ip, []).append((placed.origin, tied))
         for _, record in self._directory.custom_records(vni):
             index.custom.setdefault(record.name.lower(), []).extend(record.ips)
             for ip in record.ips:

@@ -13,17 +13,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from overlay.agent.dns.index import NameIndexes
+from overlay.agent.dns.records.tied_records import tied_records
 from overlay.agent.dns.service_records import ServiceRecord, records_of, split_srv_name
 from overlay.agent.process.config import DNS_DOMAIN_DEFAULT
 from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.core.protocol.messages import MemberState
 from overlay.core.services.derivation import PlacedService
 from overlay.errors import UsageError
-from overlay.model import Endpoint, Ip, Network, has_any_name
+from overlay.model import Endpoint, Ip, Network, NodeId, has_any_name, shares_name
 
+Found = TypeVar("Found")
 _REVERSE_V4 = ".in-addr.arpa"
 _REVERSE_V6 = ".ip6.arpa"
 
@@ -140,19 +142,16 @@ class Resolver:
         """Return all addresses that the first network with this name has for it."""
         for network in networks:
             index = self._indexes.of(network.vni)
-            # Endpoints may share an alias. Of several with one name, created during a partition,
-            # every node answers with the same one (`core.dataplane.conflicts`).
-            named = self._alive(index.by_name.get(name, ()))
-            owner = min(named, key=lambda item: item.endpoint_id, default=None)
+            owners = _owners(self._alive(index.by_name.get(name, ())))
             entry = index.services.get(name)
-            if owner is None and entry is not None:
+            if not owners and entry is not None:
                 return DnsAnswer(exists=True, ips=_service_ips(entry))
-            matching = list(self._alive(index.by_alias.get(name, ())))
-            if owner is not None:
-                matching.append(owner)
+            matching = [*self._alive(index.by_alias.get(name, ())), *owners]
             ips = [ip for endpoint in matching for ip in endpoint.ips]
-            if owner is None:  # a custom record cannot take over a container's name
+            if not owners:  # a custom record cannot take over a container's name
                 ips += index.custom.get(name, [])
+                tied = self._alive(index.tied.get(name, ()))
+                ips += [ip for record in tied for ip in record.ips]
             if ips:
                 return DnsAnswer(exists=True, ips=tuple(sorted(set(ips))))
         return DnsAnswer(exists=False)
@@ -173,6 +172,7 @@ class Resolver:
             index = self._indexes.of(network.vni)
             names = [endpoint.name for endpoint in self._alive(index.by_ip.get(ip, ()))]
             names += index.custom_by_ip.get(ip, [])
+            names += [record.name for record in self._alive(index.tied_by_ip.get(ip, ()))]
             names += [index.services_by_ip[ip]] if ip in index.services_by_ip else []
             if names or any(ip in subnet for subnet in network.subnets):
                 full = (f"{name}.{network.name}.{self._domain}" for name in dict.fromkeys(names))
@@ -181,24 +181,25 @@ class Resolver:
 
     def all_names(self, network: Network) -> dict[str, tuple[Ip, ...]]:
         """Return every name that is answered on a network, from a single pass over its records."""
-        owners: dict[str, Endpoint] = {}
+        named: dict[str, list[Endpoint]] = {}
         found: dict[str, set[Ip]] = {}
+        custom = self._custom_records(network)
         for endpoint in self._alive(
             map(PlacedEndpoint._make, self._directory.endpoints(network.vni))
         ):
-            name = endpoint.name.lower()
-            owner = owners.setdefault(name, endpoint)
-            if endpoint.endpoint_id < owner.endpoint_id:
-                owners[name] = endpoint
+            named.setdefault(endpoint.name.lower(), []).append(endpoint)
+            for tied in tied_records(endpoint):
+                custom.setdefault(tied.name, []).extend(tied.ips)
             for alias in endpoint.aliases:
                 found.setdefault(alias.lower(), set()).update(endpoint.ips)
-        for name, ips in self._custom_records(network).items():
-            if name not in owners:
+        for name, ips in custom.items():
+            if name not in named:
                 found.setdefault(name, set()).update(ips)
-        for name, endpoint in owners.items():
-            found.setdefault(name, set()).update(endpoint.ips)
+        for name, endpoints in named.items():
+            for endpoint in _owners(endpoints):
+                found.setdefault(name, set()).update(endpoint.ips)
         for entry in self._directory.services(network.vni):
-            if entry.service.name.lower() not in owners:
+            if entry.service.name.lower() not in named:
                 found[entry.service.name.lower()] = set(_service_ips(entry))
         shown = (
             found if has_any_name(network) else {self._shown(name): found[name] for name in found}
@@ -216,12 +217,24 @@ class Resolver:
             found.setdefault(record.name.lower(), []).extend(record.ips)
         return found
 
-    def _alive(self, placed: Iterable[PlacedEndpoint]) -> Iterator[Endpoint]:
-        """Yield endpoints except those of dead nodes, which stay reachable by address only."""
-        for origin, endpoint in placed:
+    def _alive(self, placed: Iterable[tuple[NodeId, Found]]) -> Iterator[Found]:
+        """Yield what is not a dead node's; its endpoints stay reachable by address only."""
+        for origin, found in placed:
             state = self._directory.node_state(origin)
             if state in (MemberState.ALIVE, MemberState.SUSPECT):
-                yield endpoint
+                yield found
+
+
+def _owners(named: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return which of the endpoints with one name it stands for: all that share it, or one.
+
+    Of several that do not share it, created during a partition, every node answers with the same
+    one (`core.dataplane.conflicts`).
+    """
+    found = sorted(named, key=lambda each: each.endpoint_id)
+    if found and shares_name(found[0]):
+        return [each for each in found if shares_name(each)]
+    return found[:1]
 
 
 def _service_ips(entry: PlacedService) -> tuple[Ip, ...]:

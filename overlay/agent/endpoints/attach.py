@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from overlay import limits
 from overlay.agent.endpoints.attach_times import AttachTimes
 from overlay.agent.endpoints.context import EndpointContext
-from overlay.agent.endpoints.edit import require_free
+from overlay.agent.endpoints.edit import WantedName, require_free
 from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
@@ -30,7 +30,16 @@ from overlay.core.dataplane.port_policy import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import container_namespace, rate_limit
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for
+from overlay.model import (
+    SHARED_NAME_LABEL,
+    Endpoint,
+    Ip,
+    Network,
+    NodeId,
+    Vni,
+    ip_text,
+    mac_for,
+)
 from overlay.signals import AsyncSignal
 
 
@@ -246,7 +255,9 @@ class _AttachSteps:
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
                 hint="Detach some, or attach on another host",
             )
-        require_free(self._node.directory, self._network, self._name, self._options.mac)
+        is_shared = SHARED_NAME_LABEL in self._options.all_labels
+        wanted = WantedName(self._name, is_shared, self._options.mac)
+        require_free(self._node.directory, self._network, wanted)
 
     @property
     def _name(self) -> str:

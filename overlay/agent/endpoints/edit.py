@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.update import FieldChange
-from overlay.agent.records.directory import Directory
+from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Endpoint, Mac, Network, Vni, ip_text, mac_text
+from overlay.model import (
+    SHARED_NAME_LABEL,
+    Endpoint,
+    Mac,
+    Network,
+    Vni,
+    ip_text,
+    mac_text,
+    shares_name,
+)
 from overlay.signals import AsyncSignal
 
 Edited = tuple[Network, Endpoint, str, tuple[FieldChange, ...]]  # with its interface's name
@@ -30,6 +40,7 @@ class EndpointEdit:
     remove_aliases: tuple[str, ...] = ()
     add_labels: tuple[tuple[str, str], ...] = ()
     remove_labels: tuple[str, ...] = ()
+    shared_name: bool | None = None
 
     def applied(self, endpoint: Endpoint) -> Endpoint:
         """Return the changed endpoint; raises UsageError for too many aliases or labels."""
@@ -38,6 +49,9 @@ class EndpointEdit:
         aliases = kept | {alias.lower(): alias for alias in self.add_aliases}
         labels = dict(endpoint.labels) | dict(self.add_labels)
         labels = {key: value for key, value in labels.items() if key not in self.remove_labels}
+        if self.shared_name is not None:
+            labels.pop(SHARED_NAME_LABEL[0], None)
+            labels |= [SHARED_NAME_LABEL] if self.shared_name else []
         _require_at_most(limits.ALIAS_COUNT_MAX, aliases, "aliases")
         _require_at_most(limits.LABEL_COUNT_MAX, labels, "labels")
         return replace(
@@ -96,8 +110,9 @@ class EndpointEditor:
                 if before is None or network is None or (wanted and network.vni not in wanted):
                     continue
                 after = change.applied(before)
-                if after.name.lower() != before.name.lower():
-                    require_free(self._directory, network, after.name)
+                name = WantedName.of(after)
+                if name != WantedName.of(before):
+                    require_free(self._directory, network, name)
                 found.append((network, before, after, attachment.ifname))
             edited = [self._write(*each) for each in found]
         for network, before, after, _ in found:
@@ -131,8 +146,26 @@ def _labels_text(endpoint: Endpoint) -> str:
     return " ".join(f"{key}={value}" for key, value in endpoint.labels)
 
 
-def require_free(directory: Directory, network: Network, name: str, mac: Mac | None = None) -> None:
-    """Raise ConflictError if an endpoint of a network has the name or the MAC, or a service it."""
+class WantedName(NamedTuple):
+    """The name of an endpoint that is to be free, and the MAC of a new one."""
+
+    name: str
+    is_shared: bool
+    mac: Mac | None = None
+    endpoint_id: bytes = b""
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> WantedName:
+        """Return the name of an endpoint."""
+        return cls(endpoint.name, shares_name(endpoint), endpoint_id=endpoint.endpoint_id)
+
+
+def require_free(directory: Directory, network: Network, wanted: WantedName) -> None:
+    """Raise ConflictError if another endpoint, or a service, of a network has the name.
+
+    Unless all endpoints with this name share it. Likewise if one has the MAC.
+    """
+    name = wanted.name
     if directory.view.has_service(network.vni, name):
         raise ConflictError(
             f"the name {name!r} is taken on network {network.name}",
@@ -141,14 +174,38 @@ def require_free(directory: Directory, network: Network, name: str, mac: Mac | N
             "container can be one of its backends",
         )
     for origin, other in directory.all_endpoints(network.vni):  # 50,000, perhaps
-        if other.name.lower() == name.lower():  # as DNS compares them
-            raise ConflictError(
-                f"the name {name!r} is taken on network {network.name}",
-                why=f"{ip_text(other.ips[0])} on {directory.node_name(origin)} has it",
-                hint="Choose another name; 'attach' and 'endpoint set' take one with --name",
-            )
-        if mac is not None and other.mac == mac:
+        if other.endpoint_id == wanted.endpoint_id:
+            continue
+        is_shared = wanted.is_shared and shares_name(other)
+        if other.name.lower() == name.lower() and not is_shared:
+            raise _taken_name_error(directory, network, PlacedEndpoint(origin, other), wanted)
+        if wanted.mac is not None and other.mac == wanted.mac:
             raise ConflictError(
                 f"the MAC {mac_text(other.mac)} is taken on network {network.name}",
                 why=f"{other.name} on {directory.node_name(origin)} has it",
             )
+
+
+def _taken_name_error(
+    directory: Directory, network: Network, holder: PlacedEndpoint, wanted: WantedName
+) -> ConflictError:
+    where = f"{ip_text(holder.endpoint.ips[0])} on {directory.node_name(holder.origin)}"
+    if shares_name(holder.endpoint):
+        return ConflictError(
+            f"the name {wanted.name!r} is taken on network {network.name}",
+            why=f"{where} has it, and shares it with those that have --shared-name",
+            hint="Give --shared-name, or choose another name with --name",
+        )
+    if wanted.is_shared:
+        return ConflictError(
+            f"the name {wanted.name!r} is not shared on network {network.name}",
+            why=f"{where} has it for itself",
+            hint=f"On {directory.node_name(holder.origin)}: overlayd endpoint set "
+            f"{holder.endpoint.name} --shared-name; or choose another name with --name",
+        )
+    return ConflictError(
+        f"the name {wanted.name!r} is taken on network {network.name}",
+        why=f"{where} has it",
+        hint="Choose another name; 'attach' and 'endpoint set' take one with --name, and "
+        "--shared-name on each of the containers that are to have one",
+    )

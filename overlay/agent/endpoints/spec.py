@@ -12,7 +12,7 @@ from overlay.core.dataplane.port_policy import allowed_addresses, labels_of_allo
 from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
 from overlay.errors import UsageError
-from overlay.model import Endpoint, Ip, Mac, ip_text, mac_text
+from overlay.model import SHARED_NAME_LABEL, Endpoint, Ip, Mac, ip_text, mac_text, shares_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class EndpointOptions:
     """
 
     name: str | None = None
+    shared_name: bool = False  # with others that share theirs
     ips: tuple[Ip, ...] = ()  # at most one of each family
     mac: Mac | None = None
     ifname: str | None = None
@@ -34,12 +35,13 @@ class EndpointOptions:
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    # With those of the rates and of the allowed addresses.
+    # With those of the rates, of the allowed addresses and of a shared name.
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        labels = tuple(sorted((*self.labels, *labels_of_allowed(self.allow_ips))))
-        object.__setattr__(self, "all_labels", labels_with_rates(labels, self.rates))
+        shared = [SHARED_NAME_LABEL] if self.shared_name else []
+        labels = sorted({*self.labels, *labels_of_allowed(self.allow_ips), *shared})
+        object.__setattr__(self, "all_labels", labels_with_rates(tuple(labels), self.rates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def labels_with_rates(
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="each rate and allowed address is one, and so is port security that is off",
+            why="each rate and allowed address is one, and so are port security that is off and a "
+            "shared name",
             field="labels",
         )
     return found
@@ -85,6 +88,7 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
         ("MAC", options.mac in (None, endpoint.mac), mac_text(endpoint.mac)),
         ("interface", options.ifname in (None, ifname), ifname),
         ("name", options.name in (None, endpoint.name), endpoint.name),
+        ("shared name", not options.shared_name or shares_name(endpoint), ""),
         ("aliases", set(options.aliases) <= set(endpoint.aliases), " ".join(endpoint.aliases)),
         (
             "allowed addresses",

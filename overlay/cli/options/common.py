@@ -51,6 +51,11 @@ def add_attach_options(parser: StrictParser, *, may_start_later: bool) -> None:
     )
     _add_lasting_options(parser)
     parser.add_argument(
+        "--shared-name",
+        action="store_true",
+        help="let other containers with this option have its DNS name; DNS answers all of them",
+    )
+    parser.add_argument(
         "--alias",
         dest="aliases",
         action="append",
@@ -185,6 +190,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),
+        **({"shared_name": True} if args.shared_name else {}),
         **({"publish": args.publish} if args.publish else {}),
         "wait": "none" if args.wait == "none" else "all",
     }

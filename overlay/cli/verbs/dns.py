@@ -28,11 +28,14 @@ ADD_DESCRIPTION = """\
 Add a custom DNS record: a name for addresses that are not a container's, such as a router or an
 external service.  It is served to the network's containers on all hosts, unless a container has
 that name.  Adding the name again on this host replaces the record; several hosts may share a name.
+With --for CONTAINER it is part of that container's own record: it goes when the container is
+detached or ends, or its host dies, and returns with it.  The address 'own' means the container's.
 
   overlayd dns add database 192.168.7.20 --network blue
-  overlayd dns rm database --network blue
+  overlayd dns add shop 10.58.0.100 --for web --network blue
 """
 HEADERS = ("NAME", "NETWORK", "ADDRESSES")
+OWN = "own"
 
 
 def register(words: VerbGroup) -> None:
@@ -48,8 +51,19 @@ def register(words: VerbGroup) -> None:
     lookup.add_argument("--network", metavar="NETWORK", help="look it up on this network only")
     add = names.verb("add", run_add, "add a custom record: a name for addresses", ADD_DESCRIPTION)
     add.add_argument("name", metavar="NAME", help="name that containers look up")
-    add.add_argument("ips", nargs="+", metavar="ADDRESS", help="address that it resolves to")
-    remove = names.verb("rm", run_rm, "remove a custom record that was added on this host")
+    add.add_argument(
+        "ips",
+        nargs="+",
+        metavar="ADDRESS",
+        help=f"address that it resolves to, or {OWN}: those of the container of --for",
+    )
+    add.add_argument(
+        "--for",
+        dest="target",
+        metavar="TARGET",
+        help="container of this host that the record goes with",
+    )
+    remove = names.verb("rm", run_rm, "remove a custom record")
     remove.add_argument("name", metavar="NAME", help="name of the record")
     for verb in (add, remove):
         verb.add_argument(
@@ -62,12 +76,16 @@ def register(words: VerbGroup) -> None:
 
 def run_add(args: Namespace) -> int:
     """Add a custom record."""
-    body: JsonObject = {"name": args.name, "ips": args.ips, "network": args.network}
+    ips = [] if args.ips == [OWN] and args.target is not None else args.ips
+    body: JsonObject = {"name": args.name, "ips": ips, "network": args.network}
+    body |= {} if args.target is None else {"target": args.target}
     added = ApiClient(args.paths).post("/v1/dns", body)
     if args.json:
         output.print_json(added)
     else:
-        output.print_note(f"{added['name']} is {', '.join(added['ips'])} on {added['network']}")
+        whose = "" if args.target is None else f", as long as {args.target} is"
+        addresses = ", ".join(added["ips"])
+        output.print_note(f"{added['name']} is {addresses} on {added['network']}{whose}")
     _warn_hidden(added)
     return 0
 

@@ -90,6 +90,13 @@ def _register_set(endpoints: VerbGroup) -> None:
     )
     changed.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     changed.add_argument("--name", help="DNS name from now on")
+    for option, is_shared, summary in (
+        ("--shared-name", True, "let other containers with this option have its name"),
+        ("--no-shared-name", False, "let no other container have its name"),
+    ):
+        changed.add_argument(
+            option, dest="shared_name", action="store_const", const=is_shared, help=summary
+        )
     for option, dest, metavar, summary in (
         ("--network", "networks", "NETWORK", "on this network only (default: all)"),
         ("--add-alias", "add_aliases", "NAME", "additional DNS name"),
@@ -117,6 +124,7 @@ def run_set(args: Namespace) -> int:
         "remove_aliases": args.remove_aliases,
         "add_labels": pairs(args.add_labels, "add_labels"),
         "remove_labels": args.remove_labels,
+        **({} if args.shared_name is None else {"shared_name": args.shared_name}),
     }
     done = ApiClient(args.paths).post("/v1/endpoints/set", body)
     if args.json:

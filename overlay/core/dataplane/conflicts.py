@@ -25,6 +25,7 @@ from overlay.model import (
     ip_text,
     mac_for,
     mac_text,
+    shares_name,
 )
 
 OwnerOf: TypeAlias = Callable[[Vni, Ip], NodeId | None]
@@ -218,7 +219,7 @@ def endpoint_conflicts(claims: Iterable[Claim], owner_of: OwnerOf | None = None)
             ips[endpoint.vni, ip].append(claim)
     conflicts = []
     for (vni, name), group in names.items():
-        if len(group) > 1:
+        if len(group) > 1 and not all(shares_name(claim.endpoint) for claim in group):
             group.sort(key=lambda claim: (claim.endpoint.endpoint_id, claim.origin))
             conflicts.append(_conflict(ConflictKind.NAME, vni, name, group))
     for (vni, ip), group in ips.items():

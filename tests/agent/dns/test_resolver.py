@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from overlay.agent.dns.records.tied_records import label_of
 from overlay.agent.dns.resolver import address_of_reverse
 from overlay.core.protocol.records import CustomRecord
 from overlay.errors import UsageError
-from overlay.model import ANY_NAME_LABEL, Endpoint, NodeId, parse_ip
-from tests.agent.dns.conftest import ALIVE, BLUE, CLIENT, RED, Records, endpoint, resolver
+from overlay.model import ANY_NAME_LABEL, SHARED_NAME_LABEL, Endpoint, NodeId, parse_ip
+from tests.agent.dns.conftest import ALIVE, BLUE, CLIENT, DEAD, RED, Records, endpoint, resolver
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,70 @@ def test_names_on_the_clients_networks_are_resolved(asked: str, found: list[str]
 
     assert answer is not None
     assert [parse_ip(text) for text in found] == list(answer.ips)
+
+
+class Labeled(Records):
+    """Records with more endpoints on blue, which have labels."""
+
+    def __init__(self, *more: tuple[NodeId, Endpoint]) -> None:
+        self._more = list(more)
+
+    def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+        """Return the endpoints of a network."""
+        return [*super().endpoints(vni), *(self._more if vni == 1 else [])]
+
+
+def test_a_shared_name_stands_for_all_that_share_it() -> None:
+    """On live hosts; one that does not share it has it alone if its id is the lowest."""
+    shared = [
+        replace(endpoint(1, "pool", f"10.1.0.{last}"), endpoint_id=bytes([last]) * 8, labels=label)
+        for last, label in ((20, (SHARED_NAME_LABEL,)), (21, (SHARED_NAME_LABEL,)), (22, ()))
+    ]
+    both = (parse_ip("10.1.0.20"), parse_ip("10.1.0.21"))
+    for more, found in (
+        ([(ALIVE, shared[0]), (ALIVE, shared[1])], both),
+        ([(ALIVE, shared[0]), (DEAD, shared[1])], both[:1]),
+        ([(ALIVE, each) for each in shared], both),
+        ([(ALIVE, replace(shared[2], endpoint_id=bytes(8))), (ALIVE, shared[0])],
+         (parse_ip("10.1.0.22"),)),
+    ):  # fmt: skip
+        made = resolver(records=Labeled(*more))
+        answer = made.forward(BLUE, CLIENT, "pool")
+        assert answer is not None
+        assert answer.ips == found
+        assert made.all_names(BLUE)["pool"] == found
+
+
+def test_a_containers_records_go_with_it() -> None:
+    """They are answered while its host lives, as custom records are; broken ones never."""
+    labels = (
+        label_of("Shop", [parse_ip("10.1.0.100"), parse_ip("fd99::1")]),
+        label_of("self", []),
+        ("overlayd.dns.broken", "10.1.0"),
+        ("overlayd.dns.-", "10.1.0.7"),
+        label_of("web2", [parse_ip("10.1.0.101")]),  # a container has the name
+    )
+    tied = replace(endpoint(1, "front", "10.1.0.30"), labels=labels)
+
+    made = resolver(records=Labeled((ALIVE, tied)))
+    shop = made.forward(BLUE, CLIENT, "shop.blue.overlay")
+    own = made.forward(BLUE, CLIENT, "self")
+    named = made.forward(BLUE, CLIENT, "web2")
+    assert shop is not None
+    assert own is not None
+    assert named is not None
+    assert shop.ips == (parse_ip("10.1.0.100"), parse_ip("fd99::1"))
+    assert own.ips == (parse_ip("10.1.0.30"),)
+    assert named.ips == (parse_ip("10.1.0.3"),)
+    assert made.forward(BLUE, CLIENT, "broken") is None
+    reverse = made.reverse_lookup([BLUE], parse_ip("10.1.0.100"))
+    assert reverse is not None
+    assert reverse.names == ("shop.blue.overlay",)
+    assert {"shop", "self"} <= made.all_names(BLUE).keys()
+
+    dead = resolver(records=Labeled((DEAD, tied)))
+    assert dead.forward(BLUE, CLIENT, "shop") is None
+    assert "shop" not in dead.all_names(BLUE)
 
 
 def test_a_networks_name_may_have_dots() -> None:

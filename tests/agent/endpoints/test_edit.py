@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,16 @@ from overlay import limits
 from overlay.agent.endpoints.edit import EndpointEdit, EndpointEditor
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Endpoint, Mac, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.model import (
+    SHARED_NAME_LABEL,
+    Endpoint,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    parse_ip,
+)
 
 OWN = NodeId(b"o" * 16)
 SUBNETS = (Subnet(parse_ip("10.1.0.0"), 16, parse_ip("10.1.0.1")),)
@@ -52,13 +62,13 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.written: list[Endpoint] = []
         self.records = {1: WEB, 2: WEB}
-        other = Endpoint(b"f" * 8, Vni(2), "Taken", WEB.mac, WEB.ips)
+        self.other = Endpoint(b"f" * 8, Vni(2), "Taken", WEB.mac, WEB.ips)
         attachments = [SimpleNamespace(vni=vni, ifname=f"eth{vni}") for vni in (1, 2)]
         directory = SimpleNamespace(
             network_by_vni={1: BLUE, 2: RED}.get,
             endpoint_of=lambda attachment: self.records[attachment.vni],
             view=SimpleNamespace(has_service=lambda _vni, name: name == "shop"),
-            all_endpoints=lambda vni: [(OWN, other)] if vni == 2 else [],
+            all_endpoints=lambda vni: [(OWN, self.other)] if vni == 2 else [],
             node_name=lambda _node: "vm1",
         )
         gossip = SimpleNamespace(commit=self._commit, publish=lambda _segments: None)
@@ -81,6 +91,27 @@ async def test_a_taken_name_changes_nothing(tmp_path: Path) -> None:
         await node.editor.edit((1, 1), [], EndpointEdit(name="taken"))
 
     assert node.written == []
+
+
+async def test_a_name_is_shared_by_choice(tmp_path: Path) -> None:
+    """Of all that have it; each error says which of them lacks the choice."""
+    node = Node(tmp_path)
+    edit = EndpointEdit(name="taken", shared_name=True)
+    with pytest.raises(ConflictError, match="not shared") as caught:
+        await node.editor.edit((1, 1), [RED], edit)
+    assert "endpoint set Taken --shared-name" in caught.value.hint
+
+    node.other = replace(node.other, labels=(SHARED_NAME_LABEL,))
+    with pytest.raises(ConflictError, match="'taken' is taken") as caught:
+        await node.editor.edit((1, 1), [RED], EndpointEdit(name="taken"))
+    assert "Give --shared-name" in caught.value.hint
+
+    ((_, after, _, changes),) = await node.editor.edit((1, 1), [RED], edit)
+    assert [each.field for each in changes] == ["name", "labels"]
+    node.records[2] = after
+    with pytest.raises(ConflictError, match="'taken' is taken"):
+        await node.editor.edit((1, 1), [RED], EndpointEdit(shared_name=False))
+    assert node.written == [after]
 
 
 async def test_an_edit_reports_what_it_changed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.conflicts import (
@@ -13,6 +15,7 @@ from overlay.core.dataplane.conflicts import (
 )
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
 from overlay.model import (
+    SHARED_NAME_LABEL,
     Endpoint,
     Ip,
     Mac,
@@ -101,6 +104,17 @@ def test_an_endpoint_without_addresses_claims_its_mac_last() -> None:
     bare = Endpoint(bytes(8), Vni(7), "bare", endpoint(1, 5).mac, ())
 
     assert described([(A, bare), (B, endpoint(1, 5))]) == [f"MAC {bare.mac.hex(':')} B > A"]
+
+
+def test_a_name_that_all_share_is_no_conflict() -> None:
+    """One that does not share it makes it one, with the same winner on every node."""
+    shared = [
+        (node, replace(endpoint(serial, serial + 4, "web"), labels=(SHARED_NAME_LABEL,)))
+        for serial, node in ((1, A), (2, B))
+    ]
+
+    assert described(shared) == []
+    assert described([*shared, (C, endpoint(3, 9, "Web"))]) == ["name web A > BC"]
 
 
 def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:

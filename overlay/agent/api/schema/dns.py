@@ -6,14 +6,26 @@ from msgspec import Meta
 
 from overlay import limits
 from overlay.agent.api.schema.field_types import Address, Name, Request, Text
+from overlay.errors import UsageError
 
 
 class CustomRecordRequest(Request, frozen=True, kw_only=True):
-    """A custom DNS record: a name that belongs to no container."""
+    """A custom DNS record; with a target, one that goes with this container."""
 
     name: Name
     network: Text
-    ips: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=limits.CUSTOM_RECORD_IPS_MAX)]
+    ips: Annotated[tuple[Address, ...], Meta(max_length=limits.CUSTOM_RECORD_IPS_MAX)] = ()
+    target: Text | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a record without an address that is not a container's."""
+        if not self.ips and self.target is None:
+            raise UsageError(
+                f"the record {self.name} has no address",
+                why="only that of a container may be without: it has the container's own",
+                hint="Give its addresses",
+                field="ips",
+            )
 
 
 class RequiredNetwork(Request, frozen=True, kw_only=True):

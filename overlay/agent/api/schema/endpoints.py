@@ -37,6 +37,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
+    shared_name: bool = False
     aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
     publish: Annotated[tuple[Text, ...], Meta(max_length=limits.PUBLISHED_PORTS_MAX)] = ()
     wait: Literal["all", "none"] = "all"
@@ -124,16 +125,18 @@ class EndpointSetRequest(Request, frozen=True, kw_only=True):
     remove_aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
     add_labels: Labels = field(default_factory=dict)
     remove_labels: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
+    shared_name: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for reserved or oversized labels, and for a request without change."""
         require_labels(self.add_labels, "add_labels")
         require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
         changes = (self.add_aliases, self.remove_aliases, self.add_labels, self.remove_labels)
-        if self.name is None and not any(changes):
+        if self.name is None and self.shared_name is None and not any(changes):
             raise UsageError(
                 "nothing to change was given",
-                hint="Give name, add_aliases, remove_aliases, add_labels or remove_labels",
+                hint="Give name, shared_name, add_aliases, remove_aliases, add_labels or "
+                "remove_labels",
             )
 
 
