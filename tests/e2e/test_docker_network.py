@@ -32,20 +32,15 @@ PORT = ("-p", "8080:80")
 
 
 @pytest.fixture(scope="module")
-def first_dockerd(hosts: Cluster, eventually: Callable[..., None]) -> None:
-    """Start dockerd on vm1, before any agent has ever run."""
-    assert hosts.run(1, "test", "-e", "/run/docker/plugins/overlayd.sock")[0] == 1
-    start_dockerd(hosts, 1, eventually)
-
-
-@pytest.fixture(scope="module")
 def docker(
-    first_dockerd: None, cluster: Cluster, image: Path, eventually: Callable[..., None]
+    hosts: Cluster, image: Path, eventually: Callable[..., None], request: pytest.FixtureRequest
 ) -> Cluster:
     """Two hosts with dockerd, with the network green on both and a container on each.
 
-    On vm1 dockerd was started before the first agent, on vm2 it is after it.
+    On vm1 dockerd is started before an agent has ever run, on vm2 after it.
     """
+    start_dockerd(hosts, 1, eventually)
+    cluster: Cluster = request.getfixturevalue("cluster")
     start_dockerd(cluster, 2, eventually, LIVE_RESTORE)
     for number in (1, 2):
         cluster.ok(number, "docker", "import", str(image), "lab:1")
