@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.e2e
-ADDRESS = "10.58.0.100"
+ADDRESSES = ("10.58.0.100", "fd58::100")
 CONFIGURATION = """\
 global_defs {{
   vrrp_version 3
@@ -29,6 +30,16 @@ vrrp_instance web {{
   advert_int 0.2
   virtual_ipaddress {{
     10.58.0.100/24
+  }}
+}}
+vrrp_instance web6 {{
+  state BACKUP
+  interface eth0
+  virtual_router_id 51
+  priority {priority}
+  advert_int 0.2
+  virtual_ipaddress {{
+    fd58::100/64
   }}
 }}
 """
@@ -57,62 +68,92 @@ class Keepalived:
         self.cluster.ok(self.number, "kill", self._pid.read_text().strip())
         wait_until(lambda: not self._pid.exists(), f"{self.name} has ended")
 
-    def has_address(self) -> bool:
-        """Return whether the address is on the container's interface."""
-        return ADDRESS in self.cluster.inside(self.number, self.name, "ip", "addr")[1]
+    def kill(self) -> None:
+        """End the container with all that is in it, without a word to anyone."""
+        kill = f"kill -9 $(ip netns pids {self.name}); ip netns del {self.name}"
+        self.cluster.ok(self.number, "sh", "-c", kill)
+
+    def has_addresses(self) -> bool:
+        """Return whether both addresses are on the container's interface."""
+        shown = self.cluster.inside(self.number, self.name, "ip", "addr")[1]
+        return all(address in shown for address in ADDRESSES)
+
+    def has_any(self) -> bool:
+        """Return whether one of them is."""
+        shown = self.cluster.inside(self.number, self.name, "ip", "addr")[1]
+        return any(address in shown for address in ADDRESSES)
 
 
-def longest_gap_s(log: str) -> float:
-    """Return the longest time without an answer in the output of `ping -D`."""
-    times = [
-        float(found) for found in re.findall(r"^\[([\d.]+)\] \d+ bytes from", log, re.MULTILINE)
-    ]
-    return max(after - before for before, after in pairwise(times))
+class Pings:
+    """Echo requests of a third host's container to one address, 20 a second."""
+
+    def __init__(self, cluster: Cluster, address: str, log: Path) -> None:
+        self._cluster, self._log = cluster, log
+        command = f"ip netns exec ha3 ping -D -i 0.05 {address} >{log} 2>&1 & echo $!"
+        self._pid = cluster.ok(3, "sh", "-c", command).strip()
+
+    def times(self) -> list[float]:
+        """Return when each answer came."""
+        answer = re.compile(r"^\[([\d.]+)\] \d+ bytes from", re.MULTILINE)
+        return [float(found) for found in answer.findall(self._log.read_text())]
+
+    def longest_gap_s(self, since: float) -> float:
+        """Return the longest time between two answers, of which the second is later than that."""
+        return max(after - before for before, after in pairwise(self.times()) if after > since)
+
+    def end(self) -> None:
+        """Send no more."""
+        self._cluster.ok(3, "kill", self._pid)
 
 
-def test_keepalived_moves_an_address_between_hosts(
+def test_keepalived_moves_addresses_between_hosts(
     cluster: Cluster, tmp_path: Path, eventually: Callable[..., None]
 ) -> None:
-    """A third host reaches it wherever it is, at once; a container without leave never has it."""
-    network = ("--subnet", "10.58.0.0/24", "--aux-address", f"web={ADDRESS}")
-    cluster.ok(1, "overlayd", "network", "create", "ha", *network)
+    """A third host reaches them wherever they are, at once; who has no leave never has them."""
+    subnets = ("--subnet", "10.58.0.0/24", "--subnet", "fd58::/64")
+    reserved = [f"--aux-address=web{len(address)}={address}" for address in ADDRESSES]
+    cluster.ok(1, "overlayd", "network", "create", "ha", *subnets, *reserved)
+    allowed = [f"--allow-ip={address}" for address in ADDRESSES]
     first, second = (Keepalived(cluster, n, tmp_path, 200 // n) for n in (1, 2))
     for each in (first, second):
-        cluster.attach(each.number, each.name, "--allow-ip", ADDRESS, network="ha")
+        cluster.attach(each.number, each.name, *allowed, network="ha")
     cluster.attach(3, "ha3", network="ha")
-    log = tmp_path / "pings"
-    ping = f"ip netns exec ha3 ping -D -i 0.05 {ADDRESS} >{log} 2>&1 & echo $!"
     first.start()
-    eventually(first.has_address, "the first container has the address")
-    pinger = cluster.ok(3, "sh", "-c", ping).strip()
+    eventually(first.has_addresses, "the first container has the addresses")
+    pings = [Pings(cluster, each, tmp_path / f"{len(each)}") for each in ADDRESSES]
 
-    def answers() -> int:
-        return log.read_text().count("bytes from")
+    def move(title: str, to: Keepalived, since: float = 0.0) -> None:
+        """Wait until a container answers, and tell how long nobody did since then."""
+        eventually(to.has_addresses, f"{to.name} has the addresses")
+        before = [len(each.times()) for each in pings]
+        for each, count in zip(pings, before, strict=True):
+            eventually(lambda e=each, n=count: len(e.times()) > n + 5, f"{to.name} answers")
+        gaps_s = [each.longest_gap_s(since) for each in pings]
+        shown = ", ".join(f"{gap_s:.2f} s" for gap_s in gaps_s)
+        print(f"{title}: without an answer for {shown}")  # noqa: T201 - asked for
+        assert max(gaps_s) < GAP_MAX_S
 
-    def answered_by(keepalived: Keepalived) -> None:
-        eventually(keepalived.has_address, f"{keepalived.name} has the address")
-        before = answers()
-        eventually(lambda: answers() > before + 5, f"{keepalived.name} answers")
-
-    answered_by(first)
+    move("start", first)
     second.start()
+    since = time.time()
     first.stop()
-    answered_by(second)
+    move("stopped", second, since)
+    since = time.time()
     first.start()  # its priority is higher
-    eventually(lambda: not second.has_address(), "the second gives it back")
-    answered_by(first)
-    cluster.ok(1, "overlayd", "detach", first.name, "--network", "ha")  # without a word to anyone
-    answered_by(second)
-    gap_s = longest_gap_s(log.read_text())
-    print(f"longest time without an answer: {gap_s:.2f} s")  # noqa: T201 - asked for
-    assert gap_s < GAP_MAX_S
+    eventually(lambda: not second.has_any(), "the second gives them back")
+    move("back", first, since)
+    since = time.time()
+    first.kill()
+    move("killed", second, since)
 
     second.stop()
-    eventually(lambda: not second.has_address(), "nobody has it")
-    cluster.ok(3, "kill", pinger)
-    cluster.inside(3, "ha3", "ip", "addr", "add", f"{ADDRESS}/24", "dev", "eth0")
-    taken = cluster.inside(2, second.name, "ping", "-c3", "-i0.2", "-W1", ADDRESS)
-    assert "100% packet loss" in taken[1], "a container may only use what it was allowed"
+    eventually(lambda: not second.has_any(), "nobody has them")
+    for each, address, length in zip(pings, ADDRESSES, (24, 64), strict=True):
+        each.end()
+        take = ("addr", "add", f"{address}/{length}", "dev", "eth0")
+        cluster.inside(3, "ha3", "ip", *take, *(["nodad"] if length == 64 else []))
+        taken = cluster.inside(2, second.name, "ping", "-c3", "-i0.2", "-W1", address)
+        assert "100% packet loss" in taken[1], "a container may only use what it was allowed"
 
 
 def test_only_reserved_addresses_can_be_allowed(cluster: Cluster) -> None:
