@@ -229,9 +229,9 @@ def test_connections_survive_deaths(
     print(f"connections: {len(found['fresh'])}")  # noqa: T201 - asked for
     assert set(found["held"]) == NAMES
     assert set(found["broken"]) == {"b1", "b2", "b3", "b5"}
-    for at, _, name in failed:
+    for at, took_s, name in failed:
         assert any(
-            died <= at <= noticed
+            died <= at + took_s and at <= noticed
             for (_, died), noticed in zip(load.events, load.noticed, strict=True)
         ), f"{load.since(at)}: {name}"
     assert len(found["fresh"]) > 1000
