@@ -148,8 +148,8 @@ def test_keepalived_moves_addresses_between_hosts(
 
     second.stop()
     eventually(lambda: not second.has_any(), "nobody has them")
-    for each, address, length in zip(pings, ADDRESSES, (24, 64), strict=True):
-        each.end()
+    for ping, address, length in zip(pings, ADDRESSES, (24, 64), strict=True):
+        ping.end()
         take = ("addr", "add", f"{address}/{length}", "dev", "eth0")
         cluster.inside(3, "ha3", "ip", *take, *(["nodad"] if length == 64 else []))
         taken = cluster.inside(2, second.name, "ping", "-c3", "-i0.2", "-W1", address)
