@@ -15,7 +15,7 @@ from overlay.lab.driver import AgentDriver, Json, differences
 from tests.e2e.walk import SETTLE_S, Walk, names_on
 from tests.e2e.world import ASK, SERVE
 
-PAIRS_MAX, PORTS_MAX = 6, 3
+PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 2, 3
 PATIENCE_S = 75.0  # ARP may have the MAC of an address's previous owner
 _FAULTY = re.compile("malformed|unknown-(?!generation|sender)")
 SNAPSHOT = r"""
@@ -156,15 +156,25 @@ def _unreached(walk: Walk) -> list[str]:
         if source != target and network == other and _same_subnet(walk, network, own, ip)
     ]
     found: list[str] = []
-    for pair in walk.rng.sample(pairs, min(PAIRS_MAX, len(pairs))):
+    denied = [pair for pair in pairs if walk.denies(pair[2], pair[0], pair[1])]
+    allowed = [pair for pair in pairs if pair not in denied]
+    for pair in walk.rng.sample(allowed, min(PAIRS_MAX, len(allowed))):
         found += _not_reached(walk, *pair)
+    for source, target, network, ip in walk.rng.sample(denied, min(DENIED_MAX, len(denied))):
+        driver = walk.host(walk.containers[source].host)
+        if "1 received" in _inside(driver, source, _ping(walk, source, network, ip)):
+            found.append(f"{source} reaches {target} at {ip} on {network} in spite of a policy")
     return found
+
+
+def _ping(walk: Walk, source: str, network: str, ip: str) -> str:
+    return f"ping -n -c1 -W1 -I {walk.containers[source].seats[network]['ifname']} {ip}"
 
 
 def _not_reached(walk: Walk, source: str, target: str, network: str, ip: str) -> list[str]:
     held = walk.containers[source]
     driver, found = walk.host(held.host), []
-    ping = f"ping -n -c1 -W1 -I {held.seats[network]['ifname']} {ip}"
+    ping = _ping(walk, source, network, ip)
     if not _soon(lambda: "1 received" in _inside(driver, source, ping)):
         found.append(f"{source} does not reach {target} at {ip} on {network}")
     if held.is_bare:  # others have no resolv.conf of their own

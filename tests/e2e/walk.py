@@ -20,7 +20,7 @@ from overlay.lab.host_process import HostProcess
 from overlay.lab.host_process import run as run_on
 
 SETTLE_S = 60.0
-NETWORKS_MAX, CONTAINERS_MAX = 5, 9
+NETWORKS_MAX, CONTAINERS_MAX, POLICIES_MAX = 5, 9, 6
 # Permitted refusals while a host is partitioned, or was a moment ago.
 CONFLICT = 409
 EXCUSED = (404, 409, 500, 503, 504)
@@ -68,6 +68,7 @@ class Walk:
         self.containers: dict[str, Container] = {}
         self.given: dict[tuple[int, str, str], str] = {}  # host, network, name: address
         self.published: dict[tuple[int, int], tuple[str, str]] = {}  # host, port: name, network
+        self.denied: dict[str, tuple[str, str, str]] = {}  # policy: network, source, target
         self.holders = {1}  # of the cluster's authority
         self.shaken = False  # an agent was killed or partitioned, and may still be catching up
         self._is_cut = False
@@ -80,7 +81,8 @@ class Walk:
             (5, self._publish), (3, self._unpublish), (4, self._give), (3, self._take_back),
         ]  # fmt: skip
         self._more: list[tuple[int, Callable[[], None]]] = [
-            (9, self._create), (4, self._remove_network), (5, self._expose)
+            (9, self._create), (4, self._remove_network), (5, self._expose),
+            (6, self._deny), (2, self._allow),
         ]  # fmt: skip
         self._rare: list[tuple[int, Callable[[], None]]] = [
             (2, self._invite), (1, self._rotate), (3, self._restart), (2, self._leave),
@@ -226,6 +228,30 @@ class Walk:
             del self.given[key]
         for place in [place for place, (_, on) in self.published.items() if on == name]:
             del self.published[place]
+        for policy in [policy for policy, (on, _, _) in self.denied.items() if on == name]:
+            del self.denied[policy]
+
+    def _deny(self) -> None:
+        """Deny one container of a network another one there, from any host."""
+        network = self._some(self.networks)
+        there = sorted(name for name, held in self.containers.items() if network in held.seats)
+        if len(there) < 2 or len(self.denied) >= POLICIES_MAX:
+            return
+        source, target = self.rng.sample(there, 2)
+        name = self._name("p")
+        body = {"network": network, "from": [f"name={source}"], "to": [f"name={target}"]}
+        self.ask(self._any_host(), "POST", "/v1/policies", name=name, action="deny", **body)
+        self.denied[name] = (network, source, target)
+
+    def _allow(self) -> None:
+        name = self._some(self.denied)
+        if name is not None:
+            self.ask(self._any_host(), "DELETE", f"/v1/policies/{name}")
+            del self.denied[name]
+
+    def denies(self, network: str, source: str, target: str) -> bool:
+        """Return whether a policy denies new connections from one container to another."""
+        return (network, source, target) in self.denied.values()
 
     def _expose(self) -> None:
         name = self._some(name for name, network in self.networks.items() if network.hosts())
