@@ -39,7 +39,6 @@ from overlay.model import Ip, Network, Subnet, has_default_deny
 
 _CLASS_MIN: Final = GATEWAY_CLASS + 1
 _RULE_MIN: Final = DEFAULT_RULE + 1
-_CLOSED: Final = (VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, allow=False),)
 
 
 class _Classes(NamedTuple):
@@ -80,7 +79,7 @@ class PolicyCompiler:
             classes = rules.classes(population, self._numbers)
             rows = tuple(rules.rows(classes))
         except _TooManyRowsError as error:
-            return PolicyRows(_CLOSED, fault=str(error))
+            return PolicyRows(_closed(population.network), fault=str(error))
         names_of = rules.index.names_of
         self._numbers = {names_of(each): number for each, number in classes.numbers.items()}
         return PolicyRows(rows)
@@ -97,6 +96,7 @@ class _Rules:
         self._around = table.doubted_at
         self._ranges = table.classes()
         self._book = AddressBook(self.index, table)
+        self._gateway = self._book.at_gateway(population.network.subnets[0])
         numbers = rule_numbers(each.name for each in ordered)
         self._decided = [
             (each, Ruling(each.action == "allow", each.log, numbers[each.name.lower()]))
@@ -137,9 +137,12 @@ class _Rules:
         taken = set(former.values())
         numbers: dict[Selection, int] = {}
         for selection in sorted(everything):
+            if selection == self._gateway:
+                numbers[selection] = GATEWAY_CLASS
+                continue
             names = self.index.names_of(selection)
-            number = former.get(names)
-            if number is None:
+            number = former.get(names, GATEWAY_CLASS)
+            if number == GATEWAY_CLASS:
                 if len(taken) >= limits.POLICY_CLASSES_MAX - _CLASS_MIN:
                     raise _TooManyRowsError(
                         "the policies divide addresses into more than "
@@ -181,7 +184,8 @@ class _Rules:
     def _between(self, source: Selection, destination: Selection) -> tuple[PortRuling, ...]:
         index = self.index
         matching = index.matching(source, destination)
-        to_gateway = bool(destination & index.gateway)
+        # What the kernel always allows to the first one needs no rows.
+        to_gateway = bool(destination & index.gateway) and destination != self._gateway
         found = self._by_pair.get((matching, to_gateway))
         if found is None:
             decided = [each for bit, each in enumerate(self._decided) if matching >> bit & 1]
@@ -196,6 +200,15 @@ def rule_numbers(names: Iterable[str]) -> dict[str, int]:
     for name in sorted({name.lower() for name in names}):
         found[name] = number_for(name, _RULE_MIN, limits.POLICY_RULES_MAX, found.values())
     return found
+
+
+def _closed(network: Network) -> tuple[PolicyClassRow | VerdictRow, ...]:
+    """Return the rows that allow nothing but what the gateway always answers."""
+    gateways = (subnet.gateway for subnet in network.subnets)
+    return (
+        VerdictRow(NO_CLASS, NO_CLASS, 0, 0, 0, allow=False),
+        *(PolicyClassRow(ip, 8 * len(ip), GATEWAY_CLASS) for ip in gateways),
+    )
 
 
 def _fixed(

@@ -96,8 +96,12 @@ class AddressBook:
         for ip in (*population.outside, *auxiliary):
             found.setdefault(ip, table.selection_at(ip))
         for subnet in subnets:
-            at = table.selection_at(subnet.gateway)
-            found[subnet.gateway] = at | self._index.hosts | self._index.gateway
+            found[subnet.gateway] = self.at_gateway(subnet)
+
+    def at_gateway(self, subnet: Subnet) -> Selection:
+        """Return what selects a subnet's gateway."""
+        at = self._table.selection_at(subnet.gateway)
+        return at | self._index.hosts | self._index.gateway
 
     def _of(self, endpoint: Endpoint) -> _Claims:
         known = self._claims.get(id(endpoint))

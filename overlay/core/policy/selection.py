@@ -139,9 +139,8 @@ class RangeTable:
         self._places: dict[Ip, Range] = {}  # of addresses that were looked up
         self._own: set[Range] = set()  # on the network itself
         self._lengths: dict[int, list[int]] = {4: [], 16: []}  # longest first
-        groups = {_parsed(text) for text in _GROUPS}
-        segment = {_of_subnet(subnet) for subnet in network.subnets} | groups
-        segment.add(_parsed(_LINK_LOCAL))
+        segment = {_of_subnet(subnet) for subnet in network.subnets}
+        segment.update(_parsed(text) for text in (*_GROUPS, _LINK_LOCAL))
         inside: dict[Range, set[str]] = {each: {network.name.lower()} for each in segment}
         for name, subnets in networks:
             for subnet in subnets:
@@ -161,7 +160,7 @@ class RangeTable:
                 found |= index.networks.get(name, 0)
             self._selections[each] = found
             more = index.doubted if each in self._own else 0
-            self._doubted[each] = found | more | (index.gateway if each in groups else 0)
+            self._doubted[each] = found | more
             if each.length not in self._lengths[each.size]:
                 self._lengths[each.size].insert(0, each.length)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.dataplane.planner import PolicyRows
 from overlay.core.dataplane.port_policy import labels_of_allowed
-from overlay.core.dataplane.state import NO_CLASS, PolicyClassRow, VerdictRow
+from overlay.core.dataplane.state import GATEWAY_CLASS, NO_CLASS, PolicyClassRow, VerdictRow
 from overlay.core.policy.compiler import PolicyCompiler, rule_numbers
-from overlay.core.policy.decision import Party, decide
+from overlay.core.policy.decision import GATEWAY_SERVICES, Party, decide
 from overlay.core.policy.policy import (
     Policy,
     parse_peer,
@@ -95,6 +95,8 @@ class Kernel:
         """Return the row that decides about a new connection."""
         pair = self.class_of(source), self.class_of(destination)
         protocol = 1 if protocol == 58 else protocol
+        if pair[1] == GATEWAY_CLASS and (protocol, port) in GATEWAY_SERVICES:
+            return VerdictRow(*pair, protocol, port, 16, allow=True)
         found = []
         for row in self.verdicts:
             is_default = row.source == row.destination == NO_CLASS
@@ -223,7 +225,7 @@ def test_an_unknown_endpoint_may_be_anyone_that_is_denied() -> None:
 
 @pytest.mark.parametrize("group", ["224.0.0.251", "255.255.255.255", "10.1.0.255"])
 def test_a_broadcast_reaches_those_that_are_denied(group: str) -> None:
-    """So a deny of some endpoint is about it; others may send it, and ask for addresses by it."""
+    """So a deny of some endpoint is about it; others may send it."""
     web, other = endpoint(2, ("app", "web")), endpoint(3)
     population = Population(BLUE, (web, other), (), (), NETWORKS)
     kernel = compiled(policy("no", "deny", "label=app=web", "name=db"), population=population)
@@ -231,8 +233,6 @@ def test_a_broadcast_reaches_those_that_are_denied(group: str) -> None:
 
     assert not kernel.decide(web.ips[0], parse_ip(group), 17, 5353).allow
     assert kernel.decide(other.ips[0], parse_ip(group), 17, 5353).allow
-    limited = parse_ip("255.255.255.255")
-    assert compiled(population=closed).decide(Ip(bytes(4)), limited, 17, 67).allow
     assert not compiled(population=closed).decide(web.ips[0], parse_ip(group), 17, 5353).allow
 
 
@@ -323,6 +323,17 @@ def test_what_does_not_fit_is_denied(name: str, most: int, monkeypatch: pytest.M
     assert isinstance(rows, PolicyRows)
     assert rows.fault
     assert not Kernel(rows.rows).decide(web.ips[0], db.ips[0], 6, 443).allow
+    assert Kernel(rows.rows).decide(web.ips[1], SIX.gateway, 17, 53).allow
+
+
+def test_gateways_have_the_class_that_the_kernel_knows() -> None:
+    """It always lets names and the agents' probes through to it."""
+    kernel = compiled(policy("no", "deny", "", "host"))
+    apart = compiled(policy("no", "deny", "", "cidr:10.1.0.1/32"))
+
+    assert {kernel.class_of(subnet.gateway) for subnet in (FOUR, SIX)} == {GATEWAY_CLASS}
+    assert apart.class_of(FOUR.gateway) == GATEWAY_CLASS != apart.class_of(SIX.gateway)
+    assert GATEWAY_CLASS not in {compiled().class_of(ip) for ip in endpoint(2).ips}
 
 
 def test_rules_have_numbers_of_their_own() -> None:
