@@ -18,8 +18,10 @@ from overlay.agent.api.metrics.facts import (
     SubnetFacts,
 )
 from overlay.agent.api.metrics.families import families
+from overlay.agent.api.metrics.policy_families import PolicyFacts
 from overlay.agent.api.metrics.process import ProcessFacts
 from overlay.agent.dataplane.traffic import NetworkTraffic
+from overlay.agent.policy.counters import PolicyCount
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.paths.view import PathState, PathView
 from overlay.core.services.derivation import BackendState
@@ -64,6 +66,7 @@ def member_facts(**changed: Any) -> MemberFacts:
         "peers": peers, "networks": networks, "subnets": subnets, "services": services,
     }  # fmt: skip
     given["evpn"] = EvpnFacts({"10.0.0.1": True, "10.0.0.2": False}, 4, 12, 12, 2, 0, 1)
+    given["policies"] = [PolicyFacts(9_000_001, "db", PolicyCount(12, 3))]
     return MemberFacts(**given | changed)
 
 

@@ -81,7 +81,7 @@ from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
-from overlay.agent.policy.registry import PolicyRegistry
+from overlay.agent.policy.policies import Policies
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
@@ -127,9 +127,9 @@ class Components:
         self.service_catalog = readers.catalog
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.declared = DeclaredService(self._context, readers.declared)
-        self.policies = PolicyRegistry(self._context, self.declared, readers.policies)
         self._construct_cluster_services()
         self._construct_dataplane(interface)
+        self.policies = Policies(self._context, self.declared, readers.policies, self.reconciler)
         self.networks = NetworkService(
             self._context, self.participation, self.reserves, self.encryption, self.declared
         )
@@ -139,12 +139,9 @@ class Components:
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
-        self.diagnosis = Diagnosis(
-            WayContext(
-                self._context, self.attachments, self.reconciler, self.paths, self.policies.decider
-            ),
-            captures_for_peers=config.capture_from_peers,
-        )
+        decider = self.policies.decider
+        ways = WayContext(self._context, self.attachments, self.reconciler, self.paths, decider)
+        self.diagnosis = Diagnosis(ways, captures_for_peers=config.capture_from_peers)
         self.startup = Startup(
             self.gossip,
             self.directory,
@@ -170,7 +167,7 @@ class Components:
             self.services,
             self.custom_records,
             self.exposure,
-            self.policies,
+            self.policies.registry,
         )
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
@@ -410,6 +407,7 @@ class Components:
             *self.exposure.controllers,
             self.service_clients,
             self._health_checks,
+            self.policies.drop_reports,
         )
 
     async def start(self) -> None:

@@ -23,3 +23,9 @@ POLICY_RULES_MAX: Final = 4096  # numbers of rules, with 16 bytes of counters ea
 POLICY_FLOWS_MAX: Final = 65_536
 POLICY_FLOW_IDLE_S: Final = 180  # of anything but TCP, as conntrack has it for UDP (nf_conntrack)
 POLICY_DROPS_MAX: Final = 1024  # different packets denied by a rule that logs
+
+
+# --- Reports ---------------------------------------------------------------------------
+POLICY_REPORT_INTERVAL_S: Final = 5.0  # from one look at what was denied to the next
+POLICY_QUIET_S: Final = 60.0  # nothing denied for so long: the next packet is an event again
+POLICY_SAMPLES_SHOWN_MAX: Final = 32  # of denied packets, those with the most

@@ -23,10 +23,8 @@ class PolicyDecider:
         self._catalog = catalog
 
     def is_policed(self, network: Network) -> bool:
-        """Return whether some connection on a network may be denied."""
-        return has_default_deny(network) or any(
-            policy.action == "deny" for policy in self._catalog.policies(network.vni)
-        )
+        """Return whether new connections on a network depend on policies."""
+        return has_default_deny(network) or bool(self._catalog.policies(network.vni))
 
     def decide(
         self, network: Network, source: Party, destination: Party, protocol: int, port: int

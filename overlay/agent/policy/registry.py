@@ -13,7 +13,6 @@ from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.policy import definition
-from overlay.agent.policy.decider import PolicyDecider
 from overlay.agent.records.known_names import known_text
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.policy.policy import POLICY_KIND, Policy
@@ -31,7 +30,6 @@ class PolicyRegistry:
         self._context = context
         self._declared = declared
         self.catalog = catalog
-        self.decider = PolicyDecider(context.directory, catalog)
 
     def require(self, name: str) -> Policy:
         """Return the policy with a name; raises NotFoundError."""

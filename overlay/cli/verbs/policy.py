@@ -61,7 +61,8 @@ denied.  'overlayd trace' shows what the hosts really do.
   overlayd policy test web db --port 5432/tcp
   overlayd policy test web 1.1.1.1 --port 443/tcp --json
 """
-LS_HEADERS = ("NAME", "NETWORK", "ACTION", "FROM", "TO", "PORTS", "LOG")
+DENIED_HEADERS = ("FROM", "TO", "PORT", "PACKETS")
+LS_HEADERS = ("NAME", "NETWORK", "ACTION", "FROM", "TO", "PORTS", "LOG", "ALLOWED", "DENIED")
 
 
 def register(words: VerbGroup) -> None:
@@ -232,6 +233,8 @@ def run_ls(args: Namespace) -> int:
             each["to"] or "any",
             each["ports"] or "any",
             "yes" if each["log"] else output.ABSENT,
+            _count(each["allowed_connections"]),
+            _count(each["denied_packets"]),
         )
         for each in listed["policies"]
     ]
@@ -255,7 +258,7 @@ def run_inspect(args: Namespace) -> int:
 def inspect_text(policy: JsonObject) -> str:
     """Return the details of one policy, for people."""
     labels = " ".join(f"{key}={value}" for key, value in policy["labels"].items())
-    return output.key_value_lines(
+    text = output.key_value_lines(
         [
             ("Policy", policy["name"]),
             ("Network", policy["network"] or "(removed)"),
@@ -265,8 +268,27 @@ def inspect_text(policy: JsonObject) -> str:
             ("Ports", " ".join(policy["ports"]) or "any"),
             ("Log", "yes" if policy["log"] else "no"),
             ("Labels", labels or output.ABSENT),
+            ("Allowed", _here(policy["allowed_connections"], "connection")),
+            ("Denied", _here(policy["denied_packets"], "packet")),
         ]
     )
+    if not policy["denied"]:
+        return text
+    rows = [
+        (_end(each["source"]), _end(each["target"]), _port_text(each), each["packets"])
+        for each in policy["denied"]
+    ]
+    return f"{text}\n\n{output.table(DENIED_HEADERS, rows)}"
+
+
+def _count(value: int | None) -> str:
+    return output.ABSENT if value is None else str(value)
+
+
+def _here(value: int | None, noun: str) -> str:
+    if value is None:
+        return "not known here: no container of this host is on the network"
+    return f"{output.count_text(value, noun)} on this host, since its agent's start"
 
 
 def _side(peers: list[str], selected: list[str]) -> str:
@@ -300,9 +322,13 @@ def run_test(args: Namespace) -> int:
 def test_text(found: JsonObject) -> str:
     """Return the decision about a connection in one line."""
     verb = "allowed" if found["allowed"] else "denied"
-    port = found["protocol"] if found["port"] is None else f"{found['port']}/{found['protocol']}"
     ends = f"{_end(found['source'])} to {_end(found['target'])}"
-    return f"{verb}  {ends}, {port}, network {found['network']}: {_basis(found)}"
+    return f"{verb}  {ends}, {_port_text(found)}, network {found['network']}: {_basis(found)}"
+
+
+def _port_text(found: JsonObject) -> str:
+    protocol = str(found["protocol"])
+    return protocol if found["port"] is None else f"{found['port']}/{protocol}"
 
 
 def _basis(found: JsonObject) -> str:

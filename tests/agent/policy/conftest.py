@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.policy.decider import PolicyDecider
 from overlay.agent.policy.registry import PolicyRegistry
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.policy_catalog import PolicyCatalog
@@ -35,9 +36,11 @@ class PolicyBench:
         gossip = site.gossip
         objects = DeclaredObjects(gossip.node.store, gossip.signer)
         self.directory = Directory(gossip.node, gossip.node_id, declared=objects)
-        context = NodeContext(gossip, self.directory, cast("Any", None), site.event_log)
-        self.declared = DeclaredService(context, objects)
-        self.registry = PolicyRegistry(context, self.declared, PolicyCatalog(objects))
+        self.context = NodeContext(gossip, self.directory, cast("Any", None), site.event_log)
+        self.declared = DeclaredService(self.context, objects)
+        catalog = PolicyCatalog(objects)
+        self.registry = PolicyRegistry(self.context, self.declared, catalog)
+        self.decider = PolicyDecider(self.directory, catalog)
         lan = (("overlayd.driver", "macvlan"), ("overlayd.parent", "eth1"))
         for vni, name, base, labels in (
             (BLUE, "blue", "10.7.0.0", (DEFAULT_DENY_LABEL,)),

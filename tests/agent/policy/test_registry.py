@@ -38,19 +38,17 @@ async def test_a_repeated_create_changes_nothing(bench: PolicyBench) -> None:
 async def test_a_changed_policy_decides_anew(bench: PolicyBench) -> None:
     """And a removed one no longer; a wrong name is guessed."""
     blue = bench.network(BLUE)
-    web, db = (bench.registry.decider.at(blue, parse_ip(ip)) for ip in ("10.7.0.2", "10.7.0.3"))
+    web, db = (bench.decider.at(blue, parse_ip(ip)) for ip in ("10.7.0.2", "10.7.0.3"))
     bench.registry.create(blue, DB)
-    assert bench.registry.decider.decide(blue, web, db, TCP, 5432) == Decision(
-        True, Basis.POLICY, "db"
-    )
+    assert bench.decider.decide(blue, web, db, TCP, 5432) == Decision(True, Basis.POLICY, "db")
     before, after = bench.registry.change("DB", lambda policy: replace(policy, action="deny"))
     assert (before.action, after.action) == ("allow", "deny")
-    assert not bench.registry.decider.decide(blue, web, db, TCP, 5432).allowed
+    assert not bench.decider.decide(blue, web, db, TCP, 5432).allowed
     with pytest.raises(NotFoundError) as caught:
         bench.registry.remove("dbs")
     assert caught.value.hint == "Did you mean db?"
     bench.registry.remove("db")
-    assert bench.registry.decider.decide(blue, web, db, TCP, 5432).basis is Basis.DEFAULT
+    assert bench.decider.decide(blue, web, db, TCP, 5432).basis is Basis.DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ async def test_an_address_is_what_the_records_say(
     bench: PolicyBench, text: str, name: str, networks: set[str], is_host: bool
 ) -> None:
     """Groups and link-local addresses are on the segment, and so not of the world."""
-    found = bench.registry.decider.at(bench.network(BLUE), parse_ip(text))
+    found = bench.decider.at(bench.network(BLUE), parse_ip(text))
 
     assert (found.name, set(found.networks), found.is_host) == (name, networks, is_host)
     assert found.is_gateway == (text == "10.7.0.1")

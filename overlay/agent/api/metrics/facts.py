@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from overlay.agent.api.metrics.evpn_families import EvpnFacts
+from overlay.agent.api.metrics.policy_families import PolicyFacts, policy_facts
 from overlay.agent.components import Components
 from overlay.agent.dataplane.traffic import NetworkTraffic
 from overlay.agent.endpoints.attach_times import AttachTimes
@@ -75,6 +76,7 @@ class MemberFacts:
     member_capture_packets: int = 0
     services: list[ServiceFacts] = field(default_factory=list)
     evpn: EvpnFacts | None = None  # None: disabled
+    policies: list[PolicyFacts] = field(default_factory=list)
 
 
 async def member_facts(components: Components) -> MemberFacts:
@@ -96,6 +98,7 @@ async def member_facts(components: Components) -> MemberFacts:
         components.diagnosis.capture_answers.sent_count,
         list(_services(components)),
         _evpn(components),
+        await policy_facts(components),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from overlay.agent.api.metrics.evpn_families import evpn_families
 from overlay.agent.api.metrics.facts import MemberFacts, PeerFacts
+from overlay.agent.api.metrics.policy_families import policy_families
 from overlay.agent.api.metrics.process import ProcessFacts
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.paths.view import PathState
@@ -78,6 +79,8 @@ def families(
             for state in BackendState
         ],
     )
+    if member.policies:
+        yield from policy_families(member.policies, labels)
     if member.evpn is not None:
         yield from evpn_families(member.evpn)
 

@@ -36,8 +36,8 @@ def tested(query: PolicyTestQuery, components: Components) -> PolicyTestResponse
     found = decider.decide(network, *ends, protocol, wanted.first if has_ports else 0)
     return {
         "network": network.name,
-        "source": _end(ends[0]),
-        "target": _end(ends[1]),
+        "source": end_response(ends[0]),
+        "target": end_response(ends[1]),
         "protocol": wanted.protocol,
         "port": wanted.first if has_ports else None,
         "allowed": found.allowed,
@@ -47,7 +47,8 @@ def tested(query: PolicyTestQuery, components: Components) -> PolicyTestResponse
     }
 
 
-def _end(party: Party) -> PolicyEndResponse:
+def end_response(party: Party) -> PolicyEndResponse:
+    """Return one end of a connection."""
     name = "gateway" if party.is_gateway else party.name
     return {"name": name or None, "ip": ip_text(party.ip)}
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from overlay import limits
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.policy import texts
-from overlay.agent.api.policy.connection import tested
+from overlay.agent.api.policy.connection import end_response, tested
 from overlay.agent.api.policy.schema import (
+    CountedPolicyResponse,
+    DeniedPacketResponse,
     PolicyChangedResponse,
     PolicyCreatedResponse,
     PolicyCreateRequest,
@@ -22,6 +25,8 @@ from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.policy import definition
+from overlay.agent.policy.counters import PolicyCount, PolicyReading
+from overlay.agent.policy.drop_reports import PROTOCOLS
 from overlay.core.policy.decision import selects
 from overlay.core.policy.policy import Policy
 from overlay.model import LABEL_PREFIX, Vni, has_default_deny
@@ -39,8 +44,13 @@ class PolicyHandlers:
         """GET /v1/policies."""
         components = self._agent.require_components()
         networks = components.directory.networks()
+        policies = components.policies.catalog.all()
+        readings = {
+            vni: await components.policies.counters.read(vni)
+            for vni in {policy.vni for policy in policies}
+        }
         return {
-            "policies": [_policy(each, components) for each in components.policies.catalog.all()],
+            "policies": [_counted(each, readings[each.vni], components) for each in policies],
             "default_deny": [each.name for each in networks if has_default_deny(each)],
         }
 
@@ -48,24 +58,30 @@ class PolicyHandlers:
         """POST /v1/policies."""
         components = self._agent.require_components()
         network = components.directory.network(request.network)
-        made, created = components.policies.create(network, policy_of(request, network.vni))
+        made, created = components.policies.registry.create(
+            network, policy_of(request, network.vni)
+        )
         return {**_policy(made, components), "created": created, "notes": _notes(made, components)}
 
     async def inspect(self, name: str) -> PolicyDetailResponse:
         """GET /v1/policies/NAME."""
         components = self._agent.require_components()
-        policy = components.policies.require(name)
+        policy = components.policies.registry.require(name)
+        reading = await components.policies.counters.read(policy.vni)
         return {
-            **_policy(policy, components),
+            **_counted(policy, reading, components),
             "sources_now": _selected(policy, components, is_source=True),
             "destinations_now": _selected(policy, components, is_source=False),
+            "denied": _denied(policy, reading, components),
             "notes": _notes(policy, components),
         }
 
     async def set(self, name: str, request: PolicySetRequest) -> PolicyChangedResponse:
         """POST /v1/policies/NAME."""
         components = self._agent.require_components()
-        before, after = components.policies.change(name, lambda found: _changed(found, request))
+        before, after = components.policies.registry.change(
+            name, lambda found: _changed(found, request)
+        )
         changed = [
             _API_NAMES.get(each.name, each.name)
             for each in fields(Policy)
@@ -76,7 +92,7 @@ class PolicyHandlers:
 
     async def remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/policies/NAME."""
-        removed = self._agent.require_components().policies.remove(name)
+        removed = self._agent.require_components().policies.registry.remove(name)
         return {"removed": [removed.name], "failed": []}
 
     async def test(self, query: PolicyTestQuery) -> PolicyTestResponse:
@@ -129,6 +145,40 @@ def _policy(policy: Policy, components: Components) -> PolicyResponse:
         "log": policy.log,
         "labels": dict(policy.labels),
     }
+
+
+def _counted(
+    policy: Policy, reading: PolicyReading | None, components: Components
+) -> CountedPolicyResponse:
+    found = PolicyCount()
+    if reading is not None:
+        found = reading.counts.get(policy.name.lower(), found)
+    return {
+        **_policy(policy, components),
+        "allowed_connections": None if reading is None else found.allowed,
+        "denied_packets": None if reading is None else found.denied,
+    }
+
+
+def _denied(
+    policy: Policy, reading: PolicyReading | None, components: Components
+) -> list[DeniedPacketResponse]:
+    """Return samples of what a policy denied on this host, the most frequent ones first."""
+    network = components.directory.network_by_vni(policy.vni)
+    if reading is None or network is None:
+        return []
+    packets = reading.denied.get(policy.name.lower(), [])[: limits.POLICY_SAMPLES_SHOWN_MAX]
+    decider = components.policies.decider
+    return [
+        {
+            "source": end_response(decider.at(network, each.source)),
+            "target": end_response(decider.at(network, each.destination)),
+            "protocol": PROTOCOLS.get(each.protocol, f"protocol {each.protocol}"),
+            "port": each.port or None,
+            "packets": each.packets,
+        }
+        for each in packets
+    ]
 
 
 def _selected(policy: Policy, components: Components, *, is_source: bool) -> list[str]:

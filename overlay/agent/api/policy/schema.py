@@ -69,10 +69,17 @@ class PolicyResponse(PolicySidesResponse):
     labels: dict[str, str]
 
 
+class CountedPolicyResponse(PolicyResponse):
+    """A policy, and what it has decided on this host; null without a container of its network."""
+
+    allowed_connections: int | None
+    denied_packets: int | None
+
+
 class PolicyListResponse(TypedDict):
     """All policies, and the networks that deny what no policy allows."""
 
-    policies: list[PolicyResponse]
+    policies: list[CountedPolicyResponse]
     default_deny: list[str]
 
 
@@ -90,19 +97,30 @@ class PolicyChangedResponse(PolicyResponse):
     notes: list[str]
 
 
-class PolicyDetailResponse(PolicyResponse):
-    """A policy with the containers that it selects now."""
-
-    sources_now: list[str]
-    destinations_now: list[str]
-    notes: list[str]
-
-
 class PolicyEndResponse(TypedDict):
     """One end of a connection; `name` is null for an address that no endpoint has."""
 
     name: str | None
     ip: str
+
+
+class DeniedPacketResponse(TypedDict):
+    """Packets that a policy denied: ends, protocol, and how many of them there were."""
+
+    source: PolicyEndResponse
+    target: PolicyEndResponse
+    protocol: str
+    port: int | None
+    packets: int
+
+
+class PolicyDetailResponse(CountedPolicyResponse):
+    """A policy with the containers that it selects now."""
+
+    sources_now: list[str]
+    destinations_now: list[str]
+    denied: list[DeniedPacketResponse]
+    notes: list[str]
 
 
 class PolicyTestResponse(TypedDict):

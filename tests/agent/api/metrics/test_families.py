@@ -80,7 +80,7 @@ def test_values_are_those_of_the_status() -> None:
 def test_no_label_makes_a_sum_wrong() -> None:
     """Each label's values are parts of a whole; a total beside its part has its own name."""
     labels = set(re.findall(r'[{,]([a-z]+)="', example_text()))
-    parts = {"level", "reason", "state", "le", "network", "subnet", "peer", "service"}
+    parts = {"level", "reason", "state", "le", "network", "subnet", "peer", "service", "policy"}
     assert labels == parts | {"version", "python", "node", "id", "cluster"}
     states = re.findall(r'(\w+)\{state="', example_text())
     assert set(states) == {"overlayd_members"}
