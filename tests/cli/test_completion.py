@@ -102,6 +102,23 @@ def test_bash_completes_names_from_the_agent(path: str, agent: FakeAgent) -> Non
     assert _bash(line, path) == []
 
 
+@needs_bash
+def test_bash_completes_the_peers_of_policies(path: str, agent: FakeAgent) -> None:
+    """Labels and names of containers, and networks; bash keeps what is before = and : itself."""
+    web = {"name": "web1", "labels": {"app": "web"}}
+    agent.answer("GET /v1/endpoints", {"endpoints": [web]})
+    agent.answer("GET /v1/networks", {"networks": [{"name": "red"}]})
+    agent.answer("GET /v1/policies", {"policies": [{"name": "db"}]})
+    line = ["overlayd", "policy", "create", "db", "--from"]
+
+    assert _bash([*line, ""], path, agent.run_dir) == [
+        "label=app=web", "name=web1", "host", "world", "cidr:", "network:red",
+    ]  # fmt: skip
+    assert _bash([*line, "label=app=w"], path, agent.run_dir) == ["web"]
+    assert _bash([*line, "network:"], path, agent.run_dir) == ["red"]
+    assert _bash(["overlayd", "policy", "rm", ""], path, agent.run_dir) == ["db"]
+
+
 @needs_zsh
 def test_zsh_reads_its_script_without_errors(path: str) -> None:
     """The script defines a function for every verb."""

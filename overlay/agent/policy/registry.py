@@ -6,14 +6,13 @@ Owns: the order of validation and writing. Does not: know the rules for a valid 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.policy import definition
-from overlay.agent.records.known_names import known_text
+from overlay.agent.records.known_names import known_text, meant_text
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.policy.policy import POLICY_KIND, Policy
 from overlay.errors import ConflictError, NotFoundError, UsageError
@@ -37,15 +36,11 @@ class PolicyRegistry:
         if found is not None:
             return found
         names = [policy.name for policy in self.catalog.all()]
-        near = difflib.get_close_matches(name, names, n=1)
         raise NotFoundError(
             f"there is no policy {name!r}",
             why=f"known policies: {known_text(names)}" if names else "the cluster has no policy",
-            hint=f"Did you mean {near[0]}?"
-            if near
-            else "overlayd policy ls"
-            if names
-            else "overlayd policy create --help",
+            hint=meant_text(name, names)
+            or ("overlayd policy ls" if names else "overlayd policy create --help"),
         )
 
     def create(self, network: Network, wanted: Policy) -> tuple[Policy, bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from overlay.agent.records.known_names import known_text
+from overlay.agent.records.known_names import known_text, meant_text
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     BRIDGE,
@@ -122,7 +122,8 @@ class Directory:
         raise NotFoundError(
             f"there is no network {name!r}",
             why=f"known networks: {known_text(names)}" if names else "the cluster has no network",
-            hint="overlayd network ls" if names else "Create one: overlayd network create NAME",
+            hint=meant_text(name, names)
+            or ("overlayd network ls" if names else "Create one: overlayd network create NAME"),
         )
 
     def find_network(self, name: str) -> Network | None:

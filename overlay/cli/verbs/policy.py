@@ -292,9 +292,11 @@ def _here(value: int | None, noun: str) -> str:
 
 
 def _side(peers: list[str], selected: list[str]) -> str:
-    if not peers:
-        return "any"
-    return f"{' '.join(peers)}\nnow: {' '.join(selected) or 'no container of the network'}"
+    text = " ".join(peers) or "any"
+    if selected and peers:
+        return f"{text}\nnow: {' '.join(selected)}"
+    names_containers = any(peer.startswith(("label=", "name=")) for peer in peers)
+    return f"{text}\nnow: no container of the network" if names_containers else text
 
 
 def run_rm(args: Namespace) -> int:

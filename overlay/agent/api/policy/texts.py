@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from overlay import limits
+from overlay.agent.records.known_names import meant_text
 from overlay.core.policy.policy import (
     Peer,
     PeerKind,
@@ -77,8 +78,9 @@ def _meant(text: str) -> str:
         word = kind.value[:-1]
         if text.startswith((f"{word}:", f"{word}=")) and text[len(word) + 1 :]:
             return f"Did you mean {kind.value}{text[len(word) + 1 :]}?"
-    if text.lower() in ("host", "hosts", "world"):
-        return f"Did you mean {text.lower().removesuffix('s')}?"
+    meant = meant_text(text, (PeerKind.HOST.value, PeerKind.WORLD.value))
+    if meant:
+        return meant
     if "=" in text and not text.startswith("="):
         return f"Did you mean label={text}?"
     return _SUCH_AS

@@ -18,6 +18,7 @@ from overlay.errors import UsageError
         ("name:web1", "Did you mean name=web1?"),
         ("network=red", "Did you mean network:red?"),
         ("hosts", "Did you mean host?"),
+        ("wrold", "Did you mean world?"),
         ("web", "Such as label=app=web"),
         ("name=a b", "Such as label=app=web"),
         (f"label={'x' * 200}", ""),
