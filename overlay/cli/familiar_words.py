@@ -10,7 +10,9 @@ from overlay.errors import UsageError
 _OPTIONS_OF_VERSION = (["--version"], ["-V"])
 _SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
 _VERBS_OF_NODE = {"ls": "members", "rm": "forget", "promote": "promote"}
-_GROUPS = ("authority", "container", "dns", "endpoint", "network", "policy", "service", "token")
+_GROUPS = (
+    "authority", "container", "dns", "endpoint", "evpn", "network", "policy", "service", "token",
+)  # fmt: skip
 
 
 def translated(words: list[str]) -> list[str]:

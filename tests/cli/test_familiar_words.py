@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 from overlay.cli.familiar_words import translated
+from overlay.cli.parser import build
+from overlay.cli.shells.tree import commands
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,15 @@ from overlay.cli.familiar_words import translated
 def test_words_of_habit_are_understood(typed: str, meant: str) -> None:
     """Each is the command that other programs call so."""
     assert translated(typed.split()) == meant.split()
+
+
+def test_list_and_remove_work_in_every_group() -> None:
+    """Wherever there is `ls` or `rm`, also in groups that are added later."""
+    for command in list(commands(build()))[1:]:
+        *group, verb = command.path
+        habit = {"ls": "list", "rm": "remove"}.get(verb)
+        if group and habit:
+            assert translated([*group, habit]) == [*group, verb]
 
 
 @pytest.mark.parametrize(
