@@ -139,3 +139,24 @@ def test_each_fault_of_the_class_is_seen_and_mended(eventually: Callable[..., No
             eventually(is_well, f"fault {number} is mended", NOTICE_S)
     finally:
         host_process.end(host_process.running())
+
+
+@pytest.mark.timeout(1200)
+def test_the_pages_of_lab_and_simulator_work() -> None:
+    """Each command in order; but the lab comes down last, and netem is not in every kernel."""
+    host_process.end(host_process.running())
+    lines = [
+        line
+        for page in ("docs/start/lab.md", "docs/develop/simulator.md")
+        for block in (ROOT / page).read_text(encoding="utf-8").split("```")[1::2]
+        for line in block.splitlines()
+        if line.startswith("overlayd ") and "--delay" not in line
+    ]
+    down = next(line for line in lines if line.startswith("overlayd lab down"))
+    try:
+        for line in (*(each for each in lines if each != down), down):
+            type_on_the_machine(line)
+    finally:
+        host_process.end(host_process.running())
+
+    assert len(lines) >= 12
