@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages vm-test netavark-test evpn-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages arm64-test vm-test netavark-test evpn-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -53,6 +53,7 @@ docs: setup
 
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
 # It needs git, make, python3-venv and a package index, and installs nothing on this machine.
+# ARCHITECTURE=arm64 (or amd64) builds it for such machines, on any.
 deb:
 	@deploy/deb/build.sh
 
@@ -90,6 +91,10 @@ packages: setup
 	@scripts/package_tools build/package-tools
 	@scripts/container_image build/image/overlayd.tar
 	.venv/bin/pytest -q -m packages tests/deploy tests/e2e/test_container_image.py
+
+# The Debian package for arm64, built here, installed and used in an emulated machine (minutes). Needs root.
+arm64-test: setup
+	@scripts/arm64
 
 # Wheel and source distribution, in dist/
 dist: setup

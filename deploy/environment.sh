@@ -10,6 +10,8 @@
 # written into PREFIX, and a package manager can remove all that it installed.
 # The libraries are fetched into build/wheels-* once, and again when a lock changes or after
 # `make clean`, so that a package can be rebuilt without a network.
+# Environment: PYTHON, TOOLS, and MACHINE, as `uname -m` has it, if it is for another kind of machine than this:
+# its libraries only have to be unpacked here.
 set -euo pipefail
 umask 022
 here=$(dirname "$0")
@@ -30,13 +32,21 @@ fi
 "$python" -I -m venv --without-pip --symlinks "$stage$prefix"
 pip() { "$tools" -I -m pip --python "$stage$prefix/bin/python" --quiet --disable-pip-version-check "$@"; }
 minor=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-wheels=build/wheels-$minor-$( { echo "$*"; cat "$lock"; [ $# = 0 ] || cat "$here/../requirements-dev.lock"; } | sha256sum | cut -c 1-8)
+wheels=build/wheels-$minor${MACHINE:+-$MACHINE}-$( { echo "$*"; cat "$lock"; [ $# = 0 ] || cat "$here/../requirements-dev.lock"; } | sha256sum | cut -c 1-8)
+foreign=()
+if [ -n "${MACHINE:-}" ]; then
+  foreign=(--python-version "$minor" --implementation cp --abi "cp${minor/./}" --abi abi3 --abi none --only-binary :all:)
+  # Debian 12 has glibc 2.36.
+  for libc in manylinux_2_36 manylinux_2_34 manylinux_2_31 manylinux_2_28 manylinux2014; do
+    foreign+=(--platform "${libc}_$MACHINE")
+  done
+fi
 if [ ! -e "$wheels/complete" ]; then
   # Wheels of earlier locks are as good as an index: the hashes decide.
   links=()
   for known in build/wheels-*/; do [ ! -d "$known" ] || links+=(--find-links "$known"); done
   mkdir -p "$wheels.new"
-  fetch() { pip wheel --only-binary :all: --wheel-dir "$wheels.new" "${links[@]}" "$@"; }
+  fetch() { pip download --only-binary :all: "${foreign[@]}" --dest "$wheels.new" "${links[@]}" "$@"; }
   pinned=(--no-deps --require-hashes -r "$lock")
   fetch --no-index "${pinned[@]}" 2>/dev/null || fetch "${pinned[@]}"
   [ $# = 0 ] || fetch --find-links "$wheels.new" -c "$here/../requirements-dev.lock" "$@"
@@ -45,8 +55,11 @@ if [ ! -e "$wheels/complete" ]; then
   touch "$wheels/complete"
 fi
 offline=(--no-index --find-links "$wheels" --no-compile --no-warn-script-location --root-user-action=ignore)
-pip install "${offline[@]}" --no-deps --require-hashes -r "$lock"
-[ $# = 0 ] || pip install "${offline[@]}" "$@"
+libraries=()
+[ -z "${MACHINE:-}" ] || libraries=("${foreign[@]}" --target "$stage$prefix/lib/python$minor/site-packages")
+pip install "${offline[@]}" "${libraries[@]}" --no-deps --require-hashes -r "$lock"
+[ $# = 0 ] || pip install "${offline[@]}" "${libraries[@]}" "$@"
+[ -z "${MACHINE:-}" ] || rm -rf "$stage$prefix/lib/python$minor/site-packages/bin"
 # The tree itself, in its current state.
 "$tools" -I -m hatchling build -t wheel -d "$stage/wheel" >/dev/null 2>&1
 pip install "${offline[@]}" --no-deps "$stage"/wheel/*.whl
@@ -61,5 +74,5 @@ for script in "$stage$prefix"/bin/*; do
 done
 find "$stage$prefix" -name direct_url.json -delete
 # The records of both have hashes made of the staging path, which would make each build another one.
-find "$stage$prefix" -path '*.dist-info/RECORD' -exec sed -i -e '/^[.][.]\/[.][.]\/[.][.]\/bin\//d' -e '/direct_url[.]json,/d' {} +
+find "$stage$prefix" -path '*.dist-info/RECORD' -exec sed -i -e '/^\([.][.]\/\)*bin\//d' -e '/direct_url[.]json,/d' {} +
 "$python" -I -m compileall -q -f -s "$stage" -p / --invalidation-mode unchecked-hash "$stage$prefix/lib"

@@ -3,8 +3,8 @@
 #
 #   deploy/stage.sh STAGE
 #
-# Environment: PYTHON (/usr/bin/python3), the interpreter of the hosts it is for, and TOOLS (any Python
-# with pip and hatchling; .venv, or build/build-tools).
+# Environment: PYTHON (/usr/bin/python3), the interpreter of the hosts it is for, TOOLS (any Python
+# with pip and hatchling; .venv, or build/build-tools), and MACHINE (deploy/environment.sh).
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -15,7 +15,14 @@ PYTHON=$python deploy/environment.sh "$stage" /opt/overlayd
 # Leave out the command-line tools of the dependencies.
 find "$stage/opt/overlayd/bin" -type f ! -name overlayd -delete
 rmdir "$stage"/opt/overlayd/include/python* "$stage/opt/overlayd/include"
-libraries=$(echo "$stage"/opt/overlayd/lib/python*/site-packages)
+# It writes its manual pages and completions itself: if made for another kind of machine, by one for this.
+runs=$stage
+if [ -n "${MACHINE:-}" ]; then
+  runs=$(mktemp -d)
+  trap 'rm -rf "$runs"' EXIT
+  PYTHON=$python MACHINE="" deploy/environment.sh "$runs" /opt/overlayd
+fi
+libraries=$(echo "$runs"/opt/overlayd/lib/python*/site-packages)
 overlayd() {
   "$python" -I -c 'import sys; sys.path.insert(0, sys.argv.pop(1)); from overlay.cli.main import main; sys.exit(main())' \
     "$libraries" "$@"

@@ -5,13 +5,21 @@
 #
 # The package contains everything except the interpreter. It needs the Python version of the machine
 # that built it, so build it on the target distribution. Environment: PYTHON (/usr/bin/python3), TOOLS
-# (any Python with pip and hatchling; .venv, or build/build-tools), DEB_VERSION (the program's version, then -1).
+# (any Python with pip and hatchling; .venv, or build/build-tools), DEB_VERSION (the program's version, then -1),
+# ARCHITECTURE (this machine's; also amd64 or arm64 from any: nothing is compiled).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build}
 python=${PYTHON:-/usr/bin/python3}
 version=${DEB_VERSION:-$(sed -n 's/^__version__ = "\(.*\)"/\1/p' overlay/__init__.py)-1}
-architecture=$(dpkg --print-architecture)
+here=$(dpkg --print-architecture)
+architecture=${ARCHITECTURE:-$here}
+case $architecture in
+  "$here") ;;
+  amd64) export MACHINE=x86_64 ;;
+  arm64) export MACHINE=aarch64 ;;
+  *) echo "build.sh: ARCHITECTURE $architecture is neither this machine's ($here) nor amd64 or arm64" >&2; exit 2 ;;
+esac
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 
 mkdir -p "$out"

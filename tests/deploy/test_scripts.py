@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SHELL = (
-    "bench", "container_image", "debian13", "examples_tools",
+    "arm64", "bench", "container_image", "debian13", "examples_tools",
     "package_tools", "packages", "setup", "test",
 )  # fmt: skip
 SCRIPTS = sorted(
@@ -53,3 +53,16 @@ def test_building_a_package_installs_no_debian_package() -> None:
             timeout=30,
         )
         assert done.stdout.strip() == f"deploy/{target}/build.sh"
+
+
+def test_a_package_for_an_unknown_architecture_is_refused() -> None:
+    """Before anything is fetched or built; the message has those that are known."""
+    done = subprocess.run(
+        [ROOT / "deploy/deb/build.sh"],
+        env={"PATH": "/usr/bin:/bin", "ARCHITECTURE": "arm"},
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "ARCHITECTURE arm is neither this machine's (" in done.stderr
+    assert "nor amd64 or arm64" in done.stderr
