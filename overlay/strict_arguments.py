@@ -63,7 +63,7 @@ class StrictParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this on every wrong command line."""
         raise UsageError(
-            usage_error_text(message),
+            usage_error_text(message, self),
             why=usage_line(self, message),
             hint=f"{self.prog} --help",
         )

@@ -54,8 +54,12 @@ _MEANT = {
 }
 
 
-def usage_error_text(message: str) -> str:
+def usage_error_text(message: str, parser: argparse.ArgumentParser) -> str:
     """Return argparse's message in plain words, with what was probably meant."""
+    option = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+    if option:
+        meant = _nearest(option[1], sorted(_options(parser)))
+        return _plain(message) + (f"; {meant}" if meant else "")
     if "invalid choice: '" not in message:
         return _plain(message)
     wrong = message.split("invalid choice: '", 1)[1].split("'", 1)[0]
@@ -72,12 +76,25 @@ def _meant(wrong: str, known: list[str]) -> str:
     for phrase in _MEANT.get(wrong.lower(), ()):
         if phrase.split(" ", 1)[0] in known:
             return f"did you mean {phrase!r}?"
+    few = f"use one of {', '.join(known)}" if len(known) <= _CHOICES_SHOWN_MAX else ""
+    return _nearest(wrong, known) or few
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    """Return the closest spelling, as a question; empty if none is close."""
     import difflib  # noqa: PLC0415  only a mistyped line needs it
 
     near = difflib.get_close_matches(wrong, known, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"use one of {', '.join(known)}" if len(known) <= _CHOICES_SHOWN_MAX else ""
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the options of a parser and of its commands."""
+    for action in parser._actions:  # noqa: SLF001  as below
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for child in action.choices.values():
+                yield from _options(child)
 
 
 def _plain(message: str) -> str:

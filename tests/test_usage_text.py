@@ -38,6 +38,8 @@ def error_of(line: str) -> UsageError:
         ("network create x --driver vxlan", "overlay"),
         ("network create x --driver Overlay", "overlay"),
         ("atach web", "attach"),
+        ("attach web --network blue --alais www", "--alias"),
+        ("status --wait --tiemout=3", "--timeout"),
     ],
 )
 def test_what_was_meant_is_named(line: str, meant: str) -> None:
