@@ -43,7 +43,10 @@ def port_range(text: str) -> PortRange:
     found = _port_range(f"{text}/tcp" if text.isdecimal() else text)
     if found.first != found.last and "-" in text:
         raise UsageError(
-            f"port: {text!r} is several ports", why="a connection has one", field="port"
+            f"port: {text!r} is several ports",
+            why="a connection has one",
+            hint=f"Such as {found.first}/{found.protocol}",
+            field="port",
         )
     return found
 
