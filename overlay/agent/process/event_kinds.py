@@ -35,6 +35,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "conflict": "A name or an address is used twice, or a member claims a gateway's.",
     "conflict-over": "That is over.",
     "services": "A service was created or changed, a backend passes its check or not, or a fault.",
+    "policies": "A policy was created, changed or removed, or begins to deny what it logs.",
     "dns": "Names are not served on an address of a network, or again.",
     # Containers.
     "attach": "A container was attached, renamed or changed.",
