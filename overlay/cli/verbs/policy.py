@@ -317,11 +317,11 @@ def run_test(args: Namespace) -> int:
     if args.json:
         output.print_json(found)
     else:
-        output.print_result(test_text(found))
+        output.print_result(decision_text(found))
     return 0 if found["allowed"] else DENIED
 
 
-def test_text(found: JsonObject) -> str:
+def decision_text(found: JsonObject) -> str:
     """Return the decision about a connection in one line."""
     verb = "allowed" if found["allowed"] else "denied"
     ends = f"{_end(found['source'])} to {_end(found['target'])}"

@@ -17,7 +17,7 @@ from overlay.errors import ConflictError, UsageError
 from overlay.model import Ip, Network, ip_text, parse_ip
 
 
-def tested(query: PolicyTestQuery, components: Components) -> PolicyTestResponse:
+def answer(query: PolicyTestQuery, components: Components) -> PolicyTestResponse:
     """Return the decision about a connection; raises OverlayError."""
     network, source, target = _Ends(components, query).find()
     require_policed(network.name, driver_of(network))

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from overlay import limits
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.policy import texts
-from overlay.agent.api.policy.connection import end_response, tested
+from overlay.agent.api.policy.connection import answer, end_response
 from overlay.agent.api.policy.schema import (
     CountedPolicyResponse,
     DeniedPacketResponse,
@@ -97,7 +97,7 @@ class PolicyHandlers:
 
     async def test(self, query: PolicyTestQuery) -> PolicyTestResponse:
         """GET /v1/policy/test."""
-        return tested(query, self._agent.require_components())
+        return answer(query, self._agent.require_components())
 
 
 def policy_of(request: PolicyCreateRequest, vni: Vni) -> Policy:
