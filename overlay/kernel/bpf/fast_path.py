@@ -39,7 +39,8 @@ class _Program(NamedTuple):
     is_policed: bool
 
 
-_FOREIGN: Final = _Program("", 0, is_policed=False)
+# Of an earlier agent: no plan has it, so it is replaced, or removed where none is wanted.
+_FOREIGN: Final = _Program("", -1, is_policed=False)
 
 
 class FastPath:
@@ -194,9 +195,7 @@ class FastPath:
         own = {number: name for name, (_, number) in self._programs.items()}
         for index, number, is_leaving in running(socket, names):
             name = own.get(number, _FOREIGN)
-            if name is not _FOREIGN or is_leaving:
-                row = HookRow(name.segment, names[index], name.is_policed, is_leaving)
-                found.add(row)
+            found.add(HookRow(name.segment, names[index], name.is_policed, is_leaving))
         return found if self._policies is None else found | self._policies.rows()
 
 

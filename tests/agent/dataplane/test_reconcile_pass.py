@@ -12,7 +12,7 @@ from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.port_policy import port_rows
-from overlay.core.dataplane.state import Port, VerdictRow
+from overlay.core.dataplane.state import HookRow, Port, SourceRow, TargetRow, VerdictRow
 from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
@@ -239,3 +239,22 @@ def test_rows_of_policies_that_fail_are_reported(
     node.policy = PolicyRows(CLOSED.rows, fault="too many")
     node.passes()
     assert [each.text[-8:] for each in node.runtime.faults("blue")] == ["too many"]
+
+
+def test_a_fast_path_that_is_switched_off_leaves_no_hook(node: Node) -> None:
+    """The earlier agent's programs run until the first pass; those of policies then only check."""
+    before = node.host.sandbox.fast_path
+    assert before is not None
+    before.close()
+    node.host.sandbox.fast_path, node.runtime.redirects = FastPath(), False
+    assert any("fast path del" in each for each in node.differences())
+    node.passes(read=True)
+    assert node.runtime.left is not None
+    assert not any(isinstance(row, HookRow | SourceRow) for row in node.runtime.left.rows)
+    assert node.differences() == []
+    node.policy = CLOSED
+    node.passes()
+    rows = node.runtime.left.rows
+    assert {row.is_policed for row in rows if isinstance(row, HookRow)} == {True}
+    assert not any(isinstance(row, SourceRow | TargetRow) for row in rows)
+    assert node.differences() == []
