@@ -14,9 +14,11 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.policy import definition
 from overlay.agent.records.known_names import known_text, meant_text
 from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.core.policy.compiler import PolicyCompiler
 from overlay.core.policy.policy import POLICY_KIND, Policy
+from overlay.core.policy.population import Population
 from overlay.errors import ConflictError, NotFoundError, UsageError
-from overlay.model import Network
+from overlay.model import Endpoint, Network
 from overlay.wire.codec.policies import encode_policy
 
 
@@ -52,6 +54,7 @@ class PolicyRegistry:
             return existing, False
         definition.require_possible(self._context.directory, network, wanted)
         self._require_room(network, wanted)
+        self._require_capacity(network, wanted)
         self._write(wanted)
         self._record(wanted, "created")
         return wanted, True
@@ -66,6 +69,7 @@ class PolicyRegistry:
         network = self._context.directory.network_by_vni(before.vni)
         if network is not None:
             definition.require_possible(self._context.directory, network, after)
+            self._require_capacity(network, after)
         self._write(after)
         self._record(after, "changed")
         return before, after
@@ -98,6 +102,26 @@ class PolicyRegistry:
             raise ConflictError(
                 f"network {network.name} has {limits.POLICIES_PER_NETWORK_MAX} policies: the limit",
                 hint=f"Remove one, or give one of them the peers and ports of {wanted.name}",
+            )
+
+    def _require_capacity(self, network: Network, wanted: Policy) -> None:
+        """Raise ConflictError if hosts would have more rules than they can hold.
+
+        They would allow nothing new. Another host may have endpoints that take more: it says so.
+        """
+        name, directory = wanted.name.lower(), self._context.directory
+        others = (p for p in self.catalog.policies(network.vni) if p.name.lower() != name)
+        here: list[Endpoint] = []
+        elsewhere: list[Endpoint] = []
+        for origin, endpoint in directory.all_endpoints(network.vni):
+            (here if origin == directory.own else elsewhere).append(endpoint)
+        population = Population(network, tuple(here), tuple(elsewhere))
+        fault = PolicyCompiler().compile((*others, wanted), population).fault
+        if fault:
+            raise ConflictError(
+                f"with policy {wanted.name}, network {network.name} has more than hosts can hold",
+                why=fault,
+                hint="Use a label that containers share in place of many names, or fewer ports",
             )
 
     def _record(self, policy: Policy, change: str) -> None:

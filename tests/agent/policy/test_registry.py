@@ -141,3 +141,20 @@ async def test_a_valid_policy_has_few_peers() -> None:
     with pytest.raises(UsageError) as caught:
         definition.require_valid(replace(DB, destinations=DB.sources * 17))
     assert caught.value.field == "to"
+
+
+async def test_a_policy_that_hosts_could_not_hold_is_refused(
+    bench: PolicyBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that grows to it; those that there are stay."""
+    blue = bench.network(BLUE)
+    bench.registry.create(blue, DB)
+    monkeypatch.setattr(limits, "POLICY_VERDICTS_MAX", 12)
+    many = tuple(PortRange("tcp", port, port) for port in range(1, 32, 2))
+
+    with pytest.raises(ConflictError, match="network blue has more than hosts can hold") as caught:
+        bench.registry.create(blue, replace(DB, name="many", ports=many))
+    assert "more than 12 rules" in caught.value.why
+    with pytest.raises(ConflictError, match="with policy db, network blue has more"):
+        bench.registry.change("db", lambda policy: replace(policy, ports=many))
+    assert bench.registry.catalog.all() == [DB]
