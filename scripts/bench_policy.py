@@ -2,8 +2,11 @@
 """Measure what policies cost: TCP throughput and requests, with the verdicts of 100 rules and none.
 
 Two hosts on one machine, each with a sandbox and a container; states with and without policies
-take turns, and each pair of neighboring measurements gives a ratio. Run as root, where network
-namespaces may be made (`unshare --net --mount`), with iproute2 and iperf3:
+take turns, and each pair of neighboring measurements gives ratios: of the rates, of the processor
+time that both ends take, and what the programs take more, as a share of that time. The last is the
+least disturbed by other work on the machine; to measure it is part of it (some 25 ns a program).
+Run as root, where network namespaces may be made (`unshare --net --mount`), with iproute2 and
+iperf3:
     .venv/bin/python scripts/bench_policy.py [--rounds 5] [--seconds 3] [--rules 100]
 It prints Markdown; docs/benchmarks/policy.md holds the last run.
 """
@@ -11,6 +14,7 @@ It prints Markdown; docs/benchmarks/policy.md holds the last run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan_sandbox
@@ -48,6 +53,14 @@ NETWORK = Network(VNI, "blue", (SUBNET,), NODES[0])
 IPS = [parse_ip("10.32.0.2"), parse_ip("10.32.0.3")]
 CLASSES = (2, 3)
 SECTIONS = ("fast path", "bridge")
+
+
+class Sample(NamedTuple):
+    """What one measurement found."""
+
+    rate: float
+    cpu_s: float  # of both ends, for each megabit or request
+    programs_s: float = 0.0  # of that, in eBPF programs
 
 
 class Host:
@@ -148,8 +161,8 @@ def hosts() -> Iterator[list[Host]]:
             run(f"ip netns del {name}")
 
 
-def throughput(seconds: int) -> float:
-    """Return the Mbit/s of one TCP stream between the containers."""
+def throughput(seconds: int) -> Sample:
+    """Return the Mbit/s of one TCP stream between the containers, and its processor time."""
     server = subprocess.Popen(
         ["ip", "netns", "exec", "c1", "iperf3", "-s", "-1", "-p", str(PORT)],
         stdout=subprocess.DEVNULL,
@@ -160,7 +173,11 @@ def throughput(seconds: int) -> float:
             done = subprocess.run([*command, "-t", str(seconds)], capture_output=True, check=False)
             found = json.loads(done.stdout)
             if "sum_received" in found["end"]:
-                return float(found["end"]["sum_received"]["bits_per_second"]) / 1e6
+                end = found["end"]
+                rate = end["sum_received"]["bits_per_second"] / 1e6
+                used = end["cpu_utilization_percent"]
+                share = (used["host_total"] + used["remote_total"]) / 100
+                return Sample(rate, share / rate)
             time.sleep(0.05)
     finally:
         server.kill()
@@ -168,8 +185,8 @@ def throughput(seconds: int) -> float:
     raise SystemExit(f"iperf3: {found.get('error')}")
 
 
-def requests(seconds: int) -> float:
-    """Return how many requests of one byte are answered in a second, one after the other."""
+def requests(seconds: int) -> Sample:
+    """Return how many requests of one byte are answered in a second, and their processor time."""
     target = (ip_text(IPS[1]), PORT)
     with inside("c1"):
         server = socket.create_server(target)
@@ -184,15 +201,56 @@ def requests(seconds: int) -> float:
     with inside("c0"):
         client = socket.create_connection(target, timeout=30)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    began, count = time.perf_counter(), 0
+    began, count, used = time.perf_counter(), 0, time.process_time()
     with client:
         while time.perf_counter() - began < seconds:
             client.send(b"x")
             client.recv(1)
             count += 1
-    elapsed = time.perf_counter() - began
-    os.waitpid(child, 0)
-    return count / elapsed
+    elapsed, used = time.perf_counter() - began, time.process_time() - used
+    _, _, usage = os.wait4(child, 0)
+    return Sample(count / elapsed, (used + usage.ru_utime + usage.ru_stime) / count)
+
+
+def programs_s() -> float:
+    """Return the time that this process' eBPF programs have run."""
+    spent = 0
+    for path in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of the folder itself
+            for line in path.read_text().splitlines():
+                if line.startswith("run_time_ns:"):
+                    spent += int(line.split()[1])
+    return spent / 1e9
+
+
+@contextmanager
+def program_statistics() -> Iterator[None]:
+    """Have the kernel measure how long programs run."""
+    switch = Path("/proc/sys/kernel/bpf_stats_enabled")
+    switch.write_text("1")
+    try:
+        yield
+    finally:
+        switch.write_text("0")
+
+
+def shown(none: list[Sample], rules: list[Sample]) -> str:
+    """Return the cells of a row."""
+    best = [max(sample.rate for sample in samples) for samples in (none, rules)]
+    cells = [f"{rate:,.0f}" for rate in best]
+    pairs = list(zip(none, rules, strict=True))
+    cells.append(spread([after.rate / before.rate for before, after in pairs]))
+    cells.append(spread([after.cpu_s / before.cpu_s for before, after in pairs]))
+    added = [(after.programs_s - before.programs_s) / before.cpu_s for before, after in pairs]
+    cells.append(f"{100 * statistics.median(added):.1f} %")
+    return " | ".join(cells)
+
+
+def spread(ratios: list[float]) -> str:
+    """Return the median of ratios, and the middle half of them."""
+    ordered, quarter = sorted(ratios), len(ratios) // 4
+    middle = f"{ordered[quarter]:.2f} to {ordered[-1 - quarter]:.2f}"
+    return f"{statistics.median(ordered):.2f} ({middle})"
 
 
 def main() -> int:
@@ -204,23 +262,23 @@ def main() -> int:
     args = parser.parse_args()
     load = Path("/proc/loadavg").read_text().split()[0]
     print(f"Linux {platform.release()}, {os.cpu_count()} cores, load {load}\n")
-    print(f"| what | none, median | {args.rules} rules, median | ratios of neighbors | median |")
-    print("|---|---|---|---|---|")
-    with hosts() as pair:
+    rates = f"none, best | {args.rules} rules, best | ratio of rates"
+    print(f"| what | {rates} | of processor time | added by programs |")
+    print("|---|---|---|---|---|---|")
+    with program_statistics(), hosts() as pair:
         for section in SECTIONS:
             for what, measure in (("Mbit/s", throughput), ("requests/s", requests)):
-                found: dict[int, list[float]] = {0: [], args.rules: []}
+                found: dict[int, list[Sample]] = {0: [], args.rules: []}
                 for turn in range(args.rounds):
                     # By turns also within a round, as the machine may get slower or faster.
                     for rules in sorted(found, reverse=bool(turn % 2)):
                         for host in pair:
                             host.converge(rules, redirects=section == "fast path")
-                        found[rules].append(measure(args.seconds))
-                ratios = [a / b for b, a in zip(found[0], found[args.rules], strict=True)]
-                shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-                medians = [f"{statistics.median(each):,.0f}" for each in found.values()]
-                cells = (*medians, shown, f"{statistics.median(ratios):.2f}")
-                print(f"| {section}, {what} | {' | '.join(cells)} |", flush=True)
+                        before = programs_s()
+                        sample = measure(args.seconds)
+                        spent = (programs_s() - before) / (sample.rate * args.seconds)
+                        found[rules].append(sample._replace(programs_s=spent))
+                print(f"| {section}, {what} | {shown(found[0], found[args.rules])} |", flush=True)
     return 0
 
 

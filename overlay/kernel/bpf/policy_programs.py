@@ -67,13 +67,21 @@ _FRAGMENT_AGE_MAX: Final = 30 * 10**9 >> calls.TIME_SHIFT  # as hosts keep fragm
 
 
 def leaving_program(maps: Maps, mark: int) -> bytes:
-    """Return the program for frames that leave by a port or VTEP; marked ones are judged."""
+    """Return the program for frames that leave by a port or VTEP; marked ones are judged.
+
+    It removes the mark, as a VTEP would look up a marked frame's route each time
+    (`ip_tunnel_dst_cache_usable`, include/net/ip_tunnels.h).
+    """
     program = Assembler()
     program.move(R6, R1)
     program.load(WORD, R1, R6, numbers.MARK)
     program.jump_equal(R1, mark, "judged")
     judge(program, maps)
+    program.set(R0, numbers.PASS)
+    program.exit()
     program.label("judged")
+    program.set(R1, 0)
+    program.store(WORD, R6, numbers.MARK, R1)
     program.set(R0, numbers.PASS)
     program.exit()
     return program.code()
