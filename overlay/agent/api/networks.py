@@ -26,7 +26,7 @@ from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.apply.network_items import network_item
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.networks import definition, settings
+from overlay.agent.networks import definition, exportable, settings
 from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
@@ -112,6 +112,8 @@ class NetworkHandlers:
         before = components.directory.network(name)
         for field in request.fixed:
             settings.require_changeable(before.name, field)
+        if request.vni is not None:
+            exportable.require_vni(before, request.vni)
         if request.port_security is not None:
             privileges.require_port_security(caller, enabled=request.port_security)
         privileges.require_names(caller, any_name=bool(request.any_name))
@@ -152,6 +154,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         port_security=request.port_security,
         any_name=request.any_name,
         default_deny=request.default_deny,
+        evpn=request.evpn,
         ip_ranges={subnet: "" if text == subnet else text for subnet, text in ranges.items()},
         options={name: value for name, value in options.items() if value is not None},
     )

@@ -150,6 +150,7 @@ def settings_spec_of(item: DeclaredItem) -> SettingsSpec:
         port_security=bool(item.settings["port_security"]),
         any_name=bool(item.settings["any_name"]),
         default_deny=bool(item.settings["default_deny"]),
+        evpn=bool(item.settings["evpn"]),
         ip_ranges={
             key.partition(" ")[2]: str(value or "")
             for key, value in item.settings.items()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.networks import exportable
 from overlay.agent.networks.settings import require_policed
 from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import (
@@ -190,7 +191,8 @@ def require_valid(spec: NetworkSpec) -> None:
             field="encrypted",
         )
     if EVPN_LABEL in spec.labels:
-        _require_exportable(spec, capabilities)
+        has_vni = spec.vni is not None
+        exportable.require_definable(spec.driver, encrypted=spec.encrypted, has_vni=has_vni)
     if DEFAULT_DENY_LABEL in spec.labels:
         require_policed(spec.name, spec.driver)
     if not capabilities.has_tunnel and spec.vni is not None:
@@ -209,27 +211,6 @@ def require_valid(spec: NetworkSpec) -> None:
             "does not choose",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
             field="isolate_subnets" if spec.subnets else "subnets",
-        )
-
-
-def _require_exportable(spec: NetworkSpec, capabilities: network_drivers.Capabilities) -> None:
-    """Raise UsageError for a network that no fabric can carry."""
-    if spec.encrypted or not capabilities.has_tunnel:
-        kind = "an encrypted network" if spec.encrypted else f"driver {spec.driver}"
-        raise UsageError(
-            f"evpn is not supported by {kind}",
-            why="a fabric's VTEPs have no WireGuard keys of this cluster"
-            if spec.encrypted
-            else "BGP EVPN announces what VXLAN carries",
-            hint="Leave one of them out",
-            field="evpn",
-        )
-    if spec.vni is None:
-        raise UsageError(
-            "evpn requires a vni",
-            why="the fabric knows the network by its VNI, which must be the same everywhere",
-            hint="Give the fabric's: --vni 4100",
-            field="evpn",
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from overlay import limits
+from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
 from overlay.core.declared.network_options import MTU, RATE_IN, RATE_OUT, with_options
@@ -17,6 +18,7 @@ from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
     DEFAULT_DENY_LABEL,
+    EVPN_LABEL,
     LABEL_PREFIX,
     PORT_SECURITY_OFF_LABEL,
     Network,
@@ -46,6 +48,7 @@ class SettingsSpec:
     port_security: bool | None = None
     any_name: bool | None = None
     default_deny: bool | None = None
+    evpn: bool | None = None
     ip_ranges: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, int] = field(default_factory=dict)
     owner: str | None = None
@@ -70,10 +73,15 @@ def require_changeable(network: str, field_name: str) -> None:
 
 
 def changed(network: Network, spec: SettingsSpec) -> Network:
-    """Return a network with other settings; raises UsageError for those that it cannot have."""
+    """Return a network with other settings.
+
+    Raises UsageError or ConflictError for those that it cannot have.
+    """
     _require_options(network, spec.options)
     if spec.default_deny:
         require_policed(network.name, driver_of(network))
+    if spec.evpn:
+        exportable.require_exportable(network)
     labels = network.labels
     if spec.labels is not None:
         own = [pair for pair in labels if pair[0].startswith(LABEL_PREFIX)]
@@ -89,6 +97,7 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
         (None if spec.port_security is None else not spec.port_security, PORT_SECURITY_OFF_LABEL),
         (spec.any_name, ANY_NAME_LABEL),
         (spec.default_deny, DEFAULT_DENY_LABEL),
+        (spec.evpn, EVPN_LABEL),
     ):
         if wanted is not None:
             labels = (*(pair for pair in labels if pair != label), *([label] if wanted else []))

@@ -39,7 +39,6 @@ KINDS: Final[Mapping[str, ItemKind]] = {
                 "block_length",
                 "isolate_subnets",
                 "encrypted",
-                "evpn",
             }
         ),
         "containers on all hosts have addresses, routes and tunnels by it",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from overlay.agent.networks.exportable import require_vni
 from overlay.agent.networks.settings import (
     SettingsSpec,
     changed,
@@ -12,8 +14,10 @@ from overlay.agent.networks.settings import (
     subnet_of_range,
 )
 from overlay.core.declared.network_options import MTU, RATE_IN, option_of, owner_of, user_labels
+from overlay.core.declared.network_settings import difference
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.model import (
+    LABEL_PREFIX,
     PORT_SECURITY_OFF_LABEL,
     Network,
     NodeId,
@@ -21,6 +25,7 @@ from overlay.model import (
     Vni,
     has_any_name,
     has_default_deny,
+    is_exported,
     parse_ip,
 )
 
@@ -120,3 +125,39 @@ def test_a_range_finds_its_subnet(text: str, expected: str | None) -> None:
     else:
         found = subnet_of_range(BLUE, text)
     assert found == expected
+
+
+def test_a_network_is_exported_and_back() -> None:
+    """As any other setting, on every host; its VNI stays."""
+    wide = changed(BLUE, SettingsSpec(evpn=True))
+    override = difference(BLUE, wide)
+
+    assert is_exported(wide)
+    assert override.applied_to(BLUE) == wide
+    assert changed(wide, SettingsSpec(evpn=False)) == BLUE
+    assert changed(wide, SettingsSpec(evpn=True)) == wide
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (
+            (LABEL_PREFIX + "driver", "overlay-encrypted"),
+            "it is encrypted, and a fabric",
+        ),
+        ((LABEL_PREFIX + "driver", "bridge"), "it has driver bridge, and BGP EVPN announces what"),
+    ],
+)
+def test_what_no_fabric_carries_is_not_exported(label: tuple[str, str], words: str) -> None:
+    """With the reason, and what to do."""
+    with pytest.raises(ConflictError, match=words):
+        changed(replace(BLUE, labels=(label,)), SettingsSpec(evpn=True))
+
+
+def test_the_fabric_must_have_the_same_vni() -> None:
+    """It cannot change: all hosts carry frames under it."""
+    require_vni(BLUE, 7)
+    with pytest.raises(ConflictError, match="has VNI 7, which cannot change") as caught:
+        require_vni(BLUE, 4100)
+
+    assert "overlayd network create NEW --evpn --vni 4100" in caught.value.hint

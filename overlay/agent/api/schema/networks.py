@@ -72,7 +72,8 @@ class NetworkCreateRequest(NetworkDefinition, frozen=True, kw_only=True):
 class NetworkSetRequest(Request, frozen=True, kw_only=True):
     """What changes of a network; null leaves it as it is.
 
-    `fixed`: settings that the caller would change, and cannot.
+    `vni`: the fabric's, for `evpn`; it must be the one that the network has. `fixed`: settings that
+    the caller would change, and cannot.
     """
 
     add_labels: Labels = field(default_factory=dict)
@@ -81,6 +82,8 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     port_security: bool | None = None
     any_name: bool | None = None
     default_deny: bool | None = None
+    evpn: bool | None = None
+    vni: Annotated[int, Meta(ge=1, le=limits.VNI_MAX)] | None = None
     ip_ranges: Annotated[tuple[Text, ...], Meta(max_length=limits.SUBNET_COUNT_MAX)] = ()
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] | None = None
     rate_in: Rate | None = None
@@ -94,15 +97,15 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
         given = (
-            self.internal, self.port_security, self.any_name, self.default_deny, self.mtu
+            self.internal, self.port_security, self.any_name, self.default_deny, self.mtu, self.evpn
         )  # fmt: skip
-        rates = (self.rate_in, self.rate_out)
+        rates = (self.rate_in, self.rate_out, self.vni)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
         if all(each is None for each in (*given, *rates)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, ip_ranges, mtu, rate_in or rate_out",
+                "default_deny, evpn, ip_ranges, mtu, rate_in or rate_out",
             )
 
 

@@ -25,11 +25,13 @@ Change a network while containers are on it, from any host.  All hosts follow wi
 connections stay, except those that an option forbids from then on.  What is not named stays.
 
 Its subnets, gateways, VNI, driver, parent and encryption cannot change: containers, tunnels and
-routes on all hosts depend on them.
+routes on all hosts depend on them.  --evpn on announces it to a BGP EVPN fabric, which must know it
+by the VNI that it has: --vni checks that.
 
   sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
   sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
   sudo overlayd network set blue --internal --default-deny on
+  sudo overlayd network set wide --evpn on --vni 4100
 """
 AUTOMATIC = "auto"
 _FLAGS = (
@@ -48,7 +50,7 @@ _FLAGS = (
     ),
 )
 # Not for use: the agent says why each cannot change, and what to do.
-_FIXED = ("--subnet", "--gateway", "--vni", "--driver", "--parent", "--encrypted",
+_FIXED = ("--subnet", "--gateway", "--driver", "--parent", "--encrypted",
           "--isolate-subnets")  # fmt: skip
 
 
@@ -80,6 +82,12 @@ def register(networks: VerbGroup) -> None:
         choices=("on", "off"),
         help="whether new connections that no policy allows are denied",
     )
+    changed.add_argument(
+        "--evpn",
+        choices=("on", "off"),
+        help="whether hosts that speak BGP EVPN announce it to a fabric, and take what that has",
+    )
+    changed.add_argument("--vni", type=int, metavar="N", help="with --evpn: the fabric's")
     changed.add_argument(
         "--mtu", metavar="BYTES", help="MTU of its containers; auto: what the underlay carries"
     )
@@ -117,6 +125,8 @@ def run_set(args: Namespace) -> int:
         output.print_result(
             f"{answer['name']}  {change['setting']}  {change['before']} → {change['after']}"
         )
+    if args.evpn == "on" and args.vni is None:
+        output.print_note(f"the fabric must know {answer['name']} by VNI {answer['vni']}")
     if not answer["changed"]:
         output.print_note(f"{answer['name']} is so already")
     return 0
@@ -138,6 +148,10 @@ def _body(args: Namespace) -> JsonObject:
             body[field] = getattr(args, field)
     if args.default_deny is not None:
         body["default_deny"] = args.default_deny == "on"
+    if args.evpn is not None:
+        body["evpn"] = args.evpn == "on"
+    if args.vni is not None:
+        body["vni"] = args.vni
     if args.mtu is not None:
         body["mtu"] = _mtu(args.mtu)
     for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):
