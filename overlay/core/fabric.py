@@ -56,6 +56,12 @@ class FabricRows:
             newer.floods | self.floods,
         )
 
+    def without(self, other: FabricRows) -> FabricRows:
+        """Return the rows that the other table does not have."""
+        return FabricRows(
+            self.macs - other.macs, self.neighbors - other.neighbors, self.floods - other.floods
+        )
+
     def on(self, vnis: frozenset[Vni]) -> FabricRows:
         """Return the rows of some segments."""
         return FabricRows(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overlay.core.dataplane.state import SandboxState
 from overlay.core.evpn.announcement import OwnRow, change
 from overlay.core.fabric import NO_FABRIC, FabricRows
 from overlay.errors import NotFoundError
@@ -16,6 +17,7 @@ from overlay.kernel.evpn import frr, process, sessions, supervisor
 from overlay.kernel.evpn.sessions import Connections
 from overlay.kernel.evpn.shadow import Shadow
 from overlay.kernel.evpn.supervisor import FrrPlan
+from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Vni
 
 
@@ -132,3 +134,15 @@ class ShadowKeeper:
         if self._shadow is not None:
             self._shadow.close()
             self._shadow = None
+
+
+def read_sandbox(name: str) -> SandboxState:
+    """Return what a sandbox has now; nothing if there is none. Raises OverlayError, OSError."""
+    try:
+        sandbox = Sandbox.open(name, create=False)
+    except NotFoundError:
+        return SandboxState()
+    try:
+        return sandbox.read()
+    finally:
+        sandbox.close()

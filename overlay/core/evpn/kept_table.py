@@ -2,8 +2,9 @@
 
 FRR 8.4 has no graceful restart for EVPN: when bgpd or the last route reflector dies, its rows
 vanish from the kernel, although every VTEP still forwards. So additions always count, and removals
-only while a session is up and the table has settled after its begin. Owns: that rule. Does not:
-know a clock; its caller passes the time.
+only while a session is up and the table has settled after its begin. Rows that an agent adopts at
+its start are held for a while only: it cannot know when they were told last.
+Owns: that rule. Does not: know a clock; its caller passes the time.
 """
 
 from __future__ import annotations
@@ -32,11 +33,18 @@ class KeptTable:
         self._up_at_s = 0.0
         self._changed_at_s = 0.0
         self._is_settled = False
+        self._adopted = NO_FABRIC  # not told again since
+        self._adopted_until_s = 0.0
 
     @property
     def is_settled(self) -> bool:
         """Return whether a session is up and its table is complete."""
         return self._is_settled
+
+    def adopt(self, now_s: float, rows: FabricRows, hold_s: float = limits.EVPN_HOLD_S) -> None:
+        """Forward by rows that this host still has, for some time unless they are told again."""
+        self.rows = self._adopted = rows
+        self._adopted_until_s = now_s + hold_s
 
     def update(
         self, now_s: float, seen: FabricRows, session: Hashable | None, vnis: frozenset[Vni]
@@ -58,6 +66,10 @@ class KeptTable:
         before = self.rows
         if vnis != self._vnis:
             self._vnis, before = vnis, before.on(vnis)
+        if self._adopted and now_s >= self._adopted_until_s:
+            before, self._adopted = before.without(self._adopted), NO_FABRIC
         rows = seen if self._is_settled else before.updated(seen)
+        if self._is_settled:
+            self._adopted = NO_FABRIC
         if rows != self.rows:
             self.rows = rows

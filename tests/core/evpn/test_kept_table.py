@@ -101,3 +101,30 @@ def test_rows_of_a_network_that_ended_go_at_once() -> None:
     table.update(3.1, NOTHING, None, frozenset())
 
     assert table.rows == NOTHING
+
+
+def test_adopted_rows_stay_until_a_session_settles() -> None:
+    """An agent that starts while no session is up has them from the kernel."""
+    table = KeptTable(settle_s=2.0, settle_max_s=60.0)
+    table.adopt(0.0, AT_LEAF, hold_s=100.0)
+    table.update(0.0, NOTHING, None, VNIS)
+    table.update(99.0, NOTHING, None, VNIS)
+    assert table.rows == AT_LEAF
+
+    table.update(99.5, NOTHING, "first", VNIS)
+    table.update(101.6, NOTHING, "first", VNIS)
+
+    assert table.rows == NOTHING
+
+
+def test_adopted_rows_are_held_for_a_while_only() -> None:
+    """Those that were told again since count as any others."""
+    table = KeptTable()
+    table.adopt(0.0, AT_LEAF, hold_s=100.0)
+    told = FabricRows(AT_LEAF.macs, NOTHING.neighbors, NOTHING.floods)
+
+    table.update(100.0, told, None, VNIS)
+
+    assert table.rows == told
+    table.update(1000.0, NOTHING, None, VNIS)
+    assert table.rows == told
