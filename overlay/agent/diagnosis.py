@@ -29,7 +29,7 @@ class Diagnosis:
         fabric = context.reconciler.fabric
         self.parties = PartyFinder(node.directory, context.attachments, fabric)
         self.ways = WayFinder(context)
-        half = HalfReader(context)
+        half = HalfReader(context, fabric)
         self.trace_peers = TracePeers(node, half)
         self.trace_service = TraceService(node, half, self.trace_peers)
         self.sightings = Sightings(context, is_allowed=captures_for_peers)

@@ -160,7 +160,7 @@ class UnderlayFilter(Controller):
         )
 
     async def admits(self, member: Ip, vni: Vni) -> bool | None:
-        """Return whether the kernel's table admits a member's packets; None: there is no table.
+        """Return whether the kernel's table admits a VTEP's packets; None: there is no table.
 
         Those of an encrypted network by the tunnel, whose peers are members.
         """
@@ -171,7 +171,8 @@ class UnderlayFilter(Controller):
         if found is None:
             return None
         is_tunneled = vni in found.encrypted | found.switching
-        return is_tunneled or (member in found.members and vni in found.vnis)
+        is_outside = member in found.outside and vni in found.exported
+        return is_tunneled or is_outside or (member in found.members and vni in found.vnis)
 
     # --- the controller -------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ Owns: which facts are read, for the judgement in `core.trace`. Does not: ask oth
 
 from __future__ import annotations
 
+from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.trace.context import WayContext
-from overlay.agent.trace.ends import Ends, find_ends
+from overlay.agent.trace.ends import Ends, find_ends, find_outside_ends
+from overlay.agent.trace.party import OUTSIDE_ID
 from overlay.agent.trace.way import fitting_size, subnet_index
 from overlay.core.dataplane.planner import segment_of
 from overlay.core.dataplane.state import SandboxState
@@ -26,7 +28,9 @@ _WITH_PORTS = {number: name for name, number in PROTOCOLS.items() if name != "ic
 class HalfReader:
     """Reads and judges what this host knows of a way."""
 
-    def __init__(self, context: WayContext) -> None:
+    def __init__(self, context: WayContext, fabric: FabricTable) -> None:
+        self._context = context
+        self._fabric = fabric
         self._gossip = context.node.gossip
         self._directory = context.node.directory
         self._kernel = context.node.kernel
@@ -46,9 +50,11 @@ class HalfReader:
 
     def _ends(self, request: TraceRequest) -> tuple[Ends, Ip]:
         """Return the records of both ends, and the own address; raises NotFoundError."""
-        ends = find_ends(
-            self._directory, self._attachments, request.vni, request.endpoint_id, request.peer_id
-        )
+        vni, own_id, peer_id = request.vni, request.endpoint_id, request.peer_id
+        if peer_id == OUTSIDE_ID:
+            ends = find_outside_ends(self._context, self._fabric, vni, own_id, request.peer_ip)
+        else:
+            ends = find_ends(self._directory, self._attachments, vni, own_id, peer_id)
         own_ip = ends.own_ip(request.peer_ip)
         if own_ip is None or request.peer_ip not in ends.peer.endpoint.ips:
             raise NotFoundError(f"a container with the address {ip_text(request.peer_ip)}")
@@ -69,7 +75,8 @@ class HalfReader:
         )
         states = await self._reconciler.states(network.vni)
         desired, actual = states if states is not None else (_EMPTY, _EMPTY)
-        probed = None if peer.vtep is None else self._paths.path(ends.peer.origin)
+        is_probed = peer.vtep is not None and not peer.is_outside
+        probed = None if not is_probed else self._paths.path(ends.peer.origin)
         vni = Vni(network.vni + own.segment)
         admits = None
         if peer.vtep is not None:
@@ -120,6 +127,10 @@ class HalfReader:
 
     def _peer_end(self, ends: Ends, ip: Ip) -> PeerEnd:
         origin, endpoint = ends.peer
+        segment = segment_of(ends.network, subnet_index(ends.network, ip))
+        if ends.outside_vtep is not None:
+            node, vtep = f"VTEP {ip_text(ends.outside_vtep)}", ends.outside_vtep
+            return PeerEnd(endpoint.name, node, endpoint.mac, ip, segment, vtep, is_outside=True)
         local = (
             self._attachments.get(endpoint.endpoint_id) if origin == self._directory.own else None
         )
@@ -129,7 +140,7 @@ class HalfReader:
             self._directory.node_name(origin),
             endpoint.mac,
             ip,
-            segment_of(ends.network, subnet_index(ends.network, ip)),
+            segment,
             None if card is None else self._reconciler.vtep_of(ends.network, card),
             "" if local is None else local.port,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.records.directory import Directory, PlacedEndpoint
@@ -23,6 +24,13 @@ class PartyKind(enum.StrEnum):
     CONTAINER = "container"
     HOST = "host"  # a host's own endpoint on an exposed network
     GATEWAY = "gateway"  # each host has it, in its sandbox
+    OUTSIDE = "outside"  # behind a VTEP of a BGP EVPN fabric, where no agent runs
+
+
+OUTSIDE_ID: Final = bytes(8)
+"""The id of an endpoint behind an outside VTEP: no record has it."""
+NOWHERE: Final = NodeId(b"")
+"""The node of such an endpoint: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Party:
     name: str
     ips: tuple[Ip, ...]
     endpoint: Endpoint | None  # None: the gateway
+    vtep: Ip | None = None  # of one that is outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +138,13 @@ class PartyFinder:
         if containers or others:
             return [*containers, *others]
         names = " or ".join(sorted({each.network.name for each in targets}))
-        where = " or ".join(
-            sorted({self._directory.node_name(each.node_id) for each in targets} - {"", own})
-        )
+        inside = [each for each in targets if each.vtep is None]
+        where = " or ".join(sorted({self._directory.node_name(each.node_id) for each in inside}))
         raise ConflictError(
             f"this host has nothing to send from on network {names}",
             why="no container here is attached to it, and the host is not on it either",
-            hint=f"Run this on a host with a container there, such as {where}; or attach one here: "
-            f"overlayd container add probe --network {targets[0].network.name}",
+            hint=f"Run this on a host with a container there{where and f', such as {where}'}; or "
+            f"attach one here: overlayd container add probe --network {targets[0].network.name}",
         )
 
     def pair(self, sources: Sequence[Party], targets: Sequence[Party], family: int | None) -> Pair:
@@ -200,7 +208,9 @@ class PartyFinder:
         if found:
             return found
         if on:
-            self._require_not_outside(ip, on)
+            outside = list(self._outside(ip, on))
+            if outside:
+                return outside
             names = " or ".join(each.name for each in on)
             raise NotFoundError(
                 f"no container has the address {ip_text(ip)}",
@@ -214,17 +224,14 @@ class PartyFinder:
             f"'overlayd container exec CONTAINER ping {ip_text(ip)}'",
         )
 
-    def _require_not_outside(self, ip: Ip, networks: Iterable[Network]) -> None:
-        """Raise ConflictError for an address that a BGP EVPN fabric has."""
+    def _outside(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:
+        """Yield an address that a BGP EVPN fabric has, by network."""
         for network in networks:
-            found = self._fabric.place_of(network.vni, [ip])
-            if found is not None:
-                raise ConflictError(
-                    f"{ip_text(ip)} is behind VTEP {ip_text(found.vtep)}, which is no member",
-                    why="no agent runs there: BGP EVPN tells this host about it",
-                    hint=f"From a container here: overlayd container exec CONTAINER ping "
-                    f"{ip_text(ip)}; this host's rows for it: overlayd verify",
-                )
+            placed = outside_endpoint(self._fabric, network, ip)
+            if placed is not None:
+                vtep, endpoint = placed
+                kind = PartyKind.OUTSIDE
+                yield Party(kind, network, NOWHERE, endpoint.name, (ip,), endpoint, vtep)
 
     def _having(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:
         for network in networks:
@@ -243,6 +250,21 @@ class PartyFinder:
         ips = tuple(subnet.gateway for subnet in network.subnets)
         own = self._directory.own
         return Party(PartyKind.GATEWAY, network, own, f"gateway of {network.name}", ips, None)
+
+
+def outside_endpoint(fabric: FabricTable, network: Network, ip: Ip) -> tuple[Ip, Endpoint] | None:
+    """Return the VTEP of an address that the fabric has, and what is known of its container."""
+    found = fabric.place_of(network.vni, [ip])
+    if found is None:
+        return None
+    return found.vtep, Endpoint(OUTSIDE_ID, network.vni, ip_text(ip), found.mac, (ip,))
+
+
+def node_label(directory: Directory, party: Party) -> str:
+    """Return the name of a party's host, or the VTEP of one outside."""
+    if party.vtep is not None:
+        return f"VTEP {ip_text(party.vtep)}"
+    return directory.node_name(party.node_id)
 
 
 def _party(network: Network, placed: PlacedEndpoint) -> Party:

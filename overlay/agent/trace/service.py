@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.agent.declared.software import is_older
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.trace.half import PROTOCOLS, HalfReader
-from overlay.agent.trace.party import Pair, Party, PartyKind
+from overlay.agent.trace.party import Pair, Party, PartyKind, node_label
 from overlay.agent.trace.peers import TracePeers, findings_of, new_request_id
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.policy.policy import POLICY_SOFTWARE
@@ -51,8 +51,10 @@ class TraceService:
             self._findings(pair, pair.source, pair.target, pair.target_ip, (wanted, 0, port)),
             self._findings(pair, pair.target, pair.source, pair.source_ip, (wanted, port, None)),
         )
-        name = self._directory.node_name
-        legs = legs_of((name(pair.source.node_id), there), (name(pair.target.node_id), back))
+        source, target = (
+            node_label(self._directory, party) for party in (pair.source, pair.target)
+        )
+        legs = legs_of((source, there), (target, back))
         return Trace(legs, verdict(legs))
 
     async def _findings(
@@ -79,6 +81,8 @@ class TraceService:
             port,
             opened,
         )
+        if own.vtep is not None:
+            return _outside(own.vtep)
         if own.node_id == self._directory.own:
             return await findings_of(self._half, request)
         found = await self._peers.ask(own.node_id, request)
@@ -103,14 +107,30 @@ class TraceService:
         return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]
 
 
+def _outside(vtep: Ip) -> list[Finding]:
+    """Return what can be said of a VTEP of a fabric: no agent runs there."""
+    text = "no agent runs there, so whether packets arrive and are answered is not known"
+    hint = (
+        f"ping {ip_text(vtep)} from this host; on that VTEP: 'bridge fdb show' and 'ip neigh', or "
+        "its own commands"
+    )
+    return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]
+
+
 def _require_traceable(pair: Pair) -> None:
     for party, ip in ((pair.source, pair.source_ip), (pair.target, pair.target_ip)):
-        if party.kind is not PartyKind.CONTAINER:
+        if party.kind not in (PartyKind.CONTAINER, PartyKind.OUTSIDE):
             raise ConflictError(
                 f"{party.name} is not a container",
                 why="a trace explains the way between two containers",
                 hint=f"To reach it from one: overlayd ping {ip_text(ip)}",
             )
+    if pair.source.vtep is not None and pair.target.vtep is not None:
+        raise ConflictError(
+            "both ends are behind VTEPs of the fabric",
+            why="no agent runs there, and their frames do not pass this cluster",
+            hint="Trace from a container of the cluster, or to one",
+        )
     if pair.source.endpoint == pair.target.endpoint:
         raise ConflictError(
             f"{pair.source.name} is both ends",

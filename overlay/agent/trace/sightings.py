@@ -83,6 +83,8 @@ class Sightings:
         """
         if pair.source.endpoint is None or pair.target.endpoint is None:
             raise ConflictError("only packets between two containers are watched for")
+        if pair.target.vtep is not None:
+            raise ConflictError("no agent runs behind a VTEP of a fabric")
         ends = (pair.target.endpoint.endpoint_id, pair.source.endpoint.endpoint_id)
         request = SightingRequest(mark, pair.network.vni, ends, pair.target_ip)
         if pair.target.node_id == self._own:

@@ -49,7 +49,9 @@ class WayFinder:
         peer, probed = None, None
         if not pair.is_local and has_tunnel(network):
             other = self._directory.card(pair.target.node_id)
-            peer = None if other is None else self._reconciler.vtep_of(network, other)
+            peer = pair.target.vtep
+            if other is not None:
+                peer = self._reconciler.vtep_of(network, other)
             probed = self._paths.path(pair.target.node_id)
         fits = fitting_size(network, mtu, probed, card.address)
         indexes = {subnet_index(network, ip) for ip in (pair.source_ip, pair.target_ip)}
@@ -66,7 +68,8 @@ class WayFinder:
         if runtime is None or source is None or index != subnet_index(network, pair.target_ip):
             return "bridge"
         attachment = self._attachments.get(source.endpoint_id)
-        if attachment is None or pair.target.kind is not PartyKind.CONTAINER:
+        ends = (PartyKind.CONTAINER, PartyKind.OUTSIDE)
+        if attachment is None or pair.target.kind not in ends:
             return "bridge"
         target = pair.target.endpoint
         here = None if target is None else self._attachments.get(target.endpoint_id)

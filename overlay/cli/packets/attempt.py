@@ -13,7 +13,7 @@ import time
 from typing import NamedTuple
 
 from overlay.cli.packets import namespace
-from overlay.cli.packets.last_seen import last_seen
+from overlay.cli.packets.last_seen import OUTSIDE, last_seen
 from overlay.client.api import LOOK_TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
@@ -96,11 +96,27 @@ def _echo(client: ApiClient, descriptor: int | None, way: JsonObject) -> _Done:
         if far["state"] == "capturing":
             far = _far_sightings(client, way, echo.token)
         seen = last_seen(way, taps.sightings(), far)
+        if way["target"]["kind"] == OUTSIDE and vtep:
+            seen += _underlay(vtep, way["way"]["peer_vtep"])
     return _Done(f"no answer within {WAIT_S:g} s" if answer is None else answer.problem, seen=seen)
+
+
+def _underlay(own: str, vtep: str) -> str:
+    """Return whether an outside VTEP answers on the underlay, to go on after what was seen."""
+    try:
+        with contextlib.closing(IcmpEcho(None, parse_ip(own), parse_ip(vtep), _SIZE)) as echo:
+            refusal = echo.send(1)
+            answer = None if refusal else echo.wait(time.monotonic() + WAIT_S)
+    except OSError:
+        return ""
+    answers = answer is not None and not answer.problem
+    return f"; {vtep} itself {'answers' if answers else 'does not answer'} echo requests"
 
 
 def _far_sightings(client: ApiClient, way: JsonObject, mark: bytes) -> JsonObject:
     """Return what was seen at the target's end."""
+    if way["target"]["kind"] == OUTSIDE:
+        return {"node": way["target"]["node"], "state": OUTSIDE, "sightings": []}
     limit_s = client.paths.timeout_s
     looking = ApiClient(client.paths, LOOK_TIMEOUT_S if limit_s is None else limit_s)
     try:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from overlay.client.api import JsonObject
 
 
+OUTSIDE = "outside"
+"""The kind of a target behind a VTEP of a fabric, and the state of its end: no agent looks."""
+
+
 def last_seen(way: JsonObject, here: Iterable[PlacedSighting], far: JsonObject) -> str:
     """Return where a request, or its answer, was seen last; empty if nowhere.
 
@@ -60,5 +64,7 @@ def _after(way: JsonObject, far: JsonObject) -> str:
     target = way["target"]
     if far["state"] == "capturing":
         return f"it did not come to {target['node']}, and was lost between the hosts"
+    if far["state"] == OUTSIDE:
+        return f"it, or its answer, was lost between the hosts or behind {target['node']}"
     text, _ = text_and_hint(far["state"], target["node"], way["source"]["name"], target["name"])
     return f"it, or its answer, was lost between the hosts or on {target['node']} ({text})"

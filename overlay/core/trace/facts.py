@@ -36,6 +36,7 @@ class PeerEnd(NamedTuple):
     segment: int
     vtep: Ip | None
     port: str = ""
+    is_outside: bool = False  # behind a VTEP of a BGP EVPN fabric: no agent probes the path
 
 
 class RouteFacts(NamedTuple):

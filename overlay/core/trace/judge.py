@@ -37,13 +37,15 @@ def _sending(facts: HostFacts) -> Iterator[Judged]:
     if facts.peer.vtep is not None:
         yield rows.neighbor(facts, facts.peer.vtep)
         yield rows.fdb(facts, facts.peer.vtep)
-        yield tunnel.path_out(facts, facts.peer.vtep)
+        if not facts.peer.is_outside:
+            yield tunnel.path_out(facts, facts.peer.vtep)
     yield tunnel.size(facts)
 
 
 def _receiving(facts: HostFacts) -> Iterator[Judged]:
     if facts.peer.vtep is not None:
-        yield tunnel.path_in(facts, facts.peer.vtep)
+        if not facts.peer.is_outside:
+            yield tunnel.path_in(facts, facts.peer.vtep)
         yield tunnel.admission(facts, facts.peer.vtep)
     yield tunnel.sandbox(facts, {facts.own.segment}, vtep_segment=facts.own.segment)
     yield from rows.fast_path_in(facts)

@@ -80,7 +80,8 @@ def neighbor(facts: HostFacts, vtep: Ip) -> Judged:
     link, target = f"br{peer.segment}", ip_text(peer.ip)
     found = _neighbor(facts.actual, link, peer.ip)
     if found == peer.mac:
-        return ok(step, f"{target} is {mac_text(found)}, answered on this host")
+        origin = ", of the fabric (evpn)" if peer.is_outside else ""
+        return ok(step, f"{target} is {mac_text(found)}{origin}, answered on this host")
     if found is not None:
         planned = _neighbor(facts.desired, link, peer.ip)
         hint = _CONFLICT if planned == found else REPAIR

@@ -91,7 +91,8 @@ def admission(facts: HostFacts, vtep: Ip) -> Judged:
     if facts.admits is None:
         return ok(Step.FILTER, "this host does not filter the VXLAN port")
     if facts.admits:
-        return ok(Step.FILTER, f"{ip_text(vtep)} is admitted as a member")
+        role = "an outside VTEP, on exported networks" if facts.peer.is_outside else "a member"
+        return ok(Step.FILTER, f"{ip_text(vtep)} is admitted as {role}")
     return drop(Step.FILTER, f"the filter of the VXLAN port does not admit {ip_text(vtep)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.records.directory import PlacedEndpoint
-from overlay.agent.trace.party import PartyFinder, PartyKind
+from overlay.agent.trace.party import PartyFinder, PartyKind, node_label
 from overlay.core.evpn.intake import Intake
 from overlay.core.fabric import FabricMac, FabricNeighbor, FabricRows
 from overlay.errors import ConflictError, NotFoundError
@@ -216,7 +216,7 @@ def test_nothing_to_send_from_is_an_error() -> None:
     assert "vm2" in caught.value.hint
 
 
-def test_an_address_of_the_fabric_is_named_with_its_vtep() -> None:
+def test_an_address_of_the_fabric_is_behind_its_vtep() -> None:
     """No agent runs there, so there is no half of the way to ask for."""
     mac, ip = Mac(b"\2leaf1"), parse_ip("10.1.0.77")
     rows = FabricRows(
@@ -227,7 +227,10 @@ def test_an_address_of_the_fabric_is_named_with_its_vtep() -> None:
     fabric.publish(Intake({BLUE.vni: rows}), frozenset({BLUE.vni}))
     found = PartyFinder(cast("Any", Records((OWN, WEB))), cast("Any", {}), fabric)
 
-    with pytest.raises(ConflictError, match=r"10\.1\.0\.77 is behind VTEP 10\.9\.0\.2"):
-        found.targets("10.1.0.77", None)
+    (outside,) = found.targets("10.1.0.77", None)
+    assert outside.kind is PartyKind.OUTSIDE
+    assert outside.endpoint is not None
+    assert (outside.endpoint.mac, outside.ips) == (mac, (ip,))
+    assert node_label(cast("Any", Records()), outside) == "VTEP 10.9.0.2"
     with pytest.raises(NotFoundError, match="no container has the address"):
         found.targets("10.1.0.78", None)

@@ -97,7 +97,7 @@ class Node:
         """Ask for the sightings of the mark."""
         pair = SimpleNamespace(
             source=SimpleNamespace(endpoint=SOURCE),
-            target=SimpleNamespace(endpoint=TARGET, node_id=target),
+            target=SimpleNamespace(endpoint=TARGET, node_id=target, vtep=None),
             target_ip=TARGET.ips[0],
             network=SimpleNamespace(vni=VNI),
         )

@@ -229,3 +229,17 @@ def test_all_texts_fit_the_wire() -> None:
     for each in judge.findings(long):
         assert len(each.text) <= limits.TRACE_TEXT_LENGTH_MAX
         assert len(each.hint) <= limits.TRACE_TEXT_LENGTH_MAX
+
+
+def test_a_fabric_is_judged_by_its_rows_alone() -> None:
+    """No agent there probes the path; this host's rows say that they are of the fabric."""
+    here = facts()
+    outside = replace(here, peer=here.peer._replace(is_outside=True), path=None)
+
+    found = judge.findings(outside)
+
+    assert [each.outcome for each in found] == [Outcome.OK] * len(found)
+    assert Step.PATH not in {each.step for each in found}
+    assert finding(outside, Step.NEIGHBOR).text.endswith(
+        "of the fabric (evpn), answered on this host"
+    )

@@ -20,7 +20,7 @@ from overlay.agent.capture.far_end import FarNews
 from overlay.agent.capture.plan import FarPlan, KnownAddress, TapPlan
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.trace.party import Party
+from overlay.agent.trace.party import Party, node_label
 from overlay.core.protocol.capture import CapturedFrame
 from overlay.errors import NotFoundError
 from overlay.model import ip_text, mac_text
@@ -107,7 +107,7 @@ def _peer(components: Components, party: Party) -> schema.CapturePeerResponse:
     return {
         "name": party.name,
         "kind": party.kind.value,
-        "node": directory.node_name(party.node_id),
+        "node": node_label(directory, party),
         "node_state": STATE_NAMES[directory.node_state(party.node_id)],
         "ips": [ip_text(ip) for ip in party.ips],
     }

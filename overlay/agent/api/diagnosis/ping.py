@@ -14,7 +14,7 @@ from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.components import Components
 from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.trace.party import Pair, Party, PartyKind
+from overlay.agent.trace.party import Pair, Party, PartyKind, node_label
 from overlay.agent.trace.way import Way
 from overlay.core.paths.view import PathView
 from overlay.errors import ConflictError
@@ -52,7 +52,7 @@ def party(components: Components, found: Party, ip: Ip) -> schema.PartyResponse:
         "kind": found.kind.value,
         "ip": ip_text(ip),
         "mac": None if found.endpoint is None else mac_text(found.endpoint.mac),
-        "node": directory.node_name(found.node_id),
+        "node": node_label(directory, found),
         "node_state": STATE_NAMES[directory.node_state(found.node_id)],
     }
 

@@ -181,7 +181,9 @@ def _way_lines(found: JsonObject) -> list[str]:
         f"{_party(source)} to {_party(target)}, network {found['network']}",
         f"way   {_way(way)}",
     ]
-    if target["node_state"] not in ("alive", "left"):
+    if target["kind"] == "outside":
+        lines.append("note  no agent runs there: BGP EVPN has the address")
+    elif target["node_state"] not in ("alive", "left"):
         lines.append(f"note  the agent of {target['node']} is {target['node_state']}")
     return lines + [f"note  {text}" for text in _notes(found)]
 

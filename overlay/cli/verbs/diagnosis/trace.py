@@ -71,6 +71,8 @@ def run_trace(args: Namespace) -> int:
     outcome, attempt = found["verdict"]["outcome"], found["attempt"]
     if outcome == "drop" or (attempt is not None and attempt["answered"] is False):
         return 1
+    if found["target"]["kind"] == "outside" and attempt is not None and attempt["answered"]:
+        return 0  # no agent there can say more
     return _UNKNOWN_EXIT_CODE if outcome == "unknown" else 0
 
 
