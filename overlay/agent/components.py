@@ -370,6 +370,7 @@ class Components:
             mtu_controller=self.mtu_controller,
             encryption=self.encryption,
             encryption_switch=self.encryption_switch,
+            evpn=self.evpn,
             paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,

@@ -19,6 +19,7 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
+from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority.certificate import CertificateKeeper
@@ -98,6 +99,7 @@ class EventRouter:
     mtu_controller: MtuController
     encryption: EncryptionController
     encryption_switch: EncryptionSwitch
+    evpn: EvpnController
     paths: PathController
     diagnosis: Diagnosis
     netcheck: NetcheckService
@@ -230,6 +232,7 @@ class EventRouter:
             self.paths.trigger()
             self.encryption.trigger()
             self.encryption_switch.trigger()
+            self.evpn.trigger()
             self.mtu_controller.networks_changed()
             self.exposure.controller.networks_changed()
             self.exposure.declared.trigger()

@@ -88,6 +88,12 @@ VERBS = [
     ("GET /v1/evpn", "evpn status", "10.0.0.1 up, 10.0.0.2 up, by password"),
     ("POST /v1/evpn", "evpn enable", "10.0.0.1 up"),
     ("DELETE /v1/evpn", "evpn disable", ""),
+    (
+        "POST /v1/evpn/cluster",
+        "evpn enable --cluster --asn 65000 --neighbor 10.0.0.1",
+        "of the cluster, as vm1",
+    ),
+    ("DELETE /v1/evpn/cluster", "evpn disable --cluster", ""),
     ("GET /v1/evpn/endpoints", "evpn ls", "10.96.200.2"),
     ("GET /v1/containers", "container ls", "blue=10.32.0.3"),
     ("POST /v1/containers", "container add c1 --network blue", "10.32.0.3\n"),

@@ -260,9 +260,9 @@ def make_fabric() -> Fabric:
     fabric = Fabric(lab.make(6))
     lab.join(fabric.hosts[:2])
     lab.join(fabric.hosts[ISLAND - 1 :])
-    network = ("wide", "--evpn", "--vni", str(VNI), "--subnet", "10.60.0.0/16")
-    for number, part in ((1, "10.60.1.0/24"), (ISLAND, "10.60.2.0/24")):
-        fabric.ok(number, "overlayd", "network", "create", *network, "--ip-range", part)
+    network = ("wide", "--vni", str(VNI), "--subnet", "10.60.0.0/16")
+    for number, part, more in ((1, "10.60.1.0/24", ("--evpn",)), (ISLAND, "10.60.2.0/24", ())):
+        fabric.ok(number, "overlayd", "network", "create", *network, "--ip-range", part, *more)
     for number in SPEAKERS:
         fabric.ok(number, "overlayd", "container", "add", f"c{number}", "--network", "wide")
     fabric.plug("leaf", "10.60.200.2")

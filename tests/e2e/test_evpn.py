@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from tests.e2e.evpn_fabric import (
     PASSWORD,
     REFLECTORS,
     SPEAKERS,
+    VNI,
     Fabric,
     address,
     make_fabric,
@@ -27,19 +29,30 @@ LEAF_IP = "10.60.200.2"
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
-    """Return the fabric, with EVPN enabled on all overlayd hosts."""
+    """Return the fabric, with EVPN enabled on all overlayd hosts, of the cluster by one record."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         made = make_fabric()
         neighbors = [word for each in REFLECTORS for word in ("--neighbor", address(each))]
-        for number in SPEAKERS:
-            words = ("--asn", str(AS), *neighbors, "--password-file", "-")
-            code, out, err = made.run(number, "overlayd", "evpn", "enable", *words, stdin=PASSWORD)
-            assert code == 0, out + err
+        settings = ("--asn", str(AS), *neighbors, "--ttl-security", "1")
+        enable_on_all(made, ("--cluster", *settings), (), settings)
+        made.ok(ISLAND, "overlayd", "network", "set", "wide", "--evpn", "on", "--vni", str(VNI))
         made.wait_settled()
         yield made
     finally:
         host_process.end(host_process.running())
+
+
+def enable_on_all(fabric: Fabric, *options: tuple[str, ...]) -> None:
+    """Enable EVPN on each overlayd host with its options."""
+    for number, words in zip(SPEAKERS, options, strict=True):
+        if not words:
+            wait_until(
+                lambda: fabric.json(2, "evpn", "status")["lacks_password"], "vm2 has the record"
+            )
+        enable = ("overlayd", "evpn", "enable", *words, "--password-file", "-")
+        code, out, err = fabric.run(number, *enable, stdin=PASSWORD)
+        assert code == 0, out + err
 
 
 def ip_of(fabric: Fabric, number: int) -> str:
@@ -99,6 +112,32 @@ def test_the_rows_are_planned_ones(fabric: Fabric) -> None:
         [LEAF_IP],
         address(LEAF),
     )
+
+
+def test_one_record_serves_the_cluster(fabric: Fabric) -> None:
+    """Each host of it says from where its settings are; the password is in no record."""
+    shown = [fabric.json(number, "evpn", "status") for number in SPEAKERS]
+
+    assert [each["source"] for each in shown] == ["cluster", "cluster", "host"]
+    assert shown[1]["cluster"]["writer"] == "vm1"
+    assert [each["ttl_hops"] for each in shown] == [1, 1, 1]
+    assert all(each["has_password"] for each in shown)
+    kept = ("sh", "-c", f"grep -c {PASSWORD} /var/lib/overlayd/*.db*")
+    assert {line.rpartition(":")[2] for line in fabric.run(2, *kept)[1].split()} == {"0"}
+
+
+def test_a_network_is_exported_and_back(fabric: Fabric) -> None:
+    """While containers are on it; a VNI that the fabric cannot have is refused."""
+    there = ip_of(fabric, ISLAND)
+    change = ("overlayd", "network", "set", "wide", "--evpn")
+    code, _, told = fabric.run(ISLAND, *change, "on", "--vni", "4101")
+    assert code == 6
+    assert "has VNI 4100, which cannot change" in told
+
+    fabric.ok(ISLAND, *change, "off")
+    wait_until(lambda: there not in fabric.outside(1), "withdrawn")
+    fabric.ok(ISLAND, *change, "on")
+    fabric.wait_ping(1, "c1", there)
 
 
 def test_neither_gateways_nor_others_are_announced(fabric: Fabric) -> None:
@@ -218,6 +257,9 @@ def test_rows_are_kept_without_a_session(fabric: Fabric) -> None:
         lambda: any("no BGP session is up" in each["text"] for each in fabric.health(1)),
         "status says so",
     )
+    fabric.ok(1, "kill", "-9", fabric.ok(1, "sh", "-c", "pgrep -f 'main agent'").split()[0])
+    fabric.ok(1, "overlayd", "join")  # starts the agent
+    wait_until(lambda: fabric.json(1, "verify")["differences"] == [], "rows are as planned")
     assert place in fabric.ok(1, *show)
     assert LEAF_IP in fabric.outside(1)
     for number in REFLECTORS:
@@ -276,16 +318,37 @@ def test_a_signed_record_wins_over_the_fabric(fabric: Fabric) -> None:
 
 
 def test_an_address_of_the_fabric_is_refused(fabric: Fabric) -> None:
-    """An attach says where it is; so do the commands that explain a way."""
+    """An attach says where it is."""
     thief = ("overlayd", "container", "add", "thief", "--network", "wide", "--ip", LEAF_IP)
     code, _, told = fabric.run(1, *thief)
 
     assert code == 6
     assert f"the fabric has it at VTEP {address(LEAF)}" in told
-    code, _, told = fabric.run(1, "overlayd", "trace", "c1", LEAF_IP)
-    assert code == 6
-    assert f"behind VTEP {address(LEAF)}" in told
-    assert fabric.pings(1, "c1", LEAF_IP) == 1
+
+
+def test_a_way_into_the_fabric_is_half_explained(fabric: Fabric) -> None:
+    """What this host knows of it, that nobody can be asked there, and a real packet."""
+    for asking, source in ((1, "c1"), (2, "c1")):
+        code, told, _ = fabric.run(asking, "overlayd", "trace", source, LEAF_IP, "--json")
+        found = json.loads(told)
+        answered = asking == 1  # the packet is sent by the source's host
+        assert code == (0 if answered else 4)
+        assert (found["target"]["kind"], found["target"]["node"]) == (
+            "outside",
+            f"VTEP {address(LEAF)}",
+        )
+        assert found["verdict"]["outcome"] == "unknown"
+        assert "no agent runs there" in found["verdict"]["text"]
+        assert [leg["node"] for leg in found["legs"]] == [
+            "vm1",
+            *[f"VTEP {address(LEAF)}"] * 2,
+            "vm1",
+        ]
+        steps = {each["step"]: each for each in found["legs"][0]["findings"]}
+        assert "of the fabric (evpn)" in steps["neighbor"]["text"]
+        assert f"leads to {address(LEAF)}" in steps["fdb"]["text"]
+        assert found["attempt"]["answered"] is (True if answered else None)
+    assert "no agent runs there" in fabric.ok(1, "overlayd", "ping", LEAF_IP, "-c", "1")
 
 
 def test_disabling_leaves_nothing(fabric: Fabric) -> None:
@@ -295,9 +358,16 @@ def test_disabling_leaves_nothing(fabric: Fabric) -> None:
     wait_until(lambda: not fabric.programs(2), "FRR's end")
     assert "evpn" not in fabric.ok(2, "ip", "netns")
     assert fabric.run(2, "test", "-e", "/var/lib/overlayd/evpn.json")[0] != 0
+    assert fabric.json(2, "evpn", "status")["stays_out"]
     wait_until(lambda: address(2) not in fabric.leaf_rows(), "withdrawn from the leaf")
     rows = ("ip", "netns", "exec", fabric.network_sandbox(2), "bridge", "fdb", "show")
     wait_until(lambda: address(LEAF) not in fabric.ok(2, *rows), "the fabric's rows are gone")
     assert fabric.pings(2, "c2", ip_of(fabric, 1)) == 1
     assert fabric.json(2, "evpn", "status")["enabled"] is False
     assert "nothing to do" in fabric.run(2, "overlayd", "evpn", "disable")[2]
+
+    fabric.ok(2, "overlayd", "evpn", "enable")
+    fabric.ok(2, "overlayd", "evpn", "disable", "--cluster")
+    wait_until(lambda: not fabric.programs(1), "vm1 follows the record")
+    assert not fabric.programs(2)
+    assert fabric.sessions(ISLAND) == 2

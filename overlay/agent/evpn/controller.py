@@ -13,32 +13,37 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.dataplane.sandbox_names import node_part
+from overlay.agent.dataplane.sandbox_names import node_part, sandbox_name
+from overlay.agent.evpn import faults
 from overlay.agent.evpn.conflict_watch import ConflictWatch
-from overlay.agent.evpn.settings_file import SettingsFile
-from overlay.agent.evpn.shadow_pass import ShadowKeeper, ShadowReading, ShadowWish
+from overlay.agent.evpn.settings_choice import SettingsChoice
+from overlay.agent.evpn.shadow_pass import ShadowKeeper, ShadowReading, ShadowWish, read_sandbox
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
 from overlay.core.dataplane.planner import segment_count
 from overlay.core.encryption.switch_phase import is_switching
+from overlay.core.evpn.adopted_rows import adopted_rows
 from overlay.core.evpn.announcement import OwnRow, announced
+from overlay.core.evpn.cluster_settings import HostChoice
 from overlay.core.evpn.frr_config import bgpd_config
 from overlay.core.evpn.intake import take
 from overlay.core.evpn.kept_table import KeptTable
 from overlay.core.evpn.settings import EvpnSettings
+from overlay.core.fabric import NO_FABRIC, FabricRows
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.evpn import frr
 from overlay.kernel.evpn.shadow import shadow_name
 from overlay.model import Ip, Network, Vni, ip_text, is_exported
 
-_SHOWN_MAX = 3
 _RESYNC_S = 30.0
+_DISABLED = "disabled: FRR's processes end, and all is withdrawn"
 
 
 class EvpnController(Controller):
@@ -54,7 +59,7 @@ class EvpnController(Controller):
         self, context: NodeContext, config: Config, reconciler: Reconciler, fabric: FabricTable
     ) -> None:
         super().__init__(context.event_log)
-        self.settings: EvpnSettings | None = None
+        self.choice = SettingsChoice(context, config.state_dir)
         self.reading = ShadowReading()
         self.conflicts = ConflictWatch(context)
         self._gossip = context.gossip
@@ -62,7 +67,6 @@ class EvpnController(Controller):
         self._kernel = context.kernel
         self._reconciler = reconciler
         self._fabric = fabric
-        self._file = SettingsFile(config.state_dir)
         self._keeper = ShadowKeeper(
             shadow_name(node_part(context.gossip.node_id)), config.state_dir, config.run_dir
         )
@@ -80,6 +84,11 @@ class EvpnController(Controller):
             self.trigger()
 
     # --- for the API ----------------------------------------------------------------------
+
+    @property
+    def settings(self) -> EvpnSettings | None:
+        """Return the settings in use; None while EVPN is disabled here."""
+        return self.choice.settings
 
     @property
     def shadow_name(self) -> str:
@@ -116,43 +125,82 @@ class EvpnController(Controller):
         return address
 
     async def enable(self, settings: EvpnSettings) -> bool:
-        """Speak to this fabric from now on; return whether that is new.
+        """Speak to this fabric from now on, whatever the cluster does; return whether it is new.
+
+        Raises OverlayError if FRR is missing, ConflictError without an IPv4 underlay.
+        """
+        return await self._decide(replace(self.choice.host, own=settings, is_out=False))
+
+    async def follow_cluster(self, password: str | None) -> bool:
+        """Use the cluster's settings from now on; return whether that changes anything.
+
+        `password`: None keeps the one of before. Raises as `enable`.
+        """
+        kept = self.choice.host.password if password is None else password
+        return await self._decide(HostChoice(password=kept))
+
+    def require_possible(self) -> Ip:
+        """Return this host's VTEP address.
 
         Raises OverlayError if FRR is missing, ConflictError without an IPv4 underlay.
         """
         frr.require_programs()
-        self.require_ipv4()
-        before, self.settings = self.settings, settings
-        if settings != before:
-            await self._kernel.call(self._file.write, settings)
-            self._lost_at_s.clear()
-            neighbors = ", ".join(map(ip_text, settings.neighbors))
-            self._event_log.record("evpn", f"enabled: AS {settings.asn}, neighbors {neighbors}")
+        return self.require_ipv4()
+
+    async def _decide(self, host: HostChoice) -> bool:
+        self.require_possible()
+        async with self._lock:
+            changed = host != self.choice.host
+            await self._adopt(await self.choice.decide(host))
         await self.attempt()
         self.trigger()
         if self.fault is not None:
             raise OverlayError(self.fault.text, hint=self.fault.hint)
-        return settings != before
+        return changed
 
     async def disable(self) -> bool:
-        """Withdraw all that was announced, and forget what was taken; return whether it was on."""
+        """Withdraw all that was announced, and forget what was taken; return whether it was on.
+
+        Where the cluster has settings this host stays out from now on.
+        """
         async with self._lock:
-            was_enabled, self.settings = self.settings is not None, None
-            self._stop_watching()
-            await self._kernel.call(self._file.delete)
-            await self._kernel.call(self._keeper.remove)
-            self.reading, self._kept, self._inputs = ShadowReading(), KeptTable(), None
-            self.conflicts.clear()
-            self._fabric.clear()
+            was_enabled = self.settings is not None
+            follows = self.choice.chosen.source == "cluster"
+            is_out = follows or self.choice.cluster is not None
+            await self.choice.decide(HostChoice(is_out=is_out, password=self.choice.host.password))
+            await self._turn_off()
         self.trigger()
         if was_enabled:
-            self._event_log.record("evpn", "disabled: FRR's processes end, and all is withdrawn")
+            self._event_log.record("evpn", _DISABLED)
         return was_enabled
+
+    async def _adopt(self, is_other: bool) -> None:
+        """Act on settings that are others than before."""
+        if not is_other:
+            return
+        self._lost_at_s.clear()
+        settings = self.settings
+        if settings is not None:
+            neighbors = ", ".join(map(ip_text, settings.neighbors))
+            by = ", as the cluster has it" if self.choice.chosen.source == "cluster" else ""
+            text = f"enabled: AS {settings.asn}, neighbors {neighbors}{by}"
+            self._event_log.record("evpn", text)
+        else:
+            await self._turn_off()
+            self._event_log.record("evpn", _DISABLED)
+
+    async def _turn_off(self) -> None:
+        self._stop_watching()
+        await self._kernel.call(self._keeper.remove)
+        self.reading, self._kept, self._inputs = ShadowReading(), KeptTable(), None
+        self.conflicts.clear()
+        self._fabric.clear()
 
     async def remove(self) -> None:
         """Disable EVPN because this node has left; what fails must not hold that up."""
         try:
             await self.disable()
+            await self.choice.forget()
         except (OverlayError, OSError) as error:
             text = f"what FRR has of this host may stay: {error}"
             self._event_log.record("evpn", text, level=logging.WARNING)
@@ -162,15 +210,31 @@ class EvpnController(Controller):
     async def load(self) -> None:
         """Read settings and rows before the first pass of a sandbox, which would lack them."""
         with self.outcome():
-            self.settings = await self._kernel.call(self._file.read)
+            await self.choice.load()
             if self.settings is not None:
                 rows = await self._kernel.call(self._keeper.peek)
-                networks = self._segments(
-                    [each for each in self._directory.networks() if _is_exportable(each)]
-                )
-                vnis = frozenset(networks)
+                networks = [each for each in self._directory.networks() if _is_exportable(each)]
+                segments = self._segments(networks)
+                vnis = frozenset(segments)
+                self._kept.adopt(self._now_s(), await self._adopted(self.settings, networks))
                 self._kept.update(self._now_s(), rows.on(vnis), None, vnis)
-                self._take(self.settings, networks)
+                self._take(self.settings, segments)
+
+    async def _adopted(self, settings: EvpnSettings, networks: list[Network]) -> FabricRows:
+        """Return the fabric's rows by which this host's sandboxes forward."""
+        members, found = self._members(), NO_FABRIC
+        for network in networks:
+            name = sandbox_name(network.vni, self._gossip.node_id)
+            state = await self._kernel.call(read_sandbox, name)
+            found = found.updated(
+                adopted_rows(
+                    network, state, lambda vtep: vtep not in members and settings.holds(vtep)
+                )
+            )
+        return found
+
+    def _members(self) -> frozenset[Ip]:
+        return self._directory.view.vteps() | {self._gossip.card.address}
 
     def next_interval_s(self) -> float | None:
         """Return the pause between passes: none while EVPN is disabled."""
@@ -189,8 +253,18 @@ class EvpnController(Controller):
     async def reconcile(self) -> None:
         """Run one pass."""
         async with self._lock:
-            if self.settings is not None:
+            await self._adopt(await self.choice.follow())
+            if self.settings is not None and self._may_run():
                 await self._reconcile(self.settings)
+
+    def _may_run(self) -> bool:
+        """Return whether FRR is here; raises OverlayError if it is missing where it is needed.
+
+        The cluster's settings ask nothing of a host without containers on exported networks.
+        """
+        if not frr.has_programs() and (self.choice.chosen.source == "host" or self.exported()):
+            frr.require_programs()
+        return frr.has_programs()
 
     async def _reconcile(self, settings: EvpnSettings) -> None:
         local, networks = self.require_ipv4(), self.exported()
@@ -220,8 +294,7 @@ class EvpnController(Controller):
         return (self.reading.processes, frozenset(up.items()))
 
     def _take(self, settings: EvpnSettings, segments: dict[Vni, Vni]) -> None:
-        members = self._directory.view.vteps() | {self._gossip.card.address}
-        inputs = (self._kept.rows, settings, members, segments)
+        inputs = (self._kept.rows, settings, self._members(), segments)
         if inputs != self._inputs:
             self._inputs = inputs
             self._fabric.publish(take(*inputs), frozenset(segments))
@@ -272,64 +345,16 @@ class EvpnController(Controller):
     def faults(self) -> Iterator[Fault]:
         """Yield what is missing, refused, or elsewhere."""
         yield from super().faults()
-        if self.settings is None:
-            yield from self._disabled_faults()
-            return
-        if not self.reading.is_supervised:
-            yield Fault(
-                "FRR's processes are not watched: what dies stays dead",
-                "sudo overlayd evpn enable   (without options: as before)",
-            )
-        yield from self._session_faults(self.settings)
-        yield from self._intake_faults()
-        yield from self.conflicts.faults()
-
-    def _disabled_faults(self) -> Iterator[Fault]:
-        names = [network.name for network in self.exported()]
-        if names:
-            yield Fault(
-                f"this host does not speak BGP EVPN, so its containers on {', '.join(names[:3])} "
-                "are not known outside the cluster",
-                "sudo overlayd evpn enable --asn N --neighbor ADDRESS",
-            )
-
-    def _session_faults(self, settings: EvpnSettings) -> Iterator[Fault]:
-        before_s = self._now_s() - limits.EVPN_SESSION_GRACE_S
-        lost = [ip for ip in settings.neighbors if self._lost_at_s.get(ip, before_s) < before_s]
-        if not lost:
-            return
-        names = ", ".join(map(ip_text, lost))
-        if len(lost) == len(settings.neighbors):
-            yield Fault(
-                f"no BGP session is up ({names}): this host keeps what it last knew of the fabric, "
-                "and the fabric knows none of its containers",
-                "Does the neighbor know this host, AS number and password? There: vtysh -c "
-                "'show bgp l2vpn evpn summary'; here: overlayd evpn status",
-            )
-        else:
-            yield Fault(
-                f"there is no BGP session with {names}: the death of the last neighbor that is "
-                "left would cut this host off from the fabric",
-                "There: vtysh -c 'show bgp l2vpn evpn summary'; here: overlayd evpn status",
-            )
-
-    def _intake_faults(self) -> Iterator[Fault]:
-        intake = self._fabric.intake
-        if intake.outside:
-            shown = ", ".join(map(ip_text, sorted(intake.outside)[:_SHOWN_MAX]))
-            yield Fault(
-                f"{sum(intake.outside.values())} rows of the fabric were refused: their VTEPs are "
-                f"outside --vtep-prefix ({shown})",
-                "If these are yours, enable again with a further --vtep-prefix; else they are "
-                "forged, or of another fabric",
-            )
-        if intake.over_limit:
-            yield Fault(
-                f"{intake.over_limit} rows of the fabric were refused: it has more than this host "
-                "takes",
-                f"At most {limits.EVPN_ROWS_PER_NETWORK_MAX} MACs and addresses of one network, "
-                f"and {limits.EVPN_ROWS_MAX} in all; split the network",
-            )
+        settings = self.settings
+        if settings is None:
+            names = [network.name for network in self.exported()]
+            yield from faults.of_disabled_host(self.choice, names)
+        elif frr.has_programs():  # else the fault of the pass says so, where FRR is needed
+            if not self.reading.is_supervised:
+                yield faults.UNSUPERVISED
+            yield from faults.of_sessions(settings, self._lost_at_s, self._now_s())
+            yield from faults.of_intake(self._fabric.intake)
+            yield from self.conflicts.faults()
 
 
 def _is_exportable(network: Network) -> bool:

@@ -32,6 +32,8 @@ def _lines(settings: EvpnSettings, local: str) -> Iterator[str]:
         yield f" neighbor {neighbor} update-source {local}"
         yield f" neighbor {neighbor} timers {_KEEPALIVE_S} {_HOLD_S}"
         yield f" neighbor {neighbor} timers connect {_CONNECT_S}"
+        if settings.ttl_hops:
+            yield f" neighbor {neighbor} ttl-security hops {settings.ttl_hops}"
         if settings.password:
             yield f" neighbor {neighbor} password {settings.password}"
     yield " address-family l2vpn evpn"

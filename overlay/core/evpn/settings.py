@@ -21,6 +21,7 @@ class EvpnSettings:
     neighbors: tuple[Ip, ...]
     vtep_prefixes: tuple[ipaddress.IPv4Network, ...]  # no other next hop is accepted
     password: str = field(default="", repr=False)  # of the sessions, by TCP-MD5; empty: none
+    ttl_hops: int = 0  # neighbors further away are refused (GTSM, RFC 5082); 0: no such limit
 
     def holds(self, vtep: Ip) -> bool:
         """Return whether a VTEP is within the prefixes."""
@@ -32,7 +33,11 @@ class EvpnSettings:
 
 
 def parse_settings(
-    asn: int, neighbors: Sequence[str], vtep_prefixes: Sequence[str], password: str
+    asn: int,
+    neighbors: Sequence[str],
+    vtep_prefixes: Sequence[str],
+    password: str,
+    ttl_hops: int = 0,
 ) -> EvpnSettings:
     """Return settings from their texts; raises UsageError."""
     if not 1 <= asn <= _ASN_MAX:
@@ -51,7 +56,14 @@ def parse_settings(
             hint="Give wider ranges",
             field="vtep_prefixes",
         )
-    return EvpnSettings(asn, found, prefixes, _password(password))
+    if not 0 <= ttl_hops <= limits.EVPN_TTL_HOPS_MAX:
+        raise UsageError(
+            f"ttl_hops must be from 0 to {limits.EVPN_TTL_HOPS_MAX}, not {ttl_hops}",
+            hint="The routers on the way to a neighbor, and one: --ttl-security 1 for neighbors on "
+            "the same segment, 0 for no limit",
+            field="ttl_hops",
+        )
+    return EvpnSettings(asn, found, prefixes, parse_password(password), ttl_hops)
 
 
 def _neighbor(text: str) -> Ip:
@@ -80,7 +92,8 @@ def _prefix(text: str) -> ipaddress.IPv4Network:
         ) from None
 
 
-def _password(text: str) -> str:
+def parse_password(text: str) -> str:
+    """Return the password of the sessions, or none; raises UsageError if FRR cannot use it."""
     usable = len(text) <= limits.EVPN_PASSWORD_LENGTH_MAX and all(
         "!" <= each <= "~" for each in text
     )
@@ -102,4 +115,5 @@ def settings_text(settings: EvpnSettings) -> dict[str, object]:
         "neighbors": [ip_text(ip) for ip in settings.neighbors],
         "vtep_prefixes": [str(prefix) for prefix in settings.vtep_prefixes],
         "password": settings.password,
+        "ttl_hops": settings.ttl_hops,
     }

@@ -16,9 +16,18 @@ _RUN: Final = Path("/run/frr")
 _USER: Final = "frr"
 
 
+def _missing_programs() -> list[str]:
+    return [name for name in DAEMONS if not os.access(PROGRAMS / name, os.X_OK)]
+
+
+def has_programs() -> bool:
+    """Return whether FRR is installed."""
+    return not _missing_programs()
+
+
 def require_programs() -> None:
     """Raise OverlayError if FRR is not installed."""
-    missing = [name for name in DAEMONS if not os.access(PROGRAMS / name, os.X_OK)]
+    missing = _missing_programs()
     if missing:
         raise OverlayError(
             "FRR is missing",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.agent.evpn.settings_file import SettingsFile
+from overlay.core.evpn.cluster_settings import HostChoice
 from overlay.core.evpn.settings import parse_settings
 from overlay.errors import OverlayError
 
@@ -29,6 +30,22 @@ def test_settings_are_for_root_alone(tmp_path: Path) -> None:
 
     assert stored.read() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_choice_survives_the_disk(tmp_path: Path) -> None:
+    """Own settings, staying out, and a password; without the file, what is in use is own."""
+    stored = SettingsFile(tmp_path)
+    assert stored.read_choice() == HostChoice()
+    stored.write(SETTINGS)
+    assert stored.read_choice() == HostChoice(own=SETTINGS)
+
+    for choice in (HostChoice(own=SETTINGS), HostChoice(is_out=True, password="secret")):
+        stored.write_choice(choice)
+        assert SettingsFile(tmp_path).read_choice() == choice
+
+    assert stored.choice_path.stat().st_mode & 0o777 == 0o600
+    stored.delete_choice()
+    assert stored.read_choice() == HostChoice(own=SETTINGS)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"asn": 0}', '{"unknown": 1}'])

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 STATUS: dict[str, Any] = {
     "schema": "overlayd.evpn-status/v1",
     "enabled": True,
+    "source": "host",
+    "stays_out": False,
+    "lacks_password": False,
+    "cluster": None,
+    "ttl_hops": 0,
     "asn": 65000,
     "neighbors": [{"address": "10.0.0.1", "up": True}, {"address": "10.0.0.2", "up": False}],
     "vtep_prefixes": ["10.9.0.0/16"],
@@ -47,6 +52,7 @@ def test_enabling_sends_what_was_typed(overlayd: Run, agent: FakeAgent, tmp_path
         "asn": 65000,
         "neighbors": ["10.0.0.1", "10.0.0.2"],
         "vtep_prefixes": ["10.9.0.0/16"],
+        "ttl_hops": 0,
         "password": "hush-hush",
     }
     assert "hush-hush" not in outcome.out
@@ -133,6 +139,45 @@ def test_status_of_a_host_without_evpn(overlayd: Run, agent: FakeAgent) -> None:
     assert overlayd("evpn", "status").out == (
         "EVPN  disabled; to enable it: sudo overlayd evpn enable --help\n"
     )
+
+
+CLUSTER = {
+    "asn": 65000, "neighbors": ["10.0.0.1"], "vtep_prefixes": ["10.9.0.0/16"], "ttl_hops": 1,
+    "needs_password": True, "writer": "vm2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ({"source": "cluster", "ttl_hops": 1}, "of the cluster, as vm2 wrote them"),
+        ({}, "of this host, in place of the cluster's"),
+        ({"ttl_hops": 1, "has_password": True}, "up, 10.0.0.2 down, by password, at most 1 hops"),
+        ({"enabled": False, "stays_out": True}, "disabled on this host; the cluster has AS 65000"),
+        ({"enabled": False, "lacks_password": True}, "the cluster's settings need a password"),
+    ],
+)
+def test_status_says_whose_settings_it_uses(
+    overlayd: Run, agent: FakeAgent, state: dict[str, Any], text: str
+) -> None:
+    """The cluster's, this host's own, or none, and why."""
+    agent.answer("GET /v1/evpn", {**STATUS, "cluster": CLUSTER, **state})
+
+    assert text in overlayd("evpn", "status").out
+
+
+def test_the_cluster_is_enabled_by_one_command(overlayd: Run, agent: FakeAgent) -> None:
+    """Its record is written, and removed; it needs all settings."""
+    agent.answer("POST /v1/evpn/cluster", {**STATUS, "changed": True})
+    agent.answer("DELETE /v1/evpn/cluster", {"schema": "x", "disabled": True})
+
+    assert overlayd(*ENABLE, "--cluster", "--ttl-security", "2").code == 0
+    assert overlayd("evpn", "disable", "--cluster").code == 0
+    outcome = overlayd("evpn", "enable", "--cluster")
+
+    assert agent.asked[0].body["ttl_hops"] == 2
+    assert outcome.code == 2
+    assert "--cluster requires --asn" in outcome.err
 
 
 def test_disabling_twice_is_no_error(overlayd: Run, agent: FakeAgent) -> None:

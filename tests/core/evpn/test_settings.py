@@ -93,6 +93,15 @@ def test_the_configuration_holds_neighbors_only() -> None:
     ]
 
 
+def test_neighbors_may_be_bounded_in_distance() -> None:
+    """GTSM, by a number of hops; FRR takes 1 to 254."""
+    near = parse_settings(65000, ["10.9.0.1"], ["10.9.0.0/16"], "", 1)
+
+    assert " neighbor 10.9.0.1 ttl-security hops 1" in bgpd_config(near, LOCAL).splitlines()
+    with pytest.raises(UsageError, match="ttl_hops must be from 0 to 254"):
+        parse_settings(65000, ["10.9.0.1"], ["10.9.0.0/16"], "", 255)
+
+
 def test_sessions_have_the_password() -> None:
     """One password serves all neighbors."""
     text = bgpd_config(settings("secret"), LOCAL)

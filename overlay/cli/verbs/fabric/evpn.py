@@ -30,21 +30,29 @@ beside the agent, listens nowhere, and needs no configuration of its own.
 Networks are exported by 'overlayd network create --evpn --vni N'.  Name two route reflectors: with
 one, its death takes the routes of all from all.  A VTEP outside of --vtep-prefix is refused, since
 EVPN is not authenticated as gossip is; by default it is the subnet of this host's underlay address.
-Without options, FRR is started again as before.
+Without options, FRR is started again as before, or the cluster's settings are followed.
+
+With --cluster, one record has the settings for all hosts that have FRR.  It holds no password:
+where one is needed, give it to each host (enable --password-file FILE).  A host's own settings
+have precedence until 'evpn disable', after which the host stays out.
 
   sudo overlayd evpn enable --asn 65000 --neighbor 10.0.0.1 --neighbor 10.0.0.2
   sudo overlayd evpn enable --asn 65000 --neighbor 10.0.0.1 --neighbor 10.0.0.2 \\
-       --vtep-prefix 10.9.0.0/16 --password-file /root/bgp
+       --vtep-prefix 10.9.0.0/16 --password-file /root/bgp --ttl-security 1
+  sudo overlayd evpn enable --cluster --asn 65000 --neighbor 10.0.0.1 --neighbor 10.0.0.2
 """
 DISABLE_DESCRIPTION = """\
 Withdraw everything that this host announced, end FRR's processes, and forget what the fabric told.
-Containers on other hosts of the cluster are reached as before.
+Containers on other hosts of the cluster are reached as before.  Where the cluster has settings,
+this host stays out of it until 'evpn enable'; with --cluster, they are removed instead, and all
+hosts that follow them disable EVPN.
 
   sudo overlayd evpn disable
-  sudo overlayd evpn disable --json
+  sudo overlayd evpn disable --cluster
 """
 STATUS_DESCRIPTION = """\
-Show the sessions of this host, what it takes of each exported network, and conflicts.
+Show the sessions of this host, whose settings it uses, what it takes of each exported network, and
+conflicts.
 
   overlayd evpn status
   overlayd evpn status --json
@@ -92,7 +100,19 @@ def register(words: VerbGroup) -> None:
     enable.add_argument(
         "--password-file", metavar="FILE", help="password of the sessions (TCP-MD5); -: stdin"
     )
-    group.verb("disable", run_disable, "withdraw from the fabric (root only)", DISABLE_DESCRIPTION)
+    enable.add_argument(
+        "--ttl-security",
+        dest="ttl_hops",
+        type=int,
+        default=0,
+        metavar="HOPS",
+        help="refuse neighbors further away (GTSM, RFC 5082); 1: on the same segment",
+    )
+    enable.add_argument("--cluster", action="store_true", help="for all hosts, by one record")
+    disable = group.verb(
+        "disable", run_disable, "withdraw from the fabric (root only)", DISABLE_DESCRIPTION
+    )
+    disable.add_argument("--cluster", action="store_true", help="remove the settings of all hosts")
     status = "show sessions and networks"
     group.verb("status", run_status, status, STATUS_DESCRIPTION, watch=True)
     listed = group.verb("ls", run_ls, "list the fabric's containers", LS_DESCRIPTION, watch=True)
@@ -110,10 +130,18 @@ def run_enable(args: Namespace) -> int:
         "asn": args.asn,
         "neighbors": args.neighbors,
         "vtep_prefixes": args.vtep_prefixes,
+        "ttl_hops": args.ttl_hops,
     }
+    if args.cluster and args.asn is None:
+        raise UsageError(
+            "--cluster requires --asn",
+            why="the record has all settings",
+            hint="overlayd evpn enable --cluster --asn 65000 --neighbor 10.0.0.1; to follow the "
+            "cluster's on this host: overlayd evpn enable",
+        )
     if args.password_file is not None:
         body["password"] = _password(args.password_file)
-    done = client.post("/v1/evpn", body)
+    done = client.post("/v1/evpn/cluster" if args.cluster else "/v1/evpn", body)
     process.ensure_supervisor(args.paths.state_dir, args.paths.run_dir)
     shown = _wait_for_session(client, done)
     is_up = any(each["up"] for each in shown["neighbors"])
@@ -150,9 +178,12 @@ def _password(path: str) -> str:
 
 def run_disable(args: Namespace) -> int:
     """Disable EVPN; it is not an error if it is not enabled."""
-    done = ApiClient(args.paths).delete("/v1/evpn")
+    done = ApiClient(args.paths).delete("/v1/evpn/cluster" if args.cluster else "/v1/evpn")
     if args.json:
         output.print_json(done)
+    elif args.cluster:
+        text = "the cluster's settings are removed: all hosts that followed them disable EVPN"
+        output.print_note(text if done["disabled"] else "the cluster has no settings of EVPN")
     elif done["disabled"]:
         output.print_note("EVPN is disabled: all is withdrawn, and FRR's processes end")
     else:
@@ -187,7 +218,7 @@ def run_status(args: Namespace) -> int:
 
 def _head(shown: JsonObject) -> list[tuple[str, str]]:
     if not shown["enabled"]:
-        return [("EVPN", "disabled; to enable it: sudo overlayd evpn enable --help")]
+        return [("EVPN", _disabled(shown))]
     sessions = [
         f"{each['address']} {'up' if each['up'] else 'down'}" for each in shown["neighbors"]
     ]
@@ -196,7 +227,8 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         refused.append(f"{shown['refused_over_limit']} over the limit")
     return [
         ("AS number", str(shown["asn"])),
-        ("Sessions", ", ".join(sessions) + (", by password" if shown["has_password"] else "")),
+        ("Settings", _source(shown)),
+        ("Sessions", ", ".join(sessions) + _protection(shown)),
         ("Table", "complete" if shown["settled"] else "kept until a session is up and has settled"),
         ("FRR", _processes(shown)),
         ("VTEPs within", ", ".join(shown["vtep_prefixes"])),
@@ -204,6 +236,32 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         ("Refused", "; ".join(refused) or "nothing"),
         *(("Conflict", _conflict(each)) for each in shown["conflicts"]),
     ]
+
+
+def _protection(shown: JsonObject) -> str:
+    password = ", by password" if shown["has_password"] else ""
+    return password + (f", at most {shown['ttl_hops']} hops" if shown["ttl_hops"] else "")
+
+
+def _disabled(shown: JsonObject) -> str:
+    if shown["lacks_password"]:
+        return (
+            "disabled: the cluster's settings need a password (sudo overlayd evpn enable "
+            "--password-file FILE)"
+        )
+    if shown["cluster"] is not None:
+        return (
+            f"disabled on this host; the cluster has AS {shown['cluster']['asn']} (to follow it: "
+            "sudo overlayd evpn enable)"
+        )
+    return "disabled; to enable it: sudo overlayd evpn enable --help"
+
+
+def _source(shown: JsonObject) -> str:
+    cluster = shown["cluster"]
+    if shown["source"] == "cluster":
+        return f"of the cluster, as {cluster['writer']} wrote them" if cluster else "of the cluster"
+    return "of this host" + ("" if cluster is None else ", in place of the cluster's")
 
 
 def _conflict(shown: JsonObject) -> str:
