@@ -38,6 +38,7 @@ _POLL_S: Final = 0.5
 _END_S: Final = 5.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.5, 10.0
 _START_TIMEOUT_S: Final = 30.0
+_ERRORS_SIZE_MAX: Final = 65536
 # Neither takes commands by TCP (-P 0), and bgpd accepts no sessions (-p 0).
 _OPTIONS: Final = {
     "zebra": ("-f", "/dev/null", "-A", "127.0.0.1", "-P", "0"),
@@ -218,21 +219,35 @@ def _start(shadow: str, daemon: str) -> None:
                 return
             entered.enter_context(netns.closing(opened))
             entered.enter_context(netns.inside(opened))
-        done = subprocess.run(
+        started = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd="/",
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            preexec_fn=_limit_memory,
-            timeout=_START_TIMEOUT_S,
-            check=False,
-            text=True,
-            errors="replace",
+            preexec_fn=_limit_memory,  # noqa: PLW1509  there is one thread
         )
-    if done.returncode != 0:
-        raise OverlayError(done.stderr.strip()[-400:] or f"exit code {done.returncode}")
+    code, told = _outcome(started)
+    if code != 0:
+        raise OverlayError(told.strip()[-400:] or f"exit code {code}")
+
+
+def _outcome(started: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """Return exit code and errors of a command whose daemon keeps the pipe open, as FRR 10 does.
+
+    Raises TimeoutExpired.
+    """
+    assert started.stderr is not None, "a pipe"
+    with started.stderr as pipe:
+        try:
+            code = started.wait(_START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+            raise
+        os.set_blocking(pipe.fileno(), False)
+        return code, (pipe.read(_ERRORS_SIZE_MAX) or b"").decode(errors="replace")
 
 
 def _limit_memory() -> None:

@@ -197,6 +197,26 @@ def test_connections_to_neighbors_are_found(watched: Watched) -> None:
     assert all(inode > 0 for inode in found[parse_ip("127.9.0.1")])
 
 
+def test_a_daemon_may_keep_its_errors_open(
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """As FRR 10 does; what it said until it was ready, or failed, is known at once."""
+    for name in frr.DAEMONS:
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho bad {name} >&2\nsleep 100 & echo $! >$0.pid\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(frr, "PROGRAMS", tmp_path)
+
+    watched.reconcile()
+
+    for name in frr.DAEMONS:
+        os.kill(int((tmp_path / f"{name}.pid").read_text()), signal.SIGKILL)
+        assert f"{name} did not start: bad {name}" in caplog.text
+
+
 def test_a_missing_frr_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By its package."""
     monkeypatch.setattr(frr, "PROGRAMS", tmp_path)
