@@ -1,6 +1,6 @@
 """A fabric of plain FRR around two overlayd hosts, on the hosts of a lab.
 
-vm1 and vm2 run overlayd. vm3 is a leaf: FRR with a kernel bridge, as FRR's documentation has it.
+They are those of examples/evpn: vm1 and vm2 run overlayd. vm3 is a leaf: FRR with a kernel bridge.
 vm4 and vm5 are route reflectors. vm6 runs overlayd as well, in a cluster of its own.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Self
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
 from tests.e2e.conftest import Cluster, wait_until
+from tests.e2e.typed import blocks, type_block
 
 AS = 65000
 VNI = 4100
@@ -23,7 +24,7 @@ ISLAND = 6
 SPEAKERS = (1, 2, ISLAND)
 PASSWORD = "of-the-fabric"
 _BGPD = "/usr/lib/frr/bgpd"
-_ZEBRA = "/usr/lib/frr/zebra"
+EXAMPLE = "examples/evpn/README.md"
 
 
 def address(number: int) -> str:
@@ -31,83 +32,13 @@ def address(number: int) -> str:
     return underlay.address_of(number)
 
 
-def _common(number: int) -> list[str]:
-    return [
-        "frr defaults datacenter",
-        "log file /run/frr/bgpd.log",
-        f"router bgp {AS}",
-        f" bgp router-id {address(number)}",
-        " no bgp default ipv4-unicast",
-    ]
-
-
-def _reflector(number: int) -> list[str]:
-    return [
-        *_common(number),
-        " neighbor V peer-group",
-        f" neighbor V remote-as {AS}",
-        f" neighbor V password {PASSWORD}",
-        " neighbor V timers 3 9",
-        " neighbor V timers connect 1",
-        " bgp listen range 192.168.56.0/24 peer-group V",
-        " address-family l2vpn evpn",
-        "  neighbor V activate",
-        "  neighbor V route-reflector-client",
-        "  advertise-all-vni",
-        " exit-address-family",
-    ]
-
-
-def _leaf(number: int) -> list[str]:
-    neighbors = [address(each) for each in REFLECTORS]
-    return [
-        *_common(number),
-        *(
-            line
-            for ip in neighbors
-            for line in (
-                f" neighbor {ip} remote-as {AS}",
-                f" neighbor {ip} password {PASSWORD}",
-                f" neighbor {ip} timers 3 9",
-                f" neighbor {ip} timers connect 1",
-            )
-        ),
-        " address-family l2vpn evpn",
-        *(f"  neighbor {ip} activate" for ip in neighbors),
-        "  advertise-all-vni",
-        " exit-address-family",
-    ]
-
-
 class Fabric(Cluster):
-    """The five hosts."""
-
-    def __init__(self, hosts: list[HostProcess]) -> None:
-        super().__init__(hosts)
-        for number in (*REFLECTORS, LEAF):
-            lines = _leaf(number) if number == LEAF else _reflector(number)
-            self.ok(number, "mkdir", "-p", "/run/frr")
-            self.ok(number, "chown", "frr:frr", "/run/frr")
-            self.run(number, "tee", "/run/frr/bgpd.conf", stdin="\n".join(lines) + "\n")
-            self.ok(number, "chown", "frr:frr", "/run/frr/bgpd.conf")
-            if number == LEAF:
-                self._make_leaf()
-            self.ok(number, _ZEBRA, "-d", "-f", "/dev/null", "-A", "127.0.0.1", "-P", "0")
-            self.start_bgpd(number)
+    """The six hosts."""
 
     def start_bgpd(self, number: int) -> None:
         """Start the bgpd of a reflector or of the leaf."""
-        self.ok(number, _BGPD, "-d", "-f", "/run/frr/bgpd.conf", "-A", "127.0.0.1", "-P", "0")
-
-    def _make_leaf(self) -> None:
-        local = address(LEAF)
-        script = f"""set -e
-ip link add name bridge0 type bridge mcast_snooping 0; ip link set bridge0 up
-ip link add vx type vxlan id {VNI} local {local} dstport 4789 nolearning
-ip link set vx master bridge0 up; bridge link set dev vx neigh_suppress on learning off
-ip addr add 10.60.200.1/16 dev bridge0
-"""
-        self.ok(LEAF, "sh", "-c", script)
+        words = f"{_BGPD} -d -f /run/frr/bgpd.conf -A 127.0.0.1 -P 0"
+        self.ok(number, "sh", "-c", f"{words} >/run/frr/bgpd.out 2>&1")  # FRR 10 keeps it open
 
     def plug(self, name: str, ip: str, mac: str = "") -> None:
         """Make a container on the leaf, and let it be heard; its address does not age there."""
@@ -256,14 +187,27 @@ class Pinging:
 
 
 def make_fabric() -> Fabric:
-    """Make the hosts, both clusters, and their exported network with a container on each host."""
+    """Make the hosts, and type the example up to where both hosts of the cluster are enabled.
+
+    The island has the same network, which is not exported yet.
+    """
     fabric = Fabric(lab.make(6))
     lab.join(fabric.hosts[:2])
     lab.join(fabric.hosts[ISLAND - 1 :])
-    network = ("wide", "--vni", str(VNI), "--subnet", "10.60.0.0/16")
-    for number, part, more in ((1, "10.60.1.0/24", ("--evpn",)), (ISLAND, "10.60.2.0/24", ())):
-        fabric.ok(number, "overlayd", "network", "create", *network, "--ip-range", part, *more)
-    for number in SPEAKERS:
-        fabric.ok(number, "overlayd", "container", "add", f"c{number}", "--network", "wide")
-    fabric.plug("leaf", "10.60.200.2")
+    *setup, _, _ = blocks(EXAMPLE)
+    for block in setup:
+        type_block(fabric, block)
+    network = ("wide", "--vni", str(VNI), "--subnet", "10.60.0.0/16", "--ip-range", "10.60.2.0/24")
+    fabric.ok(ISLAND, "overlayd", "network", "create", *network)
+    fabric.ok(ISLAND, "overlayd", "container", "add", f"c{ISLAND}", "--network", "wide")
     return fabric
+
+
+def show_example(fabric: Fabric) -> str:
+    """Type what the example shows; return what it prints."""
+    return type_block(fabric, [*blocks(EXAMPLE)][-2])
+
+
+def end_example(fabric: Fabric) -> None:
+    """Type the end of the example."""
+    type_block(fabric, [*blocks(EXAMPLE)][-1])

@@ -19,7 +19,9 @@ from tests.e2e.evpn_fabric import (
     VNI,
     Fabric,
     address,
+    end_example,
     make_fabric,
+    show_example,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.evpn]
@@ -34,25 +36,14 @@ def fabric() -> Iterator[Fabric]:
     try:
         made = make_fabric()
         neighbors = [word for each in REFLECTORS for word in ("--neighbor", address(each))]
-        settings = ("--asn", str(AS), *neighbors, "--ttl-security", "1")
-        enable_on_all(made, ("--cluster", *settings), (), settings)
+        settings = ("--asn", str(AS), *neighbors, "--ttl-security", "1", "--password-file", "-")
+        code, out, err = made.run(ISLAND, "overlayd", "evpn", "enable", *settings, stdin=PASSWORD)
+        assert code == 0, out + err
         made.ok(ISLAND, "overlayd", "network", "set", "wide", "--evpn", "on", "--vni", str(VNI))
         made.wait_settled()
         yield made
     finally:
         host_process.end(host_process.running())
-
-
-def enable_on_all(fabric: Fabric, *options: tuple[str, ...]) -> None:
-    """Enable EVPN on each overlayd host with its options."""
-    for number, words in zip(SPEAKERS, options, strict=True):
-        if not words:
-            wait_until(
-                lambda: fabric.json(2, "evpn", "status")["lacks_password"], "vm2 has the record"
-            )
-        enable = ("overlayd", "evpn", "enable", *words, "--password-file", "-")
-        code, out, err = fabric.run(number, *enable, stdin=PASSWORD)
-        assert code == 0, out + err
 
 
 def ip_of(fabric: Fabric, number: int) -> str:
@@ -78,6 +69,14 @@ def test_all_directions_on_first_try(fabric: Fabric) -> None:
     assert fabric.pings(LEAF, "leaf", ips[1]) == 1
     assert fabric.pings(LEAF, "leaf", ips[2]) == 1
     assert fabric.pings(1, "c1", ips[2]) == 1
+
+
+def test_the_example_shows_what_it_says(fabric: Fabric) -> None:
+    """examples/evpn as it stands: a ping, lists, and half of the way."""
+    shown = show_example(fabric)
+
+    for text in ("1 received", "of the cluster, as vm1 wrote them", "no agent runs there"):
+        assert text in shown
 
 
 def test_islands_are_one_segment(fabric: Fabric) -> None:
@@ -367,7 +366,7 @@ def test_disabling_leaves_nothing(fabric: Fabric) -> None:
     assert "nothing to do" in fabric.run(2, "overlayd", "evpn", "disable")[2]
 
     fabric.ok(2, "overlayd", "evpn", "enable")
-    fabric.ok(2, "overlayd", "evpn", "disable", "--cluster")
+    end_example(fabric)
     wait_until(lambda: not fabric.programs(1), "vm1 follows the record")
-    assert not fabric.programs(2)
+    wait_until(lambda: not fabric.programs(2), "vm2 does, too")
     assert fabric.sessions(ISLAND) == 2
