@@ -29,7 +29,7 @@ kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples and not packages"
+	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples and not packages and not booted"
 
 # Checks and unit tests, then the tests on hosts; LABS (3) is the number of their workers.
 test: setup
@@ -71,9 +71,11 @@ netavark-test: setup
 	OVERLAYD_RECORD=debian13 OVERLAYD_RECORD_ROOT=build/debian13 OVERLAYD_RECORD_TITLE='`make netavark-test`' \
 	  .venv/bin/pytest -q -m debian13 tests/e2e
 
-# Networks that reach a fabric by BGP EVPN: five lab hosts with Debian's FRR (two minutes). Needs root.
+# Networks that reach a fabric by BGP EVPN: six lab hosts with Debian's FRR (two minutes), and FRR's supervisor
+# as a unit, on a copy of this machine that systemd boots. FRR=10: with that of Debian 13 (mmdebstrap). Needs root.
 evpn-test: setup
-	.venv/bin/pytest -q -m evpn tests/e2e
+	$(if $(filter 10,$(FRR)),scripts/debian13_frr build/frr10) .venv/bin/pytest -q -m evpn tests/e2e
+	scripts/booted .venv/bin/pytest -q -p no:cacheprovider -m booted tests/e2e/test_evpn_unit.py
 
 # The examples that need Ansible, Vagrant and WireGuard's tools (minutes). Needs root.
 examples-test: setup
