@@ -12,15 +12,19 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.core.declared.cleaner import DeclaredCleaner
 from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.errors import ConflictError
 
 _FIRST_SOFTWARE: Version = (0, 2, 0)
 _REFUSES = "would accept nothing more that this host writes"
-_ENFORCED: dict[int, Version] = {POLICY_KIND: POLICY_SOFTWARE}
-"""The first version that does what objects of a kind say; older ones ignore them."""
 IGNORES = "would not enforce it: its containers' connections would stay as they are"
+_ENFORCED: dict[int, tuple[Version, str]] = {
+    POLICY_KIND: (POLICY_SOFTWARE, IGNORES),
+    EVPN_KIND: (EVPN_SOFTWARE, "would not follow it, and not speak BGP EVPN"),
+}
+"""The first version that does what objects of a kind say, and what older ones do instead."""
 _CLEAN_INTERVAL_S = 30.0
 _SETTLE_S = 1.0
 
@@ -78,7 +82,8 @@ class DeclaredService(Controller):
         """Raise ConflictError while a live member refuses or ignores such records."""
         require_software(self._gossip.node, _FIRST_SOFTWARE, name, _REFUSES)
         if kind in _ENFORCED and not is_removal:
-            require_software(self._gossip.node, _ENFORCED[kind], name, IGNORES)
+            first, consequence = _ENFORCED[kind]
+            require_software(self._gossip.node, first, name, consequence)
 
     def _require_room(self, value: DeclaredObject) -> None:
         found = self.objects.in_force(value.kind, value.name)

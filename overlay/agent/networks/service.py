@@ -28,10 +28,11 @@ from overlay.core.declared.network_settings import (
     difference,
     settings_name,
 )
+from overlay.core.evpn.cluster_settings import EVPN_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
-from overlay.model import DEFAULT_DENY_LABEL, Network, has_default_deny
+from overlay.model import DEFAULT_DENY_LABEL, Network, has_default_deny, is_exported
 from overlay.signals import Signal
 
 
@@ -111,6 +112,9 @@ class NetworkService:
             return network, False
         if has_default_deny(wanted) and not has_default_deny(network):
             self._require_enforced(name)
+        if is_exported(wanted) != is_exported(network):
+            title = f"BGP EVPN of network {name}"
+            require_software(self._gossip.node, EVPN_SOFTWARE, title, "would not follow it")
         override = self._override(network, wanted)
         if override == NetworkSettings():
             self._declared.remove(SETTINGS_KIND, settings_name(network))

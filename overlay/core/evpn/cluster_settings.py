@@ -20,6 +20,8 @@ from overlay.errors import OverlayError
 from overlay.model import NodeId, ip_text
 
 EVPN_KIND: Final = 7
+EVPN_SOFTWARE: Final = (0, 3, 0)
+"""The first version that follows such a record, or the setting `evpn` of a network."""
 EVPN_OBJECT: Final = "evpn"
 """The name of the one object of its kind."""
 

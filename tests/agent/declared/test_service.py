@@ -8,6 +8,7 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.directory import Directory
 from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.evpn.cluster_settings import EVPN_KIND
 from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.errors import ConflictError
@@ -96,18 +97,21 @@ async def test_a_full_log_takes_no_further_object(
     assert bodies(service) == {"a": b"changed", "b": b"b"}
 
 
-async def test_a_policy_waits_for_members_that_ignore_it(
-    sites: Sites, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "does"), [(POLICY_KIND, "not enforce it"), (EVPN_KIND, "not follow it")]
+)
+async def test_objects_wait_for_members_that_ignore_them(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch, kind: int, does: str
 ) -> None:
-    """A member that would let its containers pass is named; removing a policy needs nobody."""
+    """A member that would do otherwise is named; removing one needs nobody."""
     one = sites.first()
     service = service_of(one)
-    service.put(POLICY_KIND, "db", b"a")
+    service.put(kind, "db", b"a")
     monkeypatch.setattr("overlay.agent.gossip.service.__version__", "0.2.0")
     await sites.join(2, one, one.admission.default_token())
 
-    with pytest.raises(ConflictError, match=r"vm2 \(overlayd 0.2.0\) would not enforce it"):
-        service.put(POLICY_KIND, "web", b"a")
+    with pytest.raises(ConflictError, match=rf"vm2 \(overlayd 0.2.0\) would {does}"):
+        service.put(kind, "web", b"a")
     service.put(KIND, "web", b"a")
-    service.remove(POLICY_KIND, "db")
-    assert not service.objects.existing(POLICY_KIND)
+    service.remove(kind, "db")
+    assert not service.objects.existing(kind)
