@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
-from overlay.core.dataplane.host_tracking import ORDINARY, PRIVILEGED, PortBlock
+from overlay.core.tracking.tracked_traffic import ORDINARY, PRIVILEGED, PortBlock
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import host_ingress, userdata
 from overlay.kernel.nft.expressions import Expression, Rule
@@ -40,6 +40,7 @@ _LINKS: Final = "links"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
 _LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
+_ECHO: Final = {4: b"\x01", 16: b"\x3a"}  # ICMP and ICMPv6: their ids are translated like ports
 _REFUSED: Final = (ex.counter(), ex.drop())
 _FLAGS, _FIRST_PORT, _LAST_PORT = 1, 2, 3  # NFTA_MASQ_*: FLAGS, REG_PROTO_MIN, REG_PROTO_MAX
 _HAS_PORTS: Final = 2  # NF_NAT_RANGE_PROTO_SPECIFIED
@@ -151,10 +152,17 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
     for link in sorted(state.links):
         for base, length in link.ranges:
             client = (*outward, *ex.from_range(base, length))
-            for protocol in _PROTOCOLS.values():
-                port = (ex.transport_header(0, 2), ex.masked(b"\xfc\x00"), ex.equals(bytes(2)))
-                yield (*client, *ex.transport(protocol), *port, *_masquerade_with(PRIVILEGED))
-            yield (*client, *_masquerade_with(ORDINARY))
+            yield from ((*client, *rule) for rule in _masqueraded(_ECHO[len(base)]))
+
+
+def _masqueraded(echo: bytes) -> Iterator[Rule]:
+    """Masquerade by protocol: nft(8) reads back ports only where the protocol is known."""
+    for protocol in _PROTOCOLS.values():
+        port = (ex.transport_header(0, 2), ex.masked(b"\xfc\x00"), ex.equals(bytes(2)))
+        yield (*ex.transport(protocol), *port, *_masquerade_with(PRIVILEGED))
+    for protocol in (*_PROTOCOLS.values(), echo):
+        yield (*ex.transport(protocol), *_masquerade_with(ORDINARY))
+    yield (ex.masquerade(),)
 
 
 def _masquerade_with(block: PortBlock) -> Rule:
