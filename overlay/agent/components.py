@@ -274,11 +274,11 @@ class Components:
 
     def _construct_exposure(self) -> None:
         """Construct this host's own endpoints, forwarding, published ports, and attach."""
-        config, kernel = self.config, self._context.kernel
+        config, context, kernel = self.config, self._context, self._context.kernel
         rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
-        host_endpoints = HostEndpoints(self._context, self.allocator, self.reconciler, rules)
+        host_endpoints = HostEndpoints(context, self.allocator, self.reconciler, rules)
         controller = ExposureController(
-            self._context,
+            context,
             host_endpoints,
             Eligibility(
                 self._preferences, self.directory, host_endpoints, kernel, self.attachments
@@ -289,7 +289,7 @@ class Components:
             self.mtu_controller,
         )
         published_ports = PublishedPorts(
-            self._context,
+            context,
             controller,
             rules,
             self.attachments,
@@ -300,16 +300,14 @@ class Components:
         self.exposure = ExposureService(
             controller,
             published_ports,
-            Ingress(self._context, controller, rules, published_ports, self.attachments, allowed),
-            DeclaredHost(
-                self._context, self.declared.objects, controller, published_ports, allowed
-            ),
+            Ingress(context, controller, rules, published_ports, self.attachments, allowed),
+            DeclaredHost(context, self.declared.objects, controller, published_ports, allowed),
             TrackingExemption(self.gossip.node_id, kernel, self.event_log, rules),
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
         )
         self.service_clients = ClientTables(
-            self._context,
+            context,
             self.attachments,
             host_endpoints,
             self.attacher.context.container_changed,

@@ -5,7 +5,7 @@ rules do not concern is exempt (`kernel.tracking.untracked_traffic`), unless ano
 depend on tracking (`kernel.tracking.tracking_users`).
 
 Owns: when the exemption is in force. Does not: decide what must be tracked
-(`core.dataplane.host_tracking`).
+(`core.tracking.tracked_traffic`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import HostState
-from overlay.core.dataplane.host_tracking import NetworkTraffic, TrackedPort, traffic_of
+from overlay.core.tracking.tracked_traffic import NetworkTraffic, TrackedPort, traffic_of
 from overlay.errors import OverlayError
 from overlay.kernel.nft import host_table, underlay_filter
+from overlay.kernel.services import client_table
 from overlay.kernel.tracking import untracked_traffic
 from overlay.kernel.tracking.tracking_users import TrackingUsers
 from overlay.kernel.tracking.translated_ports import translated_ports
@@ -53,7 +54,7 @@ class TrackingExemption(Controller):
         self._kernel = kernel
         self._own_tables = frozenset(
             module.table_name(node_id)
-            for module in (host_table, underlay_filter, untracked_traffic)
+            for module in (client_table, host_table, underlay_filter, untracked_traffic)
         )
         self._state: HostState | None = None  # of the host's rules
         self._ports: frozenset[TrackedPort] = frozenset()  # tracked until the exemption ends

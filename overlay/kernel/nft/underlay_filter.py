@@ -64,6 +64,8 @@ _OUTSIDE, _EXPORTED = "outside4", "exported"
 _CHECK_COUNTERS: Final = 3  # of the first chain
 _GOSSIP_COUNTERS: Final = 2  # of the last chain but `leaving`
 _INDEX: Final = struct.Struct("=I")
+_REFUSED: Final = (ex.counter(), ex.drop())
+_LET_IN: Final = (ex.notrack(), ex.accept())
 _DEVICE_PREFIX: Final = DEVICES[0]  # the other begins with it
 
 _SETS: Final = (
@@ -93,27 +95,7 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
     What leaves is checked only if a network is encrypted.
     """
     to_cluster = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_VNIS))
-    ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
-    ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
-    refused = (ex.counter(), ex.drop())
-    let_in = (ex.notrack(), ex.accept())
-    path4 = (*ex.is_ipv4(), *_path(_IPV4_SOURCE, _PATHS_IPV4))
-    path6 = (*ex.is_ipv6(), *_path(_IPV6_SOURCE, _PATHS_IPV6))
-    from_members: tuple[Rule, ...] = (
-        *((*member, *ex.passes_reverse_path(), *let_in) for member in (ipv4, ipv6)),
-        *((*path, *let_in) for path in (path4, path6)),
-    )
-    check: tuple[Rule, ...] = (
-        *from_members,
-        *((*member, *refused) for member in (ipv4, ipv6)),
-        refused,
-    )
-    gossip: tuple[Rule, ...] = (
-        (*ex.iifname_prefix(HOST_LINK_PREFIX), *refused),
-        (*ex.to_this_host(), *let_in),
-        *from_members,
-        refused,
-    )
+    check, gossip = _from_members()
     of_encrypted = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_ENCRYPTED))
     of_switching = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_SWITCHING))
     from_outside = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_EXPORTED))
@@ -125,11 +107,11 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
     by_device: tuple[Rule, ...] = tuple(
         (*ex.iifname_is(device), *rule)
         for device in DEVICES
-        for rule in ((*of_encrypted, *let_in), (*of_switching, *let_in), (ex.drop(),))
+        for rule in ((*of_encrypted, *_LET_IN), (*of_switching, *_LET_IN), (ex.drop(),))
     )
     vxlan = (
         (*of_encrypted, ex.goto("tunneled")),
-        (*from_outside, *ex.passes_reverse_path(), *let_in),
+        (*from_outside, *ex.passes_reverse_path(), *_LET_IN),
         (*to_cluster, ex.goto("check")),
         *_short_fragments(port),
     )
@@ -137,14 +119,14 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
     sent = ((*to_cluster, ex.notrack()), (*ex.udp_from(gossip_port), ex.notrack()))
     forwarded = tuple((*ex.oifname_is(device), ex.drop()) for device in DEVICES)
     by_none = tuple(part for device in DEVICES for part in ex.oifname_is_not(device))
-    leaving = Chain("leaving", ((*of_encrypted, *by_none, *refused),), (OUTPUT, _AFTER_OTHERS))
+    leaving = Chain("leaving", ((*of_encrypted, *by_none, *_REFUSED),), (OUTPUT, _AFTER_OTHERS))
     return Table(
         FAMILY_INET,
         table_name(node_id),
         _SETS,
         (
             Chain("check", check),  # the first, for `refused_counts`
-            Chain("tunneled", (refused,)),  # the second, for `clear_counts`
+            Chain("tunneled", (_REFUSED,)),  # the second, for `clear_counts`
             Chain("vxlan", vxlan),
             Chain("by_device", (*by_device, *to_cluster_ports)),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
@@ -154,6 +136,30 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
             *([leaving] if has_encrypted else []),  # the last, for `clear_counts`
         ),
     )
+
+
+def _from_members() -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """Return the chains that look who sent a VXLAN packet, and who a gossip datagram."""
+    ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
+    ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
+    path4 = (*ex.is_ipv4(), *_path(_IPV4_SOURCE, _PATHS_IPV4))
+    path6 = (*ex.is_ipv6(), *_path(_IPV6_SOURCE, _PATHS_IPV6))
+    from_members: tuple[Rule, ...] = (
+        *((*member, *ex.passes_reverse_path(), *_LET_IN) for member in (ipv4, ipv6)),
+        *((*path, *_LET_IN) for path in (path4, path6)),
+    )
+    check: tuple[Rule, ...] = (
+        *from_members,
+        *((*member, *_REFUSED) for member in (ipv4, ipv6)),
+        _REFUSED,
+    )
+    gossip: tuple[Rule, ...] = (
+        (*ex.iifname_prefix(HOST_LINK_PREFIX), *_REFUSED),
+        (*ex.to_this_host(), *_LET_IN),
+        *from_members,
+        _REFUSED,
+    )
+    return check, gossip
 
 
 def _path(source: tuple[int, int], paths: str) -> Rule:

@@ -6,7 +6,7 @@ rules in force, and so use any port.
 
 from __future__ import annotations
 
-from overlay.core.dataplane.host_tracking import MASQUERADE_PORTS, TrackedPort
+from overlay.core.tracking.tracked_traffic import MASQUERADE_PORTS, TrackedPort
 from overlay.kernel.host import conntrack
 
 

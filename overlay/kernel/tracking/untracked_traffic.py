@@ -3,7 +3,7 @@
 The rules that translate (`host_table`) make the kernel track all connections of the host. This
 table exempts, before tracking, those that no rule of overlayd's concerns. Still tracked is what
 comes from or goes to a network, a published port, or one of the ports that the host masquerades
-with (`core.dataplane.host_tracking`); and errors of ICMP, as they may be about any of these.
+with (`core.tracking.tracked_traffic`); and errors of ICMP, as they may be about any of these.
 
 The exemption would break a stateful firewall, so `agent.exposure.tracking_exemption` withdraws it
 as soon as another program needs tracking. For the same reason the kernel deletes the table with the
@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from overlay.core.dataplane.host_tracking import (
+from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.tracking.tracked_traffic import (
     MASQUERADE_PORTS,
     ORDINARY,
     NetworkTraffic,
     PortBlock,
 )
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, PREROUTING, Chain, Set, Table

@@ -13,7 +13,7 @@ from overlay.agent.exposure.tracking_exemption import TrackingExemption
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
-from overlay.core.dataplane.host_tracking import NetworkTraffic, TrackedPort
+from overlay.core.tracking.tracked_traffic import NetworkTraffic, TrackedPort
 from overlay.model import Ip, NodeId
 
 LINK = ExposedLink("ovh1", ((Ip(bytes([10, 32, 0, 0])), 16),))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
-from overlay.core.dataplane.host_tracking import (
+from overlay.core.tracking.tracked_traffic import (
     MASQUERADE_PORTS,
     PRIVILEGED,
     TrackedPort,

@@ -1,0 +1,1 @@
+"""Connection tracking of the host: what must be tracked."""
