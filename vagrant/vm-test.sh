@@ -2,7 +2,7 @@
 # Run tests in one emulated machine with Debian's kernel, which has modules that slim kernels lack:
 # netem, ipvlan, vlan, wireguard. Needs root to build the box; uses no service and no network.
 #
-#   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m vm)
+#   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m vm, of the files that have such tests)
 #
 # Environment: ACCEL (tcg, or kvm), MEMORY (1024), SECONDS_MAX (3600).
 set -euo pipefail
@@ -19,7 +19,10 @@ mkdir "$stage/tree"
 cp "$(command -v wireguard-go)" "$stage/" # beside the kernel's: clusters may mix them
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
-[ $# -gt 0 ] || set -- -m vm
+if [ $# = 0 ]; then
+  mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.vm\b' tests)
+  set -- -m vm "${files[@]}"
+fi
 printf '%q ' "$@" > "$stage/arguments"
 # systemd in the machine starts this script; its output goes to the serial line.
 cat > "$stage/run" <<'INSIDE'
