@@ -34,7 +34,7 @@ Create a policy: new connections of a network from any of its sources to any of 
 on any of its ports, are allowed or denied, on every host.  Answers of an allowed connection pass.
 
 A denying policy that matches wins; else an allowing one; else the network's default, which is to
-allow, or with 'network create --default-deny' to deny.  Their order is of no account.  Gateways
+allow, or with 'network create --default-deny' to deny.  Their order does not matter.  Gateways
 always answer DNS and DHCP.
 
 PEER is label=KEY[=VALUE] or name=NAME (containers of the network), host (the hosts' own addresses

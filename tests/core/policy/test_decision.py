@@ -99,7 +99,7 @@ def test_a_gateway_always_answers_names_and_dhcp() -> None:
 
 
 @given(policies=POLICIES, packet=PACKETS, default_deny=st.booleans(), seed=st.integers())
-def test_the_order_of_policies_is_of_no_account(
+def test_the_order_of_policies_does_not_matter(
     policies: list[Policy], packet: tuple[Party, Party, int, int], default_deny: bool, seed: int
 ) -> None:
     """All hosts decide alike, in whatever order their records are."""
