@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from overlay.agent.apply.kinds import apply_service
+from overlay.agent.apply.kinds import Registries, apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.fabric_table import FabricTable
@@ -160,15 +160,9 @@ class Components:
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
-        self.apply = apply_service(
-            self._context,
-            self.declared,
-            self.networks,
-            self.services,
-            self.custom_records,
-            self.exposure,
-            self.policies.registry,
-        )
+        registries = Registries(self.networks, self.services, self.policies.registry)
+        names, exposure = self.custom_records, self.exposure
+        self.apply = apply_service(self._context, self.declared, registries, names, exposure)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from overlay.agent.apply.dns import RecordObjects
 from overlay.agent.apply.expose import ExposureObjects
 from overlay.agent.apply.host_items import DNS, EXPOSE, PUBLISH
@@ -20,22 +22,28 @@ from overlay.agent.services.registry import ServiceRegistry
 from overlay.core.apply.items import NETWORK, POLICY, SERVICE
 
 
+class Registries(NamedTuple):
+    """What creates, changes and removes the objects of the whole cluster."""
+
+    networks: NetworkService
+    services: ServiceRegistry
+    policies: PolicyRegistry
+
+
 def apply_service(
     context: NodeContext,
     declared: DeclaredService,
-    networks: NetworkService,
-    services: ServiceRegistry,
+    registries: Registries,
     records: CustomRecords,
     exposure: ExposureService,
-    policies: PolicyRegistry,
 ) -> ApplyService:
     """Return what applies files, with each kind of object that they may declare."""
     directory = context.directory
     return ApplyService(
         {
-            NETWORK: NetworkObjects(directory, networks),
-            SERVICE: ServiceObjects(directory, services),
-            POLICY: PolicyObjects(directory, policies),
+            NETWORK: NetworkObjects(directory, registries.networks),
+            SERVICE: ServiceObjects(directory, registries.services),
+            POLICY: PolicyObjects(directory, registries.policies),
             DNS: RecordObjects(directory, declared, records),
             EXPOSE: ExposureObjects(directory, declared, exposure),
             PUBLISH: PortObjects(directory, declared, exposure),
