@@ -165,7 +165,7 @@ def test_a_network_is_created_as_it_was(network: Network) -> None:
         ({"network": [{"name": "x", "labels": {"overlayd.a": "b"}}]}, "reserved",
          "network[0].labels"),
         ({"network": [{"name": "x", "rate_in": 5}]}, "too low", "network[0].rate_in"),
-        ({"dns": [{"network": "x", "name": "y", "ips": []}]}, "ips must be a list",
+        ({"dns": [{"network": "x", "name": "y", "ips": []}]}, "y has no address",
          "dns[0].ips"),
         ({"expose": [{"network": "x", "host": "vm9"}]}, "no node 'vm9'", "expose[0]"),
         ({"publish": [{"host": "vm1", "network": "x", "name": "y", "ports": ["0"]}]},
