@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from overlay import limits
+from overlay.agent.networks.service import NetworkService
 from overlay.agent.policy import definition
 from overlay.agent.policy.old_members import old_member_faults
 from overlay.core.policy.decision import TCP, Basis, Decision
-from overlay.core.policy.policy import Peer, PeerKind, Policy, PortRange, parse_peer
+from overlay.core.policy.policy import POLICY_KIND, Peer, PeerKind, Policy, PortRange, parse_peer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.model import parse_ip
+from overlay.model import Network, parse_ip
+from overlay.wire.codec.policies import encode_policy
 from tests.agent.conftest import Sites, met, until
 from tests.agent.policy.conftest import BLUE, LAN, RED, PolicyBench
 
@@ -158,3 +163,25 @@ async def test_a_policy_that_hosts_could_not_hold_is_refused(
     with pytest.raises(ConflictError, match="with policy db, network blue has more"):
         bench.registry.change("db", lambda policy: replace(policy, ports=many))
     assert bench.registry.catalog.all() == [DB]
+
+
+class NoOthers:
+    """A host that holds all records of its networks."""
+
+    @contextlib.asynccontextmanager
+    async def holding_records(self, _network: Network) -> AsyncIterator[None]:
+        """Hold a network's records."""
+        yield
+
+
+async def test_a_networks_policies_end_with_it(bench: PolicyBench) -> None:
+    """The next network with its VNI has none of them; those of others stay."""
+    bench.registry.create(bench.network(BLUE), DB)
+    bench.declared.put(POLICY_KIND, "old", encode_policy(replace(DB, vni=LAN)))
+    unused: Any = None
+    networks = NetworkService(
+        bench.context, cast("Any", NoOthers()), unused, unused, bench.declared
+    )
+    await networks.remove("lan")
+
+    assert [policy.name for policy in bench.registry.catalog.all()] == ["db"]
