@@ -132,8 +132,9 @@ def _register_test(policies: VerbGroup) -> None:
     family.add_argument("-6", dest="family", action="store_const", const="6", help="IPv6 only")
 
 
-def _given(args: Namespace) -> JsonObject:
-    """Return the fields that options were given for."""
+def _given(args: Namespace, *, changes: bool) -> JsonObject:
+    """Return the fields that options were given for; a change may remove what there was."""
+    nothing = [NONE] if changes else []
     body: JsonObject = {}
     if args.action is not None:
         body["action"] = args.action
@@ -143,15 +144,19 @@ def _given(args: Namespace) -> JsonObject:
         ("ports", args.ports),
     ):
         if values:
-            body[field] = [] if values == [NONE] else values
+            body[field] = [] if values == nothing else values
     if args.labels:
-        body["labels"] = {} if args.labels == [NONE] else pairs(args.labels, "labels")
+        body["labels"] = {} if args.labels == nothing else pairs(args.labels, "labels")
     return body
 
 
 def run_create(args: Namespace) -> int:
     """Create a policy."""
-    body = _given(args) | {"name": args.name, "network": args.network, "log": args.log}
+    body = _given(args, changes=False) | {
+        "name": args.name,
+        "network": args.network,
+        "log": args.log,
+    }
     made = ApiClient(args.paths).post("/v1/policies", body)
     if args.json:
         output.print_json(made)
@@ -165,7 +170,7 @@ def run_create(args: Namespace) -> int:
 
 def run_set(args: Namespace) -> int:
     """Change a policy."""
-    body = _given(args)
+    body = _given(args, changes=True)
     if args.log is not None:
         body["log"] = args.log == "on"
     if not body:
