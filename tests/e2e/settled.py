@@ -15,7 +15,7 @@ from overlay.lab.driver import AgentDriver, Json, differences
 from tests.e2e.walk import SETTLE_S, Walk, names_on
 from tests.e2e.world import ASK, SERVE
 
-PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 2, 3
+PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 1, 3
 PATIENCE_S = 75.0  # ARP may have the MAC of an address's previous owner
 _FAULTY = re.compile("malformed|unknown-(?!generation|sender)")
 SNAPSHOT = r"""

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from overlay.lab import host_process
@@ -302,8 +303,10 @@ def test_policies_outlive_the_agent(stage: Stage) -> None:
             assert stage.answering("web1", "db1:80", "db2:80", "db2:5432") == [
                 "db2:5432/4", "db2:5432/6",
             ]  # fmt: skip
-            stage.host(1).start()
-            stage.host(2).start("--fast-path", "off")
+            with ThreadPoolExecutor() as pool:
+                one = pool.submit(stage.host(1).start)
+                pool.submit(stage.host(2).start, "--fast-path", "off").result()
+                one.result()
             stage.expect("web1", "db1:5432 db2:5432", "db1:80 db2:80")
             count = talking.communicate("", timeout=60)[0]
         assert int(count) > 50
