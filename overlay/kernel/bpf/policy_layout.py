@@ -14,7 +14,7 @@ VERDICT_KEY: Final = struct.Struct("=IHxxHHxB2s")  # prefix length, table, class
 VERDICT_PREFIX: Final = 32  # bits before the classes
 VERDICT_VALUE: Final = struct.Struct("=II")  # action, rule
 COUNTER_VALUE: Final = struct.Struct("=QQ")  # connections allowed, packets denied
-DROP_KEY: Final = struct.Struct("=I16s16s2sBx")  # rule, addresses, destination port, protocol
+DROP_KEY: Final = struct.Struct("=I16s16s2sBB")  # rule, addresses, port, protocol, IP version
 DROP_VALUE: Final = struct.Struct("=Q")
 ALLOW, LOG, SERVICE = 1, 2, 4  # a verdict's action; the last is of programs alone
 # The generation's bits: which table of two is in force; nothing may be opened; then a counter.

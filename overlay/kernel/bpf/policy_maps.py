@@ -24,7 +24,7 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
 from overlay.kernel.bpf import policy_layout as layout
 from overlay.kernel.bpf import syscall
-from overlay.kernel.bpf.flow_keys import FLOW_KEY
+from overlay.kernel.bpf.flow_keys import FLOW_KEY, VERSION_4, VERSION_6
 from overlay.model import Ip
 
 PolicyRow: TypeAlias = PolicyClassRow | VerdictRow
@@ -34,7 +34,7 @@ _FLOWS, _STATE = "overlayd_flows", "overlayd_state"  # by which the next agent f
 _ONLY: Final = bytes(4)  # the key of an array's first value
 _NUMBER_MAX: Final = 0xFFFF
 _COUNTER_MASK: Final = 0xFFFFFFFF - layout.TABLE_BIT - layout.SHUT_BIT
-_VERSIONS: Final = {4: 4, 16: 6}  # of IP, by the length of an address
+_VERSIONS: Final = {4: VERSION_4, 16: VERSION_6}  # of IP, by the length of an address
 _TABLE: Final = slice(4, 6)  # where a key has its table
 _Entries: TypeAlias = dict[tuple[int, bytes], bytes]  # by map and key, of table 0
 
@@ -230,9 +230,9 @@ class PolicyMaps:
         found = syscall.entries(self.maps.drops, layout.DROP_KEY.size, layout.DROP_VALUE.size)
         packets = []
         for key, value in found:
-            rule, source, destination, port, protocol = layout.DROP_KEY.unpack(key)
+            rule, source, destination, port, protocol, version = layout.DROP_KEY.unpack(key)
             (count,) = layout.DROP_VALUE.unpack(value)
-            addresses = _address(source), _address(destination)
+            addresses = _address(source, version), _address(destination, version)
             number = int.from_bytes(port, "big")
             packets.append(DeniedPacket(rule, *addresses, protocol, number, count))
         return sorted(packets)
@@ -276,8 +276,7 @@ class PolicyMaps:
         if map_fd == self.maps.classes:
             length, _, version, raw = layout.CLASS_KEY.unpack(key)
             (number,) = layout.CLASS_VALUE.unpack(value)
-            base = Ip(raw if version == 6 else raw[:4])
-            return PolicyClassRow(base, length - layout.CLASS_PREFIX, number)
+            return PolicyClassRow(_address(raw, version), length - layout.CLASS_PREFIX, number)
         length, _, source, destination, protocol, port = layout.VERDICT_KEY.unpack(key)
         action, rule = layout.VERDICT_VALUE.unpack(value)
         bits = max(0, length - layout.VERDICT_PREFIX - 48)
@@ -295,8 +294,8 @@ def _of_table(key: bytes, table: int) -> bytes:
     return key[: _TABLE.start] + _table_bytes(table) + key[_TABLE.stop :]
 
 
-def _address(raw: bytes) -> Ip:
-    return Ip(raw) if any(raw[4:]) else Ip(raw[:4])
+def _address(raw: bytes, version: int) -> Ip:
+    return Ip(raw if version == VERSION_6 else raw[:4])
 
 
 def _require(condition: bool) -> None:

@@ -44,6 +44,7 @@ from overlay.kernel.bpf.flow_keys import (
     IS_FIRST,
     IS_SYN,
     KEY_PROTOCOL,
+    KEY_VERSION,
     LATER_FRAGMENT,
     PACKET,
     SOURCE_PORT,
@@ -202,7 +203,9 @@ def _deny(program: Assembler, maps: Maps) -> None:
     program.load(HALF, R1, R10, PACKET + DESTINATION_PORT)
     program.store(HALF, R10, DROP_AT + 36, R1)
     program.load(BYTE, R1, R10, PACKET + KEY_PROTOCOL)
-    program.store(HALF, R10, DROP_AT + 38, R1)
+    program.store(BYTE, R10, DROP_AT + 38, R1)
+    program.load(HALF, R1, R10, PACKET + KEY_VERSION)
+    program.store(BYTE, R10, DROP_AT + 39, R1)
     calls.look_up(program, maps.drops, DROP_AT)
     program.jump_equal(R0, 0, "policy-first-drop")
     program.set(R1, 1)

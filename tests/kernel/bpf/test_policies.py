@@ -155,6 +155,12 @@ class Scene:
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         return opened
 
+    def accept(self, server: socket.socket) -> socket.socket:
+        """Wait for a connection; the client may know of it earlier."""
+        self.world.wait_until(lambda: bool(select.select([server], [], [], 0)[0]), "a connection")
+        accepted, _ = server.accept()
+        return accepted
+
     def receive(self, opened: socket.socket, what: str) -> bytes:
         """Wait for data."""
         self.world.wait_until(lambda: bool(select.select([opened], [], [], 0)[0]), what)
@@ -210,7 +216,7 @@ def check_connections(scene: Scene, web: Ip, db: Ip, other: Ip) -> None:
     opened = scene.connect(scene.web, web, db)
 
     assert opened is not None
-    accepted, _ = server.accept()
+    accepted = scene.accept(server)
     scene.exchange(opened, accepted)
     for namespace, source, to, port in (
         (scene.web, web, db, 8081), (scene.db, db, web, 8080), (scene.other, other, db, 8080),
@@ -299,7 +305,7 @@ def test_a_changed_rule_ends_what_it_denies(scene: Scene) -> None:
     first, second = (scene.connect(scene.web, TWO, THREE, port) for port in (8080, 9000))
     assert first is not None
     assert second is not None
-    one, other = server.accept()[0], second_server.accept()[0]
+    one, other = scene.accept(server), scene.accept(second_server)
     scene.exchange(first, one)
     scene.exchange(second, other)
 
@@ -326,7 +332,7 @@ def test_policies_and_connections_outlive_the_agent(scene: Scene) -> None:
     assert scene.receive(datagrams, "the request") == b"request"
     opened = scene.connect(scene.web, TWO, THREE)
     assert opened is not None
-    accepted, _ = server.accept()
+    accepted = scene.accept(server)
     for host in scene.hosts:
         assert host.host.sandbox.fast_path is not None
         host.host.sandbox.fast_path.close()
@@ -354,7 +360,7 @@ def test_policies_come_and_go_without_a_cut(scene: Scene) -> None:
     server = scene.listen(scene.db, THREE)
     opened = scene.connect(scene.web, TWO, THREE)
     assert opened is not None
-    accepted, _ = server.accept()
+    accepted = scene.accept(server)
     for rules in (RULES, ()):
         for host in scene.hosts:
             host.rules = rules
