@@ -24,6 +24,7 @@ from overlay.core.dataplane.state import (
 from overlay.kernel import netns
 from overlay.kernel.bpf import fast_path, syscall
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.sandbox import gratuitous_arp
 from overlay.kernel.sandbox.policy_counters import read_policy_counters
 from overlay.model import Ip, gateway_mac, ip_text, mac_for, mac_text, parse_ip
 from tests.kernel.bpf.test_fast_path import FOUR, THREE, TWO, Fast, cluster  # noqa: F401
@@ -293,6 +294,27 @@ def test_policies_leave_frames_on_the_fast_path(scene: Scene) -> None:
     after = scene.one.bridged("p0"), scene.two.bridged("p0")
     # Neighbor discovery and reports of multicast listeners may take the bridge meanwhile.
     assert max(now - then for now, then in zip(after, before, strict=True)) < 25
+
+
+@pytest.mark.parametrize("text", ["10.32.200.200", "fd32::200"])
+def test_announcements_pass_whatever_the_rules(scene: Scene, text: str) -> None:
+    """Containers of other hosts learn of a moved address, though nothing may be sent to them."""
+    scene.one.rules = scene.two.rules = (DENY,)
+    scene.converge()
+    ip, mac = parse_ip(text), mac_for(scene.one.host.vni, TWO)
+    known = (text, "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "stale")
+    scene.world.run(scene.db, "ip", "neigh", "replace", *known)
+
+    with netns.inside(scene.world.fd(scene.web)):
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    raw.bind(("eth0", 0))
+    raw.send(gratuitous_arp.announcement_frame(ip, mac))
+
+    shown = ("ip", "neigh", "show", text)
+    scene.world.wait_until(
+        lambda: mac_text(mac) in scene.world.run(scene.db, *shown), "the new MAC"
+    )
+    raw.close()
 
 
 @pytest.mark.usefixtures("path")
