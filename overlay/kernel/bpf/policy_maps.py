@@ -37,6 +37,7 @@ _COUNTER_MASK: Final = 0xFFFFFFFF - layout.TABLE_BIT - layout.SHUT_BIT
 _VERSIONS: Final = {4: VERSION_4, 16: VERSION_6}  # of IP, by the length of an address
 _TABLE: Final = slice(4, 6)  # where a key has its table
 _Entries: TypeAlias = dict[tuple[int, bytes], bytes]  # by map and key, of table 0
+_Changes: TypeAlias = dict[tuple[int, bytes], bytes | None]  # None: deleted
 
 
 class RuleCount(NamedTuple):
@@ -135,23 +136,18 @@ class PolicyMaps:
         self, operations: Sequence[PutRow | DeleteRow]
     ) -> list[tuple[PutRow | DeleteRow, OSError]]:
         """Apply operations on policy rows in one step; all of them fail if one does."""
-        entries = dict(self._entries)
-        is_of_classes = True
+        changes: _Changes = {}
         try:
             failpoint.failpoint("bpf")
             for operation in operations:
                 row = operation.row
                 assert isinstance(row, POLICY_ROWS)
-                is_of_classes = is_of_classes and isinstance(row, PolicyClassRow)
                 key, value = self._encode(row)
-                if isinstance(operation, PutRow):
-                    entries[key] = value
-                else:
-                    entries.pop(key, None)
-            if is_of_classes and not self.is_shut:
-                self._change(entries)
+                changes[key] = value if isinstance(operation, PutRow) else None
+            if self.is_shut or any(map_fd == self.maps.verdicts for map_fd, _ in changes):
+                self._replace(changes)
             else:
-                self._replace(entries)
+                self._change(changes)
         except OSError as error:
             self._shut()
             return [(operation, error) for operation in operations]
@@ -166,9 +162,11 @@ class PolicyMaps:
     def _table(self) -> int:
         return self._state & layout.TABLE_BIT
 
-    def _replace(self, entries: _Entries) -> None:
+    def _replace(self, changes: _Changes) -> None:
         """Write all entries to the other table, and put it in force."""
         former, table = self._table, 1 - self._table
+        changed = {**self._entries, **changes}
+        entries = {key: value for key, value in changed.items() if value is not None}
         self._clear(table)
         for (map_fd, key), value in entries.items():
             syscall.update(map_fd, _of_table(key, table), value)
@@ -176,15 +174,16 @@ class PolicyMaps:
         self._entries = entries
         self._clear(former)
 
-    def _change(self, entries: _Entries) -> None:
+    def _change(self, changes: _Changes) -> None:
         """Change entries in place."""
         table = self._table
-        for (map_fd, key), value in entries.items():
-            if self._entries.get((map_fd, key)) != value:
+        for (map_fd, key), value in changes.items():
+            if value is None:
+                syscall.delete(map_fd, _of_table(key, table))
+                self._entries.pop((map_fd, key), None)
+            else:
                 syscall.update(map_fd, _of_table(key, table), value)
-        for map_fd, key in self._entries.keys() - entries.keys():
-            syscall.delete(map_fd, _of_table(key, table))
-        self._entries = entries
+                self._entries[map_fd, key] = value
         self._enforce(table=table, shut=False)
 
     def _clear(self, table: int) -> None:
