@@ -23,14 +23,16 @@ from overlay.core.tracking.tracked_traffic import (
     PortBlock,
 )
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.tables import NftTables
 from overlay.model import NodeId
 
 _BEFORE_TRACKING: Final = -300
-_PORTS: Final = "ports"
-_TYPE_PROTOCOL, _TYPE_SERVICE = 12, 13  # nft(8)'s own numbers
+_PORTS, _ECHOES = "ports", "echoes"  # the second one of ids
+_TYPE_INTEGER: Final = 4  # nft(8)'s own numbers
+_TYPE_PROTOCOL, _TYPE_SERVICE = 12, 13
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}
 _SOURCE_PORT, _TARGET_PORT, _ECHO_ID = (0, 2), (2, 2), (4, 2)  # offset and size in the header
 _ECHO: Final = {b"\x01": (b"\xf7", b"\x00"), b"\x3a": (b"\xfe", b"\x80")}
@@ -47,8 +49,9 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
     """Return the whole table, except the elements of its sets."""
     to_ports: tuple[Rule, ...] = ()
     if traffic.ports:
-        to_ports = ((*_protocol_and(_TARGET_PORT), ex.in_set(_PORTS), ex.accept()),)
-    by_echo_id = tuple((*_protocol_and(_ECHO_ID), *rule[2:]) for rule in to_ports)
+        (protocol, _) = ex.transport(ex.TCP)
+        port = ex.transport_header(*_TARGET_PORT, ex.REG32_01)
+        to_ports = ((protocol, port, ex.in_set(_PORTS), ex.accept()),)
     ranges = tuple(
         # In place of the comparison with one range, a look into the set of all of this length.
         (*ex.to_range(bytes(size), length)[:-1], ex.in_set(_range_set(size, length)), ex.accept())
@@ -60,7 +63,6 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
         *ranges,
         *to_ports,
         *_unless_masqueraded(_TARGET_PORT),
-        *by_echo_id,
         *_echo_unless_masqueraded(),
     )
     sent = (
@@ -68,7 +70,6 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
         *((*by_loopback, *rule) for rule in to_ports),
         *((*by_loopback, *ex.transport(each), *_UNTRACKED) for each in (ex.TCP, ex.UDP)),
         *_unless_masqueraded(_SOURCE_PORT),
-        *by_echo_id,
         *_echo_unless_masqueraded(),
     )
     return Table(
@@ -76,6 +77,7 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
         table_name(node_id),
         (
             Set(_PORTS, _TYPE_PROTOCOL << 6 | _TYPE_SERVICE, 8),
+            Set(_ECHOES, _TYPE_INTEGER, 2, userdata.transport_header(*_ECHO_ID)),
             *(
                 Set(_range_set(size, length), _TYPE_ADDRESS[size], size)
                 for size, length in _lengths(traffic)
@@ -91,9 +93,11 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
 
 def elements(traffic: NetworkTraffic) -> dict[str, frozenset[bytes]]:
     """Return the elements by set."""
+    echoes = {each for each in traffic.ports if bytes([each.protocol]) in _ECHO}
     found: dict[str, set[bytes]] = {
         _PORTS: {bytes([protocol]).ljust(4, b"\0") + port.to_bytes(2, "big").ljust(4, b"\0")
-                 for protocol, port in traffic.ports},
+                 for protocol, port in traffic.ports - echoes},
+        _ECHOES: {each.port.to_bytes(2, "big") for each in echoes},
     }  # fmt: skip
     for base, length in traffic.ranges:
         found.setdefault(_range_set(len(base), length), set()).add(bytes(base))
@@ -107,12 +111,6 @@ def _lengths(traffic: NetworkTraffic) -> list[tuple[int, int]]:
 
 def _range_set(size: int, length: int) -> str:
     return f"networks{4 if size == 4 else 6}_{length}"
-
-
-def _protocol_and(where: tuple[int, int]) -> Rule:
-    """Load the protocol and two bytes of its header, as in the set of ports."""
-    (protocol, _) = ex.transport(ex.TCP)
-    return (protocol, ex.transport_header(*where, ex.REG32_01))
 
 
 def _differs(blocks: Iterable[PortBlock], where: tuple[int, int]) -> Iterator[ex.Expression]:
@@ -129,7 +127,7 @@ def _unless_masqueraded(where: tuple[int, int]) -> Iterator[Rule]:
 def _echo_unless_masqueraded() -> Iterator[Rule]:
     for protocol, (mask, value) in _ECHO.items():
         echo = (ex.transport_header(0, 1), ex.masked(mask), ex.equals(value))
-        ids = _differs((ORDINARY,), _ECHO_ID)
+        ids = (*_differs((ORDINARY,), _ECHO_ID), ex.not_in_set(_ECHOES))
         yield (*ex.transport(protocol), *echo, *ids, *_UNTRACKED)
 
 

@@ -21,6 +21,7 @@ from overlay.model import Ip, NodeId, parse_ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.kernel.conftest import World
 
@@ -175,6 +176,18 @@ def test_the_table_ends_with_its_socket(place: Place) -> None:
     assert "overlayd_untracked" not in place.run(place.host, "nft", "list", "tables")
     assert place.pings(place.host, PEER[4])
     assert PEER[4] in place.tracked()
+
+
+def test_nft_can_load_a_saved_table(place: Place, tmp_path: Path) -> None:
+    """Without an agent, a ruleset that contains it is loaded as a whole."""
+    place.untracked.write(traffic_of(STATE).with_ports({TrackedPort(1, 7), TrackedPort(58, 8)}))
+    saved = tmp_path / "nftables.conf"
+    saved.write_text(place.run(place.host, "nft", "list", "ruleset"))
+    place.untracked.close()
+    place.run(place.host, "nft", "flush", "ruleset")
+
+    place.run(place.host, "nft", "-f", str(saved))
+    assert "overlayd_host" in place.run(place.host, "nft", "list", "tables")
 
 
 def test_older_connections_keep_their_ports(world: World) -> None:
