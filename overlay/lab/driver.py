@@ -25,7 +25,7 @@ from overlay.unix_http import HttpError, UnixConnection, send
 
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
-START_TIMEOUT_S = 240.0  # an emulated, loaded machine; a start takes about a second elsewhere
+START_TIMEOUT_S = 600.0  # an emulated, loaded machine; a start takes about a second elsewhere
 _REQUEST_TIMEOUT_S = 120.0
 _POLL_S = 0.02
 
