@@ -11,6 +11,8 @@ from pathlib import Path
 from overlay.agent.evpn.settings_file import SettingsFile
 from overlay.agent.gossip.context import NodeContext
 from overlay.core.evpn.cluster_settings import (
+    EVPN_KIND,
+    EVPN_OBJECT,
     Chosen,
     ClusterEvpn,
     HostChoice,
@@ -48,6 +50,12 @@ class SettingsChoice:
         """Return the cluster's settings, if there are any."""
         found = self.record()
         return None if found is None else found[1]
+
+    @property
+    def is_recorded(self) -> bool:
+        """Return whether there is a record, also one that removes the settings."""
+        declared = self._directory.declared
+        return declared is not None and declared.in_force(EVPN_KIND, EVPN_OBJECT) is not None
 
     async def load(self) -> None:
         """Read what was decided here, and the settings that were in use.
@@ -91,7 +99,7 @@ class SettingsChoice:
 
     def _may_have_missed_the_record(self) -> bool:
         """Return whether the cluster's record may be missing here alone, after a start."""
-        return self.cluster is None and not self._gossip.node.caught_up
+        return not self.is_recorded and not self._gossip.node.caught_up
 
     async def forget(self) -> None:
         """Delete all of it: this node leaves. Raises OSError."""
