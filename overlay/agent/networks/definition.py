@@ -191,8 +191,7 @@ def require_valid(spec: NetworkSpec) -> None:
             field="encrypted",
         )
     if EVPN_LABEL in spec.labels:
-        has_vni = spec.vni is not None
-        exportable.require_definable(spec.driver, encrypted=spec.encrypted, has_vni=has_vni)
+        exportable.require_definable(spec.driver, spec.vni, encrypted=spec.encrypted)
     if DEFAULT_DENY_LABEL in spec.labels:
         require_policed(spec.name, spec.driver)
     if not capabilities.has_tunnel and spec.vni is not None:

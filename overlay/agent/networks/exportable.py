@@ -15,7 +15,7 @@ from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 
 
-def require_definable(driver: str, *, encrypted: bool, has_vni: bool) -> None:
+def require_definable(driver: str, vni: int | None, *, encrypted: bool) -> None:
     """Raise UsageError for a new network that no fabric can carry."""
     if encrypted or not CAPABILITIES[driver].has_tunnel:
         kind = "an encrypted network" if encrypted else f"driver {driver}"
@@ -25,7 +25,7 @@ def require_definable(driver: str, *, encrypted: bool, has_vni: bool) -> None:
             hint="Leave one of them out",
             field="evpn",
         )
-    if not has_vni:
+    if vni is None:
         raise UsageError(
             "evpn requires a vni",
             why="the fabric knows the network by its VNI, which must be the same everywhere",
