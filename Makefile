@@ -71,7 +71,7 @@ netavark-test: setup
 	OVERLAYD_RECORD=debian13 OVERLAYD_RECORD_ROOT=build/debian13 OVERLAYD_RECORD_TITLE='`make netavark-test`' \
 	  .venv/bin/pytest -q -m debian13 tests/e2e
 
-# Networks that reach a fabric by BGP EVPN: six lab hosts with Debian's FRR (two minutes), and FRR's supervisor
+# Networks that reach a fabric by BGP EVPN: seven lab hosts with Debian's FRR (two minutes), and FRR's supervisor
 # as a unit, on a copy of this machine that systemd boots. FRR=10: with that of Debian 13 (mmdebstrap). Needs root.
 evpn-test: setup
 	$(if $(filter 10,$(FRR)),scripts/debian13_frr build/frr10) .venv/bin/pytest -q -m evpn tests/e2e

@@ -1,7 +1,7 @@
 """A fabric of plain FRR around two overlayd hosts, on the hosts of a lab.
 
 They are those of examples/evpn: vm1 and vm2 run overlayd. vm3 is a leaf: FRR with a kernel bridge.
-vm4 and vm5 are route reflectors. vm6 runs overlayd as well, in a cluster of its own.
+vm4 and vm5 are route reflectors. vm6 and vm7 run overlayd as well, in a cluster of their own.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.e2e.typed import blocks, type_block
 AS = 65000
 VNI = 4100
 LEAF, REFLECTORS = 3, (4, 5)
-ISLAND = 6
-SPEAKERS = (1, 2, ISLAND)
+ISLAND, ISLAND_2 = 6, 7
+SPEAKERS = (1, 2, ISLAND, ISLAND_2)
 PASSWORD = "of-the-fabric"
 _BGPD = "/usr/lib/frr/bgpd"
 EXAMPLE = "examples/evpn/README.md"
@@ -33,7 +33,7 @@ def address(number: int) -> str:
 
 
 class Fabric(Cluster):
-    """The six hosts."""
+    """The seven hosts."""
 
     def start_bgpd(self, number: int) -> None:
         """Start the bgpd of a reflector or of the leaf."""
@@ -191,15 +191,22 @@ def make_fabric() -> Fabric:
 
     The island has the same network, which is not exported yet.
     """
-    fabric = Fabric(lab.make(6))
+    fabric = Fabric(lab.make(7))
     lab.join(fabric.hosts[:2])
-    lab.join(fabric.hosts[ISLAND - 1 :])
+    lab.join(fabric.hosts[ISLAND - 1 : ISLAND])
+    token = fabric.ok(ISLAND, "overlayd", "token", "show")
+    join = ("overlayd", "join", address(ISLAND), "--token-file", "-")
+    code, _, err = fabric.run(ISLAND_2, *join, stdin=token)
+    assert code == 0, err
     *setup, _, _ = blocks(EXAMPLE)
     for block in setup:
         type_block(fabric, block)
     network = ("wide", "--vni", str(VNI), "--subnet", "10.60.0.0/16", "--ip-range", "10.60.2.0/24")
     fabric.ok(ISLAND, "overlayd", "network", "create", *network)
-    fabric.ok(ISLAND, "overlayd", "container", "add", f"c{ISLAND}", "--network", "wide")
+    known = ("overlayd", "network", "inspect", "wide")
+    wait_until(lambda: fabric.run(ISLAND_2, *known)[0] == 0, "the island knows the network")
+    for number in (ISLAND, ISLAND_2):
+        fabric.ok(number, "overlayd", "container", "add", f"c{number}", "--network", "wide")
     return fabric
 
 
