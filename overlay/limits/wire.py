@@ -36,6 +36,7 @@ DNS_SEARCH_SIZE_MAX: Final = 255  # in bytes: musl ignores a longer list
 DNS_OPTIONS_MAX: Final = 8
 DNS_SERVERS_MAX: Final = 3  # resolv.conf(5): MAXNS
 ALLOWED_ADDRESSES_MAX: Final = 8  # of one endpoint, beside its own
+ALLOWED_MACS_MAX: Final = 8
 CUSTOM_RECORDS_MAX: Final = 256  # of one node on one network
 CUSTOM_RECORD_IPS_MAX: Final = 16
 LABEL_COUNT_MAX: Final = 16

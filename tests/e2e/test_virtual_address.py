@@ -43,6 +43,14 @@ vrrp_instance web6 {{
   }}
 }}
 """
+INNER, INNER_MAC = "10.59.0.100", "02:00:00:00:00:07"
+NEST = f"""
+set -e
+ip netns add inner
+ip -n outer link add in0 link eth0 netns inner address {INNER_MAC} type macvlan mode bridge
+ip -n inner address add {INNER}/24 dev in0
+ip -n inner link set in0 up
+"""
 # Long before a stale neighbor entry would be asked again (some 45 s), also on a loaded machine.
 GAP_MAX_S = 8.0
 
@@ -154,6 +162,35 @@ def test_keepalived_moves_addresses_between_hosts(
         cluster.inside(3, "ha3", "ip", *take, *(["nodad"] if length == 64 else []))
         taken = cluster.inside(2, second.name, "ping", "-c3", "-i0.2", "-W1", address)
         assert "100% packet loss" in taken[1], "a container may only use what it was allowed"
+
+
+def test_a_container_inside_a_container_has_its_mac(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Allowed, it is reached from both hosts and reaches them; with another MAC it is not."""
+    reserved = ("--aux-address", f"inner={INNER}")
+    cluster.ok(1, "overlayd", "network", "create", "nest", "--subnet", "10.59.0.0/24", *reserved)
+    cluster.attach(1, "outer", "--allow-mac", INNER_MAC, "--allow-ip", INNER, network="nest")
+    others = {n: cluster.attach(n, f"other{n}", network="nest") for n in (1, 2)}
+    cluster.ok(1, "sh", "-c", NEST)
+
+    def is_reached(number: int) -> bool:
+        ping = ("ping", "-c2", "-i0.2", "-W1", INNER)
+        return cluster.inside(number, f"other{number}", *ping)[0] == 0
+
+    for number, ip in others.items():
+        eventually(lambda n=number: is_reached(n), f"the inner one, from vm{number}")
+        assert cluster.inside(1, "inner", "ping", "-c1", "-W5", ip)[0] == 0
+    assert cluster.json(1, "verify")["differences"] == []
+    cluster.ok(1, "ip", "netns", "add", "late")
+    wish = ("overlayd", "attach", "late", "--network", "nest", "--mac", INNER_MAC)
+    code, _, err = cluster.run(1, *wish)
+    assert (code, "outer on vm1 may use it beside its own" in err) == (6, True)
+
+    cluster.ok(1, "ip", "-n", "inner", "link", "set", "in0", "address", "02:00:00:00:00:08")
+    for number, ip in others.items():
+        assert cluster.inside(1, "inner", "ping", "-c1", "-W1", ip)[0] != 0
+        assert not is_reached(number)
 
 
 def test_only_reserved_addresses_can_be_allowed(cluster: Cluster) -> None:

@@ -35,7 +35,7 @@ class Way:
     def __init__(self, world: World, one: Host, two: Host) -> None:
         self.world, self.one, self.two = world, one, two
         self.name, _ = world.plug(one, two)
-        guard = GuardRow(FIRST_MAC, (FIRST,), "p0")
+        guard = GuardRow((FIRST_MAC,), (FIRST,), "p0")
         plan = one.desired()
         self.desired = SandboxState(plan.links, plan.rows | {guard})
         assert one.sandbox.apply(diff(self.desired, one.sandbox.read(), prune=True)) == []

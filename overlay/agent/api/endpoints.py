@@ -31,7 +31,7 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import parent_interface_of
-from overlay.core.dataplane.port_policy import allowed_addresses
+from overlay.core.dataplane.port_policy import allowed_addresses, allowed_macs
 from overlay.core.dataplane.rate_limits import rates_on
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
@@ -129,7 +129,8 @@ async def require_attachable(
     By the networks' interfaces on this host: any member may have created the networks.
     """
     privileges.require_port_security(caller, enabled=request.port_security)
-    privileges.require_own_addresses(caller, request.allow_ips)
+    allowed = [*map(ip_text, request.allow_ips), *map(mac_text, request.allow_macs)]
+    privileges.require_own_addresses(caller, allowed)
     pairs = port_pairs(request.publish, "publish")
     privileges.require_ports(caller, (pair.host_port for pair in pairs))
     for name in request.networks:
@@ -153,6 +154,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         aliases=request.aliases,
         labels=request.all_labels(),
         allow_ips=request.allow_ips,
+        allow_macs=request.allow_macs,
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
@@ -193,6 +195,7 @@ def _endpoint(
         "aliases": list(found.aliases),
         "labels": dict(found.labels),
         "allow_ips": [ip_text(ip) for ip in allowed_addresses(found)],
+        "allow_macs": [mac_text(mac) for mac in allowed_macs(found)],
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,

@@ -256,7 +256,8 @@ class _AttachSteps:
                 hint="Detach some, or attach on another host",
             )
         is_shared = SHARED_NAME_LABEL in self._options.all_labels
-        wanted = WantedName(self._name, is_shared, self._options.mac)
+        options = self._options
+        wanted = WantedName(self._name, is_shared, options.mac, options.allow_macs)
         require_free(self._node.directory, self._network, wanted)
 
     @property

@@ -14,6 +14,7 @@ from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.update import FieldChange
 from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.core.dataplane.port_policy import allowed_macs
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
@@ -147,11 +148,12 @@ def _labels_text(endpoint: Endpoint) -> str:
 
 
 class WantedName(NamedTuple):
-    """The name of an endpoint that is to be free, and the MAC of a new one."""
+    """The name of an endpoint that is to be free, and the MACs of a new one."""
 
     name: str
     is_shared: bool
     mac: Mac | None = None
+    allowed_macs: tuple[Mac, ...] = ()
     endpoint_id: bytes = b""
 
     @classmethod
@@ -163,7 +165,7 @@ class WantedName(NamedTuple):
 def require_free(directory: Directory, network: Network, wanted: WantedName) -> None:
     """Raise ConflictError if another endpoint, or a service, of a network has the name.
 
-    Unless all endpoints with this name share it. Likewise if one has the MAC.
+    Unless all endpoints with this name share it. Likewise if one has one of the MACs.
     """
     name = wanted.name
     if directory.view.has_service(network.vni, name):
@@ -179,10 +181,15 @@ def require_free(directory: Directory, network: Network, wanted: WantedName) -> 
         is_shared = wanted.is_shared and shares_name(other)
         if other.name.lower() == name.lower() and not is_shared:
             raise _taken_name_error(directory, network, PlacedEndpoint(origin, other), wanted)
-        if wanted.mac is not None and other.mac == wanted.mac:
+        if wanted.mac == other.mac or other.mac in wanted.allowed_macs:
             raise ConflictError(
                 f"the MAC {mac_text(other.mac)} is taken on network {network.name}",
                 why=f"{other.name} on {directory.node_name(origin)} has it",
+            )
+        if wanted.mac is not None and wanted.mac in allowed_macs(other):
+            raise ConflictError(
+                f"the MAC {mac_text(wanted.mac)} is taken on network {network.name}",
+                why=f"{other.name} on {directory.node_name(origin)} may use it beside its own",
             )
 
 

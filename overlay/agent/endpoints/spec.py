@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlay import limits
-from overlay.core.dataplane.port_policy import allowed_addresses, labels_of_allowed
+from overlay.core.dataplane.port_policy import (
+    allowed_addresses,
+    allowed_macs,
+    labels_of_allowed,
+)
 from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
 from overlay.errors import UsageError
@@ -31,6 +35,7 @@ class EndpointOptions:
     aliases: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     allow_ips: tuple[Ip, ...] = ()  # that it may use beside its own
+    allow_macs: tuple[Mac, ...] = ()
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
@@ -40,7 +45,9 @@ class EndpointOptions:
 
     def __post_init__(self) -> None:
         shared = [SHARED_NAME_LABEL] if self.shared_name else []
-        labels = sorted({*self.labels, *labels_of_allowed(self.allow_ips), *shared})
+        labels = sorted(
+            {*self.labels, *labels_of_allowed(self.allow_ips, self.allow_macs), *shared}
+        )
         object.__setattr__(self, "all_labels", labels_with_rates(tuple(labels), self.rates))
 
 
@@ -71,8 +78,8 @@ def labels_with_rates(
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="each rate and allowed address is one, and so are port security that is off and a "
-            "shared name",
+            why="each rate, allowed address and allowed MAC is one, and so are port security that "
+            "is off and a shared name",
             field="labels",
         )
     return found
@@ -94,6 +101,11 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
             "allowed addresses",
             set(options.allow_ips) <= set(allowed_addresses(endpoint)),
             " ".join(map(ip_text, allowed_addresses(endpoint))),
+        ),
+        (
+            "allowed MACs",
+            set(options.allow_macs) <= set(allowed_macs(endpoint)),
+            " ".join(map(mac_text, allowed_macs(endpoint))),
         ),
         ("labels", set(options.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )

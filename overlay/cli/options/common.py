@@ -116,6 +116,15 @@ def _add_interface_options(parser: StrictParser) -> None:
         help="address that it may use beside its own, such as a virtual one that moves between "
         "containers: reserved by --aux-address, or of no subnet; may be repeated",
     )
+    parser.add_argument(
+        "--allow-mac",
+        dest="allow_macs",
+        action="append",
+        default=[],
+        metavar="MAC",
+        help="MAC that it may use beside its own, such as that of a container inside it; may be "
+        "repeated",
+    )
     parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
 
@@ -167,6 +176,7 @@ def attach_fields(args: Namespace) -> JsonObject:
     for option, value in (
         ("--ip", args.ips),
         ("--allow-ip", args.allow_ips),
+        ("--allow-mac", args.allow_macs),
         ("--mac", args.mac),
         ("--ifname", args.ifname),
     ):
@@ -187,6 +197,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "port_security": args.port_security,
         **_rates(args),
         **({"allow_ips": args.allow_ips} if args.allow_ips else {}),
+        **({"allow_macs": args.allow_macs} if args.allow_macs else {}),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),

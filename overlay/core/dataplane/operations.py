@@ -229,8 +229,8 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BarrierRow(link, prefix_length, base):
             verb = "add" if add else "del"
             return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
-        case GuardRow(mac, ips, link):
-            what = f"{mac_text(mac)} {' '.join(map(ip_text, ips))}" if len(mac) == 6 else "open"
+        case GuardRow(macs, ips, link):
+            what = " ".join([*map(mac_text, macs), *map(ip_text, ips)]) or "open"
             return f"port security {verb} {what} at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)

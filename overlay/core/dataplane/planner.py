@@ -22,6 +22,7 @@ from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, bett
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.port_policy import (
+    allowed_mac_rows,
     guard_row,
     policed_port_row,
     policed_segment_rows,
@@ -150,6 +151,7 @@ def plan_sandbox(
             yield from hooks if fast_path else _without_redirection(hooks)
         reserved = gateway_macs(given.network)
         by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
+        own = {each.mac for each in by_id.values()}
         for port in (*given.ports, *_host_ports(given)):
             if port.name not in links or is_shut:
                 continue
@@ -162,6 +164,7 @@ def plan_sandbox(
             if fast_path:
                 segment = segment_of(given.network, port.subnet_index)
                 yield from port_rows(segment, port.name, endpoint, rates, is_policed=is_policed)
+                yield from allowed_mac_rows(segment, endpoint, own)
             if guarded:
                 yield guard_row(given.network, port.name, endpoint)
             rate = rate_row(port.name, rates)

@@ -1,6 +1,6 @@
 """Port security and fast path: what a sandbox's ports may send.
 
-Owns: the rows of port security, which name the source MAC and addresses that a container may use
+Owns: the rows of port security, which name the source MACs and addresses that a container may use
 (its own, and those that its record allows beside them), and those of the fast path. On the fast
 path a container's frames may leave only from its own MAC and addresses, and reach the other local
 containers directly; the rest goes to the VTEP, except what is for the bridge (gateways, this
@@ -10,7 +10,7 @@ host's endpoint). Does not: know how the kernel enforces them (`kernel.nft.port_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import NO_RATES, Rates
@@ -34,16 +34,38 @@ from overlay.model import (
     has_port_security_off,
     ip_text,
     is_host,
+    mac_text,
     parse_ip,
+    parse_mac,
 )
 
 DEFAULT_TARGET_MAC = Mac(bytes(6))
 _ALLOWED = LABEL_PREFIX + "allow-ip."  # one label for each address, so that none is too long
+_ALLOWED_MAC = LABEL_PREFIX + "allow-mac."
+_MULTICAST, _GATEWAY = 1, 6  # of the first byte: bit and value of MACs that no container has
 
 
-def labels_of_allowed(ips: Iterable[Ip]) -> tuple[tuple[str, str], ...]:
-    """Return the labels that allow an endpoint these addresses beside its own."""
-    return tuple((_ALLOWED + ip_text(ip), "on") for ip in ips)
+def labels_of_allowed(ips: Iterable[Ip], macs: Iterable[Mac] = ()) -> tuple[tuple[str, str], ...]:
+    """Return the labels that allow an endpoint these addresses and MACs beside its own."""
+    keys = [_ALLOWED + ip_text(ip) for ip in ips]
+    keys += [_ALLOWED_MAC + mac_text(mac) for mac in macs]
+    return tuple((key, "on") for key in keys)
+
+
+def allowed_macs(endpoint: Endpoint) -> tuple[Mac, ...]:
+    """Return the MACs beside its own that an endpoint may use; what no agent writes is ignored."""
+    texts = (
+        key.removeprefix(_ALLOWED_MAC) for key, _ in endpoint.labels if key.startswith(_ALLOWED_MAC)
+    )
+    found = []
+    for text in texts:
+        try:
+            mac = parse_mac(text)
+        except ValueError:
+            continue
+        if not mac[0] & _MULTICAST and mac[0] != _GATEWAY:
+            found.append(mac)
+    return tuple(found)
 
 
 def allowed_addresses(endpoint: Endpoint) -> tuple[Ip, ...]:
@@ -75,9 +97,10 @@ def require_never_allocated(network: Network, ips: Iterable[Ip]) -> None:
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     """Return the row that limits what an endpoint's port may send."""
     if has_port_security_off(network, endpoint):
-        return GuardRow(Mac(b""), (), port_name)
+        return GuardRow((), (), port_name)
+    macs = {endpoint.mac, *allowed_macs(endpoint)}
     allowed = {*endpoint.ips, *allowed_addresses(endpoint)}
-    return GuardRow(endpoint.mac, tuple(sorted(allowed)), port_name)
+    return GuardRow(tuple(sorted(macs)), tuple(sorted(allowed)), port_name)
 
 
 def segment_rows(
@@ -134,6 +157,16 @@ def port_rows(
     yield HookRow(segment, port_name, is_policed)
     for ip in () if rates.out_bits else endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port_name)
+
+
+def allowed_mac_rows(segment: int, endpoint: Endpoint, taken: Container[Mac]) -> Iterator[Row]:
+    """Return the rows that lead to an endpoint's allowed MACs: only the bridge knows where each is.
+
+    Not to those `taken`, which are endpoints' own.
+    """
+    for mac in allowed_macs(endpoint):
+        if mac not in taken:
+            yield TargetRow(mac, segment, f"br{segment}")
 
 
 def uses_fast_path(

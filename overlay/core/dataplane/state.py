@@ -132,12 +132,12 @@ class BarrierRow(NamedTuple):
 
 
 class GuardRow(NamedTuple):
-    """Port security: the container may send from this MAC and addresses only.
+    """Port security: the container may send from these MACs and addresses only.
 
-    The addresses are sorted. Without a MAC the port is open; without a row it is closed.
+    Both are sorted. Without a MAC the port is open; without a row it is closed.
     """
 
-    mac: Mac
+    macs: tuple[Mac, ...]
     ips: tuple[Ip, ...]
     link: str
 

@@ -53,14 +53,15 @@ def security(facts: HostFacts) -> Judged:
         return ok(step, "this host has no port security")
     if found is None:
         return drop(step, f"port {own.port} is closed: it has no rule of port security")
-    if not found.mac:
+    if not found.macs:
         return ok(step, "port security is off for this container")
     sends_from = own.mac
     if facts.container is not None and facts.container.ifname:
         sends_from = facts.container.mac
-    allowed = f"{mac_text(found.mac)} with {', '.join(map(ip_text, found.ips))}"
-    if sends_from != found.mac:
-        if found.mac != own.mac:
+    macs = ", ".join(map(mac_text, found.macs))
+    allowed = f"{macs} with {', '.join(map(ip_text, found.ips))}"
+    if sends_from not in found.macs:
+        if own.mac not in found.macs:
             return drop(step, f"it allows {allowed}, not {mac_text(own.mac)}")
         return drop(
             step,

@@ -145,11 +145,11 @@ TABLE: Final = Table(
 def elements_of(row: GuardRow, index: int) -> PortElements:
     """Return a port's row as set elements."""
     port = _INDEX.pack(index)
-    if not row.mac:
+    if not row.macs:
         return {_OPEN: frozenset({port})}
-    ips = {*row.ips, link_local_ip(row.mac)}
+    ips = {*row.ips, *map(link_local_ip, row.macs)}
     return {
-        _MACS: frozenset({port + row.mac + b"\0\0"}),
+        _MACS: frozenset(port + mac + b"\0\0" for mac in row.macs),
         _ADDRESSES_IPV4: frozenset(port + ip for ip in ips if len(ip) == 4),
         _ADDRESSES_IPV6: frozenset(port + ip for ip in ips if len(ip) == 16),
     }
@@ -160,15 +160,16 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
 
     For inconsistent elements, returns a row that no plan contains.
     """
-    macs = sorted(key[4:10] for key in elements.get(_MACS, ()))
+    macs = tuple(sorted(Mac(key[4:10]) for key in elements.get(_MACS, ())))
+    automatic = set(map(link_local_ip, macs))
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
     ips = {Ip(key[4:]) for key in keys}
     if elements.get(_OPEN) and not macs and not ips:
-        return GuardRow(Mac(b""), (), link)
-    if elements.get(_OPEN) or len(macs) != 1 or link_local_ip(Mac(macs[0])) not in ips:
-        return GuardRow(Mac(b"?"), tuple(sorted(ips)), link)
-    return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local_ip(Mac(macs[0]))})), link)
+        return GuardRow((), (), link)
+    if elements.get(_OPEN) or not macs or not automatic <= ips:
+        return GuardRow((Mac(b"?"),), tuple(sorted(ips)), link)
+    return GuardRow(macs, tuple(sorted(ips - automatic)), link)
 
 
 class PortSecurity(WatchedTable):

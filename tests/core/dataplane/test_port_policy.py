@@ -6,13 +6,25 @@ import pytest
 from overlay.core.dataplane.planner import LocalPort, PlanInput, plan_sandbox
 from overlay.core.dataplane.port_policy import (
     allowed_addresses,
+    allowed_macs,
     guard_row,
     labels_of_allowed,
     require_never_allocated,
 )
-from overlay.core.dataplane.state import GuardRow, SourceRow
+from overlay.core.dataplane.state import GuardRow, SourceRow, TargetRow
 from overlay.errors import UsageError
-from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+from overlay.model import (
+    Endpoint,
+    Ip,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    gateway_mac,
+    mac_for,
+    parse_ip,
+    parse_mac,
+)
 
 VIRTUAL = parse_ip("10.32.0.100")
 SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"), auxiliary=(("web", VIRTUAL),))
@@ -42,12 +54,28 @@ def test_a_label_that_is_no_address_allows_nothing() -> None:
 def test_the_port_may_use_its_own_and_the_allowed() -> None:
     """Both are in its row of port security; the fast path carries its own only."""
     virtual = endpoint(*labels_of_allowed([VIRTUAL]))
-    assert guard_row(NETWORK, "ve1", virtual) == GuardRow(MAC, (IP, VIRTUAL), "ve1")
+    assert guard_row(NETWORK, "ve1", virtual) == GuardRow((MAC,), (IP, VIRTUAL), "ve1")
 
     port = LocalPort("ve1", 0, virtual.endpoint_id)
     given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, (port,), (virtual,))
     rows = plan_sandbox(given, fast_path=True).rows
     assert {row.ip for row in rows if isinstance(row, SourceRow)} == {IP}
+
+
+def test_allowed_macs_take_the_bridge() -> None:
+    """Which knows where they are; not that of another container, and never a gateway's."""
+    inner, other = parse_mac("02:00:00:00:00:07"), mac_for(NETWORK.vni, VIRTUAL)
+    labels = labels_of_allowed([], [inner, other, gateway_mac(NETWORK.vni, 0)])
+    one = endpoint(*labels, ("overlayd.allow-mac.all", "on"), ("overlayd.allow-mac.03:0:0", "on"))
+    two = Endpoint(b"2" * 8, NETWORK.vni, "db", other, (VIRTUAL,))
+    ports = (LocalPort("ve1", 0, one.endpoint_id), LocalPort("ve2", 0, two.endpoint_id))
+    given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, ports, (one, two))
+    rows = plan_sandbox(given, fast_path=True, guarded=True).rows
+
+    assert set(allowed_macs(one)) == {inner, other}
+    assert GuardRow(tuple(sorted((MAC, inner, other))), (IP,), "ve1") in rows
+    targets = {row.mac: row.link for row in rows if isinstance(row, TargetRow)}
+    assert (targets[inner], targets[other], targets[MAC]) == ("br0", "ve2", "ve1")
 
 
 @pytest.mark.parametrize("text", ["10.32.0.100", "10.99.0.1", "fd00::1"])

@@ -45,7 +45,7 @@ PLAN = planned()
 STRANGE = Mac(b"\x02strng")
 FDB, FLOOD = FdbRow("vxlan0", DB.mac, PEER_VTEP), FloodRow("vxlan0", PEER_VTEP)
 NEIGHBOR, BEHIND = NeighborRow("br0", PEER_IP, DB.mac), BridgeFdbRow("vxlan0", DB.mac)
-GUARD = GuardRow(WEB.mac, (OWN_IP,), WEB_PORT)
+GUARD = GuardRow((WEB.mac,), (OWN_IP,), WEB_PORT)
 DROP, WARN, UNKNOWN = Outcome.DROP, Outcome.WARN, Outcome.UNKNOWN
 
 
@@ -69,8 +69,8 @@ def test_nothing_is_found_where_all_is_well(*, is_local: bool) -> None:
         (without(PLAN, NEIGHBOR, FLOOD), Step.NEIGHBOR, DROP),
         (changed(PLAN, NEIGHBOR, NeighborRow("br0", PEER_IP, STRANGE)), Step.NEIGHBOR, DROP),
         (without(PLAN, GUARD), Step.SECURITY, DROP),
-        (changed(PLAN, GUARD, GuardRow(STRANGE, (OWN_IP,), WEB_PORT)), Step.SECURITY, DROP),
-        (changed(PLAN, GUARD, GuardRow(WEB.mac, (PEER_IP,), WEB_PORT)), Step.SECURITY, DROP),
+        (changed(PLAN, GUARD, GuardRow((STRANGE,), (OWN_IP,), WEB_PORT)), Step.SECURITY, DROP),
+        (changed(PLAN, GUARD, GuardRow((WEB.mac,), (PEER_IP,), WEB_PORT)), Step.SECURITY, DROP),
         (with_link(PLAN, WEB_PORT, altered=("up",)), Step.PORT, DROP),
         (with_link(PLAN, WEB_PORT, master=""), Step.PORT, DROP),
         (with_link(PLAN, WEB_PORT, altered=("isolated",)), Step.PORT, WARN),
@@ -204,7 +204,7 @@ def test_the_gateway_of_a_routed_way_is_known_by_its_mac() -> None:
 
 def test_an_unguarded_or_open_port_passes() -> None:
     """No nftables, or port security turned off."""
-    open_port = changed(PLAN, GUARD, GuardRow(Mac(b""), (), WEB_PORT))
+    open_port = changed(PLAN, GUARD, GuardRow((), (), WEB_PORT))
     none = without(PLAN, GUARD)
 
     assert bad(facts(desired=open_port, actual=open_port)) == []

@@ -69,7 +69,7 @@ def test_an_interface_that_a_runtime_moved_names_its_endpoint(world: World) -> N
             ifname="ovd0102",
             mac=mac,
             mtu=1450,
-            allowed=GuardRow(mac, (), "ve0102"),
+            allowed=GuardRow((mac,), (), "ve0102"),
             runtime_endpoint="c" * 64,
         )
     world.run(host.name, "ip", "link", "set", "ovd0102", "netns", name, "name", "eth0")

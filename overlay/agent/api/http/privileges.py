@@ -15,7 +15,6 @@ from typing import Final
 
 from overlay import limits
 from overlay.agent.api.http.caller import ApiCaller
-from overlay.model import Ip, ip_text
 from overlay.target_kinds import is_path
 
 # Namespaces under these paths are those of processes, which /proc lists, and those with a name.
@@ -41,11 +40,14 @@ def require_port_security(caller: ApiCaller, *, enabled: bool) -> None:
         )
 
 
-def require_own_addresses(caller: ApiCaller, allowed: Iterable[Ip]) -> None:
-    """Raise ForbiddenError if the caller may not let a container use more than its own address."""
-    for ip in allowed:
+def require_own_addresses(caller: ApiCaller, allowed: Iterable[str]) -> None:
+    """Raise ForbiddenError if the caller may not let a container use more than its own address.
+
+    `allowed` are addresses and MACs, as text.
+    """
+    for text in allowed:
         caller.require_trust(
-            f"allow a container {ip_text(ip)} beside its own address",
+            f"allow a container {text} beside its own address",
             "another device of the network may have it, whose traffic the container would get",
         )
 

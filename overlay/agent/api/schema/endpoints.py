@@ -34,6 +34,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     ip: Address | None = None
     ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = ()
     allow_ips: Annotated[tuple[Address, ...], Meta(max_length=limits.ALLOWED_ADDRESSES_MAX)] = ()
+    allow_macs: Annotated[tuple[UnicastMac, ...], Meta(max_length=limits.ALLOWED_MACS_MAX)] = ()
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -61,9 +62,10 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
             )
         addresses = self.all_ips()
         several = len({name.lower() for name in self.networks}) > 1
-        if several and (addresses or self.allow_ips or self.mac or self.ifname):
+        allowed = self.allow_ips or self.allow_macs
+        if several and (addresses or allowed or self.mac or self.ifname):
             raise UsageError(
-                "ip, allow_ips, mac and ifname require exactly one network",
+                "ip, allow_ips, allow_macs, mac and ifname require exactly one network",
                 hint="Attach to each network separately",
                 field="networks",
             )
@@ -165,6 +167,7 @@ class EndpointResponse(TypedDict):
     aliases: list[str]
     labels: dict[str, str]
     allow_ips: list[str]
+    allow_macs: list[str]
     rate_in: int | None
     rate_out: int | None
     gateway_priority: int | None

@@ -9,13 +9,12 @@ import pytest
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.errors import ForbiddenError
-from overlay.model import Ip
 
 MEMBER = ApiCaller(os.geteuid() + 1001, frozenset({12_300}))
 TRUSTED = ApiCaller(MEMBER.uid, MEMBER.groups, is_group_trusted=True)
 ROOT = ApiCaller(0, frozenset())
 ACTS: dict[str, Callable[[ApiCaller], None]] = {
-    "addresses": lambda caller: privileges.require_own_addresses(caller, [Ip(b"\x0a\0\0\x09")]),
+    "addresses": lambda caller: privileges.require_own_addresses(caller, ["10.0.0.9"]),
     "security": lambda caller: privileges.require_port_security(caller, enabled=False),
     "low-port": lambda caller: privileges.require_ports(caller, [8080, 22]),
     "path": lambda caller: privileges.require_target(caller, "/tmp/ns"),  # noqa: S108
