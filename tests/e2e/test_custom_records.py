@@ -66,7 +66,7 @@ def test_a_name_may_be_shared(cluster: Cluster, eventually: Callable[..., None])
     cluster.ok(3, "ip", "netns", "add", "pool3")
     attach = ("overlayd", "attach", "pool3", "--network", "blue", "--name", "pool")
     eventually(lambda: cluster.run(3, *attach)[0] == 6, "vm3 knows the name")
-    assert "Give --shared-name" in cluster.run(3, *attach)[2]
+    assert "Share it: --shared-name" in cluster.run(3, *attach)[2]
 
     second = cluster.ok(3, *attach, "--shared-name").strip()
     for number in (1, 3):

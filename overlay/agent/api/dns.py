@@ -19,7 +19,7 @@ from overlay.agent.dns.records.tied_records import label_key, label_of, tied_rec
 from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.records.directory import PlacedEndpoint
-from overlay.errors import ConflictError, NotFoundError
+from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.model import Ip, Network, ip_text, parse_ip
 
 
@@ -88,7 +88,12 @@ class DnsHandlers:
             privileges.require_target(caller, request.target)
             edit = EndpointEdit(add_labels=(label_of(name, ips),))
             spec = EditSpec(request.target, edit, (network.name,))
-            edited = await components.attach_service.edit(spec)
+            try:
+                edited = await components.attach_service.edit(spec)
+            except UsageError as error:
+                hint = f"Remove one of its records: overlayd dns rm NAME --network {network.name}"
+                why = "each record of a container is one of its labels"
+                raise UsageError(error.what, why=why, hint=hint) from error
             ips = ips or edited[0][1].ips
         answer = components.resolver.lookup([network], request.name)
         return {

@@ -200,8 +200,8 @@ def _taken_name_error(
     if shares_name(holder.endpoint):
         return ConflictError(
             f"the name {wanted.name!r} is taken on network {network.name}",
-            why=f"{where} has it, and shares it with those that have --shared-name",
-            hint="Give --shared-name, or choose another name with --name",
+            why=f"{where} has it, and shares it only with those that share it, too",
+            hint="Share it: --shared-name; or choose another name with --name",
         )
     if wanted.is_shared:
         return ConflictError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient, JsonObject, segment
+from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -76,7 +77,13 @@ def register(words: VerbGroup) -> None:
 
 def run_add(args: Namespace) -> int:
     """Add a custom record."""
-    ips = [] if args.ips == [OWN] and args.target is not None else args.ips
+    if OWN in args.ips and (len(args.ips) > 1 or args.target is None):
+        raise UsageError(
+            f"the address {OWN} stands alone, and for those of a container",
+            why="--for names no container" if args.target is None else "other addresses are given",
+            hint=f"overlayd dns add {args.name} {OWN} --for CONTAINER --network {args.network}",
+        )
+    ips = [] if args.ips == [OWN] else args.ips
     body: JsonObject = {"name": args.name, "ips": ips, "network": args.network}
     body |= {} if args.target is None else {"target": args.target}
     added = ApiClient(args.paths).post("/v1/dns", body)

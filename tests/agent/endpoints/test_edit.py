@@ -104,7 +104,7 @@ async def test_a_name_is_shared_by_choice(tmp_path: Path) -> None:
     node.other = replace(node.other, labels=(SHARED_NAME_LABEL,))
     with pytest.raises(ConflictError, match="'taken' is taken") as caught:
         await node.editor.edit((1, 1), [RED], EndpointEdit(name="taken"))
-    assert "Give --shared-name" in caught.value.hint
+    assert "Share it: --shared-name" in caught.value.hint
 
     ((_, after, _, changes),) = await node.editor.edit((1, 1), [RED], edit)
     assert [each.field for each in changes] == ["name", "labels"]
