@@ -19,6 +19,8 @@ mkdir "$stage/tree"
 cp "$(command -v wireguard-go)" "$stage/" # beside the kernel's: clusters may mix them
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
+# Compiled here: in the emulated machine the first agent would spend much of its time to start on it.
+/usr/bin/python3 -I -m compileall -q "$stage"/tree/{overlay,tests}
 if [ $# = 0 ]; then
   mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.vm\b' tests)
   set -- -m vm "${files[@]}"
