@@ -57,7 +57,7 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
         (*ex.to_range(bytes(size), length)[:-1], ex.in_set(_range_set(size, length)), ex.accept())
         for size, length in _lengths(traffic)
     )
-    by_loopback = ex.oifname_is("lo")
+    loopback = (*to_ports, *((*ex.transport(each), *_UNTRACKED) for each in (ex.TCP, ex.UDP)))
     arriving = (
         (*ex.iifname_prefix(HOST_LINK_PREFIX), ex.accept()),
         *ranges,
@@ -67,8 +67,7 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
     )
     sent = (
         (*ex.oifname_prefix(HOST_LINK_PREFIX), ex.accept()),
-        *((*by_loopback, *rule) for rule in to_ports),
-        *((*by_loopback, *ex.transport(each), *_UNTRACKED) for each in (ex.TCP, ex.UDP)),
+        (*ex.oifname_is("lo"), ex.goto("loopback")),
         *_unless_masqueraded(_SOURCE_PORT),
         *_echo_unless_masqueraded(),
     )
@@ -84,6 +83,7 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
             ),
         ),
         (
+            Chain("loopback", (*loopback, *_echo_unless_masqueraded())),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
             Chain("sent", sent, (OUTPUT, _BEFORE_TRACKING)),
         ),
