@@ -18,7 +18,7 @@ PROTOCOL_NUMBERS: Final = {"tcp": 6, "udp": 17}
 
 
 class PortBlock(NamedTuple):
-    """Ports whose upper bits are the same, so that one comparison finds them."""
+    """Ports whose upper bits are the same, so that one comparison can find them."""
 
     first: int
     mask: int

@@ -12,15 +12,16 @@ socket that made it (NFT_TABLE_F_OWNER): without an agent everything is tracked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.core.tracking.tracked_traffic import (
-    MASQUERADE_PORTS,
     ORDINARY,
+    PRIVILEGED,
+    PROTOCOL_NUMBERS,
     NetworkTraffic,
-    PortBlock,
+    TrackedPort,
 )
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
@@ -47,21 +48,19 @@ def table_name(node_id: NodeId) -> str:
 
 def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
     """Return the whole table, except the elements of its sets."""
-    to_ports: tuple[Rule, ...] = ()
-    if traffic.ports:
-        (protocol, _) = ex.transport(ex.TCP)
-        port = ex.transport_header(*_TARGET_PORT, ex.REG32_01)
-        to_ports = ((protocol, port, ex.in_set(_PORTS), ex.accept()),)
+    (protocol, _) = ex.transport(ex.TCP)
+    port = ex.transport_header(*_TARGET_PORT, ex.REG32_01)
+    to_ports = (protocol, port, ex.in_set(_PORTS), ex.accept())
     ranges = tuple(
         # In place of the comparison with one range, a look into the set of all of this length.
         (*ex.to_range(bytes(size), length)[:-1], ex.in_set(_range_set(size, length)), ex.accept())
         for size, length in _lengths(traffic)
     )
-    loopback = (*to_ports, *((*ex.transport(each), *_UNTRACKED) for each in (ex.TCP, ex.UDP)))
+    loopback = (to_ports, *((*ex.transport(each), *_UNTRACKED) for each in (ex.TCP, ex.UDP)))
     arriving = (
         (*ex.iifname_prefix(HOST_LINK_PREFIX), ex.accept()),
         *ranges,
-        *to_ports,
+        to_ports,
         *_unless_masqueraded(_TARGET_PORT),
         *_echo_unless_masqueraded(),
     )
@@ -93,10 +92,15 @@ def table_of(node_id: NodeId, traffic: NetworkTraffic) -> Table:
 
 def elements(traffic: NetworkTraffic) -> dict[str, frozenset[bytes]]:
     """Return the elements by set."""
+    privileged = {
+        TrackedPort(number, port)
+        for number in PROTOCOL_NUMBERS.values()
+        for port in range(PRIVILEGED.first, PRIVILEGED.last + 1)
+    }
     echoes = {each for each in traffic.ports if bytes([each.protocol]) in _ECHO}
     found: dict[str, set[bytes]] = {
         _PORTS: {bytes([protocol]).ljust(4, b"\0") + port.to_bytes(2, "big").ljust(4, b"\0")
-                 for protocol, port in traffic.ports - echoes},
+                 for protocol, port in (traffic.ports | privileged) - echoes},
         _ECHOES: {each.port.to_bytes(2, "big") for each in echoes},
     }  # fmt: skip
     for base, length in traffic.ranges:
@@ -113,21 +117,20 @@ def _range_set(size: int, length: int) -> str:
     return f"networks{4 if size == 4 else 6}_{length}"
 
 
-def _differs(blocks: Iterable[PortBlock], where: tuple[int, int]) -> Iterator[ex.Expression]:
-    for block in blocks:
-        mask, base = block.mask.to_bytes(2, "big"), block.first.to_bytes(2, "big")
-        yield from (ex.transport_header(*where), ex.masked(mask), ex.differs(base))
+def _not_ordinary(where: tuple[int, int]) -> Rule:
+    mask, base = (each.to_bytes(2, "big") for each in (ORDINARY.mask, ORDINARY.first))
+    return (ex.transport_header(*where), ex.masked(mask), ex.differs(base))
 
 
 def _unless_masqueraded(where: tuple[int, int]) -> Iterator[Rule]:
     for protocol in (ex.TCP, ex.UDP):
-        yield (*ex.transport(protocol), *_differs(MASQUERADE_PORTS, where), *_UNTRACKED)
+        yield (*ex.transport(protocol), *_not_ordinary(where), *_UNTRACKED)
 
 
 def _echo_unless_masqueraded() -> Iterator[Rule]:
     for protocol, (mask, value) in _ECHO.items():
         echo = (ex.transport_header(0, 1), ex.masked(mask), ex.equals(value))
-        ids = (*_differs((ORDINARY,), _ECHO_ID), ex.not_in_set(_ECHOES))
+        ids = (*_not_ordinary(_ECHO_ID), ex.not_in_set(_ECHOES))
         yield (*ex.transport(protocol), *echo, *ids, *_UNTRACKED)
 
 
