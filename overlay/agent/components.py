@@ -55,7 +55,6 @@ from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
-from overlay.agent.exposure.tracking_exemption import TrackingExemption
 from overlay.agent.former_identity import FormerIdentity
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority.backup import AuthorityBackup
@@ -268,11 +267,11 @@ class Components:
 
     def _construct_exposure(self) -> None:
         """Construct this host's own endpoints, forwarding, published ports, and attach."""
-        config, context, kernel = self.config, self._context, self._context.kernel
+        config, kernel = self.config, self._context.kernel
         rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
-        host_endpoints = HostEndpoints(context, self.allocator, self.reconciler, rules)
+        host_endpoints = HostEndpoints(self._context, self.allocator, self.reconciler, rules)
         controller = ExposureController(
-            context,
+            self._context,
             host_endpoints,
             Eligibility(
                 self._preferences, self.directory, host_endpoints, kernel, self.attachments
@@ -283,7 +282,7 @@ class Components:
             self.mtu_controller,
         )
         published_ports = PublishedPorts(
-            context,
+            self._context,
             controller,
             rules,
             self.attachments,
@@ -294,14 +293,16 @@ class Components:
         self.exposure = ExposureService(
             controller,
             published_ports,
-            Ingress(context, controller, rules, published_ports, self.attachments, allowed),
-            DeclaredHost(context, self.declared.objects, controller, published_ports, allowed),
-            TrackingExemption(self.gossip.node_id, kernel, self.event_log, rules),
+            Ingress(self._context, controller, rules, published_ports, self.attachments, allowed),
+            DeclaredHost(
+                self._context, self.declared.objects, controller, published_ports, allowed
+            ),
+            rules,
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
         )
         self.service_clients = ClientTables(
-            context,
+            self._context,
             self.attachments,
             host_endpoints,
             self.attacher.context.container_changed,

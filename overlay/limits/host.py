@@ -143,9 +143,6 @@ RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a 
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel counts bytes per second in 32 bits
 GATEWAY_PRIORITY_MAX: Final = 1000
 
-# --- Connection tracking ----------------------------------------------------------------
-TRACKING_CHECK_INTERVAL_S: Final = 5.0  # between looks for rules that send no notification
-
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 RIVALS_MAX: Final = 64  # hosts with another one's identity, remembered

@@ -358,53 +358,6 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
     ]  # fmt: skip
 
 
-VM2, FREE_PORT = "192.168.56.12", 5201
-FIREWALL = """table inet firewall { chain incoming {
-    type filter hook input priority 0; policy drop;
-    ct state established accept; iifname { "lo", "ovh*" } accept; udp dport { 4789, 7948 } accept
-}; }"""
-
-
-def test_the_hosts_own_traffic_is_not_tracked(
-    web: Cluster, eventually: Callable[..., None]
-) -> None:
-    """Its connections and pings are in no table of the kernel, while published ports are.
-
-    A firewall that needs tracking gets it back, and so does one that comes without an agent.
-    """
-    serve(web, 2, [], VM2, FREE_PORT)
-    serve(web, 2, [], VM2, FREE_PORT, "udp")
-    eventually(lambda: seen_as(web, 2, [], VM2, FREE_PORT) != "", "the server")
-
-    def has_exemption() -> bool:
-        return "overlayd_untracked" in web.ok(1, "nft", "list", "tables")
-
-    def is_answered() -> bool:
-        return all(
-            seen_as(web, 1, [], VM2, FREE_PORT, protocol) == VM1 for protocol in ("tcp", "udp")
-        )
-
-    eventually(has_exemption, "the exemption")
-    assert is_answered()
-    assert web.run(1, "ping", "-c1", "-W5", VM2)[0] == 0
-    assert seen_as(web, 2, [], VM1, 8080) == VM2
-    tracked = web.ok(1, "cat", "/proc/net/nf_conntrack").splitlines()
-    assert [each for each in tracked if f"dport={FREE_PORT}" in each or "icmp" in each] == []
-    assert [each for each in tracked if f"src={VM2}" in each and "dport=8080" in each] != []
-
-    web.ok(1, "nft", FIREWALL)
-    eventually(lambda: not has_exemption(), "tracking")
-    assert is_answered()
-    texts = [each["text"] for each in web.events(1) if each["kind"] == "host rules"]
-    assert "table inet firewall has rules about connections" in texts[-1]
-    web.ok(1, "nft", "delete", "table", "inet", "firewall")
-    eventually(has_exemption, "the exemption again")
-    web.ok(1, "bash", "-c", KILL)
-    assert not has_exemption()
-    web.ok(1, "overlayd", "join")
-    eventually(has_exemption, "the exemption after a start")
-
-
 def test_the_operators_rules_come_first_and_stay(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:

@@ -105,11 +105,10 @@ def stop_watching(runtime: SandboxRuntime) -> None:
 
 @contextlib.contextmanager
 def watch_tables(
-    table_names: Collection[str] | None, own: Collection[int], wake: Callable[[], None]
+    table_names: Collection[str], own: Collection[int], wake: Callable[[], None]
 ) -> Iterator[None]:
     """Call `wake` when a process other than `own` (port ids) changes one of these tables.
 
-    With None for the names, it is called for any table.
     Without nftables in the kernel, `wake` is never called.
     """
     try:

@@ -28,14 +28,10 @@ from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
 from overlay.kernel.nft.host_table import HostTable, table_name
 from overlay.model import Ip, NodeId, Vni
-from overlay.signals import AsyncSignal, Signal
 
 
 class HostRules(Controller):
-    """Keeps one table, which is replaced as a whole in one transaction.
-
-    Signals: `before_write`, with what the table will hold (None: it is removed); `written`.
-    """
+    """Keeps one table, which is replaced as a whole in one transaction."""
 
     name = "host rules"
     problem = "containers cannot leave their networks, and no port is published"
@@ -53,8 +49,6 @@ class HostRules(Controller):
     ) -> None:
         super().__init__(event_log)
         self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
-        self.before_write: AsyncSignal[[HostState | None]] = AsyncSignal()
-        self.written: Signal[[]] = Signal()
         self._node_id = node_id
         self._kernel = kernel
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
@@ -62,7 +56,7 @@ class HostRules(Controller):
         self._opened: frozenset[ForwardingInterface] = frozenset()
         self._ingress: frozenset[IngressForward] = frozenset()
         self.obstacles: list[DroppingChain] = []  # chains that drop what this table admits
-        self.own_ports: set[int] = set()  # port ids of this process: its changes are ignored
+        self._own_ports: set[int] = set()  # port ids of this process: its changes are ignored
         self._table: HostTable | None = None
         self._foreign: ForeignRules | None = None
         self._written: HostState | None = None  # by the last write
@@ -135,7 +129,6 @@ class HostRules(Controller):
                 await self._clear()
             return
         table, foreign = await self._open()
-        await self.before_write.emit(wanted)
         if not (doubted and await self._kernel.call(table.holds, wanted)):
             if wanted == self._written:
                 self._event_log.record(
@@ -145,7 +138,6 @@ class HostRules(Controller):
                 )
             await self._kernel.call(table.write, wanted)
         before, self._written = self._written, wanted
-        self.written.emit()
         if doubted or before is None or before.links != wanted.links:  # ports need no rules there
             await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
@@ -156,7 +148,6 @@ class HostRules(Controller):
             return
         table, foreign = await self._open()
         self._may_be_left = False
-        await self.before_write.emit(None)
         await self._kernel.call(foreign.remove_accept_rules)
         await self._kernel.call(table.remove)
         self.obstacles = []
@@ -172,7 +163,7 @@ class HostRules(Controller):
                 table.close()
                 raise
             self._table = table
-            self.own_ports |= {table.port_id, self._foreign.port_id}
+            self._own_ports |= {table.port_id, self._foreign.port_id}
         return self._table, self._foreign
 
     async def _pass_others(self, wanted: HostState, foreign: ForeignRules) -> None:
@@ -200,7 +191,7 @@ class HostRules(Controller):
     async def prepare(self) -> AsyncIterator[None]:
         """Watch this table and Docker's for changes by other processes."""
         names = (table_name(self._node_id), DOCKER_TABLE)
-        with watch.watch_tables(names, self.own_ports, self.trigger):
+        with watch.watch_tables(names, self._own_ports, self.trigger):
             yield
 
     def faults(self) -> Iterator[Fault]:
@@ -228,7 +219,6 @@ class HostRules(Controller):
         async with self._lock:
             self._links.clear()
             self._opened = frozenset()
-            await self.before_write.emit(None)
             if self._table is not None:
                 with contextlib.suppress(OverlayError, OSError):
                     await self._kernel.call(self._table.remove)

@@ -6,7 +6,7 @@ from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.declared_host import DeclaredHost
 from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.published_ports import PublishedPorts
-from overlay.agent.exposure.tracking_exemption import TrackingExemption
+from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.controller import Controller
 from overlay.model import Vni
 from overlay.signals import AsyncSignal
@@ -21,7 +21,7 @@ class ExposureService:
         published_ports: PublishedPorts,
         ingress: Ingress,
         declared: DeclaredHost,
-        exemption: TrackingExemption,
+        rules: HostRules,
         endpoint_attached: AsyncSignal[[Vni]],
         endpoint_renamed: AsyncSignal[[Vni, str, str]],
     ) -> None:
@@ -29,8 +29,7 @@ class ExposureService:
         self.published_ports = published_ports
         self.ingress = ingress
         self.declared = declared
-        self.exemption = exemption
-        self.rules = exemption.rules
+        self.rules = rules
         endpoint_attached.connect(controller.endpoint_attached)
         endpoint_attached.connect(published_ports.endpoint_attached)
         endpoint_renamed.connect(published_ports.endpoint_renamed)
@@ -45,7 +44,7 @@ class ExposureService:
     def controllers(self) -> tuple[Controller, ...]:
         """Return the controllers to run, in order of their start."""
         ports = (self.published_ports, self.ingress, self.declared)
-        return self.rules, self.exemption, self.controller, *ports
+        return self.rules, self.controller, *ports
 
     async def reconcile_all(self) -> None:
         """Reconcile all of it now."""
@@ -61,6 +60,5 @@ class ExposureService:
         await self.controller.withdraw_all()
 
     def close(self) -> None:
-        """Close the sockets; all of it stays in force, but the exemption from tracking."""
-        self.exemption.close()
+        """Close the sockets; all of it stays in force."""
         self.rules.close()

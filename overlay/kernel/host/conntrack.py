@@ -28,11 +28,9 @@ _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _TARGETS: Final = {2: 2, 10: 4}  # by family: CTA_IP_V4_DST, CTA_IP_V6_DST
 _SOURCES: Final = {2: 1, 10: 3}
 _NUMBER, _TARGET_PORT = 1, 3
-_REPLY_PORTS: Final = (_TARGET_PORT, 4, 7)  # CTA_PROTO_ICMP_ID, CTA_PROTO_ICMPV6_ID
 _TCP: Final = b"\x06"
 _PROTOCOLS: Final = {"tcp": _TCP, "udp": b"\x11"}
 _STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
-SOURCE_TRANSLATED, TARGET_TRANSLATED = 16, 32  # IPS_SRC_NAT, IPS_DST_NAT
 _NESTED: Final = 0x8000
 _FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
 _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
@@ -94,13 +92,7 @@ class Flow(NamedTuple):
     requested: bytes
     port: bytes
     replying: bytes
-    reply_port: bytes  # to which answers go; the id of an ICMP echo
-    status: int  # IPS_* of linux/netfilter/nf_conntrack_common.h
-
-    @property
-    def is_answered(self) -> bool:
-        """Return whether an answer has been seen."""
-        return bool(self.status & _SEEN_REPLY)
+    is_answered: bool  # an answer has been seen
 
 
 def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
@@ -112,15 +104,13 @@ def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
         protocol = attributes(there[_PROTOCOL], 0, len(there[_PROTOCOL]))
         requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES]))
         replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES]))
-        answered = attributes(back[_PROTOCOL], 0, len(back[_PROTOCOL]))
         yield Flow(
             original,
             protocol.get(_NUMBER, b""),
             requested.get(_TARGETS[family], b""),
             protocol.get(_TARGET_PORT, b""),
             replying.get(_SOURCES[family], b""),
-            next((answered[kind] for kind in _REPLY_PORTS if kind in answered), b""),
-            int.from_bytes(parts.get(_STATUS, b""), "big"),
+            bool(int.from_bytes(parts.get(_STATUS, b""), "big") & _SEEN_REPLY),
         )
 
 
@@ -131,18 +121,6 @@ def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> i
         body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, flow.original)
         deleted += not tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
     return deleted
-
-
-def translated_flows() -> Iterator[Flow]:
-    """Yield the connections of this namespace whose source or destination is translated.
-
-    Raises OSError.
-    """
-    with NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
-        for family in _FAMILIES.values():
-            for flow in flows(tracker, family, _HEADER.pack(family, 0, 0)):
-                if flow.status & (SOURCE_TRANSLATED | TARGET_TRANSLATED):
-                    yield flow
 
 
 def forget_untranslated(

@@ -1,8 +1,6 @@
 """The host's table for exposed networks and published ports.
 
-Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise),
-with ports that the host's own clients do not use, so that the host's own traffic need not be
-tracked (`kernel.tracking`).
+Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise).
 Traffic between the host and containers, and within a network, is not translated. Nothing is
 forwarded between networks; from outside only replies, packets to published ports, and packets with
 the operator's mark are accepted. The operator's rules belong in a separate table, `overlayd_user`,
@@ -15,10 +13,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
-from overlay.core.tracking.tracked_traffic import ORDINARY, PRIVILEGED, PortBlock
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import host_ingress, userdata
-from overlay.kernel.nft.expressions import Expression, Rule
+from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import (
     FAMILY_INET,
     FORWARD,
@@ -40,10 +37,7 @@ _LINKS: Final = "links"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
 _LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
-_ECHO: Final = {4: b"\x01", 16: b"\x3a"}  # ICMP and ICMPv6: their ids are translated like ports
 _REFUSED: Final = (ex.counter(), ex.drop())
-_FLAGS, _FIRST_PORT, _LAST_PORT = 1, 2, 3  # NFTA_MASQ_*: FLAGS, REG_PROTO_MIN, REG_PROTO_MAX
-_HAS_PORTS: Final = 2  # NF_NAT_RANGE_PROTO_SPECIFIED
 
 USER_TABLE: Final = Table(
     FAMILY_INET, USER_TABLE_NAME, (), (Chain("forward", (), (FORWARD, _FILTER - 10)),)
@@ -151,30 +145,7 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
     outward = ex.oifname_in_set(_LINKS, inside=False)
     for link in sorted(state.links):
         for base, length in link.ranges:
-            client = (*outward, *ex.from_range(base, length))
-            yield from ((*client, *rule) for rule in _masqueraded(_ECHO[len(base)]))
-
-
-def _masqueraded(echo: bytes) -> Iterator[Rule]:
-    """Masquerade by protocol: nft(8) reads back ports only where the protocol is known."""
-    for protocol in _PROTOCOLS.values():
-        port = (ex.transport_header(0, 2), ex.masked(b"\xfc\x00"), ex.equals(bytes(2)))
-        yield (*ex.transport(protocol), *port, *_masquerade_with(PRIVILEGED))
-    for protocol in (*_PROTOCOLS.values(), echo):
-        yield (*ex.transport(protocol), *_masquerade_with(ORDINARY))
-    yield (ex.masquerade(),)
-
-
-def _masquerade_with(block: PortBlock) -> Rule:
-    """Translate the source, to one of these ports.
-
-    By its port, a reply is told from the host's own traffic (`kernel.tracking`).
-    """
-    ports = (block.first.to_bytes(2, "big"), block.last.to_bytes(2, "big"))
-    loads = (ex.load(register, port) for register, port in enumerate(ports, ex.REG_1))
-    first, last = ex.number(ex.REG_1), ex.number(ex.REG_1 + 1)
-    data = ((_FLAGS, ex.number(_HAS_PORTS)), (_FIRST_PORT, first), (_LAST_PORT, last))
-    return (*loads, Expression("masq", data))
+            yield (*outward, *ex.from_range(base, length), ex.masquerade())
 
 
 def _passing(state: HostState) -> Iterator[Rule]:

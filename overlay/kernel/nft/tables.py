@@ -263,12 +263,12 @@ class Monitor:
         """Stop watching."""
         self._socket.close()
 
-    def touched(self, table_names: Collection[str] | None, own: Collection[int]) -> bool:
-        """Return whether another program changed one of the tables; None: any table.
+    def touched(self, table_names: Collection[str], own: Collection[int]) -> bool:
+        """Return whether another program changed one of the tables.
 
         `own` are port ids. True if notifications were lost.
         """
-        names = None if table_names is None else {text(name) for name in table_names}
+        names = {text(name) for name in table_names}
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
         except LostNotificationsError:
@@ -276,10 +276,7 @@ class Monitor:
         return any(
             message.kind != SUBSYSTEM | NEW_GENERATION
             and _sender(message) not in own
-            and (
-                names is None
-                or attributes(message.buffer, message.start + 4, message.end).get(1) in names
-            )
+            and attributes(message.buffer, message.start + 4, message.end).get(1) in names
             for message in waiting
         )
 

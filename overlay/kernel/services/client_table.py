@@ -38,11 +38,6 @@ _VIRTUAL: Final = {4: "virtual", 16: "virtual6"}
 _REJECT_ICMPX, _REJECT_RESET, _PORT_UNREACHABLE = 2, 1, 1  # linux/netfilter/nf_tables.h
 
 
-def table_name(node_id: NodeId) -> str:
-    """Return the table's name, unique by node."""
-    return f"{TABLE_PREFIX}{node_id[:3].hex()}"
-
-
 def table_of(node_id: NodeId) -> Table:
     """Return the table of a node's containers, whose rules are the same whatever the services."""
     addresses = [Set(ADDRESSES[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES]
@@ -53,7 +48,7 @@ def table_of(node_id: NodeId) -> Table:
     maps = map(choice.ring_map, choice.RINGS)
     return Table(
         FAMILY_INET,
-        table_name(node_id),
+        f"{TABLE_PREFIX}{node_id[:3].hex()}",
         (*maps, *addresses, *pinged, Set(STATE, _TYPE_STATE, STATE_SIZE)),
         (
             *(Chain(_VIRTUAL[size], tuple(_translations(size))) for size in choice.SIZES),

@@ -1,1 +1,0 @@
-"""Connection tracking of the host: what must be tracked."""

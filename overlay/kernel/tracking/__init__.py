@@ -1,1 +1,0 @@
-"""Connection tracking of the host: who needs it, and what is exempt."""
