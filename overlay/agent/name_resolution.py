@@ -9,7 +9,6 @@ from __future__ import annotations
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.dns.clients import DnsClients
-from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.docker_resolvers import DockerResolvers
 from overlay.agent.dns.records.custom_records import CustomRecords
 from overlay.agent.dns.records.removed_records import RemovedRecords
@@ -40,12 +39,9 @@ class NameResolution:
         self.custom_records = CustomRecords(context.gossip, context.directory, declared)
         self.removed_records = RemovedRecords(context, declared, self.custom_records)
         self.resolver = Resolver(context.directory, clients, domain)
-        container_resolvers = ContainerResolvers(
-            attachments, runtime_endpoints.resolvers_changed, attacher.endpoint_attached
-        )
         container_changed = attacher.context.container_changed
         self._redirects = ResolverRedirects(
-            context, attachments, container_resolvers, container_changed
+            context, attachments, reconciler.resolvers, container_changed
         )
         self._docker_resolvers = DockerResolvers(
             context, attachments, self.resolver, container_changed
@@ -53,10 +49,11 @@ class NameResolution:
         self.service = DnsService(
             self.resolver,
             clients,
-            container_resolvers,
             reconciler,
             context.kernel,
             context.event_log,
+            runtime_endpoints.resolvers_changed,
+            attacher.endpoint_attached,
         )
 
     async def start(self) -> None:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from overlay.agent.resolvers import resolv_conf
 from overlay.lab import host_process
 from overlay.lab.driver import AgentDriver, wait_until
 from overlay.lab.fixtures import LabCluster
@@ -25,7 +27,7 @@ from overlay.lab.frames import (
     udp,
 )
 from overlay.lab.host_process import HostProcess
-from overlay.model import link_local_ip, parse_ip, parse_mac
+from overlay.model import ip_text, link_local_ip, parse_ip, parse_mac
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 HTTP, SQL, ECHO = 80, 5432, 7000
@@ -143,6 +145,12 @@ class Stage:
             self.attach(number, name, app)
             self.start(name, SERVE)
 
+    def given_resolver(self) -> str:
+        """Return a resolver elsewhere that an engine gives to containers of vm1."""
+        root = Path(f"/proc/{self.drivers[0].host.pid}/root")
+        found = resolv_conf.engine_resolvers(root / "etc/resolv.conf", root / "none")
+        return next(ip_text(ip) for ip in found if len(ip) == 4)
+
     def host(self, number: int) -> AgentDriver:
         """Return a host, counted from 1."""
         return self.drivers[number - 1]
@@ -250,8 +258,9 @@ def test_a_closed_network_has_names_and_what_is_allowed(stage: Stage) -> None:
     ):
         stage.expect("web1", "db1:5432 db2:5432", "db1:80 db2:80 other1:80")
         stage.expect("db2", "", "web1:80 web1:5432 db1:5432")
-        asked = (sys.executable, "-c", ASK, "10.77.0.1", "db2")
-        assert stage.spot("web1").run(*asked).strip() == stage.ips["db2"][0]
+        for resolver in ("10.77.0.1", stage.given_resolver()):
+            asked = (sys.executable, "-c", ASK, resolver, "db2")
+            assert stage.spot("web1").run(*asked).strip() == stage.ips["db2"][0]
         with stage.policy("not-db2", "--deny", "--to", "name=db2"):
             stage.expect("web1", "db1:5432", "db2:5432")
     stage.expect("db2", "web1:80", "")

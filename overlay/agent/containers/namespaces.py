@@ -17,13 +17,13 @@ from typing import Any, Protocol
 from overlay import limits
 from overlay.agent.containers import etc_files, modes
 from overlay.agent.containers.modes import NetworkMode, mode_of, sharers
-from overlay.agent.dns.upstream import host_search, search_list
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
+from overlay.agent.resolvers.resolv_conf import host_search, search_list
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import CONTAINERS, LOST, RESTART_ALWAYS, StoredContainer

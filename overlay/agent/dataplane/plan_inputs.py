@@ -12,6 +12,7 @@ from typing import Protocol
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planner import LocalPort, PlanInput, policed_hooks
@@ -58,6 +59,7 @@ class PlanInputs:
         self._attachments = attachments
         self._tunnels = tunnels
         self._fabric = fabric
+        self.resolvers = ContainerResolvers(attachments)
         declared = context.directory.declared
         self._policies = None if declared is None else PolicyPlans(PolicyCatalog(declared))
 
@@ -102,7 +104,10 @@ class PlanInputs:
         )
         fabric = self._fabric.rows(vni)
         given = replace(given, fabric=fabric) if fabric else given
-        policy = self._policies and self._policies.rows(given, self._view.networks())
+        if self._policies is None or not self._policies.is_policed(network):
+            return given
+        resolvers = tuple(self.resolvers.of(network))
+        policy = self._policies.rows(given, self._view.networks(), resolvers)
         return replace(given, policy=policy) if policy else given
 
     def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:

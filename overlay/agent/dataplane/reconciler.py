@@ -80,6 +80,7 @@ class Reconciler(Controller):
         self.underlay_filter = underlay_filter
         self._tunnels = tunnels
         self._inputs = PlanInputs(context, attachments, tunnels, fabric)
+        self.resolvers = self._inputs.resolvers
         self.fabric = fabric
         fabric.changed.connect(self.mark_dirty)
         self._gossip = context.gossip

@@ -31,6 +31,7 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.resolvers import resolv_conf
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
@@ -136,7 +137,7 @@ class DockerResolvers:
         attachments: Attachments,
         resolver: Resolver,
         container_changed: AsyncSignal[[_Identity]],
-        is_only_on_loopback: Callable[[], bool] = upstream.is_only_on_loopback,
+        is_only_on_loopback: Callable[[], bool] = resolv_conf.is_only_on_loopback,
     ) -> None:
         self._directory = context.directory
         self._kernel = context.kernel

@@ -16,6 +16,7 @@ from overlay import limits
 from overlay.agent.dns import upstream
 from overlay.agent.dns.query import Query
 from overlay.agent.dns.resolver_pool import ResolverPool
+from overlay.agent.resolvers import resolv_conf
 from overlay.model import Ip, Network, Vni, ip_text
 
 
@@ -80,7 +81,7 @@ class Forwarder:
 
     def _resolvers(self, network: Network, client: Ip, asked: Ip | None) -> Sequence[str]:
         """Return the resolvers for a client: the one that it asked, or all that it may mean."""
-        of_host = upstream.host_resolvers()
+        of_host = resolv_conf.host_resolvers()
         if asked is None:
             return self._clients.resolvers(network, client) or of_host
         return of_host if ip_text(asked) in of_host else [ip_text(asked)]

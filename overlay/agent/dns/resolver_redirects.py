@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dns.clients import DnsClients
-from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
@@ -24,6 +23,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Network, Vni, ip_text
+from overlay.signals import AsyncSignal
 
 
 @dataclass(slots=True)
@@ -42,14 +42,16 @@ class DnsService:
         self,
         resolver: Resolver,
         clients: DnsClients,
-        container_resolvers: ContainerResolvers,
         reconciler: Reconciler,
         kernel: KernelThread,
         event_log: EventLog,
+        resolvers_changed: AsyncSignal[[Vni]],
+        endpoint_attached: AsyncSignal[[Vni]],
     ) -> None:
         self._resolver = resolver
         self._forwarder = Forwarder(clients)
-        self._container_resolvers = container_resolvers
+        self._container_resolvers = reconciler.resolvers
+        self._mark_dirty = reconciler.mark_dirty
         self._kernel = kernel
         self._event_log = event_log
         self._servers: dict[Vni, DnsServer] = {}
@@ -58,8 +60,8 @@ class DnsService:
         self._opened: dict[Vni, tuple[Network, Sandbox]] = {}
         reconciler.sandbox_ready.connect(self.open)
         reconciler.sandbox_closing.connect(self.close)
-        for signal in container_resolvers.changed:
-            signal.connect(self._reopen)
+        resolvers_changed.connect(self._change_resolvers)
+        endpoint_attached.connect(self._reopen)
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
         """Serve a network on all its addresses, and no longer on former ones.
@@ -83,6 +85,11 @@ class DnsService:
             await self._serve_on(wanted, network, sandbox, server)
         finally:
             self._opening.discard(network.vni)
+
+    async def _change_resolvers(self, vni: Vni) -> None:
+        """Serve a network in place of other resolvers, which its policies must let through."""
+        self._mark_dirty(vni)
+        await self._reopen(vni)
 
     async def _reopen(self, vni: Vni) -> None:
         """Serve an open network on its present addresses."""

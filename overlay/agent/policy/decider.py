@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.core.dataplane.port_policy import allowed_addresses
 from overlay.core.policy.decision import Decision, Party, decide
 from overlay.model import Endpoint, Ip, Network, Subnet, has_default_deny, is_host
@@ -18,9 +19,12 @@ from overlay.model import Endpoint, Ip, Network, Subnet, has_default_deny, is_ho
 class PolicyDecider:
     """Decides as all hosts do, as far as this one has their records."""
 
-    def __init__(self, directory: Directory, catalog: PolicyCatalog) -> None:
+    def __init__(
+        self, directory: Directory, catalog: PolicyCatalog, resolvers: ContainerResolvers
+    ) -> None:
         self._directory = directory
         self._catalog = catalog
+        self._resolvers = resolvers
 
     def is_policed(self, network: Network) -> bool:
         """Return whether new connections on a network depend on policies."""
@@ -48,7 +52,9 @@ class PolicyDecider:
             return Party(ip, is_host=True, is_gateway=True, networks=names)
         placed = self._directory.all_endpoints(network.vni)
         endpoint = _endpoint_at(ip, [each.endpoint for each in placed])
-        return Party(ip, networks=names) if endpoint is None else _party(endpoint, ip, names)
+        if endpoint is not None:
+            return _party(endpoint, ip, names)
+        return Party(ip, networks=names, is_resolver=ip in self._resolvers.of(network))
 
     def endpoints(self, network: Network) -> Iterator[Party]:
         """Yield the known endpoints of a network, once for each address."""

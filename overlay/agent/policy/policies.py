@@ -24,6 +24,6 @@ class Policies:
     ) -> None:
         self.catalog = catalog
         self.registry = PolicyRegistry(context, declared, catalog)
-        self.decider = PolicyDecider(context.directory, catalog)
+        self.decider = PolicyDecider(context.directory, catalog, reconciler.resolvers)
         self.counters = PolicyCounters(context.kernel, reconciler, catalog)
         self.drop_reports = DropReports(context, self.counters, catalog, self.decider)

@@ -25,6 +25,7 @@ from overlay.core.dataplane.state import (
     PolicyClassRow,
     VerdictRow,
 )
+from overlay.core.policy.decision import GATEWAY_SERVICES, RESOLVER_SERVICES
 from overlay.core.policy.policy import Policy
 from overlay.core.policy.population import AddressBook, Population
 from overlay.core.policy.port_rulings import PortRuling, Ruling, port_rulings
@@ -103,7 +104,9 @@ class _Rules:
             for each in ordered
         ]
         self._default = Ruling(allow=not has_default_deny(population.network))
-        self._by_pair: dict[tuple[Selection, bool], tuple[PortRuling, ...]] = {}
+        self._by_pair: dict[
+            tuple[Selection, frozenset[tuple[int, int]]], tuple[PortRuling, ...]
+        ] = {}
 
     def are_of(self, policies: tuple[Policy, ...], population: Population) -> bool:
         """Return whether these are the rules of these policies."""
@@ -182,16 +185,20 @@ class _Rules:
                     yield source, destination, found
 
     def _between(self, source: Selection, destination: Selection) -> tuple[PortRuling, ...]:
-        index = self.index
-        matching = index.matching(source, destination)
-        # What the kernel always allows to the first one needs no rows.
-        to_gateway = bool(destination & index.gateway) and destination != self._gateway
-        found = self._by_pair.get((matching, to_gateway))
+        matching = self.index.matching(source, destination)
+        services = self._services(destination)
+        found = self._by_pair.get((matching, services))
         if found is None:
             decided = [each for bit, each in enumerate(self._decided) if matching >> bit & 1]
-            found = port_rulings(decided, self._default, to_gateway=to_gateway)
-            self._by_pair[matching, to_gateway] = found
+            found = port_rulings(decided, self._default, services)
+            self._by_pair[matching, services] = found
         return found
+
+    def _services(self, destination: Selection) -> frozenset[tuple[int, int]]:
+        """Return what is always allowed there, and not by the kernel itself (GATEWAY_CLASS)."""
+        if destination & self.index.gateway:
+            return frozenset() if destination == self._gateway else GATEWAY_SERVICES
+        return RESOLVER_SERVICES if destination & self.index.resolver else frozenset()
 
 
 def rule_numbers(names: Iterable[str]) -> dict[str, int]:

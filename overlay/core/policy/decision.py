@@ -1,8 +1,9 @@
 """Decide whether a new connection is allowed: the reference that what is programmed must equal.
 
 A deny that matches wins over every allow, and an allow over the network's default. What a network
-cannot work without is allowed before any policy: name resolution and DHCP at its gateway, and
-neighbor discovery, which is below this module's protocols.
+cannot work without is allowed before any policy: name resolution and DHCP at its gateway, name
+resolution at the resolvers that containers were given, and neighbor discovery, which is below this
+module's protocols.
 
 Owns: these rules. Does not: know endpoints by their records, or established connections, whose
 packets pass in both directions.
@@ -21,6 +22,8 @@ from overlay.model import Ip
 TCP, UDP = 6, 17
 GATEWAY_SERVICES: Final = frozenset({(TCP, 53), (UDP, 53), (UDP, 67), (UDP, 547)})
 """Protocols and ports of a gateway that are always allowed: DNS, DHCP and DHCPv6."""
+RESOLVER_SERVICES: Final = frozenset({(TCP, 53), (UDP, 53)})
+"""Those of a resolver that containers were given: the network's DNS server answers in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,14 @@ class Party:
     is_host: bool = False  # a host's own address on the network, or a gateway
     is_gateway: bool = False
     networks: frozenset[str] = frozenset()
+    is_resolver: bool = False  # one that containers of this host were given
+
+    @property
+    def services(self) -> frozenset[tuple[int, int]]:
+        """The protocols and ports that are always allowed there."""
+        if self.is_gateway:
+            return GATEWAY_SERVICES
+        return RESOLVER_SERVICES if self.is_resolver else frozenset()
 
 
 class Basis(Enum):
@@ -65,7 +76,7 @@ def decide(
     default_deny: bool,
 ) -> Decision:
     """Return the decision about a new connection on the network of the policies."""
-    if destination.is_gateway and (protocol, port) in GATEWAY_SERVICES:
+    if (protocol, port) in destination.services:
         return Decision(True, Basis.ALWAYS)
     for policy in sorted(policies, key=lambda each: each.precedence):
         if matches(policy, source, destination, protocol, port):

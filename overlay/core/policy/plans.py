@@ -13,7 +13,7 @@ from overlay.core.dataplane.planner import PlanInput, PolicyRows
 from overlay.core.policy.compiler import PolicyCompiler
 from overlay.core.policy.policy import PeerKind, Policy
 from overlay.core.policy.population import Population
-from overlay.model import Network, Vni, has_default_deny
+from overlay.model import Ip, Network, Vni, has_default_deny
 
 
 class PolicySource(Protocol):
@@ -35,8 +35,13 @@ class PolicyPlans:
         has_any = has_default_deny(network) or bool(self._source.policies(network.vni))
         return has_any and has_sandbox(network)
 
-    def rows(self, given: PlanInput, networks: Mapping[Vni, Network]) -> PolicyRows | None:
-        """Return the rows for a plan; None if the network has no policies."""
+    def rows(
+        self, given: PlanInput, networks: Mapping[Vni, Network], resolvers: tuple[Ip, ...] = ()
+    ) -> PolicyRows | None:
+        """Return the rows for a plan; None if the network has no policies.
+
+        `resolvers` are those elsewhere that containers of this host were given.
+        """
         network = given.network
         if not self.is_policed(network):
             self._compilers.pop(network.vni, None)
@@ -50,6 +55,7 @@ class PolicyPlans:
             tuple(each.endpoint for each in given.remotes),
             tuple(sorted(ip for _, ip, _ in given.fabric.neighbors)),
             tuple((each.name, each.subnets) for each in everyone),
+            resolvers,
         )
         compiler = self._compilers.setdefault(network.vni, PolicyCompiler())
         return compiler.compile(policies, population)

@@ -32,6 +32,7 @@ class Population:
     remotes: tuple[Endpoint, ...] = ()
     outside: tuple[Ip, ...] = ()  # on the segment, but no endpoint's
     networks: tuple[tuple[str, tuple[Subnet, ...]], ...] = ()  # all of the cluster, by name
+    resolvers: tuple[Ip, ...] = ()  # elsewhere, that containers of this host were given
 
     @property
     def has_router(self) -> bool:
@@ -95,6 +96,8 @@ class AddressBook:
         auxiliary = (ip for subnet in subnets for _, ip in subnet.auxiliary)
         for ip in (*population.outside, *auxiliary):
             found.setdefault(ip, table.selection_at(ip))
+        for ip in population.resolvers:
+            found[ip] = found.get(ip, table.selection_at(ip)) | self._index.resolver
         for subnet in subnets:
             found[subnet.gateway] = self.at_gateway(subnet)
 

@@ -10,10 +10,9 @@ Owns: this translation. Does not: know classes or addresses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from overlay.core.policy.decision import GATEWAY_SERVICES
 from overlay.core.policy.policy import PORT_MAX, PROTOCOL_NUMBERS, Policy, PortRange
 
 _PORT_BITS = 16
@@ -47,13 +46,15 @@ class _Span(NamedTuple):
 
 
 def port_rulings(
-    policies: Sequence[tuple[Policy, Ruling]], default: Ruling, *, to_gateway: bool
+    policies: Sequence[tuple[Policy, Ruling]],
+    default: Ruling,
+    services: Iterable[tuple[int, int]] = (),
 ) -> tuple[PortRuling, ...]:
     """Return what differs from the default where these policies match, in order of precedence.
 
-    `to_gateway` allows what a network cannot work without.
+    `services` are the protocols and ports that are allowed whatever they say.
     """
-    always = sorted(GATEWAY_SERVICES) if to_gateway else []
+    always = sorted(services)
     protocols = {protocol for protocol, _ in always}
     protocols.update(_number(ports) for policy, _ in policies for ports in policy.ports)
     others = next((ruling for policy, ruling in policies if not policy.ports), default)

@@ -21,7 +21,7 @@ from overlay.model import Endpoint, Ip, Network, Subnet, is_host
 
 Selection: TypeAlias = int
 """The policies that select an address: bits of those that do as a source, in order of precedence,
-above them of those that do as a destination, and one more for a gateway."""
+above them of those that do as a destination, then one for gateways and one for resolvers."""
 SelectionNames: TypeAlias = frozenset[str]
 """A selection without the places of its policies."""
 Key = TypeVar("Key")
@@ -56,6 +56,7 @@ class PeerIndex:
         """Take the policies in order of precedence."""
         self._count = len(policies)
         self.gateway: Selection = 1 << 2 * self._count
+        self.resolver: Selection = self.gateway << 1
         self.everything: Selection = 0
         self.hosts: Selection = 0
         self.world: Selection = 0
@@ -66,7 +67,7 @@ class PeerIndex:
         self._deny: Selection = 0
         self._labels: dict[tuple[str, str | None], Selection] = {}
         self._names: dict[str, Selection] = {}
-        self._bits: dict[str, Selection] = {"gateway": self.gateway}
+        self._bits: dict[str, Selection] = {"gateway": self.gateway, "resolver": self.resolver}
         self._names_of: dict[Selection, SelectionNames] = {}
         for number, policy in enumerate(policies):
             name = policy.name.lower()

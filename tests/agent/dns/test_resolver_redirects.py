@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 from overlay.agent.dns import resolver_redirects
-from overlay.agent.dns.container_resolvers import ContainerResolvers
 from overlay.agent.dns.resolver_redirects import ResolverRedirects
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError

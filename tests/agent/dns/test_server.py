@@ -13,6 +13,7 @@ from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, A, DNSRecord
 from overlay import limits
 from overlay.agent.dns import upstream
 from overlay.agent.dns.server import DnsServer
+from overlay.agent.resolvers import resolv_conf
 from overlay.model import Endpoint, Network, NodeId, parse_ip
 from tests.agent.conftest import until
 from tests.agent.dns.conftest import (
@@ -294,7 +295,7 @@ async def test_the_resolver_that_was_asked_is_asked(
         "own": await loopback.add("127.0.0.2", FakeResolver()),
         "host": await loopback.add("127.0.0.4", FakeResolver()),
     }
-    monkeypatch.setattr(upstream, "host_resolvers", lambda: ["127.0.0.4", "127.0.0.3"])
+    monkeypatch.setattr(resolv_conf, "host_resolvers", lambda: ["127.0.0.4", "127.0.0.3"])
     serving = server(RED, resolvers=["127.0.0.1"])
     raw = DNSRecord.question(OUTSIDE).pack()
 

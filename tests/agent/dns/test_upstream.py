@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 from dnslib import QTYPE, RR, A, DNSHeader, DNSRecord
 from overlay.agent.dns import upstream
+from overlay.agent.resolvers import resolv_conf
 
 QUERY = DNSRecord.question("www.Example.org").pack()
 
@@ -198,29 +199,12 @@ async def test_a_silent_resolver_has_no_answer(udp_only: str, *, by_tcp: bool) -
         assert await upstream.query(address, QUERY, by_tcp=by_tcp) is None
 
 
-def test_the_hosts_resolvers_are_read(tmp_path: Path) -> None:
-    """At most three name servers are read; comments and other lines are ignored."""
-    path = tmp_path / "resolv.conf"
-    lines = [
-        "# x",
-        "search a",
-        "nameserver nobody",
-        "nameserver 1.1.1.1",
-        "nameserver ::1",
-        *["nameserver 2.2.2.2"] * 3,
-    ]
-    path.write_text("\n".join(lines))
-
-    assert upstream.host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
-    assert upstream.host_resolvers(path.with_name("none")) == []
-
-
 def test_link_local_resolvers_keep_their_interface(tmp_path: Path) -> None:
     """The interface of an IPv6 link-local address is part of the address, as name or number."""
     path = tmp_path / "resolv.conf"
     path.write_text("nameserver fe80::1%lo\nnameserver fe80::1%1\nnameserver fe80::1%nothing\n")
 
-    named, numbered, unknown = upstream.host_resolvers(path)
+    named, numbered, unknown = resolv_conf.host_resolvers(path)
 
     place = (socket.AF_INET6, ("fe80::1", upstream.PORT, 0, socket.if_nametoindex("lo")))
     assert upstream._place_of(named) == upstream._place_of(numbered) == place
@@ -241,39 +225,3 @@ async def test_a_lost_query_is_sent_again(udp_only: str, monkeypatch: pytest.Mon
 
     assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
     assert (len(seen), len(set(seen))) == (2, 1)
-
-
-def test_resolvers_on_the_loopback_alone_are_noticed(tmp_path: Path) -> None:
-    """The stub of systemd-resolved has others behind it; without any there is no problem."""
-    path, stub = tmp_path / "resolv.conf", tmp_path / "stub"
-    stub.write_text("nameserver 192.0.2.9\n")
-    for text, found in (
-        ("nameserver 127.0.0.1\nnameserver ::1\n", True),
-        ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", False),
-        ("nameserver 127.0.0.53\n", False),
-        ("", False),
-    ):
-        path.write_text(text)
-        assert upstream.is_only_on_loopback(path, stub) is found
-
-
-def test_the_hosts_search_list_is_read(tmp_path: Path) -> None:
-    """The last line of `search` or `domain` is the list; the root alone is none."""
-    path = tmp_path / "resolv.conf"
-    for text, found in (
-        ("domain a.example\nsearch b.example c.example\n", ["b.example", "c.example"]),
-        ("search b.example\n# search x\n;search y\n", ["b.example"]),
-        ("search .\n", []),
-        ("nameserver 1.1.1.1\n", []),
-    ):
-        path.write_text(text)
-        assert upstream.host_search(path) == found
-    assert upstream.host_search(path.with_name("none")) == []
-
-
-def test_a_search_list_is_one_that_resolvers_accept() -> None:
-    """The host's domains follow overlayd's, up to 6 words and 255 bytes."""
-    assert upstream.search_list("overlay", ["a.example", "overlay"]) == ["overlay", "a.example"]
-    assert upstream.search_list("overlay", list("abcdefg")) == ["overlay", *"abcde"]
-    long = [letter * 100 for letter in "abc"]
-    assert upstream.search_list("overlay", long) == ["overlay", *long[:2]]

@@ -11,6 +11,8 @@ from overlay.agent.policy.decider import PolicyDecider
 from overlay.agent.policy.registry import PolicyRegistry
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
+from overlay.agent.state.attachments import Attachments
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope
 from overlay.model import (
@@ -40,7 +42,7 @@ class PolicyBench:
         self.declared = DeclaredService(self.context, objects)
         catalog = PolicyCatalog(objects)
         self.registry = PolicyRegistry(self.context, self.declared, catalog)
-        self.decider = PolicyDecider(self.directory, catalog)
+        self.decider = PolicyDecider(self.directory, catalog, ContainerResolvers(Attachments()))
         lan = (("overlayd.driver", "macvlan"), ("overlayd.parent", "eth1"))
         for vni, name, base, labels in (
             (BLUE, "blue", "10.7.0.0", (DEFAULT_DENY_LABEL,)),

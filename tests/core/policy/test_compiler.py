@@ -44,6 +44,7 @@ KINDS = ("label=web", "label=web=1", "label=db", "name=c2", "name=c9", "host", "
 RANGES = ("cidr:10.0.0.0/8", "cidr:10.1.0.0/28", "cidr:10.1.0.3/32", "cidr:fd00::/16")
 PEERS = (*KINDS, *RANGES, "network:red", "network:blue")
 PORTS = ("tcp", "udp", "icmp", "80/tcp", "53/udp", "53/tcp", "1-1023/tcp", "8000-8100/tcp")
+RESOLVERS = ("8.8.8.8", "10.2.0.7", "10.3.0.1", "2001:db8::1")
 TRIED = ((6, 80), (6, 53), (6, 8001), (6, 8101), (6, 1023), (6, 1024), (17, 53), (17, 67), (1, 0))
 TRIED_PACKETS = st.one_of(
     st.sampled_from([*TRIED, (58, 0), (132, 0)]),
@@ -122,7 +123,14 @@ def party(population: Population, ip: Ip) -> Party:
             return Party(
                 ip, each.name, each.labels, HOST_LABEL in each.labels, False, frozenset(names)
             )
-    return Party(ip, is_host=is_gateway, is_gateway=is_gateway, networks=frozenset(names))
+    is_resolver = ip in population.resolvers
+    return Party(
+        ip,
+        is_host=is_gateway,
+        is_gateway=is_gateway,
+        networks=frozenset(names),
+        is_resolver=is_resolver,
+    )
 
 
 @st.composite
@@ -149,8 +157,13 @@ def populations(draw: st.DrawFn) -> Population:
     chosen = [endpoint(serial, *draw(LABELS)) for serial in range(2, 2 + draw(st.integers(0, 6)))]
     here = draw(st.integers(0, len(chosen)))
     labels = (DEFAULT_DENY_LABEL,) if draw(st.booleans()) else ()
+    resolvers = draw(st.lists(st.sampled_from(RESOLVERS), unique=True))
     return Population(
-        replace(BLUE, labels=labels), tuple(chosen[:here]), tuple(chosen[here:]), (), NETWORKS
+        replace(BLUE, labels=labels),
+        tuple(chosen[:here]),
+        tuple(chosen[here:]),
+        networks=NETWORKS,
+        resolvers=tuple(map(parse_ip, resolvers)),
     )
 
 

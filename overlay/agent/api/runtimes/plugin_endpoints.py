@@ -22,12 +22,12 @@ from overlay.agent.api.schema.plugin_endpoints import (
     PluginKeyRequest,
 )
 from overlay.agent.components import Components
-from overlay.agent.dns.upstream import host_search, search_list
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.detach import Detached
 from overlay.agent.endpoints.runtimes.plugin_endpoints import PluginAttach, PluginKey
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.resolvers.resolv_conf import host_search, search_list
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.published_port import PortRequest

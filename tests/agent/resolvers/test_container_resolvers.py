@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.agent.dns.container_resolvers import ContainerResolvers
+from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.model import Ip, Network, ip_text

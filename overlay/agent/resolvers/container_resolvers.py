@@ -11,29 +11,23 @@ from pathlib import Path
 from typing import TypeAlias
 
 from overlay import limits
-from overlay.agent.dns import upstream
+from overlay.agent.resolvers.resolv_conf import RESOLV_CONF, STUB_RESOLV_CONF, engine_resolvers
 from overlay.agent.state.attachments import Attachments
-from overlay.model import Ip, Network, Vni, parse_ip
-from overlay.signals import AsyncSignal
+from overlay.model import Ip, Network, parse_ip
 
 _Version: TypeAlias = tuple[int, int, int]
 
 
 class ContainerResolvers:
-    """The resolvers' addresses by network.
-
-    Each signal of `changed` is emitted when a network's containers may have been given others.
-    """
+    """The resolvers' addresses by network."""
 
     def __init__(
         self,
         attachments: Attachments,
-        *changed: AsyncSignal[[Vni]],
-        host_file: Path = upstream.RESOLV_CONF,
-        stub_file: Path = upstream.STUB_RESOLV_CONF,
+        host_file: Path = RESOLV_CONF,
+        stub_file: Path = STUB_RESOLV_CONF,
     ) -> None:
         self._attachments = attachments
-        self.changed = changed
         self._files = (host_file, stub_file)
         self._versions: list[_Version | None] = []  # of the files, when they were read last
         self._of_host: tuple[Ip, ...] = ()
@@ -45,7 +39,7 @@ class ContainerResolvers:
         """
         versions = [_version_of(path) for path in self._files]
         if versions != self._versions:
-            self._versions, self._of_host = versions, upstream.engine_resolvers(*self._files)
+            self._versions, self._of_host = versions, engine_resolvers(*self._files)
         return self._of_host
 
     def of(self, network: Network) -> list[Ip]:

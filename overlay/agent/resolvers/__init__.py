@@ -1,0 +1,1 @@
+"""The resolvers that this host and its containers were given."""
