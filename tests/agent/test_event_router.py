@@ -51,7 +51,7 @@ class Bench:
             "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
             "service_clients", "health_checks", "encryption_switch", "removed_records",
-            "mtu_controller",
+            "mtu_controller", "evpn",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -86,7 +86,7 @@ def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
     """A network's definition may concern any of them."""
     reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (("network", b"\0\0\1"),)))
 
-    assert reached >= {"admission", "declared", "exposure", "removed_networks", "resolver"}
+    assert reached >= {"admission", "declared", "evpn", "exposure", "removed_networks", "resolver"}
     bench.calls.reconciler.mark_dirty.assert_called_once_with()
 
 
