@@ -20,6 +20,7 @@ from overlay.core.paths.view import PathState
 from overlay.model import (
     Card,
     Network,
+    has_default_deny,
     ip_text,
     node_text,
 )
@@ -163,6 +164,8 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "parent": parent_interface_of(item) or None,
         "endpoints_local": local,
         "endpoints_total": sum(1 for _ in components.directory.endpoints(item.vni)),
+        "policies": len(components.policies.catalog.policies(item.vni)),
+        "default_deny": has_default_deny(item),
         "sandbox": state,
         "rows": {
             "desired": 0 if runtime is None else runtime.rows_desired,

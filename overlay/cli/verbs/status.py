@@ -247,13 +247,20 @@ def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
         yield (
             f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
             f"   {output.count_text(network['endpoints_total'], 'endpoint')}"
-            f" ({network['endpoints_local']} here)   {kernel}"
+            f" ({network['endpoints_local']} here)   {kernel}{_policies_text(network)}"
         )
     if idle:
         names = " ".join(idle[:NETWORKS_NAMED_MAX]) + (" ..." if idle[NETWORKS_NAMED_MAX:] else "")
         yield terminal.paint(
             f"{output.count_text(len(idle), 'network')} without a container here: {names}", "dim"
         )
+
+
+def _policies_text(network: JsonObject) -> str:
+    """Return what decides on connections; nothing for a network that has no policies."""
+    count = network.get("policies")  # an older agent does not say
+    policies = f"   {count} {'policy' if count == 1 else 'policies'}" if count else ""
+    return policies + ("   default deny" if network.get("default_deny") else "")
 
 
 def _is_idle(network: JsonObject) -> bool:

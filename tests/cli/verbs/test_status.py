@@ -83,6 +83,26 @@ def test_status_is_one_line_per_subject(
     assert json.loads(overlayd("status", "--json").out) == healthy
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({}, "rows 7/7"),
+        ({"policies": 0, "default_deny": False}, "rows 7/7"),
+        ({"policies": 1, "default_deny": False}, "rows 7/7   1 policy"),
+        ({"policies": 2, "default_deny": True}, "rows 7/7   2 policies   default deny"),
+    ],
+)
+def test_networks_say_what_decides_on_connections(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any], given: dict[str, Any], shown: str
+) -> None:
+    """Nothing is said of a network without policies, or by an older agent."""
+    healthy["networks"][0] |= given
+    agent.answer("GET /v1/status", healthy)
+
+    (line,) = [line for line in overlayd("status").out.splitlines() if "blue" in line]
+    assert line.endswith(shown)
+
+
 def test_notices_make_no_status_degraded(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:

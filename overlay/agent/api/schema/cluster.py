@@ -131,6 +131,8 @@ class NetworkStatusResponse(TypedDict):
     endpoints_total: int
     driver: str
     parent: str | None
+    policies: int
+    default_deny: bool
     sandbox: SandboxStateName
     rows: RowCounts
     passes: int
