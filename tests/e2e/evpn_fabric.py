@@ -49,7 +49,16 @@ ip link add p{name} type veth peer name eth0 {words} netns {name}
 ip link set p{name} master bridge0 up
 ip -n {name} addr add {ip}/16 dev eth0; ip -n {name} link set eth0 mtu 1400 up
 ip netns exec {name} ping -c 1 -W 5 10.60.200.1 >/dev/null
-mac=$(ip -n {name} -br link show eth0 | awk '{{print $3}}')
+"""
+        self.ok(LEAF, "sh", "-c", script)
+        self.hear(name, ip)
+
+    def hear(self, name: str, ip: str) -> None:
+        """Let the leaf know a container's address, as ARP does again and again.
+
+        FRR deletes that row with another host's route for the address, if it came before that.
+        """
+        script = f"""mac=$(ip -n {name} -br link show eth0 | awk '{{print $3}}')
 ip neigh replace {ip} lladdr $mac dev bridge0 nud permanent
 """
         self.ok(LEAF, "sh", "-c", script)

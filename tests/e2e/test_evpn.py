@@ -196,7 +196,12 @@ def test_a_container_moves_both_ways(fabric: Fabric) -> None:
     fabric.wait_ping(2, "c2", ip)
     fabric.wait_ping(1, "c1", ip)
     assert fabric.pings(LEAF, "mover", ip_of(fabric, 1)) == 1
-    wait_until(lambda: ip in fabric.outside(1), "of the fabric now")
+
+    def is_outside() -> bool:
+        fabric.hear("mover", ip)
+        return ip in fabric.outside(1)
+
+    wait_until(is_outside, "of the fabric now")
     fabric.unplug("mover", ip)
     fabric.ok(2, *add)
     fabric.wait_ping(LEAF, "leaf", ip)
