@@ -23,7 +23,7 @@ from overlay.core.apply.items import NETWORK, POLICY, SERVICE
 
 
 class Registries(NamedTuple):
-    """What creates, changes and removes the objects of the whole cluster."""
+    """The services that create, change and remove the objects of the whole cluster."""
 
     networks: NetworkService
     services: ServiceRegistry

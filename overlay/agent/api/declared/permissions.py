@@ -1,4 +1,4 @@
-"""Permissions of `apply`: a caller may have done no more than by single commands.
+"""Permissions of `apply`: a file gives a caller no right that single commands refuse.
 
 Owns: the acts of a plan that only trusted callers may have done. Does not: know acts whose check
 needs the kernel.

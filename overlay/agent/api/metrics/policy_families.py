@@ -12,7 +12,7 @@ from overlay.prometheus import Family, Sample
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """What one policy, or a network's default (an empty name), has decided on this host."""
+    """The decisions of one policy, or of a network's default (an empty name), on this host."""
 
     vni: int
     name: str

@@ -31,7 +31,7 @@ class PolicyCreateRequest(Request, frozen=True, kw_only=True):
 
 
 class PolicySetRequest(Request, frozen=True, kw_only=True):
-    """What changes of a policy; a field that is left out stays as it is."""
+    """Changes to a policy; a field that is left out keeps its value."""
 
     action: ActionName | None = None
     sources: Peers | None = field(default=None, name="from")
