@@ -8,7 +8,6 @@ from __future__ import annotations
 from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.records.directory import Directory
-from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.encryption.inner_address import inner_prefix
@@ -22,10 +21,11 @@ class RecordReaders:
         store, own = gossip.node.store, gossip.node_id
         self.declared = DeclaredObjects(store, gossip.signer)
         self.catalog = ServiceCatalog(self.declared)
-        self.policies = PolicyCatalog(self.declared)
         self.space = AddressSpace(store, own, virtual=self.catalog)
         expiry = DeadNodeExpiry(gossip, dead_grace_s)
         prefix = inner_prefix(bytes.fromhex(gossip.cluster.cluster_id))
         self.directory = Directory(
             gossip.node, own, self.space, expiry, prefix, self.catalog, self.declared
         )
+        assert self.directory.policies is not None, "it has declared objects"
+        self.policies = self.directory.policies

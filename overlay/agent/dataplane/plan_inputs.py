@@ -11,7 +11,6 @@ from typing import Protocol
 
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
@@ -60,8 +59,8 @@ class PlanInputs:
         self._tunnels = tunnels
         self._fabric = fabric
         self.resolvers = ContainerResolvers(attachments)
-        declared = context.directory.declared
-        self._policies = None if declared is None else PolicyPlans(PolicyCatalog(declared))
+        catalog = context.directory.policies
+        self._policies = None if catalog is None else PolicyPlans(catalog)
 
     @property
     def overlay_mtu(self) -> int:

@@ -21,7 +21,6 @@ from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import Range
-from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.declared.network_settings import (
     SETTINGS_KIND,
     NetworkSettings,
@@ -56,7 +55,6 @@ class NetworkService:
         """Records that networks depend on have changed."""
         self._encryption = encryption
         self._declared = declared
-        self._policies = PolicyCatalog(declared.objects)
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
@@ -148,7 +146,8 @@ class NetworkService:
     def _end_settings(self, network: Network) -> None:
         """Remove what is declared about a VNI: another network may have it next."""
         self._declared.remove(SETTINGS_KIND, settings_name(network))
-        for policy in self._policies.policies(network.vni):
+        policies = self._directory.policies
+        for policy in () if policies is None else policies.policies(network.vni):
             self._declared.remove(POLICY_KIND, policy.name)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from overlay.agent.records.known_names import known_text, meant_text
+from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     BRIDGE,
@@ -61,6 +62,7 @@ class Directory:
             node.store, node.membership, own, owners, expiry, inner_prefix, services, declared
         )
         self.declared = declared
+        self.policies = None if declared is None else PolicyCatalog(declared)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------
