@@ -31,7 +31,7 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import parent_interface_of
-from overlay.core.dataplane.port_policy import allowed_addresses, allowed_macs
+from overlay.core.dataplane.port_security import allowed_addresses, allowed_macs
 from overlay.core.dataplane.rate_limits import rates_on
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay

@@ -14,7 +14,7 @@ from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.update import FieldChange
 from overlay.agent.records.directory import Directory, PlacedEndpoint
-from overlay.core.dataplane.port_policy import allowed_macs
+from overlay.core.dataplane.port_security import allowed_macs
 from overlay.core.protocol.records import Scope
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (

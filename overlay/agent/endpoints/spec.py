@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlay import limits
-from overlay.core.dataplane.port_policy import (
+from overlay.core.dataplane.port_security import (
     allowed_addresses,
     allowed_macs,
     labels_of_allowed,

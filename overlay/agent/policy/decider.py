@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from overlay.agent.records.directory import Directory
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.resolvers.container_resolvers import ContainerResolvers
-from overlay.core.dataplane.port_policy import allowed_addresses
+from overlay.core.dataplane.port_security import allowed_addresses
 from overlay.core.policy.decision import Decision, Party, decide
 from overlay.model import Endpoint, Ip, Network, Subnet, has_default_deny, is_host
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.port_policy import (
+from overlay.core.dataplane.port_security import (
     allowed_mac_rows,
     guard_row,
     policed_port_row,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from overlay.core.dataplane.port_policy import allowed_addresses
+from overlay.core.dataplane.port_security import allowed_addresses
 from overlay.core.policy.selection import PeerIndex, RangeTable, Selection
 from overlay.model import (
     Endpoint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlay.core.dataplane.port_policy import DEFAULT_TARGET_MAC
+from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,

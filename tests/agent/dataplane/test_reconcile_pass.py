@@ -11,7 +11,7 @@ from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
-from overlay.core.dataplane.port_policy import port_rows
+from overlay.core.dataplane.port_security import port_rows
 from overlay.core.dataplane.state import HookRow, Port, SourceRow, TargetRow, VerdictRow
 from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.dataplane.planner import PolicyRows
-from overlay.core.dataplane.port_policy import labels_of_allowed
+from overlay.core.dataplane.port_security import labels_of_allowed
 from overlay.core.dataplane.state import GATEWAY_CLASS, NO_CLASS, PolicyClassRow, VerdictRow
 from overlay.core.policy.compiler import PolicyCompiler, rule_numbers
 from overlay.core.policy.decision import GATEWAY_SERVICES, Party, decide

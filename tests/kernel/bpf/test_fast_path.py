@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.port_policy import DEFAULT_TARGET_MAC
+from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.port_policy import DEFAULT_TARGET_MAC
+from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import (
     GATEWAY_CLASS,
     HookRow,

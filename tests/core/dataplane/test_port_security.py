@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from overlay.core.dataplane.planner import LocalPort, PlanInput, plan_sandbox
-from overlay.core.dataplane.port_policy import (
+from overlay.core.dataplane.port_security import (
     allowed_addresses,
     allowed_macs,
     guard_row,
