@@ -46,8 +46,10 @@ class DropReports(Controller):
         """Record what has begun to be denied since the last pass."""
         counts: dict[Key, int] = {}
         samples: dict[Key, DeniedPacket] = {}
-        for policy in self._catalog.all():
-            reading = await self._counters.read(policy.vni) if policy.log else None
+        logged = [policy for policy in self._catalog.all() if policy.log]
+        readings = {vni: await self._counters.read(vni) for vni in {each.vni for each in logged}}
+        for policy in logged:
+            reading = readings[policy.vni]
             if reading is not None:
                 key, name = (policy.vni, policy.name), policy.name.lower()
                 counts[key] = reading.counts.get(name, PolicyCount()).denied

@@ -25,6 +25,7 @@ class Runtimes:
 
     def __init__(self, found: object) -> None:
         self._found = found
+        self.reads = 0
 
     def runtime(self, vni: Vni) -> Any:
         """Return the sandbox of network blue."""
@@ -34,6 +35,7 @@ class Runtimes:
 
     async def call(self, _read: object, _sandbox: object) -> object:
         """Return what the kernel has."""
+        self.reads += 1
         return self._found
 
 
@@ -68,3 +70,15 @@ async def test_the_first_denied_packet_is_an_event(bench: PolicyBench, *, log: b
     denied = "policy No-mail denies packets, such as web1 (10.7.0.2) to 1.1.1.1, 25/tcp"
 
     assert texts.count(denied) == int(log)
+
+
+async def test_a_network_is_read_once_for_all_its_policies(bench: PolicyBench) -> None:
+    """Whatever many of them log; one without a log asks for nothing."""
+    for name in ("a", "b", "c"):
+        bench.registry.create(bench.network(BLUE), replace(NO_MAIL, name=name, log=name != "c"))
+    host = Runtimes(None)
+    reader = PolicyCounters(cast("Any", host), cast("Any", host), bench.registry.catalog)
+    reports = DropReports(cast("Any", bench.context), reader, bench.registry.catalog, bench.decider)
+    await reports.reconcile()
+
+    assert host.reads == 1
