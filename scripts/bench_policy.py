@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan_sandbox
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.port_security import policed_port_row, policed_segment_rows
 from overlay.core.dataplane.state import (
     HookRow,

@@ -25,7 +25,7 @@ from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.state import documents
 from overlay.agent.state.documents import EndedEndpoint, StoredContainer
 from overlay.agent.state.identity_trail import IdentityTrail
-from overlay.core.dataplane.planner import port_name
+from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Scope

@@ -11,13 +11,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from overlay.core.dataplane.conflicts import usable_networks
-from overlay.core.dataplane.planner import (
-    LocalPort,
-    PlanInput,
-    RemoteEndpoint,
-    plan_sandbox,
-    segment_count,
-)
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.declared.network_settings import in_effect
 from overlay.core.declared.objects import DeclaredObjects

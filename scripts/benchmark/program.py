@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan_sandbox
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan_sandbox
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, FloodRow, NeighborRow, Row
 from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import (

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow, applied
-from overlay.core.dataplane.planner import PlanInput, plan_sandbox
+from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import (
     HookRow,
     NeighborRow,

@@ -26,7 +26,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
-from overlay.core.dataplane.planner import LocalPort, PlanInput
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.state import HookRow, Port, SandboxState
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion

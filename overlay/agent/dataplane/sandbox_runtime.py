@@ -17,7 +17,7 @@ from overlay.agent.process.controller import Fault
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import PolicyRows
+from overlay.core.dataplane.planning.inputs import PolicyRows
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
 from overlay.kernel.sandbox.monitor import SandboxMonitor

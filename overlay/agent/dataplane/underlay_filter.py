@@ -17,7 +17,7 @@ from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
-from overlay.core.dataplane.planner import segment_count
+from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.errors import OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name

@@ -25,7 +25,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.network_drivers import parent_interface_of
-from overlay.core.dataplane.planner import port_name
+from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError

@@ -27,7 +27,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import has_tunnel, is_encrypted
-from overlay.core.dataplane.planner import segment_count
+from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.encryption.switch_phase import is_switching
 from overlay.core.evpn.adopted_rows import adopted_rows
 from overlay.core.evpn.announcement import OwnRow, announced

@@ -24,7 +24,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.database import Row
 from overlay.agent.state.documents import FormerAddresses
 from overlay.core.dataplane.host_rules import ExposedLink
-from overlay.core.dataplane.planner import host_port_name, segment_count, segment_of
+from overlay.core.dataplane.planning.segments import host_port_name, segment_count, segment_of
 from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.kernel.host import uplink
 from overlay.kernel.host.uplink import Uplink

@@ -14,7 +14,7 @@ from typing import Any
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.core.dataplane.planner import segment_of
+from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.ipam import allocator, spread
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.ipam.spread import OwnerSearch

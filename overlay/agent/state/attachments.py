@@ -9,7 +9,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.planner import LocalPort
+from overlay.core.dataplane.planning.inputs import LocalPort
 
 
 class Attachments(MutableMapping[bytes, Attachment]):

@@ -10,7 +10,7 @@ from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.ends import Ends, find_ends, find_outside_ends
 from overlay.agent.trace.party import OUTSIDE_ID
 from overlay.agent.trace.way import fitting_size, subnet_index
-from overlay.core.dataplane.planner import segment_of
+from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.party import Pair, PartyKind
 from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, is_encrypted
-from overlay.core.dataplane.planner import segment_of
+from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.dataplane.port_security import uses_fast_path
 from overlay.core.mtu import encrypted_mtu, overlay_mtu
 from overlay.core.paths.view import PathView

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from overlay import limits
 from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow
-from overlay.core.dataplane.planner import PlanInput, Segments
+from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.segments import Segments
 from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.model import Ip, Mac, is_host
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from overlay.core.dataplane.gateways import gateway_macs
-from overlay.core.dataplane.planner import Segments
+from overlay.core.dataplane.planning.segments import Segments
 from overlay.core.fabric import FabricRows
 from overlay.model import Endpoint, Ip, Mac, Network, Vni
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim
-from overlay.core.dataplane.planner import Segments
+from overlay.core.dataplane.planning.segments import Segments
 from overlay.core.fabric import FabricRows
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_text
 

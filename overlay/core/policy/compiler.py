@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from overlay import limits
-from overlay.core.dataplane.planner import PolicyRows
+from overlay.core.dataplane.planning.inputs import PolicyRows
 from overlay.core.dataplane.state import (
     DEFAULT_RULE,
     GATEWAY_CLASS,

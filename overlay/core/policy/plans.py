@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from overlay.core.dataplane.network_drivers import has_sandbox
-from overlay.core.dataplane.planner import PlanInput, PolicyRows
+from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows
 from overlay.core.policy.compiler import PolicyCompiler
 from overlay.core.policy.policy import PeerKind, Policy
 from overlay.core.policy.population import Population

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import LocalPort
+from overlay.core.dataplane.planning.inputs import LocalPort
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.mtu import overlay_mtu
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope

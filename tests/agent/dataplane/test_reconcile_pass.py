@@ -10,7 +10,7 @@ from overlay import limits
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.port_security import port_rows
 from overlay.core.dataplane.state import HookRow, Port, SourceRow, TargetRow, VerdictRow
 from overlay.errors import ConflictError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.dataplane.planner import LocalPort, PlanInput, plan_sandbox
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.port_security import (
     allowed_addresses,
     allowed_macs,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.dataplane.planner import LocalPort, PlanInput, plan_sandbox
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.rate_limits import Rates, rates_of, with_rates
 from overlay.core.dataplane.state import HookRow, RateRow, SourceRow, TargetRow
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteLink, PutLink, applied
-from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan_sandbox
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,

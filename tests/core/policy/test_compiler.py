@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.dataplane.planner import PolicyRows
+from overlay.core.dataplane.planning.inputs import PolicyRows
 from overlay.core.dataplane.port_security import labels_of_allowed
 from overlay.core.dataplane.state import GATEWAY_CLASS, NO_CLASS, PolicyClassRow, VerdictRow
 from overlay.core.policy.compiler import PolicyCompiler, rule_numbers

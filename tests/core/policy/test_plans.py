@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from overlay.core.dataplane.network_drivers import MACVLAN, labels_of
-from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
 from overlay.core.policy.plans import PolicyPlans
 from overlay.core.policy.policy import Policy
 from overlay.model import DEFAULT_DENY_LABEL, Network, NodeId, Vni, parse_ip

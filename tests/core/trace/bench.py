@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from overlay.core.dataplane.planner import (
-    LocalPort,
-    PlanInput,
-    RemoteEndpoint,
-    plan_sandbox,
-    port_name,
-)
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.state import Link, Row, SandboxState
 from overlay.core.paths.view import PathState, PathView
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step

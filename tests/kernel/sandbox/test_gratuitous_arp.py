@@ -10,7 +10,7 @@ import pytest
 from overlay.agent.dataplane.reconcile_pass import run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.mac_changes import MacChange
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import gratuitous_arp, veth
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, ip_text, mac_text, parse_ip

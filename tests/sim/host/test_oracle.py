@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan_sandbox
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import FdbRow, NeighborRow, Port, SandboxState
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.sim.host.kernel import Container, Kernel

@@ -14,7 +14,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.planner import bridge_name, segment_of
+from overlay.core.dataplane.planning.segments import bridge_name, segment_of
 from overlay.core.dataplane.port_security import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import HookRow, Row

@@ -7,14 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import applied, row_key
-from overlay.core.dataplane.planner import (
-    LocalPort,
-    PlanInput,
-    RemoteEndpoint,
-    bridge_name,
-    plan_sandbox,
-    segment_count,
-)
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.segments import bridge_name, segment_count
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,

@@ -7,13 +7,8 @@ from dataclasses import replace
 import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import ChangeLink, applied
-from overlay.core.dataplane.planner import (
-    LocalPort,
-    PlanInput,
-    PolicyRows,
-    plan_sandbox,
-    policed_hooks,
-)
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
+from overlay.core.dataplane.planning.planner import plan_sandbox, policed_hooks
 from overlay.core.dataplane.state import (
     AddressRow,
     HookRow,

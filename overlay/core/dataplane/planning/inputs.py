@@ -1,0 +1,55 @@
+"""What the plan of a sandbox is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay.core.dataplane.conflicts import OwnerOf
+from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
+from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
+from overlay.core.fabric import NO_FABRIC, FabricRows
+from overlay.model import Endpoint, Ip, Network, NodeId
+
+
+class LocalPort(NamedTuple):
+    """The sandbox's end of a local endpoint's veth pair, and its subnet."""
+
+    name: str
+    subnet_index: int
+    endpoint_id: bytes = b""
+
+
+class RemoteEndpoint(NamedTuple):
+    """An endpoint of another node, and that node's VTEP."""
+
+    origin: NodeId
+    vtep: Ip
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyRows:
+    """The rows of a network's policies on one host; a new value after each change."""
+
+    rows: tuple[PolicyClassRow | VerdictRow, ...] = ()
+    fault: str = ""  # why they are not what was asked for: then nothing new is allowed
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInput:
+    """The whole input of one sandbox's plan."""
+
+    network: Network
+    port: int  # UDP, the cluster's VXLAN port
+    local: Ip  # this node's VTEP address
+    mtu: int  # of the overlay, so that frames fit the underlay's packets
+    ports: tuple[LocalPort, ...] = ()
+    locals: tuple[Endpoint, ...] = ()  # this node's endpoints on the network
+    remotes: tuple[RemoteEndpoint, ...] = ()
+    flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox for this network
+    owner_of: OwnerOf | None = None  # decides between two claims to one address
+    receiving: Ip | None = None  # local address of a second VXLAN device, without rows
+    device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
+    fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
+    policy: PolicyRows | None = None  # None: no policy, and new connections are allowed

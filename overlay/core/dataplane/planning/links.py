@@ -1,0 +1,50 @@
+"""The links of a sandbox: bridges, VXLAN devices and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.segments import (
+    bridge_name,
+    host_port_name,
+    segment_count,
+    segment_of,
+)
+from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.core.dataplane.tunnel_devices import other_base
+from overlay.model import Vni, gateway_mac, is_host
+
+
+def links(given: PlanInput, *, is_shut: bool) -> Iterator[Link]:
+    """Return the links; without policing (`is_shut`) the ports are on no bridge."""
+    network = given.network
+    for segment in range(segment_count(network)):
+        bridge = f"br{segment}"
+        yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
+        if not has_tunnel(network):
+            continue
+        for base, local in zip(tunnel_bases(given), (given.local, given.receiving), strict=False):
+            name, vni = f"{base}{segment}", Vni(network.vni + segment)
+            yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
+    for port in (*given.ports, *host_ports(given)):
+        bridge = bridge_name(network, port.subnet_index)
+        yield Port(port.name, given.mtu, "" if is_shut else bridge)
+
+
+def tunnel_bases(given: PlanInput) -> tuple[str, ...]:
+    """Return what the names of the VXLAN devices begin with, those that send first."""
+    if given.receiving is None:
+        return (given.device_base,)
+    return (given.device_base, other_base(given.device_base))
+
+
+def host_ports(given: PlanInput) -> Iterator[LocalPort]:
+    """Return the ports of this host's endpoints, one per segment at most."""
+    for endpoint in given.locals:
+        if is_host(endpoint):
+            for index, subnet in enumerate(given.network.subnets):
+                if endpoint.ips[0] in subnet:
+                    segment = segment_of(given.network, index)
+                    yield LocalPort(host_port_name(segment), index, endpoint.endpoint_id)

@@ -1,0 +1,171 @@
+"""The planner: the desired state of a network's sandbox from records.
+
+Owns: a pure function of plain inputs. Does not: know the store, liveness or the kernel; its
+caller decides whose records count (a dead agent's still do, because its data plane forwards).
+
+A network of the driver `bridge` (`core.dataplane.network_drivers`) has no VXLAN devices, and one
+that is being switched to encryption or back has two for a while (`core.dataplane.tunnel_devices`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from overlay.core.dataplane.gateways import gateway_macs
+from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.links import host_ports, links, tunnel_bases
+from overlay.core.dataplane.planning.segments import (
+    Segments,
+    bridge_name,
+    host_port_name,
+    segment_count,
+    segment_of,
+)
+from overlay.core.dataplane.planning.tunnel_rows import tunnel_rows
+from overlay.core.dataplane.port_security import (
+    allowed_mac_rows,
+    guard_row,
+    policed_port_row,
+    policed_segment_rows,
+    port_rows,
+    segment_rows,
+)
+from overlay.core.dataplane.rate_limits import rate_row, rates_on
+from overlay.core.dataplane.state import (
+    HOST_PORT_PREFIX,
+    AddressRow,
+    BarrierRow,
+    BridgeFdbRow,
+    HookRow,
+    InterceptRow,
+    NeighborRow,
+    RouteRow,
+    Row,
+    SandboxState,
+)
+from overlay.model import Ip, Network, is_host
+
+
+def plan_sandbox(
+    given: PlanInput,
+    *,
+    fast_path: bool = False,
+    guarded: bool = False,
+    intercepting: bool = False,
+    policing: bool = True,
+) -> SandboxState:
+    """Return the desired state of a sandbox; equal inputs give equal states.
+
+    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security,
+    `intercepting` those that bring queries for other resolvers to this node's DNS server. Without
+    `policing`, the ports of a network that has policies are on no bridge.
+
+    Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
+    remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
+    container's frames away would conflict with what its bridge port learns. An endpoint with a
+    gateway's MAC gets no rows either, wherever it is: a local one's port stays closed.
+    """
+    is_policed = given.policy is not None and policing
+    is_shut = given.policy is not None and not policing
+    planned = {link.name: link for link in links(given, is_shut=is_shut)}
+
+    def rows() -> Iterator[Row]:  # a generator: there may be very many rows
+        yield from _network_rows(given, is_shut=is_shut)
+        if intercepting:
+            yield from _intercept_rows(given.network)
+        if given.policy is not None and policing:
+            yield from given.policy.rows
+        if fast_path or is_policed:
+            hooks = _segment_hooks(given, is_policed=is_policed)
+            yield from hooks if fast_path else _without_redirection(hooks)
+        reserved = gateway_macs(given.network)
+        by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
+        own = {each.mac for each in by_id.values()}
+        for port in (*given.ports, *host_ports(given)):
+            if port.name not in planned or is_shut:
+                continue
+            if is_policed:
+                yield from policed_hooks(given.network, port)
+            endpoint = by_id.get(port.endpoint_id)
+            if endpoint is None:
+                continue
+            rates = rates_on(given.network, endpoint)
+            if fast_path:
+                segment = segment_of(given.network, port.subnet_index)
+                yield from port_rows(segment, port.name, endpoint, rates, is_policed=is_policed)
+                yield from allowed_mac_rows(segment, endpoint, own)
+            if guarded:
+                yield guard_row(given.network, port.name, endpoint)
+            rate = rate_row(port.name, rates)
+            if rate is not None:
+                yield rate
+
+    return SandboxState(planned, frozenset(rows()))
+
+
+def policed_hooks(network: Network, port: LocalPort) -> Iterator[HookRow]:
+    """Return the hooks of a port of a network that has policies."""
+    segment = segment_of(network, port.subnet_index)
+    yield policed_port_row(segment, port.name)
+    if not port.name.startswith(HOST_PORT_PREFIX):
+        yield HookRow(segment, port.name, is_policed=True)
+
+
+def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
+    network, bases = given.network, tunnel_bases(given)
+    count = segment_count(network)
+    yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
+    if is_policed:
+        yield from policed_segment_rows(network, count, bases)
+
+
+def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave the hooks, which then only check, and hand on to the bridge."""
+    return (row for row in rows if isinstance(row, HookRow))
+
+
+def _network_rows(given: PlanInput, *, is_shut: bool) -> Iterator[Row]:
+    yield from _gateway_rows(given.network)
+    if has_tunnel(given.network):
+        yield from tunnel_rows(given)
+    if not is_shut:
+        yield from _exit_rows(given)
+    if given.network.isolate_subnets:
+        yield from _barrier_rows(given.network)
+
+
+def _gateway_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        yield AddressRow(bridge_name(network, index), subnet.gateway, subnet.prefix_length)
+
+
+def _intercept_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        yield InterceptRow(bridge_name(network, index), len(subnet.gateway))
+
+
+def _exit_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the rows for this host's endpoints, and the routes through them.
+
+    Fixed neighbor and FDB rows, so that no frame for this host is flooded to the others.
+    """
+    segments = Segments(given.network)
+    exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
+    for endpoint in given.locals:
+        for ip in endpoint.ips if is_host(endpoint) else ():
+            segment = segments.of(ip)
+            if segment is None:
+                continue
+            yield NeighborRow(f"br{segment}", ip, endpoint.mac)
+            yield BridgeFdbRow(host_port_name(segment), endpoint.mac)
+            exits[len(ip)] = min(exits.get(len(ip), (segment, ip)), (segment, ip))
+    for size, (segment, ip) in exits.items():
+        yield RouteRow(f"br{segment}", Ip(bytes(size)), 0, ip)
+
+
+def _barrier_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        for segment in range(segment_count(network)):
+            if segment != segment_of(network, index):
+                yield BarrierRow(f"br{segment}", subnet.prefix_length, subnet.base)
