@@ -1,3 +1,3 @@
 """overlayd: an L2 network for containers on many hosts, without a manager."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
