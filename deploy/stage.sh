@@ -39,6 +39,7 @@ overlayd completion zsh > "$stage/usr/share/zsh/vendor-completions/_overlayd"
 overlayd completion fish > "$stage/usr/share/fish/vendor_completions.d/overlayd.fish"
 install -D -m 644 deploy/overlayd.service "$stage/usr/lib/systemd/system/overlayd.service"
 install -D -m 644 deploy/overlayd.sysusers "$stage/usr/lib/sysusers.d/overlayd.conf"
+install -D -m 644 deploy/overlayd.preset "$stage/usr/lib/systemd/system-preset/80-overlayd.preset"
 install -D -m 644 deploy/overlayd.toml "$stage/etc/overlayd/overlayd.toml"
 install -D -m 644 -t "$stage/usr/lib/systemd/system" deploy/monitoring/overlayd-textfile.{service,timer}
 install -D -m 644 -t "$stage/usr/share/overlayd/monitoring" deploy/monitoring/{alerts.yml,grafana.json}

@@ -22,6 +22,7 @@ def test_the_package_is_complete(unpacked: Path) -> None:
     wanted = [
         "opt/overlayd/bin/overlayd",
         "usr/lib/systemd/system/overlayd.service",
+        "usr/lib/systemd/system-preset/80-overlayd.preset",
         "usr/lib/sysusers.d/overlayd.conf",
         "usr/share/bash-completion/completions/overlayd",
         "usr/share/zsh/vendor-completions/_overlayd",
@@ -66,6 +67,7 @@ def test_nothing_is_packaged_in_other_directories(unpacked: Path) -> None:
         "opt/overlayd/bin",
         "usr/bin",
         "usr/lib/systemd/system",
+        "usr/lib/systemd/system-preset",
         "usr/lib/sysusers.d",
         "usr/share/bash-completion/completions",
         "usr/share/doc/overlayd",
