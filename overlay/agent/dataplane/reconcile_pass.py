@@ -8,18 +8,26 @@ their hooks takes 60 ms (measured). All functions run in the kernel thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow, applied
+from overlay.core.dataplane.operations import (
+    DeleteRow,
+    Operation,
+    PutLink,
+    PutRow,
+    applied,
+    name_of_link,
+)
 from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import (
     HookRow,
     NeighborRow,
     PolicyClassRow,
+    Port,
     SandboxState,
     VerdictRow,
 )
@@ -34,7 +42,8 @@ class PassResult:
     operations: list[Operation]
     failures: list[OperationFailure]
     rows_before: int
-    repair_count: int  # of the operations, those that undo changes made by others
+    repair_count: int  # of the operations, those that undo changes made by others; not those of
+    # ports that are gone: their containers ended, or `agent.endpoints.repair` says what it did
     has_drifted: bool  # since the pass before, which went well
 
 
@@ -69,9 +78,25 @@ def run_pass(
     runtime.unpoliced = next(of_policies, "")
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
-    repairs = set(operations) - set(asked)
+    lost = lost_ports(failures)
+    repairs = {each for each in set(operations) - set(asked) if not _is_of_lost(each, lost)}
     has_drifted = left is not None and bool(repairs)
     return PassResult(operations, failures, len(actual.rows), len(repairs), has_drifted)
+
+
+def lost_ports(failures: Iterable[OperationFailure]) -> list[str]:
+    """Return the ports that the kernel no longer has: only an attach can make one again."""
+    return [
+        failure.operation.link.name
+        for failure in failures
+        if isinstance(failure.operation, PutLink) and isinstance(failure.operation.link, Port)
+    ]
+
+
+def _is_of_lost(operation: Operation, lost: Collection[str]) -> bool:
+    """Return whether an operation is about a lost port, or a map's entry for its former index."""
+    name = name_of_link(operation)
+    return name in lost or (bool(lost) and name.startswith("#"))
 
 
 def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:

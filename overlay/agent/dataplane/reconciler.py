@@ -18,16 +18,16 @@ from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.plan_inputs import EncryptedTunnels, PlanInputs
-from overlay.agent.dataplane.reconcile_pass import compare, read_states, run_pass
+from overlay.agent.dataplane.reconcile_pass import compare, lost_ports, read_states, run_pass
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime, port_security_faults
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments
-from overlay.core.dataplane.operations import Operation, PutLink, PutRow
+from overlay.core.dataplane.operations import Operation, name_of_link
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
-from overlay.core.dataplane.state import HookRow, Port, SandboxState
+from overlay.core.dataplane.state import HookRow, SandboxState
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
@@ -362,16 +362,8 @@ class Reconciler(Controller):
     def _after_pass(
         self, vni: Vni, runtime: SandboxRuntime, failures: list[OperationFailure]
     ) -> None:
-        lost: list[str] = []
-        others: list[OperationFailure] = []
-        for failure in failures:
-            match failure.operation:
-                case PutLink(link=Port(name=name)):
-                    lost.append(name)
-                case PutRow(row=row) if row.link in lost:
-                    pass  # follows when its port exists again
-                case _:
-                    others.append(failure)
+        lost = lost_ports(failures)  # what else of them failed follows when they exist again
+        others = [each for each in failures if name_of_link(each.operation) not in lost]
         if lost:
             self.ports_lost.emit(vni, lost)
         runtime.unusable = next((each.reason for each in others if each.is_of_network), "")

@@ -110,6 +110,17 @@ class DeleteRow:
 
 
 Operation: TypeAlias = PutLink | ChangeLink | DeleteLink | PutRow | DeleteRow
+
+
+def name_of_link(operation: Operation) -> str:
+    """Return the name of the link that an operation changes, or whose row it is."""
+    match operation:
+        case PutLink(link) | ChangeLink(_, link) | DeleteLink(link):
+            return link.name
+        case PutRow(row) | DeleteRow(row):
+            return row.link
+
+
 RowKey: TypeAlias = tuple[str, str, bytes, bytes]
 _VERDICT_KEY: Final = struct.Struct("=IIIII")
 

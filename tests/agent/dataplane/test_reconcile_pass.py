@@ -12,7 +12,7 @@ from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.port_security import port_rows
-from overlay.core.dataplane.state import HookRow, Port, SourceRow, TargetRow, VerdictRow
+from overlay.core.dataplane.state import FdbRow, HookRow, Port, SourceRow, TargetRow, VerdictRow
 from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
@@ -258,3 +258,22 @@ def test_a_fast_path_that_is_switched_off_leaves_no_hook(node: Node) -> None:
     assert {row.is_policed for row in rows if isinstance(row, HookRow)} == {True}
     assert not any(isinstance(row, SourceRow | TargetRow) for row in rows)
     assert node.differences() == []
+
+
+def test_the_end_of_a_container_is_no_repair(node: Node) -> None:
+    """Nobody changed what overlayd owns; a row that somebody did change counts beside it."""
+    veth.detach_interface(node.host.sandbox, "p2")
+    done = run_pass(node.runtime, node.given(), prune=True, read=True)
+    assert str(done.failures[0].operation).startswith("ip link set p2 ")
+    assert (done.repair_count, done.has_drifted) == (0, False)
+
+    node.ports.clear()
+    node.locals.clear()
+    node.passes()
+    mac = mac_for(VNI, NINE)
+    row = FdbRow("vxlan0", mac, parse_ip("192.168.56.12"))
+    node.remotes.append(NINE)
+    node.passes()
+    node.host.sandbox.apply([DeleteRow(row)])
+    done = run_pass(node.runtime, node.given(), prune=True, read=True)
+    assert (done.repair_count, done.has_drifted) == (1, True)
