@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "overlay").rglob("*.py"))
+CORE = [path for path in SOURCES if path.is_relative_to(ROOT / "overlay/core")]
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 60
@@ -24,6 +26,12 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a file's syntax tree; each file is parsed once for all rules."""
+    return ast.parse(path.read_text())
+
+
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yield all functions of a file."""
     for node in ast.walk(tree):
@@ -31,45 +39,52 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
             yield node
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_module_has_a_docstring(path: Path) -> None:
+def test_every_module_has_a_docstring() -> None:
     """A module begins with a docstring."""
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert [name_of(path) for path in SOURCES if not ast.get_docstring(tree_of(path))] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_files_and_functions_stay_small(path: Path) -> None:
-    """A file and a function are short enough to read at once."""
-    text = path.read_text()
+def test_files_stay_small() -> None:
+    """A file is short enough to read at once."""
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in SOURCES}
+
+    assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
+
+
+def test_functions_stay_small() -> None:
+    """A function is short enough to read at once."""
     long = [
-        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
-        for node in functions(ast.parse(text))
+        f"{name_of(path)}: {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in SOURCES
+        for node in functions(tree_of(path))
         if node.end_lineno is not None and node.end_lineno - node.lineno >= FUNCTION_LINES_MAX
     ]
 
-    assert len(text.splitlines()) <= FILE_LINES_MAX
     assert long == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
-def test_the_core_gets_time_and_randomness_as_arguments(path: Path) -> None:
-    """No core module imports a source of time, randomness, waiting or output."""
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the top-level packages that a file imports."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
+            yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module.partition(".")[0])
-
-    assert not imported & BANNED_IN_CORE
+            yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
-def test_the_core_uses_only_the_given_random_generator(path: Path) -> None:
+def test_the_core_gets_time_and_randomness_as_arguments() -> None:
+    """No core module imports a source of time, randomness, waiting or output."""
+    banned = {name_of(path): BANNED_IN_CORE.intersection(imported(tree_of(path))) for path in CORE}
+
+    assert {name: modules for name, modules in banned.items() if modules} == {}
+
+
+def test_the_core_uses_only_the_given_random_generator() -> None:
     """`random.Random` is only a type there; no module function is called."""
     calls = [
-        f"random.{node.func.attr}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{name_of(path)}: random.{node.func.attr}"
+        for path in CORE
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
@@ -79,22 +94,21 @@ def test_the_core_uses_only_the_given_random_generator(path: Path) -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize("path", TESTS, ids=name_of)
-def test_every_test_states_its_fact(path: Path) -> None:
+def test_every_test_states_its_fact() -> None:
     """Each test function has a docstring."""
     bare = [
-        node.name
-        for node in functions(ast.parse(path.read_text()))
+        f"{name_of(path)}: {node.name}"
+        for path in TESTS
+        for node in functions(tree_of(path))
         if node.name.startswith("test_") and not ast.get_docstring(node)
     ]
 
     assert bare == []
 
 
-@pytest.mark.parametrize("path", TESTS, ids=name_of)
-def test_test_names_are_short(path: Path) -> None:
+def test_test_names_are_short() -> None:
     """A test's name has at most 60 characters."""
-    names = [node.name for node in functions(ast.parse(path.read_text()))]
+    names = [node.name for path in TESTS for node in functions(tree_of(path))]
     long = [each for each in names if each.startswith("test_") and len(each) > TEST_NAME_LENGTH_MAX]
 
     assert long == []
@@ -113,7 +127,7 @@ def test_every_drop_reason_is_documented() -> None:
     protocol = (ROOT / "docs/PROTOCOL.md").read_text()
     reasons: set[str] = set()
     for path in [*(ROOT / "overlay/wire").rglob("*.py"), *(ROOT / "overlay/core").rglob("*.py")]:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         named = {
             target.id: node.value.value
             for node in tree.body
@@ -142,27 +156,25 @@ MODULES_PER_FOLDER_MAX = 15
 NOUNS = {"ping", "string", "keyring", "routing", "ring", "feed", "seed", "speed"}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
-def test_a_folder_holds_few_modules(folder: Path) -> None:
+def test_a_folder_holds_few_modules() -> None:
     """A newcomer finds a file with one guess."""
-    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    modules = Counter(name_of(path.parent) for path in SOURCES if path.name != "__init__.py")
 
-    assert len(modules) <= MODULES_PER_FOLDER_MAX
+    assert {name: many for name, many in modules.items() if many > MODULES_PER_FOLDER_MAX} == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_module_is_named_by_a_noun(path: Path) -> None:
+def test_a_module_is_named_by_a_noun() -> None:
     """No module's name is a bare gerund or participle."""
-    name = path.stem
+    names = {path.stem for path in SOURCES if "_" not in path.stem} - NOUNS
 
-    assert "_" in name or name in NOUNS or not name.endswith(("ing", "ed"))
+    assert {name for name in names if name.endswith(("ing", "ed"))} == set()
 
 
 def class_names(package: str) -> dict[str, list[str]]:
     """Return the public classes of a package, each with the files that define it."""
     found: dict[str, list[str]] = {}
     for path in (ROOT / "overlay" / package).rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(name_of(path))
     return found
@@ -210,9 +222,7 @@ def defined(tree: ast.AST, *, methods: bool) -> Iterator[str]:
 @functools.cache
 def method_names() -> frozenset[str]:
     """Return the names of all methods that a callback could be."""
-    return frozenset(
-        name for path in WIRED for name in defined(ast.parse(path.read_text()), methods=True)
-    )
+    return frozenset(name for path in WIRED for name in defined(tree_of(path), methods=True))
 
 
 def assignments(tree: ast.AST) -> Iterator[tuple[ast.Attribute, ast.expr]]:
@@ -246,10 +256,12 @@ def callbacks_set_later(tree: ast.AST, methods: frozenset[str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", WIRED, ids=name_of)
-def test_no_attribute_is_a_callback_set_later(path: Path) -> None:
+def test_no_attribute_is_a_callback_set_later() -> None:
     """Events are signals, and questions are constructor arguments: the imports show all calls."""
-    assert callbacks_set_later(ast.parse(path.read_text()), method_names()) == []
+    methods = method_names()
+    found = {name_of(path): callbacks_set_later(tree_of(path), methods) for path in WIRED}
+
+    assert {name: statements for name, statements in found.items() if statements} == {}
 
 
 @pytest.mark.parametrize(
@@ -270,12 +282,12 @@ def test_a_callback_set_later_is_found(statement: str) -> None:
     assert callbacks_set_later(ast.parse(body), frozenset({"report"}))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "overlay/agent").rglob("*.py")), ids=name_of)
-def test_constructors_take_few_arguments(path: Path) -> None:
+def test_constructors_take_few_arguments() -> None:
     """A component that needs more collaborators takes a context object, or is two components."""
     many = [
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{name_of(path)}: {node.name}"
+        for path in sorted((ROOT / "overlay/agent").rglob("*.py"))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef)
         for function in functions(node)
         if function.name == "__init__" and len(parameters(function)) > CONSTRUCTOR_PARAMETERS_MAX
