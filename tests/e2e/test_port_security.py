@@ -260,6 +260,26 @@ def test_without_port_security_forged_frames_arrive(stage: Stage) -> None:
     assert stage.arrived(stage.free, frames) == set(frames)
 
 
+def test_frames_of_switches_reach_no_container(stage: Stage) -> None:
+    """Spanning tree and LLDP end at the port, also without port security."""
+    sender, near = stage.free, stage.near
+    macs = {
+        "nearest bridge": "0180c200000e",
+        "customer bridge": "0180c2000000",
+        "provider bridge": "0180c2000003",
+        "all": "ffffffffffff",
+        "one": near.mac.hex(),
+    }
+    frames = {
+        f"lldp {name}": ethernet(bytes.fromhex(mac), sender.mac, 0x88CC, tag(f"lldp {name}"))
+        for name, mac in macs.items()
+    }
+    bpdu = b"\x42\x42\x03" + bytes(35) + tag("stp")
+    frames["stp"] = ethernet(bytes.fromhex("0180c2000000"), sender.mac, len(bpdu), bpdu)
+
+    assert stage.arrived(sender, frames) == set()
+
+
 def test_a_container_may_use_its_own_addresses(stage: Stage) -> None:
     """Its MAC, addresses, link-local address, address probes and DHCP requests pass."""
     frames = honest(stage, stage.guest)

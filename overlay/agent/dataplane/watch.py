@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.errors import OverlayError
-from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.tables import Monitor
-from overlay.kernel.sandbox.interception import Interception
+from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 
 SETTLE_S = 0.02
@@ -73,7 +72,7 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
         else:
             loop.add_reader(descriptor, on_readable)
 
-    def check_table(table: PortSecurity | Interception, text: str) -> None:
+    def check_table(table: WatchedTable, text: str) -> None:
         if table.altered():
             runtime.hints = [text]
             on_contradiction()
@@ -83,10 +82,11 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
         loop.add_reader(table.fileno(), check_table, table, text)
 
 
-def _tables(runtime: SandboxRuntime) -> list[tuple[PortSecurity | Interception, str]]:
+def _tables(runtime: SandboxRuntime) -> list[tuple[WatchedTable, str]]:
     """Return the tables of a sandbox, each with what to say when another program changed it."""
     found = (
         (runtime.sandbox.guard, "port security was altered"),
+        (runtime.sandbox.boundary, "the boundary for frames of switches was altered"),
         (runtime.sandbox.interception, "the interception of DNS queries was altered"),
     )
     return [(table, text) for table, text in found if table is not None]

@@ -25,6 +25,7 @@ from overlay.core.dataplane.operations import (
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
+    BoundaryRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -52,6 +53,7 @@ LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
 # is enabled when its tables are complete, as are policies.
 ROW_ORDER = (
     BarrierRow,
+    BoundaryRow,
     AddressRow,
     FloodRow,
     FdbRow,
@@ -72,6 +74,7 @@ ROW_ORDER = (
 
 # Table entries and devices that name a link: all other rows go with the link that they are on.
 _OUTLIVING = (
+    BoundaryRow,
     GuardRow,
     RateRow,
     InterceptRow,

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
+    BoundaryRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -144,6 +145,8 @@ def row_key(row: Row) -> RowKey:
             return ("barrier", link, base, bytes([prefix_length]))
         case GuardRow(_, _, link):
             return ("guard", link, b"", b"")
+        case BoundaryRow(link):
+            return ("boundary", link, b"", b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -243,6 +246,8 @@ def _row_text(row: Row, *, add: bool) -> str:
         case GuardRow(macs, ips, link):
             what = " ".join([*map(mac_text, macs), *map(ip_text, ips)]) or "open"
             return f"port security {verb} {what} at {link}"
+        case BoundaryRow(link):
+            return f"boundary {verb} at the ports of {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():

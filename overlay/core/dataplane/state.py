@@ -49,7 +49,7 @@ HOST_PORT_PREFIX = "host"
 HOST_LINK_PREFIX = "ovh"
 """Prefix of the host interface on a network, in the host namespace."""
 POLICY_LINK = "br0"
-"""The link that rows of policies name; every sandbox has it."""
+"""The link that rows of the whole sandbox name, as those of policies are."""
 
 
 class Port(NamedTuple):
@@ -140,6 +140,12 @@ class GuardRow(NamedTuple):
     macs: tuple[Mac, ...]
     ips: tuple[Ip, ...]
     link: str
+
+
+class BoundaryRow(NamedTuple):
+    """Frames of protocols between switches (STP, LLDP, ...) end at the sandbox's ports."""
+
+    link: str = POLICY_LINK  # it is of the whole sandbox
 
 
 class SourceRow(NamedTuple):
@@ -271,6 +277,7 @@ Row: TypeAlias = (
     | RouteRow
     | BarrierRow
     | GuardRow
+    | BoundaryRow
     | SourceRow
     | TargetRow
     | HookRow

@@ -77,6 +77,7 @@ def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> byt
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, 14)
     _refuse_multicast(program, "pass")
+    _refuse_other_types(program)
     _find_target(program, targets_fd, segment)
     program.jump_equal(R0, 0, "pass")
     program.load(WORD, R1, R0, 0)
@@ -206,6 +207,15 @@ def _refuse_multicast(program: Assembler, label: str) -> None:
     """Go to a label with a multicast or broadcast frame."""
     program.load(BYTE, R1, R10, _PACKET)
     program.jump_any_bit(R1, 1, label)
+
+
+def _refuse_other_types(program: Assembler) -> None:
+    """Leave what is neither IP nor ARP to the bridge, whose tables know more types."""
+    program.load(HALF, R1, R10, _PACKET + 12)
+    for known in (numbers.IPV4, numbers.IPV6, numbers.ARP):
+        program.jump_equal(R1, known, "known-type")
+    program.jump("pass")
+    program.label("known-type")
 
 
 def _begin_source_key(program: Assembler) -> None:

@@ -7,7 +7,7 @@ Does not: change anything; `sandbox` does.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import (
@@ -20,6 +20,7 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
+from overlay.kernel.controls.boundary import Boundary
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
 from overlay.kernel.netlink import socket as netlinksocket
@@ -40,20 +41,21 @@ class SandboxSnapshot(NamedTuple):
     names: dict[int, str]
 
 
+class SandboxTables(NamedTuple):
+    """The nftables tables of a sandbox; None where the kernel has no part of them."""
+
+    guard: PortSecurity | None
+    boundary: Boundary | None
+    interception: Interception | None
+
+
 class SandboxReader:
     """Reads the state of one sandbox."""
 
-    def __init__(
-        self,
-        socket: NetlinkSocket,
-        host_fd: int,
-        guard: PortSecurity | None,
-        interception: Interception | None,
-    ) -> None:
+    def __init__(self, socket: NetlinkSocket, host_fd: int, tables: SandboxTables) -> None:
         self._socket = socket
         self._host_fd = host_fd
-        self._guard = guard
-        self._interception = interception
+        self._tables = tables
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
     def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
@@ -80,13 +82,22 @@ class SandboxReader:
             self._neighbors(own_links, macs),
             self._routing(owned),
             fast(self._socket, owned),
-            () if self._guard is None else self._guard.read(owned),
-            () if self._interception is None else self._interception.read(),
+            *self._read_tables(owned),
             rate_limit.read(self._socket, names),
         )
         return SandboxSnapshot(
             SandboxState({link.name: link for link in own_links.values()}, state_rows), names
         )
+
+    def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
+        """Yield the rows of each nftables table."""
+        guard, boundary, interception = self._tables
+        if guard is not None:
+            yield guard.read(owned)
+        if boundary is not None:
+            yield boundary.read()
+        if interception is not None:
+            yield interception.read()
 
     def _has_local_entry(self, bridge: int, mac: bytes) -> bool:
         """Return whether frames for a bridge's own MAC are for this host.

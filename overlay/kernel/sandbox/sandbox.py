@@ -26,6 +26,7 @@ from overlay.core.dataplane.operations import (
 )
 from overlay.core.dataplane.state import (
     AddressRow,
+    BoundaryRow,
     Bridge,
     GuardRow,
     InterceptRow,
@@ -41,6 +42,7 @@ from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
 from overlay.kernel.bpf.fast_path import apply as apply_fast
+from overlay.kernel.controls.boundary import open_boundary
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
@@ -54,7 +56,7 @@ from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
-from overlay.kernel.sandbox.reader import SandboxReader
+from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
 from overlay.kernel.sandbox.row_batches import RowOperation, in_batches, without_superseded
 
 
@@ -70,6 +72,9 @@ class Sandbox:
             self.guard, self.guard_fault = _port_guard(netns_fd)
             if self.guard is not None:
                 undo.callback(self.guard.close)
+            self.boundary = open_boundary(netns_fd)
+            if self.boundary is not None:
+                undo.callback(self.boundary.close)
             self.socket = undo.enter_context(NetlinkSocket(netns_fd))
             self.interception = open_interception(netns_fd, self.socket)
             if self.interception is not None:
@@ -77,7 +82,8 @@ class Sandbox:
             self._host_fd = netns.own_fd()
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
-        self._reader = SandboxReader(self.socket, self._host_fd, self.guard, self.interception)
+        tables = SandboxTables(self.guard, self.boundary, self.interception)
+        self._reader = SandboxReader(self.socket, self._host_fd, tables)
 
     @classmethod
     def open(
@@ -123,7 +129,7 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        for each in (self.guard, self.interception):
+        for each in (self.guard, self.boundary, self.interception):
             if each is not None:
                 each.close()
         if self.netns_fd >= 0:
@@ -332,6 +338,10 @@ class Sandbox:
         failed = () if self.interception is None else self.interception.apply(operations)
         return [self._failure(operation, error) for operation, error in failed]
 
+    def _apply_boundary_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = () if self.boundary is None else self.boundary.apply(operations)
+        return [self._failure(operation, error) for operation, error in failed]
+
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         failed = rate_limit.apply(operations, self.socket, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
@@ -359,6 +369,7 @@ class Sandbox:
         dict[type, Callable[[Sandbox, Sequence[RowOperation]], list[OperationFailure]]]
     ] = {
         **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
+        BoundaryRow: _apply_boundary_rows,
         GuardRow: _apply_guard_rows,
         RateRow: _apply_rate_rows,
         InterceptRow: _apply_intercept_rows,

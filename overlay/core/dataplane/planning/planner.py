@@ -36,6 +36,7 @@ from overlay.core.dataplane.state import (
     HOST_PORT_PREFIX,
     AddressRow,
     BarrierRow,
+    BoundaryRow,
     BridgeFdbRow,
     HookRow,
     InterceptRow,
@@ -57,9 +58,9 @@ def plan_sandbox(
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
-    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security,
-    `intercepting` those that bring queries for other resolvers to this node's DNS server. Without
-    `policing`, the ports of a network that has policies are on no bridge.
+    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and of the
+    boundary, `intercepting` those that bring queries for other resolvers to this node's DNS server.
+    Without `policing`, the ports of a network that has policies are on no bridge.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
@@ -72,6 +73,8 @@ def plan_sandbox(
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows
         yield from _network_rows(given, is_shut=is_shut)
+        if guarded:
+            yield BoundaryRow()
         if intercepting:
             yield from _intercept_rows(given.network)
         if given.policy is not None and policing:

@@ -13,6 +13,7 @@ from overlay.core.dataplane.planning.segments import bridge_name, segment_count
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
+    BoundaryRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -225,6 +226,13 @@ def test_a_local_endpoint_with_a_gateways_mac_has_a_closed_port() -> None:
 
     assert [row for row in state.rows if row.link == "p1"] == []
     assert TargetRow(gateway_mac(VNI, 0), 0, "br0") in state.rows
+
+
+def test_every_sandbox_has_a_boundary() -> None:
+    """Also one without containers; not where the kernel has no nftables."""
+    given = given_input(FOUR, SIX)
+
+    assert plan_sandbox(given, guarded=True).rows - plan_sandbox(given).rows == {BoundaryRow()}
 
 
 def test_queries_for_other_resolvers_are_intercepted() -> None:
