@@ -26,6 +26,7 @@ if [ $# = 0 ]; then
   set -- -m vm "${files[@]}"
 fi
 printf '%q ' "$@" > "$stage/arguments"
+# Emulated, a lab of three hosts takes minutes to come up: a test may take longer than elsewhere.
 # systemd in the machine starts this script; its output goes to the serial line.
 cat > "$stage/run" <<'INSIDE'
 #!/bin/bash
@@ -38,7 +39,7 @@ cp /mnt/wireguard-go /usr/local/sbin/
 touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
-eval "OVERLAYD_VM=1 OVERLAYD_RECORD=vm OVERLAYD_RECORD_TITLE='\`make vm-test\`' /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
+eval "OVERLAYD_VM=1 OVERLAYD_RECORD=vm OVERLAYD_RECORD_TITLE='\`make vm-test\`' /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider --timeout=1200 $(cat /mnt/arguments)"
 code=$?
 [ ! -e build/platforms/vm.json ] || echo "vm-test: record $(tr -d '\n' < build/platforms/vm.json)"
 echo "vm-test: exit $code"
