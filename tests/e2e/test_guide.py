@@ -25,6 +25,7 @@ PAGES = [
     "docs/guide/publish.md",
     "docs/guide/labels.md",
     "docs/guide/virtual-addresses.md",
+    "docs/guide/dhcp.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
     "docs/guide/evpn.md",

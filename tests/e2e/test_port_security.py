@@ -56,6 +56,8 @@ class Stage:
         self.victim = self.attach(1, "victim")
         self.guest = self.attach(1, "guest")
         self.free = self.attach(1, "free", port_security=False)
+        self.server = self.attach(1, "server", allow_dhcp_server=True)
+        self.router = self.attach(1, "router", allow_ra=True)
 
     def attach(self, number: int, name: str, **wish: Any) -> Guest:
         """Make a container."""
@@ -278,6 +280,19 @@ def test_frames_of_switches_reach_no_container(stage: Stage) -> None:
     frames["stp"] = ethernet(bytes.fromhex("0180c2000000"), sender.mac, len(bpdu), bpdu)
 
     assert stage.arrived(sender, frames) == set()
+
+
+@pytest.mark.parametrize("role", ["server", "router"])
+def test_an_allowed_role_lets_its_frames_pass_alone(stage: Stage, role: str) -> None:
+    """An allowed DHCP server answers by its own addresses, and an allowed router advertises."""
+    sender: Guest = getattr(stage, role)
+    frames = forged(stage, sender)
+    allowed = {
+        "server": {each for each in frames if each.startswith("dhcp")},
+        "router": {each for each in frames if each.startswith("router")},
+    }
+
+    assert stage.arrived(sender, frames) == allowed[role]
 
 
 def test_a_container_may_use_its_own_addresses(stage: Stage) -> None:

@@ -31,7 +31,12 @@ from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import parent_interface_of
-from overlay.core.dataplane.port_security import allowed_addresses, allowed_macs
+from overlay.core.dataplane.port_security import (
+    DHCP_SERVER_LABEL,
+    ROUTER_LABEL,
+    allowed_addresses,
+    allowed_macs,
+)
 from overlay.core.dataplane.rate_limits import rates_on
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
@@ -131,6 +136,9 @@ async def require_attachable(
     privileges.require_port_security(caller, enabled=request.port_security)
     allowed = [*map(ip_text, request.allow_ips), *map(mac_text, request.allow_macs)]
     privileges.require_own_addresses(caller, allowed)
+    privileges.require_client(
+        caller, dhcp_server=request.allow_dhcp_server, router=request.allow_ra
+    )
     pairs = port_pairs(request.publish, "publish")
     privileges.require_ports(caller, (pair.host_port for pair in pairs))
     for name in request.networks:
@@ -155,6 +163,8 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         labels=request.all_labels(),
         allow_ips=request.allow_ips,
         allow_macs=request.allow_macs,
+        allow_dhcp_server=request.allow_dhcp_server,
+        allow_ra=request.allow_ra,
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
@@ -196,6 +206,8 @@ def _endpoint(
         "labels": dict(found.labels),
         "allow_ips": [ip_text(ip) for ip in allowed_addresses(found)],
         "allow_macs": [mac_text(mac) for mac in allowed_macs(found)],
+        "allow_dhcp_server": DHCP_SERVER_LABEL in found.labels,
+        "allow_ra": ROUTER_LABEL in found.labels,
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.core.dataplane.port_security import (
+    DHCP_SERVER_LABEL,
+    ROUTER_LABEL,
     allowed_addresses,
     allowed_macs,
     labels_of_allowed,
@@ -36,17 +38,24 @@ class EndpointOptions:
     labels: tuple[tuple[str, str], ...] = ()
     allow_ips: tuple[Ip, ...] = ()  # that it may use beside its own
     allow_macs: tuple[Mac, ...] = ()
+    allow_dhcp_server: bool = False
+    allow_ra: bool = False
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    # With those of the rates, of the allowed addresses and of a shared name.
+    # With those of the rates, of what is allowed beside and of a shared name.
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        shared = [SHARED_NAME_LABEL] if self.shared_name else []
+        switches = (
+            (self.shared_name, SHARED_NAME_LABEL),
+            (self.allow_dhcp_server, DHCP_SERVER_LABEL),
+            (self.allow_ra, ROUTER_LABEL),
+        )
+        chosen = {label for is_on, label in switches if is_on}
         labels = sorted(
-            {*self.labels, *labels_of_allowed(self.allow_ips, self.allow_macs), *shared}
+            {*self.labels, *labels_of_allowed(self.allow_ips, self.allow_macs), *chosen}
         )
         object.__setattr__(self, "all_labels", labels_with_rates(tuple(labels), self.rates))
 
@@ -79,7 +88,7 @@ def labels_with_rates(
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
             why="each rate, allowed address and allowed MAC is one, and so are port security that "
-            "is off and a shared name",
+            "is off, a shared name, and a DHCP server or router that is allowed",
             field="labels",
         )
     return found
@@ -106,6 +115,16 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
             "allowed MACs",
             set(options.allow_macs) <= set(allowed_macs(endpoint)),
             " ".join(map(mac_text, allowed_macs(endpoint))),
+        ),
+        (
+            "leave to answer DHCP",
+            not options.allow_dhcp_server or DHCP_SERVER_LABEL in endpoint.labels,
+            "",
+        ),
+        (
+            "leave to send router advertisements",
+            not options.allow_ra or ROUTER_LABEL in endpoint.labels,
+            "",
         ),
         ("labels", set(options.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )

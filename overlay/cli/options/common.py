@@ -72,6 +72,16 @@ def add_attach_options(parser: StrictParser, *, may_start_later: bool) -> None:
         help="allow any source MAC and address, and router or DHCP server traffic",
     )
     parser.add_argument(
+        "--allow-dhcp-server",
+        action="store_true",
+        help="let it answer DHCP and DHCPv6 requests of its network, from its own addresses",
+    )
+    parser.add_argument(
+        "--allow-ra",
+        action="store_true",
+        help="let it send IPv6 router advertisements, from its own addresses",
+    )
+    parser.add_argument(
         "--publish",
         action="append",
         default=[],
@@ -198,6 +208,8 @@ def attach_fields(args: Namespace) -> JsonObject:
         **_rates(args),
         **({"allow_ips": args.allow_ips} if args.allow_ips else {}),
         **({"allow_macs": args.allow_macs} if args.allow_macs else {}),
+        **({"allow_dhcp_server": True} if args.allow_dhcp_server else {}),
+        **({"allow_ra": True} if args.allow_ra else {}),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),

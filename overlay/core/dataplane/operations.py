@@ -143,7 +143,7 @@ def row_key(row: Row) -> RowKey:
             return ("route", link, base, bytes([prefix_length]))
         case BarrierRow(link, prefix_length, base):
             return ("barrier", link, base, bytes([prefix_length]))
-        case GuardRow(_, _, link):
+        case GuardRow(_, _, link, _, _):
             return ("guard", link, b"", b"")
         case BoundaryRow(link):
             return ("boundary", link, b"", b"")
@@ -243,8 +243,9 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BarrierRow(link, prefix_length, base):
             verb = "add" if add else "del"
             return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
-        case GuardRow(macs, ips, link):
-            what = " ".join([*map(mac_text, macs), *map(ip_text, ips)]) or "open"
+        case GuardRow(macs, ips, link, is_dhcp_server, is_router):
+            roles = ["dhcp-server"] * is_dhcp_server + ["router"] * is_router
+            what = " ".join([*map(mac_text, macs), *map(ip_text, ips), *roles]) or "open"
             return f"port security {verb} {what} at {link}"
         case BoundaryRow(link):
             return f"boundary {verb} at the ports of {link}"

@@ -1,7 +1,8 @@
 """Port security and fast path: what a sandbox's ports may send.
 
 Owns: the rows of port security, which name the source MACs and addresses that a container may use
-(its own, and those that its record allows beside them), and those of the fast path. On the fast
+(its own, and those that its record allows beside them) and whether it may be a DHCP server or a
+router, and those of the fast path. On the fast
 path a container's frames may leave only from its own MAC and addresses, and reach the other local
 containers directly; the rest goes to the VTEP, except what is for the bridge (gateways, this
 host's endpoint). Does not: know how the kernel enforces them (`kernel.nft.port_security`,
@@ -42,6 +43,10 @@ from overlay.model import (
 DEFAULT_TARGET_MAC = Mac(bytes(6))
 _ALLOWED = LABEL_PREFIX + "allow-ip."  # one label for each address, so that none is too long
 _ALLOWED_MAC = LABEL_PREFIX + "allow-mac."
+DHCP_SERVER_LABEL = (LABEL_PREFIX + "allow-dhcp-server", "on")
+"""Label of an endpoint that may answer DHCP and DHCPv6 requests."""
+ROUTER_LABEL = (LABEL_PREFIX + "allow-ra", "on")
+"""Label of an endpoint that may send router advertisements."""
 _MULTICAST, _GATEWAY = 1, 6  # of the first byte: bit and value of MACs that no container has
 
 
@@ -100,7 +105,14 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
         return GuardRow((), (), port_name)
     macs = {endpoint.mac, *allowed_macs(endpoint)}
     allowed = {*endpoint.ips, *allowed_addresses(endpoint)}
-    return GuardRow(tuple(sorted(macs)), tuple(sorted(allowed)), port_name)
+    labels = endpoint.labels
+    return GuardRow(
+        tuple(sorted(macs)),
+        tuple(sorted(allowed)),
+        port_name,
+        is_dhcp_server=DHCP_SERVER_LABEL in labels,
+        is_router=ROUTER_LABEL in labels,
+    )
 
 
 def segment_rows(

@@ -134,12 +134,15 @@ class BarrierRow(NamedTuple):
 class GuardRow(NamedTuple):
     """Port security: the container may send from these MACs and addresses only.
 
-    Both are sorted. Without a MAC the port is open; without a row it is closed.
+    Both are sorted. Without a MAC the port is open; without a row it is closed. Answers of a DHCP
+    server and router advertisements pass where the row says so, from these addresses, too.
     """
 
     macs: tuple[Mac, ...]
     ips: tuple[Ip, ...]
     link: str
+    is_dhcp_server: bool = False
+    is_router: bool = False
 
 
 class BoundaryRow(NamedTuple):

@@ -4,8 +4,8 @@ A table of the family bridge in each sandbox inspects the frames received on con
 (`ve...`), before the bridge learns from them. Everything that is not allowed is dropped, so a port
 without rules is silent. Checked are the frame's source MAC, the ARP sender, the IPv4 and IPv6
 source, and the target of neighbor advertisements and of duplicate address detection (RFC 4861,
-RFC 4862). Router advertisements, redirects and DHCP server replies are always dropped. An attach
-changes a few set elements, however many ports there are.
+RFC 4862). Router advertisements and DHCP server replies are dropped but from ports that may send
+them, redirects always. An attach changes a few set elements, however many ports there are.
 
 The bridge hook sees every frame that the fast path (`kernel.bpf.programs`) does not forward, and
 the fast path forwards only plain unicast from a port's own MAC and addresses. So one table serves
@@ -37,6 +37,7 @@ _DHCPV6: Final = (547, 546)  # RFC 8415
 _ICMPV6: Final = b"\x3a"
 _TYPE_IPV4, _TYPE_IPV6, _TYPE_MAC, _TYPE_INDEX = 7, 8, 9, 20  # nft's own numbers
 _OPEN, _MACS, _ADDRESSES_IPV4, _ADDRESSES_IPV6 = "open", "macs", "addresses4", "addresses6"
+_DHCP_SERVERS, _ROUTERS = "dhcp-servers", "routers"
 _INDEX: Final = struct.Struct("=I")
 
 PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one port
@@ -56,9 +57,15 @@ def _icmpv6(kind: int) -> Rule:
 
 
 def _no_server(ports: tuple[int, int]) -> tuple[Rule, ...]:
-    """Drop DHCP server replies, from the server's or to the client's port."""
+    """Drop DHCP replies, from the server's or to the client's port, but from DHCP servers."""
     server, client = ports
-    return ((*ex.udp_from(server), *_REFUSED), (*ex.udp_to(client), *_REFUSED))
+    refused = (*_others_than(_DHCP_SERVERS), *_REFUSED)
+    return ((*ex.udp_from(server), *refused), (*ex.udp_to(client), *refused))
+
+
+def _others_than(name: str) -> Rule:
+    """Match ports that are not in a set of ports."""
+    return (ex.incoming_index(), ex.not_in_set(name))
 
 
 _REFUSED: Final = (ex.counter(), ex.drop())
@@ -107,7 +114,7 @@ def _ipv6() -> tuple[Rule, ...]:
     tried = _own(_ND_TARGET, _ADDRESSES_IPV6)
     return (
         *_no_server(_DHCPV6),
-        (*_icmpv6(_ROUTER_ADVERTISEMENT), *_REFUSED),
+        (*_icmpv6(_ROUTER_ADVERTISEMENT), *_others_than(_ROUTERS), *_REFUSED),
         (*_icmpv6(_REDIRECT), *_REFUSED),
         (*_icmpv6(_ADVERTISEMENT), *_foreign(_ND_TARGET, _ADDRESSES_IPV6), *_REFUSED),
         (*_own(source, _ADDRESSES_IPV6), ex.accept()),
@@ -131,6 +138,8 @@ TABLE: Final = Table(
         Set(_MACS, _TYPE_INDEX << 6 | _TYPE_MAC, 12),
         Set(_ADDRESSES_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
         Set(_ADDRESSES_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
+        Set(_DHCP_SERVERS, _TYPE_INDEX, 4),
+        Set(_ROUTERS, _TYPE_INDEX, 4),
     ),
     (
         Chain("check", _frames()),
@@ -152,6 +161,8 @@ def elements_of(row: GuardRow, index: int) -> PortElements:
         _MACS: frozenset(port + mac + b"\0\0" for mac in row.macs),
         _ADDRESSES_IPV4: frozenset(port + ip for ip in ips if len(ip) == 4),
         _ADDRESSES_IPV6: frozenset(port + ip for ip in ips if len(ip) == 16),
+        **({_DHCP_SERVERS: frozenset({port})} if row.is_dhcp_server else {}),
+        **({_ROUTERS: frozenset({port})} if row.is_router else {}),
     }
 
 
@@ -165,11 +176,12 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
     ips = {Ip(key[4:]) for key in keys}
-    if elements.get(_OPEN) and not macs and not ips:
+    roles = (_DHCP_SERVERS in elements, _ROUTERS in elements)
+    if elements.get(_OPEN) and not (macs or ips or any(roles)):
         return GuardRow((), (), link)
     if elements.get(_OPEN) or not macs or not automatic <= ips:
         return GuardRow((Mac(b"?"),), tuple(sorted(ips)), link)
-    return GuardRow(macs, tuple(sorted(ips - automatic)), link)
+    return GuardRow(macs, tuple(sorted(ips - automatic)), link, *roles)
 
 
 class PortSecurity(WatchedTable):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from overlay import limits
 from overlay.agent.endpoints.spec import AttachSpec, EndpointOptions, mismatch_text
+from overlay.core.dataplane.port_security import DHCP_SERVER_LABEL, ROUTER_LABEL
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.errors import UsageError
 from overlay.model import Endpoint, Mac, Vni, parse_ip
@@ -42,6 +43,18 @@ def test_allowed_addresses_are_labels_of_a_new_endpoint() -> None:
     assert mismatch_text(options, allowing, "eth0") == ""
     assert mismatch_text(options, ENDPOINT, "eth0") == "its allowed addresses: none"
     assert mismatch_text(EndpointOptions(), allowing, "eth0") == ""
+
+
+def test_allowed_roles_are_labels_of_a_new_endpoint() -> None:
+    """An attached endpoint without the role is another attachment."""
+    options = EndpointOptions(allow_dhcp_server=True, allow_ra=True)
+    allowing = replace(ENDPOINT, labels=options.all_labels)
+
+    assert options.all_labels == (DHCP_SERVER_LABEL, ROUTER_LABEL)
+    assert mismatch_text(options, allowing, "eth0") == ""
+    assert mismatch_text(options, ENDPOINT, "eth0") == (
+        "its leave to answer DHCP: none; its leave to send router advertisements: none"
+    )
 
 
 def test_too_many_labels_are_refused_with_the_options() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.port_security import (
+    DHCP_SERVER_LABEL,
+    ROUTER_LABEL,
     allowed_addresses,
     allowed_macs,
     guard_row,
@@ -15,6 +18,7 @@ from overlay.core.dataplane.port_security import (
 from overlay.core.dataplane.state import GuardRow, SourceRow, TargetRow
 from overlay.errors import UsageError
 from overlay.model import (
+    PORT_SECURITY_OFF_LABEL,
     Endpoint,
     Ip,
     Network,
@@ -61,6 +65,18 @@ def test_the_port_may_use_its_own_and_the_allowed() -> None:
     given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, (port,), (virtual,))
     rows = plan_sandbox(given, fast_path=True).rows
     assert {row.ip for row in rows if isinstance(row, SourceRow)} == {IP}
+
+
+def test_roles_of_a_port_are_labels() -> None:
+    """A port without the label is no DHCP server and no router; an open one needs none."""
+    server = guard_row(NETWORK, "ve1", endpoint(DHCP_SERVER_LABEL))
+    router = guard_row(NETWORK, "ve1", endpoint(ROUTER_LABEL))
+    opened = guard_row(NETWORK, "ve1", endpoint(PORT_SECURITY_OFF_LABEL, ROUTER_LABEL))
+
+    assert server == GuardRow((MAC,), (IP,), "ve1", is_dhcp_server=True)
+    assert router == GuardRow((MAC,), (IP,), "ve1", is_router=True)
+    assert opened == GuardRow((), (), "ve1")
+    assert str(PutRow(server)).endswith("10.32.0.2 dhcp-server at ve1")
 
 
 def test_allowed_macs_take_the_bridge() -> None:

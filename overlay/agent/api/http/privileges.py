@@ -52,6 +52,16 @@ def require_own_addresses(caller: ApiCaller, allowed: Iterable[str]) -> None:
         )
 
 
+def require_client(caller: ApiCaller, *, dhcp_server: bool, router: bool) -> None:
+    """Raise ForbiddenError if the caller may not let a container serve addresses or routes."""
+    for is_asked, what in ((dhcp_server, "answer DHCP"), (router, "send router advertisements")):
+        if is_asked:
+            caller.require_trust(
+                f"let a container {what}",
+                "it can become the router or resolver of every other one on its network",
+            )
+
+
 def require_target(caller: ApiCaller, target: str) -> None:
     """Raise ForbiddenError for a path that the caller may not have the agent open.
 

@@ -35,6 +35,8 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = ()
     allow_ips: Annotated[tuple[Address, ...], Meta(max_length=limits.ALLOWED_ADDRESSES_MAX)] = ()
     allow_macs: Annotated[tuple[UnicastMac, ...], Meta(max_length=limits.ALLOWED_MACS_MAX)] = ()
+    allow_dhcp_server: bool = False
+    allow_ra: bool = False
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -168,6 +170,8 @@ class EndpointResponse(TypedDict):
     labels: dict[str, str]
     allow_ips: list[str]
     allow_macs: list[str]
+    allow_dhcp_server: bool
+    allow_ra: bool
     rate_in: int | None
     rate_out: int | None
     gateway_priority: int | None

@@ -16,6 +16,8 @@ ROOT = ApiCaller(0, frozenset())
 ACTS: dict[str, Callable[[ApiCaller], None]] = {
     "addresses": lambda caller: privileges.require_own_addresses(caller, ["10.0.0.9"]),
     "security": lambda caller: privileges.require_port_security(caller, enabled=False),
+    "dhcp-server": lambda caller: privileges.require_client(caller, dhcp_server=True, router=False),
+    "router": lambda caller: privileges.require_client(caller, dhcp_server=False, router=True),
     "low-port": lambda caller: privileges.require_ports(caller, [8080, 22]),
     "path": lambda caller: privileges.require_target(caller, "/tmp/ns"),  # noqa: S108
     "public-subnet": lambda caller: privileges.require_subnets(
@@ -40,6 +42,7 @@ def test_an_act_of_root_needs_trust(act: Callable[[ApiCaller], None]) -> None:
 def test_other_requests_need_no_trust() -> None:
     """The group may still do all that it always could."""
     privileges.require_port_security(MEMBER, enabled=True)
+    privileges.require_client(MEMBER, dhcp_server=False, router=False)
     privileges.require_ports(MEMBER, [1024, 65_535])
     privileges.require_subnets(MEMBER, ["10.32.0.0/16", "fd00::/64", "100.64.0.0/24", "nonsense"])
     privileges.require_parent(MEMBER, "eth2", is_underlay=False)
