@@ -23,11 +23,13 @@ from overlay.core.dataplane.operations import (
     row_key,
 )
 from overlay.core.dataplane.state import (
+    OTHER_END,
     AddressRow,
     BarrierRow,
     BoundaryRow,
     Bridge,
     BridgeFdbRow,
+    EntryRow,
     FdbRow,
     FloodRow,
     GuardRow,
@@ -38,6 +40,7 @@ from overlay.core.dataplane.state import (
     PolicyClassRow,
     Port,
     RateRow,
+    RouterLink,
     RouteRow,
     Row,
     SandboxState,
@@ -48,12 +51,13 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 
-LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
+LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2, RouterLink: 3}
 # Barriers are added before, and deleted after, the routes that would bypass them; the fast path
 # is enabled when its tables are complete, as are policies.
 ROW_ORDER = (
     BarrierRow,
     BoundaryRow,
+    EntryRow,
     AddressRow,
     FloodRow,
     FdbRow,
@@ -75,6 +79,7 @@ ROW_ORDER = (
 # Table entries and devices that name a link: all other rows go with the link that they are on.
 _OUTLIVING = (
     BoundaryRow,
+    EntryRow,
     GuardRow,
     RateRow,
     InterceptRow,
@@ -136,6 +141,8 @@ def _must_replace(actual: Link, desired: Link) -> bool:
             or actual.port != desired.port
             or len(actual.local) != len(desired.local)
         )
+    if isinstance(actual, RouterLink) and OTHER_END in actual.altered:
+        return True
     return type(actual) is not type(desired)
 
 

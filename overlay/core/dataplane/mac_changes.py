@@ -72,7 +72,12 @@ class LastMacs:
             for row in came
             if row.ip not in locals_ and self._had_another(row.ip, row.mac, gone)
         ]
-        found += [each for each in locals_.values() if self._had_another(each.ip, each.mac, gone)]
+        planned = {row.ip for row in came}  # rows that tell the bridge, with routers
+        found += [
+            each._replace(is_local=each.ip not in planned)
+            for each in locals_.values()
+            if self._had_another(each.ip, each.mac, gone)
+        ]
         self._former |= gone
         surplus = len(self._former) - limits.MACS_REMEMBERED_MAX
         for ip in list(islice(self._former, max(0, surplus))):

@@ -19,6 +19,7 @@ from overlay.core.dataplane.state import (
     BoundaryRow,
     Bridge,
     BridgeFdbRow,
+    EntryRow,
     FdbRow,
     FloodRow,
     GuardRow,
@@ -29,6 +30,7 @@ from overlay.core.dataplane.state import (
     PolicyClassRow,
     Port,
     RateRow,
+    RouterLink,
     RouteRow,
     Row,
     SandboxState,
@@ -62,6 +64,8 @@ class PutLink:
                 )
             case Port():
                 return f"ip link set {link.name} {_attributes(link)}"
+            case RouterLink():
+                return f"ip link add {link.name} {_attributes(link)} type veth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,8 @@ def row_key(row: Row) -> RowKey:
             return ("route", link, base, bytes([prefix_length]))
         case BarrierRow(link, prefix_length, base):
             return ("barrier", link, base, bytes([prefix_length]))
+        case EntryRow(link, base, prefix_length, allow):
+            return ("entry", link, base, bytes([prefix_length, allow]))
         case GuardRow(_, _, link, _, _):
             return ("guard", link, b"", b"")
         case BoundaryRow(link):
@@ -176,7 +182,7 @@ def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxStat
     for operation in operations:
         match operation:
             case PutLink(link) | ChangeLink(_, link):
-                if not isinstance(link, Bridge) and link.master not in {"", *links}:
+                if isinstance(link, Vxlan | Port) and link.master not in {"", *links}:
                     raise ValueError(f"{operation}: no bridge {link.master}")
                 links[link.name] = link
             case DeleteLink(link):
@@ -195,7 +201,7 @@ def _delete_link(links: dict[str, Link], rows: dict[RowKey, Row], name: str) -> 
     for key in [key for key, row in rows.items() if row.link == name]:
         del rows[key]
     for other in list(links.values()):
-        if not isinstance(other, Bridge) and other.master == name:
+        if isinstance(other, Vxlan | Port) and other.master == name:
             links[other.name] = other._replace(master="")
 
 
@@ -214,6 +220,8 @@ def _attributes(link: Link, unlike: Link | None = None) -> str:
             case "altered":
                 if unlike is not None:
                     words.append(f"# restores {', '.join(unlike.altered)}")
+            case "peer":
+                words.append(f"# to the sandbox of VNI {value}")
             case "master" if not value:
                 words.append("nomaster")
             case _:
@@ -243,6 +251,9 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BarrierRow(link, prefix_length, base):
             verb = "add" if add else "del"
             return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
+        case EntryRow(link, base, prefix_length, allow):
+            verb, action = "add" if add else "del", "lookup main" if allow else "prohibit"
+            return f"ip rule {verb} iif {link} from {ip_text(base)}/{prefix_length} {action}"
         case GuardRow(macs, ips, link, is_dhcp_server, is_router):
             roles = ["dhcp-server"] * is_dhcp_server + ["router"] * is_router
             what = " ".join([*map(mac_text, macs), *map(ip_text, ips), *roles]) or "open"

@@ -48,6 +48,8 @@ HOST_PORT_PREFIX = "host"
 """Prefix of a host endpoint port; the segment number follows."""
 HOST_LINK_PREFIX = "ovh"
 """Prefix of the host interface on a network, in the host namespace."""
+ROUTER_LINK_PREFIX = "rt"
+"""Prefix of a link to another network's sandbox; that network's VNI follows."""
 POLICY_LINK = "br0"
 """The link that rows of the whole sandbox name, as those of policies are."""
 
@@ -61,7 +63,23 @@ class Port(NamedTuple):
     altered: tuple[str, ...] = ()
 
 
-Link: TypeAlias = Bridge | Vxlan | Port
+class RouterLink(NamedTuple):
+    """This sandbox's end of a veth pair to the sandbox of another network on this host.
+
+    A port of no bridge: packets are routed to it. "other end" in `altered`: that is not in the
+    sandbox of `peer`.
+    """
+
+    name: str
+    mac: Mac
+    mtu: int
+    peer: Vni
+    altered: tuple[str, ...] = ()
+
+
+OTHER_END = "other end"
+
+Link: TypeAlias = Bridge | Vxlan | Port | RouterLink
 
 
 class AddressRow(NamedTuple):
@@ -129,6 +147,18 @@ class BarrierRow(NamedTuple):
     link: str
     prefix_length: int  # before the address, as otherwise it could equal an AddressRow
     base: Ip
+
+
+class EntryRow(NamedTuple):
+    """Packets that enter by a router's link from a range of sources are routed, or are not.
+
+    A rule that looks up the main table, or for all other sources of a family one of type prohibit.
+    """
+
+    link: str
+    base: Ip
+    prefix_length: int
+    allow: bool
 
 
 class GuardRow(NamedTuple):
@@ -279,6 +309,7 @@ Row: TypeAlias = (
     | NeighborRow
     | RouteRow
     | BarrierRow
+    | EntryRow
     | GuardRow
     | BoundaryRow
     | SourceRow

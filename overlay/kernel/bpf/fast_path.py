@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import HookRow, SourceRow, TargetRow
+from overlay.core.dataplane.state import ROUTER_LINK_PREFIX, HookRow, SourceRow, TargetRow
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import programs, syscall, tc_filters
 from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow
@@ -99,16 +99,19 @@ class FastPath:
 
     def _program(self, row: HookRow) -> tuple[int, int]:
         """Return descriptor and id of a hook's program; load it if it is the first of its kind."""
-        kind = "leave" if row.is_leaving else _kind(row.link)
+        kind = _leaving_kind(row.link) if row.is_leaving else _kind(row.link)
         name = _Program(kind, row.segment, row.is_policed)
         found = self._programs.get(name)
         if found is None:
             maps = self._policies.maps if self._policies is not None and row.is_policed else None
             match kind:
-                case "leave":
+                case "leave" | "cross":
                     if maps is None:
                         raise OSError(errno.EINVAL, "only policies have a program for what leaves")
-                    code = leaving_program(maps, programs.JUDGED)
+                    marks = (programs.JUDGED, programs.ROUTED)
+                    code = leaving_program(maps, *(marks if kind == "cross" else marks[:1]))
+                case "route":
+                    code = programs.router_program()
                 case "in":
                     code = programs.vtep_program(self._targets, row.segment, maps)
                 case "tell":
@@ -300,7 +303,14 @@ def _kind(link: str) -> str:
     """Return the kind of program that runs on a link."""
     if link.startswith("vxlan"):
         return "in"
+    if link.startswith(ROUTER_LINK_PREFIX):
+        return "route"
     return "tell" if link.startswith("br") else "out"
+
+
+def _leaving_kind(link: str) -> str:
+    """Return the kind of program for what leaves: routed packets cross to another host unjudged."""
+    return "cross" if link.startswith("vxlan") else "leave"
 
 
 def _action(link: str) -> int:

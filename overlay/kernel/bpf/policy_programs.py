@@ -67,8 +67,8 @@ _IDLE_MAX: Final = limits.POLICY_FLOW_IDLE_S * 10**9 >> calls.TIME_SHIFT
 _FRAGMENT_AGE_MAX: Final = 30 * 10**9 >> calls.TIME_SHIFT  # as hosts keep fragments (ip(7))
 
 
-def leaving_program(maps: Maps, mark: int) -> bytes:
-    """Return the program for frames that leave by a port or VTEP; marked ones are judged.
+def leaving_program(maps: Maps, *marks: int) -> bytes:
+    """Return the program for frames that leave by a port or VTEP; only unmarked ones are judged.
 
     It removes the mark, as a VTEP would look up a marked frame's route each time
     (`ip_tunnel_dst_cache_usable`, include/net/ip_tunnels.h).
@@ -76,7 +76,8 @@ def leaving_program(maps: Maps, mark: int) -> bytes:
     program = Assembler()
     program.move(R6, R1)
     program.load(WORD, R1, R6, numbers.MARK)
-    program.jump_equal(R1, mark, "judged")
+    for mark in marks:
+        program.jump_equal(R1, mark, "judged")
     judge(program, maps)
     program.set(R0, numbers.PASS)
     program.exit()

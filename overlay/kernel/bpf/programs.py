@@ -35,7 +35,7 @@ SOURCE_VALUE_SIZE: Final = 4
 TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 
 # Marks within the sandbox; no frame keeps one when it leaves, or brings one with it.
-_FROM_CONTAINER, JUDGED = 0x6F7663, 0x6F766A
+_FROM_CONTAINER, JUDGED, ROUTED = 0x6F7663, 0x6F766A, 0x6F7672
 _NO_OPTIONS: Final = 0x45
 _ADVERTISEMENT, _SOLICITED = 136, 0x40  # RFC 4861 section 4.4: type and flag
 
@@ -164,6 +164,20 @@ def bridge_program(targets_fd: int, segment: int, maps: Maps | None = None) -> b
     program.set(R3, 0)
     program.call(numbers.CLONE_REDIRECT)
     _pass(program)
+    return program.code()
+
+
+def router_program() -> bytes:
+    """Return the program for what enters by a router's link, in a network with policies.
+
+    It marks a packet as routed: the host that it leaves for judges it, where its answers pass.
+    """
+    program = Assembler()
+    program.move(R6, R1)
+    program.set(R1, ROUTED)
+    program.store(WORD, R6, numbers.MARK, R1)
+    program.set(R0, numbers.PASS)
+    program.exit()
     return program.code()
 
 

@@ -8,13 +8,21 @@ Does not: open sockets.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.core.dataplane.state import (
+    ROUTER_LINK_PREFIX,
+    Bridge,
+    Link,
+    Port,
+    RouterLink,
+    Vxlan,
+)
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
@@ -22,6 +30,7 @@ ALIAS_DEFAULT: Final = "overlayd"
 _RUNTIME_MARK: Final = ":runtime:"  # in the alias of an interface that a runtime asked for
 """Alias of overlayd's links; a colon and more text may follow."""
 
+_ROUTER_LINK: Final = re.compile(ROUTER_LINK_PREFIX + r"[0-9a-f]{6}")
 _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 HEADER_SIZE: Final = 16
 _U32: Final = struct.Struct("=I")
@@ -210,6 +219,10 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
                 port = 0
             altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
             return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
+        case "veth" if not master and _ROUTER_LINK.fullmatch(found.name):
+            peer = Vni(int(found.name.removeprefix(ROUTER_LINK_PREFIX), 16))
+            altered = _altered(found, (), ())
+            return RouterLink(found.name, Mac(found.mac), found.mtu, peer, altered)
         case "veth":
             altered = _altered(found, (), _CONTAINER_PORT if master else ())
             return Port(found.name, found.mtu, master, altered)

@@ -20,6 +20,7 @@ from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
     BridgeFdbRow,
+    EntryRow,
     FdbRow,
     FloodRow,
     NeighborRow,
@@ -127,6 +128,7 @@ _ENCODERS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
     NeighborRow: (codec.RTM_NEWNEIGH, _REPLACE, _neighbor),
     RouteRow: (codec.RTM_NEWROUTE, _REPLACE, routes.encode_route),
     BarrierRow: (codec.RTM_NEWRULE, codec.NLM_F_CREATE, routes.encode_barrier),
+    EntryRow: (codec.RTM_NEWRULE, codec.NLM_F_CREATE | codec.NLM_F_EXCL, routes.encode_entry),
 }
 
 

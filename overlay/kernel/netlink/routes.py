@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import BarrierRow, RouteRow
+from overlay.core.dataplane.state import ROUTER_LINK_PREFIX, BarrierRow, EntryRow, RouteRow
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip
 
@@ -35,14 +35,18 @@ _RTPROT_KERNEL: Final = 2
 _RTPROT_STATIC: Final = 4
 _RTPROT_RA: Final = 9
 _RTN_UNICAST: Final = 1
+_RTNH_F_ONLINK: Final = 4
 # linux/fib_rules.h
 _FRA_DST: Final = 1
+_FRA_SRC: Final = 2
 _FRA_IIFNAME: Final = 3
 _FRA_PRIORITY: Final = 6
+_FR_ACT_TO_TBL: Final = 1
 _FR_ACT_PROHIBIT: Final = 8
 
 # After the local table (0), so that a gateway answers all subnets, and before the main one (32766).
 _BARRIER_PRIORITY: Final = 1000
+_ENTRY_PRIORITY: Final = 900  # of what is allowed; the next one is for all else
 
 
 def _family(ip: Ip) -> int:
@@ -61,7 +65,9 @@ def encode_any_route(row: RouteRow, index: int) -> bytes:
 
 def _route(row: RouteRow, index: int, protocol: int, scope: int) -> bytes:
     family, table, kind = _family(row.gateway), _RT_TABLE_MAIN, _RTN_UNICAST
-    head = _HEADER.pack(family, row.prefix_length, 0, 0, table, protocol, scope, kind, 0)
+    # No address of a router's link is in the gateway's subnet.
+    flags = _RTNH_F_ONLINK if row.link.startswith(ROUTER_LINK_PREFIX) else 0
+    head = _HEADER.pack(family, row.prefix_length, 0, 0, table, protocol, scope, kind, flags)
     destination = attribute(_RTA_DST, row.base) if row.prefix_length else b""
     way = attribute(_RTA_GATEWAY, row.gateway) + attribute(_RTA_OIF, _U32.pack(index))
     return head + destination + way
@@ -75,6 +81,18 @@ def encode_barrier(row: BarrierRow, _index: int) -> bytes:
         + attribute(_FRA_DST, row.base)
         + attribute(_FRA_IIFNAME, row.link.encode() + b"\0")
         + attribute(_FRA_PRIORITY, _U32.pack(_BARRIER_PRIORITY))
+    )
+
+
+def encode_entry(row: EntryRow, _index: int) -> bytes:
+    """Return the body of a message that adds or deletes the rule."""
+    action, table = (_FR_ACT_TO_TBL, _RT_TABLE_MAIN) if row.allow else (_FR_ACT_PROHIBIT, 0)
+    head = _HEADER.pack(_family(row.base), 0, row.prefix_length, 0, table, 0, 0, action, 0)
+    return (
+        head
+        + (attribute(_FRA_SRC, row.base) if row.prefix_length else b"")
+        + attribute(_FRA_IIFNAME, row.link.encode() + b"\0")
+        + attribute(_FRA_PRIORITY, _U32.pack(_ENTRY_PRIORITY + (not row.allow)))
     )
 
 
@@ -126,3 +144,18 @@ def decode_barrier(message: NetlinkMessage) -> BarrierRow | None:
     if action != _FR_ACT_PROHIBIT or base is None or link is None:
         return None
     return BarrierRow(link.rstrip(b"\0").decode(), length, Ip(base))
+
+
+def decode_entry(message: NetlinkMessage) -> EntryRow | None:
+    """Return the rule of a message about what enters by a router's link; None for any other."""
+    _, buffer, start, end = message
+    family, _, length, _, table, _, _, action, _ = _HEADER.unpack_from(buffer, start)
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    link = found.get(_FRA_IIFNAME, b"").rstrip(b"\0").decode()
+    if not link.startswith(ROUTER_LINK_PREFIX) or _FRA_DST in found:
+        return None
+    allow = action == _FR_ACT_TO_TBL and table == _RT_TABLE_MAIN
+    if not allow and action != _FR_ACT_PROHIBIT:
+        return None
+    size = 4 if family == socket.AF_INET else 16
+    return EntryRow(link, Ip(found.get(_FRA_SRC, bytes(size))), length, allow)

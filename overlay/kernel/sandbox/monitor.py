@@ -19,6 +19,7 @@ from overlay.core.dataplane.state import (
     NeighborRow,
     Port,
     RateRow,
+    RouterLink,
     Row,
     SandboxState,
     Vxlan,
@@ -176,7 +177,8 @@ class SandboxMonitor:
     def _routing_row(self, message: NetlinkMessage) -> Row | None:
         if message.kind in _ROUTE_KINDS:
             return routes.decode_route(message, self._names)
-        return routes.decode_barrier(message) or interception.decode_rule(message)
+        rule = routes.decode_barrier(message) or routes.decode_entry(message)
+        return rule or interception.decode_rule(message)
 
     def _link_contradiction(
         self, message: NetlinkMessage, found: link_decoder.LinkInfo, desired: SandboxState
@@ -209,9 +211,10 @@ class SandboxMonitor:
     def _hook_contradiction(
         self, message: NetlinkMessage, link: Link | None, desired: SandboxState
     ) -> str | None:
-        if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
+        if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port | RouterLink):
             return None
-        segment = int(link.master.removeprefix("br"))
+        master = "br0" if isinstance(link, RouterLink) else link.master
+        segment = int(master.removeprefix("br"))
         kinds = ((False, False), (True, False), (True, True))
         hooks = {HookRow(segment, link.name, *kind) for kind in kinds}
         return None if hooks.isdisjoint(desired.rows) else f"the hook of {link.name} is gone"

@@ -15,6 +15,7 @@ from overlay.core.dataplane.state import (
     Bridge,
     Link,
     Port,
+    RouterLink,
     Row,
     SandboxState,
     Vxlan,
@@ -27,6 +28,8 @@ from overlay.kernel.netlink import socket as netlinksocket
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
+from overlay.kernel.router import link as router_link
+from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import rate_limit
 from overlay.kernel.sandbox.interception import Interception
 
@@ -52,10 +55,17 @@ class SandboxTables(NamedTuple):
 class SandboxReader:
     """Reads the state of one sandbox."""
 
-    def __init__(self, socket: NetlinkSocket, host_fd: int, tables: SandboxTables) -> None:
+    def __init__(
+        self,
+        socket: NetlinkSocket,
+        host_fd: int,
+        tables: SandboxTables,
+        peers: RouterPeers | None,
+    ) -> None:
         self._socket = socket
         self._host_fd = host_fd
         self._tables = tables
+        self._peers = peers
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
     def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
@@ -73,6 +83,8 @@ class SandboxReader:
             link = link_decoder.to_link(each, names, host_netns)
             if isinstance(link, Bridge) and not self._has_local_entry(each.index, each.mac):
                 link = link._replace(altered=(*link.altered, neighbor_rows.LOCAL_ENTRY))
+            if isinstance(link, RouterLink) and self._peers is not None:
+                link = router_link.checked(link, each, self._socket, self._peers)
             if link is not None:
                 own_links[each.index] = link
         macs = {each.index: each.mac for each in found}
@@ -130,7 +142,8 @@ class SandboxReader:
         routes = self._socket.dump(codec.RTM_GETROUTE, routing.DUMP)
         rules = self._socket.dump(codec.RTM_GETRULE, routing.DUMP)
         found: list[Row | None] = [routing.decode_route(message, names) for message in routes]
-        found += [routing.decode_barrier(message) for message in rules]
+        for decode in (routing.decode_barrier, routing.decode_entry):
+            found += [decode(message) for message in rules]
         return {row for row in found if row is not None}
 
     def _ports_to_read(self, own_links: Mapping[int, Link]) -> Sequence[int]:

@@ -25,15 +25,19 @@ from overlay.core.dataplane.operations import (
     PutRow,
 )
 from overlay.core.dataplane.state import (
+    ROUTER_LINK_PREFIX,
     AddressRow,
     BoundaryRow,
     Bridge,
+    EntryRow,
     GuardRow,
     InterceptRow,
     Link,
     NeighborRow,
     Port,
     RateRow,
+    RouterLink,
+    Row,
     SandboxState,
     Vxlan,
 )
@@ -51,6 +55,8 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.port_security import apply as apply_guard
 from overlay.kernel.nft.tables import NftMissingError
+from overlay.kernel.router import link as router_link
+from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit, sysctls
 from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
@@ -63,11 +69,19 @@ from overlay.kernel.sandbox.row_batches import RowOperation, in_batches, without
 class Sandbox:
     """An open sandbox. Its namespace outlives this object and the process."""
 
-    def __init__(self, name: str, netns_fd: int, alias: str, fast_path: FastPath | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        netns_fd: int,
+        alias: str,
+        fast_path: FastPath | None,
+        peers: RouterPeers | None = None,
+    ) -> None:
         self.name = name
         self.netns_fd = netns_fd
         self.alias = alias
         self.fast_path = fast_path
+        self._peers = peers
         with ExitStack() as undo:
             self.guard, self.guard_fault = _port_guard(netns_fd)
             if self.guard is not None:
@@ -83,7 +97,7 @@ class Sandbox:
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
         tables = SandboxTables(self.guard, self.boundary, self.interception)
-        self._reader = SandboxReader(self.socket, self._host_fd, tables)
+        self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
     @classmethod
     def open(
@@ -93,13 +107,14 @@ class Sandbox:
         create: bool,
         alias: str = ALIAS_DEFAULT,
         fast_path: FastPath | None = None,
+        peers: RouterPeers | None = None,
     ) -> Self:
         """Open the sandbox of that name.
 
         With `create`, creates it if it does not exist. The contents of an existing one are kept.
-        `alias` marks overlayd's links. The calling thread's namespace is used as the host's, where
-        VTEPs get their UDP socket. Raises NotFoundError if there is no such sandbox, OverlayError
-        if the kernel refuses.
+        `alias` marks overlayd's links, `peers` says where those of routers may lead. The calling
+        thread's namespace is used as the host's, where VTEPs get their UDP socket. Raises
+        NotFoundError if there is no such sandbox, OverlayError if the kernel refuses.
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
@@ -108,7 +123,7 @@ class Sandbox:
                 raise NotFoundError(f"no sandbox {name}") from None
             netns_fd = netns.create(name)
         try:
-            sandbox = cls(name, netns_fd, alias, fast_path)
+            sandbox = cls(name, netns_fd, alias, fast_path, peers)
         except BaseException:
             os.close(netns_fd)
             raise
@@ -232,7 +247,7 @@ class Sandbox:
 
     def _put_link(self, link: Link, before: Link | None) -> None:
         index = 0 if before is None and not isinstance(link, Port) else self._links.find(link.name)
-        master = 0 if isinstance(link, Bridge) else self._links.of_master(link.master)
+        master = self._links.of_master(link.master) if isinstance(link, Vxlan | Port) else 0
         created = False
         if not index and not isinstance(link, Port):
             created = self._create(link, master)
@@ -247,14 +262,18 @@ class Sandbox:
                 steps = link_requests.set_vxlan(index, link, now, master, self.alias)
             case Port():
                 steps = link_requests.set_port(index, link, now, master, self.alias)
+            case RouterLink():
+                steps = router_link.set_up(index, link, now, self.alias)
         for refusal in self.socket.transact(steps):
             raise NetlinkError(refusal.errno, str(refusal))
 
-    def _create(self, link: Bridge | Vxlan, master: int) -> bool:
+    def _create(self, link: Bridge | Vxlan | RouterLink, master: int) -> bool:
         """Create the link; return False if there already is one of that name."""
         try:
             if isinstance(link, Bridge):
                 self.socket.request(link_requests.create_bridge(link))
+            elif isinstance(link, RouterLink):
+                router_link.create(self.socket, link, self._peers)
             else:
                 with NetlinkSocket(self._host_fd) as host:
                     host.request(link_requests.create_vxlan(link, self.netns_fd, master))
@@ -313,9 +332,9 @@ class Sandbox:
             row = operation.row
             index = self._links.of(row.link)
             is_put = type(operation) is PutRow
-            if is_put and type(row) is AddressRow and len(row.ip) == 16:
+            if is_put and _needs_ipv6(row):
                 sysctls.enable_ipv6(self.netns_fd, row.link)
-            if index:
+            if index or type(row) is EntryRow:  # a rule outlives its link
                 batch.append(
                     neighbor_rows.put(row, index) if is_put else neighbor_rows.delete(row, index)
                 )
@@ -326,6 +345,8 @@ class Sandbox:
         for refusal in self.socket.transact(batch):
             operation = sent[refusal.position]
             if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
+                continue
+            if type(operation.row) is EntryRow and refusal.errno == errno.EEXIST:
                 continue
             failures.append(OperationFailure(operation, refusal.errno, str(refusal)))
         return failures
@@ -375,6 +396,13 @@ class Sandbox:
         InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
     }
+
+
+def _needs_ipv6(row: Row) -> bool:
+    """Return whether a row needs IPv6 on its link, where it is off until then."""
+    if type(row) is NeighborRow:
+        return len(row.ip) == 16 and row.link.startswith(ROUTER_LINK_PREFIX)
+    return type(row) is AddressRow and len(row.ip) == 16
 
 
 def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:

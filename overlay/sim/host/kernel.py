@@ -21,7 +21,7 @@ from overlay.core.dataplane.operations import (
     RowKey,
     row_key,
 )
-from overlay.core.dataplane.state import Bridge, Link, Port, Row, SandboxState
+from overlay.core.dataplane.state import Bridge, Link, Port, Row, SandboxState, Vxlan
 from overlay.model import Endpoint, Mac, Vni
 
 
@@ -119,7 +119,7 @@ class Kernel:
 
     @staticmethod
     def _check_master(sandbox: Sandbox, link: Link, operation: Operation) -> None:
-        if isinstance(link, Bridge):
+        if not isinstance(link, Vxlan | Port):
             return
         if not isinstance(sandbox.links.get(link.master), Bridge):
             raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")
@@ -130,7 +130,7 @@ class Kernel:
         for key in [key for key in sandbox.rows if key[1] == name]:
             del sandbox.rows[key]
         for other in list(sandbox.links.values()):
-            if not isinstance(other, Bridge) and other.master == name:
+            if isinstance(other, Vxlan | Port) and other.master == name:
                 sandbox.links[other.name] = other._replace(master="")
 
     # --- attach and detach ---------------------------------------------------------------

@@ -77,7 +77,7 @@ def actual_states(draw: st.DrawFn) -> SandboxState:
                 del links[name]
             case 1:
                 links[name] = Bridge(name, draw(macs), draw(mtus))
-            case 2 if not isinstance(link, Bridge):
+            case 2 if isinstance(link, Vxlan | Port):
                 links[name] = link._replace(master="")
             case 3:
                 links[name] = link._replace(altered=draw(altered))
@@ -85,7 +85,7 @@ def actual_states(draw: st.DrawFn) -> SandboxState:
     if "br0" in links:
         kept |= draw(st.sets(st.just(UnexpectedRow("br0", "00:11 dev br0 vlan 5", b"request"))))
     for name, link in links.items():
-        if not isinstance(link, Bridge) and link.master not in links:
+        if isinstance(link, Vxlan | Port) and link.master not in links:
             links[name] = link._replace(master="")
     return SandboxState(links, frozenset(kept))
 

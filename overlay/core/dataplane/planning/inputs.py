@@ -9,7 +9,7 @@ from overlay.core.dataplane.conflicts import OwnerOf
 from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.core.fabric import NO_FABRIC, FabricRows
-from overlay.model import Endpoint, Ip, Network, NodeId
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni
 
 
 class LocalPort(NamedTuple):
@@ -36,6 +36,14 @@ class PolicyRows:
     fault: str = ""  # why they are not what was asked for: then nothing new is allowed
 
 
+class RoutedNetwork(NamedTuple):
+    """A network with a sandbox here that containers of this one reach through a router."""
+
+    vni: Vni
+    subnets: tuple[Subnet, ...]
+    mtu: int  # of its links
+
+
 @dataclass(frozen=True, slots=True)
 class PlanInput:
     """The whole input of one sandbox's plan."""
@@ -53,3 +61,4 @@ class PlanInput:
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
     fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
+    routed: tuple[RoutedNetwork, ...] = ()

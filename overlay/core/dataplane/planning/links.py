@@ -1,4 +1,4 @@
-"""The links of a sandbox: bridges, VXLAN devices and ports."""
+"""The links of a sandbox: bridges, VXLAN devices, ports, and links to other sandboxes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.router_rows import router_links
 from overlay.core.dataplane.planning.segments import (
     bridge_name,
     host_port_name,
@@ -31,6 +32,7 @@ def links(given: PlanInput, *, is_shut: bool) -> Iterator[Link]:
     for port in (*given.ports, *host_ports(given)):
         bridge = bridge_name(network, port.subnet_index)
         yield Port(port.name, given.mtu, "" if is_shut else bridge)
+    yield from router_links(given)
 
 
 def tunnel_bases(given: PlanInput) -> tuple[str, ...]:

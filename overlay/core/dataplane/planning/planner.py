@@ -15,6 +15,7 @@ from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.links import host_ports, links, tunnel_bases
+from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
     Segments,
     bridge_name,
@@ -82,6 +83,8 @@ def plan_sandbox(
         if fast_path or is_policed:
             hooks = _segment_hooks(given, is_policed=is_policed)
             yield from hooks if fast_path else _without_redirection(hooks)
+        if is_policed:
+            yield from router_hooks(given)
         reserved = gateway_macs(given.network)
         by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
         own = {each.mac for each in by_id.values()}
@@ -134,6 +137,7 @@ def _network_rows(given: PlanInput, *, is_shut: bool) -> Iterator[Row]:
         yield from tunnel_rows(given)
     if not is_shut:
         yield from _exit_rows(given)
+        yield from router_rows(given)
     if given.network.isolate_subnets:
         yield from _barrier_rows(given.network)
 

@@ -1,0 +1,1 @@
+"""Routers between networks: what they are, and which networks they connect."""

@@ -1,0 +1,1 @@
+"""The links between the sandboxes of networks that a router connects."""
