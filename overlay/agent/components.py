@@ -90,6 +90,8 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.record_readers import RecordReaders
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.router.routers import Routers
+from overlay.agent.router.sandbox_needs import SandboxNeeds
 from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.services.registry import ServiceRegistry
@@ -124,34 +126,35 @@ class Components:
         readers = RecordReaders(self.gossip, config.dead_grace_s)
         self.directory, self._space = readers.directory, readers.space
         self.service_catalog = readers.catalog
-        self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
-        self.declared = DeclaredService(self._context, readers.declared)
+        context = self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
+        self.declared = DeclaredService(context, readers.declared)
         self._construct_cluster_services()
         self._construct_dataplane(interface)
-        self.policies = Policies(self._context, self.declared, readers.policies, self.reconciler)
+        self.policies = Policies(context, self.declared, readers.policies, self.reconciler)
+        self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
         self.networks = NetworkService(
-            self._context, self.participation, self.reserves, self.encryption, self.declared
+            context, self.participation, self.reserves, self.encryption, self.declared
         )
         self.services = ServiceRegistry(
-            self._context, self.declared, self.service_catalog, self.allocator, self.participation
+            context, self.declared, self.service_catalog, self.allocator, self.participation
         )
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
         decider = self.policies.decider
-        ways = WayContext(self._context, self.attachments, self.reconciler, self.paths, decider)
+        ways = WayContext(context, self.attachments, self.reconciler, self.paths, decider)
         self.diagnosis = Diagnosis(ways, captures_for_peers=config.capture_from_peers)
         self.startup = Startup(
             self.gossip,
             self.directory,
             self.reconciler,
             self.participation,
-            self._preferences,
+            self._sandbox_needs,
             Adoption(self.attacher.context),
             NewerRecords(self.attacher.context, self.restart),
         )
         self.former_identity = FormerIdentity(
-            self._context,
+            context,
             self.forget_service,
             self.restart,
             self.participation,
@@ -159,9 +162,9 @@ class Components:
             IdentityTrail(config.run_dir),
         )
         self.previous_copy = PreviousCopy(state, event_log)
-        registries = Registries(self.networks, self.services, self.policies.registry)
+        registries = Registries(self.networks, self.services, self.policies, self.routers)
         names, exposure = self.custom_records, self.exposure
-        self.apply = apply_service(self._context, self.declared, registries, names, exposure)
+        self.apply = apply_service(context, self.declared, registries, names, exposure)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
@@ -230,12 +233,13 @@ class Components:
         self._preferences = ExposurePreferences(
             self.gossip.state, self.service_catalog, DeclaredExposures(self.directory)
         )
+        self._sandbox_needs = SandboxNeeds(self.directory, attachments, self._preferences)
         self.participation = ParticipationService(
             self.gossip,
             self.directory,
             self.reconciler,
             attachments,
-            self._preferences,
+            self._sandbox_needs,
             self.encryption,
         )
 
@@ -362,6 +366,7 @@ class Components:
             underlay=self.underlay,
             mtu_controller=self.mtu_controller,
             encryption=self.encryption,
+            routers=self.routers.controller,
             encryption_switch=self.encryption_switch,
             evpn=self.evpn,
             paths=self.paths,
@@ -379,6 +384,7 @@ class Components:
             self.encryption_switch,
             self.evpn,
             self.startup,
+            self.routers.controller,
             self.former_identity,
             self.previous_copy,
             self.drivers.macvlan_ports,

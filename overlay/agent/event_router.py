@@ -37,6 +37,7 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
+from overlay.agent.router.controller import RouterController
 from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables
 from overlay.core.events import (
@@ -98,6 +99,7 @@ class EventRouter:
     underlay: Underlay
     mtu_controller: MtuController
     encryption: EncryptionController
+    routers: RouterController
     encryption_switch: EncryptionSwitch
     evpn: EvpnController
     paths: PathController
@@ -232,6 +234,7 @@ class EventRouter:
             self.paths.trigger()
             self.encryption.trigger()
             self.encryption_switch.trigger()
+            self.routers.trigger()
             self.evpn.trigger()
             self.mtu_controller.networks_changed()
             self.exposure.controller.networks_changed()

@@ -15,6 +15,7 @@ from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.gossip.silent_members import silent_member_faults
 from overlay.agent.policy.old_members import old_member_faults
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.router import old_members as router_members
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table
 from overlay.model import Network, ip_text
@@ -116,9 +117,10 @@ def _versions(components: Components) -> Iterator[Fault]:
 
 
 def _old_members(components: Components) -> Iterator[Fault]:
-    """Yield the members that do not enforce policies."""
+    """Yield the members that do not enforce policies, or do not route."""
     node, policies = components.gossip.node, components.policies.catalog
     yield from old_member_faults(node, components.directory, policies)
+    yield from router_members.old_member_faults(node, components.routers.registry.catalog)
 
 
 def _smaller_underlays(components: Components) -> Iterator[Fault]:

@@ -353,6 +353,7 @@ class AgentLifecycle:
         for attachment in list(components.attachments.values()):
             count += len(await components.detacher.remove(attachment))
         await components.exposure.withdraw()
+        await components.routers.controller.withdraw()
         await components.service_clients.withdraw()
         components.reserves.begin_to_leave()
         await components.grants.hand_back()

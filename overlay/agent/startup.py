@@ -18,11 +18,11 @@ from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.endpoints.older_state.adoption import Adoption
 from overlay.agent.endpoints.older_state.newer_records import NewerRecords
-from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.records.directory import Directory
+from overlay.agent.router.sandbox_needs import SandboxNeeds
 from overlay.agent.state.documents import LostState
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.model import Vni
@@ -40,7 +40,7 @@ class Startup(Controller):
         directory: Directory,
         reconciler: Reconciler,
         participation: ParticipationService,
-        preferences: ExposurePreferences,
+        needs: SandboxNeeds,
         adoption: Adoption,
         newer_records: NewerRecords,
     ) -> None:
@@ -51,15 +51,15 @@ class Startup(Controller):
         self._directory = directory
         self._reconciler = reconciler
         self._participation = participation
-        self._preferences = preferences
+        self._needs = needs
         self._adoption = adoption
         self._newer_records = newer_records
         self._attachments = adoption.attachments
 
     async def adopt(self) -> None:
-        """Open the sandboxes of all attachments and of networks exposed without any, if known."""
+        """Open the sandboxes of all attachments and of what needs one without any, if known."""
         attached = {Vni(a.vni) for a in self._attachments.values()}
-        for vni in sorted(attached.union(self._preferences.without_containers())):
+        for vni in sorted(attached.union(self._needs.without_containers())):
             network = self._directory.network_by_vni(vni)
             if network is None or not has_sandbox(network):
                 continue
@@ -87,7 +87,7 @@ class Startup(Controller):
         await self.adopt()  # a network's record that the disk lost has come back from peers
         self._reconciler.note_adopted()
         self._reconciler.mark_stale()
-        await self._reconciler.destroy_leftovers(self._preferences.without_containers())
+        await self._reconciler.destroy_leftovers(self._needs.without_containers())
         withdrawn = 0
         for network in self._directory.networks():
             segments = self._newer_records.withdraw_unattached(network)

@@ -33,6 +33,8 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
             return sorted(item["name"] for item in client.get("/v1/services")["services"])
         case "policies":
             return sorted(item["name"] for item in client.get("/v1/policies")["policies"])
+        case "routers":
+            return sorted(item["name"] for item in client.get("/v1/routers")["routers"])
         case "peers":
             return _peers(client)
         case "places":

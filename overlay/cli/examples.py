@@ -108,6 +108,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo overlayd policy rm db",
         "sudo overlayd policy rm db no-mail",
     ),
+    "router ls": (
+        "overlayd router ls",
+        "overlayd router ls --format '{{.Name}} {{.Networks}}'",
+    ),
+    "router inspect": (
+        "overlayd router inspect r1",
+        "overlayd router inspect r1 --json",
+    ),
+    "router rm": (
+        "sudo overlayd router rm r1",
+        "sudo overlayd router rm r1 r2",
+    ),
     "dns rm": (
         "sudo overlayd dns rm database --network blue",
         "sudo overlayd dns rm database --network blue --json",

@@ -11,7 +11,8 @@ _OPTIONS_OF_VERSION = (["--version"], ["-V"])
 _SECOND_WORDS = {"list": "ls", "remove": "rm", "delete": "rm"}
 _VERBS_OF_NODE = {"ls": "members", "rm": "forget", "promote": "promote"}
 _GROUPS = (
-    "authority", "container", "dns", "endpoint", "evpn", "network", "policy", "service", "token",
+    "authority", "container", "dns", "endpoint", "evpn", "network", "policy", "router", "service",
+    "token",
 )  # fmt: skip
 
 

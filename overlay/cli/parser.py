@@ -54,6 +54,7 @@ VERBS: dict[str, str] = {
     "network": "networks.network",
     "service": "service",
     "policy": "policy",
+    "router": "router.router",
     "ipam": "networks.ipam",
     "dns": "dns",
     "apply": "apply",

@@ -10,6 +10,7 @@ from overlay.limits.diagnosis import *  # noqa: F403
 from overlay.limits.evpn import *  # noqa: F403
 from overlay.limits.host import *  # noqa: F403
 from overlay.limits.policy import *  # noqa: F403
+from overlay.limits.router import *  # noqa: F403
 from overlay.limits.services import *  # noqa: F403
 from overlay.limits.sessions import *  # noqa: F403
 from overlay.limits.wire import *  # noqa: F403

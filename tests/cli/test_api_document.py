@@ -70,6 +70,11 @@ VERBS = [
     ("GET /v1/policies/{name}", "policy inspect db", "now: web1 web2"),
     ("POST /v1/policies/{name}", "policy set db --log on", "log"),
     ("DELETE /v1/policies/{name}", "policy rm db", ""),
+    ("GET /v1/routers", "router ls", "blue red"),
+    ("POST /v1/routers", "router create r1 --network blue --network red", "r1  connects blue red"),
+    ("GET /v1/routers/{name}", "router inspect r1", "10.33.0.0/16"),
+    ("POST /v1/routers/{name}", "router set r1 --add green", "r1  connects blue green red"),
+    ("DELETE /v1/routers/{name}", "router rm r1", ""),
     ("GET /v1/policy/test", "policy test web1 db1 --port 5432", "policy db\n"),
     ("GET /v1/ipam", "ipam", "10.32.0.0-10.32.127.255"),
     ("GET /v1/dns", "dns ls", "www"),
@@ -120,7 +125,7 @@ def test_the_command_line_shows_each_example(
     (tmp_path / "FILE").write_text('owner = "shop"')
     words = words.replace("FILE", str(tmp_path / "FILE"))
     words = words.replace("SECRET", str(tmp_path / "SECRET"))
-    names = {"networks": "blue", "services": "web", "policies": "db"}
+    names = {"networks": "blue", "services": "web", "policies": "db", "routers": "r1"}
     name = next((each for word, each in names.items() if word in line), "c1")
     path = line.replace("{name}", name).replace("{id}", "5d1c")
     agent.answer(path, ANSWERS[line])

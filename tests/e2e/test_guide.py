@@ -32,6 +32,7 @@ PAGES = [
     "docs/guide/addresses.md",
     "docs/guide/services.md",
     "docs/guide/policy.md",
+    "docs/guide/router.md",
     "docs/guide/rates.md",
     "docs/operate/authority.md",
     "docs/operate/security.md",

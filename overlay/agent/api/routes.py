@@ -28,6 +28,7 @@ from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
 from overlay.agent.api.policy import handlers as policies
+from overlay.agent.api.router import handlers as routers
 from overlay.agent.api.runtimes import plugin_endpoints
 from overlay.agent.api.services import handlers as services
 from overlay.agent.lifecycle import AgentLifecycle
@@ -40,6 +41,7 @@ _RESOURCES = (
     networks,
     services,
     policies,
+    routers,
     endpoints,
     targets,
     plugin_endpoints,

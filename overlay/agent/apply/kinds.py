@@ -10,6 +10,7 @@ from overlay.agent.apply.host_items import DNS, EXPOSE, PUBLISH
 from overlay.agent.apply.networks import NetworkObjects
 from overlay.agent.apply.policies import PolicyObjects
 from overlay.agent.apply.publish import PortObjects
+from overlay.agent.apply.routers import RouterObjects
 from overlay.agent.apply.service import ApplyService
 from overlay.agent.apply.services import ServiceObjects
 from overlay.agent.declared.service import DeclaredService
@@ -17,9 +18,10 @@ from overlay.agent.dns.records.custom_records import CustomRecords
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.service import NetworkService
-from overlay.agent.policy.registry import PolicyRegistry
+from overlay.agent.policy.policies import Policies
+from overlay.agent.router.routers import Routers
 from overlay.agent.services.registry import ServiceRegistry
-from overlay.core.apply.items import NETWORK, POLICY, SERVICE
+from overlay.core.apply.items import NETWORK, POLICY, ROUTER, SERVICE
 
 
 class Registries(NamedTuple):
@@ -27,7 +29,8 @@ class Registries(NamedTuple):
 
     networks: NetworkService
     services: ServiceRegistry
-    policies: PolicyRegistry
+    policies: Policies
+    routers: Routers
 
 
 def apply_service(
@@ -43,7 +46,8 @@ def apply_service(
         {
             NETWORK: NetworkObjects(directory, registries.networks),
             SERVICE: ServiceObjects(directory, registries.services),
-            POLICY: PolicyObjects(directory, registries.policies),
+            POLICY: PolicyObjects(directory, registries.policies.registry),
+            ROUTER: RouterObjects(directory, registries.routers.registry),
             DNS: RecordObjects(directory, declared, records),
             EXPOSE: ExposureObjects(directory, declared, exposure),
             PUBLISH: PortObjects(directory, declared, exposure),

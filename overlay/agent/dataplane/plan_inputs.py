@@ -6,6 +6,7 @@ which `agent.encryption` provides. Does not: plan, or read the kernel.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,13 +15,14 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RoutedNetwork
 from overlay.core.dataplane.planning.planner import policed_hooks
 from overlay.core.dataplane.state import HookRow
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.mtu import encrypted_mtu, network_mtu, overlay_mtu
 from overlay.core.policy.plans import PolicyPlans
+from overlay.core.router.routing import routed_subnets
 from overlay.model import Card, Ip, Network, NodeId, Vni
 
 
@@ -55,6 +57,7 @@ class PlanInputs:
         fabric: FabricTable,
     ) -> None:
         self._gossip = context.gossip
+        self._directory = context.directory
         self._view = context.directory.view
         self._attachments = attachments
         self._tunnels = tunnels
@@ -91,8 +94,8 @@ class PlanInputs:
             return self._tunnels.address_of(card.node_id)
         return card.address
 
-    def plan_input(self, network: Network) -> PlanInput:
-        """Return the input of a network's plan."""
+    def plan_input(self, network: Network, here: Container[Vni] = ()) -> PlanInput:
+        """Return the input of a network's plan; `here` are the networks with a sandbox."""
         vni = network.vni
         given = self._view.collect_input(
             network,
@@ -104,11 +107,19 @@ class PlanInputs:
         )
         fabric = self._fabric.rows(vni)
         given = replace(given, fabric=fabric) if fabric else given
+        routed = tuple(self._routed(network, here))
+        given = replace(given, routed=routed) if routed else given
         if self._policies is None or not self._policies.is_policed(network):
             return given
         resolvers = tuple(self.resolvers.of(network))
         policy = self._policies.rows(given, self._view.networks(), resolvers)
         return replace(given, policy=policy) if policy else given
+
+    def _routed(self, network: Network, here: Container[Vni]) -> Iterator[RoutedNetwork]:
+        for other in self._directory.routed_with(network):
+            if other.vni in here:
+                subnets = tuple(routed_subnets(network, other))
+                yield RoutedNetwork(other.vni, subnets, self._link_mtu_of(other))
 
     def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
         """Return the hooks that a port must have before it carries anything."""

@@ -33,6 +33,7 @@ from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
+from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -129,8 +130,7 @@ class Reconciler(Controller):
         async with lock:
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
-                name = sandbox_name(network.vni, self._gossip.node_id)
-                runtime = await self._kernel.call(self._adopt, name, unfinished, lock)
+                runtime = await self._kernel.call(self._adopt, network.vni, unfinished, lock)
                 runtime.changed.connect(self.trigger)
                 self._runtimes[network.vni] = runtime
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
@@ -146,13 +146,14 @@ class Reconciler(Controller):
                 )
         return runtime
 
-    def _adopt(self, name: str, unfinished: Sequence[str], lock: asyncio.Lock) -> SandboxRuntime:
+    def _adopt(self, vni: Vni, unfinished: Sequence[str], lock: asyncio.Lock) -> SandboxRuntime:
         """Open a sandbox completely or not at all; runs in the kernel thread."""
         with contextlib.ExitStack() as undo:
             fast = self.fast_path.make()
             if fast is not None:
                 undo.callback(fast.close)
-            sandbox = Sandbox.open(name, create=True, fast_path=fast)
+            peers = RouterPeers(vni, self._name_of)
+            sandbox = Sandbox.open(self._name_of(vni), create=True, fast_path=fast, peers=peers)
             undo.callback(sandbox.close)
             veth.detach_interfaces(sandbox, unfinished)
             runtime = SandboxRuntime(
@@ -174,13 +175,13 @@ class Reconciler(Controller):
                 self.sandbox_closing.emit(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone when this agent started
-                await self._kernel.call(_destroy, sandbox_name(vni, self._gossip.node_id))
+                await self._kernel.call(_destroy, self._name_of(vni))
         await self._tunnels.leave(vni)
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes that a crash left: without an attachment, and not in `wanted`."""
         kept = {
-            sandbox_name(vni, self._gossip.node_id)
+            self._name_of(vni)
             for vni in (*wanted, *(Vni(a.vni) for a in self._attachments.values()))
         }
         for name in await self._kernel.call(netns.names):
@@ -194,6 +195,10 @@ class Reconciler(Controller):
             watch.stop_watching(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
+
+    def _name_of(self, vni: Vni) -> str:
+        """Return the name of a network's sandbox on this host."""
+        return sandbox_name(vni, self._gossip.node_id)
 
     def _lock(self, vni: Vni) -> asyncio.Lock:
         """Return the lock that a pass holds while it changes a network's sandbox."""
@@ -414,7 +419,7 @@ class Reconciler(Controller):
         return self._gossip.node.store.versions(scope)
 
     def _plan_input(self, network: Network | None) -> PlanInput | None:
-        return None if network is None else self._inputs.plan_input(network)
+        return None if network is None else self._inputs.plan_input(network, self._runtimes)
 
 
 def _destroy(name: str) -> None:

@@ -15,6 +15,7 @@ from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
+from overlay.core.router.router import ROUTER_KIND, ROUTER_SOFTWARE
 from overlay.errors import ConflictError
 
 _FIRST_SOFTWARE: Version = (0, 2, 0)
@@ -23,6 +24,7 @@ IGNORES = "would not enforce it: its containers' connections would stay as they 
 _ENFORCED: dict[int, tuple[Version, str]] = {
     POLICY_KIND: (POLICY_SOFTWARE, IGNORES),
     EVPN_KIND: (EVPN_SOFTWARE, "would not follow it, and not speak BGP EVPN"),
+    ROUTER_KIND: (ROUTER_SOFTWARE, "would not route: its containers would reach nothing by it"),
 }
 """The first version that does what objects of a kind say, and what older ones do instead."""
 _CLEAN_INTERVAL_S = 30.0

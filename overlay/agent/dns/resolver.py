@@ -11,7 +11,7 @@ client may see. Does not: know sockets or the DNS format.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -72,7 +72,10 @@ class Resolver:
         return self.lookup([network, *(item for item in seen if item != network)], name)
 
     def lookup(self, networks: list[Network], name: str) -> DnsAnswer | None:
-        """Return the answer for a client on exactly these networks; the first takes precedence."""
+        """Return the answer for a client on exactly these networks; the first takes precedence.
+
+        Names of networks that routers lead to are answered below the domain, with the network's.
+        """
         labels = name.rstrip(".").lower()
         suffix = f".{self._domain}"
         if labels == self._domain:
@@ -136,14 +139,34 @@ class Resolver:
             found = self._addresses(host, [network])
             if host != labels and found.ips:
                 return found
-        return DnsAnswer(exists=any(network.name.lower() == labels for network in seen))
+        routed = self._routed_with(seen)
+        for network in routed:
+            host = labels.removesuffix(f".{network.name.lower()}")
+            found = self._addresses(host, [network], services=False)
+            if host != labels and found.ips:
+                return found
+        known = (*seen, *routed)
+        return DnsAnswer(exists=any(network.name.lower() == labels for network in known))
 
-    def _addresses(self, name: str, networks: Iterable[Network]) -> DnsAnswer:
+    def _routed_with(self, networks: Sequence[Network]) -> list[Network]:
+        """Return the networks that routers lead to from some networks, and that are none of them.
+
+        Not their services: a virtual address is one for clients on its network alone.
+        """
+        own = {network.vni for network in networks}
+        found = {
+            each.vni: each for network in networks for each in self._directory.routed_with(network)
+        }
+        return [found[vni] for vni in sorted(found.keys() - own)]
+
+    def _addresses(
+        self, name: str, networks: Iterable[Network], *, services: bool = True
+    ) -> DnsAnswer:
         """Return all addresses that the first network with this name has for it."""
         for network in networks:
             index = self._indexes.of(network.vni)
             owners = _owners(self._alive(index.by_name.get(name, ())))
-            entry = index.services.get(name)
+            entry = index.services.get(name) if services else None
             if not owners and entry is not None:
                 return DnsAnswer(exists=True, ips=_service_ips(entry))
             matching = [*self._alive(index.by_alias.get(name, ())), *owners]
@@ -164,7 +187,8 @@ class Resolver:
         ip = address_of_reverse(name)
         if ip is None:
             return None
-        return self.reverse_lookup(self._clients.networks(network, client), ip)
+        seen = self._clients.networks(network, client)
+        return self.reverse_lookup([*seen, *self._routed_with(seen)], ip)
 
     def reverse_lookup(self, networks: list[Network], ip: Ip) -> DnsAnswer | None:
         """Return the full names of an address on these networks; None if on none of them."""

@@ -93,9 +93,9 @@ def check(
 
 
 def require_unused(directory: Directory, network: Network, *, services_end: bool = False) -> None:
-    """Raise ConflictError while endpoints are on a network, or may be; or services.
+    """Raise ConflictError while endpoints are on a network, or may be; or services, or routers.
 
-    `services_end`: its services are removed before it.
+    `services_end`: its services are removed before it, and it is taken off its routers.
     """
     name = network.name
     unseen = directory.unseen(network.vni)
@@ -112,6 +112,15 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
             f"network {name} is in use",
             why=f"it has services: {', '.join(services[:5])}{more}",
             hint=f"Remove them first: overlayd service rm {' '.join(services[:5])}",
+        )
+    routers = directory.routers
+    connected = () if routers is None else routers.on(network.vni)
+    if connected and not services_end:
+        raise ConflictError(
+            f"network {name} is in use",
+            why=f"router {connected[0].name} connects it with other networks",
+            hint=f"overlayd router set {connected[0].name} --remove {name}; or remove the router: "
+            f"overlayd router rm {connected[0].name}",
         )
     placed = list(directory.endpoints(network.vni))
     if placed:

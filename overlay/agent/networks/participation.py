@@ -22,20 +22,22 @@ from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.errors import OverlayError
 from overlay.model import Network, Vni
-from overlay.signals import AsyncSignal
+from overlay.signals import AsyncSignal, Signal
 
 
 class SandboxUser(Protocol):
     """Knows networks that need their sandbox without a container."""
 
     def needs_no_container(self, vni: Vni) -> bool:
-        """Return whether a network is exposed by command, or for a port of a service."""
+        """Return whether a network is exposed by command, or for a service's port; or routed to."""
 
 
 class ParticipationService:
     """This node's participation in networks.
 
-    Signal `before_sandbox_removal`: a network's sandbox is removed once the handlers return.
+    Signals:
+    `before_sandbox_removal`: a network's sandbox is removed once the handlers return;
+    `changed`: a network's sandbox was opened or removed.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ParticipationService:
         encryption: EncryptionController,
     ) -> None:
         self.before_sandbox_removal: AsyncSignal[[Vni]] = AsyncSignal()
+        self.changed: Signal[[]] = Signal()
         self._gossip = gossip
         self._directory = directory
         self._reconciler = reconciler
@@ -74,6 +77,7 @@ class ParticipationService:
                 await self._gossip.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
             if has_sandbox(network) and not self._reconciler.is_open(network.vni):
                 await self._reconciler.open(network)
+                self._sandboxes_changed()
         await self._reconciler.require_usable(network)
         return segments
 
@@ -89,6 +93,7 @@ class ParticipationService:
                 return []
             await self.before_sandbox_removal.emit(vni)
             await self._reconciler.destroy(vni)
+            self._sandboxes_changed()
             if not self._directory.has_participation(
                 self._gossip.node_id, Participation(vni, forwards=True)
             ):
@@ -137,6 +142,10 @@ class ParticipationService:
                 if self._directory.has_participation(self._gossip.node_id, part):
                     deletes = [key_of(part)]
                     self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, deletes=deletes))
+
+    def _sandboxes_changed(self) -> None:
+        self._reconciler.mark_dirty()  # those that routers connect with it
+        self.changed.emit()
 
     def _alone_on(self, vni: Vni) -> asyncio.Lock:
         """Return the lock under which participation in a network begins and ends."""

@@ -36,6 +36,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "conflict-over": "That is over.",
     "services": "A service was created or changed, a backend passes its check or not, or a fault.",
     "policies": "A policy was created, changed or removed, or begins to deny what it logs.",
+    "routers": "A router between networks was created, changed or removed.",
     "dns": "Names are not served on an address of a network, or again.",
     # Containers.
     "attach": "A container was attached, renamed or changed.",

@@ -1,4 +1,4 @@
-"""Declared objects of one kind as values, by name and by network.
+"""Declared objects of one kind as values, by name and by each of their networks.
 
 Owns: reading them once for each change, and which of a network's objects count. Does not: write
 them, or know what they mean.
@@ -6,7 +6,7 @@ them, or know what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from overlay.core.declared.objects import DeclaredObjects
@@ -15,15 +15,11 @@ from overlay.model import Vni
 
 
 class DeclaredValue(Protocol):
-    """A value with a name, on a network."""
+    """A value with a name."""
 
     @property
     def name(self) -> str:
         """The name, unique in the cluster whatever its case."""
-
-    @property
-    def vni(self) -> Vni:
-        """The number of its network."""
 
 
 Value = TypeVar("Value", bound=DeclaredValue)
@@ -37,11 +33,13 @@ class DeclaredCatalog(Generic[Value]):
         objects: DeclaredObjects,
         kind: int,
         decode: Callable[[str, bytes], Value],
+        vnis_of: Callable[[Value], Iterable[Vni]],
         per_network_max: int,
     ) -> None:
         self._objects = objects
         self._kind = kind
         self._decode = decode
+        self._vnis_of = vnis_of
         self._per_network_max = per_network_max
         self._number = -1
         self._by_name: dict[str, Value] = {}
@@ -73,5 +71,6 @@ class DeclaredCatalog(Generic[Value]):
             except RemoteError:
                 continue
             self._by_name[value.name.lower()] = value
-            by_vni.setdefault(value.vni, []).append(value)
+            for vni in self._vnis_of(value):
+                by_vni.setdefault(vni, []).append(value)
         self._by_vni = {vni: tuple(found[: self._per_network_max]) for vni, found in by_vni.items()}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from overlay.agent.records.known_names import known_text, meant_text
 from overlay.agent.records.policy_catalog import PolicyCatalog
+from overlay.agent.records.router_catalog import RouterCatalog
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import (
     BRIDGE,
@@ -63,6 +64,7 @@ class Directory:
         )
         self.declared = declared
         self.policies = None if declared is None else PolicyCatalog(declared)
+        self.routers = None if declared is None else RouterCatalog(declared)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------
@@ -71,6 +73,12 @@ class Directory:
         """Return the networks that exist, by name."""
         found = self.view.networks().values()
         return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
+
+    def routed_with(self, network: Network) -> list[Network]:
+        """Return the networks that containers of a network reach through routers, by VNI."""
+        if self.routers is None or not self.routers.on(network.vni):
+            return []
+        return self.routers.routed_with(self.view.networks(), network.vni)
 
     def definition(self, vni: int, creator: NodeId) -> Network | None:
         """Return a network's definition by its creator, even if another node removed it."""

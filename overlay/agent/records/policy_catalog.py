@@ -15,7 +15,9 @@ class PolicyCatalog(DeclaredCatalog[Policy]):
 
     def __init__(self, objects: DeclaredObjects) -> None:
         too_many = limits.POLICIES_PER_NETWORK_MAX + 1  # one more, so that none is left out unseen
-        super().__init__(objects, POLICY_KIND, decode_policy, too_many)
+        super().__init__(
+            objects, POLICY_KIND, decode_policy, lambda policy: (policy.vni,), too_many
+        )
 
     def policies(self, vni: Vni) -> tuple[Policy, ...]:
         """Return the policies of a network, by name, as many as count."""

@@ -14,7 +14,13 @@ class ServiceCatalog(DeclaredCatalog[Service]):
     """The services that exist, by network."""
 
     def __init__(self, objects: DeclaredObjects) -> None:
-        super().__init__(objects, SERVICE_KIND, decode_service, limits.SERVICES_PER_NETWORK_MAX)
+        super().__init__(
+            objects,
+            SERVICE_KIND,
+            decode_service,
+            lambda service: (service.vni,),
+            limits.SERVICES_PER_NETWORK_MAX,
+        )
 
     def services(self, vni: Vni) -> tuple[Service, ...]:
         """Return the services on a network, by name, as many as count."""

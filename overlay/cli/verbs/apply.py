@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 CHANGES_PENDING = 8  # the exit code of `--dry-run` where something would change
 APPLY_DESCRIPTION = """\
-Make the cluster's networks, services, policies, DNS records, exposed networks and published ports
-what FILE declares (TOML or JSON; - is standard input).  All of it is checked before the first
-change.  What the file does not mention stays as it is; with --prune, what a file with the same
-owner made before and no longer has is removed.  Applying a file again changes nothing.
+Make the cluster's networks, services, policies, routers, DNS records, exposed networks and
+published ports what FILE declares (TOML or JSON; - is standard input).  All of it is checked before
+the first change.  What the file does not mention stays as it is; with --prune, what a file with the
+same owner made before and no longer has is removed.  Applying a file again changes nothing.
 
   overlayd apply --dry-run shop.toml      exit 0: nothing would change; exit 8: something would
   sudo overlayd apply shop.toml
   sudo overlayd apply --prune shop.toml
 """
 EXPORT_DESCRIPTION = """\
-Print the networks, services, policies, DNS records, exposed networks and published ports as a file
-that 'apply' reads: of the whole cluster, or those of one owner.  Ports and exposures that a command
-made on another host are known on that host only.
+Print the networks, services, policies, routers, DNS records, exposed networks and published ports
+as a file that 'apply' reads: of the whole cluster, or those of one owner.  Ports and exposures that
+a command made on another host are known on that host only.
 
   overlayd export > cluster.toml
   overlayd export --owner shop --json
@@ -42,6 +42,7 @@ NOUNS = {
     "network": "network",
     "policy": "policy",
     "publish": "published port",
+    "router": "router",
     "service": "service",
 }
 

@@ -24,6 +24,7 @@ class ItemKind(NamedTuple):
 NETWORK: Final = "network"
 SERVICE: Final = "service"
 POLICY: Final = "policy"
+ROUTER: Final = "router"
 KINDS: Final[Mapping[str, ItemKind]] = {
     NETWORK: ItemKind(
         "network",
@@ -53,6 +54,7 @@ KINDS: Final[Mapping[str, ItemKind]] = {
         frozenset({"network"}),
         "it selects containers of the network that it is about",
     ),
+    ROUTER: ItemKind("router"),
     "dns": ItemKind("DNS record"),
     "expose": ItemKind("exposure"),
     "publish": ItemKind("published port"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
-from overlay.core.apply.items import KINDS, NETWORK, POLICY, SERVICE, DeclaredItem, Setting
+from overlay.core.apply.items import KINDS, NETWORK, POLICY, ROUTER, SERVICE, DeclaredItem, Setting
 from overlay.core.policy.policy import PeerKind
 from overlay.errors import ConflictError, UsageError
 
@@ -69,6 +69,7 @@ def plan(
         steps += [PlannedStep("remove", item) for item in gone]
     _require_networks(declared, known, steps)
     _require_no_services(known.values(), steps)
+    _require_no_routers(known.values(), steps)
     return sorted(steps, key=_place)
 
 
@@ -145,10 +146,13 @@ def _require_networks(
 
 
 def _networks_of(item: DeclaredItem) -> Iterator[str]:
-    """Yield the networks that an object needs: its own, and those that peers of a policy name."""
+    """Yield the networks that an object needs: its own, and those that a policy's peers name."""
     network = item.settings.get("network")
     if item.kind != NETWORK and isinstance(network, str):
         yield network
+    networks = item.settings.get("networks")
+    if item.kind == ROUTER and isinstance(networks, tuple):
+        yield from networks
     for side in ("from", "to") if item.kind == POLICY else ():
         peers = item.settings[side]
         assert isinstance(peers, tuple), "a list of texts"
@@ -171,19 +175,48 @@ def _require_no_services(present: Iterable[DeclaredItem], steps: Iterable[Planne
             )
 
 
+def _require_no_routers(present: Iterable[DeclaredItem], steps: Iterable[PlannedStep]) -> None:
+    """Raise ConflictError for a network to be removed that a router goes on connecting."""
+    after = {step.item.key: step for step in steps}
+    for item in present:
+        step = after.get(item.key)
+        if item.kind != ROUTER or (step is not None and step.action == "remove"):
+            continue
+        for name in _networks_of(item if step is None else step.item):
+            network = after.get((NETWORK, (name.lower(),)))
+            if network is not None and network.action == "remove":
+                raise ConflictError(
+                    f"network {name} is in use",
+                    why=f"{item.title} connects it with other networks",
+                    hint=f"Take it off first: overlayd router set {item.identity[0]} --remove "
+                    f"{name}",
+                )
+
+
 def _place(step: PlannedStep) -> tuple[int, int, tuple[str, tuple[str, ...]]]:
     """Return where a step stands: removals first, and what others need last among them.
 
     So a port or VNI that moves from one object to another is free in time. A network denies by
-    default only when its policies are there, and no longer when they go.
+    default only when its policies are there, and no longer when they go. A router leaves networks
+    before they are removed.
     """
     default = next((each for each in step.changes if each.setting == "default_deny"), None)
     if default is not None:
         return 2 if default.after else -1, 0, step.item.key
+    if step.item.kind == ROUTER and _only_leaves(step):
+        return -1, 0, step.item.key
     order = list(KINDS).index(step.item.kind)
     if step.action == "remove":
         return 0, -order, step.item.key
     return 1, order, step.item.key
+
+
+def _only_leaves(step: PlannedStep) -> bool:
+    """Return whether a router only loses networks."""
+    changed = next((each for each in step.changes if each.setting == "networks"), None)
+    if changed is None or not isinstance(changed.before, tuple):
+        return False
+    return isinstance(changed.after, tuple) and set(changed.after) < set(changed.before)
 
 
 def text(value: Setting) -> str:

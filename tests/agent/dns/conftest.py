@@ -63,6 +63,10 @@ class Records:
         ]
         return [(DEAD, item) for item in records if vni == 1]
 
+    def routed_with(self, _network: Network) -> list[Network]:
+        """Return no network: there is no router."""
+        return []
+
     def services(self, _vni: int) -> list[PlacedService]:
         """Return no service."""
         return []

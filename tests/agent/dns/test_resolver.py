@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from overlay.agent.dns.records.tied_records import label_of
-from overlay.agent.dns.resolver import address_of_reverse
+from overlay.agent.dns.resolver import DnsAnswer, address_of_reverse
 from overlay.core.protocol.records import CustomRecord
 from overlay.errors import UsageError
-from overlay.model import ANY_NAME_LABEL, SHARED_NAME_LABEL, Endpoint, NodeId, parse_ip
+from overlay.model import ANY_NAME_LABEL, SHARED_NAME_LABEL, Endpoint, Network, NodeId, parse_ip
 from tests.agent.dns.conftest import ALIVE, BLUE, CLIENT, DEAD, RED, Records, endpoint, resolver
 
 
@@ -252,3 +252,26 @@ def test_a_record_outside_the_domain_is_refused() -> None:
     assert resolver().local_name(chosen, "www.example.org") == "www.example.org"
     with pytest.raises(UsageError, match=r"www\.example\.org is outside the domain overlay"):
         resolver().local_name(BLUE, "www.example.org")
+
+
+class RoutedRecords(Records):
+    """The same, with a router between the two networks."""
+
+    def routed_with(self, network: Network) -> list[Network]:
+        """Return the other network."""
+        return [RED] if network == BLUE else [BLUE]
+
+
+def test_a_router_leads_to_names_with_their_network() -> None:
+    """Below the domain, with the network in the name; never a bare name of another network."""
+    routed = resolver(records=RoutedRecords())
+
+    found = routed.forward(BLUE, CLIENT, "db.red.overlay")
+    assert found is not None
+    assert found.ips == (parse_ip("10.2.0.2"),)
+    assert routed.forward(BLUE, CLIENT, "db") is None
+    assert routed.forward(BLUE, CLIENT, "db.overlay") == DnsAnswer(exists=False)
+    assert routed.forward(BLUE, CLIENT, "nobody.red.overlay") == DnsAnswer(exists=False)
+    back = routed.reverse(BLUE, CLIENT, "2.0.2.10.in-addr.arpa.")
+    assert back is not None
+    assert back.names == ("db.red.overlay",)

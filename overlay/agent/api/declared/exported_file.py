@@ -12,6 +12,7 @@ from overlay.agent.api.declared.schema import (
     DeclaredPolicyResponse,
     DeclaredPortsResponse,
     DeclaredRecordResponse,
+    DeclaredRouterResponse,
     DeclaredServiceResponse,
     ExportResponse,
 )
@@ -24,7 +25,7 @@ from overlay.agent.apply.host_items import (
     record_of,
 )
 from overlay.agent.apply.service_items import service_of
-from overlay.core.apply.items import NETWORK, POLICY, SERVICE, DeclaredItem, Setting
+from overlay.core.apply.items import NETWORK, POLICY, ROUTER, SERVICE, DeclaredItem, Setting
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.model import LABEL_PREFIX, ip_text
 
@@ -55,6 +56,7 @@ def exported(items: Iterable[DeclaredItem], owner: str | None) -> ExportResponse
         "network": [_network(item) for item in found.get(NETWORK, ())],
         "service": [_service(item) for item in found.get(SERVICE, ())],
         "policy": [_policy(item) for item in found.get(POLICY, ())],
+        "router": [_router(item) for item in found.get(ROUTER, ())],
         "dns": [_record(item) for item in found.get(DNS, ())],
         "expose": [_exposure(item) for item in found.get(EXPOSE, ())],
         "publish": _published(found.get(PUBLISH, ())),
@@ -140,6 +142,18 @@ def _policy(item: DeclaredItem) -> DeclaredPolicyResponse:
     if given["log"]:
         table["log"] = True
     labels = given["labels"]
+    if isinstance(labels, tuple) and labels:
+        table["labels"] = dict(text.split("=", 1) for text in labels)
+    return table  # type: ignore[return-value]  # the settings have the names of the schema
+
+
+def _router(item: DeclaredItem) -> DeclaredRouterResponse:
+    given = item.settings
+    networks, labels = given["networks"], given["labels"]
+    table: dict[str, Any] = {"name": item.identity[0]}
+    table["networks"] = list(networks) if isinstance(networks, tuple) else []
+    if given["allow_clear"]:
+        table["allow_clear"] = True
     if isinstance(labels, tuple) and labels:
         table["labels"] = dict(text.split("=", 1) for text in labels)
     return table  # type: ignore[return-value]  # the settings have the names of the schema

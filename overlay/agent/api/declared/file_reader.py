@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from overlay.agent.api.declared.schema import (
@@ -21,6 +22,8 @@ from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.networks import subnet_spec
 from overlay.agent.api.policy.handlers import policy_of
 from overlay.agent.api.policy.schema import PolicyCreateRequest
+from overlay.agent.api.router.handlers import spec_of
+from overlay.agent.api.router.schema import RouterCreateRequest
 from overlay.agent.api.schema.decoder import decode_part
 from overlay.agent.api.schema.dns import CustomRecordRequest
 from overlay.agent.api.schema.field_types import Request
@@ -30,6 +33,7 @@ from overlay.agent.api.services.schema import ServiceCreateRequest
 from overlay.agent.apply.host_items import PUBLISH, exposure_item, port_item, port_of, record_item
 from overlay.agent.apply.network_items import declared_network
 from overlay.agent.apply.policy_items import policy_item
+from overlay.agent.apply.routers import router_item
 from overlay.agent.apply.service_items import service_item
 from overlay.agent.components import Components
 from overlay.agent.networks.spec import NetworkSpec
@@ -112,6 +116,9 @@ class _Reader:
             case PolicyCreateRequest():
                 name, policy = self._network_name(request.network), policy_of(request, Vni(0))
                 return [policy_item(policy, name, path)]
+            case RouterCreateRequest():
+                names = tuple(map(self._network_name, request.networks))
+                return [router_item(replace(spec_of(request), networks=names), path)]
             case CustomRecordRequest():
                 return [self._record(request, path)]
             case DeclaredExposureRequest():

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from overlay import limits
 from overlay.agent.api.policy.schema import ActionName, PolicyCreateRequest
+from overlay.agent.api.router.schema import RouterCreateRequest
 from overlay.agent.api.schema.dns import CustomRecordRequest
 from overlay.agent.api.schema.exposure import ExposeRequest
 from overlay.agent.api.schema.field_types import (
@@ -78,6 +79,7 @@ class DeclaredFileRequest(Request, frozen=True, kw_only=True):
     network: _Tables = ()
     service: _Tables = ()
     policy: _Tables = ()
+    router: _Tables = ()
     dns: _Tables = ()
     expose: _Tables = ()
     publish: _Tables = ()
@@ -87,6 +89,7 @@ SECTIONS: Final[dict[str, type[Request]]] = {
     "network": DeclaredNetworkRequest,
     "service": ServiceCreateRequest,
     "policy": PolicyCreateRequest,
+    "router": RouterCreateRequest,
     "dns": CustomRecordRequest,
     "expose": DeclaredExposureRequest,
     "publish": DeclaredPortsRequest,
@@ -192,6 +195,15 @@ class DeclaredPolicyResponse(DeclaredPolicySides, total=False):
     labels: dict[str, str]
 
 
+class DeclaredRouterResponse(TypedDict, total=False):
+    """A router as a file has it; what is left out has its default."""
+
+    name: str
+    networks: list[str]
+    allow_clear: bool
+    labels: dict[str, str]
+
+
 class DeclaredRecordResponse(TypedDict):
     """A DNS record as a file has it."""
 
@@ -225,6 +237,7 @@ class ExportResponse(TypedDict):
     network: list[DeclaredNetworkResponse]
     service: list[DeclaredServiceResponse]
     policy: list[DeclaredPolicyResponse]
+    router: list[DeclaredRouterResponse]
     dns: list[DeclaredRecordResponse]
     expose: list[DeclaredExposureResponse]
     publish: list[DeclaredPortsResponse]
