@@ -190,6 +190,18 @@ DEFAULT_DENY_LABEL = (LABEL_PREFIX + "default-deny", "on")
 """On a network: a new connection that no policy allows is denied."""
 
 
+ISOLATED_LABEL = (LABEL_PREFIX + "isolated", "on")
+"""On an endpoint: its port reaches no other isolated one."""
+
+
+NOT_ISOLATED_LABEL = (LABEL_PREFIX + "isolated", "off")
+"""On an endpoint: its port is not isolated, even where its network isolates ports."""
+
+
+ISOLATE_PORTS_LABEL = (LABEL_PREFIX + "isolate-ports", "on")
+"""On a network: the ports of its containers are isolated, unless an endpoint says otherwise."""
+
+
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Return whether port security is off for an endpoint.
 
@@ -215,6 +227,26 @@ def has_any_name(network: Network) -> bool:
 def has_default_deny(network: Network) -> bool:
     """Return whether a network denies new connections that no policy allows."""
     return DEFAULT_DENY_LABEL in network.labels
+
+
+def isolates_ports(network: Network) -> bool:
+    """Return whether a network's containers reach each other only where one is not isolated."""
+    return ISOLATE_PORTS_LABEL in network.labels
+
+
+def isolation_of(endpoint: Endpoint) -> bool | None:
+    """Return whether an endpoint says that it is isolated, or is not; None: it says neither."""
+    if ISOLATED_LABEL in endpoint.labels:
+        return True
+    return False if NOT_ISOLATED_LABEL in endpoint.labels else None
+
+
+def is_isolated(network: Network, endpoint: Endpoint) -> bool:
+    """Return whether an endpoint reaches no other isolated one; a host is never isolated."""
+    if is_host(endpoint):
+        return False
+    own = isolation_of(endpoint)
+    return ISOLATE_PORTS_LABEL in network.labels if own is None else own
 
 
 def is_exported(network: Network) -> bool:

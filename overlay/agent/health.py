@@ -13,6 +13,7 @@ from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.dataplane.sandbox_names import sandbox_name
 from overlay.agent.gossip.silent_members import silent_member_faults
+from overlay.agent.isolation.members import isolation_faults
 from overlay.agent.policy.old_members import old_member_faults
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.router import old_members as router_members
@@ -121,6 +122,7 @@ def _old_members(components: Components) -> Iterator[Fault]:
     node, policies = components.gossip.node, components.policies.catalog
     yield from old_member_faults(node, components.directory, policies)
     yield from router_members.old_member_faults(node, components.routers.registry.catalog)
+    yield from isolation_faults(node, components.directory)
 
 
 def _smaller_underlays(components: Components) -> Iterator[Fault]:

@@ -33,6 +33,7 @@ PAGES = [
     "docs/guide/services.md",
     "docs/guide/policy.md",
     "docs/guide/router.md",
+    "docs/guide/isolation.md",
     "docs/guide/rates.md",
     "docs/operate/authority.md",
     "docs/operate/security.md",

@@ -40,7 +40,7 @@ from overlay.core.dataplane.port_security import (
 from overlay.core.dataplane.rate_limits import rates_on
 from overlay.errors import TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
-from overlay.model import Endpoint, Network, NodeId, ip_text, mac_text
+from overlay.model import Endpoint, Network, NodeId, ip_text, is_isolated, mac_text
 
 
 class EndpointHandlers:
@@ -139,6 +139,7 @@ async def require_attachable(
     privileges.require_client(
         caller, dhcp_server=request.allow_dhcp_server, router=request.allow_ra
     )
+    privileges.require_isolation(caller, enabled=request.isolated is not False)
     pairs = port_pairs(request.publish, "publish")
     privileges.require_ports(caller, (pair.host_port for pair in pairs))
     for name in request.networks:
@@ -165,6 +166,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         allow_macs=request.allow_macs,
         allow_dhcp_server=request.allow_dhcp_server,
         allow_ra=request.allow_ra,
+        isolated=request.isolated,
         rates=(request.rate_in, request.rate_out),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
@@ -208,6 +210,7 @@ def _endpoint(
         "allow_macs": [mac_text(mac) for mac in allowed_macs(found)],
         "allow_dhcp_server": DHCP_SERVER_LABEL in found.labels,
         "allow_ra": ROUTER_LABEL in found.labels,
+        "isolated": is_isolated(item, found),
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,

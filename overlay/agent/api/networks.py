@@ -50,6 +50,7 @@ from overlay.model import (
     has_default_deny,
     ip_text,
     is_exported,
+    isolates_ports,
     mac_text,
 )
 
@@ -154,6 +155,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         port_security=request.port_security,
         any_name=request.any_name,
         default_deny=request.default_deny,
+        isolate_ports=request.isolate_ports,
         evpn=request.evpn,
         ip_ranges={subnet: "" if text == subnet else text for subnet, text in ranges.items()},
         options={name: value for name, value in options.items() if value is not None},
@@ -196,6 +198,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "encrypted": is_encrypted(item),
         "evpn": is_exported(item),
         "default_deny": has_default_deny(item),
+        "isolate_ports": isolates_ports(item),
         **exposure.host_endpoint(item, components),
     }
 

@@ -22,6 +22,7 @@ from overlay.model import (
     Network,
     has_default_deny,
     ip_text,
+    isolates_ports,
     node_text,
 )
 
@@ -166,6 +167,7 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "endpoints_total": sum(1 for _ in components.directory.endpoints(item.vni)),
         "policies": len(components.policies.catalog.policies(item.vni)),
         "default_deny": has_default_deny(item),
+        "isolate_ports": isolates_ports(item),
         "sandbox": state,
         "rows": {
             "desired": 0 if runtime is None else runtime.rows_desired,

@@ -25,6 +25,7 @@ from overlay.model import (
     ANY_NAME_LABEL,
     DEFAULT_DENY_LABEL,
     EVPN_LABEL,
+    ISOLATE_PORTS_LABEL,
     PORT_SECURITY_OFF_LABEL,
     Network,
     Subnet,
@@ -32,9 +33,12 @@ from overlay.model import (
     has_default_deny,
     ip_text,
     is_exported,
+    isolates_ports,
 )
 
-_OPTION_LABELS = (PORT_SECURITY_OFF_LABEL, ANY_NAME_LABEL, EVPN_LABEL, DEFAULT_DENY_LABEL)
+_OPTION_LABELS = (
+    PORT_SECURITY_OFF_LABEL, ANY_NAME_LABEL, EVPN_LABEL, DEFAULT_DENY_LABEL, ISOLATE_PORTS_LABEL
+)  # fmt: skip
 _GATEWAY, _RANGE, _AUXILIARY, _BLOCK = "gateway", "ip_range", "auxiliary", "block_length"
 
 
@@ -53,6 +57,7 @@ def network_item(network: Network) -> DeclaredItem:
         "port_security": PORT_SECURITY_OFF_LABEL not in network.labels,
         "any_name": has_any_name(network),
         "default_deny": has_default_deny(network),
+        "isolate_ports": isolates_ports(network),
         **{option: option_of(network, option) or None for option in OPTION_LABELS},
         "labels": tuple(f"{key}={value}" for key, value in user_labels(network)),
     }
@@ -79,6 +84,7 @@ def declared_network(
         "port_security": PORT_SECURITY_OFF_LABEL not in spec.labels,
         "any_name": ANY_NAME_LABEL in spec.labels,
         "default_deny": DEFAULT_DENY_LABEL in spec.labels,
+        "isolate_ports": ISOLATE_PORTS_LABEL in spec.labels,
         **{option: options.get(option) or None for option in OPTION_LABELS},
         "labels": tuple(
             f"{key}={value}"
@@ -126,6 +132,7 @@ def spec_of(item: DeclaredItem) -> NetworkSpec:
         (item.settings["evpn"], EVPN_LABEL),
         (item.settings["any_name"], ANY_NAME_LABEL),
         (item.settings["default_deny"], DEFAULT_DENY_LABEL),
+        (item.settings["isolate_ports"], ISOLATE_PORTS_LABEL),
     )
     labels = (*_label_pairs(item), *(label for given, label in options if given))
     return NetworkSpec(
@@ -150,6 +157,7 @@ def settings_spec_of(item: DeclaredItem) -> SettingsSpec:
         port_security=bool(item.settings["port_security"]),
         any_name=bool(item.settings["any_name"]),
         default_deny=bool(item.settings["default_deny"]),
+        isolate_ports=bool(item.settings["isolate_ports"]),
         evpn=bool(item.settings["evpn"]),
         ip_ranges={
             key.partition(" ")[2]: str(value or "")

@@ -18,7 +18,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planning.inputs import PolicyRows
-from overlay.core.dataplane.state import Row, SandboxState
+from overlay.core.dataplane.state import Port, Row, SandboxState
 from overlay.errors import ConflictError
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -117,6 +117,16 @@ class SandboxRuntime:
                 f"network {network} allows nothing new on this host, because its policies could "
                 f"not be programmed: {self.unpoliced}",
                 "The agent tries again; what the kernel refused: overlayd verify",
+                "error",
+            )
+        elif self.sandbox.guard is None and any(
+            isinstance(link, Port) and not link.master for link in self.desired.links.values()
+        ):
+            yield Fault(
+                f"the isolated ports of network {network} are shut on this host, which has no port "
+                f"security: {self.sandbox.guard_fault}",
+                "modprobe nf_tables, and restart the agent; or attach the containers on another "
+                "host",
                 "error",
             )
         elif too_many:

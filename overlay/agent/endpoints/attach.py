@@ -20,6 +20,7 @@ from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
 from overlay.agent.evpn.address_check import require_not_outside
+from overlay.agent.isolation.members import require_isolating_members
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
@@ -245,11 +246,14 @@ class _AttachSteps:
         return await self._node.kernel.call(check, self._target.descriptor)
 
     def _require_free(self) -> None:
-        """Raise ConflictError if the name or the MAC is taken, or this node is full.
+        """Raise ConflictError if name or MAC is taken, this node is full, or a member too old.
 
         UsageError for an allowed address that another container could have.
         """
         require_never_allocated(self._network, self._options.allow_ips)
+        if self._options.isolated:
+            title = f"the isolation of {self._name}'s port"
+            require_isolating_members(self._node.gossip.node, title)
         if len(self._context.attachments) >= limits.ENDPOINTS_PER_NODE_MAX:
             raise ConflictError(
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",

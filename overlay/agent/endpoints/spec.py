@@ -18,7 +18,18 @@ from overlay.core.dataplane.port_security import (
 from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
 from overlay.errors import UsageError
-from overlay.model import SHARED_NAME_LABEL, Endpoint, Ip, Mac, ip_text, mac_text, shares_name
+from overlay.model import (
+    ISOLATED_LABEL,
+    NOT_ISOLATED_LABEL,
+    SHARED_NAME_LABEL,
+    Endpoint,
+    Ip,
+    Mac,
+    ip_text,
+    isolation_of,
+    mac_text,
+    shares_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,12 @@ class EndpointOptions:
     allow_macs: tuple[Mac, ...] = ()
     allow_dhcp_server: bool = False
     allow_ra: bool = False
+    isolated: bool | None = None  # None: as the network has it
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    # With those of the rates, of what is allowed beside and of a shared name.
+    # With those of the rates, of what is allowed beside and of a shared name and of isolation.
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +64,8 @@ class EndpointOptions:
             (self.shared_name, SHARED_NAME_LABEL),
             (self.allow_dhcp_server, DHCP_SERVER_LABEL),
             (self.allow_ra, ROUTER_LABEL),
+            (self.isolated is True, ISOLATED_LABEL),
+            (self.isolated is False, NOT_ISOLATED_LABEL),
         )
         chosen = {label for is_on, label in switches if is_on}
         labels = sorted(
@@ -88,7 +102,7 @@ def labels_with_rates(
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
             why="each rate, allowed address and allowed MAC is one, and so are port security that "
-            "is off, a shared name, and a DHCP server or router that is allowed",
+            "is off, a shared name, isolation, and a DHCP server or router that is allowed",
             field="labels",
         )
     return found
@@ -125,6 +139,11 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
             "leave to send router advertisements",
             not options.allow_ra or ROUTER_LABEL in endpoint.labels,
             "",
+        ),
+        (
+            "isolation",
+            options.isolated in (None, isolation_of(endpoint)),
+            {True: "on", False: "off", None: "as its network has it"}[isolation_of(endpoint)],
         ),
         ("labels", set(options.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )

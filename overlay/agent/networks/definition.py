@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.networks import exportable
-from overlay.agent.networks.settings import require_policed
+from overlay.agent.networks.settings import require_isolating, require_policed
 from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import (
     Range,
@@ -30,6 +30,7 @@ from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     DEFAULT_DENY_LABEL,
     EVPN_LABEL,
+    ISOLATE_PORTS_LABEL,
     RESERVED_NETWORK_NAMES,
     Network,
     NodeId,
@@ -201,8 +202,7 @@ def require_valid(spec: NetworkSpec) -> None:
         )
     if EVPN_LABEL in spec.labels:
         exportable.require_definable(spec.driver, spec.vni, encrypted=spec.encrypted)
-    if DEFAULT_DENY_LABEL in spec.labels:
-        require_policed(spec.name, spec.driver)
+    _require_judged(spec)
     if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
             f"vni is not supported by driver {spec.driver}",
@@ -220,6 +220,14 @@ def require_valid(spec: NetworkSpec) -> None:
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
             field="isolate_subnets" if spec.subnets else "subnets",
         )
+
+
+def _require_judged(spec: NetworkSpec) -> None:
+    """Raise ConflictError for what only a driver whose frames overlayd sees can have."""
+    if DEFAULT_DENY_LABEL in spec.labels:
+        require_policed(spec.name, spec.driver)
+    if ISOLATE_PORTS_LABEL in spec.labels:
+        require_isolating(spec.name, spec.driver)
 
 
 def _require_name(spec: NetworkSpec) -> None:

@@ -15,6 +15,7 @@ from overlay.agent.declared.software import require_software
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.isolation.members import require_isolating_members
 from overlay.agent.networks import definition, settings
 from overlay.agent.networks.definition import HostConstraints
 from overlay.agent.networks.participation import ParticipationService
@@ -31,7 +32,14 @@ from overlay.core.evpn.cluster_settings import EVPN_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
-from overlay.model import DEFAULT_DENY_LABEL, Network, has_default_deny, is_exported
+from overlay.model import (
+    DEFAULT_DENY_LABEL,
+    ISOLATE_PORTS_LABEL,
+    Network,
+    has_default_deny,
+    is_exported,
+    isolates_ports,
+)
 from overlay.signals import Signal
 
 
@@ -65,6 +73,8 @@ class NetworkService:
             await self._encryption.capable.require_all()
         if DEFAULT_DENY_LABEL in spec.labels:
             self._require_enforced(spec.name)
+        if ISOLATE_PORTS_LABEL in spec.labels:
+            require_isolating_members(self._gossip.node, _isolation_title(spec.name))
         known = {network.name for network in self._directory.networks()}
         made = definition.create(self._gossip, self._directory, spec, constraints)
         if made.name not in known:
@@ -92,6 +102,8 @@ class NetworkService:
         """Raise the error with which `create` would refuse a new network."""
         if DEFAULT_DENY_LABEL in spec.labels:
             self._require_enforced(spec.name)
+        if ISOLATE_PORTS_LABEL in spec.labels:
+            require_isolating_members(self._gossip.node, _isolation_title(spec.name))
         definition.check(self._gossip, self._directory, spec, await self.host_constraints())
 
     def require_valid(self, name: str, spec: SettingsSpec) -> None:
@@ -110,6 +122,8 @@ class NetworkService:
             return network, False
         if has_default_deny(wanted) and not has_default_deny(network):
             self._require_enforced(name)
+        if isolates_ports(wanted) and not isolates_ports(network):
+            require_isolating_members(self._gossip.node, _isolation_title(name))
         if is_exported(wanted) != is_exported(network):
             title = f"BGP EVPN of network {name}"
             require_software(self._gossip.node, EVPN_SOFTWARE, title, "would not follow it")
@@ -153,3 +167,7 @@ class NetworkService:
 
 def _title(network: Network) -> str:
     return f"the record of network {network.name}'s settings"
+
+
+def _isolation_title(name: str) -> str:
+    return f"the isolation of network {name}'s ports"

@@ -19,6 +19,7 @@ from overlay.model import (
     ANY_NAME_LABEL,
     DEFAULT_DENY_LABEL,
     EVPN_LABEL,
+    ISOLATE_PORTS_LABEL,
     LABEL_PREFIX,
     PORT_SECURITY_OFF_LABEL,
     Network,
@@ -48,6 +49,7 @@ class SettingsSpec:
     port_security: bool | None = None
     any_name: bool | None = None
     default_deny: bool | None = None
+    isolate_ports: bool | None = None
     evpn: bool | None = None
     ip_ranges: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, int] = field(default_factory=dict)
@@ -80,6 +82,8 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
     _require_options(network, spec.options)
     if spec.default_deny:
         require_policed(network.name, driver_of(network))
+    if spec.isolate_ports:
+        require_isolating(network.name, driver_of(network))
     if spec.evpn:
         exportable.require_exportable(network)
     labels = network.labels
@@ -97,6 +101,7 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
         (None if spec.port_security is None else not spec.port_security, PORT_SECURITY_OFF_LABEL),
         (spec.any_name, ANY_NAME_LABEL),
         (spec.default_deny, DEFAULT_DENY_LABEL),
+        (spec.isolate_ports, ISOLATE_PORTS_LABEL),
         (spec.evpn, EVPN_LABEL),
     ):
         if wanted is not None:
@@ -142,6 +147,18 @@ def require_policed(name: str, driver: str) -> None:
             why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
             "forward",
             hint="Use an overlay network: overlayd network create NAME",
+        )
+
+
+def require_isolating(name: str, driver: str) -> None:
+    """Raise ConflictError for a network whose containers are on no bridge of overlayd's."""
+    capabilities = CAPABILITIES.get(driver)
+    if capabilities is not None and not capabilities.has_sandbox:
+        raise ConflictError(
+            f"network {name} cannot isolate ports",
+            why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
+            "forward",
+            hint="Use an overlay network: overlayd network create NAME --isolate-ports",
         )
 
 

@@ -15,9 +15,11 @@ from overlay.errors import ConflictError
 from overlay.model import (
     DEFAULT_DENY_LABEL,
     EVPN_LABEL,
+    ISOLATE_PORTS_LABEL,
     Network,
     has_default_deny,
     is_exported,
+    isolates_ports,
 )
 
 
@@ -43,6 +45,7 @@ def require_same(existing: Network, spec: NetworkSpec) -> None:
     _require_same_case(existing, spec)
     _require_same_definition(existing, spec)
     _require_same_default(existing, spec)
+    _require_same_isolation(existing, spec)
 
 
 def _require_same_case(existing: Network, spec: NetworkSpec) -> None:
@@ -98,4 +101,16 @@ def _require_same_default(existing: Network, spec: NetworkSpec) -> None:
             why=f"it {'denies' if denies else 'allows'} new connections by default",
             hint=f"To keep that, {keep}. To change it: overlayd network set {existing.name} "
             f"--default-deny {'off' if denies else 'on'}",
+        )
+
+
+def _require_same_isolation(existing: Network, spec: NetworkSpec) -> None:
+    isolates = isolates_ports(existing)
+    if isolates != (ISOLATE_PORTS_LABEL in spec.labels):
+        keep = "add --isolate-ports" if isolates else "leave --isolate-ports out"
+        raise ConflictError(
+            f"a different network {existing.name!r} exists already",
+            why=f"its ports are {'' if isolates else 'not '}isolated from each other",
+            hint=f"To keep that, {keep}. To change it: overlayd network set {existing.name} "
+            f"--isolate-ports {'off' if isolates else 'on'}",
         )

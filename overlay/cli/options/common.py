@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli.options import rates
+from overlay.cli.options.isolation import add_isolation_options, isolation_fields
 from overlay.cli.start_wait import TIMEOUT_S
 from overlay.errors import UsageError
 
@@ -135,6 +136,7 @@ def _add_interface_options(parser: StrictParser) -> None:
         help="MAC that it may use beside its own, such as that of a container inside it; may be "
         "repeated",
     )
+    add_isolation_options(parser)
     parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
 
@@ -210,6 +212,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         **({"allow_macs": args.allow_macs} if args.allow_macs else {}),
         **({"allow_dhcp_server": True} if args.allow_dhcp_server else {}),
         **({"allow_ra": True} if args.allow_ra else {}),
+        **isolation_fields(args),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         **({"hands_off": True} if args.hands_off else {}),
         **({"keep": True} if args.keep else {}),

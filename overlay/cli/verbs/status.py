@@ -260,7 +260,8 @@ def _policies_text(network: JsonObject) -> str:
     """Return what decides on connections; nothing for a network that has no policies."""
     count = network.get("policies")  # an older agent does not say
     policies = f"   {count} {'policy' if count == 1 else 'policies'}" if count else ""
-    return policies + ("   default deny" if network.get("default_deny") else "")
+    words = ("default deny", "isolate ports")
+    return policies + "".join(f"   {word}" for word in words if network.get(word.replace(" ", "_")))
 
 
 def _is_idle(network: JsonObject) -> bool:

@@ -35,6 +35,7 @@ from overlay.core.dataplane.state import (
     GuardRow,
     HookRow,
     InterceptRow,
+    IsolatedRow,
     Link,
     NeighborRow,
     PolicyClassRow,
@@ -64,6 +65,7 @@ ROW_ORDER = (
     BridgeFdbRow,
     NeighborRow,
     RouteRow,
+    IsolatedRow,
     GuardRow,
     RateRow,
     InterceptRow,
@@ -80,6 +82,7 @@ ROW_ORDER = (
 _OUTLIVING = (
     BoundaryRow,
     EntryRow,
+    IsolatedRow,
     GuardRow,
     RateRow,
     InterceptRow,

@@ -25,6 +25,7 @@ from overlay.core.dataplane.state import (
     GuardRow,
     HookRow,
     InterceptRow,
+    IsolatedRow,
     Link,
     NeighborRow,
     PolicyClassRow,
@@ -40,7 +41,7 @@ from overlay.core.dataplane.state import (
     VerdictRow,
     Vxlan,
 )
-from overlay.model import ip_text, mac_text
+from overlay.model import Ip, Mac, ip_text, mac_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,12 @@ def row_key(row: Row) -> RowKey:
             return ("barrier", link, base, bytes([prefix_length]))
         case EntryRow(link, base, prefix_length, allow):
             return ("entry", link, base, bytes([prefix_length, allow]))
-        case GuardRow(_, _, link, _, _):
-            return ("guard", link, b"", b"")
+        case GuardRow():
+            return ("guard", row.link, b"", b"")
         case BoundaryRow(link):
             return ("boundary", link, b"", b"")
+        case IsolatedRow(address):
+            return ("isolated", "", address, b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -254,8 +257,12 @@ def _row_text(row: Row, *, add: bool) -> str:
         case EntryRow(link, base, prefix_length, allow):
             verb, action = "add" if add else "del", "lookup main" if allow else "prohibit"
             return f"ip rule {verb} iif {link} from {ip_text(base)}/{prefix_length} {action}"
-        case GuardRow(macs, ips, link, is_dhcp_server, is_router):
+        case IsolatedRow(address):
+            shown = mac_text(Mac(address)) if len(address) == 6 else ip_text(Ip(address))
+            return f"port security {verb} isolated {shown}"
+        case GuardRow(macs, ips, link, is_dhcp_server, is_router, is_isolated):
             roles = ["dhcp-server"] * is_dhcp_server + ["router"] * is_router
+            roles += ["isolated"] * is_isolated
             what = " ".join([*map(mac_text, macs), *map(ip_text, ips), *roles]) or "open"
             return f"port security {verb} {what} at {link}"
         case BoundaryRow(link):

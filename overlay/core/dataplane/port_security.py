@@ -35,6 +35,7 @@ from overlay.model import (
     has_port_security_off,
     ip_text,
     is_host,
+    is_isolated,
     mac_text,
     parse_ip,
     parse_mac,
@@ -101,7 +102,9 @@ def require_never_allocated(network: Network, ips: Iterable[Ip]) -> None:
 
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     """Return the row that limits what an endpoint's port may send."""
-    if has_port_security_off(network, endpoint):
+    isolated = is_isolated(network, endpoint)
+    # Isolation goes by source, so an isolated port cannot be open.
+    if has_port_security_off(network, endpoint) and not isolated:
         return GuardRow((), (), port_name)
     macs = {endpoint.mac, *allowed_macs(endpoint)}
     allowed = {*endpoint.ips, *allowed_addresses(endpoint)}
@@ -112,6 +115,7 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
         port_name,
         is_dhcp_server=DHCP_SERVER_LABEL in labels,
         is_router=ROUTER_LABEL in labels,
+        is_isolated=isolated,
     )
 
 
@@ -159,15 +163,20 @@ def port_rows(
     rates: Rates = NO_RATES,
     *,
     is_policed: bool = False,
+    on_bridge: bool = False,
 ) -> Iterator[Row]:
-    """Return the fast path's rows for one local endpoint on a segment."""
+    """Return the fast path's rows for one local endpoint on a segment.
+
+    `on_bridge`: its frames use the bridge in both directions, where more is checked.
+    """
     if is_host(endpoint):
         yield TargetRow(endpoint.mac, segment, f"br{segment}")
         return
-    # A limited direction uses the bridge: the fast path would bypass the port's queues.
-    yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port_name)
+    # A limited direction uses the bridge, too: the fast path would bypass the port's queues.
+    by_bridge = on_bridge or rates.in_bits
+    yield TargetRow(endpoint.mac, segment, f"br{segment}" if by_bridge else port_name)
     yield HookRow(segment, port_name, is_policed)
-    for ip in () if rates.out_bits else endpoint.ips:
+    for ip in () if on_bridge or rates.out_bits else endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port_name)
 
 

@@ -165,7 +165,8 @@ class GuardRow(NamedTuple):
     """Port security: the container may send from these MACs and addresses only.
 
     Both are sorted. Without a MAC the port is open; without a row it is closed. Answers of a DHCP
-    server and router advertisements pass where the row says so, from these addresses, too.
+    server and router advertisements pass where the row says so, from these addresses, too. An
+    isolated port exchanges no frames with the addresses that have an `IsolatedRow`.
     """
 
     macs: tuple[Mac, ...]
@@ -173,6 +174,18 @@ class GuardRow(NamedTuple):
     link: str
     is_dhcp_server: bool = False
     is_router: bool = False
+    is_isolated: bool = False
+
+
+class IsolatedRow(NamedTuple):
+    """A MAC or IP address of an isolated endpoint, on whatever host it is."""
+
+    address: Mac | Ip
+
+    @property
+    def link(self) -> str:
+        """Return the link that the row is filed under: it is of the whole sandbox."""
+        return POLICY_LINK
 
 
 class BoundaryRow(NamedTuple):
@@ -312,6 +325,7 @@ Row: TypeAlias = (
     | EntryRow
     | GuardRow
     | BoundaryRow
+    | IsolatedRow
     | SourceRow
     | TargetRow
     | HookRow

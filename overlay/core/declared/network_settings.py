@@ -31,6 +31,7 @@ _SETTINGS: Final = (
     "port-security",
     "any-name",
     "default-deny",
+    "isolate-ports",
     "evpn",
 )
 

@@ -30,6 +30,7 @@ def _sending(facts: HostFacts) -> Iterator[Judged]:
         yield from container.cache(facts, facts.container)
     yield rows.port(facts)
     yield rows.security(facts)
+    yield from rows.isolation(facts)
     yield from policy.sending(facts)
     segments = {facts.own.segment, facts.peer.segment}
     yield tunnel.sandbox(facts, segments, vtep_segment=facts.peer.segment)
@@ -50,6 +51,7 @@ def _receiving(facts: HostFacts) -> Iterator[Judged]:
     yield tunnel.sandbox(facts, {facts.own.segment}, vtep_segment=facts.own.segment)
     yield from rows.fast_path_in(facts)
     yield from policy.receiving(facts)
+    yield from rows.isolation(facts)
     yield rows.port(facts)
     yield container.interface(facts)
     if facts.container is not None and facts.container.listens is not None:

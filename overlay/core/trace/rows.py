@@ -11,6 +11,7 @@ from overlay.core.dataplane.state import (
     FloodRow,
     GuardRow,
     HookRow,
+    IsolatedRow,
     NeighborRow,
     Port,
     SandboxState,
@@ -73,6 +74,17 @@ def security(facts: HostFacts) -> Judged:
     if own.ip not in found.ips:
         return drop(step, f"it allows {allowed}, not {ip_text(own.ip)}")
     return ok(step, f"it allows {allowed}")
+
+
+def isolation(facts: HostFacts) -> Iterator[Judged]:
+    """Yield that both containers are isolated, if they are."""
+    found, peer = _guard(facts.actual, facts.own.port), facts.peer
+    if found is not None and found.is_isolated and IsolatedRow(peer.ip) in facts.actual.rows:
+        yield drop(
+            Step.SECURITY,
+            f"{facts.own.name} and {peer.name} are isolated: they do not reach each other",
+            "One that all reach is attached with --not-isolated",
+        )
 
 
 def neighbor(facts: HostFacts, vtep: Ip) -> Judged:

@@ -26,7 +26,8 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _LIST_ELEMENT: Final = 1
 _NAME, _DATA = 1, 2
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
-_META_PROTOCOL, _META_MARK, _META_IIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 6, 7
+_META_PROTOCOL, _META_MARK, _META_IIF, _META_OIF = 1, 3, 4, 5
+_META_IIFNAME, _META_OIFNAME = 6, 7
 _META_NFPROTO, _META_L4PROTO = 15, 16
 _FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF, _FIB_TYPE = 1, 2, 8, 32, 1, 3
 _RTN_LOCAL: Final = 2  # linux/rtnetlink.h
@@ -231,6 +232,11 @@ def has_mark(mark: int) -> Rule:
 def incoming_index(register: int = REG_1) -> Expression:
     """Load the index of the interface that received the packet."""
     return _meta(_META_IIF, register)
+
+
+def outgoing_index(register: int = REG_1) -> Expression:
+    """Load the index of the interface that sends the packet."""
+    return _meta(_META_OIF, register)
 
 
 def to_port(protocol: bytes, port: int) -> Rule:

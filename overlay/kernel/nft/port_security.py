@@ -7,6 +7,10 @@ source, and the target of neighbor advertisements and of duplicate address detec
 RFC 4862). Router advertisements and DHCP server replies are dropped but from ports that may send
 them, redirects always. An attach changes a few set elements, however many ports there are.
 
+An isolated port exchanges nothing with the addresses of isolated containers. Both of their hosts
+check that: by the destination of what the port sends, which may be routed by the gateway, and by
+the source of what leaves the bridge to it. The sources are true, as port security has checked them.
+
 The bridge hook sees every frame that the fast path (`kernel.bpf.programs`) does not forward, and
 the fast path forwards only plain unicast from a port's own MAC and addresses. So one table serves
 both; doing it all in a tc program would make eBPF a requirement.
@@ -16,18 +20,19 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import PORT_PREFIX, GuardRow
+from overlay.core.dataplane.state import PORT_PREFIX, GuardRow, IsolatedRow
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
-from overlay.kernel.nft.table import FAMILY_BRIDGE, PREROUTING, Chain, Set, Table
+from overlay.kernel.nft.table import FAMILY_BRIDGE, POSTROUTING, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.model import Ip, Mac, link_local_ip
 
 _BEFORE_FORWARDING: Final = -200
+_BEFORE_SENDING: Final = 0
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _ARP_OF_IPV4: Final = bytes.fromhex("000108000604")  # RFC 826: hardware, protocol, sizes
 _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT, _REDIRECT = 134, 135, 136, 137  # RFC 4861
@@ -38,6 +43,10 @@ _ICMPV6: Final = b"\x3a"
 _TYPE_IPV4, _TYPE_IPV6, _TYPE_MAC, _TYPE_INDEX = 7, 8, 9, 20  # nft's own numbers
 _OPEN, _MACS, _ADDRESSES_IPV4, _ADDRESSES_IPV6 = "open", "macs", "addresses4", "addresses6"
 _DHCP_SERVERS, _ROUTERS = "dhcp-servers", "routers"
+_ISOLATED = "isolated"  # ports
+_ISOLATED_MACS, _ISOLATED_IPV4, _ISOLATED_IPV6 = "isolated_macs", "isolated4", "isolated6"
+_ISOLATED_SETS: Final = {6: _ISOLATED_MACS, 4: _ISOLATED_IPV4, 16: _ISOLATED_IPV6}  # by size
+_NO_PORT: Final = 0  # index under which the isolated addresses are: they are of no port
 _INDEX: Final = struct.Struct("=I")
 
 PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one port
@@ -71,11 +80,13 @@ def _others_than(name: str) -> Rule:
 _REFUSED: Final = (ex.counter(), ex.drop())
 _AFTER_INDEX: Final = ex.REG32_01  # the register after the port's index
 _SOURCE_IPV4, _SOURCE_IPV6 = (12, 4), (8, 16)  # offset and size in the IP header
+_DESTINATION_IPV4, _DESTINATION_IPV6 = (16, 4), (24, 16)
+_SOURCE_MAC, _DESTINATION_MAC = (6, 6), (0, 6)  # in the Ethernet header
 _ND_TARGET: Final = ex.transport_header(8, 16, _AFTER_INDEX)
 
 
 def _frames() -> tuple[Rule, ...]:
-    mac = _foreign(ex.link_header(6, 6, _AFTER_INDEX), _MACS)
+    mac = _foreign(ex.link_header(*_SOURCE_MAC, _AFTER_INDEX), _MACS)
     return (
         (*mac, *_REFUSED),
         (*ex.ethertype(_ARP), ex.goto("arp")),
@@ -124,11 +135,34 @@ def _ipv6() -> tuple[Rule, ...]:
     )
 
 
+def _isolated(mac: tuple[int, int], ipv4: tuple[int, int], ipv6: tuple[int, int]) -> list[Rule]:
+    """Drop frames with an isolated container's MAC or address in a field of their headers."""
+    return [
+        (ex.link_header(*mac), ex.in_set(_ISOLATED_MACS), *_REFUSED),
+        (*ex.ethertype(_IPV4), ex.network_header(*ipv4), ex.in_set(_ISOLATED_IPV4), *_REFUSED),
+        (*ex.ethertype(_IPV6), ex.network_header(*ipv6), ex.in_set(_ISOLATED_IPV6), *_REFUSED),
+    ]
+
+
 _ARRIVING: Final = (
-    *ex.iifname_prefix(PORT_PREFIX),
-    ex.incoming_index(),
-    ex.not_in_set(_OPEN),
-    ex.goto("check"),
+    (
+        *ex.iifname_prefix(PORT_PREFIX),
+        ex.incoming_index(),
+        ex.in_set(_ISOLATED),
+        ex.goto("from_isolated"),
+    ),
+    (
+        *ex.iifname_prefix(PORT_PREFIX),
+        ex.incoming_index(),
+        ex.not_in_set(_OPEN),
+        ex.goto("check"),
+    ),
+)
+_LEAVING: Final = (
+    *ex.oifname_prefix(PORT_PREFIX),
+    ex.outgoing_index(),
+    ex.in_set(_ISOLATED),
+    ex.goto("to_isolated"),
 )
 TABLE: Final = Table(
     FAMILY_BRIDGE,
@@ -140,13 +174,26 @@ TABLE: Final = Table(
         Set(_ADDRESSES_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
         Set(_DHCP_SERVERS, _TYPE_INDEX, 4),
         Set(_ROUTERS, _TYPE_INDEX, 4),
+        Set(_ISOLATED, _TYPE_INDEX, 4),
+        Set(_ISOLATED_MACS, _TYPE_MAC, 6),
+        Set(_ISOLATED_IPV4, _TYPE_IPV4, 4),
+        Set(_ISOLATED_IPV6, _TYPE_IPV6, 16),
     ),
     (
         Chain("check", _frames()),
         Chain("arp", _arp()),
         Chain("ipv4", _ipv4()),
         Chain("ipv6", _ipv6()),
-        Chain("arriving", (_ARRIVING,), (PREROUTING, _BEFORE_FORWARDING)),
+        Chain(
+            "from_isolated",
+            (
+                *_isolated(_DESTINATION_MAC, _DESTINATION_IPV4, _DESTINATION_IPV6),
+                (ex.goto("check"),),
+            ),
+        ),
+        Chain("to_isolated", tuple(_isolated(_SOURCE_MAC, _SOURCE_IPV4, _SOURCE_IPV6))),
+        Chain("arriving", _ARRIVING, (PREROUTING, _BEFORE_FORWARDING)),
+        Chain("leaving", (_LEAVING,), (POSTROUTING, _BEFORE_SENDING)),
     ),
 )
 
@@ -158,6 +205,7 @@ def elements_of(row: GuardRow, index: int) -> PortElements:
         return {_OPEN: frozenset({port})}
     ips = {*row.ips, *map(link_local_ip, row.macs)}
     return {
+        **({_ISOLATED: frozenset({port})} if row.is_isolated else {}),
         _MACS: frozenset(port + mac + b"\0\0" for mac in row.macs),
         _ADDRESSES_IPV4: frozenset(port + ip for ip in ips if len(ip) == 4),
         _ADDRESSES_IPV6: frozenset(port + ip for ip in ips if len(ip) == 16),
@@ -176,12 +224,20 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
     ips = {Ip(key[4:]) for key in keys}
-    roles = (_DHCP_SERVERS in elements, _ROUTERS in elements)
+    roles = tuple(name in elements for name in (_DHCP_SERVERS, _ROUTERS, _ISOLATED))
     if elements.get(_OPEN) and not (macs or ips or any(roles)):
         return GuardRow((), (), link)
     if elements.get(_OPEN) or not macs or not automatic <= ips:
         return GuardRow((Mac(b"?"),), tuple(sorted(ips)), link)
     return GuardRow(macs, tuple(sorted(ips - automatic)), link, *roles)
+
+
+def _isolated_elements(addresses: Iterable[bytes]) -> PortElements:
+    """Return isolated addresses as set elements."""
+    found: dict[str, set[bytes]] = {}
+    for address in addresses:
+        found.setdefault(_ISOLATED_SETS[len(address)], set()).add(bytes(address))
+    return {name: frozenset(keys) for name, keys in found.items()}
 
 
 class PortSecurity(WatchedTable):
@@ -196,8 +252,8 @@ class PortSecurity(WatchedTable):
         self._ports: dict[int, PortElements] = {}  # by index: the known contents of the sets
         super().__init__(netns_fd, TABLE)
 
-    def read(self, names: Mapping[int, str]) -> frozenset[GuardRow]:
-        """Return a row for each port in the sets; none if the table was changed.
+    def read(self, names: Mapping[int, str]) -> frozenset[GuardRow | IsolatedRow]:
+        """Return a row for each port and address in the sets; none if the table was changed.
 
         A port that no longer exists is named by its index ("#17"). Raises OSError.
         """
@@ -208,16 +264,23 @@ class PortSecurity(WatchedTable):
             ports: dict[int, dict[str, set[bytes]]] = {}
             for name, keys in self._tables.elements(TABLE).items():
                 for key in keys:
-                    (index,) = _INDEX.unpack_from(key)
+                    is_of_port = name not in _ISOLATED_SETS.values()
+                    index = _INDEX.unpack_from(key)[0] if is_of_port else _NO_PORT
                     ports.setdefault(index, {}).setdefault(name, set()).add(key)
             self._ports = {
                 index: {name: frozenset(keys) for name, keys in sets.items()}
                 for index, sets in ports.items()
             }
-            return frozenset(
+            return frozenset(self._isolated_rows()).union(
                 row_of(elements, names.get(index, f"#{index}"))
                 for index, elements in self._ports.items()
+                if index != _NO_PORT
             )
+
+    def _isolated_rows(self) -> Iterator[IsolatedRow]:
+        for keys in self._ports.get(_NO_PORT, {}).values():
+            for key in keys:
+                yield IsolatedRow(Mac(key) if len(key) == 6 else Ip(key))
 
     def put(self, rows: Iterable[tuple[GuardRow, int]]) -> None:
         """Apply the rows of ports (with their indexes) in one transaction.
@@ -225,6 +288,14 @@ class PortSecurity(WatchedTable):
         Raises OSError.
         """
         self._change({index: elements_of(row, index) for row, index in rows})
+
+    def isolate(self, put: Iterable[bytes], delete: Iterable[bytes]) -> None:
+        """Add and remove isolated addresses, in one transaction. Raises OSError."""
+        with self._lock:
+            present = {key for keys in self._ports.get(_NO_PORT, {}).values() for key in keys}
+            wanted = (present | {*put}) - {*delete}
+        if wanted != present:
+            self._change({_NO_PORT: _isolated_elements(wanted)})
 
     def delete(self, indexes: Iterable[int]) -> None:
         """Remove ports; whatever they send is dropped from now on. Raises OSError."""
@@ -278,8 +349,12 @@ def apply(
         return []
     puts: list[tuple[GuardRow, int]] = []
     gone: list[int] = []
+    addresses: tuple[list[bytes], list[bytes]] = ([], [])  # isolated, and no longer
     for operation in operations:
         row = operation.row
+        if isinstance(row, IsolatedRow):
+            addresses[isinstance(operation, DeleteRow)].append(row.address)
+            continue
         assert isinstance(row, GuardRow)
         index = int(row.link[1:]) if row.link.startswith("#") else index_of(row.link)
         if isinstance(operation, PutRow) and index:
@@ -287,6 +362,7 @@ def apply(
         elif index:
             gone.append(index)
     try:
+        guard.isolate(*addresses)  # first: a port cannot send before it has its own row
         guard.put(puts)
         guard.delete(gone)
     except OSError as error:

@@ -214,6 +214,8 @@ class SandboxMonitor:
         if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port | RouterLink):
             return None
         master = "br0" if isinstance(link, RouterLink) else link.master
+        if not master:  # a port that is shut
+            return None
         segment = int(master.removeprefix("br"))
         kinds = ((False, False), (True, False), (True, True))
         hooks = {HookRow(segment, link.name, *kind) for kind in kinds}

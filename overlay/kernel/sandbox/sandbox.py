@@ -32,6 +32,7 @@ from overlay.core.dataplane.state import (
     EntryRow,
     GuardRow,
     InterceptRow,
+    IsolatedRow,
     Link,
     NeighborRow,
     Port,
@@ -391,7 +392,7 @@ class Sandbox:
     ] = {
         **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
         BoundaryRow: _apply_boundary_rows,
-        GuardRow: _apply_guard_rows,
+        **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
         RateRow: _apply_rate_rows,
         InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),

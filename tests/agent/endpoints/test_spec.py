@@ -57,6 +57,17 @@ def test_allowed_roles_are_labels_of_a_new_endpoint() -> None:
     )
 
 
+def test_isolation_must_be_as_asked_for() -> None:
+    """Unless nothing is said of it."""
+    isolated = replace(ENDPOINT, labels=EndpointOptions(isolated=True).all_labels)
+
+    assert mismatch_text(EndpointOptions(isolated=True), isolated, "eth0") == ""
+    assert mismatch_text(EndpointOptions(), isolated, "eth0") == ""
+    assert mismatch_text(EndpointOptions(isolated=False), isolated, "eth0") == "its isolation: on"
+    wanted = EndpointOptions(isolated=True)
+    assert mismatch_text(wanted, ENDPOINT, "eth0") == "its isolation: as its network has it"
+
+
 def test_too_many_labels_are_refused_with_the_options() -> None:
     """A rate counts as one, wherever the options come from."""
     options = EndpointOptions(labels=MANY)

@@ -26,6 +26,7 @@ from overlay.model import (
     has_any_name,
     has_default_deny,
     is_exported,
+    isolates_ports,
     parse_ip,
 )
 
@@ -41,6 +42,7 @@ def test_each_setting_changes() -> None:
         port_security=False,
         any_name=True,
         default_deny=True,
+        isolate_ports=True,
         ip_ranges={"10.32.0.0/16": "10.32.8.0/21"},
         options={MTU: 1300, RATE_IN: 1_000_000},
         owner="shop",
@@ -50,6 +52,7 @@ def test_each_setting_changes() -> None:
     assert found.internal
     assert has_any_name(found)
     assert has_default_deny(found)
+    assert isolates_ports(found)
     assert PORT_SECURITY_OFF_LABEL in found.labels
     assert user_labels(found) == (("x", "y"),)
     assert (option_of(found, MTU), option_of(found, RATE_IN)) == (1300, 1_000_000)
@@ -62,6 +65,7 @@ def test_each_setting_changes() -> None:
         port_security=True,
         any_name=False,
         default_deny=False,
+        isolate_ports=False,
         ip_ranges={"10.32.0.0/16": ""},
         options={MTU: 0, RATE_IN: 0},
         owner="",

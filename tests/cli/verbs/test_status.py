@@ -90,6 +90,7 @@ def test_status_is_one_line_per_subject(
         ({"policies": 0, "default_deny": False}, "rows 7/7"),
         ({"policies": 1, "default_deny": False}, "rows 7/7   1 policy"),
         ({"policies": 2, "default_deny": True}, "rows 7/7   2 policies   default deny"),
+        ({"isolate_ports": True}, "rows 7/7   isolate ports"),
     ],
 )
 def test_networks_say_what_decides_on_connections(

@@ -13,7 +13,9 @@ from overlay.core.dataplane.state import (
     FloodRow,
     GuardRow,
     HookRow,
+    IsolatedRow,
     NeighborRow,
+    SandboxState,
     TargetRow,
 )
 from overlay.core.paths.view import PathState
@@ -94,6 +96,18 @@ def test_a_row_or_link_that_differs(actual: Any, step: Step, outcome: Outcome) -
 
     assert found[0] == (step, outcome)
     assert finding(facts(actual=actual), step).hint
+
+
+def test_isolation_is_named_by_both_hosts() -> None:
+    """As what drops the packets of two isolated containers."""
+    apart = changed(PLAN, GUARD, GUARD._replace(is_isolated=True))
+    actual = SandboxState(apart.links, apart.rows | {IsolatedRow(PEER_IP)})
+    found = facts(actual=actual)
+
+    for phase in (Phase.SEND, Phase.RECEIVE):
+        assert (Step.SECURITY, DROP) in bad(found, phase)
+    assert "are isolated" in finding(found, Step.SECURITY, Phase.RECEIVE).text
+    assert bad(facts(actual=apart), Phase.SEND) == []
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "port_security": True,
     "any_name": False,
     "default_deny": False,
+    "isolate_ports": False,
     "mtu": None,
     "rate_in": None,
     "rate_out": None,

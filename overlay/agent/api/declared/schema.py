@@ -145,6 +145,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     port_security: bool
     any_name: bool
     default_deny: bool
+    isolate_ports: bool
     mtu: int
     rate_in: int
     rate_out: int

@@ -40,6 +40,15 @@ def require_port_security(caller: ApiCaller, *, enabled: bool) -> None:
         )
 
 
+def require_isolation(caller: ApiCaller, *, enabled: bool) -> None:
+    """Raise ForbiddenError if the caller may not except a container from isolation."""
+    if not enabled:
+        caller.require_trust(
+            "except a container from the isolation of its network's ports",
+            "such a container reaches every isolated one",
+        )
+
+
 def require_own_addresses(caller: ApiCaller, allowed: Iterable[str]) -> None:
     """Raise ForbiddenError if the caller may not let a container use more than its own address.
 

@@ -37,6 +37,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     allow_macs: Annotated[tuple[UnicastMac, ...], Meta(max_length=limits.ALLOWED_MACS_MAX)] = ()
     allow_dhcp_server: bool = False
     allow_ra: bool = False
+    isolated: bool | None = None
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -61,6 +62,13 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
                 why="the priority chooses among the networks that may provide the default route",
                 hint="Leave one of them out",
                 field="gateway_priority",
+            )
+        if self.isolated and not self.port_security:
+            raise UsageError(
+                "isolated has no effect with port_security=false",
+                why="isolation goes by the sender's MAC and address, which must be true",
+                hint="Leave one of them out; allow_macs and allow_ips allow further addresses",
+                field="isolated",
             )
         addresses = self.all_ips()
         several = len({name.lower() for name in self.networks}) > 1
@@ -172,6 +180,7 @@ class EndpointResponse(TypedDict):
     allow_macs: list[str]
     allow_dhcp_server: bool
     allow_ra: bool
+    isolated: bool
     rate_in: int | None
     rate_out: int | None
     gateway_priority: int | None

@@ -19,7 +19,7 @@ from overlay.agent.api.schema.field_types import (
     require_rate,
 )
 from overlay.errors import UsageError
-from overlay.model import ANY_NAME_LABEL, DEFAULT_DENY_LABEL, EVPN_LABEL
+from overlay.model import ANY_NAME_LABEL, DEFAULT_DENY_LABEL, EVPN_LABEL, ISOLATE_PORTS_LABEL
 
 
 class SubnetRequest(Request, frozen=True, kw_only=True):
@@ -50,6 +50,7 @@ class NetworkDefinition(LabeledRequest, frozen=True, kw_only=True):
     any_name: bool = False
     evpn: bool = False
     default_deny: bool = False
+    isolate_ports: bool = False
 
     def all_labels(self) -> tuple[tuple[str, str], ...]:
         """Return the labels, with overlayd's own for the options that are labels."""
@@ -57,6 +58,7 @@ class NetworkDefinition(LabeledRequest, frozen=True, kw_only=True):
             (self.any_name, ANY_NAME_LABEL),
             (self.evpn, EVPN_LABEL),
             (self.default_deny, DEFAULT_DENY_LABEL),
+            (self.isolate_ports, ISOLATE_PORTS_LABEL),
         )
         own = [label for given, label in options if given]
         return tuple(sorted((*super().all_labels(), *own)))
@@ -82,6 +84,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     port_security: bool | None = None
     any_name: bool | None = None
     default_deny: bool | None = None
+    isolate_ports: bool | None = None
     evpn: bool | None = None
     vni: Annotated[int, Meta(ge=1, le=limits.VNI_MAX)] | None = None
     ip_ranges: Annotated[tuple[Text, ...], Meta(max_length=limits.SUBNET_COUNT_MAX)] = ()
@@ -97,7 +100,8 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
         given = (
-            self.internal, self.port_security, self.any_name, self.default_deny, self.mtu, self.evpn
+            self.internal, self.port_security, self.any_name, self.default_deny, self.mtu,
+            self.evpn, self.isolate_ports,
         )  # fmt: skip
         rates = (self.rate_in, self.rate_out, self.vni)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
@@ -105,7 +109,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, evpn, ip_ranges, mtu, rate_in or rate_out",
+                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in or rate_out",
             )
 
 
@@ -157,6 +161,7 @@ class NetworkResponse(HostEndpointResponse):
     encrypted: bool
     evpn: bool
     default_deny: bool
+    isolate_ports: bool
 
 
 class NetworkListResponse(TypedDict):

@@ -18,9 +18,10 @@ from overlay.core.dataplane.planning.segments import bridge_name, segment_of
 from overlay.core.dataplane.port_security import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import HookRow, Row
+from overlay.errors import ConflictError
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.model import Endpoint, Mac, Network, Vni
+from overlay.model import Endpoint, Mac, Network, Vni, is_isolated
 
 
 class SandboxPortDriver:
@@ -51,6 +52,8 @@ class SandboxPortDriver:
         """Make the pair of port and container interface; return the attachment with its name."""
         runtime = self._reconciler.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
+        if is_isolated(network, endpoint):
+            _require_guard(runtime.sandbox)
         subnet = network.subnets[attachment.subnet_index]
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
@@ -75,7 +78,8 @@ class SandboxPortDriver:
                 hooks=hooks,
             )
             connected = self._attachments.mark_connected(attachment, attached.ifname)
-        if hooks or any(rates_on(network, endpoint)):  # before any other host hears of it
+        is_checked = bool(hooks) or is_isolated(network, endpoint)
+        if is_checked or any(rates_on(network, endpoint)):  # before any other host hears of it
             await self._reconciler.reconcile_network(network.vni)
         return connected
 
@@ -101,7 +105,8 @@ class SandboxPortDriver:
                 runtime_endpoint=attachment.runtime_endpoint,
             )
             connected = self._attachments.mark_connected(attachment, attachment.ifname)
-        if self._reconciler.hooks_of(network, planned(connected)):
+        hooks = self._reconciler.hooks_of(network, planned(connected))
+        if hooks or is_isolated(network, endpoint):
             await self._reconciler.reconcile_network(network.vni)
         return connected
 
@@ -126,6 +131,15 @@ class SandboxPortDriver:
         """Return what the last pass could not program."""
         runtime = self._reconciler.runtime(vni)
         return [] if runtime is None else runtime.failures
+
+
+def _require_guard(sandbox: Sandbox) -> None:
+    if sandbox.guard is None:
+        raise ConflictError(
+            "this host cannot isolate a port",
+            why=f"that needs port security: {sandbox.guard_fault}",
+            hint="modprobe nf_tables, and restart the agent; or attach on another host",
+        )
 
 
 def _rows_of(

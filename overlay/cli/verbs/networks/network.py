@@ -171,6 +171,12 @@ def _add_trust_options(create: StrictParser) -> None:
         action="store_true",
         help="deny new connections that no policy allows (see: overlayd policy create -h)",
     )
+    create.add_argument(
+        "--isolate-ports",
+        action="store_true",
+        help="let its containers reach the gateway and the world, but not each other; except "
+        "those attached with --not-isolated, which all reach",
+    )
 
 
 def _add_driver_options(create: StrictParser) -> None:
@@ -207,6 +213,7 @@ def run_create(args: Namespace) -> int:
             "port_security": args.port_security,
             "any_name": args.any_name,
             **({"default_deny": True} if args.default_deny else {}),
+            **({"isolate_ports": True} if args.isolate_ports else {}),
             "force": args.force,
             **({"ipv6": True} if args.ipv6 else {}),
             **({"encrypted": True} if args.encrypted or args.opt else {}),
@@ -235,7 +242,7 @@ def network_line(network: JsonObject) -> str:
     gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
     return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + "".join(
         f"  {word.replace('_', ' ')}"
-        for word in ("internal", "encrypted", "evpn", "default_deny")
+        for word in ("internal", "encrypted", "evpn", "default_deny", "isolate_ports")
         if network.get(word)
     )
 
@@ -298,6 +305,7 @@ def inspect_text(network: JsonObject) -> str:
         ("Internal", "yes" if network.get("internal") else "no"),
         ("Encrypted", _encrypted_text(network)),
         ("Default", _default_text(network)),
+        ("Isolation", _isolation_text(network)),
         ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
@@ -326,6 +334,13 @@ def _default_text(network: JsonObject) -> str:
     if not network.get("default_deny"):
         return "new connections are allowed"
     return "new connections are denied, unless a policy allows them (overlayd policy ls)"
+
+
+def _isolation_text(network: JsonObject) -> str:
+    if network.get("isolate_ports"):
+        return "containers reach only those attached with --not-isolated"
+    apart = sum(bool(each.get("isolated")) for each in network["endpoint_list"])
+    return f"none, but {apart} isolated from each other" if apart else "none"
 
 
 def _exposed_text(network: JsonObject) -> str:

@@ -83,6 +83,11 @@ def register(networks: VerbGroup) -> None:
         help="whether new connections that no policy allows are denied",
     )
     changed.add_argument(
+        "--isolate-ports",
+        choices=("on", "off"),
+        help="whether its containers reach only those attached with --not-isolated",
+    )
+    changed.add_argument(
         "--evpn",
         choices=("on", "off"),
         help="whether hosts that speak BGP EVPN announce it to a fabric, and take what that has",
@@ -148,6 +153,8 @@ def _body(args: Namespace) -> JsonObject:
             body[field] = getattr(args, field)
     if args.default_deny is not None:
         body["default_deny"] = args.default_deny == "on"
+    if args.isolate_ports is not None:
+        body["isolate_ports"] = args.isolate_ports == "on"
     if args.evpn is not None:
         body["evpn"] = args.evpn == "on"
     if args.vni is not None:

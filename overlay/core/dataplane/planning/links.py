@@ -15,12 +15,18 @@ from overlay.core.dataplane.planning.segments import (
 )
 from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.tunnel_devices import other_base
-from overlay.model import Vni, gateway_mac, is_host
+from overlay.model import Vni, gateway_mac, is_host, is_isolated
 
 
-def links(given: PlanInput, *, is_shut: bool) -> Iterator[Link]:
-    """Return the links; without policing (`is_shut`) the ports are on no bridge."""
+def links(given: PlanInput, *, is_shut: bool, guarded: bool) -> Iterator[Link]:
+    """Return the links; without policing (`is_shut`) the ports are on no bridge.
+
+    Without port security (`guarded`), isolated ports are on none.
+    """
     network = given.network
+    closed = {
+        each.endpoint_id for each in given.locals if not guarded and is_isolated(network, each)
+    }
     for segment in range(segment_count(network)):
         bridge = f"br{segment}"
         yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
@@ -31,7 +37,8 @@ def links(given: PlanInput, *, is_shut: bool) -> Iterator[Link]:
             yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
     for port in (*given.ports, *host_ports(given)):
         bridge = bridge_name(network, port.subnet_index)
-        yield Port(port.name, given.mtu, "" if is_shut else bridge)
+        is_closed = is_shut or port.endpoint_id in closed
+        yield Port(port.name, given.mtu, "" if is_closed else bridge)
     yield from router_links(given)
 
 

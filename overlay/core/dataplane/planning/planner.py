@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.isolation import isolation_rows
 from overlay.core.dataplane.planning.links import host_ports, links, tunnel_bases
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
@@ -46,7 +47,7 @@ from overlay.core.dataplane.state import (
     Row,
     SandboxState,
 )
-from overlay.model import Ip, Network, is_host
+from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
 
 
 def plan_sandbox(
@@ -61,7 +62,8 @@ def plan_sandbox(
 
     `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and of the
     boundary, `intercepting` those that bring queries for other resolvers to this node's DNS server.
-    Without `policing`, the ports of a network that has policies are on no bridge.
+    Without `policing`, the ports of a network that has policies are on no bridge, and without
+    `guarded`, isolated ports are not.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
@@ -70,12 +72,13 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
-    planned = {link.name: link for link in links(given, is_shut=is_shut)}
+    planned = {link.name: link for link in links(given, is_shut=is_shut, guarded=guarded)}
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows
         yield from _network_rows(given, is_shut=is_shut)
         if guarded:
             yield BoundaryRow()
+            yield from isolation_rows(given)
         if intercepting:
             yield from _intercept_rows(given.network)
         if given.policy is not None and policing:
@@ -96,18 +99,30 @@ def plan_sandbox(
             endpoint = by_id.get(port.endpoint_id)
             if endpoint is None:
                 continue
-            rates = rates_on(given.network, endpoint)
             if fast_path:
+                yield from _fast_rows(given.network, port, endpoint, is_policed=is_policed)
                 segment = segment_of(given.network, port.subnet_index)
-                yield from port_rows(segment, port.name, endpoint, rates, is_policed=is_policed)
                 yield from allowed_mac_rows(segment, endpoint, own)
             if guarded:
                 yield guard_row(given.network, port.name, endpoint)
-            rate = rate_row(port.name, rates)
+            rate = rate_row(port.name, rates_on(given.network, endpoint))
             if rate is not None:
                 yield rate
 
     return SandboxState(planned, frozenset(rows()))
+
+
+def _fast_rows(
+    network: Network, port: LocalPort, endpoint: Endpoint, *, is_policed: bool
+) -> Iterator[Row]:
+    return port_rows(
+        segment_of(network, port.subnet_index),
+        port.name,
+        endpoint,
+        rates_on(network, endpoint),
+        is_policed=is_policed,
+        on_bridge=is_isolated(network, endpoint),
+    )
 
 
 def policed_hooks(network: Network, port: LocalPort) -> Iterator[HookRow]:

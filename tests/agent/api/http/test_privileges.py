@@ -18,6 +18,7 @@ ACTS: dict[str, Callable[[ApiCaller], None]] = {
     "security": lambda caller: privileges.require_port_security(caller, enabled=False),
     "dhcp-server": lambda caller: privileges.require_client(caller, dhcp_server=True, router=False),
     "router": lambda caller: privileges.require_client(caller, dhcp_server=False, router=True),
+    "isolation": lambda caller: privileges.require_isolation(caller, enabled=False),
     "low-port": lambda caller: privileges.require_ports(caller, [8080, 22]),
     "path": lambda caller: privileges.require_target(caller, "/tmp/ns"),  # noqa: S108
     "public-subnet": lambda caller: privileges.require_subnets(
@@ -43,6 +44,7 @@ def test_other_requests_need_no_trust() -> None:
     """The group may still do all that it always could."""
     privileges.require_port_security(MEMBER, enabled=True)
     privileges.require_client(MEMBER, dhcp_server=False, router=False)
+    privileges.require_isolation(MEMBER, enabled=True)
     privileges.require_ports(MEMBER, [1024, 65_535])
     privileges.require_subnets(MEMBER, ["10.32.0.0/16", "fd00::/64", "100.64.0.0/24", "nonsense"])
     privileges.require_parent(MEMBER, "eth2", is_underlay=False)

@@ -142,6 +142,7 @@ def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeA
         "Internal   no",
         "Encrypted  no",
         "Default    new connections are allowed",
+        "Isolation  none",
         "Exposed    not here (nothing on this host is attached to it)",
         "           vm2 10.32.1.255",
         "Labels     team=a",

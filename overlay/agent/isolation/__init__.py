@@ -1,0 +1,1 @@
+"""Keeping containers of one network apart, and the members that do not."""
