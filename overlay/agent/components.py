@@ -11,6 +11,7 @@ import logging
 
 from overlay.agent.apply.kinds import Registries, apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
+from overlay.agent.controls.segment_controls import SegmentControls
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.fast_path import FastPathSupport
@@ -215,6 +216,7 @@ class Components:
         )
         self.evpn = EvpnController(context, self.config, self.reconciler, self.fabric)
         self.traffic = TrafficMeter(context.kernel, self.reconciler)
+        self.controls = SegmentControls(context, self.reconciler, attachments)
         self.underlay = Underlay(context, self.reconciler, interface)
         self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
@@ -408,6 +410,7 @@ class Components:
             self.service_clients,
             self._health_checks,
             self.policies.drop_reports,
+            self.controls.storm_reports,
         )
 
     async def start(self) -> None:

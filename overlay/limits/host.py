@@ -143,6 +143,11 @@ RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a 
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel counts bytes per second in 32 bits
 GATEWAY_PRIORITY_MAX: Final = 1000
 
+# --- Storm control ---------------------------------------------------------------------
+STORM_MIN: Final = 10  # frames a second: ARP, neighbor discovery and DHCP of one container
+STORM_MAX: Final = 1_000_000
+STORM_REPORT_INTERVAL_S: Final = 5.0  # from one look at what was dropped to the next
+
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 RIVALS_MAX: Final = 64  # hosts with another one's identity, remembered

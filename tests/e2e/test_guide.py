@@ -35,6 +35,7 @@ PAGES = [
     "docs/guide/router.md",
     "docs/guide/isolation.md",
     "docs/guide/rates.md",
+    "docs/guide/controls.md",
     "docs/operate/authority.md",
     "docs/operate/security.md",
     "docs/operate/status.md",

@@ -30,6 +30,7 @@ from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.controls.port_controls import ControlChanges, controls_on
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.port_security import (
     DHCP_SERVER_LABEL,
@@ -54,6 +55,7 @@ class EndpointHandlers:
         components = self._agent.require_components()
         directory = components.directory
         chosen = [directory.network(query.network)] if query.network else directory.networks()
+        await components.controls.drops.read(network.vni for network in chosen)
         elsewhere = [
             network.name
             for network in chosen
@@ -168,6 +170,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         allow_ra=request.allow_ra,
         isolated=request.isolated,
         rates=(request.rate_in, request.rate_out),
+        controls=ControlChanges(request.storm),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
         keep=request.keep,
@@ -191,7 +194,8 @@ def endpoints(components: Components, networks: list[Network]) -> list[EndpointR
 def _endpoint(
     components: Components, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
 ) -> EndpointResponse:
-    rates = rates_on(item, found)
+    rates, controls = rates_on(item, found), controls_on(item, found)
+    drops = None if local is None else dict(components.controls.drops.of_port(item.vni, local.port))
     return {
         "id": found.endpoint_id.hex(),
         "name": found.name,
@@ -213,6 +217,8 @@ def _endpoint(
         "isolated": is_isolated(item, found),
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
+        "storm": controls.storm or None,
+        "dropped": drops,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,
     }
 

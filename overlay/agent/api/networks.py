@@ -103,7 +103,9 @@ class NetworkHandlers:
     async def network_inspect(self, name: str) -> NetworkDetailResponse:
         """GET /v1/networks/NAME."""
         components = self._agent.require_components()
-        return network_detail(components.directory.network(name), components)
+        found = components.directory.network(name)
+        await components.controls.drops.read([found.vni])
+        return network_detail(found, components)
 
     async def network_set(
         self, name: str, request: NetworkSetRequest, caller: ApiCaller
@@ -148,7 +150,12 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         found = dict(user_labels(before)) | request.add_labels
         labels = {key: each for key, each in found.items() if key not in request.remove_labels}
     ranges = {settings.subnet_of_range(before, text): text for text in request.ip_ranges}
-    options = {"mtu": request.mtu, "rate_in": request.rate_in, "rate_out": request.rate_out}
+    options = {
+        "mtu": request.mtu,
+        "rate_in": request.rate_in,
+        "rate_out": request.rate_out,
+        "storm": request.storm,
+    }
     return SettingsSpec(
         labels=labels,
         internal=request.internal,

@@ -32,6 +32,7 @@ _INTERFACE_FIELDS = (
     "labels",
     "rate_in",
     "rate_out",
+    "storm",
     "gateway_priority",
     "hands_off",
     "keep",

@@ -86,7 +86,7 @@ def _tables(runtime: SandboxRuntime) -> list[tuple[WatchedTable, str]]:
     """Return the tables of a sandbox, each with what to say when another program changed it."""
     found = (
         (runtime.sandbox.guard, "port security was altered"),
-        (runtime.sandbox.boundary, "the boundary for frames of switches was altered"),
+        (runtime.sandbox.controls, "the controls of the segment were altered"),
         (runtime.sandbox.interception, "the interception of DNS queries was altered"),
     )
     return [(table, text) for table, text in found if table is not None]

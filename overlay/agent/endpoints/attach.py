@@ -25,11 +25,13 @@ from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import attach_endpoint
+from overlay.core.dataplane.controls.port_controls import require_controllable
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
+from overlay.kernel.controls.table import require_storm_control
 from overlay.kernel.sandbox import container_namespace, rate_limit
 from overlay.model import (
     SHARED_NAME_LABEL,
@@ -91,6 +93,7 @@ class EndpointAttacher:
         """Attach to one network; change an attached endpoint in place where that is possible."""
         self.context.node.directory.require_participation(network)
         self.context.drivers.require(network).require_supported(options.mac, options.rates)
+        require_controllable(network, options.controls)
         steps = _AttachSteps(self, target, network, options, wait=wait)
         return await self.times.measured(attach_endpoint(steps))
 
@@ -183,6 +186,8 @@ class _AttachSteps:
         """
         if any(self._options.rates):
             await self._node.kernel.call(rate_limit.require)
+        if self._options.controls.storm:
+            await self._node.kernel.call(require_storm_control)
         existing = self._existing()
         if existing is None:
             return None

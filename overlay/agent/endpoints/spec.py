@@ -8,6 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.core.dataplane.controls.port_controls import (
+    NO_CHANGES,
+    ControlChanges,
+    with_controls,
+)
 from overlay.core.dataplane.port_security import (
     DHCP_SERVER_LABEL,
     ROUTER_LABEL,
@@ -36,7 +41,7 @@ from overlay.model import (
 class EndpointOptions:
     """What an endpoint must have, on each network that it is attached to.
 
-    Raises UsageError if the labels, with a label for each rate among them, are too many.
+    Raises UsageError if the labels, with one for each rate and control among them, are too many.
     """
 
     name: str | None = None
@@ -53,10 +58,11 @@ class EndpointOptions:
     allow_ra: bool = False
     isolated: bool | None = None  # None: as the network has it
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
+    controls: ControlChanges = NO_CHANGES
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    # With those of the rates, of what is allowed beside and of a shared name and of isolation.
+    # With those of rates, controls, what is allowed beside, a shared name and isolation.
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +77,8 @@ class EndpointOptions:
         labels = sorted(
             {*self.labels, *labels_of_allowed(self.allow_ips, self.allow_macs), *chosen}
         )
-        object.__setattr__(self, "all_labels", labels_with_rates(tuple(labels), self.rates))
+        wanted = labels_with_limits(tuple(labels), self.rates, self.controls)
+        object.__setattr__(self, "all_labels", wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +100,19 @@ class DetachSpec:
     networks: tuple[str, ...] = ()
 
 
-def labels_with_rates(
-    labels: tuple[tuple[str, str], ...], rates: tuple[int | None, int | None]
+def labels_with_limits(
+    labels: tuple[tuple[str, str], ...],
+    rates: tuple[int | None, int | None],
+    controls: ControlChanges,
 ) -> tuple[tuple[str, str], ...]:
-    """Return the labels with the rates among them; raises UsageError if they are too many."""
-    found = with_rates(labels, rates)
+    """Return the labels with rates and controls; raises UsageError if they are too many."""
+    found = with_controls(with_rates(labels, rates), controls)
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="each rate, allowed address and allowed MAC is one, and so are port security that "
-            "is off, a shared name, isolation, and a DHCP server or router that is allowed",
+            why="each rate, control, allowed address and allowed MAC is one, and so are port "
+            "security that is off, a shared name, isolation, and a DHCP server or router that is "
+            "allowed",
             field="labels",
         )
     return found
@@ -111,7 +121,7 @@ def labels_with_rates(
 def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> str:
     """Return what an attached endpoint does not have of the options; empty if it has all.
 
-    Options that can be changed in place (rates, gateway priority) are not compared.
+    Options that can be changed in place (rates, controls, gateway priority) are not compared.
     """
     asked = (
         ("address", set(options.ips) <= set(endpoint.ips), " ".join(map(ip_text, endpoint.ips))),

@@ -1,4 +1,4 @@
-"""Change attached endpoints in place: their rates, and their gateway priority.
+"""Change attached endpoints in place: rates, controls of their ports, gateway priority.
 
 Owns: which options can be changed without a detach. Does not: attach.
 """
@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.endpoints.context import EndpointContext
-from overlay.agent.endpoints.spec import EndpointOptions, labels_with_rates
+from overlay.agent.endpoints.spec import EndpointOptions, labels_with_limits
 from overlay.agent.state import documents
+from overlay.core.dataplane.controls.port_controls import controls_of
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.core.protocol.records import Scope
 from overlay.model import Endpoint, Network
@@ -44,8 +45,8 @@ class UpdateService:
         """Give an endpoint of this node the options; return it and what was changed."""
         changes = await self._change_priority(endpoint, options)
         changes += self._change_switches(endpoint, options)
-        after, rates = await self._change_rates(network, endpoint, options)
-        changes += rates
+        after, limits = await self._change_limits(network, endpoint, options)
+        changes += limits
         if changes:
             self._event_log.record(
                 "attach",
@@ -92,21 +93,29 @@ class UpdateService:
         ]
         return [change for change in found if change.before != change.after]
 
-    async def _change_rates(
+    async def _change_limits(
         self, network: Network, endpoint: Endpoint, options: EndpointOptions
     ) -> tuple[Endpoint, list[FieldChange]]:
-        """Change the rates, if others are asked for."""
-        after = replace(endpoint, labels=labels_with_rates(endpoint.labels, options.rates))
+        """Change rates and controls, if others are asked for."""
+        labels = labels_with_limits(endpoint.labels, options.rates, options.controls)
+        after = replace(endpoint, labels=labels)
         if after == endpoint:
             return endpoint, []
         self._gossip.publish(self._gossip.commit(Scope(network.vni), [after]))
         await self._reconciler.reconcile_network(network.vni)
-        pairs = zip(rates_of(endpoint.labels), rates_of(after.labels), strict=True)
+        before, now = _limits(endpoint), _limits(after)
         return after, [
-            FieldChange(field, had or None, has or None)
-            for field, (had, has) in zip(("rate_in", "rate_out"), pairs, strict=True)
-            if had != has
+            FieldChange(field, before[field], has)
+            for field, has in now.items()
+            if before[field] != has
         ]
+
+
+def _limits(endpoint: Endpoint) -> dict[str, int | None]:
+    """Return an endpoint's own rates and controls by the API's names."""
+    rates, controls = rates_of(endpoint.labels), controls_of(endpoint.labels)
+    found = {"rate_in": rates.in_bits, "rate_out": rates.out_bits, **controls._asdict()}
+    return {field: value or None for field, value in found.items()}
 
 
 def _text(value: int | bool | str | None) -> str:

@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
-from overlay.core.declared.network_options import MTU, RATE_IN, RATE_OUT, with_options
+from overlay.core.declared.network_options import MTU, RATE_IN, RATE_OUT, STORM, with_options
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
@@ -41,7 +41,7 @@ class SettingsSpec:
     """What to change of a network; None leaves it as it is.
 
     `ip_ranges`: the range of each subnet that is named, empty for the whole subnet. `options`: MTU
-    and rates, 0 for none. `labels` replaces all labels that are not overlayd's own.
+    rates and storm control, 0 for none. `labels` replaces all labels that are not overlayd's own.
     """
 
     labels: Mapping[str, str] | None = None
@@ -115,7 +115,7 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
 
 
 def _require_options(network: Network, options: Mapping[str, int]) -> None:
-    given = [option for option in (MTU, RATE_IN, RATE_OUT) if options.get(option)]
+    given = [option for option in (MTU, RATE_IN, RATE_OUT, STORM) if options.get(option)]
     if given and not has_sandbox(network):
         raise UsageError(
             f"{given[0]} is not supported by driver {driver_of(network)}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli.options import rates
+from overlay.cli.options.controls import add_control_options, control_fields
 from overlay.cli.options.isolation import add_isolation_options, isolation_fields
 from overlay.cli.start_wait import TIMEOUT_S
 from overlay.errors import UsageError
@@ -66,6 +67,7 @@ def add_attach_options(parser: StrictParser, *, may_start_later: bool) -> None:
     )
     add_label_option(parser)
     _add_rate_options(parser)
+    add_control_options(parser, of="it")
     parser.add_argument(
         "--no-port-security",
         dest="port_security",
@@ -208,6 +210,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "labels": pairs(args.labels, "labels"),
         "port_security": args.port_security,
         **_rates(args),
+        **control_fields(args),
         **({"allow_ips": args.allow_ips} if args.allow_ips else {}),
         **({"allow_macs": args.allow_macs} if args.allow_macs else {}),
         **({"allow_dhcp_server": True} if args.allow_dhcp_server else {}),

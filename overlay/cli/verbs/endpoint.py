@@ -34,9 +34,9 @@ TARGET_HELP = f"{FORMS_TEXT}, a path, or a name"
 ATTACH_DESCRIPTION = f"""\
 Connect a running container to networks.  stdout: its address on each, one per line.
 When the command returns, every live node can reach the container; nodes that have not confirmed
-are named on stderr.  Attaching again returns the same address.  Rates and --gateway-priority are
-changed in place; 'overlayd endpoint set' changes name, aliases and labels; to change address or
-MAC, detach first.
+are named on stderr.  Attaching again returns the same address.  Rates, --storm and
+--gateway-priority are changed in place; 'overlayd endpoint set' changes name, aliases and labels;
+to change address or MAC, detach first.
 
 TARGET is one of
 {table_text()}
@@ -80,7 +80,11 @@ def register(words: VerbGroup) -> None:
     listed.add_argument(
         "--all", action="store_true", help="also what a BGP EVPN fabric has on exported networks"
     )
-    listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
+    listed.add_argument(
+        "--wide",
+        action="store_true",
+        help="also show limits, what ports dropped, id, aliases, labels",
+    )
     _register_set(endpoints)
 
 
@@ -188,7 +192,7 @@ def _changed(change: JsonObject) -> str:
     texts = [
         (rates.rate_text(value) if value else rates.UNLIMITED)
         if is_rate
-        else (value or "none" if isinstance(value, str) else json.dumps(value))
+        else (value or "none" if isinstance(value, str | None) else json.dumps(value))
         for value in (change["before"], change["after"])
     ]
     return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"
@@ -254,7 +258,7 @@ def run_ls(args: Namespace) -> int:
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:
-        headers += ["RATE IN", "RATE OUT", "ID", "ALIASES", "LABELS"]
+        headers += ["RATE IN", "RATE OUT", "STORM", "DROPPED", "ID", "ALIASES", "LABELS"]
     rows = []
     for endpoint in listed["endpoints"]:
         row = [
@@ -272,6 +276,8 @@ def run_ls(args: Namespace) -> int:
             row += [
                 rates.rate_text(endpoint.get("rate_in")),
                 rates.rate_text(endpoint.get("rate_out")),
+                endpoint.get("storm"),
+                dropped_text(endpoint),
                 endpoint["id"],
                 endpoint.get("aliases"),
                 [f"{key}={value}" for key, value in labels.items()],
@@ -280,6 +286,13 @@ def run_ls(args: Namespace) -> int:
     rows += [_outside_row(each, len(headers)) for each in outside]
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
+
+
+def dropped_text(endpoint: JsonObject) -> list[str]:
+    """Return what was dropped at an endpoint's port, by reason; none if it is elsewhere."""
+    return [
+        f"{reason}={count}" for reason, count in sorted((endpoint.get("dropped") or {}).items())
+    ]
 
 
 def _outside_row(shown: JsonObject, width: int) -> list[object]:

@@ -36,6 +36,7 @@ from overlay.core.dataplane.state import (
     Row,
     SandboxState,
     SourceRow,
+    StormRow,
     TargetRow,
     UnexpectedRow,
     VerdictRow,
@@ -156,6 +157,8 @@ def row_key(row: Row) -> RowKey:
             return ("boundary", link, b"", b"")
         case IsolatedRow(address):
             return ("isolated", "", address, b"")
+        case StormRow(link, _):
+            return ("storm", link, b"", b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -267,6 +270,8 @@ def _row_text(row: Row, *, add: bool) -> str:
             return f"port security {verb} {what} at {link}"
         case BoundaryRow(link):
             return f"boundary {verb} at the ports of {link}"
+        case StormRow(link, per_second):
+            return f"storm control {verb} {per_second} frames a second at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():

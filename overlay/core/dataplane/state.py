@@ -194,6 +194,13 @@ class BoundaryRow(NamedTuple):
     link: str = POLICY_LINK  # it is of the whole sandbox
 
 
+class StormRow(NamedTuple):
+    """Storm control: a port may send so many broadcast and multicast frames a second."""
+
+    link: str
+    per_second: int
+
+
 class SourceRow(NamedTuple):
     """On the fast path, a port may send from this MAC and address.
 
@@ -326,6 +333,7 @@ Row: TypeAlias = (
     | GuardRow
     | BoundaryRow
     | IsolatedRow
+    | StormRow
     | SourceRow
     | TargetRow
     | HookRow

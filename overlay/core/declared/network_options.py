@@ -1,4 +1,4 @@
-"""Options of a network that are kept as reserved labels: MTU, rates of its containers, owner.
+"""Options of a network that are reserved labels: MTU, limits of its containers, owner.
 
 Owns: these labels. Does not: know driver and parent (`network_drivers`), or the rates of a single
 container (`rate_limits`).
@@ -13,11 +13,12 @@ from overlay.model import LABEL_PREFIX, Network
 
 Labels = tuple[tuple[str, str], ...]
 
-MTU, RATE_IN, RATE_OUT = "mtu", "rate_in", "rate_out"
+MTU, RATE_IN, RATE_OUT, STORM = "mtu", "rate_in", "rate_out", "storm"
 OPTION_LABELS: Final[Mapping[str, str]] = {
     MTU: LABEL_PREFIX + "mtu",
     RATE_IN: LABEL_PREFIX + "rate-in",
     RATE_OUT: LABEL_PREFIX + "rate-out",
+    STORM: LABEL_PREFIX + "storm",
 }
 _OWNER: Final = LABEL_PREFIX + "owner"
 

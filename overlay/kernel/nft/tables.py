@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from overlay import failpoint
@@ -93,14 +93,15 @@ class NftTables:
 
     # --- writing ------------------------------------------------------------------------
 
-    def replace(self, table: Table, elements: Elements) -> None:
-        """Create a table or replace that of its name, in one transaction.
+    def replace(self, table: Table, elements: Elements, further: Iterable[Request] = ()) -> None:
+        """Create a table or replace that of its name, in one transaction with further requests.
 
         No packet passes without one of the two. Raises NftMissingError, OSError.
         """
         head = [new_table(table), delete_table(table.family, table.name), new_table(table)]
         body = [*new_sets(table), *new_chains(table), *new_rules(table)]
-        self._transact([*head, *body, *put_elements(table, elements)], _ABSENT_PART)
+        elements_put = put_elements(table, elements)
+        self._transact([*head, *body, *elements_put, *further], _ABSENT_PART)
 
     def probe(self, table: Table) -> None:
         """Raise NftMissingError if the kernel does not support such a table.
@@ -111,12 +112,14 @@ class NftTables:
         body = [new_table(trial), *new_sets(trial), *new_chains(trial), *new_rules(trial)]
         self._transact([*body, delete_table(trial.family, trial.name)], _ABSENT_PART)
 
-    def change(self, table: Table, put: Elements, delete: Elements) -> None:
+    def change(
+        self, table: Table, put: Elements, delete: Elements, further: Iterable[Request] = ()
+    ) -> None:
         """Delete and add elements in one transaction; a map's may get another value by both.
 
         Raises FileExistsError or FileNotFoundError if the table is not as expected.
         """
-        steps = [*delete_elements(table, delete), *put_elements(table, put)]
+        steps = [*delete_elements(table, delete), *put_elements(table, put), *further]
         if steps:
             self._transact(steps)
 
@@ -235,17 +238,24 @@ class NftTables:
 
     def elements_of(self, table: Table, name: str) -> frozenset[bytes]:
         """Return the elements of one set. Raises FileNotFoundError if there is no such table."""
+        return frozenset(
+            _data(element[ELEMENT_KEY]) + _data(element.get(ELEMENT_VALUE, b""))
+            for element in self.element_parts(table, name)
+        )
+
+    def element_parts(self, table: Table, name: str) -> Iterator[dict[int, bytes]]:
+        """Yield the attributes of each element of one set.
+
+        Raises FileNotFoundError if there is no such table.
+        """
         body = attribute(1, text(table.name)) + attribute(2, text(name))
-        found = set()
         for _, parts in self._dump(GET_ELEMENT, table.family, body):
             raw = parts.get(ELEMENTS, b"")
             position = 0
             while position + 4 <= len(raw):
                 (length,) = struct.unpack_from("=H", raw, position)
-                element = attributes(raw, position + 4, position + length)
-                found.add(_data(element[ELEMENT_KEY]) + _data(element.get(ELEMENT_VALUE, b"")))
+                yield attributes(raw, position + 4, position + length)
                 position += (length + 3) & ~3
-        return frozenset(found)
 
 
 class Monitor:

@@ -21,7 +21,7 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
-from overlay.kernel.controls.boundary import Boundary
+from overlay.kernel.controls.table import ControlTable
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
 from overlay.kernel.netlink import socket as netlinksocket
@@ -48,7 +48,7 @@ class SandboxTables(NamedTuple):
     """The nftables tables of a sandbox; None where the kernel has no part of them."""
 
     guard: PortSecurity | None
-    boundary: Boundary | None
+    controls: ControlTable | None
     interception: Interception | None
 
 
@@ -103,11 +103,11 @@ class SandboxReader:
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""
-        guard, boundary, interception = self._tables
+        guard, controls, interception = self._tables
         if guard is not None:
             yield guard.read(owned)
-        if boundary is not None:
-            yield boundary.read()
+        if controls is not None:
+            yield controls.read(owned)
         if interception is not None:
             yield interception.read()
 

@@ -27,7 +27,6 @@ from overlay.core.dataplane.operations import (
 from overlay.core.dataplane.state import (
     ROUTER_LINK_PREFIX,
     AddressRow,
-    BoundaryRow,
     Bridge,
     EntryRow,
     GuardRow,
@@ -47,7 +46,7 @@ from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
 from overlay.kernel.bpf.fast_path import apply as apply_fast
-from overlay.kernel.controls.boundary import open_boundary
+from overlay.kernel.controls.table import CONTROL_ROWS, open_controls
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
@@ -87,9 +86,9 @@ class Sandbox:
             self.guard, self.guard_fault = _port_guard(netns_fd)
             if self.guard is not None:
                 undo.callback(self.guard.close)
-            self.boundary = open_boundary(netns_fd)
-            if self.boundary is not None:
-                undo.callback(self.boundary.close)
+            self.controls = open_controls(netns_fd)
+            if self.controls is not None:
+                undo.callback(self.controls.close)
             self.socket = undo.enter_context(NetlinkSocket(netns_fd))
             self.interception = open_interception(netns_fd, self.socket)
             if self.interception is not None:
@@ -97,7 +96,7 @@ class Sandbox:
             self._host_fd = netns.own_fd()
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
-        tables = SandboxTables(self.guard, self.boundary, self.interception)
+        tables = SandboxTables(self.guard, self.controls, self.interception)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
     @classmethod
@@ -145,7 +144,7 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        for each in (self.guard, self.boundary, self.interception):
+        for each in (self.guard, self.controls, self.interception):
             if each is not None:
                 each.close()
         if self.netns_fd >= 0:
@@ -360,8 +359,8 @@ class Sandbox:
         failed = () if self.interception is None else self.interception.apply(operations)
         return [self._failure(operation, error) for operation, error in failed]
 
-    def _apply_boundary_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = () if self.boundary is None else self.boundary.apply(operations)
+    def _apply_control_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = () if self.controls is None else self.controls.apply(operations, self._links.of)
         return [self._failure(operation, error) for operation, error in failed]
 
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
@@ -391,7 +390,7 @@ class Sandbox:
         dict[type, Callable[[Sandbox, Sequence[RowOperation]], list[OperationFailure]]]
     ] = {
         **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
-        BoundaryRow: _apply_boundary_rows,
+        **dict.fromkeys(CONTROL_ROWS, _apply_control_rows),
         **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
         RateRow: _apply_rate_rows,
         InterceptRow: _apply_intercept_rows,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,18 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
-from overlay.core.dataplane.state import BoundaryRow, HookRow, Row, SandboxState, TargetRow
-from overlay.kernel import netns
-from overlay.kernel.bpf.fast_path import FastPath
+from overlay.core.dataplane.state import BoundaryRow, SandboxState
 from overlay.lab.frames import BROADCAST, ethernet
-from overlay.model import Mac, mac_for, parse_ip
+from overlay.model import Mac
+from tests.kernel.controls.segment import FENCE, Segment
 
 if TYPE_CHECKING:
-    from tests.kernel.conftest import Capture, Host, World
+    from tests.kernel.conftest import Capture, World
 
 pytestmark = pytest.mark.netns
-FENCE = 0x88B5  # for local experiments: not IP, and not of a switch
 LLDP, LACP, PAUSE, VLAN, PROVIDER_VLAN = 0x88CC, 0x8809, 0x8808, 0x8100, 0x88A8
 SPANNING_TREE = bytes.fromhex("0180c2000000")
 BPDU = b"\x42\x42\x03" + bytes(35)
@@ -60,46 +56,6 @@ def control_frames(source: Mac, near: Mac) -> dict[str, bytes]:
     }
 
 
-class Segment:
-    """Containers .2 and .4 on the first host, .3 on the second."""
-
-    def __init__(self, world: World, *, fast: bool) -> None:
-        self.world = world
-        self.hosts = one, two = world.host("192.168.56.11"), world.host("192.168.56.12")
-        for host in self.hosts:
-            host.sandbox.fast_path = FastPath() if fast else None
-            assert host.converge() == []
-        world.pair(one, two)
-        self.first, self.second = world.plug(one, two)
-        self.fourth = one.attach(parse_ip("10.32.0.4"))
-        self.macs = {name: mac_for(one.vni, parse_ip(f"10.32.0.{name}")) for name in (2, 3, 4)}
-        two.remotes.append((parse_ip("10.32.0.4"), one.underlay))
-        for host, ports in ((one, {2: "p0", 4: "p1"}), (two, {3: "p0"})):
-            self.converge(host, ports if fast else {})
-
-    def converge(self, host: Host, ports: dict[int, str]) -> None:
-        """Write the boundary's row, and those of the fast path."""
-        planned = host.desired()
-        rows: set[Row] = {BoundaryRow()}
-        if ports:
-            rows |= {HookRow(0, "vxlan0"), TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0")}
-        for name, port in ports.items():
-            rows |= {HookRow(0, port), TargetRow(self.macs[name], 0, port)}
-        desired = SandboxState(planned.links, planned.rows | rows)
-        assert host.sandbox.apply(diff(desired, host.sandbox.read(), prune=True)) == []
-        assert diff(desired, host.sandbox.read(), prune=True) == []
-
-    def send(self, container: str, *frames: bytes) -> None:
-        """Send frames from a container."""
-        with (
-            netns.inside(self.world.fd(container)),
-            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw,
-        ):
-            raw.bind(("eth0", 0))
-            for frame in frames:
-                raw.send(frame)
-
-
 @pytest.fixture(params=[False, True], ids=["bridge", "fast path"])
 def segment(request: pytest.FixtureRequest, world: World) -> Segment:
     """Return two hosts, with the fast path or without."""
@@ -113,13 +69,7 @@ def arriving(
     name, mac = sender
     fence = ethernet(BROADCAST, mac, FENCE, b"fence".ljust(46))
     segment.send(name, *frames.values(), fence)
-    seen: list[bytes] = []
-
-    def is_over() -> bool:
-        seen.extend(watch.frames())
-        return fence in seen
-
-    segment.world.wait_until(is_over, "the fence")
+    seen = segment.until(watch, fence)
     heads = {frame[:14] for frame in seen}
     return {name for name, frame in frames.items() if frame in seen or _untagged(frame) in heads}
 
@@ -137,10 +87,10 @@ def test_control_frames_reach_no_container(
         frames = control_frames(segment.macs[2], segment.macs[number])
         watch = capture(receiver, "eth0")
         assert arriving(segment, watch, (segment.first, segment.macs[2]), frames) == set()
-    boundary = segment.hosts[0].sandbox.boundary
-    assert boundary is not None
+    controls = segment.hosts[0].sandbox.controls
+    assert controls is not None
     # Pause frames and unknown groups that no bridge forwards end before the table.
-    assert boundary.dropped() >= len(frames)
+    assert controls.boundary_dropped() >= len(frames)
 
 
 def test_those_of_other_hosts_end_here(
@@ -162,12 +112,12 @@ def test_an_altered_table_is_no_boundary(segment: Segment) -> None:
     """A rule more or less, or none at all: the row is missing, and is put again."""
     sandbox = segment.hosts[0].sandbox
     for damage in (
-        "nft insert rule bridge overlayd_boundary arriving accept",
-        "nft delete table bridge overlayd_boundary",
+        "nft insert rule bridge overlayd_controls boundary accept",
+        "nft delete table bridge overlayd_controls",
     ):
         segment.world.run(sandbox.name, *damage.split())
-        assert sandbox.boundary is not None
-        assert sandbox.boundary.altered()
+        assert sandbox.controls is not None
+        assert sandbox.controls.altered()
         assert BoundaryRow() not in sandbox.read().rows
         assert segment_differences(segment) == ["boundary replace at the ports of br0"]
         segment.converge(segment.hosts[0], {})

@@ -44,6 +44,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "mtu": None,
     "rate_in": None,
     "rate_out": None,
+    "storm": None,
 }
 
 

@@ -144,7 +144,12 @@ class _Reader:
             driver=request.driver or OVERLAY,
             parent=request.parent or "",
         )
-        options = {"mtu": request.mtu, "rate_in": request.rate_in, "rate_out": request.rate_out}
+        options = {
+            "mtu": request.mtu,
+            "rate_in": request.rate_in,
+            "rate_out": request.rate_out,
+            "storm": request.storm,
+        }
         return declared_network(spec, options, self._directory.find_network(request.name), path)
 
     def _record(self, request: CustomRecordRequest, path: str) -> DeclaredItem:

@@ -18,8 +18,10 @@ from overlay.agent.api.schema.field_types import (
     Name,
     Rate,
     Request,
+    Storm,
     Text,
     require_rate,
+    require_storm,
 )
 from overlay.agent.api.schema.networks import NetworkDefinition, SettingResponse, SubnetRequest
 from overlay.agent.api.services.schema import (
@@ -40,12 +42,14 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] = 0
     rate_in: Rate = 0
     rate_out: Rate = 0
+    storm: Storm = 0
 
     def __post_init__(self) -> None:
         """Raise UsageError for labels or rates that are not valid."""
         super().__post_init__()
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_storm(self.storm)
 
 
 class DeclaredExposureRequest(ExposeRequest, frozen=True, kw_only=True):
@@ -149,6 +153,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     mtu: int
     rate_in: int
     rate_out: int
+    storm: int
     labels: dict[str, str]
 
 

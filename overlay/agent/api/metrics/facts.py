@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from overlay.agent.api.metrics.control_families import DropFacts, drop_facts
 from overlay.agent.api.metrics.evpn_families import EvpnFacts
 from overlay.agent.api.metrics.policy_families import PolicyFacts, policy_facts
 from overlay.agent.components import Components
@@ -77,6 +78,7 @@ class MemberFacts:
     services: list[ServiceFacts] = field(default_factory=list)
     evpn: EvpnFacts | None = None  # None: disabled
     policies: list[PolicyFacts] = field(default_factory=list)
+    drops: DropFacts = field(default_factory=dict)
 
 
 async def member_facts(components: Components) -> MemberFacts:
@@ -99,6 +101,7 @@ async def member_facts(components: Components) -> MemberFacts:
         list(_services(components)),
         _evpn(components),
         await policy_facts(components),
+        await drop_facts(components),
     )
 
 

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
+from overlay.agent.api.metrics.control_families import control_families
 from overlay.agent.api.metrics.evpn_families import evpn_families
 from overlay.agent.api.metrics.facts import MemberFacts, PeerFacts
 from overlay.agent.api.metrics.policy_families import policy_families
@@ -79,6 +80,7 @@ def families(
             for state in BackendState
         ],
     )
+    yield from control_families(member.drops, labels)
     if member.policies:
         yield from policy_families(member.policies, labels)
     if member.evpn is not None:

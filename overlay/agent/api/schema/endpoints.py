@@ -15,10 +15,12 @@ from overlay.agent.api.schema.field_types import (
     NetworkNames,
     Rate,
     Request,
+    Storm,
     Text,
     UnicastMac,
     require_labels,
     require_rate,
+    require_storm,
 )
 from overlay.agent.containers.modes import refuse_container_modes
 from overlay.errors import UsageError
@@ -47,6 +49,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     wait: Literal["all", "none"] = "all"
     rate_in: Rate | None = None
     rate_out: Rate | None = None
+    storm: Storm | None = None
     gateway_priority: Annotated[int, Meta(ge=-_PRIORITY_MAX, le=_PRIORITY_MAX)] | None = None
     hands_off: bool | None = None
     keep: bool | None = None
@@ -56,6 +59,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
         super().__post_init__()
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_storm(self.storm)
         if self.gateway_priority is not None and not self.default_route:
             raise UsageError(
                 "gateway_priority has no effect with default_route=false",
@@ -161,7 +165,10 @@ class TargetResponse(TypedDict):
 
 
 class EndpointResponse(TypedDict):
-    """One container interface on one network."""
+    """One container interface on one network.
+
+    `dropped`: frames of a local one that were dropped at its port, by reason.
+    """
 
     id: str
     name: str
@@ -183,6 +190,8 @@ class EndpointResponse(TypedDict):
     isolated: bool
     rate_in: int | None
     rate_out: int | None
+    storm: int | None
+    dropped: dict[str, int] | None
     gateway_priority: int | None
 
 

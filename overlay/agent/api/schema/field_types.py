@@ -92,6 +92,17 @@ Rate = Annotated[  # bits per second; 0 removes the limit
         extra_json_schema={"anyOf": [{"const": 0}, {"minimum": limits.RATE_MIN_BITS}]},
     ),
 ]
+Storm = Annotated[  # frames per second; 0 removes the limit
+    int,
+    Meta(
+        ge=0,
+        le=limits.STORM_MAX,
+        title="storm",
+        description=f"a limit is {limits.STORM_MIN} to {limits.STORM_MAX} frames per second, or 0 "
+        "for none",
+        extra_json_schema={"anyOf": [{"const": 0}, {"minimum": limits.STORM_MIN}]},
+    ),
+]
 Labels = Annotated[
     dict[str, Annotated[str, Meta(max_length=limits.LABEL_SIZE_MAX)]],
     Meta(max_length=limits.LABEL_COUNT_MAX),
@@ -167,6 +178,17 @@ def require_rate(bits: int | None, field: str) -> None:
             f"{field}: a rate of {bits} bit/s is too low",
             hint=f"Use at least {limits.RATE_MIN_BITS} bit/s, or 0 for no limit",
             field=field,
+        )
+
+
+def require_storm(per_second: int | None) -> None:
+    """Raise UsageError for a limit below the lowest that works; None and 0 are allowed."""
+    if per_second is not None and 0 < per_second < limits.STORM_MIN:
+        raise UsageError(
+            f"storm: a limit of {per_second} frames a second is too low",
+            why="a container announces its address and asks for others' by such frames",
+            hint=f"Use at least {limits.STORM_MIN}, or 0 for no limit",
+            field="storm",
         )
 
 

@@ -13,10 +13,12 @@ from overlay.agent.api.schema.field_types import (
     Name,
     Rate,
     Request,
+    Storm,
     Text,
     require_fitting_texts,
     require_labels,
     require_rate,
+    require_storm,
 )
 from overlay.errors import UsageError
 from overlay.model import ANY_NAME_LABEL, DEFAULT_DENY_LABEL, EVPN_LABEL, ISOLATE_PORTS_LABEL
@@ -91,6 +93,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] | None = None
     rate_in: Rate | None = None
     rate_out: Rate | None = None
+    storm: Storm | None = None
     fixed: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
 
     def __post_init__(self) -> None:
@@ -99,17 +102,18 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_storm(self.storm)
         given = (
             self.internal, self.port_security, self.any_name, self.default_deny, self.mtu,
             self.evpn, self.isolate_ports,
         )  # fmt: skip
-        rates = (self.rate_in, self.rate_out, self.vni)
+        numbers = (self.rate_in, self.rate_out, self.storm, self.vni)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
-        if all(each is None for each in (*given, *rates)) and not any(lists):
+        if all(each is None for each in (*given, *numbers)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in or rate_out",
+                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out or storm",
             )
 
 

@@ -14,6 +14,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.planning.segments import bridge_name, segment_of
 from overlay.core.dataplane.port_security import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
@@ -78,8 +79,8 @@ class SandboxPortDriver:
                 hooks=hooks,
             )
             connected = self._attachments.mark_connected(attachment, attached.ifname)
-        is_checked = bool(hooks) or is_isolated(network, endpoint)
-        if is_checked or any(rates_on(network, endpoint)):  # before any other host hears of it
+        is_limited = any(rates_on(network, endpoint)) or any(controls_on(network, endpoint))
+        if hooks or is_isolated(network, endpoint) or is_limited:  # before other hosts hear of it
             await self._reconciler.reconcile_network(network.vni)
         return connected
 
@@ -148,7 +149,10 @@ def _rows_of(
     """Return the rows that name a port by its number, which may outlive the port."""
     if network is None or endpoint is None:
         return []
-    found: list[Row] = [guard_row(network, attachment.port, endpoint)]
+    found: list[Row] = [
+        guard_row(network, attachment.port, endpoint),
+        *control_rows(attachment.port, controls_on(network, endpoint)),
+    ]
     rates = rates_on(network, endpoint)
     rate = rate_row(attachment.port, rates)
     if rate is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.options import rates
 from overlay.cli.options.common import pairs
+from overlay.cli.options.controls import add_control_options, control_fields
 from overlay.client.api import ApiClient, JsonObject, segment
 from overlay.errors import UsageError
 
@@ -31,6 +32,7 @@ by the VNI that it has: --vni checks that.
   sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
   sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
   sudo overlayd network set blue --internal --default-deny on
+  sudo overlayd network set blue --storm 200
   sudo overlayd network set wide --evpn on --vni 4100
 """
 AUTOMATIC = "auto"
@@ -102,6 +104,7 @@ def register(networks: VerbGroup) -> None:
         ("--rate-out", "limit traffic from each container without a limit of its own"),
     ):
         changed.add_argument(option, metavar="RATE", help=summary)
+    add_control_options(changed, of="each container without a limit of its own")
     for option in _FIXED:
         dest = "fixed_" + option.strip("-").replace("-", "_")
         changed.add_argument(option, dest=dest, nargs="?", const="yes", help=argparse.SUPPRESS)
@@ -165,7 +168,7 @@ def _body(args: Namespace) -> JsonObject:
         option, chosen = (field, text) if text is not None else ("rate", args.rate)
         if chosen is not None:
             body[field] = rates.parse(chosen, option)
-    return body
+    return body | control_fields(args)
 
 
 def _mtu(text: str) -> int:

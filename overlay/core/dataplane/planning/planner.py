@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -60,8 +61,8 @@ def plan_sandbox(
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
-    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and of the
-    boundary, `intercepting` those that bring queries for other resolvers to this node's DNS server.
+    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and other
+    controls, `intercepting` those that bring queries for other resolvers to this node's DNS server.
     Without `policing`, the ports of a network that has policies are on no bridge, and without
     `guarded`, isolated ports are not.
 
@@ -105,6 +106,7 @@ def plan_sandbox(
                 yield from allowed_mac_rows(segment, endpoint, own)
             if guarded:
                 yield guard_row(given.network, port.name, endpoint)
+                yield from control_rows(port.name, controls_on(given.network, endpoint))
             rate = rate_row(port.name, rates_on(given.network, endpoint))
             if rate is not None:
                 yield rate

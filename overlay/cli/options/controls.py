@@ -1,0 +1,44 @@
+"""Options of `attach` and `network set` for the controls of ports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay import limits
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.client.api import JsonObject
+    from overlay.strict_arguments import StrictParser
+
+_NONE = "none"
+
+
+def add_control_options(parser: StrictParser, *, of: str) -> None:
+    """Add the options; `of` is what they limit."""
+    parser.add_argument(
+        "--storm",
+        metavar="N",
+        help=f"let {of} send at most N broadcast and multicast frames a second; none: any number",
+    )
+
+
+def control_fields(args: Namespace) -> JsonObject:
+    """Return the API's fields for those options. Raises UsageError."""
+    return {} if args.storm is None else {"storm": _storm(args.storm)}
+
+
+def _storm(text: str) -> int:
+    if text.lower() == _NONE:
+        return 0
+    low, high = limits.STORM_MIN, limits.STORM_MAX
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if not low <= number <= high:
+        raise UsageError(
+            f"{text!r} is not a number of frames a second",
+            hint=f"Use {low} to {high}, such as 200; or {_NONE} for no limit",
+            field="storm",
+        )
+    return number

@@ -1,0 +1,83 @@
+"""Controls of ports: the labels that hold them, and the rows that they become.
+
+A control is a reserved label of an endpoint, so it is replicated and stored like the others. The
+same label of a network holds for its containers that have none of their own. Each is enforced at
+the port, by the container's own host.
+
+Owns: those labels and rows. Does not: know how the kernel enforces them (`kernel.controls`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.core.dataplane.state import Row, StormRow
+from overlay.errors import UsageError
+from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
+
+Labels = tuple[tuple[str, str], ...]
+
+STORM_LABEL: Final = LABEL_PREFIX + "storm"
+
+
+class PortControls(NamedTuple):
+    """What a port may send."""
+
+    storm: int = 0  # broadcast and multicast frames a second; 0: any number
+
+
+class ControlChanges(NamedTuple):
+    """Other controls for an endpoint; None keeps what it has."""
+
+    storm: int | None = None  # 0 removes the limit
+
+
+NO_CONTROLS: Final = PortControls()
+NO_CHANGES: Final = ControlChanges()
+
+
+def controls_of(labels: Labels) -> PortControls:
+    """Return the controls in labels; what no agent writes counts for nothing."""
+    if not labels:
+        return NO_CONTROLS  # most endpoints: each pass reads the controls of all local ones
+    return PortControls(_number(dict(labels).get(STORM_LABEL)))
+
+
+def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
+    """Return the controls of an endpoint: its own, else those of its network; a host has none."""
+    if is_host(endpoint):
+        return NO_CONTROLS
+    own, common = controls_of(endpoint.labels), controls_of(network.labels)
+    return PortControls(own.storm or common.storm)
+
+
+def with_controls(labels: Labels, changes: ControlChanges) -> Labels:
+    """Return labels with other controls."""
+    found = dict(labels)
+    if changes.storm is not None:
+        found[STORM_LABEL] = str(changes.storm) if changes.storm else ""
+    return tuple(sorted(pair for pair in found.items() if pair[1] or pair[0] != STORM_LABEL))
+
+
+def control_rows(port_name: str, controls: PortControls) -> Iterator[Row]:
+    """Return the rows of a port's controls."""
+    if controls.storm:
+        yield StormRow(port_name, controls.storm)
+
+
+def require_controllable(network: Network, changes: ControlChanges) -> None:
+    """Raise UsageError for a control on a network whose frames pass no port of overlayd's."""
+    given = [field for field, value in changes._asdict().items() if value]
+    if given and not has_sandbox(network):
+        raise UsageError(
+            f"{given[0]} is not supported by driver {driver_of(network)}",
+            why="the frames of its containers pass no bridge of overlayd's",
+            hint="Networks of the drivers overlay and bridge have it",
+            field=given[0],
+        )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else 0
