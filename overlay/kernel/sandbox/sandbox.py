@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.operations import (
@@ -25,45 +25,34 @@ from overlay.core.dataplane.operations import (
     PutRow,
 )
 from overlay.core.dataplane.state import (
-    ROUTER_LINK_PREFIX,
-    AddressRow,
     Bridge,
-    EntryRow,
-    GuardRow,
-    InterceptRow,
-    IsolatedRow,
     Link,
     NeighborRow,
     Port,
-    RateRow,
     RouterLink,
-    Row,
     SandboxState,
     Vxlan,
 )
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
-from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
-from overlay.kernel.bpf.fast_path import apply as apply_fast
-from overlay.kernel.controls.table import CONTROL_ROWS, open_controls
+from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.controls.table import open_controls
 from overlay.kernel.netlink import link_requests, neighbor_rows
-from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
 from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
-from overlay.kernel.nft.port_security import apply as apply_guard
 from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
-from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit, sysctls
+from overlay.kernel.sandbox import gratuitous_arp, kernel_support, sysctls
 from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
-from overlay.kernel.sandbox.row_batches import RowOperation, in_batches, without_superseded
+from overlay.kernel.sandbox.row_applier import RowApplier, RowOperation
 
 
 class Sandbox:
@@ -97,6 +86,7 @@ class Sandbox:
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
         tables = SandboxTables(self.guard, self.controls, self.interception)
+        self._rows = RowApplier(netns_fd, self.socket, self._links, tables)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
     @classmethod
@@ -219,14 +209,13 @@ class Sandbox:
             if isinstance(operation, PutRow | DeleteRow):
                 row_operations.append(operation)
                 continue
-            failures += self._apply_rows([*without_superseded(row_operations)])
+            failures += self._rows.apply(row_operations, self.fast_path)
             row_operations = []
             try:
                 self._apply_link(operation)
             except NetlinkError as error:
                 failures.append(self._failure(operation, error))
-        failures += self._apply_rows([*without_superseded(row_operations)])
-        return failures
+        return failures + self._rows.apply(row_operations, self.fast_path)
 
     def _apply_link(self, operation: PutLink | ChangeLink | DeleteLink) -> None:
         match operation:
@@ -304,105 +293,12 @@ class Sandbox:
             raise NotFoundError(f"no link {name} in sandbox {self.name}")
         return index
 
-    def _apply_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed."""
-        batches = in_batches(operations)
-        failures = self._apply_policies(batches.policies_before)
-        failures += self._apply_kinds(batches.puts)
-        failures += self._apply_kinds(batches.deletes)
-        return failures + self._apply_policies(batches.policies_after)
-
-    def _apply_kinds(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        appliers = self._APPLIERS
-        groups = {applier: list[RowOperation]() for applier in appliers.values()}
-        for operation in operations:
-            groups[appliers[type(operation.row)]].append(operation)
-        failures: list[OperationFailure] = []
-        for apply_group, group in groups.items():
-            if group:
-                failures += apply_group(self, group)
-        return failures
-
-    def _apply_netlink_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply rows that are netlink messages, all in one batch."""
-        failures: list[OperationFailure] = []
-        batch: list[Request] = []
-        sent: list[RowOperation] = []
-        for operation in operations:
-            row = operation.row
-            index = self._links.of(row.link)
-            is_put = type(operation) is PutRow
-            if is_put and _needs_ipv6(row):
-                sysctls.enable_ipv6(self.netns_fd, row.link)
-            if index or type(row) is EntryRow:  # a rule outlives its link
-                batch.append(
-                    neighbor_rows.put(row, index) if is_put else neighbor_rows.delete(row, index)
-                )
-                sent.append(operation)
-            elif is_put:
-                text = f"there is no interface {row.link}"
-                failures.append(OperationFailure(operation, errno.ENODEV, text))
-        for refusal in self.socket.transact(batch):
-            operation = sent[refusal.position]
-            if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
-                continue
-            if type(operation.row) is EntryRow and refusal.errno == errno.EEXIST:
-                continue
-            failures.append(OperationFailure(operation, refusal.errno, str(refusal)))
-        return failures
-
-    def _apply_guard_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = apply_guard(self.guard, operations, self._links.of)
-        return [self._failure(operation, error) for operation, error in failed]
-
-    def _apply_intercept_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = () if self.interception is None else self.interception.apply(operations)
-        return [self._failure(operation, error) for operation, error in failed]
-
-    def _apply_control_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = () if self.controls is None else self.controls.apply(operations, self._links.of)
-        return [self._failure(operation, error) for operation, error in failed]
-
-    def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = rate_limit.apply(operations, self.socket, self._links.of)
-        return [self._failure(operation, error) for operation, error in failed]
-
-    def _apply_fast_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        failed = apply_fast(self.fast_path, operations, self.socket, self._links.of)
-        return [self._failure(operation, error) for operation, error in failed]
-
-    def _apply_policies(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        if not operations:
-            return []
-        failed = apply_policies(self.fast_path, operations, self.socket)
-        return [self._failure(operation, error) for operation, error in failed]
-
     def _failure(self, operation: Operation, error: OSError) -> OperationFailure:
         reason = error.strerror or str(error)
         link = link_of(operation)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
             reason = kernel_support.vni_conflict_text(self._host_fd, self.netns_fd, link, error)
         return OperationFailure(operation, error.errno or 0, reason)
-
-    # By type of row, in the order of application: port security is in force before the fast path
-    # lets frames bypass the bridge.
-    _APPLIERS: ClassVar[
-        dict[type, Callable[[Sandbox, Sequence[RowOperation]], list[OperationFailure]]]
-    ] = {
-        **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
-        **dict.fromkeys(CONTROL_ROWS, _apply_control_rows),
-        **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
-        RateRow: _apply_rate_rows,
-        InterceptRow: _apply_intercept_rows,
-        **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
-    }
-
-
-def _needs_ipv6(row: Row) -> bool:
-    """Return whether a row needs IPv6 on its link, where it is off until then."""
-    if type(row) is NeighborRow:
-        return len(row.ip) == 16 and row.link.startswith(ROUTER_LINK_PREFIX)
-    return type(row) is AddressRow and len(row.ip) == 16
 
 
 def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
@@ -422,4 +318,3 @@ def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
 
 
 _OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb"})
-_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
