@@ -144,7 +144,8 @@ class CaptureAnswers:
         directory = self._context.node.directory
         ends = find_ends(directory, self._context.attachments, request.vni, own_id, peer_id)
         origin, endpoint = ends.peer
-        if origin != sender or not directory.view.owns_addresses(ends.network, origin, endpoint):
+        network = ends.peer_network
+        if origin != sender or not directory.view.owns_addresses(network, origin, endpoint):
             raise NotFoundError(f"endpoint {peer_id.hex()}")
         return ends
 

@@ -93,7 +93,8 @@ class CapturePlanner:
             else:
                 far = self._far(pair)
         way = self._ways.way(pair).kind
-        return CapturePlan(taps, target, far, way, list(self._addresses([pair.network])))
+        networks = {each.vni: each for each in (pair.network, target.network)}
+        return CapturePlan(taps, target, far, way, list(self._addresses(networks.values())))
 
     def pair(self, sources: Sequence[Party], peer: str, network: str | None) -> Pair:
         """Return both ends with all their addresses; raises NotFoundError or ConflictError."""
@@ -147,8 +148,8 @@ class CapturePlanner:
     def _far(self, pair: Pair) -> FarPlan:
         source, target = _endpoint(pair.source), _endpoint(pair.target)
         ends = (target.endpoint_id, source.endpoint_id)
-        container = FarContainer(pair.target.node_id, pair.network.vni, ends)
-        return FarPlan(pair.target, self._vtep(pair.network, pair.target.node_id), container)
+        container = FarContainer(pair.target.node_id, pair.target.network.vni, ends)
+        return FarPlan(pair.target, self._vtep(pair.target.network, pair.target.node_id), container)
 
     def _vtep(self, network: Network, node_id: NodeId) -> Ip | None:
         is_own = node_id == self._directory.own

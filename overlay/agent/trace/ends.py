@@ -19,13 +19,19 @@ from overlay.model import Endpoint, Ip, Network, ip_text
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """An endpoint of this host, and another one on its network."""
+    """An endpoint of this host, and another one on its network, or one that a router connects."""
 
-    network: Network
+    network: Network  # of the own one
     own: Endpoint
     attachment: Attachment
     peer: PlacedEndpoint
     outside_vtep: Ip | None = None  # of a peer that a BGP EVPN fabric has; it has no origin
+    routed: Network | None = None  # the peer's, if that is another one
+
+    @property
+    def peer_network(self) -> Network:
+        """The network of the other one."""
+        return self.routed or self.network
 
     def own_ip(self, like: Ip) -> Ip | None:
         """Return this host's endpoint's address of the same version of IP."""
@@ -37,11 +43,13 @@ def find_ends(
 ) -> Ends:
     """Return the endpoints with these ids; raises NotFoundError with the one that is missing."""
     network, own, attachment = _find_own(directory, attachments, vni, own_id)
-    placed = directory.endpoints(network.vni)
-    peer = next((each for each in placed if each.endpoint.endpoint_id == peer_id), None)
-    if peer is None:
-        raise NotFoundError(f"endpoint {peer_id.hex()}")
-    return Ends(network, own, attachment, peer)
+    for each in (network, *directory.routed_with(network)):
+        placed = directory.endpoints(each.vni)
+        peer = next((found for found in placed if found.endpoint.endpoint_id == peer_id), None)
+        if peer is not None:
+            routed = None if each.vni == network.vni else each
+            return Ends(network, own, attachment, peer, routed=routed)
+    raise NotFoundError(f"endpoint {peer_id.hex()}")
 
 
 def find_outside_ends(

@@ -10,11 +10,12 @@ from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.ends import Ends, find_ends, find_outside_ends
 from overlay.agent.trace.party import OUTSIDE_ID
 from overlay.agent.trace.way import fitting_size, subnet_index
+from overlay.core.dataplane.planning.router_rows import router_link_name
 from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge
-from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts
+from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts, RouterFacts
 from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
 from overlay.model import Ip, Network, Vni, ip_text
@@ -75,6 +76,7 @@ class HalfReader:
         )
         states = await self._reconciler.states(network.vni)
         desired, actual = states if states is not None else (_EMPTY, _EMPTY)
+        router = None if ends.routed is None else await self._router(ends.routed)
         is_probed = peer.vtep is not None and not peer.is_outside
         probed = None if not is_probed else self._paths.path(ends.peer.origin)
         vni = Vni(network.vni + own.segment)
@@ -90,12 +92,22 @@ class HalfReader:
             desired=desired,
             actual=actual,
             container=container,
-            fits=fitting_size(network, self._reconciler.mtu_of(network), probed, card.address),
+            fits=min(
+                fitting_size(each, self._reconciler.mtu_of(each), probed, card.address)
+                for each in (network, ends.peer_network)
+            ),
             path=probed,
             admits=admits,
             listener=f"{protocol} port {request.port}" if asks else "",
             policy=self._policy(network, own_ip, request),
+            router=router,
         )
+
+    async def _router(self, network: Network) -> RouterFacts:
+        """Return what leads to another network here."""
+        states = await self._reconciler.states(network.vni)
+        desired, actual = states if states is not None else (_EMPTY, _EMPTY)
+        return RouterFacts(network.name, router_link_name(network.vni), desired, actual)
 
     def _policy(self, network: Network, own_ip: Ip, request: TraceRequest) -> PolicyFacts | None:
         """Return what the records decide; None where nothing is denied."""
@@ -127,7 +139,8 @@ class HalfReader:
 
     def _peer_end(self, ends: Ends, ip: Ip) -> PeerEnd:
         origin, endpoint = ends.peer
-        segment = segment_of(ends.network, subnet_index(ends.network, ip))
+        network = ends.peer_network
+        segment = segment_of(network, subnet_index(network, ip))
         if ends.outside_vtep is not None:
             node, vtep = f"VTEP {ip_text(ends.outside_vtep)}", ends.outside_vtep
             return PeerEnd(endpoint.name, node, endpoint.mac, ip, segment, vtep, is_outside=True)
@@ -141,6 +154,6 @@ class HalfReader:
             endpoint.mac,
             ip,
             segment,
-            None if card is None else self._reconciler.vtep_of(ends.network, card),
+            None if card is None else self._reconciler.vtep_of(network, card),
             "" if local is None else local.port,
         )

@@ -7,7 +7,7 @@ do not. Does not: know the kernel, or how a frame travels.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,7 +48,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two ends on one network, with the address of each."""
+    """Two ends on one network, or on two that a router connects, with the address of each."""
 
     source: Party
     target: Party
@@ -57,8 +57,13 @@ class Pair:
 
     @property
     def network(self) -> Network:
-        """The network of both."""
+        """The network of the source, and of both unless a router connects them."""
         return self.source.network
+
+    @property
+    def is_between_networks(self) -> bool:
+        """Whether a router connects the networks of the two."""
+        return self.source.network.vni != self.target.network.vni
 
     @property
     def is_local(self) -> bool:
@@ -150,18 +155,24 @@ class PartyFinder:
     def pair(self, sources: Sequence[Party], targets: Sequence[Party], family: int | None) -> Pair:
         """Return the first source and target that share a network and an IP version.
 
-        Raises ConflictError if there are none.
+        Else the first whose networks a router connects. Raises ConflictError if there are none.
         """
-        sizes = {4: 4, 6: 16}
-        for source in sources:
-            for target in targets:
-                if source.network.vni != target.network.vni:
-                    continue
-                for ip in target.ips:
-                    own = next((each for each in source.ips if len(each) == len(ip)), None)
-                    if own is not None and (family is None or len(ip) == sizes[family]):
-                        return Pair(source, target, own, ip)
-        raise _no_pair(sources, targets, family)
+        found = _first_pair(sources, targets, family, lambda one, other: one.vni == other.vni)
+        return found or self._routed_pair(sources, targets, family)
+
+    def _routed_pair(
+        self, sources: Sequence[Party], targets: Sequence[Party], family: int | None
+    ) -> Pair:
+        reached = {
+            each.network.vni: {other.vni for other in self._directory.routed_with(each.network)}
+            for each in sources
+        }
+        found = _first_pair(
+            sources, targets, family, lambda one, other: other.vni in reached[one.vni]
+        )
+        if found is None:
+            raise _no_pair(sources, targets, family)
+        return found
 
     # --- lookups ------------------------------------------------------------------------
 
@@ -289,6 +300,24 @@ def _searched_text(networks: Iterable[Network]) -> str:
     return f"networks searched: {names}" if names else "the cluster has no network"
 
 
+def _first_pair(
+    sources: Sequence[Party],
+    targets: Sequence[Party],
+    family: int | None,
+    are_connected: Callable[[Network, Network], bool],
+) -> Pair | None:
+    sizes = {4: 4, 6: 16}
+    for source in sources:
+        for target in targets:
+            if not are_connected(source.network, target.network):
+                continue
+            for ip in target.ips:
+                own = next((each for each in source.ips if len(each) == len(ip)), None)
+                if own is not None and (family is None or len(ip) == sizes[family]):
+                    return Pair(source, target, own, ip)
+    return None
+
+
 def _no_pair(
     sources: Sequence[Party], targets: Sequence[Party], family: int | None
 ) -> ConflictError:
@@ -304,8 +333,10 @@ def _no_pair(
     return ConflictError(
         f"{source.name} and {target.name} are not on one network",
         why=f"{source.name} is on {_names(sources)}, {target.name} is on {_names(targets)}: "
-        "networks do not reach each other",
-        hint=f"overlayd attach {source.name} --network {target.network.name}   (on its host)",
+        "no router connects them",
+        hint=f"overlayd router create NAME --network {source.network.name} --network "
+        f"{target.network.name}; or put {source.name} on both, on its host: overlayd attach "
+        f"{source.name} --network {target.network.name}",
     )
 
 

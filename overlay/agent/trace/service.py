@@ -48,8 +48,8 @@ class TraceService:
         _require_traceable(pair)
         wanted = PROTOCOLS.get(protocol, 0)
         there, back = await asyncio.gather(
-            self._findings(pair, pair.source, pair.target, pair.target_ip, (wanted, 0, port)),
-            self._findings(pair, pair.target, pair.source, pair.source_ip, (wanted, port, None)),
+            self._findings(pair.source, pair.target, pair.target_ip, (wanted, 0, port)),
+            self._findings(pair.target, pair.source, pair.source_ip, (wanted, port, None)),
         )
         source, target = (
             node_label(self._directory, party) for party in (pair.source, pair.target)
@@ -59,7 +59,6 @@ class TraceService:
 
     async def _findings(
         self,
-        pair: Pair,
         own: Party,
         peer: Party,
         peer_ip: Ip,
@@ -73,7 +72,7 @@ class TraceService:
             opened = None
         request = TraceRequest(
             new_request_id(),
-            pair.network.vni,
+            own.network.vni,
             own.endpoint.endpoint_id,
             peer.endpoint.endpoint_id,
             peer_ip,

@@ -86,7 +86,7 @@ class Sightings:
         if pair.target.vtep is not None:
             raise ConflictError("no agent runs behind a VTEP of a fabric")
         ends = (pair.target.endpoint.endpoint_id, pair.source.endpoint.endpoint_id)
-        request = SightingRequest(mark, pair.network.vni, ends, pair.target_ip)
+        request = SightingRequest(mark, pair.target.network.vni, ends, pair.target_ip)
         if pair.target.node_id == self._own:
             return await self._answer(self._own, request)
         return await self._ask(pair.target.node_id, request)

@@ -23,7 +23,7 @@ class Way:
     """The way of frames of a pair; `local_vtep` and `peer_vtep` are None within one host."""
 
     kind: str  # "fast", "bridge", or "parent": by the parent interface, without overlayd
-    is_routed: bool  # by the gateway, between two subnets of the network
+    is_routed: bool  # by the gateway, between two subnets or networks
     mtu: int  # of the network's interfaces here
     fits: int  # the largest packet of a container that the whole way carries, as far as known
     local_vtep: Ip | None
@@ -43,9 +43,9 @@ class WayFinder:
 
     def way(self, pair: Pair) -> Way:
         """Return the way of a pair whose source is on this host."""
-        network, card = pair.network, self._gossip.card
+        network, card = pair.target.network, self._gossip.card
         own = self._reconciler.vtep_of(network, card)
-        mtu = self._reconciler.mtu_of(network)
+        mtu = min(map(self._reconciler.mtu_of, (pair.network, network)))
         peer, probed = None, None
         if not pair.is_local and has_tunnel(network):
             other = self._directory.card(pair.target.node_id)
@@ -55,9 +55,8 @@ class WayFinder:
             probed = self._paths.path(pair.target.node_id)
         fits = fitting_size(network, mtu, probed, card.address)
         indexes = {subnet_index(network, ip) for ip in (pair.source_ip, pair.target_ip)}
-        return Way(
-            self._kind(pair), len(indexes) > 1, mtu, fits, own if peer else None, peer, probed
-        )
+        is_routed = pair.is_between_networks or len(indexes) > 1
+        return Way(self._kind(pair), is_routed, mtu, fits, own if peer else None, peer, probed)
 
     def _kind(self, pair: Pair) -> str:
         network, source = pair.network, pair.source.endpoint
@@ -65,6 +64,8 @@ class WayFinder:
             return "parent"
         runtime = self._reconciler.runtime(network.vni)
         index = subnet_index(network, pair.source_ip)
+        if pair.is_between_networks:
+            return "bridge"
         if runtime is None or source is None or index != subnet_index(network, pair.target_ip):
             return "bridge"
         attachment = self._attachments.get(source.endpoint_id)

@@ -330,7 +330,9 @@ def decision_text(found: JsonObject) -> str:
     """Return the decision about a connection in one line."""
     verb = "allowed" if found["allowed"] else "denied"
     ends = f"{_end(found['source'])} to {_end(found['target'])}"
-    return f"{verb}  {ends}, {_port_text(found)}, network {found['network']}: {_basis(found)}"
+    decisions = found.get("decisions") or [found]
+    why = "; ".join(f"network {each['network']}: {_basis(each)}" for each in decisions)
+    return f"{verb}  {ends}, {_port_text(found)}, {why}"
 
 
 def _port_text(found: JsonObject) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from overlay.core.dataplane.state import SandboxState
@@ -78,6 +78,16 @@ class PolicyFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterFacts:
+    """The sandbox of the other end's network on this host, and the link that leads there."""
+
+    network: str  # of the other end
+    link: str
+    desired: SandboxState
+    actual: SandboxState
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """Everything that one host's half is judged by."""
 
@@ -94,8 +104,16 @@ class HostFacts:
     admits: bool | None  # the filter of the VXLAN port; None: there is none
     listener: str = ""  # such as "tcp port 80"
     policy: PolicyFacts | None = None  # None: the network has no policies
+    router: RouterFacts | None = None  # None: both ends are on one network
 
     @property
     def is_routed(self) -> bool:
-        """Whether the gateway routes between two subnets."""
-        return self.own.segment != self.peer.segment
+        """Whether the gateway routes between two subnets, or to another network."""
+        return self.router is not None or self.own.segment != self.peer.segment
+
+    @property
+    def beyond(self) -> HostFacts:
+        """What frames meet after the gateway: in the sandbox of the other end's network."""
+        if self.router is None:
+            return self
+        return replace(self, desired=self.router.desired, actual=self.router.actual)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step
-from overlay.core.trace import container, policy, rows, tunnel
+from overlay.core.trace import container, policy, router, rows, tunnel
 from overlay.core.trace.facts import HostFacts
 from overlay.core.trace.judgement import Judged
 
@@ -32,15 +32,24 @@ def _sending(facts: HostFacts) -> Iterator[Judged]:
     yield rows.security(facts)
     yield from rows.isolation(facts)
     yield from policy.sending(facts)
-    segments = {facts.own.segment, facts.peer.segment}
-    yield tunnel.sandbox(facts, segments, vtep_segment=facts.peer.segment)
+    yield from _sending_sandbox(facts)
     yield from rows.fast_path_out(facts)
     if facts.peer.vtep is not None:
-        yield rows.neighbor(facts, facts.peer.vtep)
-        yield rows.fdb(facts, facts.peer.vtep)
+        yield rows.neighbor(facts.beyond, facts.peer.vtep)
+        yield rows.fdb(facts.beyond, facts.peer.vtep)
         if not facts.peer.is_outside:
             yield tunnel.path_out(facts, facts.peer.vtep)
     yield tunnel.size(facts)
+
+
+def _sending_sandbox(facts: HostFacts) -> Iterator[Judged]:
+    if facts.router is None:
+        segments = {facts.own.segment, facts.peer.segment}
+        yield tunnel.sandbox(facts, segments, vtep_segment=facts.peer.segment)
+        return
+    yield tunnel.bridge(facts, facts.own.segment)
+    yield router.link(facts, facts.router)
+    yield tunnel.sandbox(facts.beyond, {facts.peer.segment}, vtep_segment=facts.peer.segment)
 
 
 def _receiving(facts: HostFacts) -> Iterator[Judged]:

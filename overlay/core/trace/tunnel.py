@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from overlay.core.dataplane.state import Link, Vxlan
 from overlay.core.dataplane.tunnel_devices import sending_device
@@ -18,6 +18,15 @@ def sandbox(facts: HostFacts, segments: Iterable[int], *, vtep_segment: int) -> 
     names = [f"br{segment}" for segment in sorted(segments)]
     if facts.peer.vtep is not None:
         names.append(sending_device(facts.desired, vtep_segment))
+    return _links(facts, names)
+
+
+def bridge(facts: HostFacts, segment: int) -> Judged:
+    """Return whether the bridge of a segment is as planned."""
+    return _links(facts, [f"br{segment}"])
+
+
+def _links(facts: HostFacts, names: Sequence[str]) -> Judged:
     altered = []
     for name in names:
         wanted, found = facts.desired.links.get(name), facts.actual.links.get(name)

@@ -101,6 +101,7 @@ class Bench:
         directory = SimpleNamespace(
             own=OWN,
             network_by_vni=lambda vni: SimpleNamespace(vni=vni) if vni == VNI else None,
+            routed_with=lambda _: [],
             endpoints=lambda _: [PlacedEndpoint(OWN, own), PlacedEndpoint(PEER, peer)],
             node_name=lambda node_id: {PEER: "vm2", OTHER: "vm3"}[node_id],
             view=SimpleNamespace(owns_addresses=lambda *_: self.owns),

@@ -54,6 +54,10 @@ class Records:
     def __init__(self, *placed: tuple[NodeId, Endpoint]) -> None:
         self.placed = [PlacedEndpoint(*each) for each in placed]
 
+    def routed_with(self, _network: Network) -> list[Network]:
+        """Return no network: there is no router."""
+        return []
+
     def networks(self) -> list[Network]:
         """Return both networks."""
         return [BLUE, RED]

@@ -61,6 +61,7 @@ class Node:
         directory = SimpleNamespace(
             own=node_id,
             network_by_vni=lambda vni: SimpleNamespace(vni=vni, labels=()),
+            routed_with=lambda _: [],
             endpoints=lambda _: [PlacedEndpoint(ASKER, SOURCE), PlacedEndpoint(ANSWERER, TARGET)],
         )
         gossip = SimpleNamespace(
@@ -97,7 +98,9 @@ class Node:
         """Ask for the sightings of the mark."""
         pair = SimpleNamespace(
             source=SimpleNamespace(endpoint=SOURCE),
-            target=SimpleNamespace(endpoint=TARGET, node_id=target, vtep=None),
+            target=SimpleNamespace(
+                endpoint=TARGET, node_id=target, vtep=None, network=SimpleNamespace(vni=VNI)
+            ),
             target_ip=TARGET.ips[0],
             network=SimpleNamespace(vni=VNI),
         )

@@ -19,6 +19,9 @@ from overlay.core.dataplane.planning.inputs import (
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.state import SandboxState
+from overlay.core.policy.compiler import PolicyCompiler
+from overlay.core.policy.policy import Policy
+from overlay.core.policy.population import Population
 from overlay.kernel import netns
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.router.link import RouterPeers
@@ -53,9 +56,10 @@ class RoutedHost:
     locals: list[Endpoint] = field(default_factory=list)
     remotes: list[RemoteEndpoint] = field(default_factory=list)
     floods: list[Ip] = field(default_factory=list)
-    policies: dict[Vni, PolicyRows] = field(default_factory=dict)
+    policies: dict[Vni, tuple[Policy, ...]] = field(default_factory=dict)
     mtus: dict[Vni, int] = field(default_factory=dict)
     is_routed: bool = True
+    _compilers: dict[Vni, PolicyCompiler] = field(default_factory=dict)
 
     def open(self, network: Network) -> None:
         """Create or adopt a network's sandbox, as a new agent does."""
@@ -64,9 +68,14 @@ class RoutedHost:
             self.sandboxes[network.vni] = Sandbox.open(
                 sandbox_name,
                 create=True,
-                fast_path=FastPath() if self.fast else None,
+                fast_path=FastPath(),
                 peers=RouterPeers(network.vni, self._sandbox_name),
             )
+
+    def close(self) -> None:
+        """Close the sandboxes."""
+        for sandbox in self.sandboxes.values():
+            sandbox.close()
 
     def _sandbox_name(self, vni: Vni) -> str:
         name = f"{self.world.prefix}-{vni:06x}-{self.name[-2:]}"
@@ -86,7 +95,7 @@ class RoutedHost:
             self._on(network),
             tuple(each for each in self.remotes if each.endpoint.vni == network.vni),
             tuple(self.floods),
-            policy=self.policies.get(network.vni),
+            policy=self._policy(network),
             routed=tuple(
                 RoutedNetwork(each.vni, each.subnets, self._mtu(each))
                 for each in others
@@ -94,6 +103,16 @@ class RoutedHost:
             ),
         )
         return plan_sandbox(given, fast_path=self.fast, guarded=True)
+
+    def _policy(self, network: Network) -> PolicyRows | None:
+        policies = self.policies.get(network.vni)
+        if policies is None:
+            return None
+        remotes = tuple(e.endpoint for e in self.remotes if e.endpoint.vni == network.vni)
+        known = tuple((each.name, each.subnets) for each in NETWORKS.values())
+        population = Population(network, self._on(network), remotes, networks=known)
+        compiler = self._compilers.setdefault(network.vni, PolicyCompiler())
+        return compiler.compile(policies, population)
 
     def _mtu(self, network: Network) -> int:
         return self.mtus.get(network.vni, 1450)
@@ -143,6 +162,16 @@ class RoutedHost:
         return name
 
 
+BOTH_PATHS = pytest.mark.parametrize(
+    "routed_hosts", [True, False], indirect=True, ids=["fast path", "plain"]
+)
+
+
+def is_refused(world: World, namespace: str, address: str, *options: str) -> bool:
+    """Return whether a ping is not answered, after a short while."""
+    return world.pings(namespace, address, "-W", "0.3", *options) == 0
+
+
 def meet(*hosts: RoutedHost) -> None:
     """Let hosts know each other's containers, and converge."""
     for host in hosts:
@@ -157,20 +186,20 @@ def meet(*hosts: RoutedHost) -> None:
         host.converge()
 
 
-@pytest.fixture(params=[True, False], ids=["fast path", "plain"])
+@pytest.fixture
 def routed_hosts(
     world: World, request: pytest.FixtureRequest
 ) -> Iterator[tuple[RoutedHost, RoutedHost]]:
-    """Two hosts with sandboxes of both networks, on one underlay."""
+    """Return two hosts with sandboxes of both networks, on one underlay; by the fast path."""
     made = []
     with ExitStack() as close:
         for number in range(2):
             name = world.namespace(f"h{number}")
             underlay = parse_ip(f"192.168.56.{11 + number}")
-            host = RoutedHost(world, name, underlay, fast=request.param)
+            host = RoutedHost(world, name, underlay, fast=getattr(request, "param", True))
             for each in (BLUE, RED):
                 host.open(each)
-                close.callback(host.sandboxes[each.vni].close)
+            close.callback(host.close)
             made.append(host)
         one, two = made
         world.run(

@@ -62,7 +62,7 @@ def way(pair: Pair, found: Way) -> schema.WayResponse:
     return {
         "kind": cast("schema.WayKindName", found.kind),
         "routed": found.is_routed,
-        "vni": pair.network.vni if found.peer_vtep else None,
+        "vni": pair.target.network.vni if found.peer_vtep else None,
         "local_vtep": ip_text(found.local_vtep) if found.local_vtep else None,
         "peer_vtep": ip_text(found.peer_vtep) if found.peer_vtep else None,
         "mtu": found.mtu,

@@ -6,7 +6,12 @@ read the kernel: `trace` does.
 
 from __future__ import annotations
 
-from overlay.agent.api.policy.schema import PolicyEndResponse, PolicyTestQuery, PolicyTestResponse
+from overlay.agent.api.policy.schema import (
+    PolicyDecisionResponse,
+    PolicyEndResponse,
+    PolicyTestQuery,
+    PolicyTestResponse,
+)
 from overlay.agent.api.policy.texts import default_of, port_range
 from overlay.agent.components import Components
 from overlay.agent.networks.settings import require_policed
@@ -18,9 +23,11 @@ from overlay.model import Ip, Network, ip_text, parse_ip
 
 
 def answer(query: PolicyTestQuery, components: Components) -> PolicyTestResponse:
-    """Return the decision about a connection; raises OverlayError."""
+    """Return the decision about a connection; raises OverlayError.
+
+    Where a router connects the networks of its ends, the policies of both decide.
+    """
     network, source, target = _Ends(components, query).find()
-    require_policed(network.name, driver_of(network))
     wanted = port_range(query.port or "icmp")
     has_ports = wanted.protocol != "icmp"
     if has_ports and wanted.first != wanted.last:
@@ -32,19 +39,42 @@ def answer(query: PolicyTestQuery, components: Components) -> PolicyTestResponse
     numbers = PROTOCOL_NUMBERS[wanted.protocol]
     protocol = numbers[-1] if len(source) == 16 else numbers[0]
     decider = components.policies.decider
-    ends = decider.at(network, source), decider.at(network, target)
-    found = decider.decide(network, *ends, protocol, wanted.first if has_ports else 0)
+    entered, left = decider.at(network, target), decider.at(network, source)
+    decisions: list[PolicyDecisionResponse] = []
+    for each in _passed(components, network, source, target):
+        require_policed(each.name, driver_of(each))
+        left = decider.at(each, source) if _is_on(each, source) else left
+        entered = decider.at(each, target) if _is_on(each, target) else entered
+        ends = decider.at(each, source), decider.at(each, target)
+        decided = decider.decide(each, *ends, protocol, wanted.first if has_ports else 0)
+        decisions.append(
+            {
+                "network": each.name,
+                "allowed": decided.allowed,
+                "basis": decided.basis.value,
+                "policy": decided.policy or None,
+                "default": default_of(each),
+            }
+        )
+    deciding = next((each for each in decisions if not each["allowed"]), decisions[-1])
     return {
-        "network": network.name,
-        "source": end_response(ends[0]),
-        "target": end_response(ends[1]),
+        **deciding,
+        "source": end_response(left),
+        "target": end_response(entered),
         "protocol": wanted.protocol,
         "port": wanted.first if has_ports else None,
-        "allowed": found.allowed,
-        "basis": found.basis.value,
-        "policy": found.policy or None,
-        "default": default_of(network),
+        "decisions": decisions,
     }
+
+
+def _passed(components: Components, network: Network, source: Ip, target: Ip) -> list[Network]:
+    """Return the networks that a connection passes, in order: two where a router connects them."""
+    for other in components.directory.routed_with(network):
+        if _is_on(network, source) and _is_on(other, target):
+            return [network, other]
+        if _is_on(other, source) and _is_on(network, target):
+            return [other, network]
+    return [network]
 
 
 def end_response(party: Party) -> PolicyEndResponse:

@@ -123,15 +123,24 @@ class PolicyDetailResponse(CountedPolicyResponse):
     notes: list[str]
 
 
-class PolicyTestResponse(TypedDict):
-    """Whether a new connection is allowed, and what decides it."""
+class PolicyDecisionResponse(TypedDict):
+    """What a network's policies decide on a new connection."""
 
     network: str
-    source: PolicyEndResponse
-    target: PolicyEndResponse
-    protocol: str
-    port: int | None
     allowed: bool
     basis: BasisName
     policy: str | None
     default: ActionName
+
+
+class PolicyTestResponse(PolicyDecisionResponse):
+    """Whether a new connection is allowed, and what decides it.
+
+    `decisions`: one of each network that it passes; the first that denies counts, else the last.
+    """
+
+    source: PolicyEndResponse
+    target: PolicyEndResponse
+    protocol: str
+    port: int | None
+    decisions: list[PolicyDecisionResponse]

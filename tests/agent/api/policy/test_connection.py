@@ -11,8 +11,10 @@ from overlay.agent.api.policy.schema import PolicyTestQuery, PolicyTestResponse
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.trace.party import PartyFinder
 from overlay.core.policy.policy import Policy, PortRange, parse_peer
+from overlay.core.router.router import ROUTER_KIND, Router
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from tests.agent.policy.conftest import BLUE, PolicyBench
+from overlay.wire.codec.routers import encode_router
+from tests.agent.policy.conftest import BLUE, RED, PolicyBench
 
 DB = Policy(
     "db", BLUE, "allow", (parse_peer("label=app=web"),), (parse_peer("name=db1"),),
@@ -101,3 +103,35 @@ async def test_two_addresses_may_name_their_network(bench: PolicyBench) -> None:
     found = asked(bench, "1.1.1.1", "2.2.2.2", network="blue", port="80")
 
     assert not found["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "allowed", "told"),
+    [
+        ("r1", "db1", "80/tcp", True, [("red", None), ("blue", "reds")]),
+        ("r1", "10.7.0.3", "81/tcp", False, [("red", None), ("blue", None)]),
+        ("10.9.0.2", "10.7.0.3", "80/tcp", True, [("red", None), ("blue", "reds")]),
+        ("10.9.0.2", "db1", "80/tcp", True, [("red", None), ("blue", "reds")]),
+        ("db1", "r1", "80/tcp", False, [("blue", None), ("red", None)]),
+    ],
+)
+async def test_both_networks_of_a_router_decide(
+    bench: PolicyBench,
+    source: str,
+    target: str,
+    port: str,
+    allowed: bool,
+    told: list[tuple[str, str | None]],
+) -> None:
+    """In the order in which packets pass them; one that denies is enough."""
+    bench.declared.put(ROUTER_KIND, "r", encode_router(Router("r", (BLUE, RED))))
+    reds = Policy(
+        "reds", BLUE, "allow", (parse_peer("network:red"),), (), (PortRange("tcp", 80, 80),)
+    )
+    bench.registry.create(bench.network(BLUE), reds)
+    found = asked(bench, source, target, port=port)
+
+    assert found["allowed"] == allowed
+    assert [(each["network"], each["policy"]) for each in found["decisions"]] == told
+    assert found["source"]["name"] in ("r1", "db1")
+    assert found["target"]["name"] in ("r1", "db1")
