@@ -231,6 +231,10 @@ def network_detail(item: Network, components: Components) -> NetworkDetailRespon
         "endpoint_list": endpoints(components, [item]),
         "host_ends": exposure.host_endpoints(item, components),
         "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
+        "routers": [
+            {"name": each.name, "networks": components.routers.registry.reached_by(each, item)}
+            for each in components.routers.registry.catalog.on(item.vni)
+        ],
         "grants": [
             _grant(item, share, directory) for share in components.allocator.space.shares(item)
         ],

@@ -167,6 +167,7 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "endpoints_total": sum(1 for _ in components.directory.endpoints(item.vni)),
         "policies": len(components.policies.catalog.policies(item.vni)),
         "default_deny": has_default_deny(item),
+        "routers": [each.name for each in components.routers.registry.catalog.on(item.vni)],
         "isolate_ports": isolates_ports(item),
         "sandbox": state,
         "rows": {

@@ -110,6 +110,7 @@ class SwitchService:
                 "this cluster",
                 hint="Create another network for what must be encrypted",
             )
+        self._require_alike(network, encrypted=encrypted)
         if not has_room_for_goal(network):
             raise ConflictError(
                 f"network {network.name} cannot be switched: it has too many labels",
@@ -137,3 +138,18 @@ class SwitchService:
                 why=f"the version of overlayd on {', '.join(incapable)} cannot",
                 hint=f"Upgrade overlayd there, or create another network. {_REMOVE}",
             )
+
+    def _require_alike(self, network: Network, *, encrypted: bool) -> None:
+        """Raise ConflictError if a router would then connect it with one that is not as it is."""
+        routers = self._directory.routers
+        for router in () if routers is None else routers.on(network.vni):
+            others = map(self._directory.network_by_vni, set(router.vnis) - {network.vni})
+            unlike = [each.name for each in others if each and is_encrypted(each) != encrypted]
+            if unlike and not router.allow_clear:
+                raise ConflictError(
+                    f"network {network.name} cannot be switched while router {router.name} "
+                    "connects it",
+                    why=f"packets between it and network {min(unlike)} would cross hosts in clear",
+                    hint=f"Allow that, at least until both are switched: overlayd router set "
+                    f"{router.name} --allow-clear on",
+                )

@@ -43,8 +43,7 @@ def require_valid(name: str, networks: Sequence[Network], *, allow_clear: bool) 
             f"router {name} would send packets of network {encrypted.name} in clear",
             why=f"network {encrypted.name} is encrypted and {clear.name} is not: what is routed to "
             f"{clear.name} crosses hosts as its packets do",
-            hint=f"Encrypt it: overlayd network set {clear.name} --encrypted on; or allow it with "
-            "--allow-clear",
+            hint=f"Encrypt it: overlayd encryption on {clear.name}; or allow it with --allow-clear",
             field="allow_clear",
         )
 

@@ -105,6 +105,11 @@ class RouterRegistry:
         found = map(self._context.directory.network_by_vni, router.vnis)
         return [network for network in found if network is not None]
 
+    def reached_by(self, router: Router, network: Network) -> list[str]:
+        """Return the names of the networks that one reaches by a router."""
+        reached = {each.vni for each in self._context.directory.routed_with(network)}
+        return sorted(each.name for each in self.networks(router) if each.vni in reached)
+
     def _require_possible(self, router: Router, networks: list[Network]) -> None:
         definition.require_valid(router.name, networks, allow_clear=router.allow_clear)
         definition.require_room(router.name, networks, self.catalog.all())

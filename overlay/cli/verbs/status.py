@@ -257,10 +257,11 @@ def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
 
 
 def _policies_text(network: JsonObject) -> str:
-    """Return what decides on connections; nothing for a network that has no policies."""
+    """Return what decides on connections, and where they may lead; nothing without both."""
     count = network.get("policies")  # an older agent does not say
     policies = f"   {count} {'policy' if count == 1 else 'policies'}" if count else ""
     words = ("default deny", "isolate ports")
+    policies += "".join(f"   router {name}" for name in network.get("routers") or ())
     return policies + "".join(f"   {word}" for word in words if network.get(word.replace(" ", "_")))
 
 

@@ -11,6 +11,7 @@ from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.cluster_settings import EVPN_KIND
 from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
+from overlay.core.router.router import ROUTER_KIND
 from overlay.errors import ConflictError
 from tests.agent.conftest import Site, Sites, until
 
@@ -98,7 +99,8 @@ async def test_a_full_log_takes_no_further_object(
 
 
 @pytest.mark.parametrize(
-    ("kind", "does"), [(POLICY_KIND, "not enforce it"), (EVPN_KIND, "not follow it")]
+    ("kind", "does"),
+    [(POLICY_KIND, "not enforce it"), (EVPN_KIND, "not follow it"), (ROUTER_KIND, "not route")],
 )
 async def test_objects_wait_for_members_that_ignore_them(
     sites: Sites, monkeypatch: pytest.MonkeyPatch, kind: int, does: str

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from overlay.agent.encryption.switch_service import SwitchService
 from overlay.agent.router.registry import RouterSpec
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from tests.agent.router.conftest import RouterBench
@@ -83,3 +86,16 @@ async def test_an_unknown_router_is_named_with_the_known_ones(bench: RouterBench
     with pytest.raises(NotFoundError, match="r2") as raised:
         bench.registry.require("r2")
     assert "r1" in raised.value.why
+
+
+async def test_a_network_is_not_switched_alone(bench: RouterBench) -> None:
+    """Its packets would be in clear on the way to the others, or theirs to it."""
+    encryption: Any = SimpleNamespace(policy=SimpleNamespace(required=False))
+    switch: Any = SimpleNamespace(is_over=lambda _: True)
+    service = SwitchService(bench.directory, encryption, switch)
+    bench.registry.create(R1)
+
+    with pytest.raises(ConflictError, match="while router r1 connects it") as raised:
+        await service.switch("blue", encrypted=True)
+    assert "network red" in raised.value.why
+    assert "router set r1 --allow-clear on" in raised.value.hint

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overlay.core.apply.items import KINDS, NETWORK, POLICY, DeclaredItem, Setting
+from overlay.core.apply.items import KINDS, NETWORK, POLICY, ROUTER, DeclaredItem, Setting
 from overlay.core.apply.plan import PlannedStep, SettingChange, plan, text
 from overlay.errors import ConflictError, UsageError
 
@@ -185,3 +186,41 @@ def test_a_peer_names_a_network_that_will_be_there() -> None:
         plan(found, [network("red")])
     assert caught.value.hint == "Did you mean red?"
     assert plan([*found, network("RDE")], [])
+
+
+def router(*names: str) -> DeclaredItem:
+    """Return a router that connects networks."""
+    return DeclaredItem(ROUTER, ("r1",), {"networks": names, "allow_clear": False}, "shop")
+
+
+def test_a_router_needs_its_networks() -> None:
+    """In the file or in the cluster; and it comes after them."""
+    found = [router("blue", "rde"), network("blue")]
+
+    with pytest.raises(ConflictError, match="needs network 'rde'"):
+        plan(found, [network("red")])
+    steps = plan([*found, network("rde")], [])
+    assert [step.item.kind for step in steps] == [NETWORK, NETWORK, ROUTER]
+
+
+@pytest.mark.parametrize("declared", [["blue", "green"], []])
+def test_a_network_leaves_its_routers_first(declared: list[str]) -> None:
+    """By a change of the router, or with it."""
+    present = [network(name, "shop") for name in ("blue", "green", "red")]
+    wanted = [network(name) for name in ("blue", "green")]
+    wanted += [router(*declared)] if declared else []
+    steps = plan(wanted, [*present, router("blue", "green", "red")], owner="shop", prune=True)
+
+    assert [(step.action, step.item.kind) for step in steps] == [
+        ("change" if declared else "remove", ROUTER),
+        ("remove", NETWORK),
+    ]
+
+
+def test_a_network_of_another_router_stays() -> None:
+    """One that no file has made is not changed by one that has not."""
+    present = [network("blue", "shop"), network("red"), replace(router("blue", "red"), owner="")]
+
+    with pytest.raises(ConflictError, match="network blue is in use") as caught:
+        plan([], present, owner="shop", prune=True)
+    assert "router r1" in caught.value.why

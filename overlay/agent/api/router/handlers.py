@@ -51,7 +51,7 @@ class RouterHandlers:
         networks = components.routers.registry.networks(router)
         return {
             **_router(router, components),
-            "members": [_member(each, networks, components) for each in networks],
+            "members": [_member(router, each, components) for each in networks],
             "notes": list(_notes(router, networks, components)),
         }
 
@@ -108,11 +108,8 @@ def _router(router: Router, components: Components) -> RouterResponse:
     }
 
 
-def _member(
-    network: Network, networks: list[Network], components: Components
-) -> RoutedNetworkResponse:
+def _member(router: Router, network: Network, components: Components) -> RoutedNetworkResponse:
     directory = components.directory
-    reached = {each.vni for each in directory.routed_with(network)}
     return {
         "name": network.name,
         "vni": network.vni,
@@ -122,7 +119,7 @@ def _member(
             directory.node_name(node_id)
             for node_id in directory.participants(network.vni, forwarding=True)
         ],
-        "reaches": sorted(each.name for each in networks if each.vni in reached),
+        "reaches": components.routers.registry.reached_by(router, network),
     }
 
 

@@ -133,6 +133,7 @@ class NetworkStatusResponse(TypedDict):
     parent: str | None
     policies: int
     default_deny: bool
+    routers: list[str]
     isolate_ports: bool
     sandbox: SandboxStateName
     rows: RowCounts

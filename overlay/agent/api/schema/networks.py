@@ -203,12 +203,20 @@ class ShareResponse(TypedDict):
     free: int
 
 
+class NetworkRouterResponse(TypedDict):
+    """A router of a network, and the networks that this one reaches by it."""
+
+    name: str
+    networks: list[str]
+
+
 class NetworkDetailResponse(NetworkResponse):
     """A network with its endpoints, participants and grants."""
 
     endpoint_list: list[EndpointResponse]
     host_ends: list[NodeAddressesResponse]
     participants: list[str]
+    routers: list[NetworkRouterResponse]
     grants: list[ShareResponse]
 
 

@@ -306,6 +306,7 @@ def inspect_text(network: JsonObject) -> str:
         ("Encrypted", _encrypted_text(network)),
         ("Default", _default_text(network)),
         ("Isolation", _isolation_text(network)),
+        ("Routers", _routers_text(network)),
         ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
@@ -334,6 +335,17 @@ def _default_text(network: JsonObject) -> str:
     if not network.get("default_deny"):
         return "new connections are allowed"
     return "new connections are denied, unless a policy allows them (overlayd policy ls)"
+
+
+def _routers_text(network: JsonObject) -> str:
+    """Return the routers, each with the networks that it leads to."""
+    return (
+        "\n".join(
+            f"{each['name']} to {' '.join(each['networks']) or 'no other network'}"
+            for each in network.get("routers") or ()
+        )
+        or output.ABSENT
+    )
 
 
 def _isolation_text(network: JsonObject) -> str:

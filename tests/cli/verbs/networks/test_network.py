@@ -143,6 +143,7 @@ def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeA
         "Encrypted  no",
         "Default    new connections are allowed",
         "Isolation  none",
+        "Routers    -",
         "Exposed    not here (nothing on this host is attached to it)",
         "           vm2 10.32.1.255",
         "Labels     team=a",
