@@ -143,6 +143,10 @@ RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a 
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel counts bytes per second in 32 bits
 GATEWAY_PRIORITY_MAX: Final = 1000
 
+# --- What ports may send ---------------------------------------------------------------
+PORT_DROPS_MAX: Final = 32_768  # counters of a sandbox, by port and reason; 100 bytes each
+ETHERTYPES_MAX: Final = 16  # of one port: they are one label
+
 # --- Storm control ---------------------------------------------------------------------
 STORM_MIN: Final = 10  # frames a second: ARP, neighbor discovery and DHCP of one container
 STORM_MAX: Final = 1_000_000

@@ -30,6 +30,7 @@ from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
 from overlay.core.dataplane.controls.port_controls import ControlChanges, controls_on
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.port_security import (
@@ -39,7 +40,7 @@ from overlay.core.dataplane.port_security import (
     allowed_macs,
 )
 from overlay.core.dataplane.rate_limits import rates_on
-from overlay.errors import TimedOutError
+from overlay.errors import ConflictError, TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import Endpoint, Network, NodeId, ip_text, is_isolated, mac_text
 
@@ -142,6 +143,9 @@ async def require_attachable(
         caller, dhcp_server=request.allow_dhcp_server, router=request.allow_ra
     )
     privileges.require_isolation(caller, enabled=request.isolated is not False)
+    privileges.require_ethertypes(caller, request.allow_non_ip)
+    for name in request.networks if request.allow_non_ip else ():
+        require_unpoliced(components, components.directory.find_network(name))
     pairs = port_pairs(request.publish, "publish")
     privileges.require_ports(caller, (pair.host_port for pair in pairs))
     for name in request.networks:
@@ -151,6 +155,16 @@ async def require_attachable(
             own = components.underlay.interface
             is_underlay = await kernel.call(is_on_underlay, parent, own)
             privileges.require_parent(caller, parent, is_underlay=is_underlay)
+
+
+def require_unpoliced(components: Components, network: Network | None) -> None:
+    """Raise ConflictError for a network whose policies drop what is neither IP nor ARP."""
+    if network is not None and components.policies.decider.is_policed(network):
+        raise ConflictError(
+            f"network {network.name} carries IP and ARP alone",
+            why="it has policies, or denies by default, and they drop what they cannot judge",
+            hint="Use a network without policies: overlayd network create NAME",
+        )
 
 
 def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOptions:
@@ -170,10 +184,17 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         allow_ra=request.allow_ra,
         isolated=request.isolated,
         rates=(request.rate_in, request.rate_out),
-        controls=ControlChanges(request.storm),
+        controls=_control_changes(request),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
         keep=request.keep,
+    )
+
+
+def _control_changes(request: AttachOptions) -> ControlChanges:
+    types = request.allow_non_ip
+    return ControlChanges(
+        request.storm, None if types is None else parse_ethertypes(types, "allow_non_ip")
     )
 
 
@@ -218,6 +239,7 @@ def _endpoint(
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "storm": controls.storm or None,
+        "allow_non_ip": ethertypes_text(controls.allow_non_ip) or None,
         "dropped": drops,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,
     }

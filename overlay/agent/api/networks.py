@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from overlay.agent.api import exposure
 from overlay.agent.api import ipam as ipam_views
-from overlay.agent.api.endpoints import endpoints
+from overlay.agent.api.endpoints import endpoints, require_unpoliced
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
@@ -32,6 +32,7 @@ from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
 from overlay.core.apply.plan import text
+from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
 from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
@@ -120,6 +121,9 @@ class NetworkHandlers:
         if request.port_security is not None:
             privileges.require_port_security(caller, enabled=request.port_security)
         privileges.require_names(caller, any_name=bool(request.any_name))
+        privileges.require_ethertypes(caller, request.allow_non_ip)
+        if request.allow_non_ip and not request.default_deny:
+            require_unpoliced(components, before)
         after, _ = components.networks.change(name, _settings_spec(before, request))
         former, now = network_item(before).settings, network_item(after).settings
         return {
@@ -155,6 +159,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         "rate_in": request.rate_in,
         "rate_out": request.rate_out,
         "storm": request.storm,
+        "allow_non_ip": _non_ip_text(request),
     }
     return SettingsSpec(
         labels=labels,
@@ -167,6 +172,11 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         ip_ranges={subnet: "" if text == subnet else text for subnet, text in ranges.items()},
         options={name: value for name, value in options.items() if value is not None},
     )
+
+
+def _non_ip_text(request: NetworkSetRequest) -> str | None:
+    text = request.allow_non_ip
+    return None if text is None else ethertypes_text(parse_ethertypes(text, "allow_non_ip"))
 
 
 def subnet_spec(request: SubnetRequest) -> SubnetSpec:

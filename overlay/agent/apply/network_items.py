@@ -15,8 +15,8 @@ from overlay.core.apply.items import NETWORK, DeclaredItem, Setting
 from overlay.core.dataplane.network_drivers import driver_of, is_encrypted, parent_interface_of
 from overlay.core.declared.network_options import (
     OPTION_LABELS,
-    option_of,
     owner_of,
+    setting_of,
     user_labels,
     with_options,
 )
@@ -58,7 +58,7 @@ def network_item(network: Network) -> DeclaredItem:
         "any_name": has_any_name(network),
         "default_deny": has_default_deny(network),
         "isolate_ports": isolates_ports(network),
-        **{option: option_of(network, option) or None for option in OPTION_LABELS},
+        **{option: setting_of(network, option) for option in OPTION_LABELS},
         "labels": tuple(f"{key}={value}" for key, value in user_labels(network)),
     }
     for subnet in network.subnets:
@@ -67,7 +67,7 @@ def network_item(network: Network) -> DeclaredItem:
 
 
 def declared_network(
-    spec: NetworkSpec, options: Mapping[str, int], existing: Network | None, path: str
+    spec: NetworkSpec, options: Mapping[str, int | str], existing: Network | None, path: str
 ) -> DeclaredItem:
     """Return a network that a file declares; raises UsageError for an invalid subnet.
 
@@ -208,5 +208,5 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _options(item: DeclaredItem) -> dict[str, int]:
-    return {option: cast("int", item.settings[option] or 0) for option in OPTION_LABELS}
+def _options(item: DeclaredItem) -> dict[str, int | str]:
+    return {option: cast("int | str", item.settings[option] or 0) for option in OPTION_LABELS}

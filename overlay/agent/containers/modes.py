@@ -33,6 +33,7 @@ _INTERFACE_FIELDS = (
     "rate_in",
     "rate_out",
     "storm",
+    "allow_non_ip",
     "gateway_priority",
     "hands_off",
     "keep",

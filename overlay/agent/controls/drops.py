@@ -69,6 +69,7 @@ def _read(sandbox: Sandbox, ports: Sequence[str]) -> dict[str, Drops] | None:
     try:
         controls = sandbox.controls
         storms = {} if controls is None else controls.storms_dropped()
+        refused = {} if sandbox.guard is None else sandbox.guard.dropped()
         found: dict[str, Drops] = {
             _ALL_PORTS: {SWITCH: 0 if controls is None else controls.boundary_dropped()}
         }
@@ -79,6 +80,7 @@ def _read(sandbox: Sandbox, ports: Sequence[str]) -> dict[str, Drops] | None:
             index = sandbox.link_index(port)
         except NotFoundError:
             continue
-        if storms.get(index):
-            found[port] = {STORM: storms[index]}
+        drops = refused.get(index, {}) | ({STORM: storms[index]} if storms.get(index) else {})
+        if drops:
+            found[port] = drops
     return found

@@ -111,11 +111,14 @@ class UpdateService:
         ]
 
 
-def _limits(endpoint: Endpoint) -> dict[str, int | None]:
+def _limits(endpoint: Endpoint) -> dict[str, int | str | None]:
     """Return an endpoint's own rates and controls by the API's names."""
     rates, controls = rates_of(endpoint.labels), controls_of(endpoint.labels)
-    found = {"rate_in": rates.in_bits, "rate_out": rates.out_bits, **controls._asdict()}
-    return {field: value or None for field, value in found.items()}
+    return {
+        "rate_in": rates.in_bits or None,
+        "rate_out": rates.out_bits or None,
+        **controls.shown(),
+    }
 
 
 def _text(value: int | bool | str | None) -> str:

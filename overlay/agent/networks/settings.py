@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
-from overlay.core.declared.network_options import MTU, RATE_IN, RATE_OUT, STORM, with_options
+from overlay.core.declared.network_options import MTU, OPTION_LABELS, with_options
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
@@ -40,8 +40,9 @@ _FIXED_WHY = {
 class SettingsSpec:
     """What to change of a network; None leaves it as it is.
 
-    `ip_ranges`: the range of each subnet that is named, empty for the whole subnet. `options`: MTU
-    rates and storm control, 0 for none. `labels` replaces all labels that are not overlayd's own.
+    `ip_ranges`: the range of each subnet that is named, empty for the whole subnet. `options`: MTU,
+    rates and controls, of which 0 or an empty text is none. `labels` replaces all labels that are
+    not overlayd's own.
     """
 
     labels: Mapping[str, str] | None = None
@@ -52,7 +53,7 @@ class SettingsSpec:
     isolate_ports: bool | None = None
     evpn: bool | None = None
     ip_ranges: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, int | str] = field(default_factory=dict)
     owner: str | None = None
 
 
@@ -114,8 +115,8 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
     )
 
 
-def _require_options(network: Network, options: Mapping[str, int]) -> None:
-    given = [option for option in (MTU, RATE_IN, RATE_OUT, STORM) if options.get(option)]
+def _require_options(network: Network, options: Mapping[str, int | str]) -> None:
+    given = [option for option in OPTION_LABELS if options.get(option)]
     if given and not has_sandbox(network):
         raise UsageError(
             f"{given[0]} is not supported by driver {driver_of(network)}",
@@ -124,7 +125,7 @@ def _require_options(network: Network, options: Mapping[str, int]) -> None:
             hint="Leave it out",
             field=given[0],
         )
-    mtu = options.get(MTU, 0)
+    mtu = int(options.get(MTU) or 0)
     has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
     least = limits.IPV6_MTU_MIN if has_ipv6 else limits.NETWORK_MTU_MIN
     if mtu and mtu < least:

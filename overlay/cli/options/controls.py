@@ -23,11 +23,24 @@ def add_control_options(parser: StrictParser, *, of: str) -> None:
         metavar="N",
         help=f"let {of} send at most N broadcast and multicast frames a second; none: any number",
     )
+    parser.add_argument(
+        "--allow-non-ip",
+        metavar="ETHERTYPE,...",
+        nargs="?",
+        const="all",
+        help=f"let {of} send frames that are neither IP nor ARP: those of these types, such as "
+        "0x88f7,llc, or all; none: only IP and ARP",
+    )
 
 
 def control_fields(args: Namespace) -> JsonObject:
     """Return the API's fields for those options. Raises UsageError."""
-    return {} if args.storm is None else {"storm": _storm(args.storm)}
+    found: JsonObject = {}
+    if args.storm is not None:
+        found["storm"] = _storm(args.storm)
+    if args.allow_non_ip is not None:
+        found["allow_non_ip"] = args.allow_non_ip
+    return found
 
 
 def _storm(text: str) -> int:

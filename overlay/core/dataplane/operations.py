@@ -263,11 +263,8 @@ def _row_text(row: Row, *, add: bool) -> str:
         case IsolatedRow(address):
             shown = mac_text(Mac(address)) if len(address) == 6 else ip_text(Ip(address))
             return f"port security {verb} isolated {shown}"
-        case GuardRow(macs, ips, link, is_dhcp_server, is_router, is_isolated):
-            roles = ["dhcp-server"] * is_dhcp_server + ["router"] * is_router
-            roles += ["isolated"] * is_isolated
-            what = " ".join([*map(mac_text, macs), *map(ip_text, ips), *roles]) or "open"
-            return f"port security {verb} {what} at {link}"
+        case GuardRow():
+            return _guard_text(row, verb)
         case BoundaryRow(link):
             return f"boundary {verb} at the ports of {link}"
         case StormRow(link, per_second):
@@ -284,6 +281,14 @@ def _row_text(row: Row, *, add: bool) -> str:
             return f"ip {family} rule {verb} iif {link} fwmark 0x35 lookup 53"
         case UnexpectedRow(_, text, _):
             return f"bridge fdb {verb} {text}"
+
+
+def _guard_text(row: GuardRow, verb: str) -> str:
+    roles = ["dhcp-server"] * row.is_dhcp_server + ["router"] * row.is_router
+    roles += ["isolated"] * row.is_isolated
+    types = [f"type {each:#06x}" if each else "any type" for each in row.ethertypes]
+    words = [*map(mac_text, row.macs), *map(ip_text, row.ips), *roles, *types]
+    return f"port security {verb} {' '.join(words) or 'open'} at {row.link}"
 
 
 def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:

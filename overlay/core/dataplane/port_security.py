@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 
+from overlay.core.dataplane.controls.port_controls import controls_on
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import NO_RATES, Rates
 from overlay.core.dataplane.state import (
@@ -116,6 +117,7 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
         is_dhcp_server=DHCP_SERVER_LABEL in labels,
         is_router=ROUTER_LABEL in labels,
         is_isolated=isolated,
+        ethertypes=controls_on(network, endpoint).allow_non_ip,
     )
 
 

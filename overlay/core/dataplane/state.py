@@ -161,6 +161,10 @@ class EntryRow(NamedTuple):
     allow: bool
 
 
+ANY_ETHERTYPE = 0
+"""In a `GuardRow`: all types but those of VLAN tags, which could hide a forged packet."""
+
+
 class GuardRow(NamedTuple):
     """Port security: the container may send from these MACs and addresses only.
 
@@ -175,6 +179,7 @@ class GuardRow(NamedTuple):
     is_dhcp_server: bool = False
     is_router: bool = False
     is_isolated: bool = False
+    ethertypes: tuple[int, ...] = ()  # beside IP and ARP, sorted
 
 
 class IsolatedRow(NamedTuple):

@@ -14,12 +14,15 @@ from overlay.model import LABEL_PREFIX, Network
 Labels = tuple[tuple[str, str], ...]
 
 MTU, RATE_IN, RATE_OUT, STORM = "mtu", "rate_in", "rate_out", "storm"
+NON_IP = "allow_non_ip"
 OPTION_LABELS: Final[Mapping[str, str]] = {
     MTU: LABEL_PREFIX + "mtu",
     RATE_IN: LABEL_PREFIX + "rate-in",
     RATE_OUT: LABEL_PREFIX + "rate-out",
     STORM: LABEL_PREFIX + "storm",
+    NON_IP: LABEL_PREFIX + "non-ip",
 }
+TEXT_OPTIONS: Final = frozenset({NON_IP})
 _OWNER: Final = LABEL_PREFIX + "owner"
 
 
@@ -27,6 +30,13 @@ def option_of(network: Network, option: str) -> int:
     """Return a network's MTU in bytes or rate in bits per second; 0: none is set."""
     text = dict(network.labels).get(OPTION_LABELS[option], "")
     return int(text) if text.isascii() and text.isdecimal() else 0
+
+
+def setting_of(network: Network, option: str) -> int | str | None:
+    """Return an option's value as a number or text; None if it is not set."""
+    if option in TEXT_OPTIONS:
+        return dict(network.labels).get(OPTION_LABELS[option]) or None
+    return option_of(network, option) or None
 
 
 def owner_of(network: Network) -> str:
@@ -39,8 +49,13 @@ def user_labels(network: Network) -> Labels:
     return tuple(pair for pair in network.labels if not pair[0].startswith(LABEL_PREFIX))
 
 
-def with_options(labels: Labels, values: Mapping[str, int], owner: str | None = None) -> Labels:
-    """Return labels with other options, of which 0 is none; and with an owner if one is given."""
+def with_options(
+    labels: Labels, values: Mapping[str, int | str], owner: str | None = None
+) -> Labels:
+    """Return labels with other options; with an owner if one is given.
+
+    Of options, 0 and an empty text are none.
+    """
     found = dict(labels)
     for option, value in values.items():
         found[OPTION_LABELS[option]] = str(value) if value else ""

@@ -27,6 +27,8 @@ _SETTINGS: Final = (
     "mtu",
     "rate-in",
     "rate-out",
+    "storm",
+    "non-ip",
     "owner",
     "port-security",
     "any-name",

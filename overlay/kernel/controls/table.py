@@ -25,8 +25,8 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import POLICY_LINK, BoundaryRow, StormRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.controls.limited_elements import put_limited, read_limited
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.elements.limit_elements import put_limited, read_limited
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import FAMILY_BRIDGE, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.tables import NftMissingError

@@ -154,7 +154,12 @@ def is_ipv6() -> Rule:
 
 def ethertype(value: int) -> Rule:
     """Match frames of one EtherType (tables of the family bridge)."""
-    return (_meta(_META_PROTOCOL), equals(struct.pack(">H", value)))
+    return (ethertype_of(), equals(struct.pack(">H", value)))
+
+
+def ethertype_of(register: int = REG_1) -> Expression:
+    """Load the EtherType; of a frame with a VLAN tag, the one behind it."""
+    return _meta(_META_PROTOCOL, register)
 
 
 def transport(protocol: bytes) -> Rule:

@@ -29,7 +29,8 @@ SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, SET_KEY_SIZE, _SET_VALUE_TYPE, SET_VALUE_SI
     6,
     7,
 )
-_SET_ID, _SET_NOTE = 10, 13
+_SET_DESC, _SET_ID, _SET_NOTE, _SET_EXPRESSION = 9, 10, 13, 17
+_DESC_SIZE: Final = 1
 RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
 ELEMENTS: Final = 3
 ELEMENT_KEY, ELEMENT_VALUE = 1, 2
@@ -37,6 +38,7 @@ DATA_VALUE: Final = 1
 _HEADER: Final = struct.Struct(">BBH")  # family, version, resource
 _OWNED: Final = 2  # NFT_TABLE_F_OWNER
 _IS_MAP: Final = 8  # NFT_SET_MAP
+_IS_DYNAMIC: Final = 0x20  # NFT_SET_EVAL
 _LIST_ELEMENT: Final = 1
 _POLICY_ACCEPT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 900  # of 68 bytes at most: an attribute holds 64 KiB
@@ -69,14 +71,25 @@ def new_sets(table: Table) -> Iterator[Request]:
     for at, each in enumerate(table.sets, 1):
         body = (
             attribute(SET_NAME, text(each.name))
-            + attribute(_SET_FLAGS, number(_IS_MAP if each.value_size else 0))
+            + attribute(_SET_FLAGS, number(_flags(each)))
             + attribute(_SET_KEY_TYPE, number(each.key_type))
             + attribute(SET_KEY_SIZE, number(each.key_size))
             + (_value_parts(each) if each.value_size else b"")
             + attribute(_SET_ID, number(at))
+            + (_dynamic_parts(each) if each.size else b"")
             + (attribute(_SET_NOTE, each.note) if each.note else b"")
         )
         yield _request(NEW_SET, table, body)
+
+
+def _flags(each: Set) -> int:
+    return (_IS_MAP if each.value_size else 0) | (_IS_DYNAMIC if each.size else 0)
+
+
+def _dynamic_parts(each: Set) -> bytes:
+    counter = attribute(1, text("counter")) + attribute(2, b"")
+    size = attribute(_DESC_SIZE, number(each.size))
+    return attribute(_SET_DESC, size) + attribute(_SET_EXPRESSION, counter)
 
 
 def _value_parts(each: Set) -> bytes:

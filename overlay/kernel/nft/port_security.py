@@ -4,8 +4,10 @@ A table of the family bridge in each sandbox inspects the frames received on con
 (`ve...`), before the bridge learns from them. Everything that is not allowed is dropped, so a port
 without rules is silent. Checked are the frame's source MAC, the ARP sender, the IPv4 and IPv6
 source, and the target of neighbor advertisements and of duplicate address detection (RFC 4861,
-RFC 4862). Router advertisements and DHCP server replies are dropped but from ports that may send
-them, redirects always. An attach changes a few set elements, however many ports there are.
+RFC 4862). Frames that are neither IP nor ARP are dropped but for the types that a port may send,
+which are not looked into. Router advertisements and DHCP server replies are dropped but from ports
+that may send them, redirects always. What is dropped is counted by port and reason. An attach
+changes a few set elements, however many ports there are.
 
 An isolated port exchanges nothing with the addresses of isolated containers. Both of their hosts
 check that: by the destination of what the port sends, which may be routed by the gateway, and by
@@ -20,12 +22,14 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
+from overlay import limits
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import PORT_PREFIX, GuardRow, IsolatedRow
+from overlay.core.dataplane.state import ANY_ETHERTYPE, PORT_PREFIX, GuardRow, IsolatedRow
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.elements.drop_counters import count_in, counts
 from overlay.kernel.nft.expressions import Expression, Rule
 from overlay.kernel.nft.table import FAMILY_BRIDGE, POSTROUTING, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.watched_table import WatchedTable
@@ -34,6 +38,7 @@ from overlay.model import Ip, Mac, link_local_ip
 _BEFORE_FORWARDING: Final = -200
 _BEFORE_SENDING: Final = 0
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
+_TAGS: Final = (0x8100, 0x88A8)  # of a second VLAN tag
 _ARP_OF_IPV4: Final = bytes.fromhex("000108000604")  # RFC 826: hardware, protocol, sizes
 _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT, _REDIRECT = 134, 135, 136, 137  # RFC 4861
 _LISTENER_REPORTS: Final = (131, 143)  # RFC 2710, RFC 3810: sent from :: during DAD
@@ -47,7 +52,14 @@ _ISOLATED = "isolated"  # ports
 _ISOLATED_MACS, _ISOLATED_IPV4, _ISOLATED_IPV6 = "isolated_macs", "isolated4", "isolated6"
 _ISOLATED_SETS: Final = {6: _ISOLATED_MACS, 4: _ISOLATED_IPV4, 16: _ISOLATED_IPV6}  # by size
 _NO_PORT: Final = 0  # index under which the isolated addresses are: they are of no port
+_TYPES, _ANY_TYPE = "types", "any_type"
+_TYPE_ETHERTYPE, _TYPE_MARK = 10, 19
+_DROPS: Final = "drops"  # port and reason, each with a counter
+REASONS: Final = ("mac", "address", "server", "ethertype", "isolated")
+"""Why a frame was dropped: source MAC, address, role of its sender, type, both isolated."""
+_MAC, _ADDRESS, _SERVER, _ETHERTYPE, _BOTH_ISOLATED = REASONS
 _INDEX: Final = struct.Struct("=I")
+_DROP: Final = struct.Struct("=II")
 
 PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one port
 
@@ -65,10 +77,22 @@ def _icmpv6(kind: int) -> Rule:
     return (*ex.transport(_ICMPV6), ex.transport_header(0, 1), ex.equals(bytes([kind])))
 
 
+def _refused(reason: str) -> Rule:
+    """Drop the frame, and count it by port and reason."""
+    return (ex.goto(f"refused_{reason}"),)
+
+
+def _refusal(reason: str) -> Chain:
+    """Return the chain that drops; the second rule also drops what the first cannot count."""
+    number = _INDEX.pack(REASONS.index(reason) + 1)
+    count = (ex.incoming_index(), ex.load(_AFTER_INDEX, number), count_in(_DROPS))
+    return Chain(f"refused_{reason}", (count, (ex.counter(), ex.drop())))
+
+
 def _no_server(ports: tuple[int, int]) -> tuple[Rule, ...]:
     """Drop DHCP replies, from the server's or to the client's port, but from DHCP servers."""
     server, client = ports
-    refused = (*_others_than(_DHCP_SERVERS), *_REFUSED)
+    refused = (*_others_than(_DHCP_SERVERS), *_refused(_SERVER))
     return ((*ex.udp_from(server), *refused), (*ex.udp_to(client), *refused))
 
 
@@ -77,7 +101,6 @@ def _others_than(name: str) -> Rule:
     return (ex.incoming_index(), ex.not_in_set(name))
 
 
-_REFUSED: Final = (ex.counter(), ex.drop())
 _AFTER_INDEX: Final = ex.REG32_01  # the register after the port's index
 _SOURCE_IPV4, _SOURCE_IPV6 = (12, 4), (8, 16)  # offset and size in the IP header
 _DESTINATION_IPV4, _DESTINATION_IPV6 = (16, 4), (24, 16)
@@ -88,11 +111,14 @@ _ND_TARGET: Final = ex.transport_header(8, 16, _AFTER_INDEX)
 def _frames() -> tuple[Rule, ...]:
     mac = _foreign(ex.link_header(*_SOURCE_MAC, _AFTER_INDEX), _MACS)
     return (
-        (*mac, *_REFUSED),
+        (*mac, *_refused(_MAC)),
         (*ex.ethertype(_ARP), ex.goto("arp")),
         (*ex.ethertype(_IPV4), ex.goto("ipv4")),
         (*ex.ethertype(_IPV6), ex.goto("ipv6")),
-        _REFUSED,
+        *((*ex.ethertype(tag), *_refused(_ETHERTYPE)) for tag in _TAGS),
+        (*_own(ex.ethertype_of(_AFTER_INDEX), _TYPES), ex.accept()),
+        (ex.incoming_index(), ex.in_set(_ANY_TYPE), ex.accept()),
+        _refused(_ETHERTYPE),
     )
 
 
@@ -100,11 +126,11 @@ def _arp() -> tuple[Rule, ...]:
     mac = _foreign(ex.network_header(8, 6, _AFTER_INDEX), _MACS)
     sender = (14, 4)
     return (
-        (ex.network_header(0, 6), ex.differs(_ARP_OF_IPV4), *_REFUSED),
-        (*mac, *_REFUSED),
+        (ex.network_header(0, 6), ex.differs(_ARP_OF_IPV4), *_refused(_ETHERTYPE)),
+        (*mac, *_refused(_MAC)),
         (ex.network_header(*sender), ex.equals(bytes(4)), ex.accept()),  # a probe: RFC 5227
         (*_own(ex.network_header(*sender, _AFTER_INDEX), _ADDRESSES_IPV4), ex.accept()),
-        _REFUSED,
+        _refused(_ADDRESS),
     )
 
 
@@ -115,7 +141,7 @@ def _ipv4() -> tuple[Rule, ...]:
         *_no_server(_DHCP),
         (*_own(ex.network_header(*_SOURCE_IPV4, _AFTER_INDEX), _ADDRESSES_IPV4), ex.accept()),
         (*no_address, *ex.udp_from(client), *ex.udp_to(server), ex.accept()),
-        _REFUSED,
+        _refused(_ADDRESS),
     )
 
 
@@ -125,22 +151,32 @@ def _ipv6() -> tuple[Rule, ...]:
     tried = _own(_ND_TARGET, _ADDRESSES_IPV6)
     return (
         *_no_server(_DHCPV6),
-        (*_icmpv6(_ROUTER_ADVERTISEMENT), *_others_than(_ROUTERS), *_REFUSED),
-        (*_icmpv6(_REDIRECT), *_REFUSED),
-        (*_icmpv6(_ADVERTISEMENT), *_foreign(_ND_TARGET, _ADDRESSES_IPV6), *_REFUSED),
+        (*_icmpv6(_ROUTER_ADVERTISEMENT), *_others_than(_ROUTERS), *_refused(_SERVER)),
+        (*_icmpv6(_REDIRECT), *_refused(_SERVER)),
+        (*_icmpv6(_ADVERTISEMENT), *_foreign(_ND_TARGET, _ADDRESSES_IPV6), *_refused(_ADDRESS)),
         (*_own(source, _ADDRESSES_IPV6), ex.accept()),
         (*no_address, *_icmpv6(_SOLICITATION), *tried, ex.accept()),
         *((*no_address, *_icmpv6(kind), ex.accept()) for kind in _LISTENER_REPORTS),
-        _REFUSED,
+        _refused(_ADDRESS),
     )
 
 
 def _isolated(mac: tuple[int, int], ipv4: tuple[int, int], ipv6: tuple[int, int]) -> list[Rule]:
     """Drop frames with an isolated container's MAC or address in a field of their headers."""
     return [
-        (ex.link_header(*mac), ex.in_set(_ISOLATED_MACS), *_REFUSED),
-        (*ex.ethertype(_IPV4), ex.network_header(*ipv4), ex.in_set(_ISOLATED_IPV4), *_REFUSED),
-        (*ex.ethertype(_IPV6), ex.network_header(*ipv6), ex.in_set(_ISOLATED_IPV6), *_REFUSED),
+        (ex.link_header(*mac), ex.in_set(_ISOLATED_MACS), *_refused(_BOTH_ISOLATED)),
+        (
+            *ex.ethertype(_IPV4),
+            ex.network_header(*ipv4),
+            ex.in_set(_ISOLATED_IPV4),
+            *_refused(_BOTH_ISOLATED),
+        ),
+        (
+            *ex.ethertype(_IPV6),
+            ex.network_header(*ipv6),
+            ex.in_set(_ISOLATED_IPV6),
+            *_refused(_BOTH_ISOLATED),
+        ),
     ]
 
 
@@ -178,8 +214,12 @@ TABLE: Final = Table(
         Set(_ISOLATED_MACS, _TYPE_MAC, 6),
         Set(_ISOLATED_IPV4, _TYPE_IPV4, 4),
         Set(_ISOLATED_IPV6, _TYPE_IPV6, 16),
+        Set(_TYPES, _TYPE_INDEX << 6 | _TYPE_ETHERTYPE, 8),
+        Set(_ANY_TYPE, _TYPE_INDEX, 4),
+        Set(_DROPS, _TYPE_INDEX << 6 | _TYPE_MARK, 8, size=limits.PORT_DROPS_MAX),
     ),
     (
+        *map(_refusal, REASONS),
         Chain("check", _frames()),
         Chain("arp", _arp()),
         Chain("ipv4", _ipv4()),
@@ -211,7 +251,15 @@ def elements_of(row: GuardRow, index: int) -> PortElements:
         _ADDRESSES_IPV6: frozenset(port + ip for ip in ips if len(ip) == 16),
         **({_DHCP_SERVERS: frozenset({port})} if row.is_dhcp_server else {}),
         **({_ROUTERS: frozenset({port})} if row.is_router else {}),
+        **_type_elements(row, port),
     }
+
+
+def _type_elements(row: GuardRow, port: bytes) -> PortElements:
+    if ANY_ETHERTYPE in row.ethertypes:
+        return {_ANY_TYPE: frozenset({port})}
+    keys = frozenset(port + each.to_bytes(2, "big") + b"\0\0" for each in row.ethertypes)
+    return {_TYPES: keys} if keys else {}
 
 
 def row_of(elements: PortElements, link: str) -> GuardRow:
@@ -224,12 +272,17 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
     ips = {Ip(key[4:]) for key in keys}
-    roles = tuple(name in elements for name in (_DHCP_SERVERS, _ROUTERS, _ISOLATED))
-    if elements.get(_OPEN) and not (macs or ips or any(roles)):
+    dhcp_server, router, isolated = (
+        name in elements for name in (_DHCP_SERVERS, _ROUTERS, _ISOLATED)
+    )
+    types = tuple(sorted(int.from_bytes(key[4:6], "big") for key in elements.get(_TYPES, ())))
+    types = (ANY_ETHERTYPE, *types) if elements.get(_ANY_TYPE) else types
+    if elements.get(_OPEN) and not (macs or ips or types or dhcp_server or router or isolated):
         return GuardRow((), (), link)
     if elements.get(_OPEN) or not macs or not automatic <= ips:
         return GuardRow((Mac(b"?"),), tuple(sorted(ips)), link)
-    return GuardRow(macs, tuple(sorted(ips - automatic)), link, *roles)
+    own = tuple(sorted(ips - automatic))
+    return GuardRow(macs, own, link, dhcp_server, router, isolated, types)
 
 
 def _isolated_elements(addresses: Iterable[bytes]) -> PortElements:
@@ -271,6 +324,7 @@ class PortSecurity(WatchedTable):
                 index: {name: frozenset(keys) for name, keys in sets.items()}
                 for index, sets in ports.items()
             }
+            self._forget_drops(names)
             return frozenset(self._isolated_rows()).union(
                 row_of(elements, names.get(index, f"#{index}"))
                 for index, elements in self._ports.items()
@@ -281,6 +335,30 @@ class PortSecurity(WatchedTable):
         for keys in self._ports.get(_NO_PORT, {}).values():
             for key in keys:
                 yield IsolatedRow(Mac(key) if len(key) == 6 else Ip(key))
+
+    def _forget_drops(self, names: Container[int]) -> None:
+        """Remove the counters of ports that are gone, so that those of others find room."""
+        keys = self._tables.elements_of(TABLE, _DROPS)
+        gone = frozenset(key for key in keys if _INDEX.unpack_from(key)[0] not in names)
+        if gone:
+            self._tables.change(TABLE, {}, {_DROPS: gone})
+
+    def dropped(self) -> dict[int, dict[str, int]]:
+        """Return how many frames were dropped, by the port's index and by reason.
+
+        Since the table was written, and for ports that are not open. Raises OSError.
+        """
+        found: dict[int, dict[str, int]] = {}
+        with self._lock:
+            try:
+                counted = counts(self._tables.element_parts(TABLE, _DROPS))
+            except FileNotFoundError:
+                return {}
+        for key, packets in counted.items():
+            index, number = _DROP.unpack(key)
+            if 0 < number <= len(REASONS):
+                found.setdefault(index, {})[REASONS[number - 1]] = packets
+        return found
 
     def put(self, rows: Iterable[tuple[GuardRow, int]]) -> None:
         """Apply the rows of ports (with their indexes) in one transaction.

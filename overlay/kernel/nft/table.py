@@ -25,7 +25,8 @@ class Set:
     """A set of a table; a map if its elements have values.
 
     The types and `note` only tell nft(8) how to print the elements, so that the output of
-    `nft list ruleset` can be read back.
+    `nft list ruleset` can be read back. With `size`, packets add elements, at most so many, each
+    with a counter; they are no part of what the table should be.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Set:
     note: bytes = b""
     value_type: int = 0
     value_size: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,11 +176,12 @@ class NftTables:
         )
 
     def elements(self, table: Table) -> dict[str, frozenset[bytes]]:
-        """Return the elements by set.
+        """Return the elements by set, without those that packets add.
 
         Raises FileNotFoundError if there is no such table.
         """
-        return {each.name: self.elements_of(table, each.name) for each in table.sets}
+        fixed = (each.name for each in table.sets if not each.size)
+        return {name: self.elements_of(table, name) for name in fixed}
 
     def counted(self, table: Table) -> list[int]:
         """Return the packet counts of the rules with a counter, in order."""

@@ -57,7 +57,10 @@ def networks(draw: st.DrawFn) -> Network:
     labels += draw(st.sampled_from([(), (PORT_SECURITY_OFF_LABEL,), (ANY_NAME_LABEL,)]))
     labels += () if driver == "macvlan" else draw(st.sampled_from([(), (DEFAULT_DENY_LABEL,)]))
     labels += draw(st.sampled_from([(), (("team", "a=b"),), (("a", "1"), ("b", ""))]))
-    options = {} if driver == "macvlan" else draw(st.sampled_from([{}, {"mtu": 1300}]))
+    limits: list[dict[str, int | str]] = [
+        {}, {"mtu": 1300}, {"storm": 100, "allow_non_ip": "llc,0x88f7"}
+    ]  # fmt: skip
+    options = {} if driver == "macvlan" else draw(st.sampled_from(limits))
     owner = draw(st.sampled_from([None, "shop"]))
     return Network(
         Vni(draw(st.integers(1, 100))),
@@ -165,6 +168,12 @@ def test_a_network_is_created_as_it_was(network: Network) -> None:
         ({"network": [{"name": "x", "labels": {"overlayd.a": "b"}}]}, "reserved",
          "network[0].labels"),
         ({"network": [{"name": "x", "rate_in": 5}]}, "too low", "network[0].rate_in"),
+        ({"network": [{"name": "x", "storm": 5}]}, "too low", "network[0].storm"),
+        (
+            {"network": [{"name": "x", "allow_non_ip": "0x0800"}]},
+            "cannot be allowed",
+            "network[0].allow_non_ip",
+        ),
         ({"dns": [{"network": "x", "name": "y", "ips": []}]}, "y has no address",
          "dns[0].ips"),
         ({"expose": [{"network": "x", "host": "vm9"}]}, "no node 'vm9'", "expose[0]"),

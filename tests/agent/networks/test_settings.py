@@ -13,7 +13,18 @@ from overlay.agent.networks.settings import (
     require_changeable,
     subnet_of_range,
 )
-from overlay.core.declared.network_options import MTU, RATE_IN, option_of, owner_of, user_labels
+from overlay.core.declared.network_options import (
+    MTU,
+    NON_IP,
+    OPTION_LABELS,
+    RATE_IN,
+    RATE_OUT,
+    STORM,
+    option_of,
+    owner_of,
+    setting_of,
+    user_labels,
+)
 from overlay.core.declared.network_settings import difference
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.model import (
@@ -34,6 +45,16 @@ SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"), block_length=2
 BLUE = Network(Vni(7), "blue", (SUBNET,), NodeId(bytes(16)), labels=(("team", "a"),))
 
 
+def test_every_option_of_a_network_is_a_setting() -> None:
+    """Otherwise a change of it would have no effect on any host."""
+    options: dict[str, int | str] = {MTU: 1300, RATE_IN: 10**6, RATE_OUT: 10**6}
+    options |= {STORM: 200, NON_IP: "0x88f7"}
+    assert options.keys() == OPTION_LABELS.keys()
+    found = changed(BLUE, SettingsSpec(options=options))
+
+    assert difference(BLUE, found).applied_to(BLUE) == found
+
+
 def test_each_setting_changes() -> None:
     """And what is not named stays; 0 and an empty range remove what was set."""
     spec = SettingsSpec(
@@ -44,7 +65,7 @@ def test_each_setting_changes() -> None:
         default_deny=True,
         isolate_ports=True,
         ip_ranges={"10.32.0.0/16": "10.32.8.0/21"},
-        options={MTU: 1300, RATE_IN: 1_000_000},
+        options={MTU: 1300, RATE_IN: 1_000_000, STORM: 200, NON_IP: "0x88f7"},
         owner="shop",
     )
     found = changed(BLUE, spec)
@@ -56,6 +77,7 @@ def test_each_setting_changes() -> None:
     assert PORT_SECURITY_OFF_LABEL in found.labels
     assert user_labels(found) == (("x", "y"),)
     assert (option_of(found, MTU), option_of(found, RATE_IN)) == (1300, 1_000_000)
+    assert (setting_of(found, STORM), setting_of(found, NON_IP)) == (200, "0x88f7")
     assert owner_of(found) == "shop"
     assert found.subnets[0].ip_range == (parse_ip("10.32.8.0"), 21)
     assert changed(found, SettingsSpec()) == found
@@ -67,7 +89,7 @@ def test_each_setting_changes() -> None:
         default_deny=False,
         isolate_ports=False,
         ip_ranges={"10.32.0.0/16": ""},
-        options={MTU: 0, RATE_IN: 0},
+        options={MTU: 0, RATE_IN: 0, STORM: 0, NON_IP: ""},
         owner="",
     )
     assert changed(found, back) == BLUE

@@ -45,6 +45,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "rate_in": None,
     "rate_out": None,
     "storm": None,
+    "allow_non_ip": None,
 }
 
 

@@ -38,6 +38,7 @@ from overlay.agent.apply.service_items import service_item
 from overlay.agent.components import Components
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.core.apply.items import DeclaredItem
+from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.core.dataplane.published_port import PublishedPort, conflicting
 from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
@@ -144,11 +145,12 @@ class _Reader:
             driver=request.driver or OVERLAY,
             parent=request.parent or "",
         )
-        options = {
+        options: dict[str, int | str] = {
             "mtu": request.mtu,
             "rate_in": request.rate_in,
             "rate_out": request.rate_out,
             "storm": request.storm,
+            "allow_non_ip": ethertypes_text(parse_ethertypes(request.allow_non_ip, "")),
         }
         return declared_network(spec, options, self._directory.find_network(request.name), path)
 

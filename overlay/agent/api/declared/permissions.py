@@ -37,6 +37,8 @@ def _require_network(caller: ApiCaller, step: PlannedStep) -> None:
         privileges.require_port_security(caller, enabled=bool(settings["port_security"]))
     if _sets(step, "any_name"):
         privileges.require_names(caller, any_name=bool(settings["any_name"]))
+    if _sets(step, "allow_non_ip"):
+        privileges.require_ethertypes(caller, str(settings["allow_non_ip"] or ""))
     if step.action == "create":
         subnets = (each.subnet for each in spec_of(step.item).subnets)
         privileges.require_subnets(caller, subnets)

@@ -20,6 +20,7 @@ from overlay.agent.api.schema.field_types import (
     Request,
     Storm,
     Text,
+    require_ethertypes,
     require_rate,
     require_storm,
 )
@@ -43,6 +44,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
     rate_in: Rate = 0
     rate_out: Rate = 0
     storm: Storm = 0
+    allow_non_ip: str = ""
 
     def __post_init__(self) -> None:
         """Raise UsageError for labels or rates that are not valid."""
@@ -50,6 +52,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
+        require_ethertypes(self.allow_non_ip)
 
 
 class DeclaredExposureRequest(ExposeRequest, frozen=True, kw_only=True):
@@ -154,6 +157,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     rate_in: int
     rate_out: int
     storm: int
+    allow_non_ip: str
     labels: dict[str, str]
 
 

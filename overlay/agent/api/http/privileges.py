@@ -15,6 +15,7 @@ from typing import Final
 
 from overlay import limits
 from overlay.agent.api.http.caller import ApiCaller
+from overlay.core.dataplane.controls.ethertypes import parse_ethertypes
 from overlay.target_kinds import is_path
 
 # Namespaces under these paths are those of processes, which /proc lists, and those with a name.
@@ -69,6 +70,15 @@ def require_client(caller: ApiCaller, *, dhcp_server: bool, router: bool) -> Non
                 f"let a container {what}",
                 "it can become the router or resolver of every other one on its network",
             )
+
+
+def require_ethertypes(caller: ApiCaller, text: str | None) -> None:
+    """Raise ForbiddenError if the caller may not let containers send what is not IP."""
+    if text and parse_ethertypes(text, "allow_non_ip"):
+        caller.require_trust(
+            "let a container send what is neither IP nor ARP",
+            "no policy and no rule of the network looks into such frames",
+        )
 
 
 def require_target(caller: ApiCaller, target: str) -> None:

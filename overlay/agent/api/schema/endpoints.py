@@ -18,6 +18,7 @@ from overlay.agent.api.schema.field_types import (
     Storm,
     Text,
     UnicastMac,
+    require_ethertypes,
     require_labels,
     require_rate,
     require_storm,
@@ -50,6 +51,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     rate_in: Rate | None = None
     rate_out: Rate | None = None
     storm: Storm | None = None
+    allow_non_ip: str | None = None
     gateway_priority: Annotated[int, Meta(ge=-_PRIORITY_MAX, le=_PRIORITY_MAX)] | None = None
     hands_off: bool | None = None
     keep: bool | None = None
@@ -60,6 +62,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
+        require_ethertypes(self.allow_non_ip)
         if self.gateway_priority is not None and not self.default_route:
             raise UsageError(
                 "gateway_priority has no effect with default_route=false",
@@ -191,6 +194,7 @@ class EndpointResponse(TypedDict):
     rate_in: int | None
     rate_out: int | None
     storm: int | None
+    allow_non_ip: str | None
     dropped: dict[str, int] | None
     gateway_priority: int | None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from msgspec import Meta, Struct, field
 
 from overlay import limits
+from overlay.core.dataplane.controls.ethertypes import parse_ethertypes
 from overlay.errors import UsageError
 from overlay.model import (
     GATEWAY_MAC_PREFIX,
@@ -179,6 +180,12 @@ def require_rate(bits: int | None, field: str) -> None:
             hint=f"Use at least {limits.RATE_MIN_BITS} bit/s, or 0 for no limit",
             field=field,
         )
+
+
+def require_ethertypes(text: str | None) -> None:
+    """Raise UsageError for a text that names no EtherTypes that can be allowed."""
+    if text is not None:
+        parse_ethertypes(text, "allow_non_ip")
 
 
 def require_storm(per_second: int | None) -> None:

@@ -15,6 +15,7 @@ from overlay.agent.api.schema.field_types import (
     Request,
     Storm,
     Text,
+    require_ethertypes,
     require_fitting_texts,
     require_labels,
     require_rate,
@@ -94,6 +95,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     rate_in: Rate | None = None
     rate_out: Rate | None = None
     storm: Storm | None = None
+    allow_non_ip: str | None = None
     fixed: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
 
     def __post_init__(self) -> None:
@@ -103,17 +105,19 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
+        require_ethertypes(self.allow_non_ip)
         given = (
             self.internal, self.port_security, self.any_name, self.default_deny, self.mtu,
             self.evpn, self.isolate_ports,
         )  # fmt: skip
-        numbers = (self.rate_in, self.rate_out, self.storm, self.vni)
+        others = (self.rate_in, self.rate_out, self.storm, self.allow_non_ip, self.vni)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
-        if all(each is None for each in (*given, *numbers)) and not any(lists):
+        if all(each is None for each in (*given, *others)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out or storm",
+                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out, storm or "
+                "allow_non_ip",
             )
 
 

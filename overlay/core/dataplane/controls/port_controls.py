@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from overlay.core.dataplane.controls.ethertypes import ethertypes_text, stored_ethertypes
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.dataplane.state import Row, StormRow
 from overlay.errors import UsageError
@@ -20,18 +21,29 @@ from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
 Labels = tuple[tuple[str, str], ...]
 
 STORM_LABEL: Final = LABEL_PREFIX + "storm"
+NON_IP_LABEL: Final = LABEL_PREFIX + "non-ip"
+_LABELS: Final = frozenset({STORM_LABEL, NON_IP_LABEL})
 
 
 class PortControls(NamedTuple):
     """What a port may send."""
 
     storm: int = 0  # broadcast and multicast frames a second; 0: any number
+    allow_non_ip: tuple[int, ...] = ()  # EtherTypes beside IP and ARP
+
+    def shown(self) -> dict[str, int | str | None]:
+        """Return the controls by the API's names; None for those that are not set."""
+        return {
+            "storm": self.storm or None,
+            "allow_non_ip": ethertypes_text(self.allow_non_ip) or None,
+        }
 
 
 class ControlChanges(NamedTuple):
     """Other controls for an endpoint; None keeps what it has."""
 
     storm: int | None = None  # 0 removes the limit
+    allow_non_ip: tuple[int, ...] | None = None
 
 
 NO_CONTROLS: Final = PortControls()
@@ -42,7 +54,10 @@ def controls_of(labels: Labels) -> PortControls:
     """Return the controls in labels; what no agent writes counts for nothing."""
     if not labels:
         return NO_CONTROLS  # most endpoints: each pass reads the controls of all local ones
-    return PortControls(_number(dict(labels).get(STORM_LABEL)))
+    found = dict(labels)
+    return PortControls(
+        _number(found.get(STORM_LABEL)), stored_ethertypes(found.get(NON_IP_LABEL, ""))
+    )
 
 
 def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
@@ -50,7 +65,7 @@ def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
     if is_host(endpoint):
         return NO_CONTROLS
     own, common = controls_of(endpoint.labels), controls_of(network.labels)
-    return PortControls(own.storm or common.storm)
+    return PortControls(own.storm or common.storm, own.allow_non_ip or common.allow_non_ip)
 
 
 def with_controls(labels: Labels, changes: ControlChanges) -> Labels:
@@ -58,7 +73,9 @@ def with_controls(labels: Labels, changes: ControlChanges) -> Labels:
     found = dict(labels)
     if changes.storm is not None:
         found[STORM_LABEL] = str(changes.storm) if changes.storm else ""
-    return tuple(sorted(pair for pair in found.items() if pair[1] or pair[0] != STORM_LABEL))
+    if changes.allow_non_ip is not None:
+        found[NON_IP_LABEL] = ethertypes_text(changes.allow_non_ip)
+    return tuple(sorted(pair for pair in found.items() if pair[1] or pair[0] not in _LABELS))
 
 
 def control_rows(port_name: str, controls: PortControls) -> Iterator[Row]:

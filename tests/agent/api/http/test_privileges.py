@@ -19,6 +19,7 @@ ACTS: dict[str, Callable[[ApiCaller], None]] = {
     "dhcp-server": lambda caller: privileges.require_client(caller, dhcp_server=True, router=False),
     "router": lambda caller: privileges.require_client(caller, dhcp_server=False, router=True),
     "isolation": lambda caller: privileges.require_isolation(caller, enabled=False),
+    "ethertypes": lambda caller: privileges.require_ethertypes(caller, "0x88f7"),
     "low-port": lambda caller: privileges.require_ports(caller, [8080, 22]),
     "path": lambda caller: privileges.require_target(caller, "/tmp/ns"),  # noqa: S108
     "public-subnet": lambda caller: privileges.require_subnets(
@@ -45,6 +46,8 @@ def test_other_requests_need_no_trust() -> None:
     privileges.require_port_security(MEMBER, enabled=True)
     privileges.require_client(MEMBER, dhcp_server=False, router=False)
     privileges.require_isolation(MEMBER, enabled=True)
+    privileges.require_ethertypes(MEMBER, None)
+    privileges.require_ethertypes(MEMBER, "none")
     privileges.require_ports(MEMBER, [1024, 65_535])
     privileges.require_subnets(MEMBER, ["10.32.0.0/16", "fd00::/64", "100.64.0.0/24", "nonsense"])
     privileges.require_parent(MEMBER, "eth2", is_underlay=False)

@@ -14,9 +14,21 @@ from overlay.core.dataplane.controls.port_controls import (
 )
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import SourceRow, StormRow
+from overlay.core.dataplane.port_security import guard_row
+from overlay.core.dataplane.state import ANY_ETHERTYPE, SourceRow, StormRow
 from overlay.errors import UsageError
-from overlay.model import HOST_LABEL, Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+from overlay.model import (
+    HOST_LABEL,
+    PORT_SECURITY_OFF_LABEL,
+    Endpoint,
+    Ip,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    mac_for,
+    parse_ip,
+)
 
 IP = parse_ip("10.32.0.2")
 SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"))
@@ -38,6 +50,9 @@ def test_labels_hold_the_controls() -> None:
     assert controls_of(labels) == PortControls(storm=200)
     assert with_controls(labels, NO_CHANGES) == labels
     assert with_controls(labels, ControlChanges(storm=0)) == (("team", "a"),)
+    both = with_controls(labels, ControlChanges(allow_non_ip=(0x88F7,)))
+    assert controls_of(both).shown() == {"storm": 200, "allow_non_ip": "0x88f7"}
+    assert with_controls(both, ControlChanges(allow_non_ip=())) == labels
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1e3", "many"])
@@ -52,6 +67,14 @@ def test_a_networks_control_holds_for_ports_without_their_own() -> None:
     assert controls_on(network(common), endpoint()).storm == 100
     assert controls_on(network(common), endpoint(own)).storm == 900
     assert controls_on(network(common), endpoint(HOST_LABEL)) == PortControls()
+
+
+def test_allowed_types_are_of_the_guard() -> None:
+    """Of the endpoint, else of the network; an open port sends all anyway."""
+    common, own = ("overlayd.non-ip", "all"), ("overlayd.non-ip", "0x88f7,llc")
+    assert guard_row(network(common), "ve1", endpoint()).ethertypes == (ANY_ETHERTYPE,)
+    assert guard_row(network(common), "ve1", endpoint(own)).ethertypes == (4, 0x88F7)
+    assert guard_row(network(), "ve1", endpoint(own, PORT_SECURITY_OFF_LABEL)).ethertypes == ()
 
 
 def test_storm_control_keeps_the_fast_path() -> None:

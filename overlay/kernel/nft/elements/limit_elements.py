@@ -75,7 +75,8 @@ def _limit(per_second: int) -> Expression:
 def read_limited(parts: Mapping[int, bytes]) -> LimitedElement:
     """Return an element from its attributes."""
     key = attributes(parts[ELEMENT_KEY], 0, len(parts[ELEMENT_KEY])).get(DATA_VALUE, b"")
-    raw = parts.get(ELEMENT_EXPRESSIONS, b"")
+    single = parts.get(ELEMENT_EXPRESSION, b"")
+    raw = attribute(_LIST_ELEMENT, single) if single else parts.get(ELEMENT_EXPRESSIONS, b"")
     per_second = packets = 0
     for name, data in _expressions(raw):
         if name == b"limit":
