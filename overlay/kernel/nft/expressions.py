@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import Final, NamedTuple, TypeAlias
 
-from overlay.kernel.netlink.codec import attribute, attributes
+from overlay.kernel.netlink.codec import attribute
 
 REG_VERDICT: Final = 0
 REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes
@@ -401,54 +401,3 @@ def return_to_caller() -> Expression:
 def goto(chain: str) -> Expression:
     """Continue in another chain, without returning."""
     return _verdict(_GOTO, chain)
-
-
-# --- bytes ----------------------------------------------------------------------------------
-
-
-def encoded(rule: Rule) -> bytes:
-    """Return the rule's list of expressions as an attribute's value."""
-    parts = []
-    for expression in rule:
-        data = b"".join(attribute(kind, value) for kind, value in expression.data)
-        inner = attribute(_NAME, text(expression.name)) + attribute(_DATA, data)
-        parts.append(attribute(_LIST_ELEMENT, inner))
-    return b"".join(parts)
-
-
-def matches(rule: Rule, raw: bytes) -> bool:
-    """Return whether a dumped list of expressions equals this rule.
-
-    The kernel adds attributes (counts, flags that are zero); only those in `rule` are compared.
-    """
-    found = _decoded(raw)
-    if [name for name, _ in found] != [expression.name for expression in rule]:
-        return False
-    return all(
-        shown.get(kind) == value
-        for expression, (_, shown) in zip(rule, found, strict=True)
-        for kind, value in expression.data
-    )
-
-
-def packets(raw: bytes) -> int | None:
-    """Return the packet count of a rule's first counter; None if it has none."""
-    for name, shown in _decoded(raw):
-        if name == "counter":
-            return int(_U64.unpack(shown[_COUNTER_PACKETS])[0])
-    return None
-
-
-def _decoded(raw: bytes) -> list[tuple[str, dict[int, bytes]]]:
-    found = []
-    position = 0
-    while position + 4 <= len(raw):
-        (length,) = struct.unpack_from("=H", raw, position)
-        if length < 4:
-            break
-        parts = attributes(raw, position + 4, position + length)
-        data = parts.get(_DATA, b"")
-        name = parts.get(_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
-        found.append((name, attributes(data, 0, len(data))))
-        position += (length + 3) & ~3
-    return found

@@ -19,7 +19,8 @@ from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute, attributes
 from overlay.kernel.nft import expressions as ex
-from overlay.kernel.nft.expressions import Rule, encoded, matches, number, text
+from overlay.kernel.nft.elements.expression_lists import encoded, matches
+from overlay.kernel.nft.expressions import Rule, number, text
 from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, NEW_RULE, SUBSYSTEM, header
 from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, FORWARD
 from overlay.kernel.nft.tables import NftMissingError, NftTables

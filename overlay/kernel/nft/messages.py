@@ -12,7 +12,8 @@ from typing import Final
 
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute
-from overlay.kernel.nft.expressions import encoded, number, text
+from overlay.kernel.nft.elements.expression_lists import encoded
+from overlay.kernel.nft.expressions import number, text
 from overlay.kernel.nft.table import Chain, Elements, Set, Table
 
 SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES

@@ -21,7 +21,8 @@ from overlay.kernel import netns
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
-from overlay.kernel.nft.expressions import Rule, matches, packets, text
+from overlay.kernel.nft.elements.expression_lists import matches, packets
+from overlay.kernel.nft.expressions import Rule, text
 from overlay.kernel.nft.messages import (
     CHAIN_HOOK,
     CHAIN_NAME,

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute, attributes
-from overlay.kernel.nft.expressions import Expression, encoded, number, text
+from overlay.kernel.nft.elements.expression_lists import LIST_ELEMENT, counted, decoded, encoded
+from overlay.kernel.nft.expressions import Expression, number, text
 from overlay.kernel.nft.messages import (
     DATA_VALUE,
     ELEMENT_KEY,
@@ -28,11 +29,8 @@ from overlay.kernel.nft.messages import (
 from overlay.kernel.nft.table import Table
 
 ELEMENT_EXPRESSION, ELEMENT_EXPRESSIONS = 7, 11
-_LIST_ELEMENT: Final = 1
-_NAME, _DATA = 1, 2
 _RATE, _UNIT, _BURST, _TYPE, _FLAGS = 1, 2, 3, 4, 5
 _PER_SECOND, _PACKETS, _ABOVE = 1, 0, 1  # NFT_LIMIT_PKTS, NFT_LIMIT_F_INV
-_COUNTER_PACKETS: Final = 2
 _U64: Final = struct.Struct(">Q")
 
 
@@ -54,7 +52,7 @@ def put_limited(table: Table, set_name: str, limits: Mapping[bytes, int]) -> Ite
             header(table.family)
             + attribute(1, text(table.name))
             + attribute(2, text(set_name))
-            + attribute(ELEMENTS, attribute(_LIST_ELEMENT, element))
+            + attribute(ELEMENTS, attribute(LIST_ELEMENT, element))
         )
         yield (SUBSYSTEM | NEW_ELEMENT, codec.NLM_F_CREATE, body)
 
@@ -76,13 +74,13 @@ def read_limited(parts: Mapping[int, bytes]) -> LimitedElement:
     """Return an element from its attributes."""
     key = attributes(parts[ELEMENT_KEY], 0, len(parts[ELEMENT_KEY])).get(DATA_VALUE, b"")
     single = parts.get(ELEMENT_EXPRESSION, b"")
-    raw = attribute(_LIST_ELEMENT, single) if single else parts.get(ELEMENT_EXPRESSIONS, b"")
+    raw = attribute(LIST_ELEMENT, single) if single else parts.get(ELEMENT_EXPRESSIONS, b"")
     per_second = packets = 0
-    for name, data in _expressions(raw):
-        if name == b"limit":
+    for name, data in decoded(raw):
+        if name == "limit":
             per_second = _read_limit(data)
-        elif name == b"counter":
-            packets = _U64.unpack(data[_COUNTER_PACKETS])[0]
+        elif name == "counter":
+            packets = counted(data)
     return LimitedElement(key, per_second, packets)
 
 
@@ -91,15 +89,3 @@ def _read_limit(data: Mapping[int, bytes]) -> int:
     (per_second,) = _U64.unpack(data[_RATE])
     wanted = dict(_limit(per_second).data)
     return per_second if all(data.get(key) == value for key, value in wanted.items()) else 0
-
-
-def _expressions(raw: bytes) -> Iterator[tuple[bytes, dict[int, bytes]]]:
-    position = 0
-    while position + 4 <= len(raw):
-        (length,) = struct.unpack_from("=H", raw, position)
-        if length < 4:
-            return
-        parts = attributes(raw, position + 4, position + length)
-        data = parts.get(_DATA, b"")
-        yield parts.get(_NAME, b"").rstrip(b"\0"), attributes(data, 0, len(data))
-        position += (length + 3) & ~3
