@@ -7,8 +7,6 @@ connects to the signals that it reacts to.
 
 from __future__ import annotations
 
-import logging
-
 from overlay.agent.apply.kinds import Registries, apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.controls.segment_controls import SegmentControls
@@ -416,13 +414,7 @@ class Components:
     async def start(self) -> None:
         """Adopt this node's sandboxes, then start all controllers."""
         self.gossip.start()
-        if self.gossip.unreadable_count:
-            self.event_log.record(
-                "state",
-                f"skipped {self.gossip.unreadable_count} unreadable records of other nodes on "
-                "disk; peers will send them again",
-                level=logging.WARNING,
-            )
+        self.startup.report_unreadable()
         await self.evpn.load()
         await self.startup.adopt()
         await self.drivers.start()

@@ -56,6 +56,16 @@ class Startup(Controller):
         self._newer_records = newer_records
         self._attachments = adoption.attachments
 
+    def report_unreadable(self) -> None:
+        """Record that some records of other nodes could not be read."""
+        if self._gossip.unreadable_count:
+            self._event_log.record(
+                "state",
+                f"skipped {self._gossip.unreadable_count} unreadable records of other nodes on "
+                "disk; peers will send them again",
+                level=logging.WARNING,
+            )
+
     async def adopt(self) -> None:
         """Open the sandboxes of all attachments and of what needs one without any, if known."""
         attached = {Vni(a.vni) for a in self._attachments.values()}
