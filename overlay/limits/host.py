@@ -155,3 +155,10 @@ STORM_REPORT_INTERVAL_S: Final = 5.0  # from one look at what was dropped to the
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 RIVALS_MAX: Final = 64  # hosts with another one's identity, remembered
+
+
+# --- VLANs of ports --------------------------------------------------------------------
+VLAN_MIN: Final = 2  # 1 is, on bridges, the number of the untagged part
+VLAN_MAX: Final = 4094  # IEEE 802.1Q reserves 4095
+BRIDGE_PORTS_MAX: Final = 1024  # of Linux (BR_MAX_PORTS)
+VLAN_RANGES_MAX: Final = 10  # of one port, so that they fit into a label

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.e2e
+FLOOR = ("--subnet", "10.73.0.0/24", "--subnet", "fd73::/64")
 SUBNETS = ("--subnet", "10.71.0.0/24", "--subnet", "fd71::/64")
 
 
@@ -69,10 +70,14 @@ def arrived(
     return capture.seen
 
 
+def tagged(frame: bytes, number: int, kind: int = 0x8100) -> bytes:
+    """Return a frame with a VLAN tag."""
+    return frame[:12] + struct.pack(">HH", kind, number) + frame[12:]
+
+
 def doors(sender: Guest, target: Guest, common: Guest, gateway: bytes) -> list[bytes]:
     """Return frames by which a container tries to reach another one that it must not reach."""
     mine = (sender.mac, parse_ip(sender.ips[0]))
-    tag = struct.pack(">HH", 10, 0x0800)
     return [
         sender.frame(target, "unicast"),
         sender.frame(target, "unicast ipv6", 6),
@@ -86,13 +91,8 @@ def doors(sender: Guest, target: Guest, common: Guest, gateway: bytes) -> list[b
         arp_frame(sender.mac, arp(mine, mine, 2), b"<announced>"),
         packet_frame(target.mac, common.mac, common.packet(target, "forged")),
         ethernet(target.mac, sender.mac, 0x88B5, b"<no ip>"),
-        ethernet(target.mac, sender.mac, 0x8100, tag + sender.packet(target, "tagged")),
-        ethernet(
-            target.mac,
-            sender.mac,
-            0x88A8,
-            struct.pack(">HH", 10, 0x8100) + tag + sender.packet(target, "tagged twice"),
-        ),
+        tagged(sender.frame(target, "tagged"), 10),
+        tagged(tagged(sender.frame(target, "tagged twice"), 10), 10, 0x88A8),
     ]
 
 
@@ -117,3 +117,49 @@ def test_isolated_ports_meet_nowhere(cluster: Cluster) -> None:
     told = cluster.run(1, "overlayd", "trace", "tenant", "far")
     assert "tenant and far are isolated" in told[1]
     assert cluster.json(1, "verify")["differences"] == []
+
+
+def test_vlans_cross_hosts_under_policies(cluster: Cluster) -> None:
+    """Ports meet in their VLAN only, policies judge them there, and the next agent keeps both."""
+    cluster.ok(1, "overlayd", "network", "create", "floor", *FLOOR, "--default-deny")
+    allow = ["--from", "name=camera", "--from", "name=peer"]
+    for name in ("recorder", "office", "plain"):
+        allow += ["--to", f"name={name}"]
+    cluster.ok(1, "overlayd", "policy", "create", "seen", "--network", "floor", *allow)
+    camera = attach(cluster, 1, "camera", "floor", "--vlan", "10")
+    recorder = attach(cluster, 2, "recorder", "floor", "--vlan", "10")
+    denied = attach(cluster, 2, "denied", "floor", "--vlan", "10")
+    office = attach(cluster, 2, "office", "floor", "--vlan", "20")
+    plain = attach(cluster, 3, "plain", "floor")
+
+    def check() -> None:
+        assert reaches(cluster, camera, recorder) == [True, True]
+        for other in (office, plain, denied):
+            assert reaches(cluster, camera, other, "0.2") == [False, False]
+
+    check()
+    gateway = parse_mac(cluster.json(1, "network", "inspect", "floor")["subnets"][0]["gateway_mac"])
+    frames = [*doors(camera, office, plain, gateway), tagged(camera.frame(office, "hop"), 20)]
+    peer = attach(cluster, 1, "peer", "floor", "--vlan", "20")
+    assert arrived(cluster, camera, peer, office, frames) == []
+    for target, told in (("office", "in VLAN 10, office is in VLAN 20"), ("plain", "in no VLAN")):
+        assert told in cluster.run(1, "overlayd", "trace", "camera", target)[1]
+    assert "VLANs 10 20" in cluster.ok(1, "overlayd", "network", "inspect", "floor")
+    for number in (1, 2):
+        assert cluster.json(number, "verify")["differences"] == []
+        assert cluster.json(number, "status")["health"] == []
+
+
+def test_what_cannot_be_kept_apart_is_refused(cluster: Cluster) -> None:
+    """In words, before anything is attached."""
+    cluster.ok(1, "ip", "netns", "add", "wrong")
+    for options, code, told in (
+        (("--vlan", "1"), 2, "'1' is not a VLAN of a port"),
+        (("--vlan", "ten"), 2, "'ten' does not name VLANs"),
+        (("--vlan", "30-20"), 2, "--vlan 10,20-30 for a trunk"),
+        (("--isolated", "--not-isolated"), 2, "not allowed with"),
+        (("--isolated", "--no-port-security"), 2, "isolation goes by the sender's MAC"),
+    ):
+        done = cluster.run(1, "overlayd", "attach", "wrong", "--network", "blue", *options)
+        assert (done[0], told in done[2]) == (code, True), done[2]
+    assert "wrong" not in cluster.ok(1, "overlayd", "endpoint", "ls")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
-from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.planner import plan_sandbox, required_hooks
 from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import guard_row
 from overlay.core.dataplane.state import SandboxState
+from overlay.core.vlan.vlans import port_mtu, vlans_of
 from overlay.kernel import netns
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
-from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, ip_text, mac_for, parse_ip
+from overlay.model import Endpoint, Network, NodeId, Subnet, ip_text, mac_for, parse_ip
 from tests.kernel.conftest import MTU, VNI
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tests.kernel.conftest import Capture, Host, World
 
+_LABEL = re.compile(rb"<[^<>]+>")
 SUBNETS = (
     Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1")),
     Subnet(parse_ip("fd32::"), 64, parse_ip("fd32::1")),
@@ -85,10 +90,18 @@ class PlannedHosts:
             ifname=None,
             mac=endpoint.mac,
             addresses=[(ips[0], 16), (ips[1], 64)],
-            mtu=MTU,
+            mtu=port_mtu(MTU, vlans_of(endpoint)),
             gateway=SUBNETS[0].gateway,
             further_gateways=[SUBNETS[1].gateway],
             allowed=guard_row(self.network, guest.port, endpoint),
+            hooks=tuple(
+                required_hooks(
+                    self.network,
+                    LocalPort(guest.port, 0, endpoint.endpoint_id),
+                    vlans_of(endpoint),
+                    is_policed=False,
+                )
+            ),
         )
         self.guests.append(guest)
         self.converge()
@@ -138,27 +151,29 @@ class PlannedHosts:
             for frame in frames:
                 raw.send(frame)
 
-    def arrived(self, capture: Capture, sender: Guest, *frames: bytes, end: bytes) -> set[bytes]:
-        """Return which of the frames' last 8 bytes arrive, before a frame that ends in `end`.
+    def arrived(
+        self,
+        capture: Callable[[str, str], Capture],
+        targets: Sequence[Guest],
+        sender: Guest,
+        frames: Sequence[bytes],
+        end: tuple[Guest, bytes],
+    ) -> list[set[bytes]]:
+        """Return the labels of the frames that arrive at containers, as `<label>` in the frame.
 
-        That one is sent by the test before it waits.
+        `end` is a container, and a frame with the label `<end>` that it sends last to all.
         """
-        found: set[bytes] = set()
+        captures = [capture(target.namespace, "eth0") for target in targets]
         self.send(sender, *frames)
+        found: list[set[bytes]] = []
+        for each in captures:
+            labels: set[bytes] = set()
 
-        def seen() -> bool:
-            found.update(tail for each in capture.frames() for tail in _tails(each))
-            return end in found
+            def has_ended(each: Capture = each, labels: set[bytes] = labels) -> bool:
+                self.send(end[0], end[1])
+                labels.update(label for frame in each.frames() for label in _LABEL.findall(frame))
+                return b"<end>" in labels
 
-        self.world.wait_until(seen, f"the frame {end!r}")
-        return found - {end}
-
-
-def _tails(frame: bytes) -> set[bytes]:
-    """Return the labels of a frame: what stands between < and >."""
-    return {frame[frame.index(b"<") : frame.rindex(b">") + 1]} if b"<" in frame else set()
-
-
-def addresses(*guests: Guest) -> list[Ip]:
-    """Return the addresses of containers."""
-    return [ip for guest in guests for ip in guest.endpoint.ips]
+            self.world.wait_until(has_ended, "the last frame")
+            found.append(labels - {b"<end>"})
+        return found

@@ -40,6 +40,7 @@ from overlay.core.dataplane.port_security import (
     allowed_macs,
 )
 from overlay.core.dataplane.rate_limits import rates_on
+from overlay.core.vlan.vlans import vlans_of
 from overlay.errors import ConflictError, TimedOutError
 from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import Endpoint, Network, NodeId, ip_text, is_isolated, mac_text
@@ -183,6 +184,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         allow_dhcp_server=request.allow_dhcp_server,
         allow_ra=request.allow_ra,
         isolated=request.isolated,
+        vlans=request.vlans(),
         rates=(request.rate_in, request.rate_out),
         controls=_control_changes(request),
         gateway_priority=request.gateway_priority,
@@ -236,6 +238,7 @@ def _endpoint(
         "allow_dhcp_server": DHCP_SERVER_LABEL in found.labels,
         "allow_ra": ROUTER_LABEL in found.labels,
         "isolated": is_isolated(item, found),
+        "vlan": str(vlans_of(found)) or None,
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
         "storm": controls.storm or None,

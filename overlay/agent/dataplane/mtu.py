@@ -22,6 +22,7 @@ from overlay.core.dataplane.network_drivers import (
 )
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.device import wireguard_overhead
+from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.underlay import UnderlayAddress, carried_mtu
@@ -159,7 +160,9 @@ class MtuController:
             network = self._directory.network_by_vni(attachment.vni)
             if network is None or not has_sandbox(network) or vni not in (None, network.vni):
                 continue
-            mtu = self._reconciler.mtu_of(network)
+            endpoint = self._directory.endpoint_of(attachment)
+            vlans = NO_VLANS if endpoint is None else vlans_of(endpoint)
+            mtu = port_mtu(self._reconciler.mtu_of(network), vlans)
             try:
                 await self._kernel.call(_resize, attachment, mtu)
             except (OverlayError, OSError) as error:

@@ -16,13 +16,14 @@ from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RoutedNetwork
-from overlay.core.dataplane.planning.planner import policed_hooks
+from overlay.core.dataplane.planning.planner import required_hooks
 from overlay.core.dataplane.state import HookRow
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.mtu import encrypted_mtu, network_mtu, overlay_mtu
 from overlay.core.policy.plans import PolicyPlans
 from overlay.core.router.routing import routed_subnets
+from overlay.core.vlan.vlans import Vlans
 from overlay.model import Card, Ip, Network, NodeId, Vni
 
 
@@ -121,11 +122,10 @@ class PlanInputs:
                 subnets = tuple(routed_subnets(network, other))
                 yield RoutedNetwork(other.vni, subnets, self._link_mtu_of(other))
 
-    def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
+    def hooks_of(self, network: Network, port: LocalPort, vlans: Vlans) -> tuple[HookRow, ...]:
         """Return the hooks that a port must have before it carries anything."""
-        if self._policies is None or not self._policies.is_policed(network):
-            return ()
-        return tuple(policed_hooks(network, port))
+        is_policed = self._policies is not None and self._policies.is_policed(network)
+        return tuple(required_hooks(network, port, vlans, is_policed=is_policed))
 
     def _link_mtu_of(self, network: Network) -> int:
         """Return the MTU of a sandbox's links in bytes.

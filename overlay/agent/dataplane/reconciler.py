@@ -31,6 +31,7 @@ from overlay.core.dataplane.state import HookRow, SandboxState
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.core.vlan.vlans import Vlans
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.router.link import RouterPeers
@@ -105,9 +106,9 @@ class Reconciler(Controller):
         """Return a node's VTEP of a network, by its card; inside the tunnels if encrypted."""
         return self._inputs.vtep_of(network, card)
 
-    def hooks_of(self, network: Network, port: LocalPort) -> tuple[HookRow, ...]:
+    def hooks_of(self, network: Network, port: LocalPort, vlans: Vlans) -> tuple[HookRow, ...]:
         """Return the hooks that a port must have before it carries anything."""
-        return self._inputs.hooks_of(network, port)
+        return self._inputs.hooks_of(network, port, vlans)
 
     # --- opening and closing ------------------------------------------------------------
 

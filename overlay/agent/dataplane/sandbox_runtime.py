@@ -73,6 +73,14 @@ class SandboxRuntime:
         """Whether the network has policies that this kernel can't apply: no port is on a bridge."""
         return self.policy is not None and self.sandbox.fast_path is None
 
+    @property
+    def has_shut_ports(self) -> bool:
+        """Whether ports are on no bridge because this kernel would not keep them apart."""
+        lacks_any = self.sandbox.guard is None or self.sandbox.fast_path is None
+        return lacks_any and any(
+            isinstance(link, Port) and not link.master for link in self.desired.links.values()
+        )
+
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""
         if self.is_shut:
@@ -119,14 +127,12 @@ class SandboxRuntime:
                 "The agent tries again; what the kernel refused: overlayd verify",
                 "error",
             )
-        elif self.sandbox.guard is None and any(
-            isinstance(link, Port) and not link.master for link in self.desired.links.values()
-        ):
+        elif self.has_shut_ports:
             yield Fault(
-                f"the isolated ports of network {network} are shut on this host, which has no port "
-                f"security: {self.sandbox.guard_fault}",
-                "modprobe nf_tables, and restart the agent; or attach the containers on another "
-                "host",
+                f"isolated ports and those in VLANs of network {network} are shut on this host: "
+                f"{self.sandbox.guard_fault or self.without_programs}",
+                "modprobe nf_tables, or use a kernel with eBPF, and restart the agent; or attach "
+                "the containers on another host",
                 "error",
             )
         elif too_many:

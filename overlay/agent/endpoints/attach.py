@@ -20,13 +20,14 @@ from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
 from overlay.agent.evpn.address_check import require_not_outside
+from overlay.agent.isolation.drivers import require_bridged
 from overlay.agent.isolation.members import require_isolating_members
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import attach_endpoint
 from overlay.core.dataplane.controls.port_controls import require_controllable
-from overlay.core.dataplane.network_drivers import parent_interface_of
+from overlay.core.dataplane.network_drivers import driver_of, parent_interface_of
 from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
@@ -94,6 +95,10 @@ class EndpointAttacher:
         self.context.node.directory.require_participation(network)
         self.context.drivers.require(network).require_supported(options.mac, options.rates)
         require_controllable(network, options.controls)
+        if options.vlans.is_any:
+            require_bridged(network.name, driver_of(network), "put ports into VLANs")
+        if options.isolated:
+            require_bridged(network.name, driver_of(network), "isolate ports")
         steps = _AttachSteps(self, target, network, options, wait=wait)
         return await self.times.measured(attach_endpoint(steps))
 
@@ -256,8 +261,9 @@ class _AttachSteps:
         UsageError for an allowed address that another container could have.
         """
         require_never_allocated(self._network, self._options.allow_ips)
-        if self._options.isolated:
-            title = f"the isolation of {self._name}'s port"
+        if self._options.isolated or self._options.vlans.is_any:
+            what = "VLANs" if self._options.vlans.is_any else "isolation"
+            title = f"the {what} of {self._name}'s port"
             require_isolating_members(self._node.gossip.node, title)
         if len(self._context.attachments) >= limits.ENDPOINTS_PER_NODE_MAX:
             raise ConflictError(
@@ -290,7 +296,7 @@ class _AttachSteps:
         attachment = replace(
             attachment_of(network, endpoint, target, subnet_index),
             ifname=options.ifname or "",
-            gateway=options.default_route,
+            gateway=options.default_route and not options.vlans.is_any,  # it is in none
             gateway_priority=options.gateway_priority or 0,
             hands_off=bool(options.hands_off),
             keep=bool(options.keep),

@@ -22,6 +22,7 @@ from overlay.core.dataplane.port_security import (
 )
 from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
+from overlay.core.vlan.vlans import NO_VLANS, Vlans, label_of_vlans, vlans_of
 from overlay.errors import UsageError
 from overlay.model import (
     ISOLATED_LABEL,
@@ -57,12 +58,13 @@ class EndpointOptions:
     allow_dhcp_server: bool = False
     allow_ra: bool = False
     isolated: bool | None = None  # None: as the network has it
+    vlans: Vlans = NO_VLANS
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     controls: ControlChanges = NO_CHANGES
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
     hands_off: bool | None = None  # None: unchanged, and False for a new endpoint
     keep: bool | None = None  # for a later container of its name; None as for hands_off
-    # With those of rates, controls, what is allowed beside, a shared name and isolation.
+    # With those of rates, controls, what is allowed beside, a shared name, isolation and VLANs.
     all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,8 @@ class EndpointOptions:
             (self.isolated is False, NOT_ISOLATED_LABEL),
         )
         chosen = {label for is_on, label in switches if is_on}
+        if self.vlans.is_any:
+            chosen.add(label_of_vlans(self.vlans))
         labels = sorted(
             {*self.labels, *labels_of_allowed(self.allow_ips, self.allow_macs), *chosen}
         )
@@ -111,8 +115,8 @@ def labels_with_limits(
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
             why="each rate, control, allowed address and allowed MAC is one, and so are port "
-            "security that is off, a shared name, isolation, and a DHCP server or router that is "
-            "allowed",
+            "security that is off, a shared name, isolation, VLANs, and a DHCP server or router "
+            "that is allowed",
             field="labels",
         )
     return found
@@ -154,6 +158,11 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
             "isolation",
             options.isolated in (None, isolation_of(endpoint)),
             {True: "on", False: "off", None: "as its network has it"}[isolation_of(endpoint)],
+        ),
+        (
+            "VLANs",
+            not options.vlans.is_any or options.vlans == vlans_of(endpoint),
+            str(vlans_of(endpoint)),
         ),
         ("labels", set(options.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )

@@ -12,31 +12,32 @@ from overlay.agent.process.controller import Fault
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planning.isolation import ISOLATION_SOFTWARE
 from overlay.core.node import Node
+from overlay.core.vlan.vlans import vlans_of
 from overlay.model import is_isolated
 
 
 def require_isolating_members(node: Node, title: str) -> None:
-    """Raise ConflictError while a live member would not isolate ports."""
-    require_software(node, ISOLATION_SOFTWARE, title, "would let isolated containers meet")
+    """Raise ConflictError while a live member would ignore isolation and VLANs."""
+    require_software(node, ISOLATION_SOFTWARE, title, "would let containers meet all the same")
 
 
 def isolation_faults(node: Node, directory: Directory) -> Iterator[Fault]:
     """Yield the live members that isolate nothing, where something is isolated."""
     old = older_members(node, ISOLATION_SOFTWARE)
-    if not old or not _is_any_isolated(directory):
+    if not old or not _is_any_apart(directory):
         return
     for member in old:
         yield Fault(
-            f"{member} does not isolate ports",
-            "Its own containers reach each other; those of other hosts, which drop their frames, "
+            f"{member} isolates no ports and ignores VLANs",
+            "Its own containers reach each other. Other hosts' isolated ones, and those in VLANs, "
             "they do not. Upgrade it: its version is older than 0.4.0",
             "error",
         )
 
 
-def _is_any_isolated(directory: Directory) -> bool:
+def _is_any_apart(directory: Directory) -> bool:
     return any(
-        is_isolated(network, placed.endpoint)
+        is_isolated(network, placed.endpoint) or vlans_of(placed.endpoint).is_any
         for network in directory.networks()
         for placed in directory.endpoints(network.vni)
     )

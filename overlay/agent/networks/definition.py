@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.isolation.drivers import require_bridged
 from overlay.agent.networks import exportable
-from overlay.agent.networks.settings import require_isolating, require_policed
+from overlay.agent.networks.settings import require_policed
 from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import (
     Range,
@@ -227,7 +228,7 @@ def _require_judged(spec: NetworkSpec) -> None:
     if DEFAULT_DENY_LABEL in spec.labels:
         require_policed(spec.name, spec.driver)
     if ISOLATE_PORTS_LABEL in spec.labels:
-        require_isolating(spec.name, spec.driver)
+        require_bridged(spec.name, spec.driver, "isolate ports")
 
 
 def _require_name(spec: NetworkSpec) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from overlay import limits
+from overlay.agent.isolation.drivers import require_bridged
 from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
@@ -84,7 +85,7 @@ def changed(network: Network, spec: SettingsSpec) -> Network:
     if spec.default_deny:
         require_policed(network.name, driver_of(network))
     if spec.isolate_ports:
-        require_isolating(network.name, driver_of(network))
+        require_bridged(network.name, driver_of(network), "isolate ports")
     if spec.evpn:
         exportable.require_exportable(network)
     labels = network.labels
@@ -148,18 +149,6 @@ def require_policed(name: str, driver: str) -> None:
             why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
             "forward",
             hint="Use an overlay network: overlayd network create NAME",
-        )
-
-
-def require_isolating(name: str, driver: str) -> None:
-    """Raise ConflictError for a network whose containers are on no bridge of overlayd's."""
-    capabilities = CAPABILITIES.get(driver)
-    if capabilities is not None and not capabilities.has_sandbox:
-        raise ConflictError(
-            f"network {name} cannot isolate ports",
-            why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
-            "forward",
-            hint="Use an overlay network: overlayd network create NAME --isolate-ports",
         )
 
 

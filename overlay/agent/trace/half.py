@@ -16,6 +16,7 @@ from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge
 from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts, RouterFacts
+from overlay.core.vlan.vlans import vlans_of
 from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
 from overlay.model import Ip, Network, Vni, ip_text
@@ -135,6 +136,7 @@ class HalfReader:
             ends.attachment.port,
             segment_of(ends.network, index),
             ends.network.subnets[index].gateway,
+            vlans_of(ends.own),
         )
 
     def _peer_end(self, ends: Ends, ip: Ip) -> PeerEnd:
@@ -156,4 +158,5 @@ class HalfReader:
             segment,
             None if card is None else self._reconciler.vtep_of(network, card),
             "" if local is None else local.port,
+            vlans_of(endpoint),
         )

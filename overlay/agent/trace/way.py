@@ -15,6 +15,7 @@ from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.dataplane.port_security import uses_fast_path
 from overlay.core.mtu import encrypted_mtu, overlay_mtu
 from overlay.core.paths.view import PathView
+from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.model import Ip, Network
 
 
@@ -45,7 +46,9 @@ class WayFinder:
         """Return the way of a pair whose source is on this host."""
         network, card = pair.target.network, self._gossip.card
         own = self._reconciler.vtep_of(network, card)
-        mtu = min(map(self._reconciler.mtu_of, (pair.network, network)))
+        source = pair.source.endpoint
+        vlans = NO_VLANS if source is None else vlans_of(source)
+        mtu = port_mtu(min(map(self._reconciler.mtu_of, (pair.network, network))), vlans)
         peer, probed = None, None
         if not pair.is_local and has_tunnel(network):
             other = self._directory.card(pair.target.node_id)

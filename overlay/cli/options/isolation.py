@@ -27,8 +27,22 @@ def add_isolation_options(parser: StrictParser) -> None:
         const=False,
         help="let it reach all containers, on a network that isolates ports",
     )
+    add_vlan_option(parser)
+
+
+def add_vlan_option(parser: StrictParser) -> None:
+    """Add `--vlan`."""
+    parser.add_argument(
+        "--vlan",
+        metavar="VLANS",
+        help="put its port into a VLAN of the network, untagged, such as 10; or into several as a "
+        "trunk, tagged, such as 10,20-30. It reaches ports in the same VLAN only, and no gateway",
+    )
 
 
 def isolation_fields(args: Namespace) -> JsonObject:
     """Return the API's fields for those options."""
-    return {} if args.isolated is None else {"isolated": args.isolated}
+    return {
+        **({} if args.isolated is None else {"isolated": args.isolated}),
+        **({} if args.vlan is None else {"vlan": args.vlan}),
+    }

@@ -50,6 +50,7 @@ from overlay.core.dataplane.state import (
     TargetRow,
     UnexpectedRow,
     VerdictRow,
+    VlanRow,
     Vxlan,
 )
 
@@ -75,6 +76,7 @@ ROW_ORDER = (
     PolicyClassRow,
     SourceRow,
     TargetRow,
+    VlanRow,
     HookRow,
     UnexpectedRow,
 )
@@ -93,6 +95,7 @@ _OUTLIVING = (
     PolicyClassRow,
     SourceRow,
     TargetRow,
+    VlanRow,
 )
 
 

@@ -40,8 +40,10 @@ from overlay.core.dataplane.state import (
     TargetRow,
     UnexpectedRow,
     VerdictRow,
+    VlanRow,
     Vxlan,
 )
+from overlay.core.vlan.vlans import Vlans
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 
@@ -163,6 +165,8 @@ def row_key(row: Row) -> RowKey:
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
             return ("target", str(segment), mac, b"")
+        case VlanRow(_, _, link):
+            return ("vlan", link, b"", b"")
         case HookRow(_, link, _, is_leaving):
             return ("hook", link, bytes([is_leaving]), b"")
         case PolicyClassRow(base, prefix_length, _):
@@ -269,6 +273,9 @@ def _row_text(row: Row, *, add: bool) -> str:
             return f"boundary {verb} at the ports of {link}"
         case StormRow(link, per_second):
             return f"storm control {verb} {per_second} frames a second at {link}"
+        case VlanRow(ranges, is_trunk, link):
+            kind = "trunk" if is_trunk else "access"
+            return f"vlan {verb} {kind} {Vlans(ranges, is_trunk)} at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():
@@ -298,8 +305,9 @@ def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:
         case TargetRow(mac, segment, link):
             where = mac_text(mac) if any(mac) else "all others"
             return f"fast path {verb} {where} of segment {segment} by {link}"
-        case HookRow(segment, link, is_policed, is_leaving):
+        case HookRow(segment, link, is_policed, is_leaving, is_vlan):
             kind = "policed program" if is_policed else "program"
+            kind = f"VLAN's {kind}" if is_vlan else kind
             leaving = ", leaving" if is_leaving else ""
             return f"fast path {verb} {kind} of segment {segment} on {link}{leaving}"
 

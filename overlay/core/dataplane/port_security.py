@@ -25,6 +25,7 @@ from overlay.core.dataplane.state import (
     TargetRow,
 )
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
+from overlay.core.vlan.vlans import vlans_of
 from overlay.errors import UsageError
 from overlay.model import (
     LABEL_PREFIX,
@@ -105,8 +106,9 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     """Return the row that limits what an endpoint's port may send."""
     isolated = is_isolated(network, endpoint)
     # Isolation goes by source, so an isolated port cannot be open.
+    is_tagged = vlans_of(endpoint).is_any
     if has_port_security_off(network, endpoint) and not isolated:
-        return GuardRow((), (), port_name)
+        return GuardRow((), (), port_name, is_tagged=is_tagged)
     macs = {endpoint.mac, *allowed_macs(endpoint)}
     allowed = {*endpoint.ips, *allowed_addresses(endpoint)}
     labels = endpoint.labels
@@ -118,6 +120,7 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
         is_router=ROUTER_LABEL in labels,
         is_isolated=isolated,
         ethertypes=controls_on(network, endpoint).allow_non_ip,
+        is_tagged=is_tagged,
     )
 
 

@@ -179,6 +179,7 @@ class GuardRow(NamedTuple):
     is_dhcp_server: bool = False
     is_router: bool = False
     is_isolated: bool = False
+    is_tagged: bool = False  # all its frames have VLAN tags on the bridge; else none has
     ethertypes: tuple[int, ...] = ()  # beside IP and ARP, sorted
 
 
@@ -233,13 +234,26 @@ class HookRow(NamedTuple):
     """The segment's program runs on frames that enter by `link`.
 
     With `is_leaving`, on frames that the sandbox sends by it. A policed program also applies the
-    network's policies; only those run on frames that leave.
+    network's policies; only those run on frames that leave. With `is_vlan` it is the program of a
+    port that is in VLANs, in both directions.
     """
 
     segment: int
     link: str
     is_policed: bool = False
     is_leaving: bool = False
+    is_vlan: bool = False
+
+
+class VlanRow(NamedTuple):
+    """The VLANs of a port, for the programs of `HookRow`s with `is_vlan`.
+
+    A trunk's frames have their tags in the container, too; those of another port have none there.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    is_trunk: bool
+    link: str
 
 
 NO_CLASS = 0
@@ -341,6 +355,7 @@ Row: TypeAlias = (
     | StormRow
     | SourceRow
     | TargetRow
+    | VlanRow
     | HookRow
     | PolicyClassRow
     | VerdictRow

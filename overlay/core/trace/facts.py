@@ -8,6 +8,7 @@ from typing import NamedTuple
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.paths.view import PathView
 from overlay.core.policy.decision import Decision
+from overlay.core.vlan.vlans import NO_VLANS, Vlans
 from overlay.model import Ip, Mac
 
 _NO_MAC = Mac(b"")
@@ -24,6 +25,7 @@ class OwnEnd(NamedTuple):
     port: str  # in the sandbox
     segment: int
     gateway: Ip
+    vlans: Vlans = NO_VLANS
 
 
 class PeerEnd(NamedTuple):
@@ -36,6 +38,7 @@ class PeerEnd(NamedTuple):
     segment: int
     vtep: Ip | None
     port: str = ""
+    vlans: Vlans = NO_VLANS
     is_outside: bool = False  # behind a VTEP of a BGP EVPN fabric: no agent probes the path
 
 

@@ -21,6 +21,7 @@ from overlay.core.dataplane.tunnel_devices import sending_device
 from overlay.core.protocol.trace import Step
 from overlay.core.trace.facts import HostFacts
 from overlay.core.trace.judgement import REPAIR, Judged, drop, ok, warn
+from overlay.core.vlan.vlans import Vlans
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 _CONFLICT = "overlayd status names containers that claim the same address or MAC"
@@ -77,8 +78,15 @@ def security(facts: HostFacts) -> Judged:
 
 
 def isolation(facts: HostFacts) -> Iterator[Judged]:
-    """Yield that both containers are isolated, if they are."""
+    """Yield that the containers are kept apart by isolation or VLANs, if they are."""
     found, peer = _guard(facts.actual, facts.own.port), facts.peer
+    if not facts.own.vlans.meets(peer.vlans):
+        yield drop(
+            Step.SECURITY,
+            f"{facts.own.name} is {_shown_vlans(facts.own.vlans)}, {peer.name} is "
+            f"{_shown_vlans(peer.vlans)}",
+            "To change that, detach one and attach it with another --vlan",
+        )
     if found is not None and found.is_isolated and IsolatedRow(peer.ip) in facts.actual.rows:
         yield drop(
             Step.SECURITY,
@@ -100,6 +108,8 @@ def neighbor(facts: HostFacts, vtep: Ip) -> Judged:
         hint = _CONFLICT if planned == found else REPAIR
         text = f"{target} leads to {mac_text(found)}, but {peer.name} has {mac_text(peer.mac)}"
         return drop(step, text, hint)
+    if peer.vlans.is_any:
+        return ok(step, f"ARP for {target} is flooded in its VLAN")
     if FloodRow(sending_device(facts.desired, peer.segment), vtep) in facts.actual.rows:
         text = f"{target} has no neighbor row: ARP for it is flooded to all hosts"
         return warn(step, text, REPAIR)
@@ -194,6 +204,12 @@ def _target(state: SandboxState, segment: int, mac: Mac) -> str:
         if isinstance(row, TargetRow) and row.mac == mac and row.segment == segment:
             return row.link
     return ""
+
+
+def _shown_vlans(vlans: Vlans) -> str:
+    if not vlans.is_any:
+        return "in no VLAN"
+    return f"in {'the VLANs' if vlans.is_trunk else 'VLAN'} {vlans}"
 
 
 def _shown(link: str) -> str:

@@ -21,6 +21,7 @@ _STORE_IMMEDIATE: Final = 0x62  # class ST, mode MEM
 _ATOMIC_ADD: Final = 0xDB  # class STX, mode ATOMIC, 64 bits
 _MOVE_REGISTER, _MOVE_IMMEDIATE, _ADD_IMMEDIATE = 0xBF, 0xB7, 0x07
 _ADD_REGISTER, _SUBTRACT_REGISTER = 0x0F, 0x1F
+_SHIFT_RIGHT_REGISTER: Final = 0x7F
 _AND_IMMEDIATE, _OR_IMMEDIATE, _SHIFT_LEFT, _SHIFT_RIGHT = 0x57, 0x47, 0x67, 0x77
 _JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
 _JUMP_ABOVE: Final = 0x25
@@ -96,6 +97,10 @@ class Assembler:
     def shift_right(self, target: int, count: int) -> None:
         """Shift a register right by some bits; zeros enter."""
         self._add(_SHIFT_RIGHT, target, immediate=count)
+
+    def shift_right_register(self, target: int, source: int) -> None:
+        """Shift a register right by as many bits as another says; zeros enter."""
+        self._add(_SHIFT_RIGHT_REGISTER, target, source)
 
     def load(self, size: int, target: int, base: int, offset: int) -> None:
         """Read memory at `base + offset` into a register."""

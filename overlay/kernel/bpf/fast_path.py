@@ -15,9 +15,15 @@ from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import ROUTER_LINK_PREFIX, HookRow, SourceRow, TargetRow
+from overlay.core.dataplane.state import (
+    ROUTER_LINK_PREFIX,
+    HookRow,
+    SourceRow,
+    TargetRow,
+    VlanRow,
+)
 from overlay.errors import OverlayError
-from overlay.kernel.bpf import programs, syscall, tc_filters
+from overlay.kernel.bpf import programs, syscall, tc_filters, vlan
 from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow
 from overlay.kernel.bpf.policy_programs import leaving_program, shut_program
 from overlay.kernel.netlink import codec
@@ -25,8 +31,9 @@ from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, Mac
 
-FastRow: TypeAlias = SourceRow | TargetRow | HookRow
-FAST_ROWS: Final = (SourceRow, TargetRow, HookRow)
+FastRow: TypeAlias = SourceRow | TargetRow | VlanRow | HookRow
+FAST_ROWS: Final = (SourceRow, TargetRow, VlanRow, HookRow)
+_VLAN_KINDS: Final = ("vlin", "vlout")
 # The hook exists already, or the filter or interface is gone.
 _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
 
@@ -57,6 +64,7 @@ class FastPath:
         self._descriptors: list[int] = []
         self._programs: dict[_Program, tuple[int, int]] = {}  # descriptor, id
         self._policies: PolicyMaps | None = None  # from the first row that needs them
+        self._vlans: vlan.VlanMap | None = None  # likewise
         try:
             self._targets = self._own(
                 syscall.create_map(
@@ -90,6 +98,9 @@ class FastPath:
         """Close the descriptors; programs run by a filter stay in force."""
         if self._policies is not None:
             self._policies.close()
+        if self._vlans is not None:
+            self._vlans.close()
+            self._vlans = None
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -99,12 +110,16 @@ class FastPath:
 
     def _program(self, row: HookRow) -> tuple[int, int]:
         """Return descriptor and id of a hook's program; load it if it is the first of its kind."""
-        kind = _leaving_kind(row.link) if row.is_leaving else _kind(row.link)
+        kind = _kind(row)
         name = _Program(kind, row.segment, row.is_policed)
         found = self._programs.get(name)
         if found is None:
             maps = self._policies.maps if self._policies is not None and row.is_policed else None
             match kind:
+                case "vlin":
+                    code = vlan.arriving_program(self.vlans.descriptor, programs.FROM_CONTAINER)
+                case "vlout":
+                    code = vlan.leaving_program(self.vlans.descriptor, maps)
                 case "leave" | "cross":
                     if maps is None:
                         raise OSError(errno.EINVAL, "only policies have a program for what leaves")
@@ -132,14 +147,24 @@ class FastPath:
         return self._policies
 
     @property
+    def vlans(self) -> vlan.VlanMap:
+        """The map of VLANs, created now if it is not yet. Raises OSError."""
+        if self._vlans is None:
+            self._vlans = vlan.VlanMap()
+        return self._vlans
+
+    @property
     def policy_maps(self) -> PolicyMaps | None:
         """The maps of policies; None if there are no policies."""
         return self._policies
 
     # --- writing ------------------------------------------------------------------------
 
-    def put(self, row: SourceRow | TargetRow, index: int) -> None:
+    def put(self, row: SourceRow | TargetRow | VlanRow, index: int) -> None:
         """Write a map entry. Raises OSError (E2BIG if the map is full)."""
+        if isinstance(row, VlanRow):
+            self.vlans.put(row, index)
+            return
         if isinstance(row, SourceRow):
             key = programs.source_key(index, row.mac, row.ip)
             syscall.update(self._sources, key, bytes(programs.SOURCE_VALUE_SIZE))
@@ -147,9 +172,11 @@ class FastPath:
         value = programs.TARGET_VALUE.pack(index, _action(row.link))
         syscall.update(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment), value)
 
-    def delete(self, row: SourceRow | TargetRow, index: int) -> None:
+    def delete(self, row: SourceRow | TargetRow | VlanRow, index: int) -> None:
         """Delete a map entry. Raises OSError."""
-        if isinstance(row, TargetRow):
+        if isinstance(row, VlanRow):
+            self.vlans.delete(index)
+        elif isinstance(row, TargetRow):
             syscall.delete(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment))
         else:
             syscall.delete(self._sources, programs.source_key(index, row.mac, row.ip))
@@ -172,7 +199,7 @@ class FastPath:
                 self.policies(socket)
             _put_filter(socket, row, index, self._program(row)[0])
         except OSError:
-            if row.is_policed:
+            if row.is_policed or row.is_vlan:
                 _put_filter(socket, row, index, self._shut)
             raise
 
@@ -198,7 +225,10 @@ class FastPath:
         own = {number: name for name, (_, number) in self._programs.items()}
         for index, number, is_leaving in running(socket, names):
             name = own.get(number, _FOREIGN)
-            found.add(HookRow(name.segment, names[index], name.is_policed, is_leaving))
+            is_vlan = name.kind in _VLAN_KINDS
+            found.add(HookRow(name.segment, names[index], name.is_policed, is_leaving, is_vlan))
+        if self._vlans is not None:
+            found |= self._vlans.rows(names)
         return found if self._policies is None else found | self._policies.rows()
 
 
@@ -252,7 +282,7 @@ def apply(
             if isinstance(row, HookRow):
                 if is_put and index and fast is not None:
                     fast.hook(row, index, socket)
-                elif is_put and index and row.is_policed:
+                elif is_put and index and (row.is_policed or row.is_vlan):
                     raise _no_policies()
                 elif not is_put and index:
                     filters = tc_filters.delete_filter(index, leaving=row.is_leaving)
@@ -283,7 +313,7 @@ def apply_policies(
 
 def _no_policies() -> OSError:
     return OSError(
-        errno.EOPNOTSUPP, "this kernel runs no eBPF programs, so it can't apply policies"
+        errno.EOPNOTSUPP, "this kernel runs no eBPF programs, which policies and VLANs need"
     )
 
 
@@ -299,8 +329,13 @@ def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
             raise OSError(refusal.errno, str(refusal))
 
 
-def _kind(link: str) -> str:
-    """Return the kind of program that runs on a link."""
+def _kind(row: HookRow) -> str:
+    """Return the kind of program that a hook runs."""
+    if row.is_vlan:
+        return _VLAN_KINDS[row.is_leaving]
+    if row.is_leaving:
+        return _leaving_kind(row.link)
+    link = row.link
     if link.startswith("vxlan"):
         return "in"
     if link.startswith(ROUTER_LINK_PREFIX):

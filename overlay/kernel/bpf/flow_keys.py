@@ -72,9 +72,11 @@ _SHORT_SIZE: Final = 8
 
 
 def read_packet(program: Assembler) -> None:
-    """Write the packet's key to `PACKET` and go on; what has none is allowed or denied."""
-    program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
-    program.jump_unequal(R1, 0, DENIED)
+    """Write the packet's key to `PACKET` and go on; what has none is allowed or denied.
+
+    A frame in a VLAN is judged like others: addresses are those of the whole network. With a second
+    tag it is no IP packet.
+    """
     program.store_constant(WORD, R10, IS_SYN, 0)
     program.store_constant(WORD, R10, IS_FIRST, 0)
     program.set(R7, numbers.ETHERNET_SIZE)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 MAP_LOOKUP, MAP_UPDATE, KTIME_NS, CLONE_REDIRECT, REDIRECT = 1, 2, 5, 13, 23
-LOAD_BYTES, REDIRECT_PEER = 26, 155
+VLAN_PUSH, VLAN_POP, LOAD_BYTES, REDIRECT_PEER = 18, 19, 26, 155
 PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge or out
 DROP: Final = 2  # TC_ACT_SHOT
 # struct __sk_buff
-MARK, PROTOCOL, VLAN_PRESENT, IFINDEX = 8, 16, 20, 40
+MARK, PROTOCOL, VLAN_PRESENT, VLAN_TAG, VLAN_PROTOCOL, IFINDEX = 8, 16, 20, 24, 28, 40
 IPV4, IPV6, ARP = 0x0008, 0xDD86, 0x0608
 DHCP_SERVER, DHCPV6_SERVER, DHCP_CLIENT, DHCPV6_CLIENT = 0x4300, 0x2302, 0x4400, 0x2202
 FRAGMENT: Final = 0xFF3F  # more fragments, or an offset

@@ -35,7 +35,7 @@ SOURCE_VALUE_SIZE: Final = 4
 TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 
 # Marks within the sandbox; no frame keeps one when it leaves, or brings one with it.
-_FROM_CONTAINER, JUDGED, ROUTED = 0x6F7663, 0x6F766A, 0x6F7672
+FROM_CONTAINER, JUDGED, ROUTED = 0x6F7663, 0x6F766A, 0x6F7672
 _NO_OPTIONS: Final = 0x45
 _ADVERTISEMENT, _SOLICITED = 136, 0x40  # RFC 4861 section 4.4: type and flag
 
@@ -129,7 +129,7 @@ def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | No
     program.exit()
     _send_elsewhere(program, targets_fd, is_judged=maps is not None)
     program.label("multicast")
-    program.set(R1, _FROM_CONTAINER)
+    program.set(R1, FROM_CONTAINER)
     program.store(WORD, R6, numbers.MARK, R1)
     _pass(program)
     return program.code()
@@ -142,7 +142,7 @@ def bridge_program(targets_fd: int, segment: int, maps: Maps | None = None) -> b
     if maps is not None:
         judge(program, maps)
     program.load(WORD, R1, R6, numbers.MARK)
-    program.jump_unequal(R1, _FROM_CONTAINER, "pass")
+    program.jump_unequal(R1, FROM_CONTAINER, "pass")
     _load_packet(program, _ARP_SIZE)
     program.load(HALF, R1, R10, _PACKET + 12)
     program.jump_equal(R1, numbers.IPV6, "ipv6")

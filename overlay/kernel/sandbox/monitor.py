@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from itertools import product
 from typing import Final
 
 from overlay.core.dataplane.state import (
@@ -217,8 +218,7 @@ class SandboxMonitor:
         if not master:  # a port that is shut
             return None
         segment = int(master.removeprefix("br"))
-        kinds = ((False, False), (True, False), (True, True))
-        hooks = {HookRow(segment, link.name, *kind) for kind in kinds}
+        hooks = {HookRow(segment, link.name, *kind) for kind in product((False, True), repeat=3)}
         return None if hooks.isdisjoint(desired.rows) else f"the hook of {link.name} is gone"
 
     def _neighbor_contradiction(self, message: NetlinkMessage, desired: SandboxState) -> str | None:

@@ -169,9 +169,7 @@ def offer_interface(
 
 def _add_hooks(sandbox: Sandbox, hooks: Sequence[HookRow]) -> None:
     for failure in sandbox.apply([PutRow(row) for row in hooks]):
-        raise OverlayError(
-            "the network's policies cannot be in force at a new port", why=failure.reason
-        )
+        raise OverlayError("what keeps a new port apart cannot be in force", why=failure.reason)
 
 
 def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str | None:

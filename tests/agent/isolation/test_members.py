@@ -39,11 +39,11 @@ async def test_an_older_member_is_named_and_refused(
     assert list(isolation_faults(node, directory)) == []
     with pytest.raises(ConflictError, match="cannot be written yet") as caught:
         require_isolating_members(node, "the isolation of web's port")
-    assert caught.value.why == "vm2 (overlayd 0.3.0) would let isolated containers meet"
+    assert caught.value.why == "vm2 (overlayd 0.3.0) would let containers meet all the same"
 
     ip = parse_ip("10.7.0.2")
     mac = mac_for(VNI, ip)
     isolated = Endpoint(b"web".ljust(8), VNI, "web", mac, (ip,), labels=(ISOLATED_LABEL,))
     one.gossip.commit(Scope(VNI), [isolated])
     (fault,) = isolation_faults(node, directory)
-    assert fault.text == "vm2 (overlayd 0.3.0) does not isolate ports"
+    assert fault.text == "vm2 (overlayd 0.3.0) isolates no ports and ignores VLANs"

@@ -440,6 +440,6 @@ def test_without_programs_each_row_of_policies_fails(scene: Scene) -> None:
     rows = {type(each.operation.row) for each in failures if hasattr(each.operation, "row")}
     assert rows == {HookRow, PolicyClassRow, VerdictRow}
     assert {each.reason for each in failures} == {
-        "this kernel runs no eBPF programs, so it can't apply policies"
+        "this kernel runs no eBPF programs, which policies and VLANs need"
     }
     assert fast_path.apply_policies(None, [], scene.two.host.sandbox.socket) == []

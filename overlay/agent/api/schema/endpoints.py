@@ -24,6 +24,7 @@ from overlay.agent.api.schema.field_types import (
     require_storm,
 )
 from overlay.agent.containers.modes import refuse_container_modes
+from overlay.core.vlan.vlans import NO_VLANS, Vlans, parse_vlans
 from overlay.errors import UsageError
 from overlay.model import Ip
 
@@ -41,6 +42,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     allow_dhcp_server: bool = False
     allow_ra: bool = False
     isolated: bool | None = None
+    vlan: Annotated[str, Meta(max_length=limits.LABEL_SIZE_MAX)] | None = None
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -77,6 +79,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
                 hint="Leave one of them out; allow_macs and allow_ips allow further addresses",
                 field="isolated",
             )
+        self.vlans()
         addresses = self.all_ips()
         several = len({name.lower() for name in self.networks}) > 1
         allowed = self.allow_ips or self.allow_macs
@@ -101,6 +104,10 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
                 hint="Leave one of them out",
                 field="ips",
             )
+
+    def vlans(self) -> Vlans:
+        """Return the requested VLANs; raises UsageError for a text that does not name any."""
+        return NO_VLANS if self.vlan is None else parse_vlans(self.vlan)
 
     def all_ips(self) -> tuple[Ip, ...]:
         """Return the requested addresses."""
@@ -191,6 +198,7 @@ class EndpointResponse(TypedDict):
     allow_dhcp_server: bool
     allow_ra: bool
     isolated: bool
+    vlan: str | None
     rate_in: int | None
     rate_out: int | None
     storm: int | None

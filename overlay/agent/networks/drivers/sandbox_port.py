@@ -16,9 +16,11 @@ from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.planning.segments import bridge_name, segment_of
+from overlay.core.dataplane.planning.vlan_ports import vlan_row
 from overlay.core.dataplane.port_security import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import HookRow, Row
+from overlay.core.vlan.vlans import port_mtu, vlans_of
 from overlay.errors import ConflictError
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -53,14 +55,15 @@ class SandboxPortDriver:
         """Make the pair of port and container interface; return the attachment with its name."""
         runtime = self._reconciler.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
-        if is_isolated(network, endpoint):
-            _require_guard(runtime.sandbox)
+        vlans = vlans_of(endpoint)
+        if vlans.is_any or is_isolated(network, endpoint):
+            _require_guard(runtime, in_vlans=vlans.is_any)
         subnet = network.subnets[attachment.subnet_index]
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
         if attachment.runtime_endpoint and not attachment.plugged:
             return await self._offer(network, endpoint, attachment, runtime)
-        hooks = self._reconciler.hooks_of(network, planned(attachment))
+        hooks = self._reconciler.hooks_of(network, planned(attachment), vlans)
         async with runtime.change_ports(attachment.port):
             attached = await self._kernel.call(
                 veth.attach_interface,
@@ -72,7 +75,7 @@ class SandboxPortDriver:
                 ifname=attachment.ifname or None,
                 mac=endpoint.mac,
                 addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
-                mtu=self._reconciler.mtu_of(network),
+                mtu=port_mtu(self._reconciler.mtu_of(network), vlans),
                 gateway=subnet.gateway if attachment.gateway else None,
                 further_gateways=[s.gateway for s in used if s is not subnet],
                 allowed=guard_row(network, attachment.port, endpoint),
@@ -100,13 +103,13 @@ class SandboxPortDriver:
                 bridge=bridge_name(network, attachment.subnet_index),
                 ifname=attachment.ifname,
                 mac=endpoint.mac,
-                mtu=self._reconciler.mtu_of(network),
+                mtu=port_mtu(self._reconciler.mtu_of(network), vlans_of(endpoint)),
                 allowed=guard_row(network, attachment.port, endpoint),
-                hooks=self._reconciler.hooks_of(network, planned(attachment)),
+                hooks=self._reconciler.hooks_of(network, planned(attachment), vlans_of(endpoint)),
                 runtime_endpoint=attachment.runtime_endpoint,
             )
             connected = self._attachments.mark_connected(attachment, attachment.ifname)
-        hooks = self._reconciler.hooks_of(network, planned(connected))
+        hooks = self._reconciler.hooks_of(network, planned(connected), vlans_of(endpoint))
         if hooks or is_isolated(network, endpoint):
             await self._reconciler.reconcile_network(network.vni)
         return connected
@@ -134,12 +137,20 @@ class SandboxPortDriver:
         return [] if runtime is None else runtime.failures
 
 
-def _require_guard(sandbox: Sandbox) -> None:
+def _require_guard(runtime: SandboxRuntime, *, in_vlans: bool) -> None:
+    """Raise ConflictError where nothing would keep a port apart from others."""
+    sandbox, what = runtime.sandbox, "put a port into VLANs" if in_vlans else "isolate a port"
     if sandbox.guard is None:
         raise ConflictError(
-            "this host cannot isolate a port",
+            f"this host cannot {what}",
             why=f"that needs port security: {sandbox.guard_fault}",
             hint="modprobe nf_tables, and restart the agent; or attach on another host",
+        )
+    if in_vlans and sandbox.fast_path is None:
+        raise ConflictError(
+            f"this host cannot {what}",
+            why=f"that needs eBPF: {runtime.without_programs}",
+            hint="Use a kernel with eBPF, and restart the agent; or attach on another host",
         )
 
 
@@ -157,6 +168,9 @@ def _rows_of(
     rate = rate_row(attachment.port, rates)
     if rate is not None:
         found.append(rate)
+    vlans = vlans_of(endpoint)
+    if vlans.is_any:
+        found.append(vlan_row(attachment.port, vlans))
     if sandbox.fast_path is not None:
         segment = segment_of(network, attachment.subnet_index)
         rows = port_rows(segment, attachment.port, endpoint, rates)

@@ -349,10 +349,13 @@ def _routers_text(network: JsonObject) -> str:
 
 
 def _isolation_text(network: JsonObject) -> str:
-    if network.get("isolate_ports"):
-        return "containers reach only those attached with --not-isolated"
-    apart = sum(bool(each.get("isolated")) for each in network["endpoint_list"])
-    return f"none, but {apart} isolated from each other" if apart else "none"
+    endpoints = network["endpoint_list"]
+    vlans = sorted({each["vlan"] for each in endpoints if each.get("vlan")})
+    apart = sum(bool(each.get("isolated")) for each in endpoints)
+    found = "containers reach only those attached with --not-isolated"
+    if not network.get("isolate_ports"):
+        found = f"{output.count_text(apart, 'isolated container')}" if apart else "none"
+    return f"{found}; ports in VLANs {' '.join(vlans)}" if vlans else found
 
 
 def _exposed_text(network: JsonObject) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -15,18 +15,17 @@ from overlay.core.dataplane.planning.segments import (
 )
 from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.tunnel_devices import other_base
-from overlay.model import Vni, gateway_mac, is_host, is_isolated
+from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
+from overlay.model import Vni, gateway_mac, is_host
 
 
-def links(given: PlanInput, *, is_shut: bool, guarded: bool) -> Iterator[Link]:
+def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) -> Iterator[Link]:
     """Return the links; without policing (`is_shut`) the ports are on no bridge.
 
-    Without port security (`guarded`), isolated ports are on none.
+    Nor are those of the endpoints `closed`.
     """
     network = given.network
-    closed = {
-        each.endpoint_id for each in given.locals if not guarded and is_isolated(network, each)
-    }
+    vlans = {each.endpoint_id: vlans_of(each) for each in given.locals if each.labels}
     for segment in range(segment_count(network)):
         bridge = f"br{segment}"
         yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
@@ -38,7 +37,8 @@ def links(given: PlanInput, *, is_shut: bool, guarded: bool) -> Iterator[Link]:
     for port in (*given.ports, *host_ports(given)):
         bridge = bridge_name(network, port.subnet_index)
         is_closed = is_shut or port.endpoint_id in closed
-        yield Port(port.name, given.mtu, "" if is_closed else bridge)
+        mtu = port_mtu(given.mtu, vlans.get(port.endpoint_id, NO_VLANS))
+        yield Port(port.name, mtu, "" if is_closed else bridge)
     yield from router_links(given)
 
 

@@ -26,6 +26,7 @@ from overlay.core.dataplane.planning.segments import (
     segment_of,
 )
 from overlay.core.dataplane.planning.tunnel_rows import tunnel_rows
+from overlay.core.dataplane.planning.vlan_ports import shut_endpoints, vlan_hooks, vlan_row
 from overlay.core.dataplane.port_security import (
     allowed_mac_rows,
     guard_row,
@@ -48,6 +49,7 @@ from overlay.core.dataplane.state import (
     Row,
     SandboxState,
 )
+from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
 from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
 
 
@@ -64,7 +66,7 @@ def plan_sandbox(
     `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and other
     controls, `intercepting` those that bring queries for other resolvers to this node's DNS server.
     Without `policing`, the ports of a network that has policies are on no bridge, and without
-    `guarded`, isolated ports are not.
+    `guarded`, isolated ports are not. Ports in VLANs need both.
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
@@ -73,7 +75,8 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
-    planned = {link.name: link for link in links(given, is_shut=is_shut, guarded=guarded)}
+    closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
+    planned = {link.name: link for link in links(given, is_shut=is_shut, closed=closed)}
 
     def rows() -> Iterator[Row]:  # a generator: there may be very many rows
         yield from _network_rows(given, is_shut=is_shut)
@@ -95,11 +98,14 @@ def plan_sandbox(
         for port in (*given.ports, *host_ports(given)):
             if port.name not in planned or is_shut:
                 continue
-            if is_policed:
-                yield from policed_hooks(given.network, port)
             endpoint = by_id.get(port.endpoint_id)
+            vlans = NO_VLANS if endpoint is None else vlans_of(endpoint)
+            if policing:
+                yield from required_hooks(given.network, port, vlans, is_policed=is_policed)
             if endpoint is None:
                 continue
+            if vlans.is_any and policing:
+                yield vlan_row(port.name, vlans)
             if fast_path:
                 yield from _fast_rows(given.network, port, endpoint, is_policed=is_policed)
                 segment = segment_of(given.network, port.subnet_index)
@@ -117,22 +123,30 @@ def plan_sandbox(
 def _fast_rows(
     network: Network, port: LocalPort, endpoint: Endpoint, *, is_policed: bool
 ) -> Iterator[Row]:
-    return port_rows(
+    rows = port_rows(
         segment_of(network, port.subnet_index),
         port.name,
         endpoint,
         rates_on(network, endpoint),
         is_policed=is_policed,
-        on_bridge=is_isolated(network, endpoint),
+        on_bridge=is_isolated(network, endpoint) or vlans_of(endpoint).is_any,
     )
+    if vlans_of(endpoint).is_any:  # it has hooks of its own
+        return (row for row in rows if not isinstance(row, HookRow))
+    return rows
 
 
-def policed_hooks(network: Network, port: LocalPort) -> Iterator[HookRow]:
-    """Return the hooks of a port of a network that has policies."""
+def required_hooks(
+    network: Network, port: LocalPort, vlans: Vlans, *, is_policed: bool
+) -> Iterator[HookRow]:
+    """Return the hooks that a port has with or without a fast path: by policies and VLANs."""
     segment = segment_of(network, port.subnet_index)
-    yield policed_port_row(segment, port.name)
-    if not port.name.startswith(HOST_PORT_PREFIX):
-        yield HookRow(segment, port.name, is_policed=True)
+    if vlans.is_any:
+        yield from vlan_hooks(segment, port.name, is_policed=is_policed)
+    elif is_policed:
+        yield policed_port_row(segment, port.name)
+        if not port.name.startswith(HOST_PORT_PREFIX):
+            yield HookRow(segment, port.name, is_policed=True)
 
 
 def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:

@@ -15,6 +15,7 @@ from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.segments import Segments, segment_count
 from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, FloodRow, NeighborRow, Row
+from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Ip, Mac
 
 
@@ -53,7 +54,8 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
                 vni, _claim(remote), _claim(current), given.owner_of
             ):
                 by_mac[segment, endpoint.mac] = remote
-            if ip not in local_ips:
+            # The bridge would answer for a container in a VLAN, and without a tag.
+            if ip not in local_ips and not (endpoint.labels and vlans_of(endpoint).is_any):
                 _, current = by_ip.setdefault(ip, (segment, remote))
                 if current is not remote and better_for_ip(
                     vni, ip, _claim(remote), _claim(current), given.owner_of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.port_security import labels_of_allowed
@@ -39,20 +41,18 @@ def endpoint(last: int, *labels: tuple[str, str]) -> Endpoint:
     return Endpoint(bytes([last]) * 8, VNI, f"c{last}", mac_for(VNI, ip), (ip,), labels=labels)
 
 
+def given(own: Endpoint, others: Iterable[Endpoint], on: Network) -> PlanInput:
+    """Return what a host has with one container, and those of another host."""
+    there = (RemoteEndpoint(NodeId(bytes(16)), THERE, each) for each in others)
+    port = LocalPort("ve1", 0, own.endpoint_id)
+    return PlanInput(on, 4789, HERE, 1450, (port,), (own,), tuple(there))
+
+
 def planned(
     own: Endpoint, *others: Endpoint, on: Network, guarded: bool = True
 ) -> tuple[frozenset[Row], Port]:
     """Return the rows of a host with one container, and its port."""
-    given = PlanInput(
-        on,
-        4789,
-        HERE,
-        1450,
-        (LocalPort("ve1", 0, own.endpoint_id),),
-        (own,),
-        tuple(RemoteEndpoint(NodeId(bytes(16)), THERE, each) for each in others),
-    )
-    state = plan_sandbox(given, fast_path=True, guarded=guarded)
+    state = plan_sandbox(given(own, others, on), fast_path=True, guarded=guarded)
     port = state.links["ve1"]
     assert isinstance(port, Port)
     return state.rows, port

@@ -8,7 +8,7 @@ import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import ChangeLink, applied
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
-from overlay.core.dataplane.planning.planner import plan_sandbox, policed_hooks
+from overlay.core.dataplane.planning.planner import plan_sandbox, required_hooks
 from overlay.core.dataplane.state import (
     AddressRow,
     HookRow,
@@ -18,6 +18,7 @@ from overlay.core.dataplane.state import (
     TargetRow,
     VerdictRow,
 )
+from overlay.core.vlan.vlans import NO_VLANS
 from overlay.model import (
     HOST_LABEL,
     Endpoint,
@@ -90,7 +91,7 @@ def test_a_port_without_a_record_is_checked_as_well() -> None:
     """A container whose record is not there, or has a gateway's MAC."""
     rows = plan_sandbox(replace(GIVEN, locals=())).rows
 
-    assert set(policed_hooks(NETWORK, PORT)) <= rows
+    assert set(required_hooks(NETWORK, PORT, NO_VLANS, is_policed=True)) <= rows
 
 
 def test_ports_are_shut_where_policies_cannot_be_in_force() -> None:

@@ -1,0 +1,1 @@
+"""VLANs of ports, inside the network that the containers are on."""
