@@ -72,6 +72,7 @@ from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.name_resolution import NameResolution
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
 from overlay.agent.netcheck.service import NetcheckService
@@ -131,6 +132,7 @@ class Components:
         self._construct_dataplane(interface)
         self.policies = Policies(context, self.declared, readers.policies, self.reconciler)
         self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
+        self.multicast = MulticastController(context, self.declared, self.reconciler)
         self.networks = NetworkService(
             context, self.participation, self.reserves, self.encryption, self.declared
         )
@@ -372,6 +374,7 @@ class Components:
             paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,
+            multicast=self.multicast,
         )
 
     @property
@@ -409,6 +412,7 @@ class Components:
             self._health_checks,
             self.policies.drop_reports,
             self.controls.storm_reports,
+            self.multicast,
         )
 
     async def start(self) -> None:
@@ -437,6 +441,7 @@ class Components:
         self.diagnosis.close()
         await self._names.close()
         self.paths.close()
+        self.multicast.close()
         self.gossip.close()
         self.evpn.close()
         await self.reconciler.close()

@@ -32,6 +32,7 @@ from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
@@ -105,6 +106,7 @@ class EventRouter:
     paths: PathController
     diagnosis: Diagnosis
     netcheck: NetcheckService
+    multicast: MulticastController
 
     def __post_init__(self) -> None:
         """Connect."""
@@ -210,6 +212,7 @@ class EventRouter:
         self.encryption.trigger()
         self.encryption_switch.trigger()
         self.paths.trigger()
+        self.multicast.member_changed(event.node_id)
         if event.after is MemberState.LEFT:
             self.reconciler.mark_dirty()
 
@@ -240,6 +243,7 @@ class EventRouter:
             self.exposure.controller.networks_changed()
             self.exposure.declared.trigger()
             self.removed_records.trigger()
+            self.multicast.trigger()
             self.networks.changed.emit()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:

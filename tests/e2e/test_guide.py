@@ -26,6 +26,7 @@ PAGES = [
     "docs/guide/labels.md",
     "docs/guide/virtual-addresses.md",
     "docs/guide/dhcp.md",
+    "docs/guide/multicast.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
     "docs/guide/evpn.md",

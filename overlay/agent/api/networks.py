@@ -11,6 +11,7 @@ from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.api.schema.networks import (
     IpamResponse,
+    MulticastInterestResponse,
     NetworkCreatedResponse,
     NetworkCreateRequest,
     NetworkDetailResponse,
@@ -37,6 +38,7 @@ from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
     has_sandbox,
+    has_tunnel,
     is_encrypted,
     parent_interface_of,
 )
@@ -245,10 +247,28 @@ def network_detail(item: Network, components: Components) -> NetworkDetailRespon
             {"name": each.name, "networks": components.routers.registry.reached_by(each, item)}
             for each in components.routers.registry.catalog.on(item.vni)
         ],
+        "multicast": _multicast(item, directory),
         "grants": [
             _grant(item, share, directory) for share in components.allocator.space.shares(item)
         ],
     }
+
+
+def _multicast(item: Network, directory: Directory) -> list[MulticastInterestResponse]:
+    """Return what each host with a sandbox wants; one that has not said it wants all."""
+    interests = {} if directory.multicast is None else directory.multicast.of_network(item.vni)
+    found: list[MulticastInterestResponse] = []
+    for node_id in directory.participants(item.vni, forwarding=True) if has_tunnel(item) else ():
+        interest = interests.get(node_id)
+        groups = () if interest is None else interest.groups
+        found.append(
+            {
+                "node": directory.node_name(node_id),
+                "all": interest is None or interest.wants_all,
+                "groups": [ip_text(group) for group in groups],
+            }
+        )
+    return sorted(found, key=lambda each: each["node"])
 
 
 def _grant(item: Network, share: Share, directory: Directory) -> ShareResponse:

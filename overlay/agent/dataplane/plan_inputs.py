@@ -64,6 +64,7 @@ class PlanInputs:
         self._tunnels = tunnels
         self._fabric = fabric
         self.resolvers = ContainerResolvers(attachments)
+        self._multicast = context.directory.multicast
         catalog = context.directory.policies
         self._policies = None if catalog is None else PolicyPlans(catalog)
 
@@ -110,6 +111,8 @@ class PlanInputs:
         given = replace(given, fabric=fabric) if fabric else given
         routed = tuple(self._routed(network, here))
         given = replace(given, routed=routed) if routed else given
+        groups = () if self._multicast is None else self._multicast.targets(network)
+        given = replace(given, groups=groups) if groups else given
         if self._policies is None or not self._policies.is_policed(network):
             return given
         resolvers = tuple(self.resolvers.of(network))

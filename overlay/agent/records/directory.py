@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from overlay.agent.records.known_names import known_text, meant_text
+from overlay.agent.records.multicast_interests import MulticastInterests
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.agent.records.router_catalog import RouterCatalog
 from overlay.agent.state.documents import Attachment
@@ -65,6 +66,11 @@ class Directory:
         self.declared = declared
         self.policies = None if declared is None else PolicyCatalog(declared)
         self.routers = None if declared is None else RouterCatalog(declared)
+        self.multicast = (
+            None
+            if declared is None
+            else MulticastInterests(declared, self.view, own, self.node_state)
+        )
         self.own = own
 
     # --- networks -----------------------------------------------------------------------

@@ -3,9 +3,10 @@
 Owns: the operations and their order. Does not: know networks, nodes or peers. Adds precede
 deletes, so that there is always a path: a container that moved is reachable at its new place
 before it stops being so at the old one. The exceptions are deleted first: what the kernel cannot
-hold twice or change in place (a VXLAN device of another VNI under the same name), and foreign
-rows, which may be in the place of a desired one. Among adds, flooding works before forwarding,
-and ARP is answered last, when frames can follow; deletes run in the opposite order.
+hold twice or change in place (a VXLAN device of another VNI under the same name), foreign rows,
+which may be in the place of a desired one, and rows that keep a group's frames from all hosts.
+Among adds, flooding works before forwarding, and ARP is answered last, when frames can follow;
+deletes run in the opposite order.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from overlay.core.dataplane.state import (
     EntryRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     GuardRow,
     HookRow,
     InterceptRow,
@@ -63,6 +65,7 @@ ROW_ORDER = (
     EntryRow,
     AddressRow,
     FloodRow,
+    GroupRow,
     FdbRow,
     BridgeFdbRow,
     NeighborRow,
@@ -131,15 +134,23 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     operations += _link_puts(desired, actual)
     operations += [DeleteRow(row) for row in _sorted_rows(taken) if isinstance(row, AddressRow)]
     if prune:
-        strange = [row for row in gone if isinstance(row, UnexpectedRow)]
-        operations += [DeleteRow(row) for row in _sorted_rows(strange)]
+        first = [row for row in gone if _goes_first(row)]
+        operations += [DeleteRow(row) for row in _sorted_rows(first)]
     operations += [PutRow(row) for row in _sorted_rows(missing)]
     if prune:
-        ours = [row for row in gone if not isinstance(row, UnexpectedRow)]
+        ours = [row for row in gone if not _goes_first(row)]
         operations += [DeleteRow(row) for row in reversed(_sorted_rows(ours))]
         links = [actual.links[name] for name in sorted(doomed)]
         operations += [DeleteLink(link) for link in reversed(_sorted_links(links))]
     return operations
+
+
+def _goes_first(row: Row) -> bool:
+    """Return whether a row is deleted before others are added.
+
+    A group's row to the zero address takes all rows of its MAC with it (vxlan_fdb_delete).
+    """
+    return isinstance(row, UnexpectedRow) or (isinstance(row, GroupRow) and not any(row.vtep))
 
 
 def _must_replace(actual: Link, desired: Link) -> bool:

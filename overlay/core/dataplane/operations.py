@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     EntryRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     GuardRow,
     HookRow,
     InterceptRow,
@@ -143,6 +144,8 @@ def row_key(row: Row) -> RowKey:
             return ("fdb", link, mac, b"")
         case FloodRow(link, vtep):
             return ("flood", link, vtep, b"")
+        case GroupRow(mac, link, vtep):
+            return ("group", link, mac, vtep)
         case BridgeFdbRow(link, mac):
             return ("bridge-fdb", link, mac, b"")
         case NeighborRow(link, ip, _):
@@ -249,6 +252,9 @@ def _row_text(row: Row, *, add: bool) -> str:
         case FloodRow(link, vtep):
             verb = "append" if add else "del"
             return f"bridge fdb {verb} 00:00:00:00:00:00 dev {link} dst {ip_text(vtep)} self"
+        case GroupRow(mac, link, vtep):
+            verb = "append" if add else "del"
+            return f"bridge fdb {verb} {mac_text(mac)} dev {link} dst {ip_text(vtep)} self"
         case BridgeFdbRow(link, mac):
             suffix = " extern_learn" if add else ""
             return f"bridge fdb {verb} {mac_text(mac)} dev {link} master{suffix}"

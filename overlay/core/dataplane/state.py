@@ -108,6 +108,18 @@ class FloodRow(NamedTuple):
     vtep: Ip
 
 
+class GroupRow(NamedTuple):
+    """On a VXLAN device: frames for a multicast MAC go to this VTEP, and not to all.
+
+    NTF_SELF, appended: one row for each VTEP. The zero address stands for none: the device drops
+    what is sent there.
+    """
+
+    mac: Mac  # a field order unlike all other rows'
+    link: str
+    vtep: Ip
+
+
 class BridgeFdbRow(NamedTuple):
     """On a bridge port: `mac` is behind it.
 
@@ -344,6 +356,7 @@ Row: TypeAlias = (
     AddressRow
     | FdbRow
     | FloodRow
+    | GroupRow
     | BridgeFdbRow
     | NeighborRow
     | RouteRow

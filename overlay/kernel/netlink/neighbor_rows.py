@@ -23,6 +23,7 @@ from overlay.core.dataplane.state import (
     EntryRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     NeighborRow,
     RouteRow,
     Row,
@@ -107,6 +108,10 @@ def _flood(row: FloodRow, index: int) -> bytes:
     return _fdb(FdbRow(row.link, _NO_MAC, row.vtep), index)
 
 
+def _group(row: GroupRow, index: int) -> bytes:
+    return _fdb(FdbRow(row.link, row.mac, row.vtep), index)
+
+
 def _bridge_fdb(row: BridgeFdbRow, index: int) -> bytes:
     # Not permanent: that means "a MAC of this host", and the bridge would consume the frame.
     flags = _NTF_MASTER | _NTF_EXT_LEARNED
@@ -124,6 +129,7 @@ _ENCODERS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
     AddressRow: (codec.RTM_NEWADDR, _REPLACE, _address),
     FdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _fdb),
     FloodRow: (codec.RTM_NEWNEIGH, _APPEND, _flood),
+    GroupRow: (codec.RTM_NEWNEIGH, _APPEND, _group),
     BridgeFdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _bridge_fdb),
     NeighborRow: (codec.RTM_NEWNEIGH, _REPLACE, _neighbor),
     RouteRow: (codec.RTM_NEWROUTE, _REPLACE, routes.encode_route),
@@ -201,7 +207,7 @@ class NeighborSubject(NamedTuple):
     in_vxlan: bool  # a row of a VXLAN device's own FDB
     link: int  # its index
     address: bytes  # the MAC of an FDB row, the IP address of a neighbor
-    vtep: bytes  # of a flood row, which no MAC identifies
+    vtep: bytes  # of a row for all the rest or for a group, which no MAC identifies
 
 
 def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
@@ -213,7 +219,8 @@ def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
         return NeighborSubject(False, False, index, found.get(_NDA_DST, b""), b"")
     own = bool(flags & _NTF_SELF)
     mac = found.get(_NDA_LLADDR, b"")
-    vtep = found.get(_NDA_DST, b"") if mac == _NO_MAC else b""
+    is_one_of_several = mac == _NO_MAC or (mac[:1] and mac[0] & 1)
+    vtep = found.get(_NDA_DST, b"") if is_one_of_several else b""
     return NeighborSubject(not own, own, index, mac, vtep)
 
 
@@ -275,7 +282,14 @@ def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
         return None  # a MAC that a device of another kind receives
     if vtep is None or any(kind in found for kind in _FDB_UNEXPECTED):
         return _unexpected_fdb(name, buffer[start : start + 12], found)
-    return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))
+    return _vxlan_row(name, mac, Ip(vtep))
+
+
+def _vxlan_row(name: str, mac: Mac, vtep: Ip) -> Row:
+    """Return the row of an entry with a VTEP: for all the rest, a group, or a container."""
+    if mac[0] & 1:
+        return GroupRow(mac, name, vtep)
+    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
 
 
 def _decode_bridge_fdb(name: str, own_mac: bytes, message: NetlinkMessage) -> Row | None:
@@ -375,7 +389,7 @@ def _fdb_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | No
     name = names.get(index)
     if not expected or name is None or state != _NUD_PERMANENT or not flags & _NTF_SELF:
         return None
-    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+    return _vxlan_row(name, mac, vtep)
 
 
 def _fdb6_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
@@ -388,7 +402,7 @@ def _fdb6_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | N
         return None
     if state != _NUD_PERMANENT or not flags & _NTF_SELF:
         return None
-    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+    return _vxlan_row(name, mac, vtep)
 
 
 def _master_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:

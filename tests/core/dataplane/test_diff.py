@@ -21,6 +21,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     Link,
     NeighborRow,
     Port,
@@ -30,7 +31,7 @@ from overlay.core.dataplane.state import (
     UnexpectedRow,
     Vxlan,
 )
-from overlay.model import Vni, parse_ip, parse_mac
+from overlay.model import Mac, Vni, parse_ip, parse_mac
 
 MACS = [parse_mac(f"02:00:00:00:00:0{digit}") for digit in range(1, 4)]
 IPS = [parse_ip(text) for text in ("10.0.0.2", "10.0.0.3", "fd00::2")]
@@ -98,6 +99,7 @@ def _rows(links: dict[str, Link]) -> st.SearchStrategy[frozenset[Row]]:
         st.builds(AddressRow, on_bridges, ips, st.sampled_from([16, 24])),
         st.builds(FdbRow, on_vxlans, macs, vteps),
         st.builds(FloodRow, on_vxlans, vteps),
+        st.builds(GroupRow, st.just(Mac(b"\x01\0^\1\2\3")), on_vxlans, vteps),
         st.builds(BridgeFdbRow, on_vxlans, macs),
         st.builds(NeighborRow, on_bridges, ips, macs),
         st.builds(RouteRow, on_bridges, ips, st.sampled_from([0, 16]), ips),

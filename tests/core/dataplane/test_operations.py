@@ -17,12 +17,14 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     InterceptRow,
     Link,
     NeighborRow,
     Port,
     RouteRow,
     SandboxState,
+    SourceRow,
     UnexpectedRow,
     Vxlan,
 )
@@ -56,6 +58,8 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
     """Rows are tuples in one set: the sizes of MAC and IP separate the kinds."""
     rows = {
         FloodRow("l", IP),
+        GroupRow(MAC, "l", IP),
+        SourceRow(IP, MAC, "l"),
         BridgeFdbRow("l", MAC),
         FdbRow("l", MAC, IP),
         NeighborRow("l", IP, MAC),
@@ -66,7 +70,7 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
         UnexpectedRow("l", "", b""),
     }
 
-    assert len(rows) == 9
+    assert len(rows) == 11
 
 
 def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:

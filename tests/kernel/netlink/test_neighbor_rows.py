@@ -9,6 +9,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     NeighborRow,
     Row,
     SandboxState,
@@ -39,6 +40,12 @@ V6 = " fd560000000000000000000000000012"
             (codec.RTM_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_APPEND),
             codec.RTM_DELNEIGH,
             "07000000 07000000 8000 02 00  0a000200 000000000000 0000  14000100" + V6,
+        ),
+        (
+            GroupRow(Mac(bytes.fromhex("01005e010203")), "vxlan0", parse_ip("192.168.56.12")),
+            (codec.RTM_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_APPEND),
+            codec.RTM_DELNEIGH,
+            "07000000 07000000 8000 02 00  0a000200 01005e010203 0000  08000100 c0a8380c",
         ),
         (
             BridgeFdbRow("vxlan0", MAC),

@@ -214,6 +214,14 @@ class NetworkRouterResponse(TypedDict):
     networks: list[str]
 
 
+class MulticastInterestResponse(TypedDict):
+    """The multicast groups that a host wants of a network; with `all`, every group."""
+
+    node: str
+    all: bool
+    groups: list[str]
+
+
 class NetworkDetailResponse(NetworkResponse):
     """A network with its endpoints, participants and grants."""
 
@@ -221,6 +229,7 @@ class NetworkDetailResponse(NetworkResponse):
     host_ends: list[NodeAddressesResponse]
     participants: list[str]
     routers: list[NetworkRouterResponse]
+    multicast: list[MulticastInterestResponse]
     grants: list[ShareResponse]
 
 

@@ -316,6 +316,9 @@ def inspect_text(network: JsonObject) -> str:
     if grants:
         owned = "\n".join(f"{grant['addresses']} owned by {grant['node']}" for grant in grants)
         parts.append(("Addresses", owned))
+    multicast = network.get("multicast") or []
+    if any(host["groups"] for host in multicast):
+        parts.append(("Multicast", "\n".join(map(_multicast_text, multicast))))
     text = output.key_value_lines(parts)
     endpoints = network["endpoint_list"]
     if not endpoints:
@@ -323,6 +326,12 @@ def inspect_text(network: JsonObject) -> str:
     rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"
+
+
+def _multicast_text(host: JsonObject) -> str:
+    """Return the groups that a host gets."""
+    wanted = " ".join(host["groups"]) or "no groups"
+    return f"{host['node']}: every group" if host["all"] else f"{host['node']}: {wanted}"
 
 
 def _encrypted_text(network: JsonObject) -> str:

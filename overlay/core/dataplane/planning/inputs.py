@@ -9,6 +9,7 @@ from overlay.core.dataplane.conflicts import OwnerOf
 from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.core.fabric import NO_FABRIC, FabricRows
+from overlay.core.multicast.targets import GroupTargets
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni
 
 
@@ -60,5 +61,6 @@ class PlanInput:
     receiving: Ip | None = None  # local address of a second VXLAN device, without rows
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
     fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
+    groups: GroupTargets = ()  # multicast that not all hosts want
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
     routed: tuple[RoutedNetwork, ...] = ()

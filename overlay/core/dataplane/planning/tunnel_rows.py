@@ -14,7 +14,7 @@ from overlay.core.dataplane.conflicts import Claim, better_for_ip, better_for_ma
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.segments import Segments, segment_count
-from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, FloodRow, NeighborRow, Row
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, FloodRow, GroupRow, NeighborRow, Row
 from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Ip, Mac
 
@@ -29,7 +29,16 @@ def tunnel_rows(given: PlanInput) -> Iterator[Row]:
         outside = {vtep for vtep in outside if len(vtep) == len(own)} - {own}
         vteps = sorted(same_family | outside)
         yield from (FloodRow(f"{given.device_base}{segment}", vtep) for vtep in vteps)
+        yield from _group_rows(given, f"{given.device_base}{segment}", outside)
     yield from _remote_rows(given)
+
+
+def _group_rows(given: PlanInput, link: str, outside: AbstractSet[Ip]) -> Iterator[Row]:
+    """Return the rows of groups that not all hosts want; outside VTEPs (BGP EVPN) want all."""
+    size = len(given.local)
+    for mac, wanted in given.groups:
+        vteps = {vtep for vtep in wanted if len(vtep) == size} - {given.local} | outside
+        yield from (GroupRow(mac, link, vtep) for vtep in vteps or {Ip(bytes(size))})
 
 
 def _remote_rows(given: PlanInput) -> Iterator[Row]:

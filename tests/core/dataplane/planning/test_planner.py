@@ -18,6 +18,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    GroupRow,
     InterceptRow,
     NeighborRow,
     Port,
@@ -26,6 +27,7 @@ from overlay.core.dataplane.state import (
     TargetRow,
     Vxlan,
 )
+from overlay.core.fabric import FabricFlood
 from overlay.model import (
     HOST_LABEL,
     Endpoint,
@@ -88,6 +90,25 @@ def test_a_remote_endpoint_has_three_rows() -> None:
         BridgeFdbRow("vxlan0", remote.mac),
         NeighborRow("br0", parse_ip("10.0.0.9"), remote.mac),
     }
+
+
+def test_a_group_goes_to_the_hosts_that_want_it() -> None:
+    """Of all segments; one that no other host wants goes nowhere, and outside VTEPs get all."""
+    one, two = Mac(b"\x01\0^\1\2\3"), Mac(b"33\0\7\0\7")
+    groups = ((one, frozenset({VTEP_B, parse_ip("fd56::12")})), (two, frozenset[Ip]()))
+    given = replace(given_input(FOUR, FIVE, flood=(VTEP_B,)), groups=groups)
+    outside = parse_ip("192.0.2.9")
+    fabric = replace(given.fabric, floods=frozenset({FabricFlood(VNI, outside)}))
+
+    def planned(given: PlanInput) -> set[GroupRow]:
+        return {row for row in plan_sandbox(given).rows if isinstance(row, GroupRow)}
+
+    nowhere = {GroupRow(two, f"vxlan{segment}", Ip(bytes(4))) for segment in (0, 1)}
+    wanted = {GroupRow(one, f"vxlan{segment}", VTEP_B) for segment in (0, 1)}
+    assert planned(given) == wanted | nowhere
+    extra = {GroupRow(mac, "vxlan0", outside) for mac in (one, two)}
+    both = planned(replace(given, fabric=fabric))
+    assert both == wanted | extra | {GroupRow(two, "vxlan1", Ip(bytes(4)))}
 
 
 def test_rows_of_one_link_share_its_name() -> None:

@@ -1,0 +1,1 @@
+"""This host's part in multicast: what it wants, and what the others want."""

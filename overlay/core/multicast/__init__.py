@@ -1,0 +1,1 @@
+"""Multicast between hosts: who wants which groups, and where frames for them go."""

@@ -1,0 +1,1 @@
+"""Sockets that see reports about multicast groups, and ask for them."""
