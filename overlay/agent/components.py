@@ -80,6 +80,8 @@ from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
+from overlay.agent.plug.intents import PluggedInterfaces
+from overlay.agent.plug.service import PlugService
 from overlay.agent.policy.policies import Policies
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
@@ -125,7 +127,7 @@ class Components:
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
         readers = RecordReaders(self.gossip, config.dead_grace_s)
         self.directory, self._space = readers.directory, readers.space
-        self.service_catalog = readers.catalog
+        self.service_catalog, self._plug_catalog = readers.catalog, readers.plugs
         context = self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.declared = DeclaredService(context, readers.declared)
         self._construct_cluster_services()
@@ -154,13 +156,9 @@ class Components:
             Adoption(self.attacher.context),
             NewerRecords(self.attacher.context, self.restart),
         )
+        moved, trail = (self.restart, self.participation), IdentityTrail(config.run_dir)
         self.former_identity = FormerIdentity(
-            context,
-            self.forget_service,
-            self.restart,
-            self.participation,
-            self._space,
-            IdentityTrail(config.run_dir),
+            context, self.forget_service, *moved, self._space, trail
         )
         self.previous_copy = PreviousCopy(state, event_log)
         registries = Registries(self.networks, self.services, self.policies, self.routers)
@@ -235,14 +233,14 @@ class Components:
         self._preferences = ExposurePreferences(
             self.gossip.state, self.service_catalog, DeclaredExposures(self.directory)
         )
-        self._sandbox_needs = SandboxNeeds(self.directory, attachments, self._preferences)
+        plugged = PluggedInterfaces(self.gossip.state, self.fabric, self._preferences)
+        self._sandbox_needs = SandboxNeeds(self.directory, attachments, plugged)
         self.participation = ParticipationService(
-            self.gossip,
-            self.directory,
-            self.reconciler,
-            attachments,
-            self._sandbox_needs,
-            self.encryption,
+            context, self.reconciler, attachments, self._sandbox_needs, self.encryption
+        )
+        records, vlans = (self.declared, self._plug_catalog), self.drivers.macvlan_ports
+        self.plugs = PlugService(
+            context, *records, plugged, self.reconciler, self.participation, vlans
         )
 
     def _construct_endpoints(self) -> None:
@@ -316,14 +314,8 @@ class Components:
         )
         self._health_checks = HealthChecks(self._context, self.attachments, self.service_catalog)
         self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
-        self.attach_service = AttachService(
-            self.attacher,
-            self.detacher,
-            self._editor,
-            self.restart,
-            published_ports,
-            self.paths,
-        )
+        ends = (self.attacher, self.detacher, self._editor)
+        self.attach_service = AttachService(*ends, self.restart, published_ports, self.paths)
         self.plugin_endpoints = PluginEndpoints(
             self.attach_service, self.attacher, self.detacher, published_ports
         )
@@ -371,6 +363,7 @@ class Components:
             routers=self.routers.controller,
             encryption_switch=self.encryption_switch,
             evpn=self.evpn,
+            plugs=self.plugs.controller,
             paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,
@@ -386,6 +379,7 @@ class Components:
             self.reconciler,
             self.encryption_switch,
             self.evpn,
+            self.plugs.controller,
             self.startup,
             self.routers.controller,
             self.former_identity,
@@ -444,6 +438,7 @@ class Components:
         self.multicast.close()
         self.gossip.close()
         self.evpn.close()
+        self.plugs.controller.close()
         await self.reconciler.close()
         self.underlay_filter.close()
         self.exposure.close()

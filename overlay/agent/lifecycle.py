@@ -354,6 +354,7 @@ class AgentLifecycle:
             count += len(await components.detacher.remove(attachment))
         await components.exposure.withdraw()
         await components.routers.controller.withdraw()
+        await components.plugs.withdraw()
         await components.service_clients.withdraw()
         components.reserves.begin_to_leave()
         await components.grants.hand_back()

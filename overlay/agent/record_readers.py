@@ -8,6 +8,7 @@ from __future__ import annotations
 from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.records.directory import Directory
+from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.encryption.inner_address import inner_prefix
@@ -21,7 +22,8 @@ class RecordReaders:
         store, own = gossip.node.store, gossip.node_id
         self.declared = DeclaredObjects(store, gossip.signer)
         self.catalog = ServiceCatalog(self.declared)
-        self.space = AddressSpace(store, own, virtual=self.catalog)
+        self.plugs = PlugCatalog(self.declared, gossip.node, own)
+        self.space = AddressSpace(store, own, virtual=self.catalog, outside=self.plugs)
         expiry = DeadNodeExpiry(gossip, dead_grace_s)
         prefix = inner_prefix(bytes.fromhex(gossip.cluster.cluster_id))
         self.directory = Directory(

@@ -10,6 +10,7 @@ from overlay.limits.diagnosis import *  # noqa: F403
 from overlay.limits.evpn import *  # noqa: F403
 from overlay.limits.host import *  # noqa: F403
 from overlay.limits.multicast import *  # noqa: F403
+from overlay.limits.plug import *  # noqa: F403
 from overlay.limits.policy import *  # noqa: F403
 from overlay.limits.router import *  # noqa: F403
 from overlay.limits.services import *  # noqa: F403

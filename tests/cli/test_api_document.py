@@ -51,6 +51,8 @@ VERBS = [
     ("POST /v1/networks", "network create blue", "blue  vni 9000001"),
     ("GET /v1/networks/{name}", "network inspect blue", "32768 owned by vm2"),
     ("POST /v1/networks/{name}", "network set blue --mtu 1300", "blue  mtu  - → 1300"),
+    ("POST /v1/networks/{name}/plug", "network plug blue eth2", "standby (the plug of vm1"),
+    ("DELETE /v1/networks/{name}/plug", "network unplug blue", "eth2 is unplugged from blue"),
     ("DELETE /v1/networks/{name}", "network rm blue", ""),
     ("GET /v1/services", "service ls", "http=80:8080"),
     (

@@ -35,6 +35,7 @@ WRITING = [
     ("evpn", "enable"), ("evpn", "disable"), ("evpn", "run"),
     ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"), ("network", "prune"), ("network", "set"),
+    ("network", "plug"), ("network", "unplug"),
     ("apply",), ("export",),
     ("network", "connect"), ("network", "disconnect"),
     ("service", "create"), ("service", "set"), ("service", "rm"),

@@ -27,6 +27,7 @@ PAGES = [
     "docs/guide/virtual-addresses.md",
     "docs/guide/dhcp.md",
     "docs/guide/multicast.md",
+    "docs/guide/plug.md",
     "docs/guide/from-swarm.md",
     "docs/guide/encryption.md",
     "docs/guide/evpn.md",
@@ -46,11 +47,11 @@ PAGES = [
     "docs/guide/capture.md",
     "README.md",
 ]
-# Lines that a lab cannot run (Docker, that process, VLANs, that token, a prompt for a passphrase),
-# that remove a host, or that do not end; and a file that is the reader's.
+# Lines that a lab cannot run (Docker, that process, VLANs, a second interface, that token, a prompt
+# for a passphrase), that remove a host, or that do not end; and a file that is the reader's.
 NOT_IN_A_LAB = (
-    "docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave", "authority export",
-    "lxc:", "--follow", "./new.toml",
+    "docker:", "pid:4242", "eth1.100", "eth2", "revoke", "forget", "overlayd leave",
+    "authority export", "lxc:", "--follow", "./new.toml",
 )  # fmt: skip
 
 PAGES_WITH_HOSTS = ["docs/learn/overlay-by-hand.md", "docs/learn/gossip.md", "docs/guide/policy.md"]

@@ -8,6 +8,7 @@ from overlay.agent.api.endpoints import endpoints, require_unpoliced
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
+from overlay.agent.api.plug.handlers import machines, plugs
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.api.schema.networks import (
     IpamResponse,
@@ -218,6 +219,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "evpn": is_exported(item),
         "default_deny": has_default_deny(item),
         "isolate_ports": isolates_ports(item),
+        "plugs": plugs(item, components),
         **exposure.host_endpoint(item, components),
     }
 
@@ -251,6 +253,7 @@ def network_detail(item: Network, components: Components) -> NetworkDetailRespon
         "grants": [
             _grant(item, share, directory) for share in components.allocator.space.shares(item)
         ],
+        "outside": machines(item, components),
     }
 
 

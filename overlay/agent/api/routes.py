@@ -27,6 +27,7 @@ from overlay.agent.api.evpn import handlers as evpn
 from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.metrics import handlers as metrics
+from overlay.agent.api.plug import handlers as plugs
 from overlay.agent.api.policy import handlers as policies
 from overlay.agent.api.router import handlers as routers
 from overlay.agent.api.runtimes import plugin_endpoints
@@ -39,6 +40,7 @@ _RESOURCES = (
     metrics,
     events,
     networks,
+    plugs,
     services,
     policies,
     routers,

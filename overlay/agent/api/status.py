@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from overlay import __version__, limits
 from overlay.agent.api import keys
+from overlay.agent.api.plug.handlers import plugs
 from overlay.agent.api.schema import cluster as schema
 from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.components import Components
@@ -178,4 +179,5 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "reads": 0 if runtime is None else runtime.reads,
         "operations": 0 if runtime is None else runtime.operations,
         "failures": failures,
+        "plugs": plugs(item, components),
     }

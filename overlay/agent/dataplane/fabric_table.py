@@ -1,12 +1,13 @@
 """What this host has taken of a BGP EVPN fabric: a source of rows, beside the records.
 
-Empty while EVPN is disabled. `agent.evpn` publishes it; the reconciler plans its rows, and the
-filter of the VXLAN port admits its VTEPs.
+So are the machines behind interfaces that members plug into networks: rows of the same form. Empty
+while there are neither. `agent.evpn` and `agent.plug` publish them; the reconciler plans their
+rows, and the filter of the VXLAN port admits the fabric's VTEPs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from overlay.core.evpn.intake import Intake
@@ -36,10 +37,32 @@ class FabricTable:
         self.intake = _NOTHING
         self.vnis: frozenset[Vni] = frozenset()  # of the segments that are exported
         self.vteps: frozenset[Ip] = frozenset()  # outside ones: they may send on these VNIs
+        self._plugged: Mapping[Vni, FabricRows] = {}
+        self._interfaces: dict[Vni, str] = {}
 
     def rows(self, vni: Vni) -> FabricRows:
-        """Return the rows of a network."""
-        return self.intake.rows(vni)
+        """Return the rows of a network: what is behind plugs of members precedes the fabric."""
+        rows, plugged = self.intake.rows(vni), self._plugged.get(vni)
+        return rows if plugged is None else rows.updated(plugged)
+
+    def interface(self, vni: Vni) -> str:
+        """Return the interface of this host that is a port of a network; empty without one."""
+        return self._interfaces.get(vni, "")
+
+    def put_interface(self, vni: Vni, interface: str) -> None:
+        """Make an interface of this host a port of a network; if it is empty, none."""
+        if interface:
+            self._interfaces[vni] = interface
+        else:
+            self._interfaces.pop(vni, None)
+        self.changed.emit(vni)
+
+    def put_plugged(self, plugged: Mapping[Vni, FabricRows]) -> None:
+        """Replace what is behind plugs of members, and announce the networks that changed."""
+        before, self._plugged = self._plugged, plugged
+        for vni in sorted(before.keys() | plugged.keys()):
+            if before.get(vni) != plugged.get(vni):
+                self.changed.emit(vni)
 
     def place_of(self, vni: Vni, ips: Sequence[Ip]) -> OutsidePlace | None:
         """Return where the fabric has one of some addresses of a network, or None."""

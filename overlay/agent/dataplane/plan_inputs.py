@@ -108,7 +108,8 @@ class PlanInputs:
             self._receiving(network),
         )
         fabric = self._fabric.rows(vni)
-        given = replace(given, fabric=fabric) if fabric else given
+        plugged = self._fabric.interface(vni)
+        given = replace(given, fabric=fabric, plugged=plugged) if fabric or plugged else given
         routed = tuple(self._routed(network, here))
         given = replace(given, routed=routed) if routed else given
         groups = () if self._multicast is None else self._multicast.targets(network)

@@ -13,6 +13,7 @@ from overlay.agent.process.controller import Controller
 from overlay.core.declared.cleaner import DeclaredCleaner
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_SOFTWARE
+from overlay.core.plug.records import PLUG_KIND, PLUG_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.core.router.router import ROUTER_KIND, ROUTER_SOFTWARE
@@ -23,6 +24,7 @@ _REFUSES = "would accept nothing more that this host writes"
 IGNORES = "would not enforce it: its containers' connections would stay as they are"
 _ENFORCED: dict[int, tuple[Version, str]] = {
     POLICY_KIND: (POLICY_SOFTWARE, IGNORES),
+    PLUG_KIND: (PLUG_SOFTWARE, "would give out addresses that machines outside have"),
     EVPN_KIND: (EVPN_SOFTWARE, "would not follow it, and not speak BGP EVPN"),
     ROUTER_KIND: (ROUTER_SOFTWARE, "would not route: its containers would reach nothing by it"),
 }

@@ -223,6 +223,13 @@ class AddressAllocator:
                 why="it is the virtual address of a service (overlayd service ls)",
                 hint="Choose another address, or omit --ip",
             )
+        if wanted in self.space.outside_ips(network.vni):
+            return ConflictError(
+                f"{ip_text(wanted)} is in use",
+                why="a machine outside the cluster has it (overlayd network inspect "
+                f"{network.name})",
+                hint="Choose another address, or omit --ip",
+            )
         if wanted in self.space.reserved(network.vni):
             return ConflictError(
                 f"{ip_text(wanted)} is in use",

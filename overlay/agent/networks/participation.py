@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.encryption.controller import EncryptionController
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.records.directory import Directory
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
@@ -29,7 +28,10 @@ class SandboxUser(Protocol):
     """Knows networks that need their sandbox without a container."""
 
     def needs_no_container(self, vni: Vni) -> bool:
-        """Return whether a network is exposed by command, or for a service's port; or routed to."""
+        """Return whether a network is exposed, for a service's port too, plugged or routed to."""
+
+    def without_containers(self) -> Iterable[Vni]:
+        """Return these networks."""
 
 
 class ParticipationService:
@@ -42,8 +44,7 @@ class ParticipationService:
 
     def __init__(
         self,
-        gossip: GossipService,
-        directory: Directory,
+        context: NodeContext,
         reconciler: Reconciler,
         attachments: Attachments,
         sandbox_user: SandboxUser,
@@ -51,8 +52,8 @@ class ParticipationService:
     ) -> None:
         self.before_sandbox_removal: AsyncSignal[[Vni]] = AsyncSignal()
         self.changed: Signal[[]] = Signal()
-        self._gossip = gossip
-        self._directory = directory
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._reconciler = reconciler
         self._attachments = attachments
         self._sandbox_user = sandbox_user

@@ -181,6 +181,14 @@ class ExposurePreference(NamedTuple):
     exposed: bool
 
 
+class PluggedInterface(NamedTuple):
+    """An interface of this host that is a port of a network."""
+
+    vni: Vni
+    interface: str
+    segment: str  # the name of the physical segment
+
+
 class FormerAddresses(NamedTuple):
     """The addresses of this host's endpoints on a network that it was on before."""
 
@@ -328,6 +336,12 @@ EXPOSURES: Table[ExposurePreference] = Table(
     lambda preference: str(preference.vni),
     attrgetter("exposed"),
     lambda vni, value: ExposurePreference(Vni(int(vni)), bool(value)),
+)
+PLUGS: Table[PluggedInterface] = Table(
+    "plug",
+    lambda plug: str(plug.vni),
+    lambda plug: {"interface": plug.interface, "segment": plug.segment},
+    lambda vni, value: PluggedInterface(Vni(int(vni)), value["interface"], value["segment"]),
 )
 FORMER_HOST_ADDRESSES: Table[FormerAddresses] = Table(
     "host-addresses",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.screen import terminal
+from overlay.cli.verbs.networks.plug import plugs_text
 from overlay.client.api import LOOK_TIMEOUT_S, TIMEOUT_S, ApiClient, JsonObject
 from overlay.errors import (
     AgentNotRunningError,
@@ -249,6 +250,7 @@ def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
             f"   {output.count_text(network['endpoints_total'], 'endpoint')}"
             f" ({network['endpoints_local']} here)   {kernel}{_policies_text(network)}"
         )
+        yield from (f"{'':<{width}}   plug {line}" for line in plugs_text(network).splitlines())
     if idle:
         names = " ".join(idle[:NETWORKS_NAMED_MAX]) + (" ..." if idle[NETWORKS_NAMED_MAX:] else "")
         yield terminal.paint(

@@ -40,6 +40,7 @@ from overlay.core.dataplane.state import (
     IsolatedRow,
     Link,
     NeighborRow,
+    PlugPort,
     PolicyClassRow,
     Port,
     RateRow,
@@ -56,7 +57,7 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 
-LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2, RouterLink: 3}
+LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2, RouterLink: 3, PlugPort: 4}
 # Barriers are added before, and deleted after, the routes that would bypass them; the fast path
 # is enabled when its tables are complete, as are policies.
 ROW_ORDER = (
@@ -163,6 +164,8 @@ def _must_replace(actual: Link, desired: Link) -> bool:
         )
     if isinstance(actual, RouterLink) and OTHER_END in actual.altered:
         return True
+    if isinstance(actual, PlugPort) and isinstance(desired, PlugPort):
+        return actual.parent != desired.parent
     return type(actual) is not type(desired)
 
 

@@ -29,6 +29,7 @@ from overlay.core.dataplane.state import (
     IsolatedRow,
     Link,
     NeighborRow,
+    PlugPort,
     PolicyClassRow,
     Port,
     RateRow,
@@ -71,6 +72,11 @@ class PutLink:
                 return f"ip link set {link.name} {_attributes(link)}"
             case RouterLink():
                 return f"ip link add {link.name} {_attributes(link)} type veth"
+            case PlugPort():
+                return (
+                    f"ip link add {link.name} link {link.parent} mtu {link.mtu} master"
+                    f" {link.master} type macvlan mode passthru"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ PORT_PREFIX = "ve"
 """Prefix of the names of containers' ports: port security applies to them."""
 HOST_PORT_PREFIX = "host"
 """Prefix of a host endpoint port; the segment number follows."""
+PLUG_PREFIX = "plug"
+"""Prefix of the name of the port of a plugged interface; the segment number follows."""
 HOST_LINK_PREFIX = "ovh"
 """Prefix of the host interface on a network, in the host namespace."""
 ROUTER_LINK_PREFIX = "rt"
@@ -58,6 +60,19 @@ class Port(NamedTuple):
     """The sandbox's end of an endpoint's veth pair, a port of `master`."""
 
     name: str
+    mtu: int
+    master: str
+    altered: tuple[str, ...] = ()
+
+
+class PlugPort(NamedTuple):
+    """A port of `master` that receives and sends all frames of the host's interface `parent`.
+
+    A macvlan device in the mode passthru.
+    """
+
+    name: str
+    parent: str
     mtu: int
     master: str
     altered: tuple[str, ...] = ()
@@ -79,7 +94,7 @@ class RouterLink(NamedTuple):
 
 OTHER_END = "other end"
 
-Link: TypeAlias = Bridge | Vxlan | Port | RouterLink
+Link: TypeAlias = Bridge | Vxlan | Port | PlugPort | RouterLink
 
 
 class AddressRow(NamedTuple):

@@ -59,6 +59,13 @@ class VirtualAddressSource(Protocol):
         """Return the virtual addresses on a network."""
 
 
+class OutsideAddressSource(Protocol):
+    """Knows the addresses that machines outside the cluster use on a network."""
+
+    def outside_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the addresses that were seen behind plugs of a network."""
+
+
 class AddressSpace:
     """What one node may allocate and grant, from its own store.
 
@@ -67,9 +74,14 @@ class AddressSpace:
     """
 
     def __init__(
-        self, store: Store, self_id: NodeId, virtual: VirtualAddressSource | None = None
+        self,
+        store: Store,
+        self_id: NodeId,
+        virtual: VirtualAddressSource | None = None,
+        outside: OutsideAddressSource | None = None,
     ) -> None:
         self._virtual = virtual
+        self._outside = outside
         self._store = store
         self._self_id = self_id
         self._ownership: dict[Vni, tuple[tuple[Network, int, Departures], Ownership]] = {}
@@ -118,8 +130,12 @@ class AddressSpace:
         return self._of_endpoints(vni) | self.reserved(vni)
 
     def occupied(self, vni: Vni) -> set[Ip]:
-        """Return the addresses that this node gives to nobody: used ones and virtual ones."""
-        return self.used(vni) | self.virtual_ips(vni)
+        """Return the addresses that this node gives to nobody: in use, virtual or outside."""
+        return self.used(vni) | self.virtual_ips(vni) | self.outside_ips(vni)
+
+    def outside_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the addresses that machines outside use on a network."""
+        return frozenset() if self._outside is None else self._outside.outside_ips(vni)
 
     def virtual_ips(self, vni: Vni) -> AbstractSet[Ip]:
         """Return the virtual addresses of a network's services."""

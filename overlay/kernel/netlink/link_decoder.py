@@ -19,6 +19,7 @@ from overlay.core.dataplane.state import (
     ROUTER_LINK_PREFIX,
     Bridge,
     Link,
+    PlugPort,
     Port,
     RouterLink,
     Vxlan,
@@ -27,6 +28,7 @@ from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
 ALIAS_DEFAULT: Final = "overlayd"
+_PLUG_MARK: Final = ":plug:"  # in the alias of a plugged interface's port, before its name
 _RUNTIME_MARK: Final = ":runtime:"  # in the alias of an interface that a runtime asked for
 """Alias of overlayd's links; a colon and more text may follow."""
 
@@ -120,6 +122,11 @@ def is_overlayd_link(alias: str) -> bool:
 def runtime_alias(alias: str, runtime_endpoint: str) -> str:
     """Return the alias of an interface that a container runtime knows by an id."""
     return f"{alias}{_RUNTIME_MARK}{runtime_endpoint}"
+
+
+def plug_alias(alias: str, parent: str) -> str:
+    """Return the alias of the port of a plugged interface."""
+    return f"{alias}{_PLUG_MARK}{parent}"
 
 
 def runtime_endpoint_of(alias: str) -> str:
@@ -226,6 +233,10 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
         case "veth":
             altered = _altered(found, (), _CONTAINER_PORT if master else ())
             return Port(found.name, found.mtu, master, altered)
+        case "macvlan":
+            altered = _altered(found, (), _CONTAINER_PORT if master else ())
+            parent = found.alias.partition(_PLUG_MARK)[2] if found.netns == host_netns else ""
+            return PlugPort(found.name, parent, found.mtu, master, altered)
     return None
 
 
@@ -242,7 +253,7 @@ def port_altered(found: LinkInfo, wanted: Link) -> tuple[str, ...]:
     match wanted:
         case Vxlan():
             return tuple(_mismatches(found.port_data, _VTEP_PORT))
-        case Port():
+        case Port() | PlugPort():
             return tuple(_mismatches(found.port_data, _CONTAINER_PORT))
     return ()
 

@@ -30,16 +30,16 @@ SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, SET_KEY_SIZE, _SET_VALUE_TYPE, SET_VALUE_SI
     6,
     7,
 )
-_SET_DESC, _SET_ID, _SET_NOTE, _SET_EXPRESSION = 9, 10, 13, 17
+_SET_DESC, _SET_ID, _SET_TIMEOUT, _SET_NOTE, _SET_EXPRESSION = 9, 10, 11, 13, 17
 _DESC_SIZE: Final = 1
 RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
 ELEMENTS: Final = 3
-ELEMENT_KEY, ELEMENT_VALUE = 1, 2
+ELEMENT_KEY, ELEMENT_VALUE, _ELEMENT_TIMEOUT = 1, 2, 4
 DATA_VALUE: Final = 1
 _HEADER: Final = struct.Struct(">BBH")  # family, version, resource
 _OWNED: Final = 2  # NFT_TABLE_F_OWNER
-_IS_MAP: Final = 8  # NFT_SET_MAP
-_IS_DYNAMIC: Final = 0x20  # NFT_SET_EVAL
+_IS_MAP, _HAS_TIMEOUTS, _IS_DYNAMIC = 8, 16, 32  # NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL
+_U64: Final = struct.Struct(">Q")
 _LIST_ELEMENT: Final = 1
 _POLICY_ACCEPT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 900  # of 68 bytes at most: an attribute holds 64 KiB
@@ -84,13 +84,16 @@ def new_sets(table: Table) -> Iterator[Request]:
 
 
 def _flags(each: Set) -> int:
-    return (_IS_MAP if each.value_size else 0) | (_IS_DYNAMIC if each.size else 0)
+    found = (_IS_MAP if each.value_size else 0) | (_IS_DYNAMIC if each.size else 0)
+    return found | (_HAS_TIMEOUTS if each.expires or each.timeout_ms else 0)
 
 
 def _dynamic_parts(each: Set) -> bytes:
+    size = attribute(_SET_DESC, attribute(_DESC_SIZE, number(each.size)))
+    if each.timeout_ms:
+        return size + attribute(_SET_TIMEOUT, _U64.pack(each.timeout_ms))
     counter = attribute(1, text("counter")) + attribute(2, b"")
-    size = attribute(_DESC_SIZE, number(each.size))
-    return attribute(_SET_DESC, size) + attribute(_SET_EXPRESSION, counter)
+    return size + attribute(_SET_EXPRESSION, counter)
 
 
 def _value_parts(each: Set) -> bytes:
@@ -130,11 +133,12 @@ def new_rules(table: Table) -> Iterator[Request]:
             yield (kind, flags | codec.NLM_F_APPEND, raw)
 
 
-def put_elements(table: Table, elements: Elements) -> Iterator[Request]:
-    """Add elements to a table's sets."""
+def put_elements(table: Table, elements: Elements, timeout_ms: int = 0) -> Iterator[Request]:
+    """Add elements to a table's sets; with a timeout, the kernel removes them after it."""
     sizes = {each.name: each.key_size for each in table.sets}
+    expiry = attribute(_ELEMENT_TIMEOUT, _U64.pack(timeout_ms)) if timeout_ms else b""
     for name, listed in elements.items():
-        yield from _elements(NEW_ELEMENT, table, name, sizes[name], listed)
+        yield from _elements(NEW_ELEMENT, table, name, sizes[name], listed, expiry)
 
 
 def delete_elements(table: Table, elements: Elements) -> Iterator[Request]:
@@ -146,13 +150,19 @@ def delete_elements(table: Table, elements: Elements) -> Iterator[Request]:
 
 
 def _elements(
-    kind: int, table: Table, name: str, key_size: int, elements: Collection[bytes]
+    kind: int,
+    table: Table,
+    name: str,
+    key_size: int,
+    elements: Collection[bytes],
+    expiry: bytes = b"",
 ) -> Iterator[Request]:
     ordered = sorted(elements)
     for at in range(0, len(ordered), _ELEMENTS_PER_MESSAGE):
         chunk = ordered[at : at + _ELEMENTS_PER_MESSAGE]
         listed = b"".join(
-            attribute(_LIST_ELEMENT, _element(each[:key_size], each[key_size:])) for each in chunk
+            attribute(_LIST_ELEMENT, _element(each[:key_size], each[key_size:]) + expiry)
+            for each in chunk
         )
         body = attribute(2, text(name)) + attribute(ELEMENTS, listed)
         yield _request(kind, table, body, create=kind == NEW_ELEMENT)

@@ -26,7 +26,8 @@ class Set:
 
     The types and `note` only tell nft(8) how to print the elements, so that the output of
     `nft list ruleset` can be read back. With `size`, packets add elements, at most so many, each
-    with a counter; they are no part of what the table should be.
+    with a counter, or for `timeout_ms`; they are no part of what the table should be. With
+    `expires`, overlayd's own elements may have a time, after which the kernel removes them.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Set:
     value_type: int = 0
     value_size: int = 0
     size: int = 0
+    timeout_ms: int = 0
+    expires: bool = False
 
 
 @dataclass(frozen=True, slots=True)

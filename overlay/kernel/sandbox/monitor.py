@@ -18,6 +18,7 @@ from overlay.core.dataplane.state import (
     HookRow,
     Link,
     NeighborRow,
+    PlugPort,
     Port,
     RateRow,
     RouterLink,
@@ -212,7 +213,8 @@ class SandboxMonitor:
     def _hook_contradiction(
         self, message: NetlinkMessage, link: Link | None, desired: SandboxState
     ) -> str | None:
-        if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port | RouterLink):
+        hooked = Vxlan | Port | PlugPort | RouterLink
+        if message.kind not in _HOOK_KINDS or not isinstance(link, hooked):
             return None
         master = "br0" if isinstance(link, RouterLink) else link.master
         if not master:  # a port that is shut

@@ -28,6 +28,7 @@ from overlay.core.dataplane.state import (
     Bridge,
     Link,
     NeighborRow,
+    PlugPort,
     Port,
     RouterLink,
     SandboxState,
@@ -44,6 +45,7 @@ from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.tables import NftMissingError
+from overlay.kernel.plug import plug_port
 from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, sysctls
@@ -236,7 +238,9 @@ class Sandbox:
 
     def _put_link(self, link: Link, before: Link | None) -> None:
         index = 0 if before is None and not isinstance(link, Port) else self._links.find(link.name)
-        master = self._links.of_master(link.master) if isinstance(link, Vxlan | Port) else 0
+        master = (
+            self._links.of_master(link.master) if isinstance(link, Vxlan | Port | PlugPort) else 0
+        )
         created = False
         if not index and not isinstance(link, Port):
             created = self._create(link, master)
@@ -253,16 +257,20 @@ class Sandbox:
                 steps = link_requests.set_port(index, link, now, master, self.alias)
             case RouterLink():
                 steps = router_link.set_up(index, link, now, self.alias)
+            case PlugPort():
+                steps = plug_port.set_up(index, link, now, master, self.alias)
         for refusal in self.socket.transact(steps):
             raise NetlinkError(refusal.errno, str(refusal))
 
-    def _create(self, link: Bridge | Vxlan | RouterLink, master: int) -> bool:
+    def _create(self, link: Bridge | Vxlan | RouterLink | PlugPort, master: int) -> bool:
         """Create the link; return False if there already is one of that name."""
         try:
             if isinstance(link, Bridge):
                 self.socket.request(link_requests.create_bridge(link))
             elif isinstance(link, RouterLink):
                 router_link.create(self.socket, link, self._peers)
+            elif isinstance(link, PlugPort):
+                plug_port.create(link, self.netns_fd, self._host_fd)
             else:
                 with NetlinkSocket(self._host_fd) as host:
                     host.request(link_requests.create_vxlan(link, self.netns_fd, master))
@@ -317,4 +325,4 @@ def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
         return None, error.strerror or str(error)
 
 
-_OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb"})
+_OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb", "macvlan"})

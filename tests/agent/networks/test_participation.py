@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from overlay import limits
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.participation import ParticipationService
 from overlay.core.protocol.records import Scope
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
@@ -26,7 +27,8 @@ async def test_a_keeper_asks_the_users_of_a_network_again(
     gossip.wait_synced = AsyncMock()
     directory.participants.return_value = used_by
     directory.follows.return_value = True
-    service = ParticipationService(gossip, directory, *(MagicMock() for _ in range(4)))
+    context = NodeContext(gossip, directory, MagicMock(), MagicMock())
+    service = ParticipationService(context, *(MagicMock() for _ in range(4)))
 
     async with service.holding_records(BLUE):
         assert gossip.wait_synced.await_count == int(asks)

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from overlay import limits
+from overlay.agent.api.plug.schema import PlugResponse
 from overlay.agent.api.schema.field_types import Name, Port, Request, SecretText, Text
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import UsageError
@@ -141,6 +142,7 @@ class NetworkStatusResponse(TypedDict):
     reads: int
     operations: int
     failures: list[str]
+    plugs: list[PlugResponse]
 
 
 class FastPathResponse(TypedDict):

@@ -5,6 +5,7 @@ from typing import Annotated, TypedDict
 from msgspec import Meta, field
 
 from overlay import limits
+from overlay.agent.api.plug.schema import OutsideMachineResponse, PlugResponse
 from overlay.agent.api.schema.cluster import MemberStateName
 from overlay.agent.api.schema.endpoints import EndpointResponse
 from overlay.agent.api.schema.field_types import (
@@ -170,6 +171,7 @@ class NetworkResponse(HostEndpointResponse):
     evpn: bool
     default_deny: bool
     isolate_ports: bool
+    plugs: list[PlugResponse]
 
 
 class NetworkListResponse(TypedDict):
@@ -231,6 +233,7 @@ class NetworkDetailResponse(NetworkResponse):
     routers: list[NetworkRouterResponse]
     multicast: list[MulticastInterestResponse]
     grants: list[ShareResponse]
+    outside: list[OutsideMachineResponse]
 
 
 class OwnerResponse(TypedDict):

@@ -130,11 +130,13 @@ class MacvlanPorts(Controller):
 
     async def _remove(self, place: InterfaceLocation) -> None:
         await self._kernel.call(macvlan.detach_interface, place)
-        await self._release()
+        await self.release_vlans()
         documents.INTERFACE_REMOVALS.drop(self._state, place.mark)
 
-    async def _release(self) -> None:
+    async def release_vlans(self) -> None:
+        """Remove the VLANs that were made for interfaces or plugs, and that none uses."""
         in_use = {attachment.parent for attachment in self._all()} | set(+self._arriving)
+        in_use |= {plug.interface for plug in documents.PLUGS.load(self._state)}
         for name in await self._kernel.call(macvlan.release_parents, frozenset(in_use)):
             self._event_log.record("vlan", f"removed {name}: no container uses it")
 
@@ -158,7 +160,7 @@ class MacvlanPorts(Controller):
                 await self._remove(place)
             except (OverlayError, OSError) as error:
                 self._to_remove = f"an interface is not removed yet: {error}"
-        await self._release()
+        await self.release_vlans()
 
     async def reconcile(self) -> None:
         """Retry pending removals, then check every interface."""

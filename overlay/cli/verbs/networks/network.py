@@ -18,7 +18,7 @@ from overlay.cli.options.lists import (
     print_rows,
 )
 from overlay.cli.options.removal import remove_all
-from overlay.cli.verbs.networks import endpoints, settings
+from overlay.cli.verbs.networks import endpoints, plug, settings
 from overlay.client.api import ApiClient, JsonObject, segment
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
     from overlay.strict_arguments import StrictParser
 
+LS_HEADERS = ("NAME", "DRIVER", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
 FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
 CREATE_DESCRIPTION = """\
 Create a network: one L2 segment across all hosts.  It is available everywhere at once, and
@@ -72,6 +73,7 @@ def register(words: VerbGroup) -> None:
     add_filter_option(prune, FILTERS)
     endpoints.register(networks)
     settings.register(networks)
+    plug.register(networks)
 
 
 def _add_create_options(create: StrictParser) -> None:
@@ -259,7 +261,7 @@ def run_ls(args: Namespace) -> int:
     if not listed["networks"]:
         output.print_note("no networks; to create one: overlayd network create NAME --subnet CIDR")
         return 0
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             network["name"],
             network.get("driver", "overlay") + (" encrypted" if network.get("encrypted") else ""),
@@ -267,10 +269,13 @@ def run_ls(args: Namespace) -> int:
             [subnet["subnet"] for subnet in network["subnets"]],
             network["endpoints"],
             network["hosts"],
+            [f"{each['interface']}@{each['node']}" for each in network.get("plugs") or []],
         )
         for network in listed["networks"]
     ]
-    headers = ("NAME", "DRIVER", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
+    headers: tuple[str, ...] = (*LS_HEADERS, "PLUGS")
+    if not any(row[-1] for row in rows):
+        rows, headers = [row[:-1] for row in rows], LS_HEADERS
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
@@ -308,6 +313,7 @@ def inspect_text(network: JsonObject) -> str:
         ("Isolation", _isolation_text(network)),
         ("Routers", _routers_text(network)),
         ("Exposed", _exposed_text(network)),
+        *([("Plugs", plug.plugs_text(network))] if network.get("plugs") else []),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
         ("Hosts", " ".join(network["hosts"]) or output.ABSENT),

@@ -62,5 +62,6 @@ class PlanInput:
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
     fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
     groups: GroupTargets = ()  # multicast that not all hosts want
+    plugged: str = ""  # the host's interface that is a port of the network's first segment
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
     routed: tuple[RoutedNetwork, ...] = ()

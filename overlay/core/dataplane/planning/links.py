@@ -10,10 +10,11 @@ from overlay.core.dataplane.planning.router_rows import router_links
 from overlay.core.dataplane.planning.segments import (
     bridge_name,
     host_port_name,
+    plug_name,
     segment_count,
     segment_of,
 )
-from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.core.dataplane.state import Bridge, Link, PlugPort, Port, Vxlan
 from overlay.core.dataplane.tunnel_devices import other_base
 from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.model import Vni, gateway_mac, is_host
@@ -39,6 +40,9 @@ def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) ->
         is_closed = is_shut or port.endpoint_id in closed
         mtu = port_mtu(given.mtu, vlans.get(port.endpoint_id, NO_VLANS))
         yield Port(port.name, mtu, "" if is_closed else bridge)
+    if given.plugged:
+        bridge = "" if is_shut else bridge_name(network, 0)
+        yield PlugPort(plug_name(0), given.plugged, given.mtu, bridge)
     yield from router_links(given)
 
 

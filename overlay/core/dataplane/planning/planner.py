@@ -22,6 +22,7 @@ from overlay.core.dataplane.planning.segments import (
     Segments,
     bridge_name,
     host_port_name,
+    plug_name,
     segment_count,
     segment_of,
 )
@@ -48,6 +49,7 @@ from overlay.core.dataplane.state import (
     RouteRow,
     Row,
     SandboxState,
+    SourceRow,
 )
 from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
 from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
@@ -107,7 +109,7 @@ def plan_sandbox(
             if vlans.is_any and policing:
                 yield vlan_row(port.name, vlans)
             if fast_path:
-                yield from _fast_rows(given.network, port, endpoint, is_policed=is_policed)
+                yield from _fast_rows(given, port, endpoint, is_policed=is_policed)
                 segment = segment_of(given.network, port.subnet_index)
                 yield from allowed_mac_rows(segment, endpoint, own)
             if guarded:
@@ -121,10 +123,11 @@ def plan_sandbox(
 
 
 def _fast_rows(
-    network: Network, port: LocalPort, endpoint: Endpoint, *, is_policed: bool
+    given: PlanInput, port: LocalPort, endpoint: Endpoint, *, is_policed: bool
 ) -> Iterator[Row]:
+    network, segment = given.network, segment_of(given.network, port.subnet_index)
     rows = port_rows(
-        segment_of(network, port.subnet_index),
+        segment,
         port.name,
         endpoint,
         rates_on(network, endpoint),
@@ -133,7 +136,25 @@ def _fast_rows(
     )
     if vlans_of(endpoint).is_any:  # it has hooks of its own
         return (row for row in rows if not isinstance(row, HookRow))
-    return rows
+    return _by_bridge(rows) if given.plugged and segment == 0 else rows
+
+
+def _by_bridge(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave out the rows by which a port sends past the bridge.
+
+    Only the bridge knows which MACs are behind a plugged interface.
+    """
+    return (row for row in rows if not isinstance(row, SourceRow))
+
+
+def _plug_hooks(*, is_policed: bool) -> Iterator[HookRow]:
+    """Return the hooks of the port of a plugged interface.
+
+    By the first, announcements from outside reach the other hosts.
+    """
+    yield HookRow(0, plug_name(0), is_policed)
+    if is_policed:
+        yield policed_port_row(0, plug_name(0))
 
 
 def required_hooks(
@@ -155,6 +176,8 @@ def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
     yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
     if is_policed:
         yield from policed_segment_rows(network, count, bases)
+    if given.plugged:
+        yield from _plug_hooks(is_policed=is_policed)
 
 
 def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:

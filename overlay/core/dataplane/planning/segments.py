@@ -8,7 +8,7 @@ bridges.
 
 from __future__ import annotations
 
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, PORT_PREFIX
+from overlay.core.dataplane.state import HOST_PORT_PREFIX, PLUG_PREFIX, PORT_PREFIX
 from overlay.model import Ip, Network
 
 
@@ -33,6 +33,11 @@ def bridge_name(network: Network, subnet_index: int) -> str:
 def host_port_name(segment: int) -> str:
     """Return the name of the port of this host's endpoint on a segment."""
     return f"{HOST_PORT_PREFIX}{segment}"
+
+
+def plug_name(segment: int) -> str:
+    """Return the name of the port of an interface that is plugged into a segment."""
+    return f"{PLUG_PREFIX}{segment}"
 
 
 def port_name(endpoint_id: bytes) -> str:

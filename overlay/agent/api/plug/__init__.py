@@ -1,0 +1,1 @@
+"""Plugs: their requests, responses and handlers."""

@@ -1,0 +1,61 @@
+"""What this host publishes of its plugs, and what it deletes of nodes that are gone.
+
+Owns: writing the declared objects. Does not: know the kernel, or which plug is active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from overlay.agent.declared.service import DeclaredService
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.records.plug_catalog import PlugCatalog
+from overlay.core.plug.records import PLUG_KIND, Machine, Plug, PlugRecord, in_buckets
+from overlay.model import NodeId, Vni
+
+
+class PlugAnnouncer:
+    """This host's records of its plugs, and of the machines behind them."""
+
+    def __init__(
+        self, context: NodeContext, declared: DeclaredService, catalog: PlugCatalog
+    ) -> None:
+        self._gossip = context.gossip
+        self._declared = declared
+        self._catalog = catalog
+
+    def announce(self, plug: Plug) -> None:
+        """Publish the state of a plug; raises ConflictError where the records cannot take it."""
+        self._put(plug)
+
+    def announce_machines(self, vni: Vni, machines: Iterable[Machine]) -> None:
+        """Publish all machines behind a plug, in place of what was published before."""
+        wanted = {each.object_name(self._own): each for each in in_buckets(vni, machines)}
+        for name, record in self._catalog.names_of(self._own).items():
+            is_of_network = record is not None and record.vni == vni
+            if is_of_network and not isinstance(record, Plug) and name not in wanted:
+                self._declared.remove(PLUG_KIND, name)
+        for each in wanted.values():
+            self._put(each)
+
+    def withdraw(self, kept: Iterable[Vni] = ()) -> None:
+        """Delete all own records but those of some networks."""
+        remaining = set(kept)
+        for name, record in self._catalog.names_of(self._own).items():
+            if record is None or record.vni not in remaining:
+                self._declared.remove(PLUG_KIND, name)
+
+    def delete_leftovers(self) -> None:
+        """Delete the records of nodes that have left or were forgotten: one live member does."""
+        if self._own == min([self._own, *self._gossip.node.membership.alive()]):
+            for name in self._catalog.leftovers():
+                self._declared.remove(PLUG_KIND, name)
+
+    @property
+    def _own(self) -> NodeId:
+        return self._gossip.node_id
+
+    def _put(self, record: PlugRecord) -> None:
+        name = record.object_name(self._gossip.node_id)
+        if self._catalog.names_of(self._own).get(name) != record:
+            self._declared.put(PLUG_KIND, name, record.body())

@@ -1,0 +1,1 @@
+"""A physical interface as a port of a network: its port, its guard and its probes."""

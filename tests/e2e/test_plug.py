@@ -1,0 +1,218 @@
+"""A physical interface of a host in a network: machines behind it, and two hosts on one wire."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab import host_process, lab
+from overlay.lab.frames import arp, arp_frame
+from overlay.model import parse_ip
+from tests.e2e.conftest import wait_until
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+CREATE = (
+    "overlayd", "network", "create", "green", "--subnet", "10.60.0.0/24", "--subnet", "fd60::/64",
+)  # fmt: skip
+MACHINE, MACHINE6, MAC = "10.60.0.200", "fd60::200", "52:54:00:00:00:99"
+TABLES = "for s in $(ls /run/netns | grep ^ov-); do ip netns exec $s nft list tables; done"
+FRAMES_MAX = 30  # a storm has thousands
+UNTIL_TAKEN_OVER_S = 60.0  # the death of an agent, its lease, and a loaded machine
+
+
+class Outside:
+    """A switch with the interfaces eth2 of vm1 and vm2, and a machine, on the lab's own switch."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.switch = lab.switch()
+        self.run("ip", "netns", "add", "machine")
+        self.run("ip", "link", "add", "wire", "type", "bridge")
+        self.run("ip", "link", "set", "wire", "up")
+        for number in (1, 2):
+            # The peer is placed by pid, which `ip` looks up in the machine's own /proc.
+            subprocess.run(
+                ["nsenter", "--target", str(self.switch.pid), "--net",
+                 "ip", "link", "add", f"wire{number}", "type", "veth",
+                 "peer", "name", "eth2", "netns", str(cluster.hosts[number - 1].pid)],
+                check=True,
+            )  # fmt: skip
+            cluster.ok(number, "ip", "link", "set", "eth2", "up")
+            self.run("ip", "link", "set", f"wire{number}", "master", "wire", "up")
+        self.run("ip", "link", "add", "wire0", "type", "veth", "peer", "eth0", "netns", "machine")
+        self.run("ip", "link", "set", "wire0", "master", "wire", "up")
+        self.inside("ip", "link", "set", "eth0", "address", MAC, "mtu", "1450", "up")
+        self.inside("ip", "address", "add", f"{MACHINE}/24", "dev", "eth0")
+        self.inside("ip", "address", "add", f"{MACHINE6}/64", "dev", "eth0", "nodad")
+
+    def run(self, *command: str) -> str:
+        """Run a command on the switch."""
+        done = host_process.run(self.switch, *command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def inside(self, *command: str) -> str:
+        """Run a command in the machine outside."""
+        return self.run("ip", "netns", "exec", "machine", *command)
+
+    def reaches(self, address: str) -> bool:
+        """Return whether a container answers the machine."""
+        command = ("ip", "netns", "exec", "machine", "ping", "-c1", "-W1", address)
+        return host_process.run(self.switch, *command).returncode == 0
+
+    def sees_looped_frames(self) -> bool:
+        """Return whether a broadcast of the machine comes back to it."""
+        before = self._received()
+        self.announce(MACHINE)
+        self.reaches("10.60.0.1")
+        return self._received() - before > FRAMES_MAX
+
+    def announce(self, address: str) -> None:
+        """Send gratuitous ARP requests for an address from the machine."""
+        ip, mac = parse_ip(address), bytes.fromhex(MAC.replace(":", ""))
+        frame = arp_frame(mac, arp((mac, ip), (bytes(6), ip))).hex()
+        self.inside(sys.executable, "-m", "overlay.lab.frames", "frames", "eth0", *3 * [frame])
+
+    def _received(self) -> int:
+        return int(self.inside("cat", "/sys/class/net/eth0/statistics/rx_packets"))
+
+
+@pytest.fixture(scope="module")
+def outside(cluster: Cluster) -> Outside:
+    """Return a wire between vm1, vm2 and a machine; network green has a container per host."""
+    cluster.ok(1, *CREATE)
+    for number in (1, 2, 3):
+        cluster.ok(number, "overlayd", "container", "add", f"g{number}", "--network", "green")
+    return Outside(cluster)
+
+
+def addresses(cluster: Cluster, name: str) -> tuple[str, str]:
+    """Return the IPv4 and the IPv6 address of a container on network green."""
+    listed = cluster.json(3, "endpoint", "ls", "--network", "green")["endpoints"]
+    (ips,) = [each["ips"] for each in listed if each["name"] == name]
+    return ips[0], ips[1]
+
+
+def reaches_machine(cluster: Cluster, number: int) -> bool:
+    """Return whether the machine answers a host's container, by both families."""
+    return all(
+        cluster.inside(number, f"g{number}", "ping", "-c1", "-W1", target)[0] == 0
+        for target in (MACHINE, MACHINE6)
+    )
+
+
+def plugs(cluster: Cluster, number: int) -> dict[str, str]:
+    """Return the state of each host's plug, as a host shows it."""
+    shown = cluster.json(number, "network", "inspect", "green")["plugs"]
+    return {each["node"]: each["state"] for each in shown}
+
+
+def test_machines_outside_are_on_the_segment(cluster: Cluster, outside: Outside) -> None:
+    """They and the containers of all hosts reach each other, by IPv4 and IPv6."""
+    done = cluster.json(1, "network", "plug", "green", "eth2")
+    assert (done["state"], done["changed"]) == ("active", True)
+    assert cluster.json(1, "network", "plug", "green", "eth2")["changed"] is False
+
+    for number in (1, 2, 3):
+        for address in addresses(cluster, f"g{number}"):
+            wait_until(partial(outside.reaches, address), f"the machine to {address}")
+        wait_until(partial(reaches_machine, cluster, number), f"g{number} to it")
+    outside.inside("ping", "-c1", "-W2", "10.60.0.1")
+    assert not outside.sees_looped_frames()
+    assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
+
+
+def test_addresses_outside_are_not_given_out(cluster: Cluster, outside: Outside) -> None:
+    """Neither the next free one nor one by request, on any host; all hosts know them."""
+    used = addresses(cluster, "g1")[0]
+    following = f"10.60.0.{int(used.rpartition('.')[2]) + 1}"
+    outside.inside("ip", "address", "add", f"{following}/24", "dev", "eth0")
+    outside.inside("ping", "-c1", "-W2", "-I", following, used)
+
+    def seen() -> set[str]:
+        return {each["ip"] for each in cluster.json(3, "network", "inspect", "green")["outside"]}
+
+    wait_until(lambda: {following, MACHINE, MACHINE6} <= seen(), "all hosts to know them")
+    for wanted, number in ((following, 1), (MACHINE, 3)):
+        code, _, err = cluster.run(
+            number, "overlayd", "container", "add", "x", "--network", "green", "--ip", wanted
+        )
+        assert code == 6, err
+        assert "outside" in err
+    given = cluster.ok(1, "overlayd", "container", "add", "x", "--network", "green").split()[0]
+    assert given not in {following, used}
+    cluster.ok(1, "overlayd", "container", "rm", "x")
+
+
+def test_machines_outside_take_no_containers_address(cluster: Cluster, outside: Outside) -> None:
+    """Their frames from it are dropped; the others go on."""
+    victim = addresses(cluster, "g3")[0]
+    refused = cluster.json(1, "network", "plug", "green", "eth2")["refused"]
+    outside.announce(victim)
+
+    wait_until(
+        lambda: cluster.json(1, "network", "plug", "green", "eth2")["refused"] > refused, "drops"
+    )
+    assert MAC not in cluster.inside(1, "g1", "ip", "neigh", "show", victim)[1]
+    assert outside.reaches(victim)
+
+
+def test_policies_name_machines_outside_by_range(cluster: Cluster, outside: Outside) -> None:
+    """Denied by the network's default, and let in by a range of addresses, on every host."""
+    cluster.ok(1, "overlayd", "network", "set", "green", "--default-deny", "on")
+    target = addresses(cluster, "g3")[0]
+    wait_until(lambda: not outside.reaches(target), "the default to be in force")
+    assert not reaches_machine(cluster, 1)
+    cluster.ok(
+        1, "overlayd", "policy", "create", "lan", "--network", "green",
+        "--from", "cidr:10.60.0.192/26",
+    )  # fmt: skip
+    wait_until(lambda: outside.reaches(target), "the policy to be in force")
+    cluster.ok(1, "overlayd", "policy", "rm", "lan")
+    cluster.ok(1, "overlayd", "network", "set", "green", "--default-deny", "off")
+    wait_until(lambda: reaches_machine(cluster, 3), "the default to allow again")
+
+
+def test_one_of_two_hosts_on_a_wire_is_active(cluster: Cluster, outside: Outside) -> None:
+    """The other waits, `status` says for whom, and takes over when the first one's agent dies."""
+    text = cluster.ok(2, "overlayd", "network", "plug", "green", "eth2")
+    assert text.startswith("eth2 is plugged into green: standby (the plug of vm1 is active")
+    assert "standby (the plug of vm1" in cluster.ok(2, "overlayd", "status")
+    wait_until(lambda: plugs(cluster, 3) == {"vm1": "active", "vm2": "standby"}, "vm3 to know")
+    assert not outside.sees_looped_frames()
+    assert outside.reaches(addresses(cluster, "g3")[0])
+
+    cluster.ok(1, "bash", "-c", KILL)
+    wait_until(lambda: plugs(cluster, 2)["vm2"] == "active", "vm2", UNTIL_TAKEN_OVER_S)
+    for name in ("g2", "g3"):
+        wait_until(partial(outside.reaches, addresses(cluster, name)[0]), f"{name} by vm2")
+    assert not outside.sees_looped_frames()
+
+    cluster.ok(1, "overlayd", "join")
+    wait_until(lambda: plugs(cluster, 1) == {"vm1": "standby", "vm2": "active"}, "vm1 waits")
+    wait_until(partial(reaches_machine, cluster, 1), "g1 by vm2")
+    assert not outside.sees_looped_frames()
+
+
+def test_an_unplugged_interface_is_the_hosts_again(cluster: Cluster, outside: Outside) -> None:
+    """The other host takes over; without any plug, all is as before."""
+    cluster.ok(2, "overlayd", "network", "unplug", "green")
+    wait_until(lambda: plugs(cluster, 1) == {"vm1": "active"}, "vm1 takes over")
+    wait_until(lambda: reaches_machine(cluster, 3), "by vm1")
+    assert cluster.ok(1, "overlayd", "network", "unplug", "green").startswith("eth2 is unplugged")
+    assert cluster.ok(1, "overlayd", "network", "unplug", "green").startswith("no interface")
+    wait_until(lambda: not outside.reaches(addresses(cluster, "g1")[0]), "no way in")
+    for number in (1, 2):
+        assert "promiscuity 0" in cluster.ok(number, "ip", "-d", "link", "show", "eth2")
+        tables = cluster.ok(number, "sh", "-c", TABLES)
+        assert "plug" not in tables
+    assert plugs(cluster, 3) == {}
+    assert cluster.json(3, "network", "inspect", "green")["outside"] == []
+    assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
