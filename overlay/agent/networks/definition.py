@@ -100,6 +100,15 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
     `services_end`: its services are removed before it, and it is taken off its routers.
     """
     name = network.name
+    routers = directory.routers
+    connected = () if routers is None else routers.on(network.vni)
+    if connected and not services_end:
+        raise ConflictError(
+            f"network {name} is in use",
+            why=f"router {connected[0].name} connects it with other networks",
+            hint=f"overlayd router set {connected[0].name} --remove {name}; or remove the router: "
+            f"overlayd router rm {connected[0].name}",
+        )
     unseen = directory.unseen(network.vni)
     if unseen:
         raise ConflictError(
@@ -114,15 +123,6 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
             f"network {name} is in use",
             why=f"it has services: {', '.join(services[:5])}{more}",
             hint=f"Remove them first: overlayd service rm {' '.join(services[:5])}",
-        )
-    routers = directory.routers
-    connected = () if routers is None else routers.on(network.vni)
-    if connected and not services_end:
-        raise ConflictError(
-            f"network {name} is in use",
-            why=f"router {connected[0].name} connects it with other networks",
-            hint=f"overlayd router set {connected[0].name} --remove {name}; or remove the router: "
-            f"overlayd router rm {connected[0].name}",
         )
     placed = list(directory.endpoints(network.vni))
     if placed:

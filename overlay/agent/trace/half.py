@@ -19,7 +19,7 @@ from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts, Ro
 from overlay.core.vlan.vlans import vlans_of
 from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
-from overlay.model import Ip, Network, Vni, ip_text
+from overlay.model import Ip, Network, NodeId, Vni, ip_text
 
 _EMPTY = SandboxState()
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
@@ -77,13 +77,14 @@ class HalfReader:
         )
         states = await self._reconciler.states(network.vni)
         desired, actual = states if states is not None else (_EMPTY, _EMPTY)
-        router = None if ends.routed is None else await self._router(ends.routed)
+        router = None if ends.routed is None else await self._router(ends, ends.routed)
+        arrives_from = peer.vtep if router is None else router.peer_vtep
         is_probed = peer.vtep is not None and not peer.is_outside
         probed = None if not is_probed else self._paths.path(ends.peer.origin)
         vni = Vni(network.vni + own.segment)
         admits = None
-        if peer.vtep is not None:
-            admits = await self._reconciler.underlay_filter.admits(peer.vtep, vni)
+        if arrives_from is not None:
+            admits = await self._reconciler.underlay_filter.admits(arrives_from, vni)
         return HostFacts(
             own=own,
             peer=peer,
@@ -104,11 +105,23 @@ class HalfReader:
             router=router,
         )
 
-    async def _router(self, network: Network) -> RouterFacts:
+    async def _router(self, ends: Ends, network: Network) -> RouterFacts:
         """Return what leads to another network here."""
         states = await self._reconciler.states(network.vni)
         desired, actual = states if states is not None else (_EMPTY, _EMPTY)
-        return RouterFacts(network.name, router_link_name(network.vni), desired, actual)
+        return RouterFacts(
+            network.name,
+            router_link_name(network.vni),
+            self._reconciler.vtep_of(network, self._gossip.card),
+            self._vtep_of(ends.network, ends.peer.origin),
+            desired,
+            actual,
+        )
+
+    def _vtep_of(self, network: Network, origin: NodeId) -> Ip | None:
+        """Return another host's VTEP of a network; None for this host."""
+        card = None if origin == self._directory.own else self._directory.card(origin)
+        return None if card is None else self._reconciler.vtep_of(network, card)
 
     def _policy(self, network: Network, own_ip: Ip, request: TraceRequest) -> PolicyFacts | None:
         """Return what the records decide; None where nothing is denied."""
@@ -149,14 +162,13 @@ class HalfReader:
         local = (
             self._attachments.get(endpoint.endpoint_id) if origin == self._directory.own else None
         )
-        card = None if origin == self._directory.own else self._directory.card(origin)
         return PeerEnd(
             endpoint.name,
             self._directory.node_name(origin),
             endpoint.mac,
             ip,
             segment,
-            None if card is None else self._reconciler.vtep_of(network, card),
+            self._vtep_of(network, origin),
             "" if local is None else local.port,
             vlans_of(endpoint),
         )

@@ -86,6 +86,8 @@ class RouterFacts:
 
     network: str  # of the other end
     link: str
+    local_vtep: Ip  # of this host, in that network
+    peer_vtep: Ip | None  # of the other end's host, in the network of the own end
     desired: SandboxState
     actual: SandboxState
 
@@ -119,4 +121,12 @@ class HostFacts:
         """What frames meet after the gateway: in the sandbox of the other end's network."""
         if self.router is None:
             return self
-        return replace(self, desired=self.router.desired, actual=self.router.actual)
+        router = self.router
+        return replace(
+            self, desired=router.desired, actual=router.actual, local_vtep=router.local_vtep
+        )
+
+    @property
+    def arrives_from(self) -> Ip | None:
+        """The VTEP that frames of the other end come from; None within this host."""
+        return self.peer.vtep if self.router is None else self.router.peer_vtep

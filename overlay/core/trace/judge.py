@@ -38,7 +38,7 @@ def _sending(facts: HostFacts) -> Iterator[Judged]:
         yield rows.neighbor(facts.beyond, facts.peer.vtep)
         yield rows.fdb(facts.beyond, facts.peer.vtep)
         if not facts.peer.is_outside:
-            yield tunnel.path_out(facts, facts.peer.vtep)
+            yield tunnel.path_out(facts.beyond, facts.peer.vtep)
     yield tunnel.size(facts)
 
 
@@ -53,10 +53,10 @@ def _sending_sandbox(facts: HostFacts) -> Iterator[Judged]:
 
 
 def _receiving(facts: HostFacts) -> Iterator[Judged]:
-    if facts.peer.vtep is not None:
+    if facts.arrives_from is not None:
         if not facts.peer.is_outside:
-            yield tunnel.path_in(facts, facts.peer.vtep)
-        yield tunnel.admission(facts, facts.peer.vtep)
+            yield tunnel.path_in(facts, facts.arrives_from)
+        yield tunnel.admission(facts, facts.arrives_from)
     yield tunnel.sandbox(facts, {facts.own.segment}, vtep_segment=facts.own.segment)
     yield from rows.fast_path_in(facts)
     yield from policy.receiving(facts)

@@ -197,6 +197,8 @@ class SandboxMonitor:
         link = link_decoder.to_link(found, self._names, found.netns)
         if link is None or link == wanted:
             return None
+        if wanted is None and isinstance(link, RouterLink):
+            return None  # made from its other end, whose sandbox came first
         return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
 
     def _traffic_contradiction(

@@ -61,7 +61,7 @@ def between() -> HostFacts:
         actual=desired,
         container=replace(well.container, route=route, cached=None),
         path=PATH,
-        router=RouterFacts("red", THERE, red, red),
+        router=RouterFacts("red", THERE, OWN_VTEP, PEER_VTEP, red, red),
     )
 
 

@@ -37,6 +37,7 @@ def ping(components: Components, query: schema.PingRequest) -> schema.PingRespon
     pair = finder.pair(sources, targets, None if query.family is None else int(query.family))
     return {
         "network": pair.network.name,
+        "target_network": pair.target.network.name,
         "source": party(components, pair.source, pair.source_ip),
         "target": party(components, pair.target, pair.target_ip),
         "namespace": _namespace(components, pair),

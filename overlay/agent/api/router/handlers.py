@@ -115,10 +115,10 @@ def _member(router: Router, network: Network, components: Components) -> RoutedN
         "vni": network.vni,
         "subnets": [str(subnet) for subnet in network.subnets],
         "encrypted": is_encrypted(network),
-        "hosts": [
+        "hosts": sorted(
             directory.node_name(node_id)
             for node_id in directory.participants(network.vni, forwarding=True)
-        ],
+        ),
         "reaches": components.routers.registry.reached_by(router, network),
     }
 

@@ -82,6 +82,7 @@ class PingResponse(TypedDict):
     """Both ends of a way, what is known of it, and where to send from."""
 
     network: str
+    target_network: str
     source: PartyResponse
     target: PartyResponse
     namespace: SendingNamespaceResponse

@@ -193,7 +193,8 @@ def _party(party: JsonObject) -> str:
     return f"{party['name']} ({party['ip']}) {where}"
 
 
-def _way(way: JsonObject) -> str:
+def _way(found: JsonObject) -> str:
+    way = found["way"]
     if way["kind"] == "parent":
         return "the parent interface, without overlayd"
     parts = []
@@ -202,7 +203,10 @@ def _way(way: JsonObject) -> str:
     else:
         parts.append("within this host")
     if way["routed"]:
-        parts.append("routed by the gateway between two subnets")
+        target = found.get("target_network", found["network"])
+        is_elsewhere = target != found["network"]
+        where = f"to network {target}" if is_elsewhere else "between two subnets"
+        parts.append(f"routed by the gateway {where}")
     parts += [_KIND_TEXTS[way["kind"]], f"packets up to {way['fits']} bytes fit"]
     return ", ".join(parts)
 
