@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import load_cluster
 from overlay.core.protocol.messages import Ping
 from overlay.core.protocol.outbox import Priority
 from overlay.core.protocol.records import Scope
@@ -43,10 +43,10 @@ BATCH = 80  # endpoints per write: ten segments
 async def generate(kind: str, vni: int, rate: int, records: int) -> None:
     """Act as vm2's agent and load vm1; print the amount sent as JSON."""
     with contextlib.closing(StateDatabase(Path("/var/lib/overlayd"))) as state:
-        cluster = load_cluster(state)
+        cluster = documents.CLUSTER.find(state)
         assert cluster is not None
         address = parse_ip(underlay.address_of(2))
-        gossip = GossipService(state, cluster, address, 1500, lambda _event: None)
+        gossip = GossipService(state, cluster, address, 1500)
         gossip.start()
         while not gossip.node.caught_up:  # noqa: ASYNC110 - the node has no event for it here
             await asyncio.sleep(0.01)
@@ -69,17 +69,20 @@ async def flood(gossip: GossipService, to: NodeId) -> dict[str, float]:
     return {"sent": sent, "took_s": time.monotonic() - started}
 
 
-async def write(gossip: GossipService, vni: int, rate: int, records: int) -> dict[str, float]:
-    """Write endpoint records at a fixed rate, in records per second."""
+async def write(
+    gossip: GossipService, vni: int, rate: int, records: int, first: int = 0
+) -> dict[str, float]:
+    """Write endpoint records at a fixed rate, in records per second; `first` numbers the first."""
     started = time.monotonic()
-    for first in range(0, records, BATCH):
-        batch = [_endpoint(vni, number) for number in range(first, first + BATCH)]
+    for done in range(0, records, BATCH):
+        numbers = range(first + done, first + min(done + BATCH, records))
+        batch = [_endpoint(vni, number) for number in numbers]
         now = gossip.transport.now()
         segments = gossip.node.write(Scope(vni), batch)
         gossip.node.apply(segments, now)
         gossip.node.publish(segments, now)
         gossip.transport.flush()
-        ahead_s = (first + BATCH) / rate - (time.monotonic() - started)
+        ahead_s = (done + BATCH) / rate - (time.monotonic() - started)
         await asyncio.sleep(max(0.0, ahead_s))
     took_s = time.monotonic() - started
     await asyncio.sleep(5.0)  # lost records are requested again

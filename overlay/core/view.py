@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from overlay.core.dataplane.conflicts import usable_networks
-from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import (
+    LocalPort,
+    PlanInput,
+    RecordsPosition,
+    RemoteChanges,
+)
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.state import SandboxState
@@ -33,6 +38,7 @@ from overlay.core.protocol.records import (
     Scope,
     key_of,
 )
+from overlay.core.remote_changes import remote_changes
 from overlay.core.services.derivation import (
     BackendIndex,
     Candidate,
@@ -357,6 +363,19 @@ class View:
         given = self.collect_input(network, local, port, mtu, ports)
         return plan_sandbox(given, fast_path=fast_path)
 
+    def remote_changes(
+        self, network: Network, since: RecordsPosition | None = None
+    ) -> RemoteChanges:
+        """Return what has changed of other nodes' endpoints since a position; None: all of them."""
+        is_inner = self.sends_encrypted(network)
+        scope = Scope(network.vni)
+        vteps = {
+            origin: self._tunnel_end(origin, is_inner=is_inner)
+            for origin in self._store.origins(scope)
+            if origin != self._self_id
+        }
+        return remote_changes(self._store, scope, vteps, since)
+
     def collect_input(
         self,
         network: Network,
@@ -365,27 +384,17 @@ class View:
         mtu: int,
         ports: tuple[LocalPort, ...],
         receiving: Ip | None = None,
+        *,
+        remotes: bool = True,
     ) -> PlanInput:
         """Return the plan's input as immutable values.
 
         So the plan, which takes longer, may be computed in another thread. `receiving` is the
         address of a second device, of the other family, while the network is being switched.
+        Without `remotes`, those are left out, for a plan that follows `remote_changes`.
         """
         is_inner = self.sends_encrypted(network)
-        vteps: dict[NodeId, Ip | None] = {}
-        locals_: list[Endpoint] = []
-        remotes: list[RemoteEndpoint] = []
-        for origin, value in self._store.values(Scope(network.vni), "endpoint"):
-            if not isinstance(value, Endpoint):
-                continue
-            if origin == self._self_id:
-                locals_.append(value)
-                continue
-            if origin not in vteps:
-                vteps[origin] = self._tunnel_end(origin, is_inner=is_inner)
-            vtep = vteps[origin]
-            if vtep is not None:
-                remotes.append(RemoteEndpoint(origin, vtep, value))
+        locals_ = self._store.values_of(self._self_id, Scope(network.vni), "endpoint")
         owned = None if self._owners is None else self._owners.ownership(network)
         flood = (
             self._tunnel_end(origin, is_inner=is_inner)
@@ -397,8 +406,8 @@ class View:
             local=local,
             mtu=mtu,
             ports=ports,
-            locals=tuple(locals_),
-            remotes=tuple(remotes),
+            locals=tuple(value for value in locals_ if isinstance(value, Endpoint)),
+            remotes=tuple(self.remote_changes(network).present) if remotes else (),
             flood=tuple(vtep for vtep in flood if vtep is not None),
             owner_of=None if owned is None else lambda _vni, ip: owned.owner_of(ip),
             receiving=receiving,

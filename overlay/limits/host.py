@@ -56,6 +56,7 @@ REPORT_SANDBOXES_MAX: Final = 32
 REPORT_LOG_LINES_MAX: Final = 5000  # of the journal
 NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
 MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
+CHANGES_REMEMBERED_MAX: Final = 4096  # records of a network; a pass after more reads all of them
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers
 
 # --- Container runtimes ------------------------------------------------------------------

@@ -96,9 +96,15 @@ class PlanInputs:
             return self._tunnels.address_of(card.node_id)
         return card.address
 
-    def plan_input(self, network: Network, here: Container[Vni] = ()) -> PlanInput:
-        """Return the input of a network's plan; `here` are the networks with a sandbox."""
+    def plan_input(
+        self, network: Network, here: Container[Vni] = (), *, remotes: bool = True
+    ) -> PlanInput:
+        """Return the input of a network's plan; `here` are the networks with a sandbox.
+
+        Without `remotes`, remote endpoints are there only as far as policies need them.
+        """
         vni = network.vni
+        is_policed = self._policies is not None and self._policies.is_policed(network)
         given = self._view.collect_input(
             network,
             self.vtep_of(network, self._gossip.card),
@@ -106,6 +112,7 @@ class PlanInputs:
             self._link_mtu_of(network),
             tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
             self._receiving(network),
+            remotes=remotes or is_policed,
         )
         fabric = self._fabric.rows(vni)
         plugged = self._fabric.interface(vni)
@@ -114,7 +121,7 @@ class PlanInputs:
         given = replace(given, routed=routed) if routed else given
         groups = () if self._multicast is None else self._multicast.targets(network)
         given = replace(given, groups=groups) if groups else given
-        if self._policies is None or not self._policies.is_policed(network):
+        if self._policies is None or not is_policed:
             return given
         resolvers = tuple(self.resolvers.of(network))
         policy = self._policies.rows(given, self._view.networks(), resolvers)

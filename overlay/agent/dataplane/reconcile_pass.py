@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
@@ -21,11 +22,12 @@ from overlay.core.dataplane.operations import (
     applied,
     name_of_link,
 )
-from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges
+from overlay.core.dataplane.planning.planned_rows import PlannedRows, neighbor_count, own_rows
 from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.remote_table import RemoteTable, updated
 from overlay.core.dataplane.state import (
     HookRow,
-    NeighborRow,
     PolicyClassRow,
     Port,
     SandboxState,
@@ -47,10 +49,25 @@ class PassResult:
     has_drifted: bool  # since the pass before, which went well
 
 
+class _Step(NamedTuple):
+    """The desired state, and the one before; rows that both have may be left out of both."""
+
+    before: SandboxState | None  # None: not known
+    after: SandboxState
+
+
 def run_pass(
-    runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
+    runtime: SandboxRuntime,
+    given: PlanInput | None,
+    changes: RemoteChanges | None = None,
+    *,
+    prune: bool,
+    read: bool,
 ) -> PassResult:
-    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel."""
+    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel.
+
+    `changes` are those of the remote endpoints since the table's position; None: all are `given`.
+    """
     sandbox = runtime.sandbox
     left, runtime.left = runtime.left, None
     if left is not None and runtime.reconnected:
@@ -63,16 +80,18 @@ def run_pass(
         runtime.reads += 1
     else:
         actual = left
-    desired = _plan(runtime, given, actual)
-    if desired == runtime.desired:
-        desired = runtime.desired  # keep one copy in memory, and its count
+    rows_before = len(actual.rows)
+    step = _next_step(runtime, given, changes, actual, left, prune=prune)
+    desired = runtime.desired
+    asked = [] if step.before is None else diff(step.after, step.before, prune=prune)
+    if actual is left:
+        operations = asked
+        new_macs = runtime.last_macs.changes(given, step.before or actual, operations, step.after)
     else:
-        runtime.desired = desired
-        runtime.neighbor_count = [*map(type, desired.rows)].count(NeighborRow)
-    operations = diff(desired, actual, prune=prune)
-    asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
+        operations = diff(desired, actual, prune=prune)
+        new_macs = runtime.last_macs.changes(given, actual, operations, desired)
     failures = sandbox.apply(operations) if operations else []
-    sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
+    sandbox.announce(new_macs)
     runtime.policy = None if given is None else given.policy
     of_policies = (each.reason for each in failures if _is_of_policy(each.operation))
     runtime.unpoliced = next(of_policies, "")
@@ -81,7 +100,50 @@ def run_pass(
     lost = lost_ports(failures)
     repairs = {each for each in set(operations) - set(asked) if not _is_of_lost(each, lost)}
     has_drifted = left is not None and bool(repairs)
-    return PassResult(operations, failures, len(actual.rows), len(repairs), has_drifted)
+    return PassResult(operations, failures, rows_before, len(repairs), has_drifted)
+
+
+def _next_step(
+    runtime: SandboxRuntime,
+    given: PlanInput | None,
+    changes: RemoteChanges | None,
+    actual: SandboxState,
+    left: SandboxState | None,
+    *,
+    prune: bool,
+) -> _Step:
+    """Plan, and note the plan in `runtime`; where rows stay behind, the old table stays as well."""
+    table, runtime.table = runtime.table, None  # after an exception the next pass takes all anew
+    if given is None:
+        runtime.desired = SandboxState()
+        return _Step(left, runtime.desired)
+    based = _based(given, actual)
+    changes = RemoteChanges(given.remotes) if changes is None else changes
+    table, moved = updated(table, based, changes, in_place=prune)
+    desired = _plan(runtime, based, table)
+    if desired == runtime.desired:
+        desired = runtime.desired  # keep one copy in memory
+    runtime.desired, runtime.table = desired, table
+    runtime.neighbor_count = neighbor_count(desired)
+    if left is None or moved is None or not _differ_in_rows_alone(desired, left):
+        return _Step(left, desired)
+    return _Step(
+        SandboxState(left.links, frozenset(own_rows(left) | moved.removed)),
+        SandboxState(desired.links, frozenset(own_rows(desired) | moved.added)),
+    )
+
+
+def _differ_in_rows_alone(desired: SandboxState, left: SandboxState) -> bool:
+    """Return whether two states have the same table, and links that keep its rows."""
+    if not isinstance(desired.rows, PlannedRows) or not isinstance(left.rows, PlannedRows):
+        return False
+    if desired.rows.remote is not left.rows.remote:
+        return False
+    kept, wanted = (
+        {name: link for name, link in state.links.items() if not isinstance(link, Port)}
+        for state in (left, desired)
+    )
+    return kept == wanted
 
 
 def lost_ports(failures: Iterable[OperationFailure]) -> list[str]:
@@ -109,7 +171,9 @@ def read_states(
 ) -> tuple[SandboxState, SandboxState]:
     """Return the desired state, and the actual one as the kernel has it now."""
     actual = _read(runtime)
-    return _plan(runtime, given, actual), actual
+    if given is None:
+        return SandboxState(), actual
+    return _plan(runtime, _based(given, actual)), actual
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:
@@ -118,18 +182,24 @@ def _read(runtime: SandboxRuntime) -> SandboxState:
     return _without_ports(actual, leaving) if leaving else actual
 
 
-def _plan(runtime: SandboxRuntime, given: PlanInput | None, actual: SandboxState) -> SandboxState:
-    if given is None:
-        return SandboxState()
+def _plan(
+    runtime: SandboxRuntime, given: PlanInput, table: RemoteTable | None = None
+) -> SandboxState:
     sandbox = runtime.sandbox
-    base = sending_base(actual, given.local, given.receiving)
     return plan_sandbox(
-        given if base == given.device_base else replace(given, device_base=base),
+        given,
+        table,
         fast_path=sandbox.fast_path is not None and runtime.redirects,
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,
         policing=sandbox.fast_path is not None,
     )
+
+
+def _based(given: PlanInput, actual: SandboxState) -> PlanInput:
+    """Return the input with the names that the sending devices have."""
+    base = sending_base(actual, given.local, given.receiving)
+    return given if base == given.device_base else replace(given, device_base=base)
 
 
 def _is_of_policy(operation: Operation) -> bool:
@@ -145,4 +215,7 @@ def _is_of_policy(operation: Operation) -> bool:
 def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:
     """Return a state without some ports, which may be gone, or new ones of the same name."""
     links = {name: link for name, link in state.links.items() if name not in ports}
-    return SandboxState(links, frozenset(row for row in state.rows if row.link not in ports))
+    rows = frozenset(row for row in own_rows(state) if row.link not in ports)
+    if isinstance(state.rows, PlannedRows):
+        return SandboxState(links, PlannedRows(rows, state.rows.remote))
+    return SandboxState(links, rows)

@@ -320,11 +320,16 @@ class Reconciler(Controller):
             versions = self._gossip.node.confirmations.confirmable(
                 self._versions(Scope(vni)), self._directory.view.loses_address
             )
-            given = self._plan_input(network)
+            given, changes = None, None
+            if network is not None:
+                given = self._inputs.plan_input(network, self._runtimes, remotes=False)
+                changes = self._directory.view.remote_changes(network, runtime.position)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
             hints, runtime.hints = runtime.hints, []
-            done = await self._kernel.call(run_pass, runtime, given, prune=self.pruning, read=read)
+            done = await self._kernel.call(
+                run_pass, runtime, given, changes, prune=self.pruning, read=read
+            )
             rows = len(runtime.desired.rows)
             runtime.passes += 1
             runtime.operations += len(done.operations)

@@ -17,7 +17,8 @@ from overlay.agent.process.controller import Fault
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planning.inputs import PolicyRows
+from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
+from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.state import Port, Row, SandboxState
 from overlay.errors import ConflictError
 from overlay.kernel.sandbox.monitor import SandboxMonitor
@@ -38,6 +39,7 @@ class SandboxRuntime:
     lock: asyncio.Lock  # held by passes and changes of ports; outlives this sandbox
     desired: SandboxState = field(default_factory=SandboxState)
     left: SandboxState | None = None  # by the last pass, if all of it went well
+    table: RemoteTable | None = None  # of the remote endpoints, as the last pass had them
     reconnected: set[str] = field(default_factory=set)  # ports made or removed since that pass
     leaving: set[str] = field(default_factory=set)  # ports that `remove_port` is removing
     dirty: bool = True
@@ -80,6 +82,11 @@ class SandboxRuntime:
         return lacks_any and any(
             isinstance(link, Port) and not link.master for link in self.desired.links.values()
         )
+
+    @property
+    def position(self) -> RecordsPosition | None:
+        """Return how far the last plan followed the remote endpoints; None if it did not."""
+        return None if self.table is None else self.table.position
 
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""

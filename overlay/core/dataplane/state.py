@@ -8,6 +8,7 @@ which only the kernel layer knows.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -401,4 +402,4 @@ class SandboxState:
     """
 
     links: dict[str, Link] = field(default_factory=dict)
-    rows: frozenset[Row] = frozenset()
+    rows: AbstractSet[Row] = frozenset()

@@ -67,6 +67,10 @@ class LiveEntries(MutableMapping[Key, Entry]):
         """Return how many entries of each kind do not count; usually none."""
         return {kind: len(keys) - COUNT_MAX[kind] for kind, keys in self._ordered.items()}
 
+    def is_crowded(self, kind: str) -> bool:
+        """Return whether a kind has more entries than count, so that one may displace another."""
+        return kind in self._ordered
+
     # --- the mapping, of all entries ----------------------------------------------------
 
     def __getitem__(self, key: Key) -> Entry:

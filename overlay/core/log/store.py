@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.core.log.change_journal import Change, ChangeJournal
 from overlay.core.log.live_entries import LiveEntries
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import (
@@ -65,7 +65,7 @@ class Store:
         self._origins: dict[Scope, list[dict[NodeId, None]]] = {}  # by bucket
         self._participations: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
         self.participants: dict[Scope, dict[NodeId, bool]] = {}
-        self._changes: Counter[tuple[Scope, str]] = Counter()
+        self._journal = ChangeJournal()
         self._oversized: dict[tuple[NodeId, Scope], None] = {}
 
     # --- lookups ------------------------------------------------------------------------
@@ -94,6 +94,10 @@ class Store:
         for origin in self._scopes.get(scope, {}):
             yield self.log_version(origin, scope)
 
+    def origins(self, scope: Scope) -> list[NodeId]:
+        """Return the nodes of whose logs in a scope anything is held."""
+        return list(self._scopes.get(scope, ()))
+
     def values(self, scope: Scope, kind: str) -> Iterator[tuple[NodeId, Value]]:
         """Yield the live values of one kind with their origins, as far as they count."""
         for origin in self._scopes.get(scope, {}):
@@ -112,7 +116,11 @@ class Store:
 
     def change_count(self, scope: Scope, kind: str) -> int:
         """Return a number that grows with each change to the records of one kind."""
-        return self._changes[scope, kind]
+        return self._journal.count(scope, kind)
+
+    def changed_since(self, scope: Scope, kind: str, count: int) -> list[Change] | None:
+        """Return which records of a kind changed since a `change_count`; None if unknown."""
+        return self._journal.since(scope, kind, count)
 
     def surplus(self) -> Iterator[tuple[NodeId, Scope, str, int]]:
         """Yield each log and kind with more live records than count, and how many do not."""
@@ -272,11 +280,14 @@ class Store:
         for entry in segment.entries:
             if entry.version <= log.version:
                 continue
-            self._changes[segment.scope, entry.key[0]] += 1
+            self._journal.note(segment.scope, segment.origin, entry.key)
+            is_crowded = log.live.is_crowded(entry.key[0])
             if entry.value is None:
                 log.live.pop(entry.key, None)
             else:
                 log.live[entry.key] = entry
+            if is_crowded or log.live.is_crowded(entry.key[0]):
+                self._journal.note_many(segment.scope, entry.key[0])  # others may count now
         log.version = segment.upto
         log.segments.append(segment)
         if segment.floor > log.floor:
@@ -284,7 +295,7 @@ class Store:
             log.segments = [kept for kept in log.segments if kept.upto > log.floor]
             for key in [key for key, entry in log.live.items() if entry.version <= log.floor]:
                 del log.live[key]  # cleaned by its origin, and not rewritten
-                self._changes[segment.scope, key[0]] += 1
+                self._journal.note_many(segment.scope, key[0])
 
     def _note_participation(self, origin: NodeId, log: Log) -> None:
         parts = {
@@ -338,7 +349,7 @@ class Store:
         log = self._scopes[scope].pop(origin)
         self._oversized.pop((origin, scope), None)
         for kind in {key[0] for key in log.live}:
-            self._changes[scope, kind] += 1
+            self._journal.note_many(scope, kind)
         buckets = self._buckets.get(scope)
         if buckets is not None:
             index = bucket_of(origin, scope)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import product
 from typing import Final
 
+from overlay.core.dataplane.planning.planned_rows import has_neighbor, own_rows
 from overlay.core.dataplane.state import (
     Bridge,
     BridgeFdbRow,
@@ -78,8 +79,6 @@ class SandboxMonitor:
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}  # index of the newest link of that name
         self._macs: dict[int, bytes] = {}
-        self._neighbors: frozenset[tuple[str, bytes]] = frozenset()
-        self._neighbors_of: SandboxState | None = None
         self.has_more = False  # whether the last call left notifications waiting
         self._index_links()
 
@@ -223,7 +222,8 @@ class SandboxMonitor:
             return None
         segment = int(master.removeprefix("br"))
         hooks = {HookRow(segment, link.name, *kind) for kind in product((False, True), repeat=3)}
-        return None if hooks.isdisjoint(desired.rows) else f"the hook of {link.name} is gone"
+        is_wanted = any(hook in desired.rows for hook in hooks)
+        return f"the hook of {link.name} is gone" if is_wanted else None
 
     def _neighbor_contradiction(self, message: NetlinkMessage, desired: SandboxState) -> str | None:
         present = message.kind == codec.RTM_NEWNEIGH
@@ -236,17 +236,9 @@ class SandboxMonitor:
         if subject.in_bridge:
             return _fdb_contradiction(Mac(subject.address), name, desired, present=present)
         # A neighbor that was deleted or is no longer permanent; the message may lack its MAC.
-        if (name, subject.address) in self._neighbors_in(desired):
+        if has_neighbor(desired, name, Ip(subject.address)):
             return f"neighbor {ip_text(Ip(subject.address))} on {name} is gone"
         return None
-
-    def _neighbors_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
-        if self._neighbors_of is not desired:
-            self._neighbors_of = desired
-            self._neighbors = frozenset(
-                (row.link, bytes(row.ip)) for row in desired.rows if isinstance(row, NeighborRow)
-            )
-        return self._neighbors
 
 
 class UnderlayMonitor:
@@ -286,7 +278,7 @@ def _fdb_contradiction(mac: Mac, name: str, desired: SandboxState, *, present: b
 
 
 def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
-    for row in desired.rows if port_name in desired.links else ():
+    for row in own_rows(desired) if port_name in desired.links else ():
         if isinstance(row, RateRow) and row.link == port_name:
             return row
     return None

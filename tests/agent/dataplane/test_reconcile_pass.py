@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from overlay import limits
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import (
+    LocalPort,
+    PlanInput,
+    PolicyRows,
+    RemoteChanges,
+    RemoteEndpoint,
+)
 from overlay.core.dataplane.port_security import port_rows
 from overlay.core.dataplane.state import FdbRow, HookRow, Port, SourceRow, TargetRow, VerdictRow
 from overlay.errors import ConflictError
@@ -277,3 +284,33 @@ def test_the_end_of_a_container_is_no_repair(node: Node) -> None:
     node.host.sandbox.apply([DeleteRow(row)])
     done = run_pass(node.runtime, node.given(), prune=True, read=True)
     assert (done.repair_count, done.has_drifted) == (1, True)
+
+
+def test_passes_that_follow_changes_are_as_exact(node: Node) -> None:
+    """Remote endpoints come, change and go by what the records say of them alone."""
+    vtep = parse_ip("192.168.56.12")
+
+    def follow(*present: Endpoint, gone: Ip | None = None) -> int:
+        changes = RemoteChanges(
+            [RemoteEndpoint(OTHER, vtep, each) for each in present],
+            [] if gone is None else [(OTHER, endpoint(gone).endpoint_id)],
+            is_whole=False,
+        )
+        given = replace(node.given(), remotes=())
+        done = run_pass(node.runtime, given, changes, prune=True, read=False)
+        assert done.failures == []
+        assert node.differences() == []
+        return len(done.operations)
+
+    node.remotes = [NINE]
+    assert follow(endpoint(NINE)) == 3
+    node.remotes = [NINE, TEN]
+    assert follow(endpoint(TEN)) == 3
+    assert follow(endpoint(TEN)) == 0
+    node.remotes = [TEN]
+    assert follow(gone=NINE) == 3
+    node.attach(TEN)  # here as well: the remote one loses address and MAC
+    assert follow() > 3
+    assert node.runtime.reads == 1
+    assert not run_pass(node.runtime, node.given(), prune=True, read=True).has_drifted
+    assert node.differences() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,25 @@ class RemoteEndpoint(NamedTuple):
     origin: NodeId
     vtep: Ip
     endpoint: Endpoint
+
+
+class RecordsPosition(NamedTuple):
+    """How far remote endpoints were followed: a number of changes, and the VTEPs at that time."""
+
+    change_count: int
+    vteps: dict[NodeId, Ip | None]
+
+
+class RemoteChanges(NamedTuple):
+    """What is new of a network's remote endpoints since an earlier position.
+
+    If `is_whole`, those in `present` are all that there are.
+    """
+
+    present: Sequence[RemoteEndpoint]  # new or changed
+    gone: Sequence[tuple[NodeId, bytes]] = ()  # origin and id of the endpoint
+    is_whole: bool = True
+    position: RecordsPosition | None = None  # where to go on from
 
 
 @dataclass(frozen=True, slots=True, eq=False)

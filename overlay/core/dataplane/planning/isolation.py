@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.port_security import allowed_addresses, allowed_macs
 from overlay.core.dataplane.state import IsolatedRow
 from overlay.model import Endpoint, Ip, Mac, is_isolated
@@ -17,7 +18,7 @@ from overlay.model import Endpoint, Ip, Mac, is_isolated
 ISOLATION_SOFTWARE: Final = (0, 4, 0)  # the first version that isolates ports
 
 
-def isolation_rows(given: PlanInput) -> Iterator[IsolatedRow]:
+def isolation_rows(given: PlanInput, table: RemoteTable) -> Iterator[IsolatedRow]:
     """Return a row for each address of an isolated endpoint, if one of them is on this host.
 
     An address that an endpoint may use that is not isolated, such as a virtual one, has none.
@@ -27,7 +28,7 @@ def isolation_rows(given: PlanInput) -> Iterator[IsolatedRow]:
         return
     isolated: set[Mac | Ip] = set()
     reachable: set[Mac | Ip] = set()
-    for endpoint in (*given.locals, *(each.endpoint for each in given.remotes)):
+    for endpoint in (*given.locals, *(each.endpoint for each in table.remotes())):
         found = isolated if is_isolated(network, endpoint) else reachable
         found.update(_addresses(endpoint))
     yield from map(IsolatedRow, isolated - reachable)

@@ -17,6 +17,8 @@ from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.isolation import isolation_rows
 from overlay.core.dataplane.planning.links import host_ports, links, tunnel_bases
+from overlay.core.dataplane.planning.planned_rows import PlannedRows
+from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
     Segments,
@@ -57,6 +59,7 @@ from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
 
 def plan_sandbox(
     given: PlanInput,
+    table: RemoteTable | None = None,
     *,
     fast_path: bool = False,
     guarded: bool = False,
@@ -65,26 +68,27 @@ def plan_sandbox(
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
+    With a `table` of the remote endpoints, the state follows it: it is a value until the table is
+    updated. Without one they are planned anew.
+
     `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and other
     controls, `intercepting` those that bring queries for other resolvers to this node's DNS server.
     Without `policing`, the ports of a network that has policies are on no bridge, and without
     `guarded`, isolated ports are not. Ports in VLANs need both.
 
-    Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
-    remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
-    container's frames away would conflict with what its bridge port learns. An endpoint with a
-    gateway's MAC gets no rows either, wherever it is: a local one's port stays closed.
+    An endpoint with a gateway's MAC gets no rows, wherever it is: a local one's port stays closed.
     """
+    remote = table_of(given) if table is None else table
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
     planned = {link.name: link for link in links(given, is_shut=is_shut, closed=closed)}
 
-    def rows() -> Iterator[Row]:  # a generator: there may be very many rows
-        yield from _network_rows(given, is_shut=is_shut)
+    def rows() -> Iterator[Row]:
+        yield from _network_rows(given, remote, is_shut=is_shut)
         if guarded:
             yield BoundaryRow()
-            yield from isolation_rows(given)
+            yield from isolation_rows(given, remote)
         if intercepting:
             yield from _intercept_rows(given.network)
         if given.policy is not None and policing:
@@ -112,14 +116,22 @@ def plan_sandbox(
                 yield from _fast_rows(given, port, endpoint, is_policed=is_policed)
                 segment = segment_of(given.network, port.subnet_index)
                 yield from allowed_mac_rows(segment, endpoint, own)
-            if guarded:
-                yield guard_row(given.network, port.name, endpoint)
-                yield from control_rows(port.name, controls_on(given.network, endpoint))
-            rate = rate_row(port.name, rates_on(given.network, endpoint))
-            if rate is not None:
-                yield rate
+            yield from _bridge_port_rows(given.network, port, endpoint, guarded=guarded)
 
-    return SandboxState(planned, frozenset(rows()))
+    if table is None:
+        return SandboxState(planned, frozenset((*rows(), *remote.rows)))
+    return SandboxState(planned, PlannedRows(frozenset(rows()), table.rows))
+
+
+def _bridge_port_rows(
+    network: Network, port: LocalPort, endpoint: Endpoint, *, guarded: bool
+) -> Iterator[Row]:
+    if guarded:
+        yield guard_row(network, port.name, endpoint)
+        yield from control_rows(port.name, controls_on(network, endpoint))
+    rate = rate_row(port.name, rates_on(network, endpoint))
+    if rate is not None:
+        yield rate
 
 
 def _fast_rows(
@@ -185,10 +197,10 @@ def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:
     return (row for row in rows if isinstance(row, HookRow))
 
 
-def _network_rows(given: PlanInput, *, is_shut: bool) -> Iterator[Row]:
+def _network_rows(given: PlanInput, table: RemoteTable, *, is_shut: bool) -> Iterator[Row]:
     yield from _gateway_rows(given.network)
     if has_tunnel(given.network):
-        yield from tunnel_rows(given)
+        yield from tunnel_rows(given, table)
     if not is_shut:
         yield from _exit_rows(given)
         yield from router_rows(given)

@@ -55,7 +55,7 @@ def planned(
     state = plan_sandbox(given(own, others, on), fast_path=True, guarded=guarded)
     port = state.links["ve1"]
     assert isinstance(port, Port)
-    return state.rows, port
+    return frozenset(state.rows), port
 
 
 def isolated(rows: frozenset[Row]) -> set[bytes]:

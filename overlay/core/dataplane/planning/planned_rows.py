@@ -1,0 +1,140 @@
+"""The rows of a plan as one set: this host's own, and those that lead to remote endpoints.
+
+There may be 150,000 of the latter, so they are not held as rows: the set makes them from the
+endpoints, and answers from the same tables whether it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from overlay.core.dataplane.planning.inputs import RemoteEndpoint
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow, Row, SandboxState
+from overlay.model import Ip, Mac
+
+
+class RemoteSegment(NamedTuple):
+    """The remote endpoints of one segment that frames are sent to, and the links to them."""
+
+    vxlan: str
+    bridge: str
+    by_mac: Mapping[Mac, RemoteEndpoint]
+    by_ip: Mapping[Ip, RemoteEndpoint]
+
+    def mac_rows(self, mac: Mac, remote: RemoteEndpoint) -> tuple[Row, ...]:
+        """Return the rows by which frames for a MAC are sent."""
+        return (FdbRow(self.vxlan, mac, remote.vtep), BridgeFdbRow(self.vxlan, mac))
+
+    def ip_rows(self, ip: Ip, remote: RemoteEndpoint) -> tuple[Row, ...]:
+        """Return the rows by which an address is resolved."""
+        return (NeighborRow(self.bridge, ip, remote.endpoint.mac),)
+
+    @property
+    def row_count(self) -> int:
+        """Return the number of rows."""
+        return 2 * len(self.by_mac) + len(self.by_ip)
+
+
+class RemoteRows(AbstractSet[Row]):
+    """The rows of all remote endpoints, as the tables are at the time of the question.
+
+    Another thread may look while a pass changes the tables.
+    """
+
+    def __init__(self, segments: Iterable[RemoteSegment] = ()) -> None:
+        self.segments = tuple(segments)
+        self._by_vxlan = {each.vxlan: each for each in self.segments}
+        self._by_bridge = {each.bridge: each for each in self.segments}
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Row]) -> frozenset[Row]:  # type: ignore[override]
+        return frozenset(it)
+
+    def __contains__(self, row: object) -> bool:
+        kind = type(row)
+        if kind is NeighborRow:
+            at = self._by_bridge.get(row.link)  # type: ignore[attr-defined]
+            found = None if at is None else at.by_ip.get(row.ip)  # type: ignore[attr-defined]
+            return found is not None and found.endpoint.mac == row.mac  # type: ignore[attr-defined]
+        if kind is FdbRow or kind is BridgeFdbRow:
+            at = self._by_vxlan.get(row.link)  # type: ignore[attr-defined]
+            found = None if at is None else at.by_mac.get(row.mac)  # type: ignore[attr-defined]
+            if found is None:
+                return False
+            return kind is BridgeFdbRow or found.vtep == row.vtep  # type: ignore[attr-defined]
+        return False
+
+    def __iter__(self) -> Iterator[Row]:
+        for segment in self.segments:
+            for mac in list(segment.by_mac):
+                remote = segment.by_mac.get(mac)
+                if remote is not None:
+                    yield from segment.mac_rows(mac, remote)
+            for ip in list(segment.by_ip):
+                remote = segment.by_ip.get(ip)
+                if remote is not None:
+                    yield from segment.ip_rows(ip, remote)
+
+    def __len__(self) -> int:
+        return sum(each.row_count for each in self.segments)
+
+    def has_neighbor(self, link: str, ip: Ip) -> bool:
+        """Return whether an address is resolved on a bridge, whatever its MAC."""
+        at = self._by_bridge.get(link)
+        return at is not None and ip in at.by_ip
+
+    @property
+    def neighbor_count(self) -> int:
+        """Return how many of the rows are neighbors."""
+        return sum(len(each.by_ip) for each in self.segments)
+
+
+class PlannedRows(AbstractSet[Row]):
+    """All rows of a plan. Equal to every set of equal rows."""
+
+    def __init__(self, own: frozenset[Row], remote: RemoteRows) -> None:
+        self.own = own
+        self.remote = remote
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Row]) -> frozenset[Row]:  # type: ignore[override]
+        return frozenset(it)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, PlannedRows) and other.remote is self.remote:
+            return self.own == other.own
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.own or row in self.remote
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from self.own
+        yield from self.remote
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.remote)
+
+
+def own_rows(state: SandboxState) -> AbstractSet[Row]:
+    """Return the rows of a state without those of remote endpoints, where these are apart."""
+    return state.rows.own if isinstance(state.rows, PlannedRows) else state.rows
+
+
+def has_neighbor(state: SandboxState, link: str, ip: Ip) -> bool:
+    """Return whether a state resolves an address on a bridge, whatever its MAC."""
+    if isinstance(state.rows, PlannedRows) and state.rows.remote.has_neighbor(link, ip):
+        return True
+    return any(
+        type(row) is NeighborRow and row.ip == ip and row.link == link for row in own_rows(state)
+    )
+
+
+def neighbor_count(state: SandboxState) -> int:
+    """Return how many rows of a state are neighbors."""
+    remote = state.rows.remote.neighbor_count if isinstance(state.rows, PlannedRows) else 0
+    return remote + sum(type(row) is NeighborRow for row in own_rows(state))

@@ -1,0 +1,165 @@
+"""The table of remote endpoints: whatever changes, it has the rows of one that is made anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges, RemoteEndpoint
+from overlay.core.dataplane.planning.planned_rows import (
+    PlannedRows,
+    has_neighbor,
+    neighbor_count,
+    own_rows,
+)
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.remote_table import table_of, updated
+from overlay.core.dataplane.state import FdbRow, NeighborRow, Row, SandboxState
+from overlay.core.fabric import FabricMac, FabricNeighbor, FabricRows
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, gateway_mac, mac_for
+
+VNI = Vni(700)
+NODES = [NodeId(bytes([66 + number]) * 16) for number in range(3)]
+LOCAL = Ip(bytes([192, 168, 56, 11]))
+VTEPS = [Ip(bytes([192, 168, 56, 12])), Ip(bytes([192, 168, 56, 13])), LOCAL, Ip(bytes(15) + b"\1")]
+SUBNETS = (
+    Subnet(Ip(bytes([10, 0, 0, 0])), 24, Ip(bytes([10, 0, 0, 1]))),
+    Subnet(Ip(b"\xfd" + bytes(15)), 64, Ip(b"\xfd" + bytes(14) + b"\1")),
+    Subnet(Ip(bytes([10, 0, 1, 0])), 24, Ip(bytes([10, 0, 1, 1]))),
+)
+# Few addresses, so that they are claimed again and again: gateways and one outside are among them.
+IPS = [
+    *(Ip(bytes([10, 0, third, last])) for third in (0, 1) for last in (1, 2, 3)),
+    Ip(b"\xfd" + bytes(14) + b"\2"),
+    Ip(bytes([10, 9, 9, 9])),
+]
+MACS = [gateway_mac(VNI, 0), *(mac_for(VNI, ip) for ip in IPS[1:4])]
+FABRIC = FabricRows(
+    frozenset(FabricMac(VNI, mac, VTEPS[0]) for mac in MACS),
+    frozenset(FabricNeighbor(VNI, ip, mac) for ip in IPS[1:3] for mac in MACS[1:2]),
+)
+
+
+class Step(NamedTuple):
+    """What changes from one plan to the next."""
+
+    present: list[RemoteEndpoint]
+    gone: list[tuple[NodeId, bytes]]
+    locals: tuple[Endpoint, ...]
+    owner: NodeId | None
+    base: str
+
+
+def _endpoint(serial: int, ips: list[Ip], mac: Mac | None) -> Endpoint:
+    chosen = mac_for(VNI, ips[0]) if mac is None else mac
+    return Endpoint(serial.to_bytes(8, "big"), VNI, f"c{serial}", chosen, tuple(ips))
+
+
+serials = st.integers(0, 4)
+endpoints = st.builds(
+    _endpoint,
+    serials,
+    st.lists(st.sampled_from([*3 * IPS[1:3], *IPS]), min_size=1, max_size=2, unique=True),
+    st.none() | st.sampled_from(MACS),
+)
+vteps = st.sampled_from([*4 * VTEPS[:2], *VTEPS])
+remotes = st.builds(RemoteEndpoint, st.sampled_from(NODES), vteps, endpoints)
+steps = st.builds(
+    Step,
+    st.lists(remotes, max_size=4),
+    st.lists(st.tuples(st.sampled_from(NODES), serials.map(lambda n: n.to_bytes(8, "big")))),
+    st.just(()) | st.lists(endpoints, max_size=2, unique_by=lambda each: each.mac).map(tuple),
+    st.none() | st.sampled_from(NODES),
+    st.sampled_from(["vxlan"] * 9 + ["vxalt"]),
+)
+
+
+def _given(step: Step, known: dict[tuple[NodeId, bytes], RemoteEndpoint]) -> PlanInput:
+    """Return the input after a step, with all remote endpoints."""
+    for key in step.gone:
+        known.pop(key, None)
+    for remote in step.present:
+        known[remote.origin, remote.endpoint.endpoint_id] = remote
+    return PlanInput(
+        Network(VNI, "blue", SUBNETS, NODES[0]),
+        4789,
+        LOCAL,
+        1450,
+        locals=step.locals,
+        remotes=tuple(known.values()),
+        owner_of=lambda _vni, _ip: step.owner,
+        device_base=step.base,
+        fabric=FABRIC,
+    )
+
+
+@given(st.lists(steps, min_size=1, max_size=8))
+def test_any_changes_give_the_rows_of_a_plan_made_anew(sequence: list[Step]) -> None:
+    """The same rows, and the same operations from the plan before, whatever has changed.
+
+    Also where addresses are claimed several times, or by local endpoints, and as owners change.
+    """
+    known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
+    first = _given(Step([], [], (), None, "vxlan"), known)
+    table, before = table_of(first), plan_sandbox(first)
+    own: frozenset[Row] = frozenset(own_rows(plan_sandbox(first, table)))
+    for step in sequence:
+        full = _given(step, known)
+        changes = RemoteChanges(step.present, step.gone, is_whole=False)
+        table, moved = updated(table, replace(full, remotes=()), changes)
+        followed, anew = plan_sandbox(replace(full, remotes=()), table), plan_sandbox(full)
+
+        assert followed == anew
+        assert len(followed.rows) == len(anew.rows) == len(set(followed.rows))
+        assert all(row in followed.rows for row in anew.rows)
+        neighbors = {row for row in anew.rows if isinstance(row, NeighborRow)}
+        assert neighbor_count(followed) == len(neighbors)
+        assert all(has_neighbor(followed, row.link, row.ip) for row in neighbors)
+        if moved is not None:
+            small = (
+                SandboxState(followed.links, frozenset(own_rows(followed) | moved.added)),
+                SandboxState(before.links, frozenset(own | moved.removed)),
+            )
+            for prune in (True, False):
+                assert diff(*small, prune=prune) == diff(anew, before, prune=prune)
+        before, own = anew, frozenset(own_rows(followed))
+
+
+@given(st.lists(steps, min_size=2, max_size=5))
+def test_a_table_that_must_stay_is_not_changed(sequence: list[Step]) -> None:
+    """A pass that leaves surplus rows where they are needs the rows of before."""
+    known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
+    table = table_of(_given(sequence[0], known))
+    rows = frozenset(table.rows)
+    for step in sequence[1:]:
+        full = _given(step, known)
+        changes = RemoteChanges(step.present, step.gone, is_whole=False)
+        other, moved = updated(table, full, changes, in_place=False)
+
+        assert moved is None
+        assert frozenset(table.rows) == rows
+        assert frozenset(other.rows) == frozenset(table_of(full).rows)
+        table, rows = other, frozenset(other.rows)
+
+
+def test_planned_rows_are_a_set_like_any_other() -> None:
+    """What asks for rows need not know how they are held."""
+    remote = RemoteEndpoint(NODES[0], VTEPS[0], _endpoint(1, [IPS[1]], None))
+    full = _given(Step([remote], [], (), None, "vxlan"), {})
+    rows = plan_sandbox(full, table_of(full)).rows
+    plain = plan_sandbox(full).rows
+    mac = remote.endpoint.mac
+
+    assert isinstance(rows, PlannedRows)
+    assert isinstance(plain, frozenset)
+    assert rows == plain
+    assert plain == rows
+    assert not rows - plain
+    assert not plain - rows
+    assert FdbRow("vxlan0", mac, VTEPS[0]) in rows
+    assert FdbRow("vxlan0", mac, VTEPS[1]) not in rows
+    assert FdbRow("vxlan9", mac, VTEPS[0]) not in rows
+    assert {FdbRow("vxlan0", mac, VTEPS[0])} & rows == {FdbRow("vxlan0", mac, VTEPS[0])}
