@@ -323,7 +323,8 @@ class Reconciler(Controller):
             given, changes = None, None
             if network is not None:
                 given = self._inputs.plan_input(network, self._runtimes, remotes=False)
-                changes = self._directory.view.remote_changes(network, runtime.position)
+                since = None if read else runtime.position  # what is read costs more anyway
+                changes = self._directory.view.remote_changes(network, since)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
             hints, runtime.hints = runtime.hints, []
