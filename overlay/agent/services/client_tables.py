@@ -115,9 +115,17 @@ class ClientTables(Controller):
         yield
 
     async def ensure(self, identity: _Identity) -> None:
-        """Have the table that a container needs, or none; a failure is retried."""
+        """Have the table that a container needs, or none; a failure is retried.
+
+        An attach does not wait until a container that reaches no service is seen to have no table:
+        an earlier one that may be left there is removed by the next pass.
+        """
         try:
-            if self._is_ready:
+            if not self._is_ready:
+                return
+            if identity not in self._clients and self._wanted(identity).plan.is_empty:
+                self.trigger()
+            else:
                 await self._ensure(identity, verify=True)
         except (OverlayError, OSError):
             self.trigger()  # it fails there as well, and is reported

@@ -29,7 +29,6 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.container_namespace import require_container_of
 from overlay.kernel.sandbox.veth import (
     AttachedInterface,
-    add_default_route,
     allow_families,
     free_interface_name,
     set_up_inside,
@@ -261,8 +260,8 @@ def attach_interface(
         try:
             _enable_announcements(netns_fd, name)
             allow_families(netns_fd, name, addresses)
-            own = set_up_inside(alias, inside, name, addresses, link_local=True)
-            made = [add_default_route(inside, own, gateway) for gateway in gateways]
+            link = (name, find_link(inside, name))
+            made = set_up_inside(alias, inside, link, addresses, gateways, link_local=True)
         except BaseException:
             inside.transact([link_requests.delete_link(find_link(inside, name))])
             raise
@@ -274,7 +273,7 @@ def _move_into_container(
 ) -> str:
     """Move a device into a container, and return its name there."""
     for _ in range(_IFNAME_TRIES):
-        name = wanted or free_interface_name(inside)
+        name = wanted or free_interface_name(all_links(inside))
         try:
             host.request(_move(index, netns_fd, name))
         except NetlinkError as error:

@@ -268,14 +268,22 @@ def set_port(index: int, port: Port, before: Link | None, master: int, alias: st
     ]
 
 
-def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -> Request:
+def create_veth(
+    port: Port,
+    master: int,
+    netns_fd: int,
+    ifname: str,
+    mac: Mac,
+    indexes: tuple[int, int] = (0, 0),
+) -> Request:
     """Return the request that creates a veth pair.
 
     One end is a bridge port, the other is `ifname` in `netns_fd`. The port is up before the
-    container's end can be, so that no frame is lost. See veth(4).
+    container's end can be, so that no frame is lost. `indexes` are those that the port and the
+    other end get; 0: the kernel chooses (EBUSY: one is taken). See veth(4).
     """
     peer: dict[str, Any] = {
-        "index": 0,
+        "index": indexes[1],
         "attrs": [
             ("IFLA_IFNAME", ifname),
             ("IFLA_MTU", port.mtu),
@@ -290,7 +298,7 @@ def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -
         _info("veth", [("VETH_INFO_PEER", peer)]),
     ]
     flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
-    return _link(codec.RTM_NEWLINK, flags, attributes, up=True)
+    return _link(codec.RTM_NEWLINK, flags, attributes, index=indexes[0], up=True)
 
 
 def set_up(index: int) -> Request:

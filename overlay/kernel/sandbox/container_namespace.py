@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 NAMESPACE_ALIAS: Final = "overlayd:container"  # of the loopback, in bare containers
+_LOOPBACK: Final = "lo"
 _IPV6_SETTING: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 NETWORK_SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 SANDBOX_NAME: Final = re.compile(rf"{NETWORK_SANDBOX_NAME.pattern}|ov-evpn-[0-9a-f]{{6}}")
@@ -35,16 +36,21 @@ def require_container(netns_fd: int, target: str, remedy: str = "") -> None:
 
 
 def require_container_of(
-    inside: NetlinkSocket, netns_fd: int, target: str, remedy: str = ""
+    inside: NetlinkSocket,
+    netns_fd: int,
+    target: str,
+    remedy: str = "",
+    links: Sequence[link_decoder.LinkInfo] | None = None,
 ) -> None:
-    """Do so with an open socket in the namespace."""
+    """Do so with an open socket in the namespace; `links` are its links, where they are known."""
     if _is_host(netns_fd):
         raise ConflictError(
             f"{target} is in the host's own network namespace",
             why="there is no container network to connect to",
             hint=remedy or "Start the container with a network of its own, such as --network none",
         )
-    if _is_marked(inside) or _is_named(netns_fd):
+    alias = _alias(inside) if links is None else _alias_among(links)
+    if _is_mark(alias) or _is_named(netns_fd):
         raise ConflictError(
             f"{target} is a sandbox of overlayd, not a container",
             why="it holds a network's bridge and VTEP on this host",
@@ -100,7 +106,7 @@ def socket_in(path: str | Path, wanted: tuple[int, int]) -> Iterator[NetlinkSock
 
 
 def _is_container(netns_fd: int, inside: NetlinkSocket) -> bool:
-    return not _is_host(netns_fd) and not _is_marked(inside)
+    return not _is_host(netns_fd) and not _is_mark(_alias(inside))
 
 
 def _is_host(netns_fd: int) -> bool:
@@ -114,17 +120,20 @@ def is_bare_container(netns_fd: int) -> bool:
         return _alias(inside) == NAMESPACE_ALIAS
 
 
-def _is_marked(inside: NetlinkSocket) -> bool:
+def _is_mark(alias: str) -> bool:
     """Return whether the alias of a namespace's loopback marks it as a sandbox."""
-    alias = _alias(inside)
     return link_decoder.is_overlayd_link(alias) and alias != NAMESPACE_ALIAS
 
 
 def _alias(inside: NetlinkSocket) -> str:
     try:
-        return link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
+        return link_decoder.decode(inside.get(link_requests.get_link(_LOOPBACK))[0]).alias
     except NetlinkError:  # a loopback with another name: that of a container
         return ""
+
+
+def _alias_among(links: Sequence[link_decoder.LinkInfo]) -> str:
+    return next((each.alias for each in links if each.name == _LOOPBACK), "")
 
 
 def _is_named(netns_fd: int) -> bool:

@@ -6,9 +6,14 @@ Owns: what is remembered of them. Does not: create or change a link (`sandbox`).
 from __future__ import annotations
 
 import errno
+import random
+from typing import Final
 
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+
+_FIRST_MIN: Final = 2**16  # the kernel's own choices begin at 1
+_FIRST_MAX: Final = 2**24
 
 
 class LinkIndexes:
@@ -17,6 +22,20 @@ class LinkIndexes:
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
         self._by_name: dict[str, int] = {}
+        self._next = random.randrange(_FIRST_MIN, _FIRST_MAX)
+
+    def choose(self) -> int:
+        """Return an index for a new link, which nearly always is free.
+
+        Whoever knows it before the link exists needs no request to find it. None is chosen twice,
+        so that nothing that still names a former link by its number is about a new one.
+        """
+        self._next += 1
+        return self._next
+
+    def remember(self, name: str, index: int) -> None:
+        """Remember a link that was made with a chosen index."""
+        self._by_name[name] = index
 
     def replace(self, names: dict[int, str]) -> None:
         """Remember what was read, and nothing else."""

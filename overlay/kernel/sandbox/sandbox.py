@@ -55,6 +55,7 @@ from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
 from overlay.kernel.sandbox.row_applier import RowApplier, RowOperation
+from overlay.model import Mac
 
 
 class Sandbox:
@@ -279,10 +280,29 @@ class Sandbox:
             if error.errno == errno.EEXIST and self._links.find(link.name):
                 return False
             raise
-        self.prepare_hooks(link.name)
+        self._prepare_hooks(link.name)
         return True
 
-    def prepare_hooks(self, name: str) -> None:
+    def create_port(self, port: Port, netns_fd: int, ifname: str, mac: Mac, inner: int) -> int:
+        """Create a veth pair from a port to a container's namespace; return the port's index.
+
+        The container's end is called `ifname` and has the index `inner`. With a fast path the port
+        has its hooks before it carries traffic (see `_prepare_hooks`). Raises NetlinkError, of
+        EBUSY if an index is taken.
+        """
+        index = self._links.choose()
+        indexes = (index, inner)
+        master = self.link_index(port.master)
+        steps = [link_requests.create_veth(port, master, netns_fd, ifname, mac, indexes)]
+        if self.fast_path is not None:
+            steps.append(tc_filters.add_clsact(index))
+        for refusal in self.socket.transact(steps):
+            if refusal.position == 0:
+                raise NetlinkError(refusal.errno, str(refusal))
+        self._links.remember(port.name, index)
+        return index
+
+    def _prepare_hooks(self, name: str) -> None:
         """Add the fast path's hooks to a new link, before it carries traffic.
 
         The kernel stops a link's queue while hooks are added (`qdisc_graft`, net/sched/sch_api.c),

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import GuardRow, HookRow, Port
@@ -24,6 +24,7 @@ from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
+from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, require_container_of
@@ -114,23 +115,30 @@ def attach_interface(
     not, OverlayError otherwise.
     """
     with NetlinkSocket(netns_fd) as inside:
+        links = all_links(inside)
         if container is not None:  # here, where no sandbox is being created meanwhile
-            require_container_of(inside, netns_fd, container)
+            require_container_of(inside, netns_fd, container, links=links)
         port = Port(port_name, mtu, bridge)
-        name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
+        pair = _create_pair(sandbox, inside, port, netns_fd, ifname, mac, links)
         try:
             if sandbox.guard is not None and allowed is not None:
-                sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+                sandbox.guard.put([(allowed, pair.port_index)])
             _add_hooks(sandbox, hooks)
-            allow_families(netns_fd, name, addresses)
-            index = set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
+            allow_families(netns_fd, pair.ifname, addresses)
             gateways = () if gateway is None else (gateway, *further_gateways)
-            made = [add_default_route(inside, index, each) for each in gateways]
+            made = set_up_inside(
+                sandbox.alias,
+                inside,
+                (pair.ifname, pair.inner),
+                addresses,
+                gateways,
+                link_local=link_local,
+            )
             _wait_ready(sandbox, port_name)
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
-    return AttachedInterface(name, default_route=made[:1] == [True])
+    return AttachedInterface(pair.ifname, default_route=made[:1] == [True])
 
 
 def offer_interface(
@@ -154,14 +162,13 @@ def offer_interface(
     """
     with netns.closing(netns.own_fd()) as own, NetlinkSocket(own) as host:
         port = Port(port_name, mtu, bridge)
-        _create_pair(sandbox, host, port, own, ifname, mac)
+        pair = _create_pair(sandbox, host, port, own, ifname, mac, all_links(host))
         try:
             if sandbox.guard is not None:
-                sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+                sandbox.guard.put([(allowed, pair.port_index)])
             _add_hooks(sandbox, hooks)
-            index = find_link(host, ifname)
             alias = link_decoder.runtime_alias(sandbox.alias, runtime_endpoint)
-            host.request(link_requests.set_alias(index, alias))
+            host.request(link_requests.set_alias(pair.inner, alias))
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
@@ -182,46 +189,72 @@ def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str 
         return next((found.name for found in links if found.mac == mac), None)
 
 
+class _Pair(NamedTuple):
+    """A new veth pair: the container's end, with its index, and the port's index."""
+
+    ifname: str
+    inner: int
+    port_index: int
+
+
 def _create_pair(
-    sandbox: Sandbox, inside: NetlinkSocket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
-) -> str:
-    """Create the pair and return the name of the container's end."""
-    master = sandbox.link_index(port.master)
+    sandbox: Sandbox,
+    inside: NetlinkSocket,
+    port: Port,
+    netns_fd: int,
+    wanted: str | None,
+    mac: Mac,
+    links: Sequence[LinkInfo],
+) -> _Pair:
+    """Create the pair; `links` are those of the container's namespace.
+
+    Both indexes are chosen here, so that no request is needed to find them.
+    """
     for _ in range(_IFNAME_TRIES):
-        name = wanted or free_interface_name(inside)
+        name = wanted or free_interface_name(links)
+        index = 1 + max((each.index for each in links), default=1)
         try:
-            sandbox.socket.request(link_requests.create_veth(port, master, netns_fd, name, mac))
+            port_index = sandbox.create_port(port, netns_fd, name, mac, index)
         except NetlinkError as error:
-            if error.errno == errno.EXFULL:
-                raise ConflictError(
-                    "the network's bridge on this host is full",
-                    why="a Linux bridge has at most 1,023 ports",
-                    hint="Attach further containers on another host, or to another network",
-                ) from error
-            if error.errno != errno.EEXIST:
-                raise OverlayError(
-                    f"cannot create the interface {name}", why=error.strerror or ""
-                ) from error
-            if find_link(sandbox.socket, port.name):
-                raise PortExistsError(
-                    f"the sandbox {sandbox.name} already has a port {port.name}"
-                ) from None
-            if wanted:
-                raise ConflictError(
-                    f"the container already has an interface {wanted}",
-                    hint="Choose another name with --ifname, or leave the choice to overlayd",
-                ) from None
+            _require_another_try(sandbox, port, error, name, wanted)
         else:
-            sandbox.prepare_hooks(port.name)
-            return name
+            return _Pair(name, index, port_index)
+        links = all_links(inside)
     raise ConflictError(
         "no free interface name in the container", why="other programs keep taking them"
     )
 
 
-def free_interface_name(inside: NetlinkSocket) -> str:
-    """Return the next free ethN."""
-    taken = {found.name for found in all_links(inside)}
+def _require_another_try(
+    sandbox: Sandbox, port: Port, error: NetlinkError, name: str, wanted: str | None
+) -> None:
+    """Raise why a pair can't be made, unless just a name or an index was taken meanwhile."""
+    if error.errno == errno.EBUSY:
+        return
+    if error.errno == errno.EXFULL:
+        raise ConflictError(
+            "the network's bridge on this host is full",
+            why="a Linux bridge has at most 1,023 ports",
+            hint="Attach further containers on another host, or to another network",
+        ) from error
+    if error.errno != errno.EEXIST:
+        raise OverlayError(
+            f"cannot create the interface {name}", why=error.strerror or ""
+        ) from error
+    if find_link(sandbox.socket, port.name):
+        raise PortExistsError(
+            f"the sandbox {sandbox.name} already has a port {port.name}"
+        ) from None
+    if wanted:
+        raise ConflictError(
+            f"the container already has an interface {wanted}",
+            hint="Choose another name with --ifname, or leave the choice to overlayd",
+        ) from None
+
+
+def free_interface_name(links: Sequence[LinkInfo]) -> str:
+    """Return the next ethN that none of the links has."""
+    taken = {found.name for found in links}
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
 
 
@@ -244,16 +277,18 @@ def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int
 def set_up_inside(
     alias: str,
     inside: NetlinkSocket,
-    ifname: str,
+    link: tuple[str, int],
     addresses: Sequence[tuple[Ip, int]],
+    gateways: Sequence[Ip],
     *,
     link_local: bool,
-) -> int:
-    """Add the addresses of a container's interface and bring it up.
+) -> list[bool]:
+    """Add the addresses of a container's interface, bring it up, and add its default routes.
 
-    Returns its index. Raises OverlayError if the kernel refuses.
+    `link` is its name and index. Returns for each gateway whether its route was made: not if there
+    is one of that family. Raises OverlayError if the kernel refuses.
     """
-    index = find_link(inside, ifname)
+    ifname, index = link
     # Without an IPv6 address on the overlay, link-local traffic would only be flooded.
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
     steps: list[Request] = [
@@ -261,23 +296,18 @@ def set_up_inside(
         *(link_requests.add_address(index, ip, length) for ip, length in addresses),
         link_requests.set_up(index),
     ]
-    for refusal in inside.transact(steps):
-        texts = ", ".join(ip_text(ip) for ip, _ in addresses)
-        raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
-    return index
-
-
-def add_default_route(inside: NetlinkSocket, index: int, gateway: Ip) -> bool:
-    """Add a default route; return False if there is one. Raises OverlayError."""
-    try:
-        inside.request(link_requests.add_default_route(index, gateway))
-    except NetlinkError as error:
-        if error.errno == errno.EEXIST:
-            return False
-        raise OverlayError(
-            f"cannot add a default route through {ip_text(gateway)}", why=error.strerror or ""
-        ) from error
-    return True
+    routes = [link_requests.add_default_route(index, each) for each in gateways]
+    made = [True] * len(gateways)
+    for refusal in inside.transact([*steps, *routes]):
+        position = refusal.position - len(steps)
+        if position < 0:
+            texts = ", ".join(ip_text(ip) for ip, _ in addresses)
+            raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
+        if refusal.errno != errno.EEXIST:
+            text = f"cannot add a default route through {ip_text(gateways[position])}"
+            raise OverlayError(text, why=str(refusal))
+        made[position] = False
+    return made
 
 
 def _wait_ready(sandbox: Sandbox, port_name: str) -> None:

@@ -117,6 +117,25 @@ def test_every_client_has_the_table_once(tmp_path: Path) -> None:
     assert bench.reconcile() == [("remove", WEB)]
 
 
+def test_an_attach_waits_for_no_table_without_services(tmp_path: Path) -> None:
+    """The next pass looks whether one is left; with services the table is there at once."""
+    bench = Bench(tmp_path)
+    bench.reconcile()
+    for each in (attachment(WEB), attachment(API, RED)):
+        bench.attachments[bytes.fromhex(each.endpoint_id)] = each
+    bench.ports[BLUE] = (port(2),)
+    bench.tables._ports.clear()
+
+    async def attach() -> None:
+        bench.calls.clear()
+        await bench.changed.emit(WEB)
+        await bench.changed.emit(API)
+
+    asyncio.run(attach())
+    assert bench.calls == [("put", WEB)]
+    assert bench.reconcile() == [("remove", API)]
+
+
 def test_the_host_is_a_client_of_its_networks(tmp_path: Path) -> None:
     """As long as it has an interface there, and has not left."""
     bench = Bench(tmp_path)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from overlay.core.dataplane.operations import PutRow
-from overlay.core.dataplane.state import AddressRow, SandboxState
+from overlay.core.dataplane.state import AddressRow, GuardRow, SandboxState
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
+from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.sandbox import veth
 from overlay.model import Ip, Mac, mac_for, parse_ip
 
@@ -250,3 +253,57 @@ def test_both_families(world: World, host: Host) -> None:
     assert "default via fd10:32::1" in world.run(name, "ip", "-6", "route")
     assert world.pings(name, "10.32.0.1") == 1
     assert world.pings(name, "fd10:32::1") == 1
+
+
+def test_an_attach_takes_few_round_trips(
+    world: World, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container's links, the pair with its hooks, port security, its settings, the carrier.
+
+    Only the last may have to be asked again.
+    """
+    host.sandbox.fast_path = FastPath()
+    sent: list[str] = []
+
+    def count(name: str) -> None:
+        real = getattr(NetlinkSocket, name)
+
+        def counting(socket: NetlinkSocket, *args: Any) -> Any:
+            sent.append(name)
+            return real(socket, *args)
+
+        monkeypatch.setattr(NetlinkSocket, name, counting)
+
+    for name in ("_send_batch", "_send_one", "atomically"):
+        count(name)
+    fd = world.fd(world.namespace("c"))
+    sent.clear()
+    made = veth.attach_interface(
+        host.sandbox,
+        port_name="p9",
+        bridge="br0",
+        netns_fd=fd,
+        container="c",
+        ifname=None,
+        mac=MAC,
+        addresses=((IP, 16),),
+        mtu=1450,
+        gateway=parse_ip("10.32.0.1"),
+        allowed=GuardRow((MAC,), (IP,), "p9"),
+    )
+
+    assert made == veth.AttachedInterface("eth0", default_route=True)
+    assert sent[:4] == ["_send_one", "_send_batch", "atomically", "_send_batch"]
+    assert set(sent[4:]) == {"_send_one"}
+    assert host.sandbox.link_index("p9") == find_link(host.sandbox.socket, "p9")
+
+
+def test_a_taken_index_is_not_used_again(world: World, host: Host) -> None:
+    """Another program's interface may have the number that was chosen for a port."""
+    chosen = host.sandbox._links._next + 1
+    name = host.sandbox.name
+    world.run(name, "ip", "link", "add", "x0", "index", str(chosen), "type", "bridge")
+
+    attach(host, world.fd(world.namespace("c")))
+
+    assert host.sandbox.link_index("p9") == chosen + 1
