@@ -110,7 +110,7 @@ async def _generate(number: int, vni: int, records: int) -> None:
 def measure(records: int, rounds: int) -> list[str]:
     """Run both clusters on a new lab; return the lines of a table."""
     size = WRITERS + 2
-    hosts = lab.make(2 * size)
+    hosts = lab.make(size + 3)
     clusters = [
         Cluster("few", size + 1, hosts[size:], FEW),
         Cluster("many", 1, hosts[:size], records),
@@ -179,7 +179,7 @@ def _fill(cluster: Cluster) -> None:
 def _write(cluster: Cluster, host: HostProcess, vni: int) -> None:
     """Run a generator on a host."""
     number = cluster.first + cluster.hosts.index(host)
-    share = -(-cluster.records // WRITERS)
+    share = -(-cluster.records // (len(cluster.hosts) - 2))
     words = [sys.executable, str(Path(__file__).resolve()), "--generate"]
     words += [str(number), str(vni), str(share)]
     done = host_process.run(host, *words, timeout_s=SETTLE_S)
@@ -191,7 +191,7 @@ def _rows(host: HostProcess) -> int:
     try:
         found: int = lab.query(host, "status")["networks"][0]["rows"]["actual"]
     except OverlayError:
-        return 0  # too busy with the records to answer
+        return -1  # too busy with the records to answer
     return found
 
 

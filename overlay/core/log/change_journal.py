@@ -7,6 +7,7 @@ all of them again. Owns: the numbers, and the last changes. Does not: hold recor
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import islice
 from typing import Final, TypeAlias
 
 from overlay import limits
@@ -56,4 +57,5 @@ class ChangeJournal:
         last = self._last.get((scope, kind), ())
         if missing > len(last):
             return None
-        return list(dict.fromkeys(list(last)[-missing:]))
+        newest_first = list(islice(reversed(last), missing))
+        return list(dict.fromkeys(reversed(newest_first)))

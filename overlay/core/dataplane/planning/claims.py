@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from overlay.core.dataplane.planning.inputs import RemoteEndpoint
 from overlay.model import Ip, Mac
 
 KeyT = TypeVar("KeyT", Ip, Mac)
+
+
+_TOUCHED_MANY: Final = 1000
 
 
 class WinnerChange(NamedTuple, Generic[KeyT]):
@@ -85,3 +88,5 @@ class Claims(Generic[KeyT]):
                 del self._all[key]
             if before is not after:
                 yield WinnerChange(key, before, after)
+        if len(touched) > _TOUCHED_MANY:  # a dictionary that was large stays slow to iterate
+            self._all = dict(self._all.items())
