@@ -44,10 +44,12 @@ from overlay.core.dataplane.state import (
     PolicyClassRow,
     Port,
     RateRow,
+    RemoteRow,
     RouterLink,
     RouteRow,
     Row,
     SandboxState,
+    Shortcut,
     SourceRow,
     StormRow,
     TargetRow,
@@ -57,7 +59,14 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 
-LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2, RouterLink: 3, PlugPort: 4}
+LINK_ORDER: dict[type, int] = {
+    Bridge: 0,
+    Vxlan: 1,
+    Shortcut: 2,
+    Port: 3,
+    RouterLink: 4,
+    PlugPort: 5,
+}
 # Barriers are added before, and deleted after, the routes that would bypass them; the fast path
 # is enabled when its tables are complete, as are policies.
 ROW_ORDER = (
@@ -81,6 +90,7 @@ ROW_ORDER = (
     SourceRow,
     TargetRow,
     VlanRow,
+    RemoteRow,
     HookRow,
     UnexpectedRow,
 )
@@ -100,6 +110,7 @@ _OUTLIVING = (
     SourceRow,
     TargetRow,
     VlanRow,
+    RemoteRow,
 )
 
 

@@ -33,10 +33,12 @@ from overlay.core.dataplane.state import (
     PolicyClassRow,
     Port,
     RateRow,
+    RemoteRow,
     RouterLink,
     RouteRow,
     Row,
     SandboxState,
+    Shortcut,
     SourceRow,
     StormRow,
     TargetRow,
@@ -68,6 +70,8 @@ class PutLink:
                     f"ip link add {link.name} mtu {link.mtu} master {link.master} type vxlan"
                     f" id {link.vni} local {ip_text(link.local)} dstport {link.port} nolearning"
                 )
+            case Shortcut():
+                return f"ip link add {link.name} mtu {link.mtu} type veth peer netns HOST"
             case Port():
                 return f"ip link set {link.name} {_attributes(link)}"
             case RouterLink():
@@ -176,6 +180,8 @@ def row_key(row: Row) -> RowKey:
             return ("target", str(segment), mac, b"")
         case VlanRow(_, _, link):
             return ("vlan", link, b"", b"")
+        case RemoteRow(mac, segment, _):
+            return ("remote", str(segment), mac, b"")
         case HookRow(_, link, _, is_leaving):
             return ("hook", link, bytes([is_leaving]), b"")
         case PolicyClassRow(base, prefix_length, _):
@@ -288,7 +294,7 @@ def _row_text(row: Row, *, add: bool) -> str:
         case VlanRow(ranges, is_trunk, link):
             kind = "trunk" if is_trunk else "access"
             return f"vlan {verb} {kind} {Vlans(ranges, is_trunk)} at {link}"
-        case SourceRow() | TargetRow() | HookRow():
+        case SourceRow() | TargetRow() | RemoteRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():
             return _policy_text(row, verb)
@@ -310,13 +316,15 @@ def _guard_text(row: GuardRow, verb: str) -> str:
     return f"port security {verb} {' '.join(words) or 'open'} at {row.link}"
 
 
-def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:
+def _fast_text(row: SourceRow | TargetRow | RemoteRow | HookRow, verb: str) -> str:
     match row:
         case SourceRow(ip, mac, link):
             return f"fast path {verb} source {ip_text(ip)} {mac_text(mac)} at {link}"
         case TargetRow(mac, segment, link):
             where = mac_text(mac) if any(mac) else "all others"
             return f"fast path {verb} {where} of segment {segment} by {link}"
+        case RemoteRow(mac, segment, vtep):
+            return f"native path {verb} {mac_text(mac)} of segment {segment} to {ip_text(vtep)}"
         case HookRow(segment, link, is_policed, is_leaving, is_vlan):
             kind = "policed program" if is_policed else "program"
             kind = f"VLAN's {kind}" if is_vlan else kind

@@ -53,6 +53,10 @@ HOST_LINK_PREFIX = "ovh"
 """Prefix of the host interface on a network, in the host namespace."""
 ROUTER_LINK_PREFIX = "rt"
 """Prefix of a link to another network's sandbox; that network's VNI follows."""
+SHORTCUT_PREFIX = "native"
+"""Prefix of the sandbox's ends of shortcuts; the segment number follows."""
+SHORTCUT_HOST_PREFIX = "ovn"
+"""Prefix of the shortcuts' ends in the host namespace."""
 POLICY_LINK = "br0"
 """The link that rows of the whole sandbox name, as those of policies are."""
 
@@ -95,7 +99,21 @@ class RouterLink(NamedTuple):
 
 OTHER_END = "other end"
 
-Link: TypeAlias = Bridge | Vxlan | Port | PlugPort | RouterLink
+
+class Shortcut(NamedTuple):
+    """A veth pair to the host namespace, for frames that bypass the VXLAN device.
+
+    No port of a bridge: its program hands what it does not redirect to the VXLAN device's ingress,
+    so that such a frame goes on as if that device had received it. What the sandbox sends by it, a
+    program at the other end sends to members' VTEPs.
+    """
+
+    name: str
+    mtu: int
+    altered: tuple[str, ...] = ()
+
+
+Link: TypeAlias = Bridge | Vxlan | Port | PlugPort | RouterLink | Shortcut
 
 
 class AddressRow(NamedTuple):
@@ -258,12 +276,29 @@ class TargetRow(NamedTuple):
     link: str
 
 
+class RemoteRow(NamedTuple):
+    """On the native path, frames of a segment for `mac` go to `vtep`, past the VXLAN device.
+
+    Only beside the same FdbRow. What can't be sent so takes the VXLAN device as well.
+    """
+
+    mac: Mac
+    segment: int
+    vtep: Ip
+
+    @property
+    def link(self) -> str:
+        """Return the sandbox's end of the shortcut that the frames leave by."""
+        return f"{SHORTCUT_PREFIX}{self.segment}"
+
+
 class HookRow(NamedTuple):
     """The segment's program runs on frames that enter by `link`.
 
     With `is_leaving`, on frames that the sandbox sends by it. A policed program also applies the
-    network's policies; only those run on frames that leave. With `is_vlan` it is the program of a
-    port that is in VLANs, in both directions.
+    network's policies; only those run on frames that leave, and at a shortcut the program that
+    sends to other hosts. With `is_vlan` it is the program of a port that is in VLANs, in both
+    directions.
     """
 
     segment: int
@@ -385,6 +420,7 @@ Row: TypeAlias = (
     | SourceRow
     | TargetRow
     | VlanRow
+    | RemoteRow
     | HookRow
     | PolicyClassRow
     | VerdictRow

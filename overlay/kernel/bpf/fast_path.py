@@ -17,6 +17,7 @@ from overlay import failpoint, limits
 from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import (
     ROUTER_LINK_PREFIX,
+    SHORTCUT_PREFIX,
     HookRow,
     SourceRow,
     TargetRow,
@@ -129,6 +130,8 @@ class FastPath:
                     code = programs.router_program()
                 case "in":
                     code = programs.vtep_program(self._targets, row.segment, maps)
+                case "short":
+                    code = programs.shortcut_program(self._targets, row.segment, maps)
                 case "tell":
                     code = programs.bridge_program(self._targets, row.segment, maps)
                 case _:
@@ -340,6 +343,8 @@ def _kind(row: HookRow) -> str:
         return "in"
     if link.startswith(ROUTER_LINK_PREFIX):
         return "route"
+    if link.startswith(SHORTCUT_PREFIX):
+        return "short"
     return "tell" if link.startswith("br") else "out"
 
 

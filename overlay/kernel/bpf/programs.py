@@ -72,6 +72,35 @@ def send_program(index: int) -> bytes:
 def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
     """Return the program for the ingress hook of a segment's VTEP, with policies if it has any."""
     program = Assembler()
+    _send_to_container(program, targets_fd, segment, maps)
+    _pass(program)
+    return program.code()
+
+
+def shortcut_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
+    """Return the program for the ingress hook of a segment's shortcut.
+
+    It does as the VTEP's program does, and has the VTEP receive what that leaves to the bridge.
+    """
+    program = Assembler()
+    _send_to_container(program, targets_fd, segment, maps)
+    program.label("pass")
+    program.store_constant(HALF, R10, _TARGET + 6, segment)
+    _find_vtep(program, targets_fd, "drop")
+    program.load(WORD, R1, R0, 0)
+    program.set(R2, numbers.REDIRECT_INGRESS)
+    program.call(numbers.REDIRECT)
+    program.exit()
+    program.label("drop")
+    program.set(R0, numbers.DROP)
+    program.exit()
+    return program.code()
+
+
+def _send_to_container(
+    program: Assembler, targets_fd: int, segment: int, maps: Maps | None
+) -> None:
+    """Send a frame for a local container there, if policies allow it; else go to `pass`."""
     program.move(R6, R1)
     program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
@@ -90,8 +119,6 @@ def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> byt
     program.set(R2, 0)
     program.call(numbers.REDIRECT_PEER)
     program.exit()
-    _pass(program)
-    return program.code()
 
 
 def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | None = None) -> bytes:
@@ -316,12 +343,12 @@ def _send_elsewhere(program: Assembler, targets_fd: int, *, is_judged: bool) -> 
     program.exit()
 
 
-def _find_vtep(program: Assembler, targets_fd: int) -> None:
-    """Look up the VTEP, the entry of the zero MAC; the segment is in the key."""
+def _find_vtep(program: Assembler, targets_fd: int, label: str = "pass") -> None:
+    """Look up the VTEP, the entry of the zero MAC, or go to a label; the segment is in the key."""
     program.store_constant(WORD, R10, _TARGET, 0)
     program.store_constant(HALF, R10, _TARGET + 4, 0)
     _look_up(program, targets_fd)
-    program.jump_equal(R0, 0, "pass")
+    program.jump_equal(R0, 0, label)
 
 
 def _pass(program: Assembler) -> None:

@@ -17,11 +17,13 @@ from typing import Final
 
 from overlay.core.dataplane.state import (
     ROUTER_LINK_PREFIX,
+    SHORTCUT_PREFIX,
     Bridge,
     Link,
     PlugPort,
     Port,
     RouterLink,
+    Shortcut,
     Vxlan,
 )
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
@@ -230,6 +232,9 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
             peer = Vni(int(found.name.removeprefix(ROUTER_LINK_PREFIX), 16))
             altered = _altered(found, (), ())
             return RouterLink(found.name, Mac(found.mac), found.mtu, peer, altered)
+        case "veth" if found.name.startswith(SHORTCUT_PREFIX):
+            strange = ("master",) if found.master else ()
+            return Shortcut(found.name, found.mtu, (*_altered(found, (), ()), *strange))
         case "veth":
             altered = _altered(found, (), _CONTAINER_PORT if master else ())
             return Port(found.name, found.mtu, master, altered)

@@ -14,6 +14,7 @@ from typing import Final
 
 from overlay.core.dataplane.planning.planned_rows import has_neighbor, own_rows
 from overlay.core.dataplane.state import (
+    SHORTCUT_PREFIX,
     Bridge,
     BridgeFdbRow,
     HookRow,
@@ -25,6 +26,7 @@ from overlay.core.dataplane.state import (
     RouterLink,
     Row,
     SandboxState,
+    Shortcut,
     Vxlan,
 )
 from overlay.kernel.bpf import tc_filters
@@ -214,10 +216,13 @@ class SandboxMonitor:
     def _hook_contradiction(
         self, message: NetlinkMessage, link: Link | None, desired: SandboxState
     ) -> str | None:
-        hooked = Vxlan | Port | PlugPort | RouterLink
+        hooked = Vxlan | Port | PlugPort | RouterLink | Shortcut
         if message.kind not in _HOOK_KINDS or not isinstance(link, hooked):
             return None
-        master = "br0" if isinstance(link, RouterLink) else link.master
+        if isinstance(link, Shortcut):
+            master = link.name.replace(SHORTCUT_PREFIX, "br")
+        else:
+            master = "br0" if isinstance(link, RouterLink) else link.master
         if not master:  # a port that is shut
             return None
         segment = int(master.removeprefix("br"))

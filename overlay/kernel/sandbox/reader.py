@@ -18,6 +18,7 @@ from overlay.core.dataplane.state import (
     RouterLink,
     Row,
     SandboxState,
+    Shortcut,
     Vxlan,
 )
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
@@ -32,16 +33,18 @@ from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import rate_limit
 from overlay.kernel.sandbox.interception import Interception
+from overlay.kernel.shortcut import pair
 
 # Maximum number of steps for the kernel to dump all FDBs; a million take some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
 
 
 class SandboxSnapshot(NamedTuple):
-    """The sandbox's state, and the names of all its links by index."""
+    """The sandbox's state, the names of all its links by index, and the ends of shortcuts."""
 
     state: SandboxState
     names: dict[int, str]
+    shortcuts: dict[str, int]  # by name: the indexes of the ends in the host's namespace
 
 
 class SandboxTables(NamedTuple):
@@ -79,12 +82,17 @@ class SandboxReader:
         names = {link.index: link.name for link in found}
         host_netns = netlinksocket.namespace_id(self._socket, self._host_fd)
         own_links: dict[int, Link] = {}
+        shortcuts: dict[str, int] = {}
         for each in found:
             link = link_decoder.to_link(each, names, host_netns)
             if isinstance(link, Bridge) and not self._has_local_entry(each.index, each.mac):
                 link = link._replace(altered=(*link.altered, neighbor_rows.LOCAL_ENTRY))
             if isinstance(link, RouterLink) and self._peers is not None:
                 link = router_link.checked(link, each, self._socket, self._peers)
+            if isinstance(link, Shortcut):
+                end = pair.host_end(each, host_netns, self._socket)
+                link = pair.checked(link, end)
+                shortcuts[link.name] = 0 if end is None else end.index
             if link is not None:
                 own_links[each.index] = link
         macs = {each.index: each.mac for each in found}
@@ -98,7 +106,9 @@ class SandboxReader:
             rate_limit.read(self._socket, names),
         )
         return SandboxSnapshot(
-            SandboxState({link.name: link for link in own_links.values()}, state_rows), names
+            SandboxState({link.name: link for link in own_links.values()}, state_rows),
+            names,
+            shortcuts,
         )
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:

@@ -32,6 +32,7 @@ from overlay.core.dataplane.state import (
     Port,
     RouterLink,
     SandboxState,
+    Shortcut,
     Vxlan,
 )
 from overlay.errors import NotFoundError, UsageError
@@ -55,6 +56,7 @@ from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
 from overlay.kernel.sandbox.row_applier import RowApplier, RowOperation
+from overlay.kernel.shortcut.pair import ShortcutPairs
 from overlay.model import Mac
 
 
@@ -88,6 +90,7 @@ class Sandbox:
             self._host_fd = netns.own_fd()
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
+        self.shortcuts = ShortcutPairs(name, self.socket, netns_fd, self._host_fd, alias)
         tables = SandboxTables(self.guard, self.controls, self.interception)
         self._rows = RowApplier(netns_fd, self.socket, self._links, tables)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
@@ -183,6 +186,7 @@ class Sandbox:
         """
         seen = self._reader.read(self.fast_path)
         self._links.replace(seen.names)
+        self.shortcuts.host_ends = seen.shortcuts
         return seen.state
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
@@ -236,8 +240,14 @@ class Sandbox:
             if refusal.errno != errno.ENODEV:
                 raise NetlinkError(refusal.errno, str(refusal))
         self._links.forget(name)
+        self.shortcuts.host_ends.pop(name, None)
 
     def _put_link(self, link: Link, before: Link | None) -> None:
+        if isinstance(link, Shortcut):
+            if self.shortcuts.put(link, self._links.find(link.name)):
+                self._links.find(link.name)
+                self._prepare_hooks(link.name)
+            return
         index = 0 if before is None and not isinstance(link, Port) else self._links.find(link.name)
         master = (
             self._links.of_master(link.master) if isinstance(link, Vxlan | Port | PlugPort) else 0

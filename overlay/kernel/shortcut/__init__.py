@@ -1,0 +1,1 @@
+"""Shortcuts: veth pairs between a sandbox and the host, for frames past the VXLAN device."""
