@@ -26,6 +26,8 @@ _AND_IMMEDIATE, _OR_IMMEDIATE, _SHIFT_LEFT, _SHIFT_RIGHT = 0x57, 0x47, 0x67, 0x7
 _JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
 _JUMP_ABOVE: Final = 0x25
 _JUMP_EQUAL_REGISTER, _JUMP_UNEQUAL_REGISTER, _JUMP_ABOVE_REGISTER = 0x1D, 0x5D, 0x2D
+_MULTIPLY, _OR_REGISTER, _XOR_REGISTER = 0x27, 0x4F, 0xAF
+_TO_BIG_ENDIAN: Final = 0xDC
 _CALL, _EXIT = 0x85, 0x95
 
 
@@ -101,6 +103,22 @@ class Assembler:
     def shift_right_register(self, target: int, source: int) -> None:
         """Shift a register right by as many bits as another says; zeros enter."""
         self._add(_SHIFT_RIGHT_REGISTER, target, source)
+
+    def multiply(self, target: int, value: int) -> None:
+        """Multiply a register by a constant."""
+        self._add(_MULTIPLY, target, immediate=value)
+
+    def set_bits_of(self, target: int, source: int) -> None:
+        """Set the bits that another register has."""
+        self._add(_OR_REGISTER, target, source)
+
+    def flip_bits_of(self, target: int, source: int) -> None:
+        """Flip the bits that another register has."""
+        self._add(_XOR_REGISTER, target, source)
+
+    def to_big_endian(self, target: int, bits: int) -> None:
+        """Swap a number's bytes between a packet's order and the machine's; clear the rest."""
+        self._add(_TO_BIG_ENDIAN, target, immediate=bits)
 
     def load(self, size: int, target: int, base: int, offset: int) -> None:
         """Read memory at `base + offset` into a register."""

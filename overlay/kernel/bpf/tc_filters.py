@@ -8,7 +8,7 @@ Does not: send anything.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
@@ -40,21 +40,29 @@ def add_clsact(index: int) -> Request:
     return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, b"clsact\0"))
 
 
-def put_filter(index: int, program_fd: int, name: str, *, leaving: bool = False) -> Request:
-    """Return the request that attaches or replaces a program."""
+def delete_clsact(index: int) -> Request:
+    """Return the request that removes the clsact hooks from an interface, with all filters."""
+    head = _HEADER.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+    return (codec.RTM_DELQDISC, 0, head + attribute(_TCA_KIND, b"clsact\0"))
+
+
+def put_filter(
+    index: int, program_fd: int, name: str, *, leaving: bool = False, handle: int = _FILTER_HANDLE
+) -> Request:
+    """Return the request that attaches a program, or replaces that of the same handle."""
     options = (
         attribute(_TCA_BPF_FD, _U32.pack(program_fd))
         + attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0")
         + attribute(_TCA_BPF_FLAGS, _U32.pack(_DIRECT_ACTION))
     )
-    head = _HEADER.pack(0, index, _FILTER_HANDLE, _parent(leaving=leaving), _INFO)
+    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), _INFO)
     body = head + attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS, options)
     return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
 
 
-def delete_filter(index: int, *, leaving: bool = False) -> Request:
+def delete_filter(index: int, *, leaving: bool = False, handle: int = _FILTER_HANDLE) -> Request:
     """Return the request that removes overlayd's filter from an interface."""
-    head = _HEADER.pack(0, index, _FILTER_HANDLE, _parent(leaving=leaving), _INFO)
+    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), _INFO)
     return (codec.RTM_DELTFILTER, 0, head + attribute(_TCA_KIND, b"bpf\0"))
 
 
@@ -88,15 +96,31 @@ def parent_of(message: NetlinkMessage) -> int:
     return parent
 
 
+class RunningFilter(NamedTuple):
+    """One of overlayd's filters, as the kernel reports it."""
+
+    handle: int
+    name: str
+    program: int  # its id
+
+
 def running_program(message: NetlinkMessage) -> int:
     """Return the id of the program that overlayd's filter runs.
 
     Returns 0 for any other filter.
     """
+    found = running_filter(message)
+    return found.program if found is not None and found.handle == _FILTER_HANDLE else 0
+
+
+def running_filter(message: NetlinkMessage) -> RunningFilter | None:
+    """Return the filter in a message; None if it is not at overlayd's priority."""
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
-    if info != _INFO or handle != _FILTER_HANDLE:
-        return 0
+    if info != _INFO or not handle:
+        return None
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
     options = found.get(_TCA_OPTIONS, b"")
-    raw = attributes(options, 0, len(options)).get(_TCA_BPF_ID)
-    return 0 if raw is None else int(_U32.unpack(raw)[0])
+    inside = attributes(options, 0, len(options))
+    name = inside.get(_TCA_BPF_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
+    program = inside.get(_TCA_BPF_ID, bytes(4))
+    return RunningFilter(handle, name, int(_U32.unpack(program)[0]))

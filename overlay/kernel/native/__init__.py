@@ -1,0 +1,1 @@
+"""The native path: programs on the underlay's interfaces, and their maps."""

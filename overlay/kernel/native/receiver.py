@@ -1,0 +1,158 @@
+"""The programs and maps that take members' frames out of packets, on the underlay's interfaces.
+
+Owns: reading and writing a `NativeState` as map entries and tc filters. Each agent fills maps of
+its own and then replaces its predecessor's program, in one step for each interface; until then that
+one runs with its own maps.
+Does not: decide what is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from overlay import failpoint, limits
+from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.core.native.state import NativeState, NativeVni
+from overlay.errors import OverlayError
+from overlay.kernel.bpf import syscall
+from overlay.kernel.native import receive_program
+from overlay.kernel.native.hooks import UnderlayHooks
+from overlay.kernel.native.support import can_mix_versions
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import Ip, NodeId
+
+_NOTHING: Final = bytes(receive_program.PATH_VALUE_SIZE)
+
+
+class NativeReceiver:
+    """The programs of one node in the thread's namespace.
+
+    They live as long as this object or a filter that runs them.
+    """
+
+    def __init__(self, node_id: NodeId, port: int) -> None:
+        """Create the maps and load the program, for the cluster's VXLAN port.
+
+        Raises OverlayError if the kernel refuses.
+        """
+        self._descriptors: list[int] = []
+        try:
+            self._paths = self._map(
+                receive_program.PATH_KEY.size, receive_program.PATH_VALUE_SIZE, "overlayd_path"
+            )
+            self._vnis = self._map(
+                receive_program.VNI_KEY_SIZE, receive_program.VNI_VALUE.size, "overlayd_vni"
+            )
+            code = receive_program.receive_program(
+                self._paths, self._vnis, port, mixed=can_mix_versions()
+            )
+            self._program = self._own(syscall.load(code, "overlayd_receive"))
+            self._socket = NetlinkSocket()
+        except OSError as error:
+            self._close_descriptors()
+            raise OverlayError(
+                "the kernel rejected the native path's programs",
+                why=str(error.strerror or error),
+                hint="Frames of other hosts take the VXLAN device instead; to disable the native "
+                'path, set native_path = "off" in overlayd.toml',
+            ) from error
+        self._hooks = UnderlayHooks(self._socket, node_id)
+        self._program_id = syscall.program_id(self._program)
+
+    def _map(self, key_size: int, value_size: int, name: str) -> int:
+        entries_max = limits.NATIVE_PATH_ENTRIES_MAX
+        return self._own(syscall.create_map(key_size, value_size, entries_max, name))
+
+    def _own(self, descriptor: int) -> int:
+        self._descriptors.append(descriptor)
+        return descriptor
+
+    def close(self) -> None:
+        """Close socket and descriptors; programs run by a filter stay in force."""
+        self._socket.close()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    # --- reading ------------------------------------------------------------------------
+
+    def read(self) -> NativeState:
+        """Return the state of this object's programs; those of an earlier agent do not count."""
+        paths = self._path_keys()
+        return NativeState(
+            frozenset(
+                index for index, found in self._hooks.read() if found.program == self._program_id
+            ),
+            frozenset(own for _, own in paths),
+            frozenset(path for path, _ in paths),
+            frozenset(self._vni_entries()),
+        )
+
+    def _path_keys(self) -> list[tuple[ArrivalPath, Ip]]:
+        sizes = receive_program.PATH_KEY.size, receive_program.PATH_VALUE_SIZE
+        return [receive_program.path_of(key) for key, _ in syscall.entries(self._paths, *sizes)]
+
+    def _vni_entries(self) -> Iterable[NativeVni]:
+        sizes = receive_program.VNI_KEY_SIZE, receive_program.VNI_VALUE.size
+        for key, value in syscall.entries(self._vnis, *sizes):
+            (index,) = receive_program.VNI_VALUE.unpack(value)
+            yield NativeVni(receive_program.vni_of(key), index)
+
+    # --- writing ------------------------------------------------------------------------
+
+    def write(self, before: NativeState, after: NativeState) -> None:
+        """Change what the programs take; raises OSError (E2BIG if a map is full).
+
+        What is new comes into the maps before a new interface runs the program. An interface that
+        no longer exists is no failure: the routes follow.
+        """
+        failpoint.failpoint("native")
+        wanted, present = _path_keys(after), _path_keys(before)
+        for key in wanted - present:
+            syscall.update(self._paths, key, _NOTHING)
+        for vni, shortcut in after.vnis - before.vnis:
+            value = receive_program.VNI_VALUE.pack(shortcut)
+            syscall.update(self._vnis, receive_program.vni_key(vni), value)
+        for index in sorted(after.interfaces - before.interfaces):
+            self._hooks.put(index, self._program)
+        for index in sorted(self._surplus(after)):
+            self._hooks.delete(index)
+        kept = {each.vni for each in after.vnis}
+        for vni in {each.vni for each in before.vnis} - kept:
+            syscall.delete(self._vnis, receive_program.vni_key(vni))
+        for key in present - wanted:
+            syscall.delete(self._paths, key)
+
+    def _surplus(self, wanted: NativeState) -> set[int]:
+        """Return the interfaces that run a program of this node's, an earlier agent's too."""
+        return {index for index, _ in self._hooks.read()} - wanted.interfaces
+
+    def remove(self) -> None:
+        """Remove this node's programs from all interfaces. Raises OSError."""
+        for index, _ in self._hooks.read():
+            self._hooks.delete(index)
+
+
+def _path_keys(state: NativeState) -> set[bytes]:
+    return {receive_program.path_key(path, own) for path in state.paths for own in state.own}
+
+
+def refusal() -> str:
+    """Return why the kernel does not accept the programs; empty if it does."""
+    try:
+        NativeReceiver(NodeId(bytes(16)), 0).close()
+    except OverlayError as error:
+        return error.why or error.what
+    return ""
+
+
+def remove_programs(node_id: NodeId) -> None:
+    """Remove a node's programs from all interfaces, for an agent without the native path."""
+    with NetlinkSocket() as socket:
+        hooks = UnderlayHooks(socket, node_id)
+        for index, _ in hooks.read():
+            hooks.delete(index)
