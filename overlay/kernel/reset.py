@@ -20,6 +20,7 @@ from typing import Final
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.host import macvlan
+from overlay.kernel.native import hooks
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
@@ -47,6 +48,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     """
     removed: list[str] = []
     errors: list[str] = []
+    with _collecting(errors, "native path"), NetlinkSocket() as socket:
+        removed += hooks.remove_all(socket)  # they would send frames into sandboxes that are gone
     for name in filter(among, netns.names()):
         with _collecting(errors, f"namespace {name}"):
             removed += _remove_namespace(name)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
@@ -173,7 +173,8 @@ def _require_usable(found: LinkInfo) -> None:
 
 
 def _no_parent(name: str, base: str, host_links: dict[str, LinkInfo]) -> NotFoundError:
-    others = [each for each in host_links if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
+    own = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX)
+    others = [each for each in host_links if each != "lo" and not each.startswith(own)]
     known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"
     if base in host_links:

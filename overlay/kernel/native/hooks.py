@@ -9,13 +9,14 @@ Owns: which filters are this node's. Several agents may share a host.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.tc_filters import RunningFilter
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
+from overlay.kernel.netlink.link_lookup import link_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId
 
@@ -72,15 +73,28 @@ def delete_filter(socket: NetlinkSocket, index: int, handle: int) -> None:
         _send(socket, tc_filters.delete_clsact(index))
 
 
-def remove_all(socket: NetlinkSocket) -> list[int]:
-    """Remove the programs of all nodes from all interfaces; return the interfaces' indexes."""
-    removed: list[int] = []
-    for index in _hooked(socket):
-        for found in filters_of(socket, index):
-            if found.name in {_NAME, _WITH_HOOKS}:
-                delete_filter(socket, index, found.handle)
-                removed.append(index)
-    return removed
+def remove_all(socket: NetlinkSocket) -> list[str]:
+    """Remove the programs of all nodes from all interfaces; return descriptions of them."""
+    return _remove(
+        socket,
+        [
+            (index, found)
+            for index in _hooked(socket)
+            for found in filters_of(socket, index)
+            if found.name in {_NAME, _WITH_HOOKS}
+        ],
+    )
+
+
+def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> list[str]:
+    """Remove a node's programs from all interfaces; return descriptions of them."""
+    return _remove(socket, UnderlayHooks(socket, node_id).read())
+
+
+def _remove(socket: NetlinkSocket, programs: Sequence[tuple[int, RunningFilter]]) -> list[str]:
+    for index, found in programs:
+        delete_filter(socket, index, found.handle)
+    return [f"native path's program on {link_name(socket, index)}" for index, _ in programs]
 
 
 def filters_of(socket: NetlinkSocket, index: int) -> Iterator[RunningFilter]:

@@ -17,7 +17,7 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import syscall
-from overlay.kernel.native import receive_program
+from overlay.kernel.native import hooks, receive_program
 from overlay.kernel.native.hooks import UnderlayHooks
 from overlay.kernel.native.support import can_mix_versions
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -58,6 +58,7 @@ class NativeReceiver:
                 hint="Frames of other hosts take the VXLAN device instead; to disable the native "
                 'path, set native_path = "off" in overlayd.toml',
             ) from error
+        self._node_id = node_id
         self._hooks = UnderlayHooks(self._socket, node_id)
         self._program_id = syscall.program_id(self._program)
 
@@ -133,8 +134,7 @@ class NativeReceiver:
 
     def remove(self) -> None:
         """Remove this node's programs from all interfaces. Raises OSError."""
-        for index, _ in self._hooks.read():
-            self._hooks.delete(index)
+        hooks.remove_programs(self._socket, self._node_id)
 
 
 def _path_keys(state: NativeState) -> set[bytes]:
@@ -150,9 +150,10 @@ def refusal() -> str:
     return ""
 
 
-def remove_programs(node_id: NodeId) -> None:
-    """Remove a node's programs from all interfaces, for an agent without the native path."""
+def remove_programs(node_id: NodeId) -> list[str]:
+    """Remove a node's programs from all interfaces; return descriptions of them.
+
+    For an agent without the native path.
+    """
     with NetlinkSocket() as socket:
-        hooks = UnderlayHooks(socket, node_id)
-        for index, _ in hooks.read():
-            hooks.delete(index)
+        return hooks.remove_programs(socket, node_id)

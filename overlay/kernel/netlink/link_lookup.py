@@ -64,6 +64,12 @@ def find_link(socket: NetlinkSocket, name: str) -> int:
     return link_decoder.decode(found[0]).index
 
 
+def link_name(socket: NetlinkSocket, index: int) -> str:
+    """Return the name of a link. Raises NetlinkError (ENODEV if there is none)."""
+    found = socket.get((codec.RTM_GETLINK, 0, _HEADER.pack(0, 0, index, 0, 0)))
+    return link_decoder.decode(found[0]).name
+
+
 def link_elsewhere(socket: NetlinkSocket, index: int, namespace: int) -> NetlinkMessage | None:
     """Return the message about a link of another namespace, by the id that this one has for it.
 

@@ -23,7 +23,7 @@ from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import LinkInfo
-from overlay.kernel.netlink.link_lookup import find_link, link_elsewhere
+from overlay.kernel.netlink.link_lookup import find_link, link_elsewhere, link_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Mac
 
@@ -106,7 +106,7 @@ def set_up(
             # Refused where there is no IPv6; the rest is what counts.
             socket.transact([link_requests.set_alias(index, alias, link_local=False)])
             socket.request(_settings(index, link.mtu, alias))
-        name = _name_of(host, ends[1])
+        name = link_name(host, ends[1])
     _forward(name, "1", host_fd)
 
 
@@ -126,11 +126,6 @@ def _settings(index: int, mtu: int, alias: str) -> Request:
         + codec.attribute(_IFLA_IFALIAS, alias.encode() + b"\0")
     )
     return (codec.RTM_NEWLINK, 0, body)
-
-
-def _name_of(host: NetlinkSocket, index: int) -> str:
-    found = host.get((codec.RTM_GETLINK, 0, _HEADER.pack(0, 0, index, 0, 0)))
-    return link_decoder.decode(found[0]).name
 
 
 def host_end(found: LinkInfo, host_netns: int, sandbox: NetlinkSocket) -> LinkInfo | None:

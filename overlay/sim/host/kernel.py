@@ -21,7 +21,15 @@ from overlay.core.dataplane.operations import (
     RowKey,
     row_key,
 )
-from overlay.core.dataplane.state import Bridge, Link, Port, Row, SandboxState, Vxlan
+from overlay.core.dataplane.state import (
+    Bridge,
+    Link,
+    Port,
+    Row,
+    SandboxState,
+    Shortcut,
+    Vxlan,
+)
 from overlay.model import Endpoint, Mac, Vni
 
 
@@ -119,7 +127,7 @@ class Kernel:
 
     @staticmethod
     def _check_master(sandbox: Sandbox, link: Link, operation: Operation) -> None:
-        if not isinstance(link, Vxlan | Port):
+        if isinstance(link, Bridge | Shortcut):
             return
         if not isinstance(sandbox.links.get(link.master), Bridge):
             raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")

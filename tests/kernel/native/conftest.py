@@ -1,0 +1,148 @@
+"""Two hosts that take each other's frames out of packets by the native path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import pytest
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
+from overlay.core.dataplane.state import (
+    HookRow,
+    Link,
+    Row,
+    SandboxState,
+    Shortcut,
+    SourceRow,
+    TargetRow,
+)
+from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.core.native.state import NativeState, NativeVni
+from overlay.kernel import netns
+from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.native.receiver import NativeReceiver
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.sandbox.operation_failure import OperationFailure
+from overlay.model import Ip, NodeId, gateway_mac, mac_for, parse_ip
+from tests.kernel.conftest import Host, World
+
+TWO, THREE = parse_ip("10.32.0.2"), parse_ip("10.32.0.3")
+TWO_IPV6, THREE_IPV6 = parse_ip("fd32::2"), parse_ip("fd32::3")
+NODE = NodeId(bytes(range(1, 17)))
+UNDERLAYS = {4: ("192.168.56.11", "192.168.56.12"), 6: ("fd56::11", "fd56::12")}
+
+
+@dataclass
+class Native:
+    """A host whose sandbox has a shortcut, and its container."""
+
+    host: Host
+    own: Ip  # the container's address
+    other: Ip  # that of the other host's
+    container: str = ""
+    receiver: NativeReceiver = field(init=False)
+    opened: list[NativeReceiver] = field(default_factory=list)
+    is_target: bool = True
+
+    def links(self) -> dict[str, Link]:
+        """Return the planned links."""
+        return {**self.host.desired().links, "native0": Shortcut("native0", self.host.mtu)}
+
+    def desired(self) -> SandboxState:
+        """Return the planned state of the sandbox."""
+        host = self.host
+        mac = mac_for(host.vni, self.own)
+        rows: set[Row] = {
+            HookRow(0, "vxlan0"),
+            HookRow(0, "br0"),
+            HookRow(0, "native0"),
+            TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0"),
+            TargetRow(gateway_mac(host.vni, 0), 0, "br0"),
+        }
+        if host.ports:
+            rows |= {HookRow(0, "p0"), SourceRow(self.own, mac, "p0")}
+            rows |= {TargetRow(mac, 0, "p0")} if self.is_target else set()
+        return SandboxState(self.links(), host.desired().rows | rows)
+
+    def converge(self) -> list[OperationFailure]:
+        """Run one reconcile pass."""
+        return self.host.sandbox.apply(diff(self.desired(), self.host.sandbox.read(), prune=True))
+
+    def differences(self) -> list[str]:
+        """Return the operations of a further pass."""
+        return [str(each) for each in diff(self.desired(), self.host.sandbox.read(), prune=True)]
+
+    def open(self, node_id: NodeId = NODE) -> None:
+        """Make a receiver, as an agent that starts does."""
+        with netns.inside(self.host.world.fd(self.host.name)):
+            self.receiver = NativeReceiver(node_id, 4789)
+        self.opened.append(self.receiver)
+
+    def wanted(self) -> NativeState:
+        """Return what the host's programs should take."""
+        index = self.index("eth1")
+        (member,) = self.host.floods
+        shortcut = self.host.sandbox.shortcuts.host_ends["native0"]
+        return NativeState(
+            frozenset({index}),
+            frozenset({self.host.underlay}),
+            frozenset({ArrivalPath(index, member)}),
+            frozenset({NativeVni(self.host.vni, shortcut)}),
+        )
+
+    def receive(self) -> None:
+        """Write the state of the host's programs."""
+        self.receiver.write(self.receiver.read(), self.wanted())
+
+    def index(self, link: str) -> int:
+        """Return the index of a link of the host."""
+        with NetlinkSocket(self.host.world.fd(self.host.name)) as socket:
+            return find_link(socket, link)
+
+    def received(self, link: str) -> int:
+        """Return how many frames a link of the sandbox has received."""
+        shown = self.host.world.run(self.host.sandbox.name, "ip", "-s", "-j", "link", "show", link)
+        found: int = json.loads(shown)[0]["stats64"]["rx"]["packets"]
+        return found
+
+
+PairMaker: TypeAlias = Callable[[int], tuple[Native, Native]]
+
+
+@pytest.fixture
+def make_pair(world: World) -> Iterator[PairMaker]:
+    """Return a function that creates two hosts of an IP version, with a container each."""
+    made: list[Native] = []
+
+    def make(outer: int) -> tuple[Native, Native]:
+        one, two = (world.host(underlay) for underlay in UNDERLAYS[outer])
+        pair = Native(one, TWO, THREE), Native(two, THREE, TWO)
+        for native in pair:
+            native.host.sandbox.fast_path = FastPath()
+        world.pair(one, two)
+        for native in pair:
+            assert native.converge() == []
+        names = world.plug(one, two)
+        for native, name in zip(pair, names, strict=True):
+            native.container = name
+            assert native.converge() == []
+            assert native.differences() == []
+            native.open()
+            native.receive()
+        made.extend(pair)
+        return pair
+
+    yield make
+    for native in made:
+        for receiver in native.opened:
+            receiver.close()
+
+
+@pytest.fixture
+def pair(make_pair: PairMaker) -> tuple[Native, Native]:
+    """Return two hosts on an IPv4 underlay."""
+    return make_pair(4)
