@@ -17,8 +17,14 @@ _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 2, 3, 5
 _TEST_RUN, _PROGRAM_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 13, 14, 15, 24
 HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11  # BPF_MAP_TYPE_*
+INTERFACES: Final = 25  # BPF_MAP_TYPE_DEVMAP_HASH: an interface that is deleted leaves it by itself
+_MAP_LOOKUP, _MAP_NEXT_KEY = 1, 4
 _NO_PREALLOC: Final = 1  # impossible for an array and for least recently used
 _MAPS_MAX: Final = 16  # that a program of overlayd's uses
+_PROG_ATTACH, _PROG_DETACH, _PROG_QUERY = 8, 9, 16
+TCX_INGRESS: Final = 46  # BPF_TCX_INGRESS, since Linux 6.6
+_REPLACE: Final = 1 << 2  # BPF_F_REPLACE
+_ATTACHED_MAX: Final = 64  # programs at one hook of one interface, BPF_MPROG_MAX
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
 _LICENSE: Final = b"Apache-2.0\0"
 _LOG_SIZE: Final = 65_536
@@ -105,6 +111,26 @@ def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, by
         begun = True
 
 
+def entries_singly(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
+    """Return all entries of a map of a kind that the kernel does not read in batches."""
+    found: list[tuple[bytes, bytes]] = []
+    key, value = (ctypes.create_string_buffer(size) for size in (key_size, value_size))
+    following = ctypes.create_string_buffer(key_size)
+    former = 0
+    while True:
+        try:
+            _call(_MAP_NEXT_KEY, _buffer("=I4xQQ", map_fd, former, ctypes.addressof(following)))
+        except FileNotFoundError:
+            return found
+        key.raw, former = following.raw, ctypes.addressof(key)
+        where = former, ctypes.addressof(value)
+        try:
+            _call(_MAP_LOOKUP, _buffer("=I4xQQQ", map_fd, *where, 0))
+        except FileNotFoundError:
+            continue  # gone meanwhile
+        found.append((key.raw, value.raw))
+
+
 def load(code: bytes, name: str) -> int:
     """Load a tc program and return its descriptor.
 
@@ -147,13 +173,61 @@ def program_id(program_fd: int) -> int:
     return found
 
 
+def program_name(identifier: int) -> str:
+    """Return a program's name by its id; empty if it is gone."""
+    try:
+        descriptor = open_program(identifier)
+    except FileNotFoundError:
+        return ""
+    info = ctypes.create_string_buffer(80)
+    try:
+        _call(_INFO_BY_FD, _buffer("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    finally:
+        os.close(descriptor)
+    name: bytes = struct.unpack_from("=64x16s", info)[0]
+    return name.rstrip(b"\0").decode("ascii", "replace")
+
+
+def open_program(identifier: int) -> int:
+    """Return a descriptor of a program by its id. Raises FileNotFoundError if it is gone."""
+    return _call(_PROGRAM_FD_BY_ID, _buffer("=I", identifier))
+
+
+def attach(program_fd: int, index: int, former_fd: int | None = None) -> None:
+    """Run a program on what an interface receives, in one step in place of a former one.
+
+    It stays without this process (BPF_PROG_ATTACH with BPF_TCX_INGRESS), and runs before the
+    filters of tc(8).
+    """
+    flags, former = (0, 0) if former_fd is None else (_REPLACE, former_fd)
+    _call(_PROG_ATTACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, flags, former, 0, 0))
+
+
+def detach(program_fd: int, index: int) -> None:
+    """Take a program off an interface."""
+    _call(_PROG_DETACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, 0, 0, 0, 0))
+
+
+def attached(index: int) -> list[int]:
+    """Return the ids of the programs that run on what an interface receives, without tc's."""
+    ids = (ctypes.c_uint32 * _ATTACHED_MAX)()
+    where = ctypes.addressof(ids), _ATTACHED_MAX
+    attributes = _buffer("=4IQIIQQQQ", index, TCX_INGRESS, 0, 0, *where, 0, 0, 0, 0, 0)
+    try:
+        _call(_PROG_QUERY, attributes)
+    except FileNotFoundError:
+        return []
+    (count,) = struct.unpack_from("=I", attributes, 24)
+    return list(ids[:count])
+
+
 def used_maps(identifier: int) -> list[int]:
     """Return the ids of the maps that a program uses, by the program's id.
 
     Returns none if it is gone.
     """
     try:
-        descriptor = _call(_PROGRAM_FD_BY_ID, _buffer("=I", identifier))
+        descriptor = open_program(identifier)
     except FileNotFoundError:
         return []
     maps = (ctypes.c_uint32 * _MAPS_MAX)()

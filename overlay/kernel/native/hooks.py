@@ -1,129 +1,52 @@
-"""The tc filters of a node on the underlay's interfaces (tc-bpf(8)).
+"""Where the programs of a node run on the underlay's interfaces: at tcx, else at tc's hooks.
 
-Other programs' filters there are kept, and the hooks they need. A filter's name says whether the
-hooks were added for it; then they go with the last filter.
-
-Owns: which filters are this node's. Several agents may share a host.
+Owns: the choice. An agent of before may have used the other kind, after a change of the kernel
+alone; so what is removed is looked for at both.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Protocol
 
-from overlay.kernel.bpf import tc_filters
-from overlay.kernel.bpf.tc_filters import RunningFilter
-from overlay.kernel.netlink import codec
-from overlay.kernel.netlink.codec import Request
+from overlay.kernel.native import clsact_hooks, tcx_hooks
+from overlay.kernel.native.clsact_hooks import ClsactHooks
+from overlay.kernel.native.tcx_hooks import TcxHooks
 from overlay.kernel.netlink.link_lookup import link_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId
 
-_NAME: Final = "overlayd:native"
-_WITH_HOOKS: Final = f"{_NAME}+"  # the hooks were added for this filter
-_HANDLE_BASE: Final = 0x01000000  # so that no node's is 0, or that of a sandbox's filter
-_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
+class UnderlayHooks(Protocol):
+    """The programs of one node on interfaces."""
 
-class UnderlayHooks:
-    """The filters of one node, in the namespace of the socket."""
-
-    def __init__(self, socket: NetlinkSocket, node_id: NodeId) -> None:
-        self._socket = socket
-        self._handle = _HANDLE_BASE | int.from_bytes(node_id[:3], "big")
-
-    def read(self) -> list[tuple[int, RunningFilter]]:
-        """Return the interfaces, by index, that run a program of this node."""
-        return [
-            (index, found)
-            for index in _hooked(self._socket)
-            for found in filters_of(self._socket, index)
-            if found.handle == self._handle
-        ]
+    def read(self) -> list[tuple[int, int]]:
+        """Return the interfaces, by index, that run a program of this node, and its id."""
 
     def put(self, index: int, program_fd: int) -> None:
-        """Run a program on an interface, in place of this node's former one. Raises OSError.
-
-        Does nothing if there is no such interface.
-        """
-        own = [found for found in filters_of(self._socket, index) if found.handle == self._handle]
-        refused = _send(self._socket, tc_filters.add_clsact(index))
-        if refused == errno.ENODEV:
-            return
-        is_new = not refused or any(found.name == _WITH_HOOKS for found in own)
-        name = _WITH_HOOKS if is_new else _NAME
-        request = tc_filters.put_filter(index, program_fd, name, handle=self._handle)
-        number = _send(self._socket, request)
-        if number not in {0, errno.ENODEV}:
-            raise OSError(number, f"no program on interface {index}: {errno.errorcode.get(number)}")
+        """Run a program on an interface, in place of this node's former one. Raises OSError."""
 
     def delete(self, index: int) -> None:
         """Remove this node's program from an interface. Raises OSError."""
-        delete_filter(self._socket, index, self._handle)
 
 
-def delete_filter(socket: NetlinkSocket, index: int, handle: int) -> None:
-    """Remove a filter, and the hooks if they were added for it and hold no other filter."""
-    found = {each.handle: each.name for each in filters_of(socket, index)}
-    number = _send(socket, tc_filters.delete_filter(index, handle=handle))
-    if number and number not in _GONE:
-        raise OSError(number, f"a program stays on interface {index}")
-    if found.get(handle) == _WITH_HOOKS and not _is_used(socket, index):
-        _send(socket, tc_filters.delete_clsact(index))
+def hooks_of(socket: NetlinkSocket, node_id: NodeId) -> UnderlayHooks:
+    """Return the hooks for a node's programs in the thread's namespace, which is the socket's."""
+    return TcxHooks(node_id) if tcx_hooks.has_tcx() else ClsactHooks(socket, node_id)
 
 
 def remove_all(socket: NetlinkSocket) -> list[str]:
     """Remove the programs of all nodes from all interfaces; return descriptions of them."""
-    return _remove(
-        socket,
-        [
-            (index, found)
-            for index in _hooked(socket)
-            for found in filters_of(socket, index)
-            if found.name in {_NAME, _WITH_HOOKS}
-        ],
-    )
+    return _texts(socket, [*tcx_hooks.remove_all(), *clsact_hooks.remove_all(socket)])
 
 
 def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> list[str]:
     """Remove a node's programs from all interfaces; return descriptions of them."""
-    return _remove(socket, UnderlayHooks(socket, node_id).read())
+    hooks = hooks_of(socket, node_id)
+    indexes = [index for index, _ in hooks.read()]
+    for index in indexes:
+        hooks.delete(index)
+    return _texts(socket, indexes)
 
 
-def _remove(socket: NetlinkSocket, programs: Sequence[tuple[int, RunningFilter]]) -> list[str]:
-    for index, found in programs:
-        delete_filter(socket, index, found.handle)
-    return [f"native path's program on {link_name(socket, index)}" for index, _ in programs]
-
-
-def filters_of(socket: NetlinkSocket, index: int) -> Iterator[RunningFilter]:
-    """Yield the filters at overlayd's priority on frames that an interface receives."""
-    try:
-        messages = socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index))
-    except OSError as error:
-        if error.errno in _GONE:
-            return
-        raise
-    for message in messages:
-        found = tc_filters.running_filter(message)
-        if found is not None:
-            yield found
-
-
-def _hooked(socket: NetlinkSocket) -> list[int]:
-    messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
-    return sorted({tc_filters.hooked_index(message) for message in messages} - {0})
-
-
-def _is_used(socket: NetlinkSocket, index: int) -> bool:
-    """Return whether any filter is at an interface's hooks, of whatever program."""
-    bodies = (tc_filters.filter_dump(index, leaving=leaving) for leaving in (False, True))
-    return any(socket.dump(codec.RTM_GETTFILTER, body) for body in bodies)
-
-
-def _send(socket: NetlinkSocket, request: Request) -> int:
-    """Return the number of the kernel's refusal, or 0."""
-    for refusal in socket.transact([request]):
-        return refusal.errno
-    return 0
+def _texts(socket: NetlinkSocket, indexes: list[int]) -> list[str]:
+    return [f"native path's program on {link_name(socket, index)}" for index in indexes]

@@ -258,7 +258,11 @@ def _check_congestion(program: Assembler, outer: _Outer, name: str, *, mixed: bo
 
 
 def _find_shortcut(program: Assembler, outer: _Outer, paths_fd: int, vnis_fd: int) -> None:
-    """Go on if the packet may come this way; the shortcut is then at `_VNI`."""
+    """Go on if the packet may come this way; the shortcut is then at `_VNI`.
+
+    The kernel takes an interface that is deleted out of the map of VNIs, so that no frame is sent
+    nowhere, whoever deleted it, and whether or not there is an agent.
+    """
     program.load(WORD, R1, R6, numbers.IFINDEX)
     program.store(WORD, R10, _PATH, R1)
     for where, offset in ((_PATH + 4, outer.source), (_PATH + 20, outer.destination)):

@@ -8,6 +8,7 @@ Does not: decide what is wanted.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from typing import Final
@@ -18,8 +19,8 @@ from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import syscall
 from overlay.kernel.native import hooks, receive_program
-from overlay.kernel.native.hooks import UnderlayHooks
 from overlay.kernel.native.support import can_mix_versions
+from overlay.kernel.native.tcx_hooks import program_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, NodeId
 
@@ -43,12 +44,15 @@ class NativeReceiver:
                 receive_program.PATH_KEY.size, receive_program.PATH_VALUE_SIZE, "overlayd_path"
             )
             self._vnis = self._map(
-                receive_program.VNI_KEY_SIZE, receive_program.VNI_VALUE.size, "overlayd_vni"
+                receive_program.VNI_KEY_SIZE,
+                receive_program.VNI_VALUE.size,
+                "overlayd_vni",
+                syscall.INTERFACES,
             )
             code = receive_program.receive_program(
                 self._paths, self._vnis, port, mixed=can_mix_versions()
             )
-            self._program = self._own(syscall.load(code, "overlayd_receive"))
+            self._program = self._own(syscall.load(code, program_name(node_id)))
             self._socket = NetlinkSocket()
         except OSError as error:
             self._close_descriptors()
@@ -59,12 +63,12 @@ class NativeReceiver:
                 'path, set native_path = "off" in overlayd.toml',
             ) from error
         self._node_id = node_id
-        self._hooks = UnderlayHooks(self._socket, node_id)
+        self._hooks = hooks.hooks_of(self._socket, node_id)
         self._program_id = syscall.program_id(self._program)
 
-    def _map(self, key_size: int, value_size: int, name: str) -> int:
+    def _map(self, key_size: int, value_size: int, name: str, kind: int = syscall.HASH) -> int:
         entries_max = limits.NATIVE_PATH_ENTRIES_MAX
-        return self._own(syscall.create_map(key_size, value_size, entries_max, name))
+        return self._own(syscall.create_map(key_size, value_size, entries_max, name, kind))
 
     def _own(self, descriptor: int) -> int:
         self._descriptors.append(descriptor)
@@ -86,7 +90,7 @@ class NativeReceiver:
         paths = self._path_keys()
         return NativeState(
             frozenset(
-                index for index, found in self._hooks.read() if found.program == self._program_id
+                index for index, program in self._hooks.read() if program == self._program_id
             ),
             frozenset(own for _, own in paths),
             frozenset(path for path, _ in paths),
@@ -99,7 +103,7 @@ class NativeReceiver:
 
     def _vni_entries(self) -> Iterable[NativeVni]:
         sizes = receive_program.VNI_KEY_SIZE, receive_program.VNI_VALUE.size
-        for key, value in syscall.entries(self._vnis, *sizes):
+        for key, value in syscall.entries_singly(self._vnis, *sizes):
             (index,) = receive_program.VNI_VALUE.unpack(value)
             yield NativeVni(receive_program.vni_of(key), index)
 
@@ -108,16 +112,15 @@ class NativeReceiver:
     def write(self, before: NativeState, after: NativeState) -> None:
         """Change what the programs take; raises OSError (E2BIG if a map is full).
 
-        What is new comes into the maps before a new interface runs the program. An interface that
-        no longer exists is no failure: the routes follow.
+        What is new comes into the maps before a new interface runs the program. An interface or a
+        shortcut that no longer exists is no failure: the routes and the sandbox follow.
         """
         failpoint.failpoint("native")
         wanted, present = _path_keys(after), _path_keys(before)
         for key in wanted - present:
             syscall.update(self._paths, key, _NOTHING)
-        for vni, shortcut in after.vnis - before.vnis:
-            value = receive_program.VNI_VALUE.pack(shortcut)
-            syscall.update(self._vnis, receive_program.vni_key(vni), value)
+        for each in after.vnis - before.vnis:
+            self._put_vni(each)
         for index in sorted(after.interfaces - before.interfaces):
             self._hooks.put(index, self._program)
         for index in sorted(self._surplus(after)):
@@ -127,6 +130,14 @@ class NativeReceiver:
             syscall.delete(self._vnis, receive_program.vni_key(vni))
         for key in present - wanted:
             syscall.delete(self._paths, key)
+
+    def _put_vni(self, row: NativeVni) -> None:
+        value = receive_program.VNI_VALUE.pack(row.shortcut)
+        try:
+            syscall.update(self._vnis, receive_program.vni_key(row.vni), value)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # else the shortcut has just been deleted
+                raise
 
     def _surplus(self, wanted: NativeState) -> set[int]:
         """Return the interfaces that run a program of this node's, an earlier agent's too."""

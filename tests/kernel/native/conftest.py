@@ -36,6 +36,30 @@ NODE = NodeId(bytes(range(1, 17)))
 UNDERLAYS = {4: ("192.168.56.11", "192.168.56.12"), 6: ("fd56::11", "fd56::12")}
 
 
+class ReceiverThere(NativeReceiver):
+    """The programs of a host; every request is made in its namespace, as its agent's thread is."""
+
+    def __init__(self, namespace: int, node_id: NodeId) -> None:
+        self._namespace = namespace
+        with netns.inside(namespace):
+            super().__init__(node_id, 4789)
+
+    def read(self) -> NativeState:
+        """Return the state of this object's programs."""
+        with netns.inside(self._namespace):
+            return super().read()
+
+    def write(self, before: NativeState, after: NativeState) -> None:
+        """Change what the programs take."""
+        with netns.inside(self._namespace):
+            super().write(before, after)
+
+    def remove(self) -> None:
+        """Remove the programs from all interfaces."""
+        with netns.inside(self._namespace):
+            super().remove()
+
+
 @dataclass
 class Native:
     """A host whose sandbox has a shortcut, and its container."""
@@ -78,8 +102,7 @@ class Native:
 
     def open(self, node_id: NodeId = NODE) -> None:
         """Make a receiver, as an agent that starts does."""
-        with netns.inside(self.host.world.fd(self.host.name)):
-            self.receiver = NativeReceiver(node_id, 4789)
+        self.receiver = ReceiverThere(self.host.world.fd(self.host.name), node_id)
         self.opened.append(self.receiver)
 
     def wanted(self) -> NativeState:

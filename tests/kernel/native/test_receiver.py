@@ -17,7 +17,7 @@ from overlay.core.native.state import NativeState
 from overlay.kernel import netns
 from overlay.kernel.bpf import numbers, syscall, tc_filters
 from overlay.kernel.bpf.assembler import R0, Assembler
-from overlay.kernel.native import hooks
+from overlay.kernel.native import hooks, tcx_hooks
 from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.native.support import can_mix_versions, usable_interfaces
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -228,6 +228,13 @@ def test_a_member_by_another_interface_is_left_alone(
     assert one.received("native0") < before + 5
 
 
+def test_a_shortcut_that_is_gone_loses_nothing(pair: tuple[Native, Native], world: World) -> None:
+    """Frames take the VXLAN device, also if nobody makes another one."""
+    one, _ = pair
+    world.run(one.host.sandbox.name, "ip", "link", "del", "native0")
+    assert world.pings(one.container, "10.32.0.3", count=5) == 5
+
+
 def test_what_is_written_is_read_back(pair: tuple[Native, Native]) -> None:
     """The state is read as it was written, and so is a change of it, up to nothing."""
     one, _ = pair
@@ -236,12 +243,18 @@ def test_what_is_written_is_read_back(pair: tuple[Native, Native]) -> None:
     other = replace(
         wanted,
         own=wanted.own | {parse_ip("fd56::11")},
-        vnis=frozenset(each._replace(shortcut=each.shortcut + 1) for each in wanted.vnis),
+        vnis=frozenset(each._replace(shortcut=one.index("eth1")) for each in wanted.vnis),
     )
     one.receiver.write(wanted, other)
     assert one.receiver.read() == other
     one.receiver.write(other, NativeState())
     assert one.receiver.read() == NativeState()
+
+
+@pytest.fixture
+def without_tcx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have programs run at tc's hooks, as before Linux 6.6."""
+    monkeypatch.setattr(tcx_hooks, "has_tcx", lambda: False)
 
 
 def clsact_of(native: Native) -> bool:
@@ -250,6 +263,7 @@ def clsact_of(native: Native) -> bool:
     return "clsact" in shown
 
 
+@pytest.mark.usefixtures("without_tcx")
 def test_the_hooks_go_with_the_last_filter(pair: tuple[Native, Native]) -> None:
     """Without the programs the interface has nothing of overlayd's, whoever removes them."""
     one, two = pair
@@ -260,11 +274,31 @@ def test_the_hooks_go_with_the_last_filter(pair: tuple[Native, Native]) -> None:
         assert remove_programs(NODE) == ["native path's program on eth1"]
         assert not clsact_of(two)
     two.receive()
-    with NetlinkSocket(two.host.world.fd(two.host.name)) as inside:
+    with netns.inside(two.host.world.fd(two.host.name)), NetlinkSocket() as inside:
         assert hooks.remove_all(inside) == ["native path's program on eth1"]
-    assert not clsact_of(two)
+        assert not clsact_of(two)
 
 
+def test_tcx_needs_no_discipline_and_leaves_nothing(pair: tuple[Native, Native]) -> None:
+    """Another program on the interface stays, whoever removes overlayd's."""
+    one, two = pair
+    assert not clsact_of(one)
+    program = Assembler()
+    program.set(R0, numbers.PASS)
+    program.exit()
+    descriptor = syscall.load(program.code(), "other")
+    with netns.inside(one.host.world.fd(one.host.name)):
+        syscall.attach(descriptor, one.index("eth1"))
+        os.close(descriptor)
+        one.receiver.remove()
+        names = [syscall.program_name(each) for each in syscall.attached(one.index("eth1"))]
+        assert names == ["other"]
+    with netns.inside(two.host.world.fd(two.host.name)), NetlinkSocket() as inside:
+        assert hooks.remove_all(inside) == ["native path's program on eth1"]
+        assert hooks.remove_all(inside) == []
+
+
+@pytest.mark.usefixtures("without_tcx")
 def test_others_hooks_and_filters_stay(pair: tuple[Native, Native], world: World) -> None:
     """Hooks that were there before stay, and those that another program has filters at."""
     one, two = pair
@@ -299,9 +333,13 @@ def test_agents_of_one_host_keep_each_others(pair: tuple[Native, Native], world:
     assert one.received("native0") - before >= 5
 
 
-def test_the_next_agent_replaces_the_program(pair: tuple[Native, Native], world: World) -> None:
+@pytest.mark.parametrize("tcx", [True, False])
+def test_the_next_agent_replaces_the_program(
+    make_pair: PairMaker, world: World, monkeypatch: pytest.MonkeyPatch, *, tcx: bool
+) -> None:
     """A dead agent's program goes on, and its successor's takes its place without a lost ping."""
-    one, _ = pair
+    monkeypatch.setattr(tcx_hooks, "has_tcx", lambda: tcx)
+    one, _ = make_pair(4)
     one.receiver.close()
     before = one.received("vxlan0")
     assert world.pings(one.container, "10.32.0.3", count=10) == 10
