@@ -14,12 +14,14 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.kernel.host import arrival_paths
 from overlay.kernel.host.underlay import UnderlayAddress
+from overlay.signals import Signal
 
 
 class ArrivalPaths:
     """The paths of this node's peers; determined in the underlay's passes.
 
-    A path that was seen counts as long as its interface exists.
+    A path that was seen counts as long as its interface exists. Signal `determined`: `known` is as
+    the routes are now.
     """
 
     def __init__(
@@ -27,6 +29,9 @@ class ArrivalPaths:
     ) -> None:
         self.asymmetric: tuple[str, ...] = ()
         """The members whose packets come through an interface that does not lead to them."""
+        self.known: frozenset[ArrivalPath] | None = None
+        """All paths, also those of the best routes; None before the underlay's first pass."""
+        self.determined: Signal[[]] = Signal()
         self._directory = context.directory
         self._kernel = context.kernel
         self._event_log = context.event_log
@@ -50,7 +55,10 @@ class ArrivalPaths:
         members = self._directory.view.vteps()
         found = await self._kernel.call(arrival_paths.further_paths, members, self._seen)
         self._seen &= found.existing
-        await self._filter.use_paths(found.equal | frozenset(found.asymmetric))
+        further = found.equal | frozenset(found.asymmetric)
+        await self._filter.use_paths(further)
+        self.known = found.best | further
+        self.determined.emit()
         self._report(found.asymmetric)
 
     def _report(self, paths: dict[ArrivalPath, str]) -> None:

@@ -23,12 +23,14 @@ class FurtherPaths:
     """The paths through other interfaces than those of the best routes.
 
     `equal` have a route that is as specific. `asymmetric` were seen and have none; with the name
-    of their interface. `existing` are those of the seen ones whose interface and peer exist.
+    of their interface. `existing` are those of the seen ones whose interface and peer exist, and
+    `best` those of the best routes.
     """
 
     equal: frozenset[ArrivalPath]
     asymmetric: dict[ArrivalPath, str]
     existing: frozenset[ArrivalPath]
+    best: frozenset[ArrivalPath] = frozenset()
 
 
 def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPaths:
@@ -59,7 +61,7 @@ def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPa
         path for path in seen if path.interface in host.links and path.member in members
     )
     names = {path: host.links[path.interface].name for path in existing - best_paths - equal}
-    return FurtherPaths(frozenset(equal), names, existing)
+    return FurtherPaths(frozenset(equal), names, existing, frozenset(best_paths))
 
 
 def _interfaces(host: HostAddresses, size: int) -> frozenset[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from itertools import product
-from typing import Final
+from typing import ClassVar, Final
 
 from overlay.core.dataplane.planning.planned_rows import has_neighbor, own_rows
 from overlay.core.dataplane.state import (
@@ -65,6 +65,8 @@ _UNDERLAY_GROUPS: Final = (
     codec.RTNLGRP_IPV6_IFADDR,
     codec.RTNLGRP_IPV4_ROUTE,
     codec.RTNLGRP_IPV6_ROUTE,
+    codec.RTNLGRP_IPV4_RULE,
+    codec.RTNLGRP_IPV6_RULE,
 )
 
 
@@ -247,10 +249,12 @@ class SandboxMonitor:
 
 
 class UnderlayMonitor:
-    """Watches the host's links, addresses, routes and forwarding."""
+    """Watches the host's links, addresses, routes, their rules, and forwarding."""
+
+    groups: ClassVar[tuple[int, ...]] = _UNDERLAY_GROUPS
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(groups=_UNDERLAY_GROUPS)
+        self._socket = NetlinkSocket(groups=self.groups)
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when something changes."""

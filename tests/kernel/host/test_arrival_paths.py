@@ -90,4 +90,5 @@ def test_paths_that_were_seen_count_while_they_exist(host: Host) -> None:
     paths = [ArrivalPath(101, peer), ArrivalPath(103, peer)]
     found = host.further({peer}, *paths, ArrivalPath(104, peer), ArrivalPath(103, former))
 
-    assert found == FurtherPaths(frozenset(), {paths[1]: "wan0"}, frozenset(paths))
+    best = frozenset({paths[0]})
+    assert found == FurtherPaths(frozenset(), {paths[1]: "wan0"}, frozenset(paths), best)
