@@ -9,19 +9,32 @@ Owns: the choice between on, off and auto (on where the kernel allows it), and t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from overlay.agent.process.controller import Fault
 from overlay.errors import OverlayError
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.native.receiver import refusal
+
+_SWITCHED_OFF: Final = "switched off in the configuration"
+_WITHOUT: Final = "there is no fast path: {}"
 
 
 class FastPathSupport:
-    """Creates the fast path of each sandbox; `why` is the reason where there is none."""
+    """Creates the fast path of each sandbox; `why` is the reason where there is none.
 
-    def __init__(self, mode: str) -> None:
+    `native_why` is the reason where frames of other hosts take the VXLAN device.
+    """
+
+    def __init__(self, mode: str, native_mode: str = "off") -> None:
         self.mode = mode
-        self.why = "" if mode != "off" else "switched off in the configuration"
+        self.native_mode = native_mode
+        self.why = "" if mode != "off" else _SWITCHED_OFF
+        self.native_why = "" if native_mode != "off" else _SWITCHED_OFF
+        if self.why and not self.native_why:
+            self.native_why = _WITHOUT.format(self.why)
         self.refusal = ""  # of the kernel, when the last sandbox's programs were made
+        self._accepts_native = False  # the kernel did, once
 
     @property
     def is_active(self) -> bool:
@@ -38,6 +51,11 @@ class FastPathSupport:
         """Return whether frames go past the bridge where there are programs."""
         return self.mode != "off"
 
+    @property
+    def is_native(self) -> bool:
+        """Return whether frames of other hosts go past the VXLAN device, as far as known."""
+        return self.native_mode != "off" and not self.native_why
+
     def make(self) -> FastPath | None:
         """Return a new sandbox's programs; None where the kernel refuses them."""
         created = None
@@ -48,7 +66,15 @@ class FastPathSupport:
             self.refusal = error.why or error.what
         if self.redirects:
             self.why = self.refusal
+        if self.native_mode != "off":
+            self.native_why = _WITHOUT.format(self.why) if self.why else self._refusal_of_native()
         return created
+
+    def _refusal_of_native(self) -> str:
+        """Return why the kernel does not accept the native path's programs; asked until it does."""
+        found = "" if self._accepts_native else refusal()
+        self._accepts_native = not found
+        return found
 
     def faults(self) -> Iterator[Fault]:
         """Yield that there is none where it should be."""
@@ -57,4 +83,10 @@ class FastPathSupport:
                 f"no fast path: {self.why}",
                 'Frames go through the bridge. fast_path = "auto" uses it only where the kernel '
                 "allows it",
+            )
+        if self.native_mode == "on" and self.native_why:
+            yield Fault(
+                f"no native path: {self.native_why}",
+                'Frames of other hosts take the VXLAN device. native_path = "auto" uses the '
+                "native path only where the kernel allows it",
             )

@@ -114,9 +114,12 @@ class PlanInputs:
             self._receiving(network),
             remotes=remotes or is_policed,
         )
-        fabric = self._fabric.rows(vni)
-        plugged = self._fabric.interface(vni)
-        given = replace(given, fabric=fabric, plugged=plugged) if fabric or plugged else given
+        given = replace(
+            given,
+            fabric=self._fabric.rows(vni) or given.fabric,
+            plugged=self._fabric.interface(vni),
+            is_clear=self._view.encryption_phase(network) is SwitchPhase.CLEAR,
+        )
         routed = tuple(self._routed(network, here))
         given = replace(given, routed=routed) if routed else given
         groups = () if self._multicast is None else self._multicast.targets(network)

@@ -98,6 +98,8 @@ def run_pass(
     runtime.unpoliced = next(of_policies, "")
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
+    ends = sandbox.shortcuts.host_ends if runtime.left is not None else {}
+    runtime.shortcuts = {name: ends[name] for name in ends.keys() & desired.links.keys()}
     lost = lost_ports(failures)
     repairs = {each for each in set(operations) - set(asked) if not _is_of_lost(each, lost)}
     has_drifted = left is not None and bool(repairs)
@@ -191,6 +193,7 @@ def _plan(
         given,
         table,
         fast_path=sandbox.fast_path is not None and runtime.redirects,
+        native=runtime.is_native,
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,
         policing=sandbox.fast_path is not None,

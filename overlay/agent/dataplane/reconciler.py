@@ -162,6 +162,7 @@ class Reconciler(Controller):
                 sandbox.monitor(),
                 lock,
                 redirects=self.fast_path.redirects,
+                is_native=self.fast_path.is_native,
                 without_programs=self.fast_path.refusal,
             )
             undo.pop_all()

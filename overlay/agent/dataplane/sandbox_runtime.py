@@ -57,6 +57,9 @@ class SandboxRuntime:
     unusable: str = ""  # why the network has no bridge or tunnel here, as the last pass found
     policy: PolicyRows | None = None  # as the last pass had them
     redirects: bool = True  # frames go past the bridge, if there is a fast path
+    is_native: bool = False  # and come past the VXLAN device
+    shortcuts: dict[str, int] = field(default_factory=dict)
+    """The shortcuts that work, by name, with the indexes of their ends in the host's namespace."""
     without_programs: str = ""  # why there are none that could apply policies
     unpoliced: str = ""  # why policies are not in force, so that nothing new is allowed
     retry_s: float = _RETRY_FIRST_S

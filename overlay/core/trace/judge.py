@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step
-from overlay.core.trace import container, policy, router, rows, tunnel
+from overlay.core.trace import container, native, policy, router, rows, tunnel
 from overlay.core.trace.facts import HostFacts
 from overlay.core.trace.judgement import Judged
 
@@ -58,6 +58,7 @@ def _receiving(facts: HostFacts) -> Iterator[Judged]:
             yield tunnel.path_in(facts, facts.arrives_from)
         yield tunnel.admission(facts, facts.arrives_from)
     yield tunnel.sandbox(facts, {facts.own.segment}, vtep_segment=facts.own.segment)
+    yield from native.path_in(facts)
     yield from rows.fast_path_in(facts)
     yield from policy.receiving(facts)
     yield from rows.isolation(facts)

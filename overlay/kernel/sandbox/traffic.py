@@ -12,6 +12,7 @@ import contextlib
 import struct
 from typing import Final, NamedTuple
 
+from overlay.core.dataplane.state import SHORTCUT_PREFIX
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel.netlink import codec, link_decoder, link_requests
@@ -27,7 +28,7 @@ _STATS: Final = struct.Struct("=4Q")  # the first of struct rtnl_link_stats64 (l
 class SandboxTraffic(NamedTuple):
     """The counters of one sandbox: of its VTEP, and of each port as the container's end has them.
 
-    `tunnel` is None without a VTEP.
+    `tunnel` is None without a VTEP, and includes what came by a shortcut instead.
     """
 
     tunnel: TrafficCounters | None
@@ -43,7 +44,7 @@ def read_traffic(socket: NetlinkSocket) -> SandboxTraffic:
     ports: dict[str, TrafficCounters] = {}
     for message in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY):
         link = link_decoder.decode(message)
-        if link.kind == "vxlan":
+        if link.kind == "vxlan" or link.name.startswith(SHORTCUT_PREFIX):
             found = _counters(message)  # of two, while the network is switched to encryption
             tunnel = found if tunnel is None else tunnel.plus(found)
         elif link.kind == "veth" and link.master:

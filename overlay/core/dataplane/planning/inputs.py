@@ -85,3 +85,4 @@ class PlanInput:
     plugged: str = ""  # the host's interface that is a port of the network's first segment
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
     routed: tuple[RoutedNetwork, ...] = ()
+    is_clear: bool = True  # it is neither encrypted nor being switched

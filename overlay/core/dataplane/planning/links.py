@@ -14,13 +14,23 @@ from overlay.core.dataplane.planning.segments import (
     segment_count,
     segment_of,
 )
-from overlay.core.dataplane.state import Bridge, Link, PlugPort, Port, Vxlan
+from overlay.core.dataplane.state import (
+    SHORTCUT_PREFIX,
+    Bridge,
+    Link,
+    PlugPort,
+    Port,
+    Shortcut,
+    Vxlan,
+)
 from overlay.core.dataplane.tunnel_devices import other_base
 from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.model import Vni, gateway_mac, is_host
 
 
-def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) -> Iterator[Link]:
+def links(
+    given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = (), native: bool = False
+) -> Iterator[Link]:
     """Return the links; without policing (`is_shut`) the ports are on no bridge.
 
     Nor are those of the endpoints `closed`.
@@ -35,6 +45,8 @@ def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) ->
         for base, local in zip(tunnel_bases(given), (given.local, given.receiving), strict=False):
             name, vni = f"{base}{segment}", Vni(network.vni + segment)
             yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
+        if native:
+            yield Shortcut(shortcut_name(segment), given.mtu)
     for port in (*given.ports, *host_ports(given)):
         bridge = bridge_name(network, port.subnet_index)
         is_closed = is_shut or port.endpoint_id in closed
@@ -44,6 +56,19 @@ def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) ->
         bridge = "" if is_shut else bridge_name(network, 0)
         yield PlugPort(plug_name(0), given.plugged, given.mtu, bridge)
     yield from router_links(given)
+
+
+def takes_shortcut(given: PlanInput) -> bool:
+    """Return whether a network's frames may come by the native path.
+
+    Not those that must come by the tunnels, or may: which way they take decides who may send them.
+    """
+    return has_tunnel(given.network) and given.is_clear and given.receiving is None
+
+
+def shortcut_name(segment: int) -> str:
+    """Return the name of the sandbox's end of a segment's shortcut."""
+    return f"{SHORTCUT_PREFIX}{segment}"
 
 
 def tunnel_bases(given: PlanInput) -> tuple[str, ...]:

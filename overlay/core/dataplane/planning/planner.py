@@ -16,7 +16,13 @@ from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.isolation import isolation_rows
-from overlay.core.dataplane.planning.links import host_ports, links, tunnel_bases
+from overlay.core.dataplane.planning.links import (
+    host_ports,
+    links,
+    shortcut_name,
+    takes_shortcut,
+    tunnel_bases,
+)
 from overlay.core.dataplane.planning.planned_rows import PlannedRows
 from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
@@ -62,6 +68,7 @@ def plan_sandbox(
     table: RemoteTable | None = None,
     *,
     fast_path: bool = False,
+    native: bool = False,
     guarded: bool = False,
     intercepting: bool = False,
     policing: bool = True,
@@ -71,10 +78,11 @@ def plan_sandbox(
     With a `table` of the remote endpoints, the state follows it: it is a value until the table is
     updated. Without one they are planned anew.
 
-    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security and other
-    controls, `intercepting` those that bring queries for other resolvers to this node's DNS server.
-    Without `policing`, the ports of a network that has policies are on no bridge, and without
-    `guarded`, isolated ports are not. Ports in VLANs need both.
+    `fast_path` adds the rows of the eBPF fast path, `native` with it what goes past the VXLAN
+    device, `guarded` the rows of port security and other controls, `intercepting` those that bring
+    queries for other resolvers to this node's DNS server. Without `policing`, the ports of a
+    network that has policies are on no bridge, and without `guarded`, isolated ports are not. Ports
+    in VLANs need both.
 
     An endpoint with a gateway's MAC gets no rows, wherever it is: a local one's port stays closed.
     """
@@ -82,7 +90,9 @@ def plan_sandbox(
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
-    planned = {link.name: link for link in links(given, is_shut=is_shut, closed=closed)}
+    native = native and fast_path and not is_shut and takes_shortcut(given)
+    made = links(given, is_shut=is_shut, closed=closed, native=native)
+    planned = {link.name: link for link in made}
 
     def rows() -> Iterator[Row]:
         yield from _network_rows(given, remote, is_shut=is_shut)
@@ -94,7 +104,7 @@ def plan_sandbox(
         if given.policy is not None and policing:
             yield from given.policy.rows
         if fast_path or is_policed:
-            hooks = _segment_hooks(given, is_policed=is_policed)
+            hooks = _segment_hooks(given, is_policed=is_policed, native=native)
             yield from hooks if fast_path else _without_redirection(hooks)
         if is_policed:
             yield from router_hooks(given)
@@ -182,7 +192,7 @@ def required_hooks(
             yield HookRow(segment, port.name, is_policed=True)
 
 
-def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
+def _segment_hooks(given: PlanInput, *, is_policed: bool, native: bool) -> Iterator[Row]:
     network, bases = given.network, tunnel_bases(given)
     count = segment_count(network)
     yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
@@ -190,6 +200,8 @@ def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
         yield from policed_segment_rows(network, count, bases)
     if given.plugged:
         yield from _plug_hooks(is_policed=is_policed)
+    for segment in range(count) if native else ():
+        yield HookRow(segment, shortcut_name(segment), is_policed)
 
 
 def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:

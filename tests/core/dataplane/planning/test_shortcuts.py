@@ -1,0 +1,66 @@
+"""Which segments have a shortcut past the VXLAN device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
+from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows
+from overlay.core.dataplane.planning.links import shortcut_name
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.state import HookRow, Shortcut
+from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+
+SUBNETS = tuple(
+    Subnet(parse_ip(base), length, parse_ip(gateway))
+    for base, length, gateway in (
+        ("10.1.0.0", 24, "10.1.0.1"),
+        ("10.2.0.0", 24, "10.2.0.1"),
+        ("fd00:1::", 64, "fd00:1::1"),
+    )
+)
+NETWORK = Network(Vni(0x900000), "blue", SUBNETS, NodeId(b"o" * 16))
+GIVEN = PlanInput(NETWORK, 4789, parse_ip("192.0.2.1"), 1450)
+
+
+def shortcuts(given: PlanInput, **options: bool) -> dict[str, set[HookRow]]:
+    """Return the names of the planned shortcuts, with their hooks."""
+    state = plan_sandbox(given, **({"fast_path": True, "native": True} | options))
+    names = [name for name, link in state.links.items() if isinstance(link, Shortcut)]
+    hooks = [row for row in state.rows if isinstance(row, HookRow)]
+    return {name: {row for row in hooks if row.link == name} for name in names}
+
+
+def test_each_segment_has_a_shortcut_with_a_program() -> None:
+    """Subnets of two families share one; policies apply there as at the VXLAN device."""
+    first, second = shortcut_name(0), shortcut_name(1)
+    assert shortcuts(GIVEN) == {first: {HookRow(0, first)}, second: {HookRow(1, second)}}
+    policed = shortcuts(replace(GIVEN, policy=PolicyRows()))
+    assert policed == {
+        first: {HookRow(0, first, is_policed=True)},
+        second: {HookRow(1, second, is_policed=True)},
+    }
+
+
+def test_frames_that_must_come_by_a_tunnel_have_none() -> None:
+    """Nor those of a network that is being switched."""
+    assert shortcuts(replace(GIVEN, is_clear=False)) == {}
+    assert shortcuts(replace(GIVEN, receiving=parse_ip("fd00::1"))) == {}
+
+
+@pytest.mark.parametrize("option", ["fast_path", "native"])
+def test_it_needs_the_programs(option: str) -> None:
+    """Without the fast path nothing would take the frames from the shortcut."""
+    assert shortcuts(GIVEN, **{option: False}) == {}
+
+
+def test_a_network_that_is_shut_has_none() -> None:
+    """Its policies cannot be applied, so that nothing may pass."""
+    assert shortcuts(replace(GIVEN, policy=PolicyRows()), policing=False) == {}
+
+
+def test_a_network_of_one_host_has_none() -> None:
+    """No frame of another host comes there."""
+    network = replace(NETWORK, labels=labels_of(BRIDGE, ""))
+    assert shortcuts(replace(GIVEN, network=network)) == {}
