@@ -74,6 +74,7 @@ from overlay.agent.ipam.reservations import Reservations
 from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.name_resolution import NameResolution
+from overlay.agent.native.controller import NativePath
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.drivers.registry import NetworkDrivers
@@ -199,6 +200,7 @@ class Components:
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
         context, attachments = self._context, self.attachments
+        gossip, directory = self.gossip, self.directory
         interval_s = self.config.reconcile_interval_s
         self.fabric = FabricTable()
         self.underlay_filter = UnderlayFilter(context, self.fabric, interval_s)
@@ -207,7 +209,7 @@ class Components:
             context,
             attachments,
             self.underlay_filter,
-            FastPathSupport(self.config.fast_path),
+            FastPathSupport(self.config.fast_path, self.config.native_path),
             self.encryption,
             self.fabric,
             interval_s,
@@ -218,6 +220,7 @@ class Components:
         self.underlay = Underlay(context, self.reconciler, interface)
         self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
+        self.native_path = NativePath(context, self.reconciler, self.arrival_paths, interval_s)
         self.paths = PathController(context, self.reconciler, self.encryption)
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
@@ -225,16 +228,16 @@ class Components:
         self.encryption_switch = EncryptionSwitch(
             context, self.encryption, self.reconciler, self.mtu_controller
         )
-        self.switch_service = SwitchService(self.directory, self.encryption, self.encryption_switch)
+        self.switch_service = SwitchService(directory, self.encryption, self.encryption_switch)
         self.netcheck = NetcheckService(
             context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
         )
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(
-            self.gossip.state, self.service_catalog, DeclaredExposures(self.directory)
+            gossip.state, self.service_catalog, DeclaredExposures(directory)
         )
-        plugged = PluggedInterfaces(self.gossip.state, self.fabric, self._preferences)
-        self._sandbox_needs = SandboxNeeds(self.directory, attachments, plugged)
+        plugged = PluggedInterfaces(gossip.state, self.fabric, self._preferences)
+        self._sandbox_needs = SandboxNeeds(directory, attachments, plugged)
         self.participation = ParticipationService(
             context, self.reconciler, attachments, self._sandbox_needs, self.encryption
         )
@@ -395,6 +398,7 @@ class Components:
             self.declared,
             self._rollback,
             self.underlay,
+            self.native_path,
             self.seed_contact,
             self.paths,
             *self.netcheck.controllers,
@@ -441,4 +445,5 @@ class Components:
         self.plugs.controller.close()
         await self.reconciler.close()
         self.underlay_filter.close()
+        self.native_path.close()
         self.exposure.close()

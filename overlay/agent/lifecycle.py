@@ -248,6 +248,7 @@ class AgentLifecycle:
                 await self._contact_members(components, seeds, entry)
             except BaseException:
                 self.components = None
+                await components.native_path.remove()
                 await components.underlay_filter.remove()
                 await components.close()
                 raise
@@ -361,6 +362,7 @@ class AgentLifecycle:
         await components.gossip.say_goodbye()
         await components.evpn.remove()
         await components.encryption.remove()
+        await components.native_path.remove()
         await components.underlay_filter.remove()
         self.components = self._settled = None
         await components.close()

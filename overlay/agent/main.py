@@ -32,6 +32,7 @@ def run(
     run_dir: Path | None = None,
     config_path: Path | None = None,
     fast_path: str | None = None,
+    native_path: str | None = None,
 ) -> int:
     """Run an agent in the foreground until SIGTERM or SIGINT; return 0. Raises OverlayError."""
     try:
@@ -41,6 +42,7 @@ def run(
             state_dir=state_dir or config.state_dir,
             run_dir=run_dir or config.run_dir,
             fast_path=fast_path or config.fast_path,
+            native_path=native_path or config.native_path,
         )
         logging.basicConfig(level=config.log_level.upper(), handlers=[journal.log_handler()])
         confinement.forbid_core_dumps()

@@ -13,7 +13,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from overlay import limits
@@ -45,6 +45,7 @@ class StatusSnapshot:
     sandboxes: frozenset[Vni] = frozenset()  # networks with a sandbox on this host
     holders: tuple[str, ...] = ()  # names of those that hold the authority
     fast_path: str = ""  # why there is none; empty: it is active
+    native_path: str = ""
     faults: dict[str, Fault] = field(default_factory=dict)  # by text without its numbers
 
 
@@ -75,7 +76,7 @@ class StatusEvents(Controller):
         after = snapshot(components)
         before = self._before
         if components is not self._compared:
-            before = StatusSnapshot(after.networks, after.sandboxes, after.holders, after.fast_path)
+            before = replace(after, faults={})
         self._compared, self._before = components, after
         found = list(status_changes(before, after, recorded))
         for change in found[: limits.STATUS_EVENTS_MAX]:
@@ -99,6 +100,7 @@ def snapshot(components: Components) -> StatusSnapshot:
         ),
         tuple(components.holders.names()),
         components.reconciler.fast_path.why,
+        components.reconciler.fast_path.native_why,
         {without_numbers(fault.text): fault for fault in silent_faults(components)},
     )
 
@@ -114,6 +116,9 @@ def status_changes(
     if after.fast_path != before.fast_path:
         off = f"off: {after.fast_path}"
         yield StatusChange("fast path", off if after.fast_path else "on")
+    if after.native_path != before.native_path:
+        off = f"off: {after.native_path}"
+        yield StatusChange("native path", off if after.native_path else "on")
     for key, fault in after.faults.items():
         if key not in before.faults and not _is_told(fault.text, recorded):
             level = logging.ERROR if fault.level == "error" else logging.WARNING

@@ -87,6 +87,8 @@ def test_holders_and_fast_path_have_events() -> None:
     off = replace(PLAIN, fast_path="the kernel refuses eBPF")
     assert told(PLAIN, off) == ["fast path off: the kernel refuses eBPF"]
     assert told(off, PLAIN) == ["fast path on"]
+    off = replace(PLAIN, native_path="the kernel refuses eBPF")
+    assert told(PLAIN, off) == ["native path off: the kernel refuses eBPF"]
 
 
 def test_a_health_line_begins_and_ends() -> None:

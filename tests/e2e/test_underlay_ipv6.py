@@ -20,6 +20,9 @@ def six(hosts: Cluster) -> Cluster:
     """Return three hosts without IPv4 on the underlay, joined, each with a container."""
     for number in (1, 2, 3):
         hosts.ok(number, "ip", "address", "flush", "dev", "eth1")
+        if number == 2:  # its containers' frames come by the native path
+            native = """echo 'native_path = "on"' >/etc/overlayd/overlayd.toml"""
+            hosts.ok(number, "sh", "-c", f"mkdir -p /etc/overlayd; {native}")
         own = f"fd56::{10 + number}"
         hosts.ok(number, "ip", "address", "add", f"{own}/64", "dev", "eth1", "nodad")
         peer: list[str] = [] if number == 1 else ["fd56::11", "--token-file", "-"]
@@ -55,6 +58,7 @@ def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., Non
         )  # fmt: skip
 
     eventually(reach_each_other, "the first packets")
+    assert [each["data_path"] for each in six.json(2, "status")["networks"]] == ["native"]
     six.ok(2, "bash", "-c", KILL)
     assert reach_each_other()
     six.ok(2, "overlayd", "join")

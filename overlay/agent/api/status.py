@@ -14,6 +14,7 @@ from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.health import faults, network_failures
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.native.data_path import data_path_of
 from overlay.agent.notices import notices
 from overlay.agent.process.controller import Fault
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
@@ -76,6 +77,7 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
             "active": components.reconciler.fast_path.is_active,
             "why": components.reconciler.fast_path.why or None,
         },
+        "native_path": _native_path(components),
         "underlay_filter": _underlay_filter(components.underlay_filter),
         "networks": networks,
         "drops": dict(sorted((components.gossip.drops() | components.paths.drops).items())),
@@ -109,6 +111,16 @@ def _agent_faults(agent: AgentLifecycle) -> Iterator[Fault]:
     """Yield the faults of what the agent does in or out of a cluster."""
     for source in agent.fault_sources:
         yield from source.faults()
+
+
+def _native_path(components: Components) -> schema.NativePathResponse:
+    native = components.native_path
+    return {
+        "mode": native.mode,
+        "active": not native.why,
+        "why": native.why or None,
+        "interfaces": native.interfaces,
+    }
 
 
 def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterResponse:
@@ -156,6 +168,7 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
     failures = network_failures(components, item)
+    path = data_path_of(item, components.reconciler, components.native_path)
     if not has_sandbox(item):
         state = "degraded" if failures else "none"
     return {
@@ -180,4 +193,6 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         "operations": 0 if runtime is None else runtime.operations,
         "failures": failures,
         "plugs": plugs(item, components),
+        "data_path": None if path is None else path.name,
+        "data_path_why": None if path is None else path.why or None,
     }

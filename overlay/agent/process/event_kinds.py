@@ -54,6 +54,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "path": "The data path to a member loses packets, or all arrive again.",
     "underlay": "This host's address, interface, MTU or way to a member has changed or failed.",
     "fast path": "Unicast passes by the bridge, or why it no longer does.",
+    "native path": "Frames of other hosts pass by the VXLAN device, or why they no longer do.",
     "filter": "The VXLAN port is filtered for members only, or why it is not.",
     "encryption": "Encrypted networks do not reach other hosts by WireGuard, or do again.",
     "evpn": "BGP EVPN was enabled or disabled, or a session with a neighbor began or ended.",

@@ -54,4 +54,8 @@ TEXTS: Final[dict[str, str]] = {
         '(docs/SECURITY.md); "": none. Commands on this host are not limited'
     ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
+    "native_path": (
+        "take unicast out of VXLAN by eBPF, before the host's firewall: auto (if the kernel can), "
+        "on, off; needs the fast path (docs/guide/native-path.md)"
+    ),
 }

@@ -52,6 +52,11 @@ def register(words: VerbGroup) -> None:
         choices=("auto", "on", "off"),
         help="forward unicast by eBPF instead of the bridge (default: as configured, or auto)",
     )
+    agent.add_argument(
+        "--native-path",
+        choices=("auto", "on", "off"),
+        help="take frames out of VXLAN by eBPF, too (default: as configured, or off)",
+    )
     for name, summary in DELEGATED.items():
         verb = words.verb(name, _never, summary, json=False)
         verb.add_argument("rest", nargs=argparse.REMAINDER, metavar="...")
@@ -87,6 +92,7 @@ def run_agent(args: Namespace) -> int:
         run_dir=chosen.get("--run-dir"),
         config_path=chosen.get("--config"),
         fast_path=args.fast_path,
+        native_path=args.native_path,
     )
 
 

@@ -164,10 +164,10 @@ def status_text(status: JsonObject, *, show_all: bool = False) -> str:
                 (
                     f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
                     f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
-                    f"   gossip {status['gossip_port']}/udp{_fast_path(status)}"
+                    f"   gossip {status['gossip_port']}/udp{_data_path(status)}"
                 ),
             ),
-            ("Networks", "\n".join(_network_texts(status["networks"], show_all)) or "none"),
+            ("Networks", "\n".join(_network_texts(status, show_all)) or "none"),
         ]
     if status.get("recovery"):
         lines.append(("Recovery", status["recovery"]))
@@ -229,7 +229,9 @@ def _cluster_text(cluster: JsonObject | None) -> str:
     return text
 
 
-def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
+def _network_texts(status: JsonObject, show_all: bool) -> Iterator[str]:
+    networks, native = status["networks"], status.get("native_path") or {}
+    general = native.get("why")  # the line of the data path says it
     idle = [] if show_all else [network["name"] for network in networks if _is_idle(network)]
     if len(idle) < NETWORKS_FOLDED_MIN:
         idle = []
@@ -249,6 +251,7 @@ def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
             f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
             f"   {output.count_text(network['endpoints_total'], 'endpoint')}"
             f" ({network['endpoints_local']} here)   {kernel}{_policies_text(network)}"
+            f"{_path_text(network, general)}"
         )
         yield from (f"{'':<{width}}   plug {line}" for line in plugs_text(network).splitlines())
     if idle:
@@ -256,6 +259,12 @@ def _network_texts(networks: list[JsonObject], show_all: bool) -> Iterator[str]:
         yield terminal.paint(
             f"{output.count_text(len(idle), 'network')} without a container here: {names}", "dim"
         )
+
+
+def _path_text(network: JsonObject, general: str | None) -> str:
+    """Return why a network takes a slower path than this host's others; nothing if it does not."""
+    why = network.get("data_path_why")
+    return "" if not why or why == general else f"   {network['data_path']} path: {why}"
 
 
 def _policies_text(network: JsonObject) -> str:
@@ -376,9 +385,15 @@ def event_line(event: JsonObject) -> str:
     return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)
 
 
-def _fast_path(status: JsonObject) -> str:
-    """Return whether the eBPF fast path is on, and if not, why."""
-    found = status.get("fast_path")
+def _data_path(status: JsonObject) -> str:
+    """Return whether the eBPF paths are on, and if not, why."""
+    found, native = status.get("fast_path"), status.get("native_path")
     if found is None:
         return ""
-    return "   fast path on" if found["active"] else f"   fast path off ({found['why']})"
+    if not found["active"]:
+        return f"   fast path off ({found['why']})"
+    if native is None or native["mode"] == "off":  # None: an agent of before
+        return "   fast path on"
+    if not native["active"]:
+        return f"   fast path on   native path off ({native['why']})"
+    return "   native path on"

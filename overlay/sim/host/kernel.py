@@ -27,7 +27,6 @@ from overlay.core.dataplane.state import (
     Port,
     Row,
     SandboxState,
-    Shortcut,
     Vxlan,
 )
 from overlay.model import Endpoint, Mac, Vni
@@ -127,7 +126,7 @@ class Kernel:
 
     @staticmethod
     def _check_master(sandbox: Sandbox, link: Link, operation: Operation) -> None:
-        if isinstance(link, Bridge | Shortcut):
+        if not isinstance(link, Vxlan | Port):
             return
         if not isinstance(sandbox.links.get(link.master), Bridge):
             raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")

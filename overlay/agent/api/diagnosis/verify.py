@@ -16,6 +16,7 @@ from overlay.model import Vni
 
 # No network can have such a name.
 _FILTER_NAME, _TUNNELS_NAME, _HOST_NAME = "(underlay)", "(tunnels)", "(host)"
+_NATIVE_NAME = "(native path)"
 _SERVICES_NAME = "(services)"
 _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
@@ -26,6 +27,7 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     components = agent.require_components()
     sandboxes = await components.reconciler.differences()
     filter_texts = await components.underlay_filter.differences()
+    native_texts = await components.native_path.differences()
     tunnel_texts = await components.encryption.differences()
     host_texts = await components.exposure.differences()
     lost = await components.drivers.differences()
@@ -39,6 +41,7 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
             *(_difference(name, "Container", text) for name, text in changed),
             *(_difference(_SERVICES_NAME, "Services", text) for text in clients),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
+            *(_difference(_NATIVE_NAME, "Native", text) for text in native_texts),
             *(_difference(_TUNNELS_NAME, "Encryption", text) for text in tunnel_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
         ],
@@ -71,6 +74,8 @@ async def _repaired(components: Components) -> bool:
         if await _matches(components, left):
             return True
         await components.underlay_filter.attempt()
+        components.native_path.mark_stale()
+        await components.native_path.attempt()
         await components.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
@@ -86,6 +91,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
     return (
         not any(left.values())
         and not await components.underlay_filter.differences()
+        and not await components.native_path.differences()
         and not await components.encryption.differences()
         and not await components.exposure.differences()
         and not await components.drivers.differences()

@@ -202,6 +202,10 @@ def _of_host(status: Mapping[str, Any]) -> Iterator[AnyFamily]:
         status["fast_path"]["active"],
     )  # fmt: skip
     yield _one(
+        "overlayd_native_path_active", "1 if other hosts' frames bypass the VXLAN device by eBPF.",
+        status["native_path"]["active"],
+    )  # fmt: skip
+    yield _one(
         "overlayd_underlay_filter_active", "1 if VXLAN is accepted from members only.",
         vxlan_filter["active"],
     )  # fmt: skip

@@ -143,6 +143,8 @@ class NetworkStatusResponse(TypedDict):
     operations: int
     failures: list[str]
     plugs: list[PlugResponse]
+    data_path: Literal["native", "fast", "bridge"] | None  # None: no sandbox here
+    data_path_why: str | None  # why it is not the native path
 
 
 class FastPathResponse(TypedDict):
@@ -151,6 +153,15 @@ class FastPathResponse(TypedDict):
     mode: str
     active: bool
     why: str | None
+
+
+class NativePathResponse(TypedDict):
+    """Whether frames of other hosts bypass the VXLAN device."""
+
+    mode: str
+    active: bool
+    why: str | None
+    interfaces: int  # of the underlay that run its program
 
 
 class UnderlayFilterResponse(TypedDict):
@@ -242,6 +253,7 @@ class StatusResponse(TypedDict):
     gossip_port: NotRequired[int]
     overlay_mtu: NotRequired[int]
     fast_path: NotRequired[FastPathResponse]
+    native_path: NotRequired[NativePathResponse]
     underlay_filter: NotRequired[UnderlayFilterResponse]
     paths: NotRequired[list[PeerPathResponse]]
     gossip: NotRequired[GossipResponse]

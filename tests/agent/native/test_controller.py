@@ -1,0 +1,205 @@
+"""The programs on the underlay follow the records, the routes and the sandboxes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from overlay.agent.dataplane.fast_path import FastPathSupport
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.native import controller
+from overlay.agent.native.controller import NativePath
+from overlay.agent.native.data_path import DataPath, data_path_of
+from overlay.agent.process.event_log import EventLog
+from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
+from overlay.core.dataplane.planning.links import shortcut_name
+from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.core.encryption.switch_phase import SwitchPhase
+from overlay.core.native.state import NativeState, NativeVni
+from overlay.model import Ip, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.signals import Signal
+
+OWN, MEMBER, OTHER = (parse_ip(f"192.168.56.{number}") for number in (10, 11, 12))
+ETH1, WG0 = 2, 9
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+BLUE = Network(Vni(100), "blue", (SUBNET,), NodeId(b"o" * 16))
+NATIVE = NativeState(
+    frozenset({ETH1}),
+    frozenset({OWN}),
+    frozenset({ArrivalPath(ETH1, MEMBER)}),
+    frozenset({NativeVni(BLUE.vni, 17)}),
+)
+
+
+class Host:
+    """A member whose records and kernel are what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, mode: str = "auto") -> None:
+        self.members: set[Ip] = {MEMBER}
+        self.shortcuts = {shortcut_name(0): 17}
+        self.phase = SwitchPhase.CLEAR
+        self.kernel = NativeState()
+        self.refusal: OSError | None = None
+        self.reads = self.removals = 0
+        self.reasons = {ETH1: "", WG0: "wg0 is not an Ethernet interface"}
+        self.event_log = EventLog(path)
+        self.support = FastPathSupport("auto", mode)
+        self.paths = SimpleNamespace(
+            known=frozenset({ArrivalPath(ETH1, MEMBER)}), determined=Signal[[]]()
+        )
+        view = SimpleNamespace(
+            vteps=lambda: frozenset(self.members), encryption_phase=lambda _network: self.phase
+        )
+        reconciler = SimpleNamespace(
+            fast_path=self.support,
+            network_reconciled=Signal[[Vni]](),
+            runtime=lambda _vni: SimpleNamespace(shortcuts=self.shortcuts),
+        )
+        self.reconciler = cast("Reconciler", reconciler)
+        gossip = SimpleNamespace(
+            cluster=SimpleNamespace(vxlan_port=4789),
+            node_id=NodeId(b"s" * 16),
+            card=SimpleNamespace(address=OWN),
+        )
+        directory = SimpleNamespace(view=view, networks=lambda: [BLUE])
+        monkeypatch.setattr(controller, "NativeReceiver", lambda _node, _port: self)
+        monkeypatch.setattr(controller, "remove_programs", self._remove)
+        monkeypatch.setattr(controller, "usable_interfaces", self._usable)
+        context = NodeContext(
+            cast("Any", gossip), cast("Any", directory), cast("Any", self), self.event_log
+        )
+        self.native = NativePath(context, self.reconciler, cast("Any", self.paths), 30.0)
+
+    async def call(self, function: Any, *arguments: object) -> Any:
+        """Call a function as the kernel thread does."""
+        return function(*arguments)
+
+    def read(self) -> NativeState:
+        """Return what the kernel has."""
+        self.reads += 1
+        return self.kernel
+
+    def write(self, before: NativeState, after: NativeState) -> None:
+        """Change what the kernel has."""
+        assert before == self.kernel
+        if self.refusal is not None:
+            raise self.refusal
+        self.kernel = after
+
+    def _remove(self, _node: NodeId) -> None:
+        self.removals += 1
+
+    def _usable(self, indexes: Iterable[int]) -> dict[int, str]:
+        return {index: self.reasons[index] for index in indexes if index in self.reasons}
+
+    def repairs(self) -> list[str]:
+        """Return the texts of the repairs that the log has."""
+        return [each["text"] for each in self.event_log.since(0) if each["kind"] == "repaired"]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    """Return a host with a network in clear and one member."""
+    return Host(monkeypatch, tmp_path)
+
+
+async def test_the_programs_follow_records_and_sandboxes(host: Host) -> None:
+    """A pass without a change reads nothing; a former member is removed."""
+    await host.native.attempt()
+    assert host.kernel == NATIVE
+    await host.native.attempt()
+    assert host.reads == 1
+
+    host.members = {OTHER}
+    await host.native.attempt()
+    assert host.kernel == NativeState()
+    assert host.reads == 1
+
+
+async def test_nothing_is_touched_before_the_routes_are_known(host: Host) -> None:
+    """The former agent's programs run on meanwhile."""
+    known, host.paths.known = host.paths.known, None
+    await host.native.attempt()
+    assert (host.reads, host.removals) == (0, 0)
+
+    host.paths.known = known
+    host.paths.determined.emit()
+    await host.native.attempt()
+    assert host.kernel == NATIVE
+
+
+async def test_what_another_program_changes_is_repaired(host: Host) -> None:
+    """The log has what was missing; `verify` shows it before."""
+    await host.native.attempt()
+    host.kernel = NativeState(frozenset(), NATIVE.own, NATIVE.paths, NATIVE.vnis)
+    host.native.mark_stale()
+    assert await host.native.differences() == [f"native path: add program on interface {ETH1}"]
+    await host.native.attempt()
+
+    assert host.kernel == NATIVE
+    assert host.repairs() == [
+        f"the native path was altered (program on interface {ETH1}): rewritten"
+    ]
+    assert await host.native.differences() == []
+
+
+async def test_an_interface_that_is_gone_is_no_repair(host: Host) -> None:
+    """Its hook went with it, and the plan is without it."""
+    await host.native.attempt()
+    host.kernel = NativeState(frozenset(), NATIVE.own, NATIVE.paths, NATIVE.vnis)
+    del host.reasons[ETH1]
+    host.native.mark_stale()
+    await host.native.attempt()
+
+    assert host.repairs() == []
+    assert host.native.why == ""
+
+
+async def test_a_refusal_is_a_fault_and_tried_again(host: Host) -> None:
+    """The status says what the kernel said; the frames take the VXLAN device."""
+    host.refusal = OSError(errno.ENOSPC, "No space left on device")
+    await host.native.attempt()
+    assert host.native.why == "No space left on device"
+    path = data_path_of(BLUE, host.reconciler, host.native)
+    assert path == DataPath("fast", "No space left on device")
+
+    host.refusal = None
+    await host.native.attempt()
+    assert host.native.why == ""
+    assert host.kernel == NATIVE
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", "")
+
+
+async def test_a_host_without_a_network_runs_no_program(host: Host) -> None:
+    """What a former agent left is removed once."""
+    host.shortcuts = {}
+    await host.native.attempt()
+    await host.native.attempt()
+    assert (host.reads, host.removals) == (0, 1)
+
+
+async def test_the_reason_of_a_slower_path_is_named(host: Host) -> None:
+    """Of the network if it has one, else of the interfaces or the programs."""
+    host.paths.known = frozenset({ArrivalPath(WG0, MEMBER)})
+    await host.native.attempt()
+    assert host.native.why_not(BLUE) == "wg0 is not an Ethernet interface"
+    host.phase = SwitchPhase.ENCRYPTED
+    assert host.native.why_not(BLUE) == "it is encrypted"
+    host.phase = SwitchPhase.READY
+    assert host.native.why_not(BLUE) == "it is being switched"
+    local = Network(BLUE.vni, "blue", (SUBNET,), BLUE.creator, labels=labels_of(BRIDGE, ""))
+    assert host.native.why_not(local) == "its frames do not leave this host"
+
+
+async def test_off_leaves_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither one of its own nor a former agent's."""
+    host = Host(monkeypatch, tmp_path, "off")
+    async with host.native.prepare():
+        await host.native.attempt()
+    assert (host.reads, host.removals) == (0, 1)
+    assert host.native.why == "switched off in the configuration"
