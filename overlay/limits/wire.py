@@ -71,6 +71,7 @@ assert DECLARED_BODY_SIZE_MAX + NAME_LENGTH_MAX + 40 <= RECORD_SIZE_MAX
 DECLARED_PER_NODE_MAX: Final = 1024  # objects whose newest version one node wrote
 DECLARED_REMOVAL_REST_S: Final = 60.0  # all members answer for so long, then a removal is dropped
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
+REMOTE_ENTRIES_MAX: Final = 262_144  # remote containers of a sandbox on the native path
 NATIVE_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a host: members by interface, and VNIs
 
 # --- Socket ----------------------------------------------------------------------------

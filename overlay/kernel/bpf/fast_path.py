@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
@@ -19,22 +20,29 @@ from overlay.core.dataplane.state import (
     ROUTER_LINK_PREFIX,
     SHORTCUT_PREFIX,
     HookRow,
+    RemoteRow,
     SourceRow,
     TargetRow,
     VlanRow,
 )
 from overlay.errors import OverlayError
-from overlay.kernel.bpf import programs, syscall, tc_filters, vlan
+from overlay.kernel.bpf import numbers, programs, syscall, tc_filters, vlan
 from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow
 from overlay.kernel.bpf.policy_programs import leaving_program, shut_program
+from overlay.kernel.bpf.programs import PortMaps
+from overlay.kernel.bpf.remote_maps import RemoteMaps
+from overlay.kernel.bpf.remote_program import LICENSE as REMOTE_LICENSE
+from overlay.kernel.bpf.remote_program import remote_program
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, Mac
 
-FastRow: TypeAlias = SourceRow | TargetRow | VlanRow | HookRow
-FAST_ROWS: Final = (SourceRow, TargetRow, VlanRow, HookRow)
+FastRow: TypeAlias = SourceRow | TargetRow | RemoteRow | VlanRow | HookRow
+FAST_ROWS: Final = (SourceRow, TargetRow, RemoteRow, VlanRow, HookRow)
 _VLAN_KINDS: Final = ("vlin", "vlout")
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORTS_DEFAULT: Final = (32_768, 28_231)
 # The hook exists already, or the filter or interface is gone.
 _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
 
@@ -66,6 +74,7 @@ class FastPath:
         self._programs: dict[_Program, tuple[int, int]] = {}  # descriptor, id
         self._policies: PolicyMaps | None = None  # from the first row that needs them
         self._vlans: vlan.VlanMap | None = None  # likewise
+        self._remote: RemoteMaps | None = None
         try:
             self._targets = self._own(
                 syscall.create_map(
@@ -83,6 +92,8 @@ class FastPath:
                     "overlayd_from",
                 )
             )
+            self._remote = RemoteMaps()
+            self._tables = PortMaps(self._targets, self._sources, self._remote.fds)
             for link in ("vxlan0", "br0", "port"):
                 self._program(HookRow(0, link))
             self._shut = self._own(syscall.load(shut_program(), "overlayd_shut"))
@@ -97,11 +108,10 @@ class FastPath:
 
     def close(self) -> None:
         """Close the descriptors; programs run by a filter stay in force."""
-        if self._policies is not None:
-            self._policies.close()
-        if self._vlans is not None:
-            self._vlans.close()
-            self._vlans = None
+        for each in (self._policies, self._vlans, self._remote):
+            if each is not None:
+                each.close()
+        self._vlans = self._remote = None
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -124,19 +134,22 @@ class FastPath:
                 case "leave" | "cross":
                     if maps is None:
                         raise OSError(errno.EINVAL, "only policies have a program for what leaves")
-                    marks = (programs.JUDGED, programs.ROUTED)
+                    marks = (numbers.JUDGED, programs.ROUTED)
                     code = leaving_program(maps, *(marks if kind == "cross" else marks[:1]))
                 case "route":
                     code = programs.router_program()
                 case "in":
                     code = programs.vtep_program(self._targets, row.segment, maps)
+                case "send":
+                    code = remote_program(self.remote.fds, row.segment, _ports())
                 case "short":
                     code = programs.shortcut_program(self._targets, row.segment, maps)
                 case "tell":
                     code = programs.bridge_program(self._targets, row.segment, maps)
                 case _:
-                    code = programs.port_program(self._targets, self._sources, row.segment, maps)
-            descriptor = self._own(syscall.load(code, f"overlayd_{kind}{row.segment}"))
+                    code = programs.port_program(self._tables, row.segment, maps)
+            terms = REMOTE_LICENSE if kind == "send" else syscall.LICENSE
+            descriptor = self._own(syscall.load(code, f"overlayd_{kind}{row.segment}", terms))
             found = self._programs[name] = (descriptor, syscall.program_id(descriptor))
         return found
 
@@ -161,10 +174,35 @@ class FastPath:
         """The maps of policies; None if there are no policies."""
         return self._policies
 
+    @property
+    def remote(self) -> RemoteMaps:
+        """The maps of remote containers on the native path."""
+        assert self._remote is not None
+        return self._remote
+
+    def sending_program(self, segment: int) -> int:
+        """Return the descriptor of the program at a shortcut's end in the host's namespace.
+
+        Raises OSError.
+        """
+        return self._program(HookRow(segment, SHORTCUT_PREFIX, is_leaving=True))[0]
+
+    def segment_of_program(self, number: int) -> int:
+        """Return the segment of such a program of this object's, by its id; -1 for others."""
+        name = self._name_of(number)
+        return name.segment if name.kind == "send" else _FOREIGN.segment
+
+    def _name_of(self, number: int) -> _Program:
+        own = (name for name, (_, identifier) in self._programs.items() if identifier == number)
+        return next(own, _FOREIGN)
+
     # --- writing ------------------------------------------------------------------------
 
-    def put(self, row: SourceRow | TargetRow | VlanRow, index: int) -> None:
+    def put(self, row: SourceRow | TargetRow | RemoteRow | VlanRow, index: int) -> None:
         """Write a map entry. Raises OSError (E2BIG if the map is full)."""
+        if isinstance(row, RemoteRow):
+            self.remote.put(row)
+            return
         if isinstance(row, VlanRow):
             self.vlans.put(row, index)
             return
@@ -175,10 +213,12 @@ class FastPath:
         value = programs.TARGET_VALUE.pack(index, _action(row.link))
         syscall.update(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment), value)
 
-    def delete(self, row: SourceRow | TargetRow | VlanRow, index: int) -> None:
+    def delete(self, row: SourceRow | TargetRow | RemoteRow | VlanRow, index: int) -> None:
         """Delete a map entry. Raises OSError."""
         if isinstance(row, VlanRow):
             self.vlans.delete(index)
+        elif isinstance(row, RemoteRow):
+            self.remote.delete(row)
         elif isinstance(row, TargetRow):
             syscall.delete(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment))
         else:
@@ -225,9 +265,9 @@ class FastPath:
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
             ip = Ip(raw) if any(raw[4:]) else Ip(raw[:4])
             found.add(SourceRow(ip, Mac(mac), names.get(index, f"#{index}")))
-        own = {number: name for name, (_, number) in self._programs.items()}
+        found.update(self.remote.rows())
         for index, number, is_leaving in running(socket, names):
-            name = own.get(number, _FOREIGN)
+            name = self._name_of(number)
             is_vlan = name.kind in _VLAN_KINDS
             found.add(HookRow(name.segment, names[index], name.is_policed, is_leaving, is_vlan))
         if self._vlans is not None:
@@ -334,23 +374,32 @@ def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
 
 def _kind(row: HookRow) -> str:
     """Return the kind of program that a hook runs."""
+    is_shortcut = row.link.startswith(SHORTCUT_PREFIX)
     if row.is_vlan:
         return _VLAN_KINDS[row.is_leaving]
-    if row.is_leaving:
-        return _leaving_kind(row.link)
-    link = row.link
-    if link.startswith("vxlan"):
+    if row.is_leaving and is_shortcut:
+        return "send"
+    if row.is_leaving:  # routed packets cross to another host unjudged
+        return "cross" if row.link.startswith("vxlan") else "leave"
+    if row.link.startswith("vxlan"):
         return "in"
-    if link.startswith(ROUTER_LINK_PREFIX):
+    if row.link.startswith(ROUTER_LINK_PREFIX):
         return "route"
-    if link.startswith(SHORTCUT_PREFIX):
+    if is_shortcut:
         return "short"
-    return "tell" if link.startswith("br") else "out"
+    return "tell" if row.link.startswith("br") else "out"
 
 
-def _leaving_kind(link: str) -> str:
-    """Return the kind of program for what leaves: routed packets cross to another host unjudged."""
-    return "cross" if link.startswith("vxlan") else "leave"
+def _ports() -> tuple[int, int]:
+    """Return the first source port and the number of them that the kernel's VXLAN devices use.
+
+    From the thread's namespace, the host's (net.ipv4.ip_local_port_range).
+    """
+    try:
+        first, last = map(int, _PORT_RANGE.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return _PORTS_DEFAULT
+    return first, max(1, last - first)
 
 
 def _action(link: str) -> int:

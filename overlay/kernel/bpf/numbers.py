@@ -11,15 +11,18 @@ from typing import Final
 MAP_LOOKUP, MAP_UPDATE, KTIME_NS, CLONE_REDIRECT, REDIRECT = 1, 2, 5, 13, 23
 VLAN_PUSH, VLAN_POP = 18, 19
 STORE_BYTES, LOAD_BYTES, ADJUST_ROOM, REDIRECT_PEER = 9, 26, 50, 155
+FLOW_HASH, FIB_LOOKUP, REDIRECT_NEIGH = 34, 69, 152
+MAC_LAYER: Final = 1  # BPF_ADJ_ROOM_MAC: room after the Ethernet header
 REDIRECT_INGRESS: Final = 1  # BPF_F_INGRESS: as if the interface had received the frame
 PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge or out
 DROP: Final = 2  # TC_ACT_SHOT
 # struct __sk_buff
 LENGTH, PACKET_TYPE, MARK, PROTOCOL, VLAN_PRESENT = 0, 4, 8, 16, 20
 VLAN_TAG, VLAN_PROTOCOL, IFINDEX = 24, 28, 40
-DATA, DATA_END = 76, 80
+TC_INDEX, DATA, DATA_END, SEGMENT_SIZE = 44, 76, 80, 176
 IPV4, IPV6, ARP = 0x0008, 0xDD86, 0x0608
 DHCP_SERVER, DHCPV6_SERVER, DHCP_CLIENT, DHCPV6_CLIENT = 0x4300, 0x2302, 0x4400, 0x2202
 FRAGMENT: Final = 0xFF3F  # more fragments, or an offset
 TCP, UDP, ICMP, IGMP, ICMPV6 = 6, 17, 1, 2, 58
 ETHERNET_SIZE: Final = 14
+JUDGED: Final = 0x6F766A  # mark, within the sandbox: policies have judged the frame

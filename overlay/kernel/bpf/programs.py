@@ -20,12 +20,27 @@ Owns: the layout of the maps' keys and values.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.kernel.bpf import numbers
-from overlay.kernel.bpf.assembler import BYTE, HALF, R0, R1, R2, R3, R4, R6, R10, WORD, Assembler
+from overlay.kernel.bpf.assembler import (
+    BYTE,
+    HALF,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R6,
+    R7,
+    R10,
+    WORD,
+    Assembler,
+)
 from overlay.kernel.bpf.policy_layout import SAVED, Maps
 from overlay.kernel.bpf.policy_programs import judge
+from overlay.kernel.bpf.remote_exit import PortLayout, send_back, send_to_remote
+from overlay.kernel.bpf.remote_maps import RemoteFds
 from overlay.model import Ip, Mac
 
 TARGET_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
@@ -34,8 +49,8 @@ SOURCE_KEY: Final = struct.Struct("=I6sxx16s")  # port's index, source MAC, sour
 SOURCE_VALUE_SIZE: Final = 4
 TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 
-# Marks within the sandbox; no frame keeps one when it leaves, or brings one with it.
-FROM_CONTAINER, JUDGED, ROUTED = 0x6F7663, 0x6F766A, 0x6F7672
+# More marks within the sandbox; no frame keeps one when it leaves, or brings one with it.
+FROM_CONTAINER, ROUTED = 0x6F7663, 0x6F7672
 _NO_OPTIONS: Final = 0x45
 _ADVERTISEMENT, _SOLICITED = 136, 0x40  # RFC 4861 section 4.4: type and flag
 
@@ -72,6 +87,7 @@ def send_program(index: int) -> bytes:
 def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
     """Return the program for the ingress hook of a segment's VTEP, with policies if it has any."""
     program = Assembler()
+    program.move(R6, R1)
     _send_to_container(program, targets_fd, segment, maps)
     _pass(program)
     return program.code()
@@ -80,15 +96,25 @@ def vtep_program(targets_fd: int, segment: int, maps: Maps | None = None) -> byt
 def shortcut_program(targets_fd: int, segment: int, maps: Maps | None = None) -> bytes:
     """Return the program for the ingress hook of a segment's shortcut.
 
-    It does as the VTEP's program does, and has the VTEP receive what that leaves to the bridge.
+    It does as the VTEP's program does, and has the VTEP receive what that leaves to the bridge. The
+    VTEP sends what a container here has sent, and what could not leave by the shortcut.
     """
     program = Assembler()
+    program.move(R6, R1)
+    send_back(program)
     _send_to_container(program, targets_fd, segment, maps)
     program.label("pass")
+    program.set(R7, numbers.REDIRECT_INGRESS)
+    program.jump("to device")
+    program.label("came")
+    program.set(R1, 0)
+    program.store(WORD, R6, numbers.TC_INDEX, R1)
+    program.set(R7, 0)
+    program.label("to device")
     program.store_constant(HALF, R10, _TARGET + 6, segment)
     _find_vtep(program, targets_fd, "drop")
     program.load(WORD, R1, R0, 0)
-    program.set(R2, numbers.REDIRECT_INGRESS)
+    program.move(R2, R7)
     program.call(numbers.REDIRECT)
     program.exit()
     program.label("drop")
@@ -101,7 +127,6 @@ def _send_to_container(
     program: Assembler, targets_fd: int, segment: int, maps: Maps | None
 ) -> None:
     """Send a frame for a local container there, if policies allow it; else go to `pass`."""
-    program.move(R6, R1)
     program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
     _load_packet(program, 14)
@@ -121,7 +146,15 @@ def _send_to_container(
     program.exit()
 
 
-def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | None = None) -> bytes:
+class PortMaps(NamedTuple):
+    """Descriptors of the maps that the programs of ports use."""
+
+    targets: int
+    sources: int
+    remote: RemoteFds
+
+
+def port_program(tables: PortMaps, segment: int, maps: Maps | None = None) -> bytes:
     """Return the program for the ingress hook of a segment's container ports.
 
     Policies judge what comes from the port's own MAC and address; other frames are judged where
@@ -141,10 +174,10 @@ def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | No
     program.label("ipv6")
     _read_ipv6_source(program)
     program.label("checked")
-    _check_source(program, sources_fd)
+    _check_source(program, tables.sources)
     if maps is not None:
         judge(program, maps)
-    _find_target(program, targets_fd, segment)
+    _find_target(program, tables.targets, segment)
     program.jump_equal(R0, 0, "elsewhere")
     program.load(WORD, R1, R0, 0)
     program.load(WORD, R2, R0, 4)
@@ -154,7 +187,11 @@ def port_program(targets_fd: int, sources_fd: int, segment: int, maps: Maps | No
     program.set(R2, 0)
     program.call(numbers.REDIRECT_PEER)
     program.exit()
-    _send_elsewhere(program, targets_fd, is_judged=maps is not None)
+    program.label("elsewhere")
+    is_judged = maps is not None
+    layout = PortLayout(_TARGET, _PORT, _PACKET)
+    send_to_remote(program, tables.remote, segment, layout, is_judged=is_judged)
+    _send_elsewhere(program, tables.targets, is_judged=is_judged)
     program.label("multicast")
     program.set(R1, FROM_CONTAINER)
     program.store(WORD, R6, numbers.MARK, R1)
@@ -332,10 +369,9 @@ def _look_up(program: Assembler, targets_fd: int) -> None:
 
 def _send_elsewhere(program: Assembler, targets_fd: int, *, is_judged: bool) -> None:
     """Send frames for other hosts to the VTEP."""
-    program.label("elsewhere")
     _find_vtep(program, targets_fd)
     if is_judged:
-        program.set(R1, JUDGED)
+        program.set(R1, numbers.JUDGED)
         program.store(WORD, R6, numbers.MARK, R1)
     program.load(WORD, R1, R0, 0)
     program.set(R2, 0)

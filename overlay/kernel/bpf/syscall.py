@@ -26,7 +26,7 @@ TCX_INGRESS: Final = 46  # BPF_TCX_INGRESS, since Linux 6.6
 _REPLACE: Final = 1 << 2  # BPF_F_REPLACE
 _ATTACHED_MAX: Final = 64  # programs at one hook of one interface, BPF_MPROG_MAX
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
-_LICENSE: Final = b"Apache-2.0\0"
+LICENSE: Final = "Apache-2.0"
 _LOG_SIZE: Final = 65_536
 _BATCH: Final = 4_096  # entries read at once
 
@@ -131,15 +131,17 @@ def entries_singly(map_fd: int, key_size: int, value_size: int) -> list[tuple[by
         found.append((key.raw, value.raw))
 
 
-def load(code: bytes, name: str) -> int:
+def load(code: bytes, name: str, terms: str = LICENSE) -> int:
     """Load a tc program and return its descriptor.
 
-    The error of a rejected program contains the last lines of the verifier's log.
+    `terms` is its license, as some helpers are only for programs under the GPL
+    (Documentation/bpf/bpf_licensing.rst). The error of a rejected program contains the last lines
+    of the verifier's log.
     """
     program = ctypes.create_string_buffer(code, len(code))
-    terms = ctypes.create_string_buffer(_LICENSE)
+    license_text = ctypes.create_string_buffer(terms.encode("ascii"))
     text = name.encode("ascii")[:15]
-    where = len(code) // 8, ctypes.addressof(program), ctypes.addressof(terms)
+    where = len(code) // 8, ctypes.addressof(program), ctypes.addressof(license_text)
     layout = "=IIQQIIQII16s"
     try:
         return _call(_PROG_LOAD, _buffer(layout, _SCHED_CLS, *where, 0, 0, 0, 0, 0, text))

@@ -35,6 +35,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
+from overlay.kernel.bpf.remote_maps import mapped, unmapped
 from overlay.model import Ip, Vni
 
 PATH_KEY: Final = struct.Struct("=I16s16s")  # interface, member's address, this host's
@@ -42,10 +43,8 @@ PATH_VALUE_SIZE: Final = 4
 VNI_KEY_SIZE: Final = 4  # as in the packet
 VNI_VALUE: Final = struct.Struct("=I")  # index of the shortcut's end in the host's namespace
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"  # IPv4 addresses as in RFC 4291 section 2.5.5.2
 _VNI_ONLY: Final = 0x08  # VXLAN's first word: the VNI is valid, nothing else is set
 _PLAIN_IPV4, _VERSION_6 = 0x45, 0x60
-_MAC_LAYER: Final = 1  # BPF_ADJ_ROOM_MAC
 _KEEP_SEGMENT_SIZE: Final = 1 << 0  # BPF_F_ADJ_ROOM_FIXED_GSO
 _NOW_IPV4, _NOW_IPV6 = 1 << 7, 1 << 8  # BPF_F_ADJ_ROOM_DECAP_L3_IPV4 and _IPV6
 
@@ -95,13 +94,13 @@ _IPV6: Final = _Outer(40, 14 + 6, 14 + 4, 0, 14 + 8, 14 + 24)
 
 def path_key(path: ArrivalPath, own: Ip) -> bytes:
     """Return the key that admits a member's packets to an address by an interface."""
-    return PATH_KEY.pack(path.interface, _mapped(path.member), _mapped(own))
+    return PATH_KEY.pack(path.interface, mapped(path.member), mapped(own))
 
 
 def path_of(key: bytes) -> tuple[ArrivalPath, Ip]:
     """Return the path in a key, and this host's address."""
     interface, member, own = PATH_KEY.unpack(key)
-    return ArrivalPath(interface, _unmapped(member)), _unmapped(own)
+    return ArrivalPath(interface, unmapped(member)), unmapped(own)
 
 
 def vni_key(vni: Vni) -> bytes:
@@ -112,14 +111,6 @@ def vni_key(vni: Vni) -> bytes:
 def vni_of(key: bytes) -> Vni:
     """Return the VNI in a key."""
     return Vni(int.from_bytes(key, "big") >> 8)
-
-
-def _mapped(ip: Ip) -> bytes:
-    return bytes(ip) if len(ip) == 16 else _MAPPED + ip
-
-
-def _unmapped(raw: bytes) -> Ip:
-    return Ip(raw.removeprefix(_MAPPED))
 
 
 def receive_program(paths_fd: int, vnis_fd: int, port: int, *, mixed: bool) -> bytes:
@@ -289,9 +280,11 @@ def _find_shortcut(program: Assembler, outer: _Outer, paths_fd: int, vnis_fd: in
 
 def _take(program: Assembler, outer: _Outer) -> None:
     """Remove what is around the frame, and send it by the shortcut."""
+    program.set(R1, 0)
+    program.store(WORD, R6, numbers.TC_INDEX, R1)  # no frame of this host's that came back
     program.move(R1, R6)
     program.set(R2, 14 - outer.inner - 14)
-    program.set(R3, _MAC_LAYER)
+    program.set(R3, numbers.MAC_LAYER)
     program.move(R4, R7)
     program.call(numbers.ADJUST_ROOM)
     program.jump_unequal(R0, 0, "pass")  # and unchanged

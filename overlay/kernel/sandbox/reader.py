@@ -33,7 +33,7 @@ from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import rate_limit
 from overlay.kernel.sandbox.interception import Interception
-from overlay.kernel.shortcut import pair
+from overlay.kernel.shortcut import pair, sender
 
 # Maximum number of steps for the kernel to dump all FDBs; a million take some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
@@ -102,6 +102,7 @@ class SandboxReader:
             self._neighbors(own_links, macs),
             self._routing(owned),
             fast(self._socket, owned),
+            sender.read(fast_path, shortcuts, self._host_fd),
             *self._read_tables(owned),
             rate_limit.read(self._socket, names),
         )

@@ -34,6 +34,8 @@ from overlay.kernel.sandbox import rate_limit, sysctls
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.reader import SandboxTables
+from overlay.kernel.shortcut import sender
+from overlay.kernel.shortcut.pair import ShortcutPairs
 
 RowOperation: TypeAlias = PutRow | DeleteRow
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
@@ -43,12 +45,18 @@ class RowApplier:
     """Applies operations on the rows of one sandbox."""
 
     def __init__(
-        self, netns_fd: int, socket: NetlinkSocket, links: LinkIndexes, tables: SandboxTables
+        self,
+        netns_fd: int,
+        socket: NetlinkSocket,
+        links: LinkIndexes,
+        tables: SandboxTables,
+        shortcuts: ShortcutPairs,
     ) -> None:
         self._netns_fd = netns_fd
         self._socket = socket
         self._links = links
         self._tables = tables
+        self._shortcuts = shortcuts
         self._fast_path: FastPath | None = None
 
     def apply(
@@ -116,7 +124,9 @@ class RowApplier:
         return _failures(rate_limit.apply(operations, self._socket, self._links.of))
 
     def _apply_fast_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        return _failures(apply_fast(self._fast_path, operations, self._socket, self._links.of))
+        of_ports, of_senders = sender.split(operations)
+        failed = apply_fast(self._fast_path, of_ports, self._socket, self._links.of)
+        return _failures([*failed, *sender.apply(self._fast_path, of_senders, self._shortcuts)])
 
     def _apply_policies(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         if not operations:

@@ -56,6 +56,7 @@ from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
 from overlay.kernel.sandbox.row_applier import RowApplier, RowOperation
+from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
 from overlay.model import Mac
 
@@ -92,7 +93,7 @@ class Sandbox:
         self._links = LinkIndexes(self.socket)
         self.shortcuts = ShortcutPairs(name, self.socket, netns_fd, self._host_fd, alias)
         tables = SandboxTables(self.guard, self.controls, self.interception)
-        self._rows = RowApplier(netns_fd, self.socket, self._links, tables)
+        self._rows = RowApplier(netns_fd, self.socket, self._links, tables, self.shortcuts)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
     @classmethod
@@ -272,6 +273,8 @@ class Sandbox:
                 steps = plug_port.set_up(index, link, now, master, self.alias)
         for refusal in self.socket.transact(steps):
             raise NetlinkError(refusal.errno, str(refusal))
+        if isinstance(link, Vxlan):
+            sender.refresh(self.fast_path, self.shortcuts, link.name)
 
     def _create(self, link: Bridge | Vxlan | RouterLink | PlugPort, master: int) -> bool:
         """Create the link; return False if there already is one of that name."""

@@ -56,9 +56,9 @@ class ShortcutPairs:
         self.host_ends: dict[str, int] = {}
         """By name, the indexes of the ends in the host's namespace; 0: not there."""
         self._sandbox = sandbox
-        self._socket = socket
+        self.socket = socket
         self._netns_fd = netns_fd
-        self._host_fd = host_fd
+        self.host_fd = host_fd
         self._alias = alias
 
     def put(self, link: Shortcut, index: int) -> bool:
@@ -68,12 +68,12 @@ class ShortcutPairs:
         """
         end = self.host_ends.get(link.name, 0)
         if index and end:
-            set_up(link, (index, end), self._socket, self._host_fd, self._alias)
+            set_up(link, (index, end), self.socket, self.host_fd, self._alias)
             return False
         if index:
-            self._socket.request(link_requests.delete_link(index))
+            self.socket.request(link_requests.delete_link(index))
         name = host_name(self._sandbox, link.name)
-        end = create(link, self._socket, self._host_fd, name, self._alias)
+        end = create(link, self.socket, self.host_fd, name, self._alias)
         # What its program were not there to take would else be routed in the sandbox.
         _forward(link.name, "0", self._netns_fd)
         self.host_ends[link.name] = end

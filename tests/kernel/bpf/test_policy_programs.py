@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import GATEWAY_CLASS, PolicyClassRow, VerdictRow
-from overlay.kernel.bpf import programs, syscall
+from overlay.kernel.bpf import numbers, syscall
 from overlay.kernel.bpf.policy_maps import DeniedPacket, PolicyMaps, PolicyRow, RuleCount
 from overlay.kernel.bpf.policy_programs import leaving_program
 from overlay.model import parse_ip
@@ -59,7 +59,7 @@ class Judge:
 
     def __init__(self, rows: list[VerdictRow], running: tuple[int, ...] = ()) -> None:
         self.maps = PolicyMaps(running)
-        self.program = syscall.load(leaving_program(self.maps.maps, programs.JUDGED), "judge")
+        self.program = syscall.load(leaving_program(self.maps.maps, numbers.JUDGED), "judge")
         self.rows: set[PolicyRow] = set()
         self.set(rows)
 

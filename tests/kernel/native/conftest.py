@@ -13,6 +13,7 @@ from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import (
     HookRow,
     Link,
+    RemoteRow,
     Row,
     SandboxState,
     Shortcut,
@@ -27,7 +28,7 @@ from overlay.kernel.native.receiver import NativeReceiver
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.sandbox.operation_failure import OperationFailure
-from overlay.model import Ip, NodeId, gateway_mac, mac_for, parse_ip
+from overlay.model import Ip, NodeId, gateway_mac, ip_text, mac_for, mac_text, parse_ip
 from tests.kernel.conftest import Host, World
 
 TWO, THREE = parse_ip("10.32.0.2"), parse_ip("10.32.0.3")
@@ -71,6 +72,8 @@ class Native:
     receiver: NativeReceiver = field(init=False)
     opened: list[NativeReceiver] = field(default_factory=list)
     is_target: bool = True
+    sends: bool = False
+    policies: frozenset[Row] = frozenset()
 
     def links(self) -> dict[str, Link]:
         """Return the planned links."""
@@ -87,10 +90,19 @@ class Native:
             TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0"),
             TargetRow(gateway_mac(host.vni, 0), 0, "br0"),
         }
+        if self.sends:
+            rows.add(HookRow(0, "native0", is_leaving=True))
+            rows |= {RemoteRow(mac_for(host.vni, ip), 0, vtep) for ip, vtep in host.remotes}
         if host.ports:
-            rows |= {HookRow(0, "p0"), SourceRow(self.own, mac, "p0")}
+            ips = (self.own, Ip(parse_ip("fd32::")[:15] + self.own[3:]))
+            rows |= {HookRow(0, "p0"), *(SourceRow(ip, mac, "p0") for ip in ips)}
             rows |= {TargetRow(mac, 0, "p0")} if self.is_target else set()
-        return SandboxState(self.links(), host.desired().rows | rows)
+        if self.policies:
+            hooks = {each for each in rows if isinstance(each, HookRow) and not each.is_leaving}
+            ports = ("vxlan0", *host.ports)
+            rows = (rows - hooks) | {each._replace(is_policed=True) for each in hooks}
+            rows |= {HookRow(0, link, is_policed=True, is_leaving=True) for link in ports}
+        return SandboxState(self.links(), host.desired().rows | rows | self.policies)
 
     def converge(self) -> list[OperationFailure]:
         """Run one reconcile pass."""
@@ -128,8 +140,21 @@ class Native:
 
     def received(self, link: str) -> int:
         """Return how many frames a link of the sandbox has received."""
+        return self._count(link, "rx")
+
+    def sent(self, link: str) -> int:
+        """Return how many frames a link of the sandbox has sent."""
+        return self._count(link, "tx")
+
+    def counted(self, link: str, direction: str = "tx") -> int:
+        """Return how many packets a link of the host has sent, or received."""
+        shown = self.host.world.run(self.host.name, "ip", "-s", "-j", "link", "show", link)
+        found: int = json.loads(shown)[0]["stats64"][direction]["packets"]
+        return found
+
+    def _count(self, link: str, direction: str) -> int:
         shown = self.host.world.run(self.host.sandbox.name, "ip", "-s", "-j", "link", "show", link)
-        found: int = json.loads(shown)[0]["stats64"]["rx"]["packets"]
+        found: int = json.loads(shown)[0]["stats64"][direction]["packets"]
         return found
 
 
@@ -143,6 +168,7 @@ def make_pair(world: World) -> Iterator[PairMaker]:
 
     def make(outer: int) -> tuple[Native, Native]:
         one, two = (world.host(underlay) for underlay in UNDERLAYS[outer])
+        one.mtu = two.mtu = 1450 if outer == 4 else 1430
         pair = Native(one, TWO, THREE), Native(two, THREE, TWO)
         for native in pair:
             native.host.sandbox.fast_path = FastPath()
@@ -163,6 +189,26 @@ def make_pair(world: World) -> Iterator[PairMaker]:
     for native in made:
         for receiver in native.opened:
             receiver.close()
+
+
+def give_ipv6(world: World, pair: tuple[Native, Native]) -> None:
+    """Give both containers an IPv6 address, and the other's as a fixed neighbor."""
+    addresses = ((TWO_IPV6, THREE_IPV6), (THREE_IPV6, TWO_IPV6))
+    for native, (own, other) in zip(pair, addresses, strict=True):
+        name, mac = native.container, mac_text(mac_for(native.host.vni, native.other))
+        world.run(name, "sysctl", "-w", "net.ipv6.conf.eth0.disable_ipv6=0")
+        world.run(name, "ip", "address", "add", f"{ip_text(own)}/64", "dev", "eth0", "nodad")
+        known = ("lladdr", mac, "dev", "eth0", "nud", "permanent")
+        world.run(name, "ip", "neigh", "replace", ip_text(other), *known)
+
+
+def start_sending(pair: tuple[Native, Native]) -> None:
+    """Have both hosts send natively, too."""
+    for native in pair:
+        native.sends = True
+        with netns.inside(native.host.world.fd(native.host.name)):
+            assert native.converge() == []
+            assert native.differences() == []
 
 
 @pytest.fixture

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import fcntl
 import json
 import os
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,31 +17,21 @@ from overlay.kernel.native import hooks, tcx_hooks
 from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.native.support import can_mix_versions, usable_interfaces
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.model import Mac, NodeId, ip_text, mac_for, mac_text, parse_ip, parse_mac
+from overlay.model import Mac, NodeId, ip_text, mac_for, parse_ip, parse_mac
 from tests.kernel.conftest import Capture, World
 from tests.kernel.native.conftest import (
     NODE,
     THREE,
     THREE_IPV6,
     TWO,
-    TWO_IPV6,
     Native,
     PairMaker,
+    give_ipv6,
 )
 from tests.kernel.native.packets import VxlanPacket
+from tests.kernel.native.streams import DATA, set_offload, stream
 
 pytestmark = pytest.mark.netns
-
-
-def give_ipv6(world: World, pair: tuple[Native, Native]) -> None:
-    """Give both containers an IPv6 address, and the other's as a fixed neighbor."""
-    addresses = ((TWO_IPV6, THREE_IPV6), (THREE_IPV6, TWO_IPV6))
-    for native, (own, other) in zip(pair, addresses, strict=True):
-        name, mac = native.container, mac_text(mac_for(native.host.vni, native.other))
-        world.run(name, "sysctl", "-w", "net.ipv6.conf.eth0.disable_ipv6=0")
-        world.run(name, "ip", "address", "add", f"{ip_text(own)}/64", "dev", "eth0", "nodad")
-        known = ("lladdr", mac, "dev", "eth0", "nud", "permanent")
-        world.run(name, "ip", "neigh", "replace", ip_text(other), *known)
 
 
 @pytest.mark.parametrize("inner", [4, 6])
@@ -73,43 +59,14 @@ def test_unicast_comes_by_the_shortcut(
     assert two.differences() == []
 
 
-_SET_CHECKSUMS, _SET_SEGMENTATION = 0x17, 0x1F  # ETHTOOL_STXCSUM, ETHTOOL_STSO
-_SIOCETHTOOL = 0x8946
-
-
-def set_offload(world: World, namespace: str, *, on: bool) -> None:
-    """Switch checksums and segmentation by eth0 on or off (linux/ethtool.h)."""
-    with netns.inside(world.fd(namespace)):
-        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with control:
-        for command in (_SET_CHECKSUMS, _SET_SEGMENTATION):
-            value = ctypes.create_string_buffer(struct.pack("=II", command, on))
-            request = struct.pack("=16sQ16x", b"eth0", ctypes.addressof(value))
-            fcntl.ioctl(control, _SIOCETHTOOL, request)
-
-
 @pytest.mark.parametrize("on", [True, False])
 def test_streams_arrive_whole(world: World, pair: tuple[Native, Native], on: bool) -> None:
     """TCP in large segments, or with checksums by software, arrives as it was sent."""
     one, two = pair
     for native in pair:
         set_offload(world, native.container, on=on)
-    sent = bytes(range(256)) * 16_384
     before = two.received("native0")
-    with netns.inside(world.fd(two.container)):
-        listener = socket.create_server((ip_text(THREE), 7777))
-    with netns.inside(world.fd(one.container)):
-        client = socket.create_connection((ip_text(THREE), 7777), timeout=20)
-    server, _ = listener.accept()
-    with listener, client, server:
-        server.settimeout(20)
-        client.setblocking(False)
-        arrived, rest = bytearray(), memoryview(sent)
-        while len(arrived) < len(sent):
-            with contextlib.suppress(BlockingIOError):
-                rest = rest[client.send(rest) :] if rest else rest
-            arrived += server.recv(1 << 20)
-    assert bytes(arrived) == sent
+    assert stream(world, one.container, two.container, THREE) == DATA
     assert two.received("native0") > before
 
 

@@ -1,0 +1,107 @@
+"""The maps of the native path's sending half: where remote containers are, and how to get there.
+
+Owns: the layout of keys and values, and reading and writing rows as entries. IPv4 addresses are
+written as in RFC 4291 section 2.5.5.2.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from overlay import limits
+from overlay.core.dataplane.state import RemoteRow
+from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf.numbers import ETHERNET_SIZE
+from overlay.model import Ip, Mac, Vni
+
+REMOTE_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
+ADDRESS_SIZE: Final = 16
+# Sandbox's end of the shortcut (0: nothing is sent), VNI as in a packet, this host's VTEP,
+# UDP port as in a packet, size of the largest frame.
+WIRE_VALUE: Final = struct.Struct("=I4s16s2sHxxxx")
+WIRE_SHORTCUT, WIRE_VNI, WIRE_LOCAL, WIRE_PORT, WIRE_FRAME = 0, 4, 8, 24, 26
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_KEY: Final = struct.Struct("=I")
+
+
+class RemoteFds(NamedTuple):
+    """Descriptors of the maps, for programs."""
+
+    remotes: int
+    wires: int
+
+
+class Wire(NamedTuple):
+    """How a segment's frames are sent past the VXLAN device: as by that device."""
+
+    shortcut: int  # index of the sandbox's end
+    vni: Vni
+    local: Ip
+    port: int
+    mtu: int
+
+
+class RemoteMaps:
+    """The maps of one sandbox; they live as long as this object or a program with them."""
+
+    def __init__(self) -> None:
+        """Raise OSError if the kernel has no room for them."""
+        remotes = syscall.create_map(
+            REMOTE_KEY.size, ADDRESS_SIZE, limits.REMOTE_ENTRIES_MAX, "overlayd_remote"
+        )
+        try:
+            wires = syscall.create_map(
+                _KEY.size, WIRE_VALUE.size, limits.SUBNET_COUNT_MAX, "overlayd_wire", syscall.ARRAY
+            )
+        except OSError:
+            os.close(remotes)
+            raise
+        self.fds = RemoteFds(remotes, wires)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in self.fds:
+            os.close(descriptor)
+
+    def put(self, row: RemoteRow) -> None:
+        """Write an entry. Raises OSError (E2BIG if the map is full)."""
+        syscall.update(self.fds.remotes, REMOTE_KEY.pack(row.mac, row.segment), mapped(row.vtep))
+
+    def delete(self, row: RemoteRow) -> None:
+        """Delete an entry. Raises OSError."""
+        syscall.delete(self.fds.remotes, REMOTE_KEY.pack(row.mac, row.segment))
+
+    def rows(self) -> Iterator[RemoteRow]:
+        """Yield the entries."""
+        for key, value in syscall.entries(self.fds.remotes, REMOTE_KEY.size, ADDRESS_SIZE):
+            mac, segment = REMOTE_KEY.unpack(key)
+            yield RemoteRow(Mac(mac), segment, unmapped(value))
+
+    def connect(self, segment: int, wire: Wire) -> None:
+        """Have a segment's ports send to remote containers. Raises OSError."""
+        vni, port = (int(wire.vni) << 8).to_bytes(4, "big"), wire.port.to_bytes(2, "big")
+        frame_max = wire.mtu + ETHERNET_SIZE
+        value = WIRE_VALUE.pack(wire.shortcut, vni, mapped(wire.local), port, frame_max)
+        syscall.update(self.fds.wires, _KEY.pack(segment), value)
+
+    def is_connected(self, segment: int) -> bool:
+        """Return whether a segment's ports send to remote containers."""
+        found = dict(syscall.entries(self.fds.wires, _KEY.size, WIRE_VALUE.size))
+        return any(found.get(_KEY.pack(segment), b""))
+
+    def disconnect(self, segment: int) -> None:
+        """Have a segment's ports leave all to the VXLAN device. Raises OSError."""
+        syscall.update(self.fds.wires, _KEY.pack(segment), bytes(WIRE_VALUE.size))
+
+
+def mapped(ip: Ip) -> bytes:
+    """Return an address as keys and values have it."""
+    return bytes(ip) if len(ip) == 16 else _MAPPED + ip
+
+
+def unmapped(raw: bytes) -> Ip:
+    """Return the address in a key or value."""
+    return Ip(raw.removeprefix(_MAPPED))
