@@ -24,6 +24,7 @@ from overlay.core.dataplane.operations import (
     name_of_link,
 )
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges
+from overlay.core.dataplane.planning.links import natively
 from overlay.core.dataplane.planning.planned_rows import PlannedRows, neighbor_count, own_rows
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.remote_table import RemoteTable, updated
@@ -120,7 +121,7 @@ def _next_step(
     if given is None:
         runtime.desired = SandboxState()
         return _Step(left, runtime.desired)
-    based = _based(given, actual)
+    based = _based(runtime, given, actual)
     changes = RemoteChanges(given.remotes) if changes is None else changes
     table, moved = updated(table, based, changes, in_place=prune)
     desired = _plan(runtime, based, table)
@@ -176,7 +177,7 @@ def read_states(
     actual = _read(runtime)
     if given is None:
         return SandboxState(), actual
-    return _plan(runtime, _based(given, actual)), actual
+    return _plan(runtime, _based(runtime, given, actual)), actual
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:
@@ -192,7 +193,7 @@ def _plan(
     return plan_sandbox(
         given,
         table,
-        fast_path=sandbox.fast_path is not None and runtime.redirects,
+        fast_path=_has_fast_path(runtime),
         native=runtime.is_native,
         guarded=sandbox.guard is not None,
         intercepting=sandbox.interception is not None,
@@ -200,10 +201,15 @@ def _plan(
     )
 
 
-def _based(given: PlanInput, actual: SandboxState) -> PlanInput:
-    """Return the input with the names that the sending devices have."""
+def _based(runtime: SandboxRuntime, given: PlanInput, actual: SandboxState) -> PlanInput:
+    """Return the input with the names that the sending devices have, and the path of unicast."""
     base = sending_base(actual, given.local, given.receiving)
-    return given if base == given.device_base else replace(given, device_base=base)
+    given = given if base == given.device_base else replace(given, device_base=base)
+    return natively(given, allowed=runtime.is_native and _has_fast_path(runtime))
+
+
+def _has_fast_path(runtime: SandboxRuntime) -> bool:
+    return runtime.sandbox.fast_path is not None and runtime.redirects
 
 
 def _is_of_policy(operation: Operation) -> bool:

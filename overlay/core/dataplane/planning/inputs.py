@@ -86,3 +86,13 @@ class PlanInput:
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
     routed: tuple[RoutedNetwork, ...] = ()
     is_clear: bool = True  # it is neither encrypted nor being switched
+    native: bool = False  # unicast takes the shortcuts, past the VXLAN devices
+
+    @property
+    def sends(self) -> bool:
+        """Return whether unicast to members leaves by the shortcuts, too.
+
+        Its packets have no UDP checksum. Over IPv6 the VXLAN devices of members drop such packets
+        (RFC 6936), and a packet that their programs leave alone would be lost.
+        """
+        return self.native and len(self.local) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -28,9 +29,7 @@ from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.model import Vni, gateway_mac, is_host
 
 
-def links(
-    given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = (), native: bool = False
-) -> Iterator[Link]:
+def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) -> Iterator[Link]:
     """Return the links; without policing (`is_shut`) the ports are on no bridge.
 
     Nor are those of the endpoints `closed`.
@@ -45,7 +44,7 @@ def links(
         for base, local in zip(tunnel_bases(given), (given.local, given.receiving), strict=False):
             name, vni = f"{base}{segment}", Vni(network.vni + segment)
             yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
-        if native:
+        if given.native:
             yield Shortcut(shortcut_name(segment), given.mtu)
     for port in (*given.ports, *host_ports(given)):
         bridge = bridge_name(network, port.subnet_index)
@@ -58,12 +57,14 @@ def links(
     yield from router_links(given)
 
 
-def takes_shortcut(given: PlanInput) -> bool:
-    """Return whether a network's frames may come by the native path.
+def natively(given: PlanInput, *, allowed: bool) -> PlanInput:
+    """Return the input with the native path, if that is allowed and possible.
 
-    Not those that must come by the tunnels, or may: which way they take decides who may send them.
+    Not for frames that must come by the tunnels, or may: the way that they take decides who may
+    send them.
     """
-    return has_tunnel(given.network) and given.is_clear and given.receiving is None
+    is_possible = has_tunnel(given.network) and given.is_clear and given.receiving is None
+    return replace(given, native=allowed and is_possible)
 
 
 def shortcut_name(segment: int) -> str:

@@ -11,21 +11,34 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from overlay.core.dataplane.planning.inputs import RemoteEndpoint
-from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow, Row, SandboxState
+from overlay.core.dataplane.state import (
+    BridgeFdbRow,
+    FdbRow,
+    NeighborRow,
+    RemoteRow,
+    Row,
+    SandboxState,
+)
 from overlay.model import Ip, Mac
 
 
 class RemoteSegment(NamedTuple):
-    """The remote endpoints of one segment that frames are sent to, and the links to them."""
+    """The remote endpoints of one segment that frames are sent to, and the links to them.
+
+    With `sends`, frames leave by the segment's shortcut, too.
+    """
 
     vxlan: str
     bridge: str
     by_mac: Mapping[Mac, RemoteEndpoint]
     by_ip: Mapping[Ip, RemoteEndpoint]
+    number: int = 0
+    sends: bool = False
 
     def mac_rows(self, mac: Mac, remote: RemoteEndpoint) -> tuple[Row, ...]:
         """Return the rows by which frames for a MAC are sent."""
-        return (FdbRow(self.vxlan, mac, remote.vtep), BridgeFdbRow(self.vxlan, mac))
+        rows = (FdbRow(self.vxlan, mac, remote.vtep), BridgeFdbRow(self.vxlan, mac))
+        return (*rows, RemoteRow(mac, self.number, remote.vtep)) if self.sends else rows
 
     def ip_rows(self, ip: Ip, remote: RemoteEndpoint) -> tuple[Row, ...]:
         """Return the rows by which an address is resolved."""
@@ -34,7 +47,7 @@ class RemoteSegment(NamedTuple):
     @property
     def row_count(self) -> int:
         """Return the number of rows."""
-        return 2 * len(self.by_mac) + len(self.by_ip)
+        return (3 if self.sends else 2) * len(self.by_mac) + len(self.by_ip)
 
 
 class RemoteRows(AbstractSet[Row]):
@@ -64,7 +77,14 @@ class RemoteRows(AbstractSet[Row]):
             if found is None:
                 return False
             return kind is BridgeFdbRow or found.vtep == row.vtep  # type: ignore[attr-defined]
+        if kind is RemoteRow:
+            return self._sends(row)  # type: ignore[arg-type]
         return False
+
+    def _sends(self, row: RemoteRow) -> bool:
+        at = self.segments[row.segment] if row.segment < len(self.segments) else None
+        found = at.by_mac.get(row.mac) if at is not None and at.sends else None
+        return found is not None and found.vtep == row.vtep
 
     def __iter__(self) -> Iterator[Row]:
         for segment in self.segments:

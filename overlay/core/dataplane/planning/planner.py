@@ -19,8 +19,8 @@ from overlay.core.dataplane.planning.isolation import isolation_rows
 from overlay.core.dataplane.planning.links import (
     host_ports,
     links,
+    natively,
     shortcut_name,
-    takes_shortcut,
     tunnel_bases,
 )
 from overlay.core.dataplane.planning.planned_rows import PlannedRows
@@ -86,13 +86,12 @@ def plan_sandbox(
 
     An endpoint with a gateway's MAC gets no rows, wherever it is: a local one's port stays closed.
     """
-    remote = table_of(given) if table is None else table
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
-    native = native and fast_path and not is_shut and takes_shortcut(given)
-    made = links(given, is_shut=is_shut, closed=closed, native=native)
-    planned = {link.name: link for link in made}
+    given = natively(given, allowed=native and fast_path and not is_shut)
+    remote = table_of(given) if table is None else table
+    planned = {link.name: link for link in links(given, is_shut=is_shut, closed=closed)}
 
     def rows() -> Iterator[Row]:
         yield from _network_rows(given, remote, is_shut=is_shut)
@@ -104,7 +103,7 @@ def plan_sandbox(
         if given.policy is not None and policing:
             yield from given.policy.rows
         if fast_path or is_policed:
-            hooks = _segment_hooks(given, is_policed=is_policed, native=native)
+            hooks = _segment_hooks(given, is_policed=is_policed)
             yield from hooks if fast_path else _without_redirection(hooks)
         if is_policed:
             yield from router_hooks(given)
@@ -192,7 +191,7 @@ def required_hooks(
             yield HookRow(segment, port.name, is_policed=True)
 
 
-def _segment_hooks(given: PlanInput, *, is_policed: bool, native: bool) -> Iterator[Row]:
+def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
     network, bases = given.network, tunnel_bases(given)
     count = segment_count(network)
     yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
@@ -200,8 +199,10 @@ def _segment_hooks(given: PlanInput, *, is_policed: bool, native: bool) -> Itera
         yield from policed_segment_rows(network, count, bases)
     if given.plugged:
         yield from _plug_hooks(is_policed=is_policed)
-    for segment in range(count) if native else ():
+    for segment in range(count) if given.native else ():
         yield HookRow(segment, shortcut_name(segment), is_policed)
+        if given.sends:
+            yield HookRow(segment, shortcut_name(segment), is_leaving=True)
 
 
 def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:

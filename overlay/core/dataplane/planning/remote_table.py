@@ -38,6 +38,7 @@ class Frame(NamedTuple):
     local: Ip
     device_base: str
     has_tunnel: bool
+    sends: bool
 
 
 class RowChanges(NamedTuple):
@@ -68,6 +69,8 @@ class RemoteTable:
                 f"br{segment}",
                 self._macs[segment].winners,
                 self._ips[segment].winners,
+                segment,
+                given.sends,
             )
             for segment in count
         )
@@ -196,7 +199,8 @@ class RemoteTable:
 def frame_of(given: PlanInput) -> Frame:
     """Return what the rows of all remote endpoints depend on."""
     network = given.network
-    return Frame(network.vni, network.subnets, given.local, given.device_base, has_tunnel(network))
+    links = given.local, given.device_base
+    return Frame(network.vni, network.subnets, *links, has_tunnel(network), given.sends)
 
 
 def table_of(given: PlanInput) -> RemoteTable:

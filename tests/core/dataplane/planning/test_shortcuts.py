@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
-from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows
+from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import HookRow, Shortcut
-from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, Shortcut
+from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
 SUBNETS = tuple(
     Subnet(parse_ip(base), length, parse_ip(gateway))
@@ -25,10 +25,10 @@ GIVEN = PlanInput(NETWORK, 4789, parse_ip("192.0.2.1"), 1450)
 
 
 def shortcuts(given: PlanInput, **options: bool) -> dict[str, set[HookRow]]:
-    """Return the names of the planned shortcuts, with their hooks."""
+    """Return the names of the planned shortcuts, with the hooks of what comes by them."""
     state = plan_sandbox(given, **({"fast_path": True, "native": True} | options))
     names = [name for name, link in state.links.items() if isinstance(link, Shortcut)]
-    hooks = [row for row in state.rows if isinstance(row, HookRow)]
+    hooks = [row for row in state.rows if isinstance(row, HookRow) and not row.is_leaving]
     return {name: {row for row in hooks if row.link == name} for name in names}
 
 
@@ -64,3 +64,40 @@ def test_a_network_of_one_host_has_none() -> None:
     """No frame of another host comes there."""
     network = replace(NETWORK, labels=labels_of(BRIDGE, ""))
     assert shortcuts(replace(GIVEN, network=network)) == {}
+
+
+def remote(last: int, vtep: str) -> RemoteEndpoint:
+    """Return an endpoint of another host, on both segments."""
+    ips = (parse_ip(f"10.1.0.{last}"), parse_ip(f"10.2.0.{last}"))
+    endpoint = Endpoint(bytes([last] * 8), NETWORK.vni, "c", mac_for(NETWORK.vni, ips[0]), ips)
+    return RemoteEndpoint(NodeId(b"r" * 16), parse_ip(vtep), endpoint)
+
+
+def test_members_containers_are_sent_to_by_the_shortcut() -> None:
+    """Each row of the VXLAN devices for a member's container has an equal one of its segment."""
+    given = replace(GIVEN, remotes=(remote(2, "192.0.2.2"), remote(3, "192.0.2.3")))
+    rows = plan_sandbox(given, fast_path=True, native=True).rows
+    by_device = {(row.mac, row.link[-1:], row.vtep) for row in rows if isinstance(row, FdbRow)}
+    sent = {(row.mac, str(row.segment), row.vtep) for row in rows if isinstance(row, RemoteRow)}
+    assert len(sent) == 4
+    assert sent == by_device
+    assert {HookRow(0, shortcut_name(0), is_leaving=True)} < rows
+
+
+@pytest.mark.parametrize("option", ["fast_path", "native"])
+def test_nothing_is_sent_without_the_programs(option: str) -> None:
+    """The VXLAN devices alone send then."""
+    given = replace(GIVEN, remotes=(remote(2, "192.0.2.2"),))
+    rows = plan_sandbox(given, **({"fast_path": True, "native": True} | {option: False})).rows
+    assert not any(isinstance(row, RemoteRow) for row in rows)
+
+
+def test_nothing_is_sent_so_over_ipv6() -> None:
+    """Members' devices would drop packets without a UDP checksum; frames come by the shortcut."""
+    local = parse_ip("2001:db8::1")
+    given = replace(GIVEN, local=local, remotes=(remote(2, "2001:db8::2"),))
+    rows = plan_sandbox(given, fast_path=True, native=True).rows
+    assert any(isinstance(row, FdbRow) for row in rows)
+    assert not any(isinstance(row, RemoteRow) for row in rows)
+    assert not any(isinstance(row, HookRow) and row.is_leaving for row in rows)
+    assert shortcuts(given).keys() == {shortcut_name(0), shortcut_name(1)}
