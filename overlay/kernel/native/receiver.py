@@ -17,7 +17,8 @@ from overlay import failpoint, limits
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
-from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf import remote_program, syscall
+from overlay.kernel.bpf.remote_maps import RemoteMaps
 from overlay.kernel.native import hooks, receive_program
 from overlay.kernel.native.support import can_mix_versions
 from overlay.kernel.native.tcx_hooks import program_name
@@ -156,9 +157,22 @@ def refusal() -> str:
     """Return why the kernel does not accept the programs; empty if it does."""
     try:
         NativeReceiver(NodeId(bytes(16)), 0).close()
+        _load_sender()
     except OverlayError as error:
         return error.why or error.what
+    except OSError as error:
+        return str(error.strerror or error)
     return ""
+
+
+def _load_sender() -> None:
+    """Load the program that sends, and let it go. Raises OSError."""
+    maps = RemoteMaps()
+    try:
+        code = remote_program.remote_program(maps.fds, 0, (1, 1))
+        os.close(syscall.load(code, "overlayd_probe", remote_program.LICENSE))
+    finally:
+        maps.close()
 
 
 def remove_programs(node_id: NodeId) -> list[str]:
