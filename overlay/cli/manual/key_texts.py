@@ -55,7 +55,7 @@ TEXTS: Final[dict[str, str]] = {
     ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
     "native_path": (
-        "take unicast out of VXLAN by eBPF, before the host's firewall: auto (if the kernel can), "
-        "on, off; needs the fast path (docs/guide/native-path.md)"
+        "put unicast into VXLAN, and take it out, by eBPF, past the host's firewall: auto (if the "
+        "kernel can), on, off; needs the fast path (docs/guide/native-path.md)"
     ),
 }
