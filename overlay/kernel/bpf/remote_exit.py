@@ -27,7 +27,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
-from overlay.kernel.bpf.remote_maps import WIRE_FRAME, WIRE_SHORTCUT, RemoteFds
+from overlay.kernel.bpf.remote_maps import WIRE_FRAME, RemoteFds
 
 # In tc_index, which a frame keeps through a veth: it came back, and was judged by policies or not.
 CAME_BACK, CAME_BACK_JUDGED = 0x6F76, 0x6F77
@@ -49,10 +49,11 @@ def send_to_remote(
     R6 is the frame. One that policies have judged is marked so, for the way back.
     """
     program.store_constant(WORD, R10, layout.scratch, segment)
+    look_up(program, fds.exits, layout.scratch)
+    program.jump_equal(R0, 0, "by device")
+    program.load(WORD, R7, R0, 0)
     look_up(program, fds.wires, layout.scratch)
     program.jump_equal(R0, 0, "by device")
-    program.load(WORD, R7, R0, WIRE_SHORTCUT)
-    program.jump_equal(R7, 0, "by device")
     program.load(HALF, R8, R0, WIRE_FRAME)
     program.load(WORD, R9, R6, numbers.SEGMENT_SIZE)
     program.jump_unequal(R9, 0, "segments")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from overlay import limits
@@ -19,12 +20,12 @@ from overlay.model import Ip, Mac, Vni
 
 REMOTE_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
 ADDRESS_SIZE: Final = 16
-# Sandbox's end of the shortcut (0: nothing is sent), VNI as in a packet, this host's VTEP,
-# UDP port as in a packet, size of the largest frame.
-WIRE_VALUE: Final = struct.Struct("=I4s16s2sHxxxx")
-WIRE_SHORTCUT, WIRE_VNI, WIRE_LOCAL, WIRE_PORT, WIRE_FRAME = 0, 4, 8, 24, 26
+# VNI as in a packet, this host's VTEP, UDP port as in a packet, size of the largest frame.
+WIRE_VALUE: Final = struct.Struct("=4s16s2sH")
+WIRE_VNI, WIRE_LOCAL, WIRE_PORT, WIRE_FRAME = 0, 4, 20, 22
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _KEY: Final = struct.Struct("=I")
+_INDEX: Final = struct.Struct("=I")
 
 
 class RemoteFds(NamedTuple):
@@ -32,6 +33,7 @@ class RemoteFds(NamedTuple):
 
     remotes: int
     wires: int
+    exits: int  # by segment, the sandbox's end of the shortcut; the kernel removes a deleted one
 
 
 class Wire(NamedTuple):
@@ -49,17 +51,20 @@ class RemoteMaps:
 
     def __init__(self) -> None:
         """Raise OSError if the kernel has no room for them."""
-        remotes = syscall.create_map(
-            REMOTE_KEY.size, ADDRESS_SIZE, limits.REMOTE_ENTRIES_MAX, "overlayd_remote"
-        )
-        try:
-            wires = syscall.create_map(
-                _KEY.size, WIRE_VALUE.size, limits.SUBNET_COUNT_MAX, "overlayd_wire", syscall.ARRAY
+        with ExitStack() as undo:
+
+            def make(key: int, value: int, entries_max: int, name: str, kind: int) -> int:
+                descriptor = syscall.create_map(key, value, entries_max, name, kind)
+                undo.callback(os.close, descriptor)
+                return descriptor
+
+            each, remotes = limits.SUBNET_COUNT_MAX, limits.REMOTE_ENTRIES_MAX
+            self.fds = RemoteFds(
+                make(REMOTE_KEY.size, ADDRESS_SIZE, remotes, "overlayd_remote", syscall.HASH),
+                make(_KEY.size, WIRE_VALUE.size, each, "overlayd_wire", syscall.ARRAY),
+                make(_KEY.size, _INDEX.size, each, "overlayd_exit", syscall.INTERFACES),
             )
-        except OSError:
-            os.close(remotes)
-            raise
-        self.fds = RemoteFds(remotes, wires)
+            undo.pop_all()
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -81,20 +86,23 @@ class RemoteMaps:
             yield RemoteRow(Mac(mac), segment, unmapped(value))
 
     def connect(self, segment: int, wire: Wire) -> None:
-        """Have a segment's ports send to remote containers. Raises OSError."""
+        """Have a segment's ports send to remote containers. Raises OSError.
+
+        Runs in the sandbox's namespace, where the kernel finds the shortcut.
+        """
         vni, port = (int(wire.vni) << 8).to_bytes(4, "big"), wire.port.to_bytes(2, "big")
-        frame_max = wire.mtu + ETHERNET_SIZE
-        value = WIRE_VALUE.pack(wire.shortcut, vni, mapped(wire.local), port, frame_max)
+        value = WIRE_VALUE.pack(vni, mapped(wire.local), port, wire.mtu + ETHERNET_SIZE)
         syscall.update(self.fds.wires, _KEY.pack(segment), value)
+        syscall.update(self.fds.exits, _KEY.pack(segment), _INDEX.pack(wire.shortcut))
 
     def is_connected(self, segment: int) -> bool:
         """Return whether a segment's ports send to remote containers."""
-        found = dict(syscall.entries(self.fds.wires, _KEY.size, WIRE_VALUE.size))
-        return any(found.get(_KEY.pack(segment), b""))
+        found = dict(syscall.entries_singly(self.fds.exits, _KEY.size, _INDEX.size))
+        return _KEY.pack(segment) in found
 
     def disconnect(self, segment: int) -> None:
         """Have a segment's ports leave all to the VXLAN device. Raises OSError."""
-        syscall.update(self.fds.wires, _KEY.pack(segment), bytes(WIRE_VALUE.size))
+        syscall.delete(self.fds.exits, _KEY.pack(segment))
 
 
 def mapped(ip: Ip) -> bytes:

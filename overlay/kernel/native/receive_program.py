@@ -222,7 +222,7 @@ def _check_lengths(program: Assembler, outer: _Outer) -> None:
 def _check_congestion(program: Assembler, outer: _Outer, name: str, *, mixed: bool) -> None:
     """Go on if the packet inside keeps its ECN field; R7 is then the flags for taking it out.
 
-    It keeps it unless the outer one is ECT(1) or CE, and another (RFC 6040, figure 4).
+    It keeps it unless the outer one is 1 or 3, and another (RFC 6040, figure 4).
     """
     inner = outer.base + outer.inner + 14
     to_ipv4 = _KEEP_SEGMENT_SIZE | (_NOW_IPV4 if outer is _IPV6 else 0)

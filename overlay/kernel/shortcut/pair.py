@@ -57,7 +57,7 @@ class ShortcutPairs:
         """By name, the indexes of the ends in the host's namespace; 0: not there."""
         self._sandbox = sandbox
         self.socket = socket
-        self._netns_fd = netns_fd
+        self.netns_fd = netns_fd
         self.host_fd = host_fd
         self._alias = alias
 
@@ -75,7 +75,7 @@ class ShortcutPairs:
         name = host_name(self._sandbox, link.name)
         end = create(link, self.socket, self.host_fd, name, self._alias)
         # What its program were not there to take would else be routed in the sandbox.
-        _forward(link.name, "0", self._netns_fd)
+        _forward(link.name, "0", self.netns_fd)
         self.host_ends[link.name] = end
         return True
 

@@ -14,6 +14,7 @@ from typing import Final
 from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import SHORTCUT_PREFIX, HookRow, Row
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
+from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.bpf.remote_maps import Wire
@@ -104,7 +105,8 @@ def connect(fast: FastPath, pairs: ShortcutPairs, segment: int) -> None:
             raise
         device = link_decoder.decode(message)
         vni, port, local = link_decoder.vxlan_identity(device)
-        fast.remote.connect(segment, Wire(shortcut, vni, local, port, device.mtu))
+        with netns.inside(pairs.netns_fd):
+            fast.remote.connect(segment, Wire(shortcut, vni, local, port, device.mtu))
         return
 
 

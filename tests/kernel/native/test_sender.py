@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from overlay.core.dataplane.state import PolicyClassRow, Row, VerdictRow
+from overlay.core.native.state import NativeState
 from overlay.kernel import netns
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.model import ip_text
@@ -220,6 +221,19 @@ def test_a_spoofed_source_does_not_leave(senders: tuple[Native, Native], world: 
     world.pings(one.container, "10.32.0.3", "-I", "10.32.0.77", "-W", "0.1", count=5)
     assert one.sent("vxlan0") - before >= 5
     assert two.own != TWO
+
+
+def test_a_deleted_shortcut_sends_nothing_nowhere(
+    senders: tuple[Native, Native], world: World
+) -> None:
+    """Without any pass after it, frames take the device when the shortcut is gone."""
+    one, _ = senders
+    world.run(one.host.sandbox.name, "ip", "link", "del", "native0")
+    before = one.sent("vxlan0")
+    with netns.inside(world.fd(one.host.name)):
+        one.receiver.write(one.receiver.read(), NativeState())
+    assert world.pings(one.container, "10.32.0.3", count=10) == 10
+    assert one.sent("vxlan0") - before >= 10
 
 
 def test_policies_judge_what_leaves_and_what_comes_back(
