@@ -9,7 +9,7 @@ from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
 from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, Shortcut
+from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, SandboxState, Shortcut
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
 SUBNETS = tuple(
@@ -24,9 +24,19 @@ NETWORK = Network(Vni(0x900000), "blue", SUBNETS, NodeId(b"o" * 16))
 GIVEN = PlanInput(NETWORK, 4789, parse_ip("192.0.2.1"), 1450)
 
 
-def shortcuts(given: PlanInput, **options: bool) -> dict[str, set[HookRow]]:
+def planned(given: PlanInput, without: str = "") -> SandboxState:
+    """Return the plan of a host whose kernel has all programs, but for one kind."""
+    return plan_sandbox(
+        given,
+        fast_path=without != "fast_path",
+        native=without != "native",
+        policing=without != "policing",
+    )
+
+
+def shortcuts(given: PlanInput, without: str = "") -> dict[str, set[HookRow]]:
     """Return the names of the planned shortcuts, with the hooks of what comes by them."""
-    state = plan_sandbox(given, **({"fast_path": True, "native": True} | options))
+    state = planned(given, without)
     names = [name for name, link in state.links.items() if isinstance(link, Shortcut)]
     hooks = [row for row in state.rows if isinstance(row, HookRow) and not row.is_leaving]
     return {name: {row for row in hooks if row.link == name} for name in names}
@@ -52,12 +62,12 @@ def test_frames_that_must_come_by_a_tunnel_have_none() -> None:
 @pytest.mark.parametrize("option", ["fast_path", "native"])
 def test_it_needs_the_programs(option: str) -> None:
     """Without the fast path nothing would take the frames from the shortcut."""
-    assert shortcuts(GIVEN, **{option: False}) == {}
+    assert shortcuts(GIVEN, option) == {}
 
 
 def test_a_network_that_is_shut_has_none() -> None:
     """Its policies cannot be applied, so that nothing may pass."""
-    assert shortcuts(replace(GIVEN, policy=PolicyRows()), policing=False) == {}
+    assert shortcuts(replace(GIVEN, policy=PolicyRows()), "policing") == {}
 
 
 def test_a_network_of_one_host_has_none() -> None:
@@ -76,7 +86,7 @@ def remote(last: int, vtep: str) -> RemoteEndpoint:
 def test_members_containers_are_sent_to_by_the_shortcut() -> None:
     """Each row of the VXLAN devices for a member's container has an equal one of its segment."""
     given = replace(GIVEN, remotes=(remote(2, "192.0.2.2"), remote(3, "192.0.2.3")))
-    rows = plan_sandbox(given, fast_path=True, native=True).rows
+    rows = planned(given).rows
     by_device = {(row.mac, row.link[-1:], row.vtep) for row in rows if isinstance(row, FdbRow)}
     sent = {(row.mac, str(row.segment), row.vtep) for row in rows if isinstance(row, RemoteRow)}
     assert len(sent) == 4
@@ -88,7 +98,7 @@ def test_members_containers_are_sent_to_by_the_shortcut() -> None:
 def test_nothing_is_sent_without_the_programs(option: str) -> None:
     """The VXLAN devices alone send then."""
     given = replace(GIVEN, remotes=(remote(2, "192.0.2.2"),))
-    rows = plan_sandbox(given, **({"fast_path": True, "native": True} | {option: False})).rows
+    rows = planned(given, option).rows
     assert not any(isinstance(row, RemoteRow) for row in rows)
 
 
@@ -96,7 +106,7 @@ def test_nothing_is_sent_so_over_ipv6() -> None:
     """Members' devices would drop packets without a UDP checksum; frames come by the shortcut."""
     local = parse_ip("2001:db8::1")
     given = replace(GIVEN, local=local, remotes=(remote(2, "2001:db8::2"),))
-    rows = plan_sandbox(given, fast_path=True, native=True).rows
+    rows = planned(given).rows
     assert any(isinstance(row, FdbRow) for row in rows)
     assert not any(isinstance(row, RemoteRow) for row in rows)
     assert not any(isinstance(row, HookRow) and row.is_leaving for row in rows)
