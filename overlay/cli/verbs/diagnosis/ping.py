@@ -176,10 +176,10 @@ def _not_opened(source: JsonObject, error: OSError) -> OverlayError:
 
 
 def _way_lines(found: JsonObject) -> list[str]:
-    source, target, way = found["source"], found["target"], found["way"]
+    source, target = found["source"], found["target"]
     lines = [
         f"{_party(source)} to {_party(target)}, network {found['network']}",
-        f"way   {_way(way)}",
+        f"way   {_way(found)}",
     ]
     if target["kind"] == "outside":
         lines.append("note  no agent runs there: BGP EVPN has the address")
