@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     RouteRow,
     Row,
 )
+from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Ip, Vni, gateway_mac, is_host
 
 
@@ -63,8 +64,8 @@ def _local_neighbors(given: PlanInput) -> Iterator[NeighborRow]:
     """
     segments, reserved = Segments(given.network), gateway_macs(given.network)
     for endpoint in given.locals:
-        if is_host(endpoint) or endpoint.mac in reserved:
-            continue  # the host's has such a row anyway
+        if is_host(endpoint) or endpoint.mac in reserved or vlans_of(endpoint).is_any:
+            continue  # the host's has such a row anyway; a VLAN is apart from the gateway
         for ip in endpoint.ips:
             segment = segments.of(ip)
             if segment is not None:
