@@ -137,7 +137,12 @@ class Components:
         self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
         self.multicast = MulticastController(context, self.declared, self.reconciler)
         self.networks = NetworkService(
-            context, self.participation, self.reserves, self.encryption, self.declared
+            context,
+            self.participation,
+            self.reserves,
+            self.encryption,
+            self.declared,
+            self._plug_catalog,
         )
         self.services = ServiceRegistry(
             context, self.declared, self.service_catalog, self.allocator, self.participation

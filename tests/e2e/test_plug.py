@@ -23,6 +23,15 @@ CREATE = (
 )  # fmt: skip
 MACHINE, MACHINE6, MAC = "10.60.0.200", "fd60::200", "52:54:00:00:00:99"
 TABLES = "for s in $(ls /run/netns | grep ^ov-); do ip netns exec $s nft list tables; done"
+REFUSED = {
+    "plug green eth1": "carries the cluster's own packets",
+    "plug green eth9": "there is no interface 'eth9'",
+    "plug green eth1.5000": "not a valid VLAN ID",
+    "plug red eth2": "there is no network 'red'",
+    "plug blue eth2": "eth2 is plugged into green",
+    "plug green lo": "plugged into green here already",
+    "rm green": "interfaces of vm1 are plugged into it",
+}
 FRAMES_MAX = 30  # a storm has thousands
 UNTIL_TAKEN_OVER_S = 60.0  # the death of an agent, its lease, and a loaded machine
 
@@ -125,6 +134,10 @@ def test_machines_outside_are_on_the_segment(cluster: Cluster, outside: Outside)
             wait_until(partial(outside.reaches, address), f"the machine to {address}")
         wait_until(partial(reaches_machine, cluster, number), f"g{number} to it")
     outside.inside("ping", "-c1", "-W2", "10.60.0.1")
+    for words, why in REFUSED.items():
+        code, _, err = cluster.run(1, "overlayd", "network", *words.split())
+        assert code in (3, 5, 6), f"{words}: {code} {err}"
+        assert why in err, err
     assert not outside.sees_looped_frames()
     assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
 

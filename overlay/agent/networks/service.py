@@ -22,6 +22,7 @@ from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import Range
+from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.core.declared.network_settings import (
     SETTINGS_KIND,
     NetworkSettings,
@@ -30,6 +31,7 @@ from overlay.core.declared.network_settings import (
 )
 from overlay.core.evpn.cluster_settings import EVPN_SOFTWARE
 from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
+from overlay.errors import ConflictError
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import (
@@ -53,6 +55,7 @@ class NetworkService:
         reserves: ReserveController,
         encryption: EncryptionController,
         declared: DeclaredService,
+        plugs: PlugCatalog,
     ) -> None:
         self._gossip = context.gossip
         self._directory = context.directory
@@ -63,6 +66,7 @@ class NetworkService:
         """Records that networks depend on have changed."""
         self._encryption = encryption
         self._declared = declared
+        self._plugs = plugs
 
     async def create(self, spec: NetworkSpec) -> tuple[Network, bool]:
         """Return a network with this definition, and whether it is new; raises OverlayError."""
@@ -153,9 +157,20 @@ class NetworkService:
     async def remove(self, name: str) -> Network:
         """Remove a network everywhere; raises ConflictError while endpoints are on it."""
         async with self._participation.holding_records(self._directory.network(name)):
+            self._require_unplugged(self._directory.network(name))
             removed = definition.remove(self._gossip, self._directory, name)
         self._end_settings(removed)
         return removed
+
+    def _require_unplugged(self, network: Network) -> None:
+        """Raise ConflictError while an interface of a host is plugged into a network."""
+        hosts = {self._directory.node_name(each.origin) for each in self._plugs.plugs(network.vni)}
+        if hosts:
+            raise ConflictError(
+                f"network {network.name} is in use",
+                why=f"interfaces of {', '.join(sorted(hosts))} are plugged into it",
+                hint=f"There: sudo overlayd network unplug {network.name}",
+            )
 
     def _end_settings(self, network: Network) -> None:
         """Remove what is declared about a VNI: another network may have it next."""

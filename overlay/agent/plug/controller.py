@@ -30,13 +30,17 @@ from overlay.errors import OverlayError
 from overlay.kernel.plug.guard import PlugGuard
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Network, Vni, ip_text, mac_text
+from overlay.signals import AsyncSignal
 
 _IDLE_S = 5.0
 _CONFLICTS_SHOWN_MAX = 3
 
 
 class PlugController(Controller):
-    """All plugs of this host, and the rows of the machines behind everybody's."""
+    """All plugs of this host, and the rows of the machines behind everybody's.
+
+    Signal `network_removed`: the network with this VNI is gone, and has a plug here.
+    """
 
     name = "plugs"
     problem = "plugs are not checked"
@@ -58,6 +62,7 @@ class PlugController(Controller):
         self.announcer = PlugAnnouncer(context, declared, catalog)
         self.ports: dict[Vni, PlugPortState] = {}
         self.lock = asyncio.Lock()
+        self.network_removed: AsyncSignal[[Vni]] = AsyncSignal()
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -91,6 +96,14 @@ class PlugController(Controller):
             if self._gossip.may_write and self._gossip.node.caught_up:
                 self.announcer.withdraw(kept=self.plugged)
                 self.announcer.delete_leftovers()
+        for vni in self._without_network():
+            await self.network_removed.emit(vni)
+
+    def _without_network(self) -> list[Vni]:
+        """Return the plugs whose network is gone, as far as this node has all records."""
+        if not (self._gossip.may_write and self._gossip.node.caught_up):
+            return []
+        return [vni for vni in self.plugged if self._directory.network_by_vni(vni) is None]
 
     async def _check(self, vni: Vni) -> None:
         network, runtime = self._directory.network_by_vni(vni), self._reconciler.runtime(vni)

@@ -53,6 +53,7 @@ class PlugService:
         self._reconciler = reconciler
         self._participation = participation
         self._vlans = vlans
+        self.controller.network_removed.connect(self._remove)
 
     async def plug(
         self, network: Network, interface: str, segment: str, *, force: bool = False

@@ -12,6 +12,7 @@ from overlay import limits
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.policy import definition
 from overlay.agent.policy.old_members import old_member_faults
+from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.core.policy.decision import TCP, Basis, Decision
 from overlay.core.policy.policy import POLICY_KIND, Peer, PeerKind, Policy, PortRange, parse_peer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
@@ -179,8 +180,9 @@ async def test_a_networks_policies_end_with_it(bench: PolicyBench) -> None:
     bench.registry.create(bench.network(BLUE), DB)
     bench.declared.put(POLICY_KIND, "old", encode_policy(replace(DB, vni=LAN)))
     unused: Any = None
+    plugs = PlugCatalog(bench.declared.objects, unused, unused)
     networks = NetworkService(
-        bench.context, cast("Any", NoOthers()), unused, unused, bench.declared
+        bench.context, cast("Any", NoOthers()), unused, unused, bench.declared, plugs
     )
     await networks.remove("lan")
 

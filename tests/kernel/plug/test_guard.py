@@ -107,13 +107,13 @@ def test_a_port_is_closed_until_it_is_opened(wire: Wire) -> None:
     """And again when it is closed, or when nobody renews its lease; the interface stays."""
     assert not wire.answers()
     wire.guard.open_port("plug0", 0)
-    assert wire.answers()
+    wire.world.wait_until(wire.answers, "the container to answer")
     wire.guard.open_port("plug0", 500)
     wire.world.wait_until(lambda: not wire.guard.is_open("plug0"), "the lease to end")
     assert not wire.answers()
     wire.guard.open_port("plug0", 60_000)
     wire.guard.open_port("plug0", 60_000)
-    assert wire.answers()
+    wire.world.wait_until(wire.answers, "the container to answer")
     wire.guard.close_port("plug0")
     assert not wire.answers()
     assert "eth2" in wire.world.run(wire.host.name, "ip", "link", "show", "eth2")
@@ -129,7 +129,7 @@ def test_the_next_agent_takes_an_open_port_over(wire: Wire) -> None:
         assert later.is_open("plug0")
         assert not later.repair()
         later.protect({wire.inside_mac}, {INSIDE, INSIDE6})
-        assert wire.answers()
+        wire.world.wait_until(wire.answers, "the container to answer")
     finally:
         later.close()
 
@@ -224,7 +224,7 @@ def test_addresses_outside_are_seen(wire: Wire) -> None:
         ethernet(BROADCAST, OUTSIDE_MAC, 0x0806, arp((OUTSIDE_MAC, bytes(4)), (bytes(6), INSIDE))),
         packet_frame(near, OUTSIDE_MAC, icmpv6(OUTSIDE6, ALL_NODES, 136, advertised)),
     )
-    assert wire.answers()
+    wire.world.wait_until(wire.answers, "the container to answer")
 
     both = {(OUTSIDE_MAC, OUTSIDE), (OUTSIDE_MAC, OUTSIDE6)}
     wire.world.wait_until(lambda: both <= wire.guard.seen(), "both addresses")
