@@ -25,8 +25,8 @@ MACHINE, MACHINE6, MAC = "10.60.0.200", "fd60::200", "52:54:00:00:00:99"
 TABLES = "for s in $(ls /run/netns | grep ^ov-); do ip netns exec $s nft list tables; done"
 REFUSED = {
     "plug green eth1": "carries the cluster's own packets",
-    "plug green eth9": "there is no interface 'eth9'",
-    "plug green eth1.5000": "not a valid VLAN ID",
+    "plug blue eth9": "there is no interface 'eth9'",
+    "plug blue eth1.5000": "not a valid VLAN ID",
     "plug red eth2": "there is no network 'red'",
     "plug blue eth2": "eth2 is plugged into green",
     "plug green lo": "plugged into green here already",
