@@ -62,6 +62,41 @@ def test_a_storm_is_dropped_counted_and_reported(
     assert shown(cluster, 1, "noisy")["dropped"] == {}
 
 
+def test_a_priority_reaches_the_other_host(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """In the packet and its outer header; a neighbor without one cannot raise its own."""
+    senders = {"urgent": cluster.attach(1, "urgent", "--priority", "5")}
+    senders["usual"] = cluster.attach(1, "usual")
+    target = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    watches = {
+        "outer": ("", "eth1", "udp port 4789 and ip[1] = 0xa0"),
+        "urgent": (
+            "ip netns exec c2",
+            "eth0",
+            f"icmp and src {senders['urgent']} and ip[1] = 0xa0",
+        ),
+        "usual": ("ip netns exec c2", "eth0", f"icmp and src {senders['usual']} and ip[1] = 0"),
+    }
+    for name, (inside, link, expression) in watches.items():
+        command = f"timeout 120 tcpdump -nl -i {link} -c 1 '{expression}'"
+        cluster.ok(2, "sh", "-c", f"{inside} {command} >/run/seen-{name} 2>/dev/null &")
+
+    def is_seen(name: str, sender: str) -> bool:
+        code, out, err = cluster.inside(1, sender, "ping", "-c1", "-W2", "-Q", "0xb8", target)
+        assert code == 0, out + err
+        return bool(cluster.ok(2, "cat", f"/run/seen-{name}"))
+
+    for name, sender in (("urgent", "urgent"), ("outer", "urgent"), ("usual", "usual")):
+        eventually(lambda n=name, s=sender: is_seen(n, s), f"the packet of {name}")
+    assert cluster.json(1, "verify")["differences"] == []
+    cluster.ok(1, "overlayd", "attach", "urgent", "--network", "blue", "--priority", "none")
+    assert cluster.json(1, "verify")["differences"] == []
+    refused = cluster.run(1, "overlayd", "attach", "usual", "--network", "blue", "--priority", "8")
+    assert refused[0] == 2
+    assert "--priority: '8' is not a priority" in refused[2]
+
+
 @pytest.mark.parametrize("number", ["9", "1000001", "many", "-1"])
 def test_a_limit_out_of_range_is_refused(cluster: Cluster, number: str) -> None:
     """In words, with the range."""

@@ -32,6 +32,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
 from overlay.core.dataplane.controls.port_controls import ControlChanges, controls_on
+from overlay.core.dataplane.controls.priority import parse_priority
 from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.port_security import (
     DHCP_SERVER_LABEL,
@@ -194,9 +195,11 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
 
 
 def _control_changes(request: AttachOptions) -> ControlChanges:
-    types = request.allow_non_ip
+    types, priority = request.allow_non_ip, request.priority
     return ControlChanges(
-        request.storm, None if types is None else parse_ethertypes(types, "allow_non_ip")
+        request.storm,
+        None if types is None else parse_ethertypes(types, "allow_non_ip"),
+        None if priority is None else parse_priority(priority, "priority"),
     )
 
 
@@ -243,6 +246,7 @@ def _endpoint(
         "rate_out": rates.out_bits or None,
         "storm": controls.storm or None,
         "allow_non_ip": ethertypes_text(controls.allow_non_ip) or None,
+        "priority": controls.priority or None,
         "dropped": drops,
         "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,
     }

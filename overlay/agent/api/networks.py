@@ -35,6 +35,7 @@ from overlay.agent.networks.subnets import SubnetSpec
 from overlay.agent.records.directory import Directory
 from overlay.core.apply.plan import text
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
+from overlay.core.dataplane.controls.priority import parse_priority
 from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
@@ -163,6 +164,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         "rate_out": request.rate_out,
         "storm": request.storm,
         "allow_non_ip": _non_ip_text(request),
+        "priority": _priority(request.priority),
     }
     return SettingsSpec(
         labels=labels,
@@ -180,6 +182,10 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
 def _non_ip_text(request: NetworkSetRequest) -> str | None:
     text = request.allow_non_ip
     return None if text is None else ethertypes_text(parse_ethertypes(text, "allow_non_ip"))
+
+
+def _priority(text: str | None) -> str | None:
+    return None if text is None else parse_priority(text, "priority")
 
 
 def subnet_spec(request: SubnetRequest) -> SubnetSpec:

@@ -34,6 +34,7 @@ _INTERFACE_FIELDS = (
     "rate_out",
     "storm",
     "allow_non_ip",
+    "priority",
     "gateway_priority",
     "hands_off",
     "keep",

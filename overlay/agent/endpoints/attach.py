@@ -32,6 +32,7 @@ from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import require_never_allocated
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
+from overlay.kernel.controls.priority import require_priorities
 from overlay.kernel.controls.table import require_storm_control
 from overlay.kernel.sandbox import container_namespace, rate_limit
 from overlay.model import (
@@ -193,6 +194,8 @@ class _AttachSteps:
             await self._node.kernel.call(rate_limit.require)
         if self._options.controls.storm:
             await self._node.kernel.call(require_storm_control)
+        if self._options.controls.priority:
+            await self._node.kernel.call(require_priorities)
         existing = self._existing()
         if existing is None:
             return None

@@ -31,6 +31,11 @@ def add_control_options(parser: StrictParser, *, of: str) -> None:
         help=f"let {of} send frames that are neither IP nor ARP: those of these types, such as "
         "0x88f7,llc, or all; none: only IP and ARP",
     )
+    parser.add_argument(
+        "--priority",
+        metavar="N",
+        help=f"give packets of {of} a priority: 0 to 7, as DSCP; trust: what they ask for; none",
+    )
 
 
 def control_fields(args: Namespace) -> JsonObject:
@@ -40,6 +45,8 @@ def control_fields(args: Namespace) -> JsonObject:
         found["storm"] = _storm(args.storm)
     if args.allow_non_ip is not None:
         found["allow_non_ip"] = args.allow_non_ip
+    if args.priority is not None:
+        found["priority"] = args.priority
     return found
 
 

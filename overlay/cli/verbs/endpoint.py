@@ -35,8 +35,8 @@ ATTACH_DESCRIPTION = f"""\
 Connect a running container to networks.  stdout: its address on each, one per line.
 When the command returns, every live node can reach the container; nodes that have not confirmed
 are named on stderr.  Attaching again returns the same address.  Rates, --storm,
---allow-non-ip and --gateway-priority are changed in place; 'overlayd endpoint set' changes name,
-aliases and labels; to change address or MAC, detach first.
+--allow-non-ip, --priority and --gateway-priority are changed in place; 'overlayd endpoint set'
+changes name, aliases and labels; to change address or MAC, detach first.
 
 TARGET is one of
 {table_text()}
@@ -258,7 +258,17 @@ def run_ls(args: Namespace) -> int:
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:
-        headers += ["RATE IN", "RATE OUT", "STORM", "NON-IP", "DROPPED", "ID", "ALIASES", "LABELS"]
+        headers += [
+            "RATE IN",
+            "RATE OUT",
+            "STORM",
+            "NON-IP",
+            "PRIORITY",
+            "DROPPED",
+            "ID",
+            "ALIASES",
+            "LABELS",
+        ]
     rows = []
     for endpoint in listed["endpoints"]:
         row = [
@@ -278,6 +288,7 @@ def run_ls(args: Namespace) -> int:
                 rates.rate_text(endpoint.get("rate_out")),
                 endpoint.get("storm"),
                 endpoint.get("allow_non_ip"),
+                endpoint.get("priority"),
                 dropped_text(endpoint),
                 endpoint["id"],
                 endpoint.get("aliases"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from overlay.core.dataplane.state import (
+    TRUSTED,
     AddressRow,
     BarrierRow,
     BoundaryRow,
@@ -28,6 +29,7 @@ from overlay.core.dataplane.state import (
     InterceptRow,
     IsolatedRow,
     Link,
+    MarkRow,
     NeighborRow,
     PlugPort,
     PolicyClassRow,
@@ -174,6 +176,8 @@ def row_key(row: Row) -> RowKey:
             return ("isolated", "", address, b"")
         case StormRow(link, _):
             return ("storm", link, b"", b"")
+        case MarkRow(link, _):
+            return ("mark", link, b"", b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -294,6 +298,9 @@ def _row_text(row: Row, *, add: bool) -> str:
         case VlanRow(ranges, is_trunk, link):
             kind = "trunk" if is_trunk else "access"
             return f"vlan {verb} {kind} {Vlans(ranges, is_trunk)} at {link}"
+        case MarkRow(link, priority):
+            what = "the container's own" if priority == TRUSTED else str(priority)
+            return f"priority {verb} {what} at {link}"
         case SourceRow() | TargetRow() | RemoteRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():

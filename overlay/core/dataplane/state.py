@@ -41,6 +41,7 @@ class Vxlan(NamedTuple):
     mtu: int
     master: str
     altered: tuple[str, ...] = ()
+    inherits_dscp: bool = False  # the outer header has the DSCP of the packet within
 
 
 PORT_PREFIX = "ve"
@@ -253,6 +254,17 @@ class StormRow(NamedTuple):
     per_second: int
 
 
+TRUSTED = 8
+"""In a `MarkRow`: in place of a priority, that which the container's own DSCP asks for."""
+
+
+class MarkRow(NamedTuple):
+    """Packets that a container sends by a port get a priority, 0 to 7 or `TRUSTED`."""
+
+    link: str
+    priority: int
+
+
 class SourceRow(NamedTuple):
     """On the fast path, a port may send from this MAC and address.
 
@@ -417,6 +429,7 @@ Row: TypeAlias = (
     | BoundaryRow
     | IsolatedRow
     | StormRow
+    | MarkRow
     | SourceRow
     | TargetRow
     | VlanRow

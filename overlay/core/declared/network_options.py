@@ -14,15 +14,16 @@ from overlay.model import LABEL_PREFIX, Network
 Labels = tuple[tuple[str, str], ...]
 
 MTU, RATE_IN, RATE_OUT, STORM = "mtu", "rate_in", "rate_out", "storm"
-NON_IP = "allow_non_ip"
+NON_IP, PRIORITY = "allow_non_ip", "priority"
 OPTION_LABELS: Final[Mapping[str, str]] = {
     MTU: LABEL_PREFIX + "mtu",
     RATE_IN: LABEL_PREFIX + "rate-in",
     RATE_OUT: LABEL_PREFIX + "rate-out",
     STORM: LABEL_PREFIX + "storm",
     NON_IP: LABEL_PREFIX + "non-ip",
+    PRIORITY: LABEL_PREFIX + "priority",
 }
-TEXT_OPTIONS: Final = frozenset({NON_IP})
+TEXT_OPTIONS: Final = frozenset({NON_IP, PRIORITY})
 _OWNER: Final = LABEL_PREFIX + "owner"
 
 

@@ -29,6 +29,7 @@ _SETTINGS: Final = (
     "rate-out",
     "storm",
     "non-ip",
+    "priority",
     "owner",
     "port-security",
     "any-name",

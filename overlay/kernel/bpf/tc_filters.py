@@ -22,7 +22,6 @@ _INGRESS: Final = 0xFFFFFFF2  # TC_H_CLSACT, TC_H_MIN_INGRESS
 _EGRESS: Final = 0xFFFFFFF3
 _PRIORITY: Final = 0x6F76  # overlayd's; an operator's filters before and after it are kept
 _PROTOCOL_ALL: Final = 0x0300  # ETH_P_ALL in network order
-_INFO: Final = _PRIORITY << 16 | _PROTOCOL_ALL
 _FILTER_HANDLE: Final = 1
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_ID = 6, 7, 8, 11
@@ -47,7 +46,13 @@ def delete_clsact(index: int) -> Request:
 
 
 def put_filter(
-    index: int, program_fd: int, name: str, *, leaving: bool = False, handle: int = _FILTER_HANDLE
+    index: int,
+    program_fd: int,
+    name: str,
+    *,
+    leaving: bool = False,
+    handle: int = _FILTER_HANDLE,
+    priority: int = _PRIORITY,
 ) -> Request:
     """Return the request that attaches a program, or replaces that of the same handle."""
     options = (
@@ -55,14 +60,18 @@ def put_filter(
         + attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0")
         + attribute(_TCA_BPF_FLAGS, _U32.pack(_DIRECT_ACTION))
     )
-    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), _INFO)
+    info = priority << 16 | _PROTOCOL_ALL
+    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), info)
     body = head + attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS, options)
     return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
 
 
-def delete_filter(index: int, *, leaving: bool = False, handle: int = _FILTER_HANDLE) -> Request:
+def delete_filter(
+    index: int, *, leaving: bool = False, handle: int = _FILTER_HANDLE, priority: int = _PRIORITY
+) -> Request:
     """Return the request that removes overlayd's filter from an interface."""
-    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), _INFO)
+    info = priority << 16 | _PROTOCOL_ALL
+    head = _HEADER.pack(0, index, handle, _parent(leaving=leaving), info)
     return (codec.RTM_DELTFILTER, 0, head + attribute(_TCA_KIND, b"bpf\0"))
 
 
@@ -104,19 +113,19 @@ class RunningFilter(NamedTuple):
     program: int  # its id
 
 
-def running_program(message: NetlinkMessage) -> int:
+def running_program(message: NetlinkMessage, priority: int = _PRIORITY) -> int:
     """Return the id of the program that overlayd's filter runs.
 
     Returns 0 for any other filter.
     """
-    found = running_filter(message)
+    found = running_filter(message, priority)
     return found.program if found is not None and found.handle == _FILTER_HANDLE else 0
 
 
-def running_filter(message: NetlinkMessage) -> RunningFilter | None:
-    """Return the filter in a message; None if it is not at overlayd's priority."""
+def running_filter(message: NetlinkMessage, priority: int = _PRIORITY) -> RunningFilter | None:
+    """Return the filter in a message; None if it is not at a priority of overlayd's."""
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
-    if info != _INFO or not handle:
+    if info != priority << 16 | _PROTOCOL_ALL or not handle:
         return None
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
     options = found.get(_TCA_OPTIONS, b"")

@@ -68,6 +68,7 @@ _AF_INET6: Final = 10
 _INET6_ADDR_GEN_MODE: Final = 8
 _VXLAN_ID: Final = 1
 _VXLAN_LOCAL: Final = 4
+_VXLAN_TOS, _INHERITED = 6, 1
 _VXLAN_PORT: Final = 15
 _VXLAN_LOCAL6: Final = 17
 _BRPORT_STATE: Final = 1
@@ -227,7 +228,10 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
             if found.netns != host_netns or _mismatches(found.data, _VXLAN_IMMUTABLE):
                 port = 0
             altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
-            return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
+            tos = int.from_bytes(found.data.get(_VXLAN_TOS, b""), "big")
+            altered += ("tos",) if tos > _INHERITED else ()
+            inherits = tos == _INHERITED
+            return Vxlan(found.name, vni, local, port, found.mtu, master, altered, inherits)
         case "veth" if not master and _ROUTER_LINK.fullmatch(found.name):
             peer = Vni(int(found.name.removeprefix(ROUTER_LINK_PREFIX), 16))
             altered = _altered(found, (), ())

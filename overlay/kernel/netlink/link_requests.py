@@ -191,8 +191,7 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
     data: _Attributes = [
         ("IFLA_VXLAN_ID", vxlan.vni),
         ("IFLA_VXLAN_PORT", vxlan.port),
-        ("IFLA_VXLAN_LEARNING", 0),
-        _local(vxlan.local),
+        *_tunnel(vxlan),
     ]
     attributes: _Attributes = [
         ("IFLA_IFNAME", vxlan.name),
@@ -204,11 +203,13 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
-def _local(ip: Ip) -> tuple[str, Any]:
+def _tunnel(vxlan: Vxlan) -> _Attributes:
     # The family of the local address is the family of the remote VTEPs that the device's FDB
     # accepts. Without a local address, frames may leave from another address of the host, which
     # remote hosts do not accept.
-    return ("IFLA_VXLAN_LOCAL" if len(ip) == 4 else "IFLA_VXLAN_LOCAL6", ip_text(ip))
+    local = "IFLA_VXLAN_LOCAL" if len(vxlan.local) == 4 else "IFLA_VXLAN_LOCAL6"
+    tos = ("IFLA_VXLAN_TOS", int(vxlan.inherits_dscp))  # 1: that of the packet within
+    return [("IFLA_VXLAN_LEARNING", 0), tos, (local, ip_text(vxlan.local))]
 
 
 def set_vxlan(
@@ -224,7 +225,7 @@ def set_vxlan(
         ("IFLA_IFALIAS", alias),
         ("IFLA_MASTER", master),
     ]
-    info = _info("vxlan", [("IFLA_VXLAN_LEARNING", 0), _local(vxlan.local)])
+    info = _info("vxlan", _tunnel(vxlan))
     # A separate request: the kernel rejects an MTU together with changes of the tunnel.
     data = _port_data(_VTEP_PORT, before)
     tunnel = [_link(codec.RTM_NEWLINK, 0, [info], index=index)] if before is not None else []

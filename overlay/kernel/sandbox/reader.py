@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     Vxlan,
 )
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
+from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.table import ControlTable
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
@@ -48,11 +49,12 @@ class SandboxSnapshot(NamedTuple):
 
 
 class SandboxTables(NamedTuple):
-    """The nftables tables of a sandbox; None where the kernel has no part of them."""
+    """What has a sandbox's rows beside netlink tables; None where the kernel has no part of it."""
 
     guard: PortSecurity | None
     controls: ControlTable | None
     interception: Interception | None
+    marks: PriorityMarks
 
 
 class SandboxReader:
@@ -105,6 +107,7 @@ class SandboxReader:
             sender.read(fast_path, shortcuts, self._host_fd),
             *self._read_tables(owned),
             rate_limit.read(self._socket, names),
+            self._tables.marks.read(self._socket, owned),
         )
         return SandboxSnapshot(
             SandboxState({link.name: link for link in own_links.values()}, state_rows),
@@ -114,7 +117,7 @@ class SandboxReader:
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""
-        guard, controls, interception = self._tables
+        guard, controls, interception, _ = self._tables
         if guard is not None:
             yield guard.read(owned)
         if controls is not None:

@@ -18,6 +18,7 @@ from overlay.core.dataplane.state import (
     GuardRow,
     InterceptRow,
     IsolatedRow,
+    MarkRow,
     NeighborRow,
     RateRow,
     Row,
@@ -120,6 +121,10 @@ class RowApplier:
         table = self._tables.controls
         return [] if table is None else _failures(table.apply(operations, self._links.of))
 
+    def _apply_mark_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        marks = self._tables.marks
+        return _failures(marks.apply(operations, self._socket, self._links.of))
+
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         return _failures(rate_limit.apply(operations, self._socket, self._links.of))
 
@@ -142,6 +147,7 @@ class RowApplier:
         **dict.fromkeys(CONTROL_ROWS, _apply_control_rows),
         **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
         RateRow: _apply_rate_rows,
+        MarkRow: _apply_mark_rows,
         InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
     }

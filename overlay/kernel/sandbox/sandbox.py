@@ -39,6 +39,7 @@ from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.table import open_controls
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
@@ -92,7 +93,8 @@ class Sandbox:
             undo.pop_all()
         self._links = LinkIndexes(self.socket)
         self.shortcuts = ShortcutPairs(name, self.socket, netns_fd, self._host_fd, alias)
-        tables = SandboxTables(self.guard, self.controls, self.interception)
+        self._marks = PriorityMarks()
+        tables = SandboxTables(self.guard, self.controls, self.interception, self._marks)
         self._rows = RowApplier(netns_fd, self.socket, self._links, tables, self.shortcuts)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
@@ -141,7 +143,7 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        for each in (self.guard, self.controls, self.interception):
+        for each in (self.guard, self.controls, self.interception, self._marks):
             if each is not None:
                 each.close()
         if self.netns_fd >= 0:

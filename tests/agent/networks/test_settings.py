@@ -17,6 +17,7 @@ from overlay.core.declared.network_options import (
     MTU,
     NON_IP,
     OPTION_LABELS,
+    PRIORITY,
     RATE_IN,
     RATE_OUT,
     STORM,
@@ -48,7 +49,7 @@ BLUE = Network(Vni(7), "blue", (SUBNET,), NodeId(bytes(16)), labels=(("team", "a
 def test_every_option_of_a_network_is_a_setting() -> None:
     """Otherwise a change of it would have no effect on any host."""
     options: dict[str, int | str] = {MTU: 1300, RATE_IN: 10**6, RATE_OUT: 10**6}
-    options |= {STORM: 200, NON_IP: "0x88f7"}
+    options |= {STORM: 200, NON_IP: "0x88f7", PRIORITY: "5"}
     assert options.keys() == OPTION_LABELS.keys()
     found = changed(BLUE, SettingsSpec(options=options))
 

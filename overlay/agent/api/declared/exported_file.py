@@ -46,6 +46,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "rate_out": None,
     "storm": None,
     "allow_non_ip": None,
+    "priority": None,
 }
 
 

@@ -39,6 +39,7 @@ from overlay.agent.components import Components
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
+from overlay.core.dataplane.controls.priority import parse_priority
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.core.dataplane.published_port import PublishedPort, conflicting
 from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
@@ -151,6 +152,7 @@ class _Reader:
             "rate_out": request.rate_out,
             "storm": request.storm,
             "allow_non_ip": ethertypes_text(parse_ethertypes(request.allow_non_ip, "")),
+            "priority": parse_priority(request.priority, ""),
         }
         return declared_network(spec, options, self._directory.find_network(request.name), path)
 

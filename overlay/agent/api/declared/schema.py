@@ -21,6 +21,7 @@ from overlay.agent.api.schema.field_types import (
     Storm,
     Text,
     require_ethertypes,
+    require_priority,
     require_rate,
     require_storm,
 )
@@ -45,6 +46,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
     rate_out: Rate = 0
     storm: Storm = 0
     allow_non_ip: str = ""
+    priority: str = ""
 
     def __post_init__(self) -> None:
         """Raise UsageError for labels or rates that are not valid."""
@@ -53,6 +55,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
         require_ethertypes(self.allow_non_ip)
+        require_priority(self.priority)
 
 
 class DeclaredExposureRequest(ExposeRequest, frozen=True, kw_only=True):
@@ -158,6 +161,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     rate_out: int
     storm: int
     allow_non_ip: str
+    priority: str
     labels: dict[str, str]
 
 

@@ -20,6 +20,7 @@ from overlay.agent.api.schema.field_types import (
     UnicastMac,
     require_ethertypes,
     require_labels,
+    require_priority,
     require_rate,
     require_storm,
 )
@@ -54,6 +55,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     rate_out: Rate | None = None
     storm: Storm | None = None
     allow_non_ip: str | None = None
+    priority: str | None = None
     gateway_priority: Annotated[int, Meta(ge=-_PRIORITY_MAX, le=_PRIORITY_MAX)] | None = None
     hands_off: bool | None = None
     keep: bool | None = None
@@ -65,6 +67,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
         require_ethertypes(self.allow_non_ip)
+        require_priority(self.priority)
         if self.gateway_priority is not None and not self.default_route:
             raise UsageError(
                 "gateway_priority has no effect with default_route=false",
@@ -203,6 +206,7 @@ class EndpointResponse(TypedDict):
     rate_out: int | None
     storm: int | None
     allow_non_ip: str | None
+    priority: str | None
     dropped: dict[str, int] | None
     gateway_priority: int | None
 

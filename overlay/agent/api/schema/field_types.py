@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from overlay import limits
 from overlay.core.dataplane.controls.ethertypes import parse_ethertypes
+from overlay.core.dataplane.controls.priority import parse_priority
 from overlay.errors import UsageError
 from overlay.model import (
     GATEWAY_MAC_PREFIX,
@@ -186,6 +187,12 @@ def require_ethertypes(text: str | None) -> None:
     """Raise UsageError for a text that names no EtherTypes that can be allowed."""
     if text is not None:
         parse_ethertypes(text, "allow_non_ip")
+
+
+def require_priority(text: str | None) -> None:
+    """Raise UsageError for a text that is no priority."""
+    if text is not None:
+        parse_priority(text, "priority")
 
 
 def require_storm(per_second: int | None) -> None:

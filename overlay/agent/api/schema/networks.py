@@ -19,6 +19,7 @@ from overlay.agent.api.schema.field_types import (
     require_ethertypes,
     require_fitting_texts,
     require_labels,
+    require_priority,
     require_rate,
     require_storm,
 )
@@ -97,6 +98,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     rate_out: Rate | None = None
     storm: Storm | None = None
     allow_non_ip: str | None = None
+    priority: str | None = None
     fixed: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
 
     def __post_init__(self) -> None:
@@ -107,18 +109,20 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_rate(self.rate_out, "rate_out")
         require_storm(self.storm)
         require_ethertypes(self.allow_non_ip)
+        require_priority(self.priority)
         given = (
             self.internal, self.port_security, self.any_name, self.default_deny, self.mtu,
             self.evpn, self.isolate_ports,
         )  # fmt: skip
-        others = (self.rate_in, self.rate_out, self.storm, self.allow_non_ip, self.vni)
+        texts = (self.allow_non_ip, self.priority)
+        others = (self.rate_in, self.rate_out, self.storm, self.vni, *texts)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
         if all(each is None for each in (*given, *others)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out, storm or "
-                "allow_non_ip",
+                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out, storm, "
+                "allow_non_ip or priority",
             )
 
 

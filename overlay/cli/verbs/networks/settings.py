@@ -32,7 +32,7 @@ by the VNI that it has: --vni checks that.
   sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
   sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
   sudo overlayd network set blue --internal --default-deny on
-  sudo overlayd network set blue --storm 200 --allow-non-ip 0x88f7
+  sudo overlayd network set blue --storm 200 --allow-non-ip 0x88f7 --priority 0
   sudo overlayd network set wide --evpn on --vni 4100
 """
 AUTOMATIC = "auto"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, stored_ethertypes
+from overlay.core.dataplane.controls.priority import stored_priority
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.dataplane.state import Row, StormRow
 from overlay.errors import UsageError
@@ -22,7 +23,8 @@ Labels = tuple[tuple[str, str], ...]
 
 STORM_LABEL: Final = LABEL_PREFIX + "storm"
 NON_IP_LABEL: Final = LABEL_PREFIX + "non-ip"
-_LABELS: Final = frozenset({STORM_LABEL, NON_IP_LABEL})
+PRIORITY_LABEL: Final = LABEL_PREFIX + "priority"
+_LABELS: Final = frozenset({STORM_LABEL, NON_IP_LABEL, PRIORITY_LABEL})
 
 
 class PortControls(NamedTuple):
@@ -30,12 +32,14 @@ class PortControls(NamedTuple):
 
     storm: int = 0  # broadcast and multicast frames a second; 0: any number
     allow_non_ip: tuple[int, ...] = ()  # EtherTypes beside IP and ARP
+    priority: str = ""  # "0" to "7", `TRUST`, or none
 
     def shown(self) -> dict[str, int | str | None]:
         """Return the controls by the API's names; None for those that are not set."""
         return {
             "storm": self.storm or None,
             "allow_non_ip": ethertypes_text(self.allow_non_ip) or None,
+            "priority": self.priority or None,
         }
 
 
@@ -44,6 +48,7 @@ class ControlChanges(NamedTuple):
 
     storm: int | None = None  # 0 removes the limit
     allow_non_ip: tuple[int, ...] | None = None
+    priority: str | None = None  # an empty text removes it
 
 
 NO_CONTROLS: Final = PortControls()
@@ -56,7 +61,9 @@ def controls_of(labels: Labels) -> PortControls:
         return NO_CONTROLS  # most endpoints: each pass reads the controls of all local ones
     found = dict(labels)
     return PortControls(
-        _number(found.get(STORM_LABEL)), stored_ethertypes(found.get(NON_IP_LABEL, ""))
+        _number(found.get(STORM_LABEL)),
+        stored_ethertypes(found.get(NON_IP_LABEL, "")),
+        stored_priority(found.get(PRIORITY_LABEL, "")),
     )
 
 
@@ -65,7 +72,11 @@ def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
     if is_host(endpoint):
         return NO_CONTROLS
     own, common = controls_of(endpoint.labels), controls_of(network.labels)
-    return PortControls(own.storm or common.storm, own.allow_non_ip or common.allow_non_ip)
+    return PortControls(
+        own.storm or common.storm,
+        own.allow_non_ip or common.allow_non_ip,
+        own.priority or common.priority,
+    )
 
 
 def with_controls(labels: Labels, changes: ControlChanges) -> Labels:
@@ -75,6 +86,8 @@ def with_controls(labels: Labels, changes: ControlChanges) -> Labels:
         found[STORM_LABEL] = str(changes.storm) if changes.storm else ""
     if changes.allow_non_ip is not None:
         found[NON_IP_LABEL] = ethertypes_text(changes.allow_non_ip)
+    if changes.priority is not None:
+        found[PRIORITY_LABEL] = changes.priority
     return tuple(sorted(pair for pair in found.items() if pair[1] or pair[0] not in _LABELS))
 
 

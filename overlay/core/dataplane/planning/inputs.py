@@ -87,12 +87,14 @@ class PlanInput:
     routed: tuple[RoutedNetwork, ...] = ()
     is_clear: bool = True  # it is neither encrypted nor being switched
     native: bool = False  # unicast takes the shortcuts, past the VXLAN devices
+    is_prioritized: bool = False  # a container here has a priority
 
     @property
     def sends(self) -> bool:
         """Return whether unicast to members leaves by the shortcuts, too.
 
         Its packets have no UDP checksum. Over IPv6 the VXLAN devices of members drop such packets
-        (RFC 6936), and a packet that their programs leave alone would be lost.
+        (RFC 6936), and a packet that their programs leave alone would be lost. Priorities are
+        copied to the outer header by the VXLAN device alone.
         """
-        return self.native and len(self.local) == 4
+        return self.native and len(self.local) == 4 and not self.is_prioritized

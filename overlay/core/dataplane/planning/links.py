@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from overlay.core.dataplane.controls.port_controls import controls_on
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.router_rows import router_links
@@ -29,10 +30,17 @@ from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of
 from overlay.model import Vni, gateway_mac, is_host
 
 
-def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) -> Iterator[Link]:
+def links(
+    given: PlanInput,
+    *,
+    is_shut: bool,
+    closed: Collection[bytes] = (),
+    inherits_dscp: bool = False,
+) -> Iterator[Link]:
     """Return the links; without policing (`is_shut`) the ports are on no bridge.
 
-    Nor are those of the endpoints `closed`.
+    Nor are those of the endpoints `closed`. `inherits_dscp`: outer headers have the DSCP of the
+    packets within.
     """
     network = given.network
     vlans = {each.endpoint_id: vlans_of(each) for each in given.locals if each.labels}
@@ -43,7 +51,8 @@ def links(given: PlanInput, *, is_shut: bool, closed: Collection[bytes] = ()) ->
             continue
         for base, local in zip(tunnel_bases(given), (given.local, given.receiving), strict=False):
             name, vni = f"{base}{segment}", Vni(network.vni + segment)
-            yield Vxlan(name, vni, local or given.local, given.port, given.mtu, bridge)
+            ends = (local or given.local, given.port)
+            yield Vxlan(name, vni, *ends, given.mtu, bridge, inherits_dscp=inherits_dscp)
         if given.native:
             yield Shortcut(shortcut_name(segment), given.mtu)
     for port in (*given.ports, *host_ports(given)):
@@ -64,7 +73,8 @@ def natively(given: PlanInput, *, allowed: bool) -> PlanInput:
     send them.
     """
     is_possible = has_tunnel(given.network) and given.is_clear and given.receiving is None
-    return replace(given, native=allowed and is_possible)
+    prioritized = any(controls_on(given.network, each).priority for each in given.locals)
+    return replace(given, native=allowed and is_possible, is_prioritized=prioritized)
 
 
 def shortcut_name(segment: int) -> str:

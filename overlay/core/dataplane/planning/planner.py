@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
+from overlay.core.dataplane.controls.priority import mark_rows
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -88,10 +89,12 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
+    marks = [*_mark_rows(given)] if policing else []
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
     given = natively(given, allowed=native and fast_path and not is_shut)
     remote = table_of(given) if table is None else table
-    planned = {link.name: link for link in links(given, is_shut=is_shut, closed=closed)}
+    made = links(given, is_shut=is_shut, closed=closed, inherits_dscp=bool(marks))
+    planned = {link.name: link for link in made}
 
     def rows() -> Iterator[Row]:
         yield from _network_rows(given, remote, is_shut=is_shut)
@@ -100,6 +103,7 @@ def plan_sandbox(
             yield from isolation_rows(given, remote)
         if intercepting:
             yield from _intercept_rows(given.network)
+        yield from marks
         if given.policy is not None and policing:
             yield from given.policy.rows
         if fast_path or is_policed:
@@ -141,6 +145,27 @@ def _bridge_port_rows(
     rate = rate_row(port.name, rates_on(network, endpoint))
     if rate is not None:
         yield rate
+
+
+def _limits(
+    network: Network, port_name: str, endpoint: Endpoint, *, guarded: bool
+) -> Iterator[Row]:
+    """Return what limits the frames of a port: port security, controls and rates."""
+    if guarded:
+        yield guard_row(network, port_name, endpoint)
+        yield from control_rows(port_name, controls_on(network, endpoint))
+    rate = rate_row(port_name, rates_on(network, endpoint))
+    if rate is not None:
+        yield rate
+
+
+def _mark_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the priorities of containers' ports."""
+    by_id = {each.endpoint_id: each for each in given.locals}
+    found = [
+        (port.name, by_id[port.endpoint_id]) for port in given.ports if port.endpoint_id in by_id
+    ]
+    return mark_rows((name, controls_on(given.network, each).priority) for name, each in found)
 
 
 def _fast_rows(

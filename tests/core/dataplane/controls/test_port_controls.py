@@ -51,7 +51,8 @@ def test_labels_hold_the_controls() -> None:
     assert with_controls(labels, NO_CHANGES) == labels
     assert with_controls(labels, ControlChanges(storm=0)) == (("team", "a"),)
     both = with_controls(labels, ControlChanges(allow_non_ip=(0x88F7,)))
-    assert controls_of(both).shown() == {"storm": 200, "allow_non_ip": "0x88f7"}
+    shown = {"storm": 200, "allow_non_ip": "0x88f7", "priority": None}
+    assert controls_of(both).shown() == shown
     assert with_controls(both, ControlChanges(allow_non_ip=())) == labels
 
 

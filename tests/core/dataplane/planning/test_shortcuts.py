@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from overlay.core.dataplane.controls.port_controls import ControlChanges, with_controls
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
 from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.planning.links import shortcut_name
@@ -111,3 +112,14 @@ def test_nothing_is_sent_so_over_ipv6() -> None:
     assert not any(isinstance(row, RemoteRow) for row in rows)
     assert not any(isinstance(row, HookRow) and row.is_leaving for row in rows)
     assert shortcuts(given).keys() == {shortcut_name(0), shortcut_name(1)}
+
+
+def test_packets_with_a_priority_are_sent_by_the_device() -> None:
+    """It copies their priority to the outer header; what comes still takes the shortcut."""
+    labels = with_controls((), ControlChanges(priority="5"))
+    network = replace(NETWORK, labels=labels)
+    own = replace(remote(9, "192.0.2.9").endpoint, endpoint_id=bytes(8))
+    given = replace(GIVEN, network=network, locals=(own,), remotes=(remote(2, "192.0.2.2"),))
+    state = planned(given)
+    assert not any(isinstance(row, RemoteRow) for row in state.rows)
+    assert len(shortcuts(given)) == 2
