@@ -130,6 +130,16 @@ def test_bash_completes_the_peers_of_policies(path: str, agent: FakeAgent) -> No
     assert _bash(["overlayd", "policy", "rm", ""], path, agent.run_dir) == ["db"]
 
 
+@needs_bash
+def test_bash_completes_routers(path: str, agent: FakeAgent) -> None:
+    """By name, and the networks that one may connect."""
+    agent.answer("GET /v1/routers", {"routers": [{"name": "r1"}]})
+    agent.answer("GET /v1/networks", {"networks": [{"name": "red"}]})
+
+    assert _bash(["overlayd", "router", "rm", ""], path, agent.run_dir) == ["r1"]
+    assert _bash(["overlayd", "router", "set", "r1", "--add", ""], path, agent.run_dir) == ["red"]
+
+
 @needs_zsh
 def test_zsh_reads_its_script_without_errors(path: str) -> None:
     """The script defines a function for every verb."""

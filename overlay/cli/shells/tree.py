@@ -27,6 +27,7 @@ KINDS = {
     "CONTAINER": "containers",
     "SERVICE": "services",
     "POLICY": "policies",
+    "ROUTER": "routers",
     "PEER": "peers",
     "ID": "tokens",
 }
