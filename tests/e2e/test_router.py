@@ -130,3 +130,11 @@ def test_routers_route_ipv6(routed: Cluster, eventually: Eventually) -> None:
         eventually(lambda t=target: address(routed, t, has_colon=True), f"vm1 knows {target}")
         ip = address(routed, target, has_colon=True)
         eventually(lambda n=number, c=name, ip=ip: pings(routed, n, c, ip), f"{name} to {target}")
+
+
+def test_a_host_that_leaves_has_no_sandbox(routed: Cluster) -> None:
+    """Also of networks that only a router led to."""
+    assert len(sandboxes(routed, 3)) == 3
+    routed.ok(3, "overlayd", "leave")
+
+    assert sandboxes(routed, 3) == {}
