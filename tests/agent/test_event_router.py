@@ -51,7 +51,7 @@ class Bench:
             "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
             "service_clients", "health_checks", "encryption_switch", "removed_records",
-            "mtu_controller", "evpn", "plugs",
+            "mtu_controller", "evpn", "plugs", "multicast", "routers",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
