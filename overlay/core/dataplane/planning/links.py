@@ -8,11 +8,11 @@ from dataclasses import replace
 from overlay.core.dataplane.controls.port_controls import controls_on
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.plug import plug_links
 from overlay.core.dataplane.planning.router_rows import router_links
 from overlay.core.dataplane.planning.segments import (
     bridge_name,
     host_port_name,
-    plug_name,
     segment_count,
     segment_of,
 )
@@ -20,7 +20,6 @@ from overlay.core.dataplane.state import (
     SHORTCUT_PREFIX,
     Bridge,
     Link,
-    PlugPort,
     Port,
     Shortcut,
     Vxlan,
@@ -60,9 +59,7 @@ def links(
         is_closed = is_shut or port.endpoint_id in closed
         mtu = port_mtu(given.mtu, vlans.get(port.endpoint_id, NO_VLANS))
         yield Port(port.name, mtu, "" if is_closed else bridge)
-    if given.plugged:
-        bridge = "" if is_shut else bridge_name(network, 0)
-        yield PlugPort(plug_name(0), given.plugged, given.mtu, bridge)
+    yield from plug_links(given, is_shut=is_shut)
     yield from router_links(given)
 
 

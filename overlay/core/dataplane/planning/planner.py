@@ -25,13 +25,13 @@ from overlay.core.dataplane.planning.links import (
     tunnel_bases,
 )
 from overlay.core.dataplane.planning.planned_rows import PlannedRows
+from overlay.core.dataplane.planning.plug import plug_hooks, sending_by_bridge
 from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
     Segments,
     bridge_name,
     host_port_name,
-    plug_name,
     segment_count,
     segment_of,
 )
@@ -58,7 +58,6 @@ from overlay.core.dataplane.state import (
     RouteRow,
     Row,
     SandboxState,
-    SourceRow,
 )
 from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
 from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
@@ -182,25 +181,7 @@ def _fast_rows(
     )
     if vlans_of(endpoint).is_any:  # it has hooks of its own
         return (row for row in rows if not isinstance(row, HookRow))
-    return _by_bridge(rows) if given.plugged and segment == 0 else rows
-
-
-def _by_bridge(rows: Iterable[Row]) -> Iterator[Row]:
-    """Leave out the rows by which a port sends past the bridge.
-
-    Only the bridge knows which MACs are behind a plugged interface.
-    """
-    return (row for row in rows if not isinstance(row, SourceRow))
-
-
-def _plug_hooks(*, is_policed: bool) -> Iterator[HookRow]:
-    """Return the hooks of the port of a plugged interface.
-
-    By the first, announcements from outside reach the other hosts.
-    """
-    yield HookRow(0, plug_name(0), is_policed)
-    if is_policed:
-        yield policed_port_row(0, plug_name(0))
+    return sending_by_bridge(given, segment, rows)
 
 
 def required_hooks(
@@ -222,8 +203,7 @@ def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
     yield from segment_rows(network, count, given.device_base, bases, is_policed=is_policed)
     if is_policed:
         yield from policed_segment_rows(network, count, bases)
-    if given.plugged:
-        yield from _plug_hooks(is_policed=is_policed)
+    yield from plug_hooks(given, is_policed=is_policed)
     for segment in range(count) if given.native else ():
         yield HookRow(segment, shortcut_name(segment), is_policed)
         if given.sends:

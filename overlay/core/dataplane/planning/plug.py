@@ -1,0 +1,35 @@
+"""The port of an interface that is plugged into a network, on its first segment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.segments import bridge_name, plug_name
+from overlay.core.dataplane.port_security import policed_port_row
+from overlay.core.dataplane.state import HookRow, PlugPort, Row, SourceRow
+
+
+def plug_links(given: PlanInput, *, is_shut: bool) -> Iterator[PlugPort]:
+    """Return the port, if an interface is plugged."""
+    if given.plugged:
+        bridge = "" if is_shut else bridge_name(given.network, 0)
+        yield PlugPort(plug_name(0), given.plugged, given.mtu, bridge)
+
+
+def plug_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[HookRow]:
+    """Return the port's hooks; by the first, announcements from outside reach the other hosts."""
+    if given.plugged:
+        yield HookRow(0, plug_name(0), is_policed)
+        if is_policed:
+            yield policed_port_row(0, plug_name(0))
+
+
+def sending_by_bridge(given: PlanInput, segment: int, rows: Iterator[Row]) -> Iterator[Row]:
+    """Leave out the rows by which a container sends past the bridge, if an interface is plugged.
+
+    Only the bridge knows which MACs are behind a plugged interface.
+    """
+    if not given.plugged or segment != 0:
+        return rows
+    return (row for row in rows if not isinstance(row, SourceRow))
