@@ -270,18 +270,11 @@ def set_port(index: int, port: Port, before: Link | None, master: int, alias: st
 
 
 def create_veth(
-    port: Port,
-    master: int,
-    netns_fd: int,
-    ifname: str,
-    mac: Mac,
-    indexes: tuple[int, int] = (0, 0),
+    port: Port, master: int, netns_fd: int, ifname: str, mac: Mac, indexes: tuple[int, int] = (0, 0)
 ) -> Request:
-    """Return the request that creates a veth pair.
+    """Return the request that creates a veth pair (veth(4)) of the port and `ifname` in `netns_fd`.
 
-    One end is a bridge port, the other is `ifname` in `netns_fd`. The port is up before the
-    container's end can be, so that no frame is lost. `indexes` are those that the port and the
-    other end get; 0: the kernel chooses (EBUSY: one is taken). See veth(4).
+    The port is up first, so that no frame is lost. `indexes`: of both ends; 0: the kernel chooses.
     """
     peer: dict[str, Any] = {
         "index": indexes[1],

@@ -10,6 +10,7 @@ that is being switched to encryption or back has two for a while (`core.dataplan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.controls.priority import mark_rows
@@ -60,7 +61,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
 )
 from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
-from overlay.model import Endpoint, Ip, Network, is_host, is_isolated
+from overlay.model import Endpoint, Ip, Mac, Network, is_host, is_isolated
 
 
 def plan_sandbox(
@@ -126,13 +127,18 @@ def plan_sandbox(
                 yield vlan_row(port.name, vlans)
             if fast_path:
                 yield from _fast_rows(given, port, endpoint, is_policed=is_policed)
-                segment = segment_of(given.network, port.subnet_index)
-                yield from allowed_mac_rows(segment, endpoint, own)
+                yield from _allowed_rows(given.network, port, endpoint, own)
             yield from _bridge_port_rows(given.network, port, endpoint, guarded=guarded)
 
     if table is None:
         return SandboxState(planned, frozenset((*rows(), *remote.rows)))
     return SandboxState(planned, PlannedRows(frozenset(rows()), table.rows))
+
+
+def _allowed_rows(
+    network: Network, port: LocalPort, endpoint: Endpoint, own: AbstractSet[Mac]
+) -> Iterator[Row]:
+    return allowed_mac_rows(segment_of(network, port.subnet_index), endpoint, own)
 
 
 def _bridge_port_rows(
@@ -142,18 +148,6 @@ def _bridge_port_rows(
         yield guard_row(network, port.name, endpoint)
         yield from control_rows(port.name, controls_on(network, endpoint))
     rate = rate_row(port.name, rates_on(network, endpoint))
-    if rate is not None:
-        yield rate
-
-
-def _limits(
-    network: Network, port_name: str, endpoint: Endpoint, *, guarded: bool
-) -> Iterator[Row]:
-    """Return what limits the frames of a port: port security, controls and rates."""
-    if guarded:
-        yield guard_row(network, port_name, endpoint)
-        yield from control_rows(port_name, controls_on(network, endpoint))
-    rate = rate_row(port_name, rates_on(network, endpoint))
     if rate is not None:
         yield rate
 
