@@ -30,9 +30,9 @@ from overlay.kernel.bpf import numbers, programs, syscall, tc_filters, vlan
 from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow
 from overlay.kernel.bpf.policy_programs import leaving_program, shut_program
 from overlay.kernel.bpf.programs import PortMaps
-from overlay.kernel.bpf.remote_maps import RemoteMaps
-from overlay.kernel.bpf.remote_program import LICENSE as REMOTE_LICENSE
-from overlay.kernel.bpf.remote_program import remote_program
+from overlay.kernel.bpf.remote.maps import RemoteMaps
+from overlay.kernel.bpf.remote.program import LICENSE as REMOTE_LICENSE
+from overlay.kernel.bpf.remote.program import remote_program
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket

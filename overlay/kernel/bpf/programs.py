@@ -39,8 +39,8 @@ from overlay.kernel.bpf.assembler import (
 )
 from overlay.kernel.bpf.policy_layout import SAVED, Maps
 from overlay.kernel.bpf.policy_programs import judge
-from overlay.kernel.bpf.remote_exit import PortLayout, send_back, send_to_remote
-from overlay.kernel.bpf.remote_maps import RemoteFds
+from overlay.kernel.bpf.remote.exit import PortLayout, send_back, send_to_remote
+from overlay.kernel.bpf.remote.maps import RemoteFds
 from overlay.model import Ip, Mac
 
 TARGET_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment

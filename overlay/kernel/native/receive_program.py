@@ -35,7 +35,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
-from overlay.kernel.bpf.remote_maps import mapped, unmapped
+from overlay.kernel.bpf.remote.maps import mapped, unmapped
 from overlay.model import Ip, Vni
 
 PATH_KEY: Final = struct.Struct("=I16s16s")  # interface, member's address, this host's

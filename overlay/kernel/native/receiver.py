@@ -18,7 +18,7 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import remote_program, syscall
-from overlay.kernel.bpf.remote_maps import RemoteMaps
+from overlay.kernel.bpf.remote.maps import RemoteMaps
 from overlay.kernel.native import hooks, receive_program
 from overlay.kernel.native.support import can_mix_versions
 from overlay.kernel.native.tcx_hooks import program_name

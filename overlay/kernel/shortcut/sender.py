@@ -17,7 +17,7 @@ from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FastPath
-from overlay.kernel.bpf.remote_maps import Wire
+from overlay.kernel.bpf.remote.maps import Wire
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket

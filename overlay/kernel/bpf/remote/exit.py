@@ -27,7 +27,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
-from overlay.kernel.bpf.remote_maps import WIRE_FRAME, RemoteFds
+from overlay.kernel.bpf.remote.maps import WIRE_FRAME, RemoteFds
 
 # In tc_index, which a frame keeps through a veth: it came back, and was judged by policies or not.
 CAME_BACK, CAME_BACK_JUDGED = 0x6F76, 0x6F77

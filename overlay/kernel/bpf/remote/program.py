@@ -1,6 +1,6 @@
 """The program that sends frames for remote containers past the VXLAN device.
 
-It runs at the shortcut's end in the host's namespace, on what ports send there (`remote_exit`). It
+It runs at the shortcut's end in the host's namespace, on what ports send there (`exit`). It
 looks up the way to the VTEP as the kernel would for a packet that it forwards (bpf_fib_lookup),
 puts the frame into a VXLAN packet (RFC 7348) and has it sent to the next hop (bpf_redirect_neigh):
 so routes, their rules, path MTUs, neighbors and interfaces count as they are when the packet
@@ -38,8 +38,8 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
-from overlay.kernel.bpf.remote_exit import CAME_BACK, CAME_BACK_JUDGED
-from overlay.kernel.bpf.remote_maps import (
+from overlay.kernel.bpf.remote.exit import CAME_BACK, CAME_BACK_JUDGED
+from overlay.kernel.bpf.remote.maps import (
     WIRE_FRAME,
     WIRE_LOCAL,
     WIRE_PORT,

@@ -1,0 +1,1 @@
+"""Sending to remote containers past the VXLAN device: programs and maps."""
