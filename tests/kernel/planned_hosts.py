@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
-from overlay.core.dataplane.planning.planner import plan_sandbox, required_hooks
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.ports import required_hooks
 from overlay.core.dataplane.planning.segments import port_name
 from overlay.core.dataplane.port_security import guard_row
 from overlay.core.dataplane.state import SandboxState

@@ -16,7 +16,7 @@ from overlay.agent.resolvers.container_resolvers import ContainerResolvers
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RoutedNetwork
-from overlay.core.dataplane.planning.planner import required_hooks
+from overlay.core.dataplane.planning.ports import required_hooks
 from overlay.core.dataplane.state import HookRow
 from overlay.core.declared.network_options import MTU, option_of
 from overlay.core.encryption.switch_phase import SwitchPhase

@@ -17,7 +17,8 @@ from overlay import failpoint, limits
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
-from overlay.kernel.bpf import remote_program, syscall
+from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf.remote import program as remote_program
 from overlay.kernel.bpf.remote.maps import RemoteMaps
 from overlay.kernel.native import hooks, receive_program
 from overlay.kernel.native.support import can_mix_versions

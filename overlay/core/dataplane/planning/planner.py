@@ -10,23 +10,19 @@ that is being switched to encryption or back has two for a while (`core.dataplan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 
-from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
-from overlay.core.dataplane.controls.priority import mark_rows
-from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.isolation import isolation_rows
 from overlay.core.dataplane.planning.links import (
-    host_ports,
     links,
     natively,
     shortcut_name,
     tunnel_bases,
 )
 from overlay.core.dataplane.planning.planned_rows import PlannedRows
-from overlay.core.dataplane.planning.plug import plug_hooks, sending_by_bridge
+from overlay.core.dataplane.planning.plug import plug_hooks
+from overlay.core.dataplane.planning.ports import PortPlanner, priority_rows
 from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
@@ -37,18 +33,12 @@ from overlay.core.dataplane.planning.segments import (
     segment_of,
 )
 from overlay.core.dataplane.planning.tunnel_rows import tunnel_rows
-from overlay.core.dataplane.planning.vlan_ports import shut_endpoints, vlan_hooks, vlan_row
+from overlay.core.dataplane.planning.vlan_ports import shut_endpoints
 from overlay.core.dataplane.port_security import (
-    allowed_mac_rows,
-    guard_row,
-    policed_port_row,
     policed_segment_rows,
-    port_rows,
     segment_rows,
 )
-from overlay.core.dataplane.rate_limits import rate_row, rates_on
 from overlay.core.dataplane.state import (
-    HOST_PORT_PREFIX,
     AddressRow,
     BarrierRow,
     BoundaryRow,
@@ -60,8 +50,7 @@ from overlay.core.dataplane.state import (
     Row,
     SandboxState,
 )
-from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
-from overlay.model import Endpoint, Ip, Mac, Network, is_host, is_isolated
+from overlay.model import Ip, Network, is_host
 
 
 def plan_sandbox(
@@ -89,12 +78,13 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
-    marks = [*_mark_rows(given)] if policing else []
+    marks = [*priority_rows(given)] if policing else []
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
     given = natively(given, allowed=native and fast_path and not is_shut)
     remote = table_of(given) if table is None else table
     made = links(given, is_shut=is_shut, closed=closed, inherits_dscp=bool(marks))
     planned = {link.name: link for link in made}
+    ports = PortPlanner(given, fast_path=fast_path, guarded=guarded, policing=policing)
 
     def rows() -> Iterator[Row]:
         yield from _network_rows(given, remote, is_shut=is_shut)
@@ -111,84 +101,12 @@ def plan_sandbox(
             yield from hooks if fast_path else _without_redirection(hooks)
         if is_policed:
             yield from router_hooks(given)
-        reserved = gateway_macs(given.network)
-        by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
-        own = {each.mac for each in by_id.values()}
-        for port in (*given.ports, *host_ports(given)):
-            if port.name not in planned or is_shut:
-                continue
-            endpoint = by_id.get(port.endpoint_id)
-            vlans = NO_VLANS if endpoint is None else vlans_of(endpoint)
-            if policing:
-                yield from required_hooks(given.network, port, vlans, is_policed=is_policed)
-            if endpoint is None:
-                continue
-            if vlans.is_any and policing:
-                yield vlan_row(port.name, vlans)
-            if fast_path:
-                yield from _fast_rows(given, port, endpoint, is_policed=is_policed)
-                yield from _allowed_rows(given.network, port, endpoint, own)
-            yield from _bridge_port_rows(given.network, port, endpoint, guarded=guarded)
+        if not is_shut:
+            yield from ports.rows(planned)
 
     if table is None:
         return SandboxState(planned, frozenset((*rows(), *remote.rows)))
     return SandboxState(planned, PlannedRows(frozenset(rows()), table.rows))
-
-
-def _allowed_rows(
-    network: Network, port: LocalPort, endpoint: Endpoint, own: AbstractSet[Mac]
-) -> Iterator[Row]:
-    return allowed_mac_rows(segment_of(network, port.subnet_index), endpoint, own)
-
-
-def _bridge_port_rows(
-    network: Network, port: LocalPort, endpoint: Endpoint, *, guarded: bool
-) -> Iterator[Row]:
-    if guarded:
-        yield guard_row(network, port.name, endpoint)
-        yield from control_rows(port.name, controls_on(network, endpoint))
-    rate = rate_row(port.name, rates_on(network, endpoint))
-    if rate is not None:
-        yield rate
-
-
-def _mark_rows(given: PlanInput) -> Iterator[Row]:
-    """Return the priorities of containers' ports."""
-    by_id = {each.endpoint_id: each for each in given.locals}
-    found = [
-        (port.name, by_id[port.endpoint_id]) for port in given.ports if port.endpoint_id in by_id
-    ]
-    return mark_rows((name, controls_on(given.network, each).priority) for name, each in found)
-
-
-def _fast_rows(
-    given: PlanInput, port: LocalPort, endpoint: Endpoint, *, is_policed: bool
-) -> Iterator[Row]:
-    network, segment = given.network, segment_of(given.network, port.subnet_index)
-    rows = port_rows(
-        segment,
-        port.name,
-        endpoint,
-        rates_on(network, endpoint),
-        is_policed=is_policed,
-        on_bridge=is_isolated(network, endpoint) or vlans_of(endpoint).is_any,
-    )
-    if vlans_of(endpoint).is_any:  # it has hooks of its own
-        return (row for row in rows if not isinstance(row, HookRow))
-    return sending_by_bridge(given, segment, rows)
-
-
-def required_hooks(
-    network: Network, port: LocalPort, vlans: Vlans, *, is_policed: bool
-) -> Iterator[HookRow]:
-    """Return the hooks that a port has with or without a fast path: by policies and VLANs."""
-    segment = segment_of(network, port.subnet_index)
-    if vlans.is_any:
-        yield from vlan_hooks(segment, port.name, is_policed=is_policed)
-    elif is_policed:
-        yield policed_port_row(segment, port.name)
-        if not port.name.startswith(HOST_PORT_PREFIX):
-            yield HookRow(segment, port.name, is_policed=True)
 
 
 def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:

@@ -8,7 +8,8 @@ import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import ChangeLink, applied
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
-from overlay.core.dataplane.planning.planner import plan_sandbox, required_hooks
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.ports import required_hooks
 from overlay.core.dataplane.state import (
     AddressRow,
     HookRow,

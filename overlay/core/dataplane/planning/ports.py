@@ -1,0 +1,100 @@
+"""The rows of the ports of this host's endpoints: what they may send, and by which way."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
+from overlay.core.dataplane.controls.priority import mark_rows
+from overlay.core.dataplane.gateways import gateway_macs
+from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
+from overlay.core.dataplane.planning.links import host_ports
+from overlay.core.dataplane.planning.plug import sending_by_bridge
+from overlay.core.dataplane.planning.segments import segment_of
+from overlay.core.dataplane.planning.vlan_ports import vlan_hooks, vlan_row
+from overlay.core.dataplane.port_security import (
+    allowed_mac_rows,
+    guard_row,
+    policed_port_row,
+    port_rows,
+)
+from overlay.core.dataplane.rate_limits import rate_row, rates_on
+from overlay.core.dataplane.state import HOST_PORT_PREFIX, HookRow, Row
+from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
+from overlay.model import Endpoint, Network, is_isolated
+
+
+class PortPlanner:
+    """Plans the rows of all ports of a sandbox; the arguments are those of `plan_sandbox`."""
+
+    def __init__(self, given: PlanInput, *, fast_path: bool, guarded: bool, policing: bool) -> None:
+        self._given = given
+        self._network = given.network
+        self._fast_path = fast_path
+        self._guarded = guarded
+        self._policing = policing
+        self._is_policed = given.policy is not None and policing
+        reserved = gateway_macs(given.network)  # an endpoint with such a MAC gets no rows
+        self._by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
+        self._macs = {each.mac for each in self._by_id.values()}
+
+    def rows(self, names: Container[str]) -> Iterator[Row]:
+        """Yield the rows of the ports with these names, and of the endpoints behind them."""
+        for port in (*self._given.ports, *host_ports(self._given)):
+            if port.name in names:
+                yield from self._rows_of(port, self._by_id.get(port.endpoint_id))
+
+    def _rows_of(self, port: LocalPort, endpoint: Endpoint | None) -> Iterator[Row]:
+        vlans = NO_VLANS if endpoint is None else vlans_of(endpoint)
+        if self._policing:
+            yield from required_hooks(self._network, port, vlans, is_policed=self._is_policed)
+        if endpoint is None:
+            return
+        if vlans.is_any and self._policing:
+            yield vlan_row(port.name, vlans)
+        if self._fast_path:
+            yield from self._fast_rows(port, endpoint)
+        if self._guarded:
+            yield guard_row(self._network, port.name, endpoint)
+            yield from control_rows(port.name, controls_on(self._network, endpoint))
+        rate = rate_row(port.name, rates_on(self._network, endpoint))
+        if rate is not None:
+            yield rate
+
+    def _fast_rows(self, port: LocalPort, endpoint: Endpoint) -> Iterator[Row]:
+        segment, has_vlans = segment_of(self._network, port.subnet_index), vlans_of(endpoint).is_any
+        rows = port_rows(
+            segment,
+            port.name,
+            endpoint,
+            rates_on(self._network, endpoint),
+            is_policed=self._is_policed,
+            on_bridge=is_isolated(self._network, endpoint) or has_vlans,
+        )
+        if has_vlans:  # it has hooks of its own
+            yield from (row for row in rows if not isinstance(row, HookRow))
+        else:
+            yield from sending_by_bridge(self._given, segment, rows)
+        yield from allowed_mac_rows(segment, endpoint, self._macs)
+
+
+def required_hooks(
+    network: Network, port: LocalPort, vlans: Vlans, *, is_policed: bool
+) -> Iterator[HookRow]:
+    """Return the hooks that a port has with or without a fast path: by policies and VLANs."""
+    segment = segment_of(network, port.subnet_index)
+    if vlans.is_any:
+        yield from vlan_hooks(segment, port.name, is_policed=is_policed)
+    elif is_policed:
+        yield policed_port_row(segment, port.name)
+        if not port.name.startswith(HOST_PORT_PREFIX):
+            yield HookRow(segment, port.name, is_policed=True)
+
+
+def priority_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the priorities of containers' ports."""
+    by_id = {each.endpoint_id: each for each in given.locals}
+    found = [
+        (port.name, by_id[port.endpoint_id]) for port in given.ports if port.endpoint_id in by_id
+    ]
+    return mark_rows((name, controls_on(given.network, each).priority) for name, each in found)
