@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 FILTERS = {"name": "name", "network": "network", "node": "node"}
+_WIDE = ("RATE IN", "RATE OUT", "STORM", "NON-IP", "PRIORITY", "DROPPED", "ID", "ALIASES", "LABELS")
 UNATTACHED = Metavar("TARGET", kind="unattached")
 TARGET_HELP = f"{FORMS_TEXT}, a path, or a name"
 ATTACH_DESCRIPTION = f"""\
@@ -258,17 +259,7 @@ def run_ls(args: Namespace) -> int:
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:
-        headers += [
-            "RATE IN",
-            "RATE OUT",
-            "STORM",
-            "NON-IP",
-            "PRIORITY",
-            "DROPPED",
-            "ID",
-            "ALIASES",
-            "LABELS",
-        ]
+        headers += _WIDE
     rows = []
     for endpoint in listed["endpoints"]:
         row = [
@@ -282,22 +273,26 @@ def run_ls(args: Namespace) -> int:
             endpoint.get("ifname"),
         ]
         if args.wide:
-            labels = endpoint.get("labels") or {}
-            row += [
-                rates.rate_text(endpoint.get("rate_in")),
-                rates.rate_text(endpoint.get("rate_out")),
-                endpoint.get("storm"),
-                endpoint.get("allow_non_ip"),
-                endpoint.get("priority"),
-                dropped_text(endpoint),
-                endpoint["id"],
-                endpoint.get("aliases"),
-                [f"{key}={value}" for key, value in labels.items()],
-            ]
+            row += _wide_cells(endpoint)
         rows.append(row)
     rows += [_outside_row(each, len(headers)) for each in outside]
     output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
+
+
+def _wide_cells(endpoint: JsonObject) -> list[object]:
+    labels = endpoint.get("labels") or {}
+    return [
+        rates.rate_text(endpoint.get("rate_in")),
+        rates.rate_text(endpoint.get("rate_out")),
+        endpoint.get("storm"),
+        endpoint.get("allow_non_ip"),
+        endpoint.get("priority"),
+        dropped_text(endpoint),
+        endpoint["id"],
+        endpoint.get("aliases"),
+        [f"{key}={value}" for key, value in labels.items()],
+    ]
 
 
 def dropped_text(endpoint: JsonObject) -> list[str]:

@@ -188,17 +188,13 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
     request came from, on the underlay (IFLA_NET_NS_FD, linux/if_link.h). One message, so that no
     crash leaves a half-moved device.
     """
-    data: _Attributes = [
-        ("IFLA_VXLAN_ID", vxlan.vni),
-        ("IFLA_VXLAN_PORT", vxlan.port),
-        *_tunnel(vxlan),
-    ]
+    own: _Attributes = [("IFLA_VXLAN_ID", vxlan.vni), ("IFLA_VXLAN_PORT", vxlan.port)]
     attributes: _Attributes = [
         ("IFLA_IFNAME", vxlan.name),
         ("IFLA_MTU", vxlan.mtu),
         ("IFLA_MASTER", master),
         ("IFLA_NET_NS_FD", netns_fd),
-        _info("vxlan", data),
+        _info("vxlan", [*own, *_tunnel(vxlan)]),
     ]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 

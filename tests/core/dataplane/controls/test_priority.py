@@ -6,7 +6,7 @@ import pytest
 from overlay.core.dataplane.controls.priority import parse_priority, stored_priority
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import TRUSTED, MarkRow, SandboxState, SourceRow, Vxlan
+from overlay.core.dataplane.state import TRUSTED, HookRow, MarkRow, SandboxState, SourceRow, Vxlan
 from overlay.errors import UsageError
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
@@ -26,7 +26,7 @@ def planned(
     )
     ports = tuple(LocalPort(f"ve{n}", 0, each.endpoint_id) for n, each in enumerate(found))
     given = PlanInput(network, 4789, Ip(b"\x0a\0\0\1"), 1450, ports, found)
-    return plan_sandbox(given, fast_path=True, guarded=True, policing=policing)
+    return plan_sandbox(given, fast_path=True, native=True, guarded=True, policing=policing)
 
 
 def marks(state: SandboxState) -> set[MarkRow]:
@@ -39,10 +39,16 @@ def inherits(state: SandboxState) -> set[bool]:
     return {link.inherits_dscp for link in state.links.values() if isinstance(link, Vxlan)}
 
 
+def sends_natively(state: SandboxState) -> bool:
+    """Return whether packets to other hosts go past the VXLAN device, which alone copies DSCP."""
+    return HookRow(0, "native0", is_leaving=True) in state.rows
+
+
 def test_without_priorities_nothing_is_marked() -> None:
     """And no outer header has a DSCP; a label that no agent writes is none."""
     state = planned((), (("overlayd.priority", "8"),))
     assert (marks(state), inherits(state)) == (set(), {False})
+    assert sends_natively(state)
 
 
 def test_one_priority_marks_all_ports() -> None:
@@ -51,6 +57,7 @@ def test_one_priority_marks_all_ports() -> None:
     assert marks(state) == {MarkRow("ve0", 5), MarkRow("ve1", 0), MarkRow("ve2", TRUSTED)}
     assert inherits(state) == {True}
     assert len([row for row in state.rows if isinstance(row, SourceRow)]) == 3
+    assert not sends_natively(state)
 
 
 def test_a_networks_priority_holds_for_ports_without_their_own() -> None:
