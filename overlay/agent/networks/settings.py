@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.agent.isolation.drivers import require_bridged
 from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
-from overlay.core.dataplane.network_drivers import CAPABILITIES, driver_of, has_sandbox
+from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.declared.network_options import MTU, OPTION_LABELS, with_options
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
@@ -142,14 +142,7 @@ def _require_options(network: Network, options: Mapping[str, int | str]) -> None
 
 def require_policed(name: str, driver: str) -> None:
     """Raise ConflictError for a network whose containers' connections overlayd does not see."""
-    capabilities = CAPABILITIES.get(driver)
-    if capabilities is not None and not capabilities.has_sandbox:
-        raise ConflictError(
-            f"network {name} cannot have policies",
-            why=f"driver {driver} puts containers on a physical segment, which overlayd does not "
-            "forward",
-            hint="Use an overlay network: overlayd network create NAME",
-        )
+    require_bridged(name, driver, "have policies")
 
 
 def _with_ranges(network: Network, ranges: Mapping[str, str]) -> tuple[Subnet, ...]:

@@ -16,7 +16,7 @@ from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.trace import Finding, Phase, TraceRequest
 from overlay.core.trace import judge
 from overlay.core.trace.facts import HostFacts, OwnEnd, PeerEnd, PolicyFacts, RouterFacts
-from overlay.core.vlan.vlans import vlans_of
+from overlay.core.vlan.vlans import port_mtu, vlans_of
 from overlay.errors import NotFoundError
 from overlay.kernel.trace import read_container
 from overlay.model import Ip, Network, NodeId, Vni, ip_text
@@ -95,8 +95,11 @@ class HalfReader:
             actual=actual,
             container=container,
             fits=min(
-                fitting_size(each, self._reconciler.mtu_of(each), probed, card.address)
-                for each in (network, ends.peer_network)
+                fitting_size(each, mtu, probed, card.address)
+                for each, mtu in (
+                    (each, port_mtu(self._reconciler.mtu_of(each), own.vlans))
+                    for each in (network, ends.peer_network)
+                )
             ),
             path=probed,
             admits=admits,

@@ -101,11 +101,15 @@ def test_a_trunk_carries_its_tags_alone(
     hosts = PlannedHosts(world, fast=True)
     trunk, near = hosts.attach(0, vlan("10,20-29")), hosts.attach(0, vlan("20"))
     far_trunk, far = hosts.attach(1, vlan("20-21,30")), hosts.attach(1, vlan("20"))
+    plain = hosts.attach(0)
 
     def to(target: Guest, label: str, *tags: int) -> bytes:
         return datagram(trunk, target, label, *tags)
 
     targets = [near, far, far_trunk]
+    gateway = gateway_mac(VNI, 0)
+    ends = trunk.endpoint.ips[0], plain.endpoint.ips[0]
+    routed = packet_frame(gateway, trunk.endpoint.mac, udp(*ends, (1, 2), b"<routed>"))
     frames = [
         to(each, f"{tag}", tag) for each in (near, far, far_trunk) for tag in (10, 20, 21, 30)
     ]
@@ -118,8 +122,13 @@ def test_a_trunk_carries_its_tags_alone(
     last = BROADCAST + datagram(trunk, far, "end", 20)[6:]
 
     found = hosts.arrived(capture, targets, trunk, frames, (trunk, last))
+    to_plain = [tagged(routed, tag) for tag in (0, 10, 20)]
+    to_plain += [to(plain, "plain"), *(to(plain, f"{tag}", tag) for tag in (0, 10, 20))]
+    other = datagram(hosts.attach(1), plain, "end")
+    fence = hosts.guests[-1], other
 
     assert found == [{b"<20>"}, {b"<20>"}, {b"<20>", b"<21>"}]
+    assert hosts.arrived(capture, [plain], trunk, to_plain, fence) == [set()]
     answers = [datagram(far, trunk, "to trunk"), tagged(datagram(far, trunk, "forged"), 21)]
     last = datagram(far, trunk, "end")
     assert hosts.arrived(capture, [trunk], far, answers, (far, last)) == [{b"<to trunk>"}]
