@@ -125,8 +125,6 @@ def _next_step(
     changes = RemoteChanges(given.remotes) if changes is None else changes
     table, moved = updated(table, based, changes, in_place=prune)
     desired = _plan(runtime, based, table)
-    if desired == runtime.desired:
-        desired = runtime.desired  # keep one copy in memory
     runtime.desired, runtime.table = desired, table
     runtime.neighbor_count = neighbor_count(desired)
     if left is None or moved is None or not _differ_in_rows_alone(desired, left):

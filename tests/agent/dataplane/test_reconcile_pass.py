@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 from overlay import limits
+from overlay.agent.dataplane import reconcile_pass
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
-from overlay.core.dataplane.operations import DeleteRow
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.operations import DeleteRow, Operation
 from overlay.core.dataplane.planning.inputs import (
     LocalPort,
     PlanInput,
@@ -18,8 +20,17 @@ from overlay.core.dataplane.planning.inputs import (
     RemoteChanges,
     RemoteEndpoint,
 )
+from overlay.core.dataplane.planning.planned_rows import PlannedRows
 from overlay.core.dataplane.port_security import port_rows
-from overlay.core.dataplane.state import FdbRow, HookRow, Port, SourceRow, TargetRow, VerdictRow
+from overlay.core.dataplane.state import (
+    FdbRow,
+    HookRow,
+    Port,
+    SandboxState,
+    SourceRow,
+    TargetRow,
+    VerdictRow,
+)
 from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
@@ -117,12 +128,40 @@ def node(world: World) -> Iterator[Node]:
     node.runtime.monitor.close()
 
 
-def test_a_plan_that_is_as_before_is_kept_once(node: Node) -> None:
+def test_rows_of_remote_endpoints_are_held_once(node: Node) -> None:
     """Where the kernel is read for 100,000 rows, memory would have them thrice else."""
-    before = node.runtime.desired
+    node.remotes.append(NINE)
     node.passes(read=True)
 
-    assert node.runtime.desired is before
+    runtime = node.runtime
+    assert isinstance(runtime.desired.rows, PlannedRows)
+    assert runtime.left is runtime.desired
+    assert runtime.table is not None
+    assert runtime.desired.rows.remote is runtime.table.rows
+
+
+def test_a_pass_after_one_that_read_follows_changes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read and planned anew is what the next pass goes on from."""
+    node.remotes = [NINE]
+    node.passes()
+    node.passes(read=True)
+    compared: list[int] = []
+
+    def noting(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:
+        compared.append(sum(isinstance(row, FdbRow) for row in desired.rows))
+        return diff(desired, actual, prune=prune)
+
+    monkeypatch.setattr(reconcile_pass, "diff", noting)
+    changes = RemoteChanges(
+        [RemoteEndpoint(OTHER, parse_ip("192.168.56.12"), endpoint(TEN))], is_whole=False
+    )
+    given = replace(node.given(), remotes=())
+    assert len(run_pass(node.runtime, given, changes, prune=True, read=False).operations) == 3
+    assert compared == [1]  # of two
+    node.remotes.append(TEN)
+    assert node.differences() == []
 
 
 def test_only_the_first_pass_reads(node: Node) -> None:
