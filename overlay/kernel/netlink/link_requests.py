@@ -275,15 +275,13 @@ def create_veth(
     peer: dict[str, Any] = {
         "index": indexes[1],
         "attrs": [
-            ("IFLA_IFNAME", ifname),
-            ("IFLA_MTU", port.mtu),
+            *(("IFLA_IFNAME", ifname), ("IFLA_MTU", port.mtu)),
             ("IFLA_ADDRESS", mac_text(mac)),
             ("IFLA_NET_NS_FD", netns_fd),
         ],
     }
     attributes: _Attributes = [
-        ("IFLA_IFNAME", port.name),
-        ("IFLA_MTU", port.mtu),
+        *(("IFLA_IFNAME", port.name), ("IFLA_MTU", port.mtu)),
         ("IFLA_MASTER", master),
         _info("veth", [("VETH_INFO_PEER", peer)]),
     ]
