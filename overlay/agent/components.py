@@ -206,19 +206,13 @@ class Components:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
         context, attachments = self._context, self.attachments
         gossip, directory = self.gossip, self.directory
-        interval_s = self.config.reconcile_interval_s
+        config, interval_s = self.config, self.config.reconcile_interval_s
         self.fabric = FabricTable()
         self.underlay_filter = UnderlayFilter(context, self.fabric, interval_s)
         self.encryption = EncryptionController(context, self.config)
-        self.reconciler = Reconciler(
-            context,
-            attachments,
-            self.underlay_filter,
-            FastPathSupport(self.config.fast_path, self.config.native_path),
-            self.encryption,
-            self.fabric,
-            interval_s,
-        )
+        fabric, fast_path = self.fabric, FastPathSupport(config.fast_path, config.native_path)
+        tables = self.underlay_filter, fast_path, self.encryption, fabric
+        self.reconciler = Reconciler(context, attachments, *tables, interval_s)
         self.evpn = EvpnController(context, self.config, self.reconciler, self.fabric)
         self.traffic = TrafficMeter(context.kernel, self.reconciler)
         self.controls = SegmentControls(context, self.reconciler, attachments)

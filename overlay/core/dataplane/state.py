@@ -104,9 +104,8 @@ OTHER_END = "other end"
 class Shortcut(NamedTuple):
     """A veth pair to the host namespace, for frames that bypass the VXLAN device.
 
-    No port of a bridge: its program hands what it does not redirect to the VXLAN device's ingress,
-    so that such a frame goes on as if that device had received it. What the sandbox sends by it, a
-    program at the other end sends to members' VTEPs.
+    On no bridge: its program hands what it does not redirect to the VXLAN device's ingress. What
+    the sandbox sends by it, a program at the other end sends to members' VTEPs.
     """
 
     name: str
@@ -289,10 +288,7 @@ class TargetRow(NamedTuple):
 
 
 class RemoteRow(NamedTuple):
-    """On the native path, frames of a segment for `mac` go to `vtep`, past the VXLAN device.
-
-    Only beside the same FdbRow. What can't be sent so takes the VXLAN device as well.
-    """
+    """On the native path, frames of a segment for `mac` go to `vtep`, as an equal FdbRow says."""
 
     mac: Mac
     segment: int

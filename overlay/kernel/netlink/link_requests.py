@@ -1,8 +1,7 @@
 """Requests that create, change and delete links, addresses and routes.
 
 Owns: the attributes of overlayd's bridges, VTEPs, ports and container interfaces (ip-link(8),
-linux/if_link.h). Messages are built with pyroute2's classes, which know the kernel's attribute
-names and nesting; rows, of which there are many, are encoded in `neighbor_rows`.
+linux/if_link.h). Messages are built with pyroute2's classes; rows are encoded in `neighbor_rows`.
 Does not: send anything.
 """
 
