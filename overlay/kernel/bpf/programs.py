@@ -97,12 +97,14 @@ def shortcut_program(targets_fd: int, segment: int, maps: Maps | None = None) ->
     """Return the program for the ingress hook of a segment's shortcut.
 
     It does as the VTEP's program does, and has the VTEP receive what that leaves to the bridge. The
-    VTEP sends what a container here has sent, and what could not leave by the shortcut.
+    VTEP sends what a container here has sent, and what could not leave by the shortcut. Tagged
+    frames, broadcast and multicast are dropped: they can only be the host's own, sent by its other
+    programs on all interfaces.
     """
     program = Assembler()
     program.move(R6, R1)
     send_back(program)
-    _send_to_container(program, targets_fd, segment, maps)
+    _send_to_container(program, targets_fd, segment, maps, strange="drop")
     program.label("pass")
     program.set(R7, numbers.REDIRECT_INGRESS)
     program.jump("to device")
@@ -124,13 +126,16 @@ def shortcut_program(targets_fd: int, segment: int, maps: Maps | None = None) ->
 
 
 def _send_to_container(
-    program: Assembler, targets_fd: int, segment: int, maps: Maps | None
+    program: Assembler, targets_fd: int, segment: int, maps: Maps | None, *, strange: str = "pass"
 ) -> None:
-    """Send a frame for a local container there, if policies allow it; else go to `pass`."""
+    """Send a frame for a local container there, if policies allow it; else go to `pass`.
+
+    Go to `strange` with one that is tagged or for many.
+    """
     program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
-    program.jump_unequal(R1, 0, "pass")
+    program.jump_unequal(R1, 0, strange)
     _load_packet(program, 14)
-    _refuse_multicast(program, "pass")
+    _refuse_multicast(program, strange)
     _refuse_other_types(program)
     _find_target(program, targets_fd, segment)
     program.jump_equal(R0, 0, "pass")

@@ -33,7 +33,9 @@ _IFLA_MTU, _IFLA_MASTER, _IFLA_IFALIAS, _IFF_UP = 4, 10, 20, 1  # linux/if_link.
 NO_PEER: Final = "peer"  # in `altered`: no end is in the host's namespace
 _NAME_MAX: Final = 15  # IFNAMSIZ without the final zero
 _MAC_PREFIX: Final = b"\x02\x6f\x76"  # locally administered; no frame is for it
-# The kernel's lookup of a route answers for packets that enter by an interface that forwards.
+# The kernel's lookup of a route answers for packets that enter by an interface that forwards. It
+# needs no IPv6 of its own, by which it would send reports of multicast groups.
+_WITHOUT_IPV6: Final = "net/ipv6/conf/{}/disable_ipv6"
 _FORWARDING: Final = ("net/ipv4/conf/{}/forwarding", "net/ipv6/conf/{}/forwarding")
 
 
@@ -102,19 +104,23 @@ def set_up(
 ) -> None:
     """Set up both ends, given by index. Raises NetlinkError."""
     with NetlinkSocket(host_fd) as host:
+        name = link_name(host, ends[1])
+        _forward(name, "1", host_fd)
+        _write(_WITHOUT_IPV6.format(name), "1", host_fd)
         for socket, index in ((sandbox, ends[0]), (host, ends[1])):
             # Refused where there is no IPv6; the rest is what counts.
             socket.transact([link_requests.set_alias(index, alias, link_local=False)])
             socket.request(_settings(index, link.mtu, alias))
-        name = link_name(host, ends[1])
-    _forward(name, "1", host_fd)
 
 
 def _forward(name: str, value: str, netns_fd: int) -> None:
-    with netns.inside(netns_fd):
-        for path in _FORWARDING:
-            with suppress(OSError):  # a kernel without IPv6 has no such file
-                Path("/proc/sys", path.format(name)).write_text(value, encoding="ascii")
+    for path in _FORWARDING:
+        _write(path.format(name), value, netns_fd)
+
+
+def _write(path: str, value: str, netns_fd: int) -> None:
+    with netns.inside(netns_fd), suppress(OSError):  # a kernel without IPv6 has no such file
+        Path("/proc/sys", path).write_text(value, encoding="ascii")
 
 
 def _settings(index: int, mtu: int, alias: str) -> Request:

@@ -260,3 +260,20 @@ def test_policies_judge_what_leaves_and_what_comes_back(
         client.sendto(b"denied", (ip_text(two.own), 9))
     assert world.pings(one.container, "10.32.0.3") == 1
     assert not any(b"denied" in frame for each in seen for frame in each.frames())
+
+
+def test_the_hosts_own_frames_stay_outside(
+    senders: tuple[Native, Native], world: World, capture: Callable[[str, str], Capture]
+) -> None:
+    """What a program of the host sends by all interfaces reaches no container by the shortcut."""
+    one, _ = senders
+    end = one.host.sandbox.shortcuts.host_ends["native0"]
+    seen = capture(one.container, "eth0")
+    with netns.inside(world.fd(one.host.name)):
+        name = socket.if_indextoname(end)
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with raw:
+        raw.bind((name, 0))
+        raw.send(b"\xff" * 6 + bytes(6) + b"\x08\x00" + b"stray".ljust(60, b"\0"))
+    assert pings(one, 1) <= 1
+    assert not any(b"stray" in frame for frame in seen.frames())
