@@ -28,7 +28,7 @@ _STATS: Final = struct.Struct("=4Q")  # the first of struct rtnl_link_stats64 (l
 class SandboxTraffic(NamedTuple):
     """The counters of one sandbox: of its VTEP, and of each port as the container's end has them.
 
-    `tunnel` is None without a VTEP, and includes what came by a shortcut instead.
+    `tunnel` is None without a VTEP, and includes what came and left by a shortcut instead.
     """
 
     tunnel: TrafficCounters | None
@@ -44,8 +44,10 @@ def read_traffic(socket: NetlinkSocket) -> SandboxTraffic:
     ports: dict[str, TrafficCounters] = {}
     for message in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY):
         link = link_decoder.decode(message)
-        if link.kind == "vxlan" or link.name.startswith(SHORTCUT_PREFIX):
-            found = _counters(message)  # of two, while the network is switched to encryption
+        is_shortcut = link.name.startswith(SHORTCUT_PREFIX)
+        if link.kind == "vxlan" or is_shortcut:
+            # Of two devices, while the network is switched to encryption.
+            found = _of_shortcut(socket, link, message) if is_shortcut else _counters(message)
             tunnel = found if tunnel is None else tunnel.plus(found)
         elif link.kind == "veth" and link.master:
             ports[link.name] = _of_other_end(socket, link) or _mirrored(_counters(message))
@@ -64,6 +66,19 @@ def read_tunnel_bytes(sandbox: Sandbox) -> int | None:
         with contextlib.suppress(NetlinkError):
             found.append(sandbox.socket.get(link_requests.get_link(f"{base}0"))[0])
     return sum(_counters(each).transmit_bytes for each in found) if found else None
+
+
+def _of_shortcut(socket: NetlinkSocket, link: LinkInfo, message: NetlinkMessage) -> TrafficCounters:
+    """Return what came and left by a shortcut, without what came back by it to the VTEP."""
+    own, end = _counters(message), _of_other_end(socket, link)
+    if end is None:
+        return own
+    return TrafficCounters(
+        max(0, own.receive_bytes - end.transmit_bytes),
+        max(0, own.receive_packets - end.transmit_packets),
+        max(0, end.receive_bytes - end.transmit_bytes),
+        max(0, end.receive_packets - end.transmit_packets),
+    )
 
 
 def _of_other_end(socket: NetlinkSocket, port: LinkInfo) -> TrafficCounters | None:

@@ -12,7 +12,9 @@ from overlay.core.dataplane.state import PolicyClassRow, Row, VerdictRow
 from overlay.core.native.state import NativeState
 from overlay.kernel import netns
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.sandbox.traffic import read_traffic
 from overlay.model import ip_text
+from tests.kernel.bpf.test_fast_path import counts_redirected_frames
 from tests.kernel.conftest import Capture, World
 from tests.kernel.native.conftest import (
     THREE,
@@ -260,6 +262,24 @@ def test_policies_judge_what_leaves_and_what_comes_back(
         client.sendto(b"denied", (ip_text(two.own), 9))
     assert world.pings(one.container, "10.32.0.3") == 1
     assert not any(b"denied" in frame for each in seen for frame in each.frames())
+
+
+def test_what_leaves_so_is_counted(senders: tuple[Native, Native], world: World) -> None:
+    """The tunnel's counters grow by what leaves and comes by the shortcut, once for each."""
+    one, _ = senders
+    if not counts_redirected_frames():
+        return  # nor does an older kernel count what the fast path hands to a container
+    small = ("dev", "eth1", "mtu", "lock", "1400")
+    world.run(one.host.name, "ip", "route", "replace", "192.168.56.12", *small)
+    for size in ("100", "1370"):  # the second ones come back, and leave by the device
+        before = read_traffic(one.host.sandbox.socket).tunnel
+        pings(one, 50, "-M", "dont", "-s", size)
+        after = read_traffic(one.host.sandbox.socket).tunnel
+        assert before is not None
+        assert after is not None
+        grown = after.since(before)
+        assert 50 <= grown.transmit_packets < 75
+        assert 50 <= grown.receive_packets < 75
 
 
 def test_the_hosts_own_frames_stay_outside(
