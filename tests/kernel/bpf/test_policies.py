@@ -413,7 +413,7 @@ def test_a_port_whose_program_is_refused_is_shut(
     assert scene.world.pings(scene.web, "10.32.0.3") == 1
     scene.two.host.sandbox.fast_path = FastPath()
 
-    def refuse(code: bytes, name: str) -> int:
+    def refuse(code: bytes, name: str, terms: str = syscall.LICENSE) -> int:
         del code
         raise OSError(errno.EINVAL, f"{name} is refused")
 
