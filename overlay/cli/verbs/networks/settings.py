@@ -104,7 +104,7 @@ def register(networks: VerbGroup) -> None:
         ("--rate-out", "limit traffic from each container without a limit of its own"),
     ):
         changed.add_argument(option, metavar="RATE", help=summary)
-    add_control_options(changed, of="each container without a limit of its own")
+    add_control_options(changed, of="each container without a setting of its own")
     for option in _FIXED:
         dest = "fixed_" + option.strip("-").replace("-", "_")
         changed.add_argument(option, dest=dest, nargs="?", const="yes", help=argparse.SUPPRESS)
