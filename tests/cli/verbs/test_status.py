@@ -104,6 +104,41 @@ def test_networks_say_what_decides_on_connections(
     assert line.endswith(shown)
 
 
+@pytest.mark.parametrize(
+    ("native", "why", "host", "network"),
+    [
+        (None, None, "fast path on", ""),
+        (("off", "switched off in the configuration"), "switched off", "fast path on", ""),
+        (("auto", None), None, "native path on", ""),
+        (("auto", None), "it is encrypted", "native path on", "fast path: it is encrypted"),
+        (("on", "no eBPF"), "no eBPF", "fast path on   native path off (no eBPF)", ""),
+    ],
+)
+def test_the_path_of_frames_is_shown(
+    overlayd: Run,
+    agent: FakeAgent,
+    healthy: dict[str, Any],
+    native: tuple[str, str | None] | None,
+    why: str | None,
+    host: str,
+    network: str,
+) -> None:
+    """Of the host, and of a network that takes a slower one; nothing where it is switched off."""
+    healthy["fast_path"] = {"mode": "auto", "active": True, "why": None}
+    if native is not None:
+        mode, reason = native
+        healthy["native_path"] = {"mode": mode, "active": reason is None, "why": reason}
+        reason = reason if mode == "off" else why
+        healthy["networks"][0] |= {"data_path": "fast", "data_path_why": reason}
+    agent.answer("GET /v1/status", healthy)
+
+    lines = overlayd("status").out.splitlines()
+    assert lines[2].endswith(host)
+    (line,) = [line for line in lines if "blue" in line]
+    assert line.endswith(network)
+    assert network or "path" not in line
+
+
 def test_notices_make_no_status_degraded(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
