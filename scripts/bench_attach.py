@@ -40,6 +40,7 @@ from benchmark import control
 FEW = 50
 RATE = 300  # records a second from each generator
 CONTACT_S = 5.0  # a generator finds the members
+LINGER_S = 40.0  # and sends again what a busy agent has lost
 WRITERS = 13  # of one host, no more than limits.ENDPOINTS_PER_LOG_MAX count
 SPACES = 20
 SETTLE_S = 300.0
@@ -101,6 +102,7 @@ async def _generate(number: int, vni: int, records: int) -> None:
         gossip.start()
         await asyncio.sleep(CONTACT_S)
         await bench_gossip.write(gossip, vni, RATE, records, first=number * 4096)
+        await asyncio.sleep(LINGER_S)
         gossip.close()
 
 

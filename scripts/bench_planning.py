@@ -16,7 +16,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.planned_rows import own_rows
@@ -111,42 +111,44 @@ def _endpoint(number: int) -> Endpoint:
     return Endpoint(os.urandom(8), VNI, f"b{number}", mac_for(VNI, ip), (ip,))
 
 
-def _timed(rounds: int, step: Callable[[], None]) -> float:
-    taken = []
+class Follower:
+    """A host with its plan, to which endpoints are added one by one."""
+
+    def __init__(self, records: int) -> None:
+        self._host = Host(records)
+        given = self._host.view.collect_input(NETWORK, _VTEP, 4789, 1450, ())
+        self._table, _ = updated(None, given, self._host.view.remote_changes(NETWORK))
+        self._plan = plan_sandbox(given, self._table)
+        self._full = plan_sandbox(given)
+        assert self._plan == self._full
+
+    def follow(self) -> None:
+        """Add one, and plan by what has changed."""
+        self._host.write(1, ATTACHING)
+        self._table, self._plan, count = self._host.follow(self._table, self._plan)
+        assert count == 3
+
+    def catch_up(self) -> None:
+        """Plan anew; the result is the same."""
+        self._full, _ = self._host.anew(self._full)
+        assert self._plan == self._full
+
+    def anew(self) -> None:
+        """Add one, and plan from all records."""
+        self._host.write(1, ATTACHING)
+        self._full, count = self._host.anew(self._full)
+        assert count == 3
+
+
+def _medians(rounds: int, steps: Sequence[Callable[[], None]]) -> list[float]:
+    """Return the milliseconds of processor time of steps that take turns."""
+    taken: list[list[float]] = [[] for _ in steps]
     for _ in range(rounds):
-        started = time.thread_time()
-        step()
-        taken.append(1000 * (time.thread_time() - started))
-    return statistics.median(taken)
-
-
-def measure(records: int, rounds: int) -> tuple[float, float]:
-    """Return the milliseconds of processor time of one more endpoint: followed, and anew."""
-    host = Host(records)
-    given = host.view.collect_input(NETWORK, _VTEP, 4789, 1450, ())
-    changes = host.view.remote_changes(NETWORK)
-    table, _ = updated(None, given, changes)
-    plan = plan_sandbox(given, table)
-    gc.collect()
-    gc.freeze()
-
-    def follow() -> None:
-        nonlocal table, plan
-        host.write(1, ATTACHING)
-        table, plan, count = host.follow(table, plan)
-        assert count == 3
-
-    followed = _timed(rounds, follow)
-    assert plan == plan_sandbox(given=host.view.collect_input(NETWORK, _VTEP, 4789, 1450, ()))
-    full, _ = host.anew(plan)
-
-    def anew() -> None:
-        nonlocal full
-        host.write(1, ATTACHING)
-        full, count = host.anew(full)
-        assert count == 3
-
-    return followed, _timed(max(3, rounds // 20), anew)
+        for step, times in zip(steps, taken, strict=True):
+            started = time.thread_time()
+            step()
+            times.append(1000 * (time.thread_time() - started))
+    return [statistics.median(times) for times in taken]
 
 
 def main() -> int:
@@ -155,12 +157,17 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
-    few = measure(FEW, arguments.rounds)
-    many = measure(arguments.records, arguments.rounds)
+    hosts = [Follower(FEW), Follower(arguments.records)]
+    gc.collect()
+    gc.freeze()
+    followed = _medians(arguments.rounds, [each.follow for each in hosts])
+    for each in hosts:
+        each.catch_up()
+    anew = _medians(max(3, arguments.rounds // 40), [each.anew for each in hosts])
     print(f"| one more endpoint, ms | beside {FEW} | beside {arguments.records:,} | ratio |")
     print("|---|---|---|---|")
-    for name, one, other in zip(("followed", "read and planned anew"), few, many, strict=True):
-        print(f"| {name} | {one:.3f} | {other:.3f} | {other / one:.2f} |")
+    for name, (few, many) in (("followed", followed), ("read and planned anew", anew)):
+        print(f"| {name} | {few:.3f} | {many:.3f} | {many / few:.2f} |")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
     print(f"\n{machine}, Python {platform.python_version()}.")
     return 0
