@@ -6,7 +6,7 @@ their identities, which write endpoint records: many in one cluster, few in the 
 containers are attached and detached through the API of the first host, in turn in the one cluster
 and in the other, and each attach is confirmed by the second host. Run as root:
     .venv/bin/python scripts/bench_attach.py [--records 50000] [--rounds 200]
-It prints Markdown; docs/benchmarks/attach.md holds the last run.
+It prints Markdown. Setting it up takes several minutes on two cores.
 """
 
 from __future__ import annotations
