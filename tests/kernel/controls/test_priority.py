@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import Capture, World
 
 pytestmark = pytest.mark.netns
-ECT = 0x02
+CAPABLE = 0x02
 BODY = b"<marked>".ljust(64)
 
 
@@ -71,11 +71,11 @@ def segment(request: pytest.FixtureRequest, world: World) -> Segment:
 @pytest.mark.parametrize(
     ("mark", "sent", "inner", "outer"),
     [
-        (None, 0xB8 | ECT, 0xB8 | ECT, ECT),
-        (5, ECT, 0xA0 | ECT, 0xA0 | ECT),
-        (0, 0xB8 | ECT, ECT, ECT),
+        (None, 0xB8 | CAPABLE, 0xB8 | CAPABLE, CAPABLE),
+        (5, CAPABLE, 0xA0 | CAPABLE, 0xA0 | CAPABLE),
+        (0, 0xB8 | CAPABLE, CAPABLE, CAPABLE),
         (7, 0xE0, 0xE0, 0xE0),
-        (TRUSTED, 0xB8 | ECT, 0xB8 | ECT, 0xB8 | ECT),
+        (TRUSTED, 0xB8 | CAPABLE, 0xB8 | CAPABLE, 0xB8 | CAPABLE),
     ],
 )
 @pytest.mark.parametrize("version", [4, 6])
