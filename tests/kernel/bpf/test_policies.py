@@ -414,7 +414,7 @@ def test_a_port_whose_program_is_refused_is_shut(
     scene.two.host.sandbox.fast_path = FastPath()
 
     def refuse(code: bytes, name: str, terms: str = syscall.LICENSE) -> int:
-        del code
+        del code, terms
         raise OSError(errno.EINVAL, f"{name} is refused")
 
     with monkeypatch.context() as patch:
