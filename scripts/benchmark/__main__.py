@@ -31,8 +31,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write into")
     parser.add_argument(
         "--only",
-        choices=("data", "beside", "control", "program"),
-        help="measure only this part; beside: only the host's own traffic",
+        choices=("data", "beside", "native", "control", "program"),
+        help="measure only this part; beside: only the host's own traffic; native: the native path",
     )
     arguments = parser.parse_args()
     result: dict[str, object] = {"machine": report.machine()}
@@ -52,6 +52,8 @@ def main() -> int:
                 result["scale"] = scale.measure(hosts[:3], found[3], arguments.seconds, tell)
         finally:
             lab.down()
+    if arguments.only in (None, "native"):
+        result["native"] = _native(arguments.rounds, arguments.seconds)
     if arguments.only in (None, "program"):
         result["program"] = program.measure(tell)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,19 @@ def _beside(rounds: int, seconds: int) -> dataplane.Samples:
         lab.join(hosts[:2])
         lab.populate(hosts[:2])
         found = [contenders.bare(hosts[2:]), contenders.beside(hosts[:2])]
+        return dataplane.measure(found, rounds, seconds, tell)
+    finally:
+        lab.down()
+
+
+def _native(rounds: int, seconds: int) -> dataplane.Samples:
+    """Measure two hosts with the native path, two without it, two of Docker, and two bare ones."""
+    try:
+        hosts = lab.make(8)
+        contenders.switch_native_on(hosts[2:4])
+        lab.join(hosts[:4])
+        lab.populate(hosts[:4])
+        found = contenders.with_native(hosts, tell)
         return dataplane.measure(found, rounds, seconds, tell)
     finally:
         lab.down()

@@ -1,4 +1,4 @@
-"""The networks that are measured: five ways from one host of a lab to another.
+"""The networks that are measured: ways from one host of a lab to another.
 
 Owns: setting up each of them, and running commands at its two ends. All share one underlay.
 """
@@ -66,6 +66,30 @@ def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Co
     cable(dockers)
     tell("starting two dockerd and a swarm")
     return [*found, docker(dockers)]
+
+
+def switch_native_on(pair: Sequence[HostProcess]) -> None:
+    """Configure two hosts, before their agents start, to take the native path."""
+    script = """mkdir -p /etc/overlayd; echo 'native_path = "on"' >/etc/overlayd/overlayd.toml"""
+    for host in pair:
+        ok(host, "sh", "-c", script)
+
+
+def with_native(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
+    """Set up four, on eight hosts of which the first four are members; two of them are native.
+
+    Networks are exposed on all members, as by default.
+    """
+    ours, natives, dockers, clean = hosts[:2], hosts[2:4], hosts[4:6], hosts[6:8]
+    for pair in (ours, natives, dockers):
+        cable(pair)
+    tell("starting two dockerd and a swarm")
+    for host in natives:
+        (network,) = lab.query(host, "status")["networks"]
+        if network["data_path"] != "native":
+            raise RuntimeError(f"{host.name}: {network['data_path_why']}")
+    native = Contender("overlayd, native path", overlayd(natives).ends)
+    return [bare(clean), overlayd(ours), native, docker(dockers)]
 
 
 def _number(host: HostProcess) -> int:
@@ -138,12 +162,13 @@ def hand_made(pair: Sequence[HostProcess]) -> Contender:
 
 
 def overlayd(pair: Sequence[HostProcess]) -> Contender:
-    """Return the lab's own network: c1 and c2 on blue."""
+    """Return the lab's own network: each host's container on blue."""
     ends = []
-    for number, host in enumerate(pair, 1):
-        enter = host_process.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
+    for host in pair:
+        name = f"c{_number(host)}"
+        enter = host_process.enter_command(host, ["ip", "netns", "exec", name])
         found = lab.query(host, "endpoint", "ls")["endpoints"]
-        (address,) = [item["ips"][0] for item in found if item["name"] == f"c{number}"]
+        (address,) = [item["ips"][0] for item in found if item["name"] == name]
         ends.append(End(tuple(enter), address))
     return Contender("overlayd", (ends[0], ends[1]))
 

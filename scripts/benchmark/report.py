@@ -9,13 +9,16 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import overlay
 
+Ratio: TypeAlias = tuple[str, str, str, str, str, Callable[[float], bool]]
+"""Title, measure, what is compared with what, the goal, and whether a ratio meets it."""
 _UNITS = {"tcp": "Mbit/s", "udp": "packets/s", "rtt": "us"}
 _TITLES = {"tcp": "TCP, one stream", "udp": "UDP, 64 bytes", "rtt": "round trip, flood ping"}
 OURS, DOCKER, BARE = "overlayd", "Docker swarm overlay", "underlay"
+NATIVE = "overlayd, native path"
 BESIDE = "underlay beside overlayd"
 _BESIDE = "the underlay beside overlayd : without it"
 
@@ -49,6 +52,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [f"- {key}: {value}" for key, value in result["machine"].items()]
     if "data" in result:
         lines += ["", "## Data plane", "", *_data_table(result["data"])]
+    if "native" in result:
+        lines += ["", "## The native path", "", *_native_table(result["native"])]
     if "scale" in result:
         lines += ["", "## With many remote endpoints and peers", "", *_scale_table(result["scale"])]
     if "control" in result or "program" in result:
@@ -56,17 +61,48 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _NOTES])
 
 
-def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
+def _native_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
+    rows: list[Ratio] = []
+    for name, short in ((NATIVE, "native"), (OURS, "fast path")):
+        rows += [
+            (f"TCP, {short} : Docker", "tcp", name, DOCKER, ">= 1.20", lambda x: x >= 1.20),
+            (f"TCP, {short} : underlay", "tcp", name, BARE, ">= 0.78", lambda x: x >= 0.78),
+            (f"UDP packets, {short} : Docker", "udp", name, DOCKER, ">= 1.7", lambda x: x >= 1.7),
+            (f"round trip, {short} : Docker", "rtt", name, DOCKER, "<= 0.60", lambda x: x <= 0.60),
+        ]
+    return [*_measured(data), *_ratio_rows(data, *rows)]
+
+
+def _measured(data: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Return the table of what was measured, and the head of that of ratios."""
     lines = ["| | " + " | ".join(data) + " |", "|---|" + "---|" * len(data)]
     for key, title in _TITLES.items():
         cells = [_spread(samples[key]) for samples in data.values()]
         lines.append(f"| {title}, {_UNITS[key]} | " + " | ".join(cells) + " |")
-    lines += [
+    return [
+        *lines,
         "",
         "| ratio, median of the rounds' ratios | measured | goal | |",
         "|---|---|---|---|",
     ]
-    for title, key, ours, other, goal, met in (
+
+
+def _ratio_rows(data: dict[str, dict[str, list[float]]], *rows: Ratio) -> list[str]:
+    lines = []
+    for title, key, ours, other, goal, met in rows:
+        if ours not in data or other not in data:
+            continue
+        ratios = paired(data[ours][key], data[other][key])
+        value = statistics.median(ratios)
+        spread = f"{value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        lines.append(f"| {title} | {spread} | {goal} | {_verdict(met(value))} |")
+    return lines
+
+
+def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
+    lines = _measured(data)
+    lines += _ratio_rows(
+        data,
         ("TCP, overlayd : Docker", "tcp", OURS, DOCKER, ">= 1.20", lambda x: x >= 1.20),
         ("TCP, overlayd : underlay", "tcp", OURS, BARE, ">= 0.78", lambda x: x >= 0.78),
         ("UDP packets, overlayd : Docker", "udp", OURS, DOCKER, ">= 1.7", lambda x: x >= 1.7),
@@ -74,13 +110,7 @@ def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
         (f"TCP, {_BESIDE}", "tcp", BESIDE, BARE, ">= 0.95", lambda x: x >= 0.95),
         (f"UDP packets, {_BESIDE}", "udp", BESIDE, BARE, ">= 0.95", lambda x: x >= 0.95),
         (f"round trip, {_BESIDE}", "rtt", BESIDE, BARE, "<= 1.05", lambda x: x <= 1.05),
-    ):
-        if ours not in data or other not in data:
-            continue
-        ratios = paired(data[ours][key], data[other][key])
-        value = statistics.median(ratios)
-        spread = f"{value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        lines.append(f"| {title} | {spread} | {goal} | {_verdict(met(value))} |")
+    )
     return lines
 
 
