@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.evpn.shadow import shadow_name

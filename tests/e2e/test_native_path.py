@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from overlay.core.dataplane.state import SHORTCUT_PREFIX
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, connect, differences, end_all, join_all, wait_until
 from overlay.lab.fixtures import LabCluster

@@ -17,18 +17,15 @@ from dataclasses import dataclass, field
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.state import (
     AddressRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    Link,
     NeighborRow,
-    Port,
     Row,
     SandboxState,
-    Vxlan,
 )
 from overlay.kernel import netns
 from overlay.kernel.sandbox import kernel_support, veth

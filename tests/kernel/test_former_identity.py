@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel import former_identity, netns
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.link_lookup import find_link

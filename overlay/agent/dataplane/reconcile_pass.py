@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import (
     DeleteRow,
     Operation,
@@ -28,13 +29,7 @@ from overlay.core.dataplane.planning.links import natively
 from overlay.core.dataplane.planning.planned_rows import PlannedRows, neighbor_count, own_rows
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.remote_table import RemoteTable, updated
-from overlay.core.dataplane.state import (
-    HookRow,
-    PolicyClassRow,
-    Port,
-    SandboxState,
-    VerdictRow,
-)
+from overlay.core.dataplane.state import HookRow, PolicyClassRow, SandboxState, VerdictRow
 from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.operation_failure import OperationFailure
 

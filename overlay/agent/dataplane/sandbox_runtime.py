@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.agent.process.controller import Fault
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
 from overlay.core.dataplane.planning.remote_table import RemoteTable
-from overlay.core.dataplane.state import Port, Row, SandboxState
+from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import Sandbox

@@ -14,7 +14,7 @@ from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment, EndedEndpoint
-from overlay.core.dataplane.state import HOST_PORT_PREFIX
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox import container_namespace
 from overlay.kernel.sandbox.veth import PortExistsError

@@ -21,7 +21,7 @@ from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.controller import Controller, Fault
-from overlay.core.dataplane.state import HOST_PORT_PREFIX
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Network, Vni, ip_text

@@ -18,10 +18,10 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.multicast.open_ports import has_open_port
 from overlay.agent.multicast.watched_network import WatchedNetwork
 from overlay.agent.process.controller import Controller
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.port_security import allowed_macs
-from overlay.core.dataplane.state import Port
 from overlay.core.multicast.interest import INTEREST_KIND, Interest, object_name
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, PORT_PREFIX, Link, Vxlan
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX, PORT_PREFIX, Link, Vxlan
 from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Endpoint, Network, has_port_security_off, is_host
 

@@ -19,8 +19,8 @@ from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.network_drivers import has_tunnel
-from overlay.core.dataplane.state import SHORTCUT_PREFIX
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.native.plan import NativeInput, plan_native, state_texts
 from overlay.core.native.state import NativeState

@@ -20,9 +20,9 @@ from overlay.agent.plug.intents import PluggedInterfaces
 from overlay.agent.plug.port import PORT
 from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.agent.state.documents import PluggedInterface
+from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.dataplane.operations import DeleteLink
-from overlay.core.dataplane.state import PlugPort
 from overlay.core.plug.election import PlugRole
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel.host.macvlan import ensure_parent

@@ -13,6 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from overlay.core.dataplane.link_state import (
+    OTHER_END,
+    Bridge,
+    Link,
+    PlugPort,
+    Port,
+    RouterLink,
+    Shortcut,
+    Vxlan,
+)
 from overlay.core.dataplane.operations import (
     ChangeLink,
     DeleteLink,
@@ -24,11 +34,9 @@ from overlay.core.dataplane.operations import (
     row_key,
 )
 from overlay.core.dataplane.state import (
-    OTHER_END,
     AddressRow,
     BarrierRow,
     BoundaryRow,
-    Bridge,
     BridgeFdbRow,
     EntryRow,
     FdbRow,
@@ -38,26 +46,20 @@ from overlay.core.dataplane.state import (
     HookRow,
     InterceptRow,
     IsolatedRow,
-    Link,
     MarkRow,
     NeighborRow,
-    PlugPort,
     PolicyClassRow,
-    Port,
     RateRow,
     RemoteRow,
-    RouterLink,
     RouteRow,
     Row,
     SandboxState,
-    Shortcut,
     SourceRow,
     StormRow,
     TargetRow,
     UnexpectedRow,
     VerdictRow,
     VlanRow,
-    Vxlan,
 )
 
 LINK_ORDER: dict[type, int] = {

@@ -13,12 +13,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from overlay.core.dataplane.link_state import (
+    Bridge,
+    Link,
+    PlugPort,
+    Port,
+    RouterLink,
+    Shortcut,
+    Vxlan,
+)
 from overlay.core.dataplane.state import (
     TRUSTED,
     AddressRow,
     BarrierRow,
     BoundaryRow,
-    Bridge,
     BridgeFdbRow,
     EntryRow,
     FdbRow,
@@ -28,26 +36,20 @@ from overlay.core.dataplane.state import (
     HookRow,
     InterceptRow,
     IsolatedRow,
-    Link,
     MarkRow,
     NeighborRow,
-    PlugPort,
     PolicyClassRow,
-    Port,
     RateRow,
     RemoteRow,
-    RouterLink,
     RouteRow,
     Row,
     SandboxState,
-    Shortcut,
     SourceRow,
     StormRow,
     TargetRow,
     UnexpectedRow,
     VerdictRow,
     VlanRow,
-    Vxlan,
 )
 from overlay.core.vlan.vlans import Vlans
 from overlay.model import Ip, Mac, ip_text, mac_text

@@ -16,14 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from overlay.core.dataplane.controls.port_controls import controls_on
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.rate_limits import NO_RATES, Rates
-from overlay.core.dataplane.state import (
-    GuardRow,
-    HookRow,
-    Row,
-    SandboxState,
-    SourceRow,
-    TargetRow,
-)
+from overlay.core.dataplane.state import GuardRow, HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.core.vlan.vlans import vlans_of
 from overlay.errors import UsageError

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from overlay.core.dataplane.state import FdbRow, FloodRow, SandboxState, Vxlan
+from overlay.core.dataplane.link_state import Vxlan
+from overlay.core.dataplane.state import FdbRow, FloodRow, SandboxState
 from overlay.model import Ip
 
 DEVICE_BASES: Final = ("vxlan", "vxlanb")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlay.core.dataplane.state import Bridge
+from overlay.core.dataplane.link_state import Bridge
 from overlay.core.protocol.trace import Step
 from overlay.core.trace.facts import ContainerFacts, HostFacts
 from overlay.core.trace.judgement import Judged, drop, ok, warn

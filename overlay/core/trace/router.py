@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from overlay.core.dataplane.state import OTHER_END, EntryRow, RouterLink, RouteRow, SandboxState
+from overlay.core.dataplane.link_state import OTHER_END, RouterLink
+from overlay.core.dataplane.state import EntryRow, RouteRow, SandboxState
 from overlay.core.protocol.trace import Step
 from overlay.core.trace.facts import HostFacts, RouterFacts
 from overlay.core.trace.judgement import REPAIR, Judged, drop, ok, warn

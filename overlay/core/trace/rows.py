@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import (
     BridgeFdbRow,
@@ -13,7 +14,6 @@ from overlay.core.dataplane.state import (
     HookRow,
     IsolatedRow,
     NeighborRow,
-    Port,
     SandboxState,
     TargetRow,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from overlay.core.dataplane.state import Link, Vxlan
+from overlay.core.dataplane.link_state import Link, Vxlan
 from overlay.core.dataplane.tunnel_devices import sending_device
 from overlay.core.paths.view import PathState
 from overlay.core.protocol.trace import Step

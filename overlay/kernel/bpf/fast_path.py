@@ -15,16 +15,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
+from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX, SHORTCUT_PREFIX
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import (
-    ROUTER_LINK_PREFIX,
-    SHORTCUT_PREFIX,
-    HookRow,
-    RemoteRow,
-    SourceRow,
-    TargetRow,
-    VlanRow,
-)
+from overlay.core.dataplane.state import HookRow, RemoteRow, SourceRow, TargetRow, VlanRow
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import numbers, programs, syscall, tc_filters, vlan
 from overlay.kernel.bpf.policy_maps import PolicyMaps, PolicyRow

@@ -21,8 +21,9 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
+from overlay.core.dataplane.link_state import POLICY_LINK
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import POLICY_LINK, BoundaryRow, StormRow
+from overlay.core.dataplane.state import BoundaryRow, StormRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.nft import expressions as ex

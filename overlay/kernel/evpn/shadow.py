@@ -18,7 +18,8 @@ import struct
 from collections.abc import Iterable
 from typing import Final, Self
 
-from overlay.core.dataplane.state import AddressRow, Bridge, NeighborRow, Port, Vxlan
+from overlay.core.dataplane.link_state import Bridge, Port, Vxlan
+from overlay.core.dataplane.state import AddressRow, NeighborRow
 from overlay.core.evpn.announcement import OwnMac, OwnRow
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns

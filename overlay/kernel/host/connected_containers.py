@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from overlay.core.dataplane.state import PORT_PREFIX
+from overlay.core.dataplane.link_state import PORT_PREFIX
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.host import macvlan

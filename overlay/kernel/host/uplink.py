@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel import netns
 from overlay.kernel.host import default_route, ip_forwarding, loopback_route
 from overlay.kernel.netlink import codec, link_requests, neighbor_rows

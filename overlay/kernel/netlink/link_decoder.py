@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from overlay.core.dataplane.state import (
+from overlay.core.dataplane.link_state import (
     ROUTER_LINK_PREFIX,
     SHORTCUT_PREFIX,
     Bridge,

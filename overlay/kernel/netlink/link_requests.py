@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any, Final, TypeAlias
 
-from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.pyroute_messages import AddressMessage, LinkMessage, RouteMessage

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import ROUTER_LINK_PREFIX, BarrierRow, EntryRow, RouteRow
+from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX
+from overlay.core.dataplane.state import BarrierRow, EntryRow, RouteRow
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip
 

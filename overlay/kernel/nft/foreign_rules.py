@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute, attributes
 from overlay.kernel.nft import expressions as ex

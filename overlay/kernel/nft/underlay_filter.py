@@ -41,7 +41,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.core.encryption.device import DEVICES
 from overlay.kernel.nft import expressions as ex

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from overlay import limits
-from overlay.core.dataplane.state import PLUG_PREFIX
+from overlay.core.dataplane.link_state import PLUG_PREFIX
 from overlay.core.plug.probe import ETHERTYPE
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule

@@ -15,7 +15,7 @@ import errno
 import struct
 from typing import Final
 
-from overlay.core.dataplane.state import Link, PlugPort, Port
+from overlay.core.dataplane.link_state import Link, PlugPort, Port
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.codec import Request, attribute
 from overlay.kernel.netlink.link_lookup import find_link

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from overlay.core.dataplane.link_state import OTHER_END, Link, Port, RouterLink
 from overlay.core.dataplane.planning.router_rows import router_link_name
-from overlay.core.dataplane.state import OTHER_END, Link, Port, RouterLink
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_requests

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from overlay.core.dataplane.state import Bridge, Vxlan
+from overlay.core.dataplane.link_state import Bridge, Vxlan
 from overlay.errors import (
     ForbiddenError,
     NotFoundError,

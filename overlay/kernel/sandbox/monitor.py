@@ -12,22 +12,24 @@ from contextlib import suppress
 from itertools import product
 from typing import ClassVar, Final
 
-from overlay.core.dataplane.planning.planned_rows import has_neighbor, own_rows
-from overlay.core.dataplane.state import (
+from overlay.core.dataplane.link_state import (
     SHORTCUT_PREFIX,
     Bridge,
-    BridgeFdbRow,
-    HookRow,
     Link,
-    NeighborRow,
     PlugPort,
     Port,
-    RateRow,
     RouterLink,
-    Row,
-    SandboxState,
     Shortcut,
     Vxlan,
+)
+from overlay.core.dataplane.planning.planned_rows import has_neighbor, own_rows
+from overlay.core.dataplane.state import (
+    BridgeFdbRow,
+    HookRow,
+    NeighborRow,
+    RateRow,
+    Row,
+    SandboxState,
 )
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from overlay.core.dataplane.link_state import Bridge, Link, Vxlan
 from overlay.core.dataplane.operations import ChangeLink, DeleteLink, Operation, PutLink
-from overlay.core.dataplane.state import Bridge, Link, Vxlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from overlay import failpoint
+from overlay.core.dataplane.link_state import PORT_PREFIX
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import PORT_PREFIX, RateRow
+from overlay.core.dataplane.state import RateRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters

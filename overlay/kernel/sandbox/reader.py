@@ -10,17 +10,16 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import (
+from overlay.core.dataplane.link_state import (
     HOST_PORT_PREFIX,
     Bridge,
     Link,
     Port,
     RouterLink,
-    Row,
-    SandboxState,
     Shortcut,
     Vxlan,
 )
+from overlay.core.dataplane.state import Row, SandboxState
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.table import ControlTable

@@ -10,9 +10,9 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
+from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX
 from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import (
-    ROUTER_LINK_PREFIX,
     AddressRow,
     EntryRow,
     GuardRow,

@@ -15,6 +15,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
+from overlay.core.dataplane.link_state import (
+    Bridge,
+    Link,
+    PlugPort,
+    Port,
+    RouterLink,
+    Shortcut,
+    Vxlan,
+)
 from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.operations import (
     ChangeLink,
@@ -24,17 +33,7 @@ from overlay.core.dataplane.operations import (
     PutLink,
     PutRow,
 )
-from overlay.core.dataplane.state import (
-    Bridge,
-    Link,
-    NeighborRow,
-    PlugPort,
-    Port,
-    RouterLink,
-    SandboxState,
-    Shortcut,
-    Vxlan,
-)
+from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters

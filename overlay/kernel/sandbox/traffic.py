@@ -12,7 +12,7 @@ import contextlib
 import struct
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import SHORTCUT_PREFIX
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.traffic import TrafficCounters
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel.netlink import codec, link_decoder, link_requests

@@ -18,8 +18,9 @@ from pathlib import Path
 from select import select
 from typing import Final, NamedTuple
 
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import PutRow
-from overlay.core.dataplane.state import GuardRow, HookRow, Port
+from overlay.core.dataplane.state import GuardRow, HookRow
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows

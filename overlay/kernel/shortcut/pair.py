@@ -13,12 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from overlay.core.dataplane.state import (
-    SHORTCUT_HOST_PREFIX,
-    SHORTCUT_PREFIX,
-    Port,
-    Shortcut,
-)
+from overlay.core.dataplane.link_state import SHORTCUT_HOST_PREFIX, SHORTCUT_PREFIX, Port, Shortcut
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.codec import Request

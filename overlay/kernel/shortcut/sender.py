@@ -11,8 +11,9 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import SHORTCUT_PREFIX, HookRow, Row
+from overlay.core.dataplane.state import HookRow, Row
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters

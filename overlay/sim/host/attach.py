@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from overlay import limits
 from overlay.core.attach_order import attach_endpoint
-from overlay.core.dataplane.state import Port
+from overlay.core.dataplane.link_state import Port
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.spread import OwnerSearch
 from overlay.core.mtu import overlay_mtu

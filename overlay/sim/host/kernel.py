@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.operations import (
     ChangeLink,
     DeleteLink,
@@ -21,14 +22,7 @@ from overlay.core.dataplane.operations import (
     RowKey,
     row_key,
 )
-from overlay.core.dataplane.state import (
-    Bridge,
-    Link,
-    Port,
-    Row,
-    SandboxState,
-    Vxlan,
-)
+from overlay.core.dataplane.state import Row, SandboxState
 from overlay.model import Endpoint, Mac, Vni
 
 

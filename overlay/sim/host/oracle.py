@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.operations import row_key
 from overlay.core.dataplane.state import (
     AddressRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    Link,
     NeighborRow,
-    Port,
     Row,
     SandboxState,
-    Vxlan,
 )
 from overlay.model import Ip, Mac, Network, Vni, gateway_mac, ip_text
 from overlay.sim.host.kernel import Container, Kernel

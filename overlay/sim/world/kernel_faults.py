@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 
+from overlay.core.dataplane.link_state import Bridge, Port, Vxlan
 from overlay.core.dataplane.operations import row_key
-from overlay.core.dataplane.state import Bridge, BridgeFdbRow, FdbRow, NeighborRow, Port, Vxlan
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow
 from overlay.model import Ip, Mac
 from overlay.sim.host.kernel import Kernel, Sandbox
 

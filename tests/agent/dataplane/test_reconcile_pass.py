@@ -12,6 +12,7 @@ from overlay.agent.dataplane import reconcile_pass
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import DeleteRow, Operation
 from overlay.core.dataplane.planning.inputs import (
     LocalPort,
@@ -25,7 +26,6 @@ from overlay.core.dataplane.port_security import port_rows
 from overlay.core.dataplane.state import (
     FdbRow,
     HookRow,
-    Port,
     SandboxState,
     SourceRow,
     TargetRow,

@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 import pytest
 from overlay.agent.multicast.open_ports import has_open_port
-from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.model import (
     HOST_LABEL,
     PORT_SECURITY_OFF_LABEL,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.operations import (
     DeleteLink,
     DeleteRow,
@@ -17,19 +18,15 @@ from overlay.core.dataplane.operations import (
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
     GroupRow,
-    Link,
     NeighborRow,
-    Port,
     RouteRow,
     Row,
     SandboxState,
     UnexpectedRow,
-    Vxlan,
 )
 from overlay.model import Mac, Vni, parse_ip, parse_mac
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.operations import (
     ChangeLink,
     DeleteLink,
@@ -13,20 +14,16 @@ from overlay.core.dataplane.operations import (
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
     GroupRow,
     InterceptRow,
-    Link,
     NeighborRow,
-    Port,
     RouteRow,
     SandboxState,
     SourceRow,
     UnexpectedRow,
-    Vxlan,
 )
 from overlay.model import Ip, Mac, Vni
 

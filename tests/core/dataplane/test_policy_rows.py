@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Bridge
 from overlay.core.dataplane.operations import DeleteRow, PutRow, row_key
 from overlay.core.dataplane.port_security import policed_port_row
 from overlay.core.dataplane.state import (
     GATEWAY_CLASS,
-    Bridge,
     HookRow,
     PolicyClassRow,
     Row,

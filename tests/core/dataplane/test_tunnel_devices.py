@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Vxlan
 from overlay.core.dataplane.operations import DeleteLink, PutLink, applied
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
@@ -16,7 +17,6 @@ from overlay.core.dataplane.state import (
     HookRow,
     SandboxState,
     TargetRow,
-    Vxlan,
 )
 from overlay.core.dataplane.tunnel_devices import sending_base, sending_device
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip

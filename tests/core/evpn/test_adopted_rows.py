@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.core.dataplane.state import (
-    BridgeFdbRow,
-    FdbRow,
-    FloodRow,
-    NeighborRow,
-    SandboxState,
-)
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, FloodRow, NeighborRow, SandboxState
 from overlay.core.evpn.adopted_rows import adopted_rows
 from overlay.core.fabric import FabricFlood, FabricMac, FabricNeighbor, FabricRows
 from overlay.model import Mac, Network, NodeId, Subnet, Vni, parse_ip

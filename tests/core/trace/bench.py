@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from overlay.core.dataplane.link_state import Link
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.segments import port_name
-from overlay.core.dataplane.state import Link, Row, SandboxState
+from overlay.core.dataplane.state import Row, SandboxState
 from overlay.core.paths.view import PathState, PathView
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step
 from overlay.core.trace import judge

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from overlay.core.dataplane.link_state import Shortcut
 from overlay.core.dataplane.planning.links import shortcut_name
-from overlay.core.dataplane.state import HookRow, SandboxState, Shortcut
+from overlay.core.dataplane.state import HookRow, SandboxState
 from overlay.core.protocol.trace import Outcome, Phase, Step
 from overlay.core.trace import judge
 from tests.core.trace.bench import bad, facts, planned, with_link, without

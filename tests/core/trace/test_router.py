@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from overlay.core.dataplane.link_state import OTHER_END, RouterLink
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint, RoutedNetwork
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.router_rows import router_link_name
-from overlay.core.dataplane.state import (
-    OTHER_END,
-    EntryRow,
-    FdbRow,
-    RouterLink,
-    RouteRow,
-    SandboxState,
-)
+from overlay.core.dataplane.state import EntryRow, FdbRow, RouteRow, SandboxState
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step
 from overlay.core.trace import judge
 from overlay.core.trace.facts import HostFacts, PeerEnd, RouterFacts

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.state import (
-    TRUSTED,
-    BoundaryRow,
-    MarkRow,
-    Row,
-    SandboxState,
-    Vxlan,
-)
+from overlay.core.dataplane.link_state import Vxlan
+from overlay.core.dataplane.state import TRUSTED, BoundaryRow, MarkRow, Row, SandboxState
 from overlay.kernel.controls.priority import BUFFER_PRIORITIES, require_priorities
 from overlay.lab.frames import checksum, packet_frame, udp
 from overlay.model import Mac, parse_ip

@@ -9,17 +9,9 @@ from typing import TypeAlias
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Link, Shortcut
 from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
-from overlay.core.dataplane.state import (
-    HookRow,
-    Link,
-    RemoteRow,
-    Row,
-    SandboxState,
-    Shortcut,
-    SourceRow,
-    TargetRow,
-)
+from overlay.core.dataplane.state import HookRow, RemoteRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.kernel import netns

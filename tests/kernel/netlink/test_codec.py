@@ -8,7 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from overlay.core.dataplane.state import Bridge, FloodRow
+from overlay.core.dataplane.link_state import Bridge
+from overlay.core.dataplane.state import FloodRow
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import NetlinkRefusal
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError

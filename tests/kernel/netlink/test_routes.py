@@ -4,20 +4,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    Link,
     NeighborRow,
-    Port,
     RouteRow,
     Row,
     SandboxState,
-    Vxlan,
 )
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.operations import PutLink
-from overlay.core.dataplane.state import PlugPort, SandboxState
+from overlay.core.dataplane.state import SandboxState
 from overlay.core.plug.probe import probe_frame, probe_mac
 from overlay.errors import ConflictError, NotFoundError
 from overlay.kernel import netns

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Port, Vxlan
 from overlay.core.dataplane.operations import ChangeLink, DeleteRow, PutLink, PutRow
-from overlay.core.dataplane.state import (
-    AddressRow,
-    FdbRow,
-    FloodRow,
-    NeighborRow,
-    Port,
-    SandboxState,
-    Vxlan,
-)
+from overlay.core.dataplane.state import AddressRow, FdbRow, FloodRow, NeighborRow, SandboxState
 from overlay.errors import NotFoundError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import kernel_support

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.state import SandboxState, Shortcut
+from overlay.core.dataplane.link_state import Shortcut
+from overlay.core.dataplane.state import SandboxState
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.kernel.shortcut.pair import host_name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from overlay.core.dataplane.link_state import Bridge, Port, Vxlan
 from overlay.core.dataplane.operations import (
     ChangeLink,
     DeleteLink,
@@ -9,7 +10,7 @@ from overlay.core.dataplane.operations import (
     PutLink,
     PutRow,
 )
-from overlay.core.dataplane.state import Bridge, BridgeFdbRow, FdbRow, Port, SandboxState, Vxlan
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, SandboxState
 from overlay.model import Endpoint, Vni, mac_for, parse_ip
 from overlay.sim.host.kernel import Container, Kernel, KernelRefusedError
 

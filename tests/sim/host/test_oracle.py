@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import FdbRow, NeighborRow, Port, SandboxState
+from overlay.core.dataplane.state import FdbRow, NeighborRow, SandboxState
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.sim.host.kernel import Container, Kernel
 from overlay.sim.host.oracle import VXLAN_PORT, HostTruth, expected, trace_packet

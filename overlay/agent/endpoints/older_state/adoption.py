@@ -21,9 +21,9 @@ from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment, StoredContainer
+from overlay.core.dataplane.link_state import PORT_PREFIX
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.planning.segments import port_name
-from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError
 from overlay.kernel import netns

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from overlay.core.dataplane.controls.port_controls import controls_on
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX, Bridge, Link, Port, Shortcut, Vxlan
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.plug import plug_links
@@ -15,14 +16,6 @@ from overlay.core.dataplane.planning.segments import (
     host_port_name,
     segment_count,
     segment_of,
-)
-from overlay.core.dataplane.state import (
-    SHORTCUT_PREFIX,
-    Bridge,
-    Link,
-    Port,
-    Shortcut,
-    Vxlan,
 )
 from overlay.core.dataplane.tunnel_devices import other_base
 from overlay.core.vlan.vlans import NO_VLANS, port_mtu, vlans_of

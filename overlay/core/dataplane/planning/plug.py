@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.segments import bridge_name, plug_name
 from overlay.core.dataplane.port_security import policed_port_row
-from overlay.core.dataplane.state import HookRow, PlugPort, Row, SourceRow
+from overlay.core.dataplane.state import HookRow, Row, SourceRow
 
 
 def plug_links(given: PlanInput, *, is_shut: bool) -> Iterator[PlugPort]:

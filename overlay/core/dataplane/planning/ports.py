@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.controls.priority import mark_rows
 from overlay.core.dataplane.gateways import gateway_macs
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.links import host_ports
 from overlay.core.dataplane.planning.plug import sending_by_bridge
@@ -19,7 +20,7 @@ from overlay.core.dataplane.port_security import (
     port_rows,
 )
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, HookRow, Row
+from overlay.core.dataplane.state import HookRow, Row
 from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
 from overlay.model import Endpoint, Network, is_isolated
 

@@ -11,17 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.dataplane.gateways import gateway_macs
+from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX, RouterLink
 from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.segments import Segments
-from overlay.core.dataplane.state import (
-    ROUTER_LINK_PREFIX,
-    EntryRow,
-    HookRow,
-    NeighborRow,
-    RouterLink,
-    RouteRow,
-    Row,
-)
+from overlay.core.dataplane.state import EntryRow, HookRow, NeighborRow, RouteRow, Row
 from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Ip, Vni, gateway_mac, is_host
 

@@ -8,7 +8,7 @@ bridges.
 
 from __future__ import annotations
 
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, PLUG_PREFIX, PORT_PREFIX
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX, PLUG_PREFIX, PORT_PREFIX
 from overlay.model import Ip, Network
 
 

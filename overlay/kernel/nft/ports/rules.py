@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 from overlay import limits
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, PORT_PREFIX
+from overlay.core.dataplane.link_state import HOST_PORT_PREFIX, PORT_PREFIX
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.elements.drop_counters import count_in
 from overlay.kernel.nft.expressions import Expression, Rule

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from overlay.core.dataplane.controls.priority import parse_priority, stored_priority
+from overlay.core.dataplane.link_state import Vxlan
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import TRUSTED, HookRow, MarkRow, SandboxState, SourceRow, Vxlan
+from overlay.core.dataplane.state import TRUSTED, HookRow, MarkRow, SandboxState, SourceRow
 from overlay.errors import UsageError
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 

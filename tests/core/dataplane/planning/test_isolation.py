@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.port_security import labels_of_allowed
-from overlay.core.dataplane.state import GuardRow, IsolatedRow, Port, Row, SourceRow, TargetRow
+from overlay.core.dataplane.state import GuardRow, IsolatedRow, Row, SourceRow, TargetRow
 from overlay.model import (
     HOST_LABEL,
     ISOLATE_PORTS_LABEL,

@@ -6,6 +6,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Bridge, Port, Vxlan
 from overlay.core.dataplane.operations import applied, row_key
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
@@ -14,18 +15,15 @@ from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
     BoundaryRow,
-    Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
     GroupRow,
     InterceptRow,
     NeighborRow,
-    Port,
     RouteRow,
     SandboxState,
     TargetRow,
-    Vxlan,
 )
 from overlay.core.fabric import FabricFlood
 from overlay.model import (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.operations import DeleteLink, PutLink, applied
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import HookRow, PlugPort, SandboxState, SourceRow, TargetRow
+from overlay.core.dataplane.state import HookRow, SandboxState, SourceRow, TargetRow
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
 VNI = Vni(9)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import ChangeLink, applied
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
 from overlay.core.dataplane.planning.planner import plan_sandbox
@@ -14,7 +15,6 @@ from overlay.core.dataplane.state import (
     AddressRow,
     HookRow,
     PolicyClassRow,
-    Port,
     SourceRow,
     TargetRow,
     VerdictRow,

@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import OTHER_END, RouterLink
 from overlay.core.dataplane.operations import DeleteLink, PutLink, PutRow, applied
 from overlay.core.dataplane.planning.inputs import PolicyRows, RoutedNetwork
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import (
-    OTHER_END,
     EntryRow,
     HookRow,
     NeighborRow,
-    RouterLink,
     RouteRow,
     SandboxState,
     VerdictRow,

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.controls.port_controls import ControlChanges, with_controls
+from overlay.core.dataplane.link_state import Shortcut
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
 from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RemoteEndpoint
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, SandboxState, Shortcut
+from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, SandboxState
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
 SUBNETS = tuple(

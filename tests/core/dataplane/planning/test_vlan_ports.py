@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import (
     FdbRow,
     GuardRow,
     HookRow,
     NeighborRow,
-    Port,
     SandboxState,
     SourceRow,
     TargetRow,
