@@ -64,6 +64,11 @@ class FabricTable:
             if before.get(vni) != plugged.get(vni):
                 self.changed.emit(vni)
 
+    def is_plugged(self, vni: Vni, ip: Ip) -> bool:
+        """Return whether an address of a network is that of a machine behind a member's plug."""
+        rows = self._plugged.get(vni)
+        return rows is not None and any(row.ip == ip for row in rows.neighbors)
+
     def place_of(self, vni: Vni, ips: Sequence[Ip]) -> OutsidePlace | None:
         """Return where the fabric has one of some addresses of a network, or None."""
         rows = self.rows(vni)

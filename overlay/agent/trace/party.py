@@ -25,6 +25,7 @@ class PartyKind(enum.StrEnum):
     HOST = "host"  # a host's own endpoint on an exposed network
     GATEWAY = "gateway"  # each host has it, in its sandbox
     OUTSIDE = "outside"  # behind a VTEP of a BGP EVPN fabric, where no agent runs
+    PLUGGED = "plugged"  # a machine behind an interface that a member has plugged into the network
 
 
 OUTSIDE_ID: Final = bytes(8)
@@ -236,12 +237,13 @@ class PartyFinder:
         )
 
     def _outside(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:
-        """Yield an address that a BGP EVPN fabric has, by network."""
+        """Yield an address that a BGP EVPN fabric has, or a machine behind a plug, by network."""
         for network in networks:
             placed = outside_endpoint(self._fabric, network, ip)
             if placed is not None:
                 vtep, endpoint = placed
-                kind = PartyKind.OUTSIDE
+                is_plugged = self._fabric.is_plugged(network.vni, ip)
+                kind = PartyKind.PLUGGED if is_plugged else PartyKind.OUTSIDE
                 yield Party(kind, network, NOWHERE, endpoint.name, (ip,), endpoint, vtep)
 
     def _having(self, ip: Ip, networks: Iterable[Network]) -> Iterator[Party]:

@@ -72,7 +72,7 @@ class WayFinder:
         if runtime is None or source is None or index != subnet_index(network, pair.target_ip):
             return "bridge"
         attachment = self._attachments.get(source.endpoint_id)
-        ends = (PartyKind.CONTAINER, PartyKind.OUTSIDE)
+        ends = (PartyKind.CONTAINER, PartyKind.OUTSIDE, PartyKind.PLUGGED)
         if attachment is None or pair.target.kind not in ends:
             return "bridge"
         target = pair.target.endpoint

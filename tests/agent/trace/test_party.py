@@ -238,3 +238,18 @@ def test_an_address_of_the_fabric_is_behind_its_vtep() -> None:
     assert node_label(cast("Any", Records()), outside) == "VTEP 10.9.0.2"
     with pytest.raises(NotFoundError, match="no container has the address"):
         found.targets("10.1.0.78", None)
+
+
+def test_a_machine_behind_a_plug_is_no_containers_end() -> None:
+    """Its host is a member, but nothing there explains what becomes of a packet on the wire."""
+    mac, ip = Mac(b"\2wire1"), parse_ip("10.1.0.79")
+    rows = FabricRows(
+        frozenset({FabricMac(BLUE.vni, mac, parse_ip("10.9.0.2"))}),
+        frozenset({FabricNeighbor(BLUE.vni, ip, mac)}),
+    )
+    fabric = FabricTable()
+    fabric.put_plugged({BLUE.vni: rows})
+    found = PartyFinder(cast("Any", Records((OWN, WEB))), cast("Any", {}), fabric)
+
+    (machine,) = found.targets("10.1.0.79", None)
+    assert machine.kind is PartyKind.PLUGGED

@@ -9,7 +9,7 @@ from overlay.agent.api.schema.cluster import MemberStateName
 from overlay.agent.api.schema.field_types import Port, Request, Text
 from overlay.errors import UsageError
 
-PartyKindName = Literal["container", "host", "gateway", "outside"]
+PartyKindName = Literal["container", "host", "gateway", "outside", "plugged"]
 WayKindName = Literal["fast", "bridge", "parent"]
 OutcomeName = Literal["ok", "warn", "drop", "unknown"]
 PathStateName = Literal["unknown", "ok", "lost", "damaged", "silent"]

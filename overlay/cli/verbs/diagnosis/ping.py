@@ -183,6 +183,8 @@ def _way_lines(found: JsonObject) -> list[str]:
     ]
     if target["kind"] == "outside":
         lines.append("note  no agent runs there: BGP EVPN has the address")
+    elif target["kind"] == "plugged":
+        lines.append("note  no agent runs there: it is a machine behind a plugged interface")
     elif target["node_state"] not in ("alive", "left"):
         lines.append(f"note  the agent of {target['node']} is {target['node_state']}")
     return lines + [f"note  {text}" for text in _notes(found)]
