@@ -51,7 +51,13 @@ def test_what_was_meant_is_named(line: str, meant: str) -> None:
     ("line", "why"),
     [
         ("attach", "usage: overlayd attach [OPTIONS] TARGET --network NETWORK"),
-        ("network", "usage: overlayd network {create,ls,inspect,rm,prune,connect,disconnect,set}"),
+        (
+            "network",
+            (
+                "usage: overlayd network "
+                "{create,ls,inspect,rm,prune,connect,disconnect,set,plug,unplug}"
+            ),
+        ),
         ("promote", "usage: overlayd promote [OPTIONS] NODE"),
         ("promote a b", "usage: overlayd promote [OPTIONS] NODE"),
         ("nonsense", "usage: overlayd [OPTIONS] COMMAND"),

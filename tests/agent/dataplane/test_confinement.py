@@ -55,7 +55,9 @@ class Host:
         view = SimpleNamespace(
             loses_address=None, encryption_phase=lambda network: phase_of(network, None, ())
         )
-        directory = SimpleNamespace(network_by_vni=networks.get, policies=None, view=view)
+        directory = SimpleNamespace(
+            network_by_vni=networks.get, policies=None, multicast=None, view=view
+        )
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", None), EventLog(path)
         )

@@ -24,7 +24,7 @@ from overlay.signals import AsyncSignal, Signal
 
 VNI = Vni(7)
 NOTHING = cast("Any", None)
-DIRECTORY = cast("Any", SimpleNamespace(view=None, policies=None))
+DIRECTORY = cast("Any", SimpleNamespace(view=None, policies=None, multicast=None))
 
 
 def timers() -> int:

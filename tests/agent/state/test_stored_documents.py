@@ -156,6 +156,7 @@ STORED = [
             '"pool_id": "overlayd-1d935555c913aba7", "subnet": "10.77.0.0/16"}'
         ),
     ),
+    ("plug", "7", '{"interface": "eth2", "segment": "wire"}'),
     ("token", "", f'{{"id": "0101010101010101", "secret": "{_32}"}}'),
     (
         "unplugging",

@@ -17,7 +17,7 @@ from tests.fake_agent import FakeAgent, Run
 LISTS = [
     "members", "network ls", "endpoint ls", "container ls", "token ls", "dns ls", "publish",
     "authority ls", "ipam", "key status", "status", "service ls", "service ps",
-    "evpn status", "evpn ls", "policy ls",
+    "evpn status", "evpn ls", "policy ls", "router ls",
 ]  # fmt: skip
 
 

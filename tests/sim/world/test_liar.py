@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from overlay import limits
-from overlay.core.dataplane.planning import tunnel_rows
+from overlay.core.dataplane.planning import remote_table
 from overlay.core.events import Event
 from overlay.core.log.live_entries import COUNT_MAX, LiveEntries
 from overlay.core.protocol.member import MemberChanged
@@ -332,7 +332,7 @@ def test_a_false_claim_hides_a_container_from_its_writer() -> None:
 
 def test_a_taken_gateway_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a planner that believes the claim, the run fails."""
-    monkeypatch.setattr(tunnel_rows, "gateway_macs", lambda _network: frozenset())
+    monkeypatch.setattr(remote_table, "gateway_macs", lambda _network: frozenset())
 
     with pytest.raises(AssertionError, match=r"the gateway's MAC .* leads away"):
         run_with(liar.GATEWAY)
