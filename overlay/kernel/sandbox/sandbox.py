@@ -297,12 +297,16 @@ class Sandbox:
         self._prepare_hooks(link.name)
         return True
 
+    def is_host(self, netns_fd: int) -> bool:
+        """Return whether a namespace is the host's."""
+        return netns.identity(netns_fd) == netns.identity(self._host_fd)
+
     def create_port(self, port: Port, netns_fd: int, ifname: str, mac: Mac, inner: int) -> int:
         """Create a veth pair from a port to a container's namespace; return the port's index.
 
-        The container's end is called `ifname` and has the index `inner`. With a fast path the port
-        has its hooks before it carries traffic (see `_prepare_hooks`). Raises NetlinkError, of
-        EBUSY if an index is taken.
+        The container's end is called `ifname` and has the index `inner`; 0 is a free one. With a
+        fast path the port has its hooks before it carries traffic (see `_prepare_hooks`). Raises
+        NetlinkError, of EBUSY if an index is taken.
         """
         index = self._links.choose()
         indexes = (index, inner)

@@ -209,17 +209,19 @@ def _create_pair(
 ) -> _Pair:
     """Create the pair; `links` are those of the container's namespace.
 
-    Both indexes are chosen here, so that no request is needed to find them.
+    Both indexes are chosen here, so that no request is needed to find them; but on the host the
+    kernel chooses, which uses none again soon: others may still name a former interface by it.
     """
+    is_host = sandbox.is_host(netns_fd)
     for _ in range(_IFNAME_TRIES):
         name = wanted or free_interface_name(links)
-        index = 1 + max((each.index for each in links), default=1)
+        index = 0 if is_host else 1 + max((each.index for each in links), default=1)
         try:
             port_index = sandbox.create_port(port, netns_fd, name, mac, index)
         except NetlinkError as error:
             _require_another_try(sandbox, port, error, name, wanted)
         else:
-            return _Pair(name, index, port_index)
+            return _Pair(name, index or find_link(inside, name), port_index)
         links = all_links(inside)
     raise ConflictError(
         "no free interface name in the container", why="other programs keep taking them"
@@ -319,7 +321,11 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
     """
     query = link_requests.get_link(port_name)
     for _ in range(_READY_TRIES):
-        port = link_decoder.decode(sandbox.socket.get(query)[0])
+        try:
+            port = link_decoder.decode(sandbox.socket.get(query)[0])
+        except NetlinkError as error:  # somebody has deleted it, or the container's end
+            why = error.strerror or ""
+            raise OverlayError(f"port {port_name} is gone already", why=why) from error
         if port.carrier and port.forwarding:
             return
         time.sleep(_READY_PAUSE_S)
