@@ -184,7 +184,7 @@ def test_the_agent_serves_the_document(pair: LabCluster) -> None:
 def test_unknown_names_are_refused(session: requests.Session, path: str) -> None:
     """Removing an object that does not exist fails, whatever its name is."""
     operation = OPERATIONS[f"DELETE {path}"]
-    field = path.rpartition("{")[2].rstrip("}")
+    field = path.rpartition("{")[2].partition("}")[0]
     for name in set(WORDS) - {"", "blue", "c1"}:
         url = path.replace(f"{{{field}}}", quote(name, safe=""))
         answer = session.delete(f"http://overlayd{url}")

@@ -372,6 +372,12 @@ def test_the_last_upgrades_lose_no_packet(cluster: Cluster, package: Path) -> No
         cluster.ok(3, "sh", "-c", REBOOT)
         install(cluster, 3, package)
         overlayd(cluster, 3, "join")
+        wait_until(
+            lambda: {"c3", "h3"}.isdisjoint(
+                each["name"] for each in answer(cluster, 3, "endpoints")["endpoints"]
+            ),
+            "the records of the ended containers to go",
+        )
         overlayd(cluster, 3, "container", "add", "c3", *on("blue"))
         overlayd(cluster, 3, "container", "add", "h3", *on("home3"))
         for number in HOSTS:
