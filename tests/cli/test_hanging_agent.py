@@ -27,6 +27,7 @@ LOOKING = {
     "evpn status": TOLD, "evpn ls": TOLD,
     "service ls": TOLD, "service inspect web": TOLD, "service ps web": TOLD,
     "policy ls": TOLD, "policy inspect db": TOLD, "policy test web db": TOLD,
+    "router ls": TOLD, "router inspect r1": TOLD,
 }  # fmt: skip
 # These do not need it: they ask it beside others, or later, or not at all.
 WITHOUT_AGENT = {"version", "config check", "config show", "web", "report", "docker-plugin status"}
