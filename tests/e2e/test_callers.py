@@ -81,7 +81,8 @@ print(attached, refused)
 
 # Opens as many event streams, requests and connections as it can, and keeps them.
 HOLD = """
-import json, socket, sys
+import contextlib, json, resource, select, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, [resource.getrlimit(resource.RLIMIT_NOFILE)[1]] * 2)
 held = []
 
 def send(text):
@@ -100,7 +101,10 @@ for _ in range(300):
 for _ in range(300):
     send("")
 print(json.dumps(counts), flush=True)
-sys.stdin.read()
+while not select.select([sys.stdin], [], [], 0.1)[0]:
+    for _ in range(10):  # for those that were closed, as they stayed silent
+        with contextlib.suppress(OSError):
+            send("")
 """
 
 

@@ -258,6 +258,9 @@ def test_rows_are_kept_without_a_session(fabric: Fabric) -> None:
 
     fabric.kill(1, "bgpd")
     assert place in fabric.ok(1, *show)
+    # Else it would seem settled before the new bgpd has a table, and zebra would keep what it had
+    # of the former one, as no session ends that has named it.
+    wait_until(lambda: fabric.sessions(1) == 0, "the end of the sessions is seen")
     fabric.wait_settled((1,))
     fabric.wait_ping(1, "c1", LEAF_IP)
     for number in REFLECTORS:
