@@ -1,4 +1,4 @@
-"""What has changed of other nodes' endpoints on a network since they were last read.
+"""The changes of other nodes' endpoints on a network since they were last read.
 
 Owns: the choice between reading all records and those that changed. Does not: know which VTEP a
 node has (`core.view`).

@@ -1,1 +1,1 @@
-"""What the controls of this host's ports drop: counting and reporting it."""
+"""The frames that controls of this host's ports drop: counted and reported."""

@@ -48,7 +48,7 @@ class EncryptedTunnels(Protocol):
 
 
 class PlanInputs:
-    """What the plans of this node's sandboxes are made from."""
+    """Collects the inputs of the plans of this node's sandboxes."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Say which multicast groups this host's containers want, so that others send no more here.
+"""Publish the multicast groups that this host's containers want, so that others send only these.
 
 It reads the reports of each sandbox's containers (IGMP, MLD), asks for them, and writes what they
 amount to into a record of this host. A network without any group has no record.

@@ -1,4 +1,4 @@
-"""Say by which path a network's frames to and from other hosts go here, and why by no faster one.
+"""Determine the path of a network's frames to and from other hosts, and why it is no faster one.
 
 Owns: the comparison of the three paths. Does not: choose (the planner and the configuration do).
 """

@@ -1,4 +1,4 @@
-"""What this host publishes of its plugs, and what it deletes of nodes that are gone.
+"""Publish the records of this host's plugs, and delete those of nodes that are gone.
 
 Owns: writing the declared objects. Does not: know the kernel, or which plug is active.
 """

@@ -29,7 +29,7 @@ _NO_MACHINES: frozenset[Machine] = frozenset()
 
 
 class PortReading(NamedTuple):
-    """What the kernel says about a plug."""
+    """The state of a plug in the kernel."""
 
     is_ready: bool = False  # the port is there, and its interface has a carrier
     heard: frozenset[Mac] = frozenset()  # probes of other plugs

@@ -1,4 +1,4 @@
-"""What each host wants of each network's multicast, by the records.
+"""The multicast groups that each host wants of each network, by the records.
 
 Owns: which of these records count: each host's own, of hosts that are not dead. Does not: write.
 """

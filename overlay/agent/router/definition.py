@@ -1,4 +1,4 @@
-"""What a valid router is, in itself and beside what exists.
+"""The rules for a valid router, in itself and beside those that exist.
 
 Owns: the rules, and the errors about them. Does not: write records.
 """

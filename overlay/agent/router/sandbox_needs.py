@@ -1,4 +1,4 @@
-"""Which networks need their sandbox here without a container: also those that routers lead to.
+"""The networks that need a sandbox here without a container: also those that routers lead to.
 
 A host that has one network of a router has all of them: it routes what its containers send.
 """
@@ -15,7 +15,7 @@ from overlay.model import Network, Vni
 
 
 class OtherNeeds(Protocol):
-    """What needs sandboxes for another reason than routers."""
+    """A source of needs for sandboxes besides routers."""
 
     def needs_no_container(self, vni: Vni) -> bool:
         """Return whether a network needs its sandbox without a container."""

@@ -1,7 +1,7 @@
-"""How often the records of each kind have changed, and which of them did lately.
+"""A count of the changes to records of each kind, and the last of those changes.
 
-Whoever derives something from very many records can so follow what has changed, instead of reading
-all of them again. Owns: the numbers, and the last changes. Does not: hold records.
+A reader that derives something from very many records follows the changes with it, instead of
+reading all of them again. Owns: the numbers, and the last changes. Does not: hold records.
 """
 
 from __future__ import annotations

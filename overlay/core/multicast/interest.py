@@ -1,4 +1,4 @@
-"""What a host wants of a network's multicast, as a declared object of that host.
+"""The multicast groups that a host wants of a network, as a declared object of that host.
 
 The object's name is derived from host and network, and it counts only from that host's own log.
 Agents before 0.4.0 ignore it and write none, so everything is sent to them as before.

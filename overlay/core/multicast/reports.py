@@ -1,4 +1,4 @@
-"""What IGMP and MLD frames say about groups and routers (RFC 3376, RFC 3810, RFC 4541).
+"""The groups and routers that IGMP and MLD frames report (RFC 3376, RFC 3810, RFC 4541).
 
 Owns: their layout. Does not: keep anything. Frames come from containers: whatever is in them is
 read within their bounds, and what is malformed says nothing.
@@ -25,7 +25,7 @@ _EXTENSIONS_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a frame says: groups that its sender joins and leaves, and whether it is a router."""
+    """The content of a frame: groups joined and left, and whether the sender is a router."""
 
     sender: Mac
     joined: tuple[Ip, ...] = ()

@@ -24,7 +24,7 @@ class NativeVni(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NativeState:
-    """What the programs on the underlay's interfaces take out of packets, and where to.
+    """The frames that programs on the underlay's interfaces take out of packets, and where to.
 
     `interfaces` run the program, by index. Frames count that come from a member by one of its
     `paths`, to one of this host's `own` VTEPs, with one of the `vnis`.

@@ -26,7 +26,7 @@ from overlay.model import Mac
 
 
 class PlugRole(Enum):
-    """What a plug does now; the value is what people read."""
+    """The role of a plug; the value is the word that people read."""
 
     LISTENING = "listening"
     ACTIVE = "active"

@@ -1,4 +1,4 @@
-"""What a host declares about its plugs, and about the machines that are behind them.
+"""The records of a host's plugs, and of the machines behind them.
 
 These are declared objects (`core.declared`) under names that say whose they are: what any other
 node writes under such a name counts for nothing. Agents before 0.4.0 ignore them.

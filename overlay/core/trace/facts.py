@@ -118,7 +118,7 @@ class HostFacts:
 
     @property
     def beyond(self) -> HostFacts:
-        """What frames meet after the gateway: in the sandbox of the other end's network."""
+        """The facts behind the gateway: in the sandbox of the other end's network."""
         if self.router is None:
             return self
         router = self.router

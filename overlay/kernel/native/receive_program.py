@@ -251,8 +251,8 @@ def _check_congestion(program: Assembler, outer: _Outer, name: str, *, mixed: bo
 def _find_shortcut(program: Assembler, outer: _Outer, paths_fd: int, vnis_fd: int) -> None:
     """Go on if the packet may come this way; the shortcut is then at `_VNI`.
 
-    The kernel takes an interface that is deleted out of the map of VNIs, so that no frame is sent
-    nowhere, whoever deleted it, and whether or not there is an agent.
+    The kernel itself removes a deleted interface from the map of VNIs: so no frame is lost there,
+    also without an agent.
     """
     program.load(WORD, R1, R6, numbers.IFINDEX)
     program.store(WORD, R10, _PATH, R1)

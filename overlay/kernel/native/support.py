@@ -1,4 +1,4 @@
-"""What the kernel and an interface can do for the native path."""
+"""The support of the kernel and of an interface for the native path."""
 
 from __future__ import annotations
 

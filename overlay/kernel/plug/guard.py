@@ -1,4 +1,4 @@
-"""What may pass a plugged interface: a table of the family bridge in the network's sandbox.
+"""The filter of a plugged interface: a table of the family bridge in the network's sandbox.
 
 A port passes nothing unless it is in the set `active`, where it can have a time: if no agent renews
 that, the kernel closes the port by itself. From outside come ARP, IPv4 and IPv6 without VLAN tags,

@@ -27,8 +27,8 @@ class LinkIndexes:
     def choose(self) -> int:
         """Return an index for a new link, which nearly always is free.
 
-        Whoever knows it before the link exists needs no request to find it. None is chosen twice,
-        so that nothing that still names a former link by its number is about a new one.
+        A caller that knows it before the link exists needs no request to find it. None is chosen
+        twice, so that nothing that still names a former link by its number is about a new one.
         """
         self._next += 1
         return self._next

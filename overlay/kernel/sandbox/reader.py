@@ -48,7 +48,7 @@ class SandboxSnapshot(NamedTuple):
 
 
 class SandboxTables(NamedTuple):
-    """What has a sandbox's rows beside netlink tables; None where the kernel has no part of it."""
+    """The places of a sandbox's rows beside netlink tables; None where the kernel lacks one."""
 
     guard: PortSecurity | None
     controls: ControlTable | None

@@ -124,7 +124,7 @@ class PolicyDetailResponse(CountedPolicyResponse):
 
 
 class PolicyDecisionResponse(TypedDict):
-    """What a network's policies decide on a new connection."""
+    """The decision of a network's policies on a new connection."""
 
     network: str
     allowed: bool

@@ -28,7 +28,7 @@ _LABELS: Final = frozenset({STORM_LABEL, NON_IP_LABEL, PRIORITY_LABEL})
 
 
 class PortControls(NamedTuple):
-    """What a port may send."""
+    """The limits and permissions of one port."""
 
     storm: int = 0  # broadcast and multicast frames a second; 0: any number
     allow_non_ip: tuple[int, ...] = ()  # EtherTypes beside IP and ARP

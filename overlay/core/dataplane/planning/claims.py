@@ -1,4 +1,4 @@
-"""Which of several remote endpoints has an address or MAC, as claims come and go."""
+"""The winner among remote endpoints that claim one address or MAC, as claims come and go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plan of a sandbox is made from."""
+"""The input of a sandbox's plan."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RecordsPosition(NamedTuple):
 
 
 class RemoteChanges(NamedTuple):
-    """What is new of a network's remote endpoints since an earlier position.
+    """The changes of a network's remote endpoints since an earlier position.
 
     If `is_whole`, those in `present` are all that there are.
     """

@@ -31,7 +31,7 @@ from overlay.model import Endpoint, Ip, Mac, NodeId, Subnet, Vni
 
 
 class Frame(NamedTuple):
-    """What all rows of a table depend on: with another one, a table is made anew."""
+    """The facts that all rows of a table depend on: with others, a table is made anew."""
 
     vni: Vni
     subnets: tuple[Subnet, ...]

@@ -1,4 +1,4 @@
-"""What routers add to the plan: a link to each other network's sandbox, and routes by it.
+"""The part of routers in the plan: a link to each other network's sandbox, and routes by it.
 
 The sandbox of a container's own network routes to that of the other one on the same host, which
 bridges on to the host of the destination. The answer is routed where it begins, so each host
