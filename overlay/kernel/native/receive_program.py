@@ -35,6 +35,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
+from overlay.kernel.bpf.remote.headers import KEEP_SEGMENT_SIZE, VNI_ONLY, OuterHeaders
 from overlay.kernel.bpf.remote.maps import mapped, unmapped
 from overlay.model import Ip, Vni
 
@@ -43,9 +44,7 @@ PATH_VALUE_SIZE: Final = 4
 VNI_KEY_SIZE: Final = 4  # as in the packet
 VNI_VALUE: Final = struct.Struct("=I")  # index of the shortcut's end in the host's namespace
 
-_VNI_ONLY: Final = 0x08  # VXLAN's first word: the VNI is valid, nothing else is set
 _PLAIN_IPV4, _VERSION_6 = 0x45, 0x60
-_KEEP_SEGMENT_SIZE: Final = 1 << 0  # BPF_F_ADJ_ROOM_FIXED_GSO
 _NOW_IPV4, _NOW_IPV6 = 1 << 7, 1 << 8  # BPF_F_ADJ_ROOM_DECAP_L3_IPV4 and _IPV6
 
 # The stack, from the frame pointer.
@@ -54,27 +53,14 @@ _PATH: Final = -48
 
 
 @dataclass(frozen=True, slots=True)
-class _Outer:
+class _Outer(OuterHeaders):
     """Where the parts of a packet of one outer IP version are, from the Ethernet header."""
 
-    size: int  # of the outer IP header
     protocol: int
     length: int
     extra: int  # what the length field counts of the IP header
     source: int
     destination: int
-
-    @property
-    def udp(self) -> int:
-        return 14 + self.size
-
-    @property
-    def vxlan(self) -> int:
-        return self.udp + 8
-
-    @property
-    def inner(self) -> int:
-        return self.vxlan + 8
 
     @property
     def loaded(self) -> int:
@@ -185,7 +171,7 @@ def _check_headers(program: Assembler, outer: _Outer, port: int) -> None:
     program.load(HALF, R1, R10, base + outer.udp + 2)
     program.jump_unequal(R1, _swapped(port), "pass")
     program.load(WORD, R1, R10, base + outer.vxlan)
-    program.jump_unequal(R1, _VNI_ONLY, "pass")
+    program.jump_unequal(R1, VNI_ONLY, "pass")
     program.load(BYTE, R1, R10, base + outer.vxlan + 7)
     program.jump_unequal(R1, 0, "pass")
     program.load(BYTE, R1, R10, base + outer.inner)
@@ -225,8 +211,8 @@ def _check_congestion(program: Assembler, outer: _Outer, name: str, *, mixed: bo
     It keeps it unless the outer one is 1 or 3, and another (RFC 6040, figure 4).
     """
     inner = outer.base + outer.inner + 14
-    to_ipv4 = _KEEP_SEGMENT_SIZE | (_NOW_IPV4 if outer is _IPV6 else 0)
-    to_ipv6 = _KEEP_SEGMENT_SIZE | (_NOW_IPV6 if outer is _IPV4 else 0)
+    to_ipv4 = KEEP_SEGMENT_SIZE | (_NOW_IPV4 if outer is _IPV6 else 0)
+    to_ipv6 = KEEP_SEGMENT_SIZE | (_NOW_IPV6 if outer is _IPV4 else 0)
     program.load(BYTE, R2, R10, outer.base + 15)
     program.load(BYTE, R3, R10, inner + 1)
     if outer is _IPV6:

@@ -39,6 +39,7 @@ from overlay.kernel.bpf.assembler import (
 )
 from overlay.kernel.bpf.calls import look_up
 from overlay.kernel.bpf.remote.exit import CAME_BACK, CAME_BACK_JUDGED
+from overlay.kernel.bpf.remote.headers import KEEP_SEGMENT_SIZE, VNI_ONLY, OuterHeaders
 from overlay.kernel.bpf.remote.maps import (
     WIRE_FRAME,
     WIRE_LOCAL,
@@ -50,11 +51,10 @@ from overlay.kernel.bpf.remote.maps import (
 LICENSE: Final = "GPL"  # of `remote_program`, as loaded
 _TTL: Final = 64
 _MUST_NOT_FRAGMENT: Final = 0x0040  # as a load of this machine sees it
-_VNI_ONLY: Final = 0x08
 _LENGTH_MAX: Final = 65_499  # of a frame: the outer packet's length has 16 bits
 _FOUND, _NO_NEIGHBOR = 0, 7  # BPF_FIB_LKUP_RET_*
-_KEEP_SEGMENT_SIZE, _UDP, _UNTOUCHED_CHECKSUM, _ETHERNET = 1 << 0, 1 << 4, 1 << 5, 1 << 6
-_ENCAPSULATION: Final = _KEEP_SEGMENT_SIZE | _UDP | _UNTOUCHED_CHECKSUM | _ETHERNET
+_UDP, _UNTOUCHED_CHECKSUM, _ETHERNET = 1 << 4, 1 << 5, 1 << 6  # BPF_F_ADJ_ROOM_*
+_ENCAPSULATION: Final = KEEP_SEGMENT_SIZE | _UDP | _UNTOUCHED_CHECKSUM | _ETHERNET
 
 # struct bpf_fib_lookup, and struct bpf_redir_neigh
 _FIB_SIZE, _FIB_PROTOCOL, _FIB_SOURCE_PORT, _FIB_PORT, _FIB_LENGTH = 64, 1, 2, 4, 6
@@ -70,26 +70,13 @@ _HEAD: Final = -206  # what is put before the frame, with its IP header aligned 
 
 
 @dataclass(frozen=True, slots=True)
-class _Outer:
-    """What differs between the outer IP versions."""
+class _Outer(OuterHeaders):
+    """The differences between the outer IP versions."""
 
     name: str
     family: int
-    size: int  # of the IP header
     ethertype: int
     flag: int  # BPF_F_ADJ_ROOM_ENCAP_L3_*
-
-    @property
-    def udp(self) -> int:
-        return 14 + self.size
-
-    @property
-    def vxlan(self) -> int:
-        return self.udp + 8
-
-    @property
-    def inner(self) -> int:
-        return self.vxlan + 8
 
     @property
     def whole(self) -> int:
@@ -97,8 +84,8 @@ class _Outer:
         return self.inner + 14
 
 
-_IPV4: Final = _Outer("ipv4", 2, 20, numbers.IPV4, 1 << 1)
-_IPV6: Final = _Outer("ipv6", 10, 40, numbers.IPV6, 1 << 2)
+_IPV4: Final = _Outer(20, "ipv4", 2, numbers.IPV4, 1 << 1)
+_IPV6: Final = _Outer(40, "ipv6", 10, numbers.IPV6, 1 << 2)
 
 
 def remote_program(fds: RemoteFds, segment: int, ports: tuple[int, int]) -> bytes:
@@ -231,7 +218,7 @@ def _write_head(program: Assembler, outer: _Outer) -> None:
     program.store(HALF, R10, udp + 2, R1)
     _store_length(program, udp + 4, 16)
     program.store_constant(HALF, R10, udp + 6, 0)
-    program.store_constant(WORD, R10, vxlan, _VNI_ONLY)
+    program.store_constant(WORD, R10, vxlan, VNI_ONLY)
     program.load(WORD, R1, R7, WIRE_VNI)
     program.store(WORD, R10, vxlan + 4, R1)
     for offset, size in ((0, WORD), (4, WORD), (8, WORD), (12, HALF)):
