@@ -9,7 +9,7 @@ from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from overlay.client.api import JsonObject
     from overlay.strict_arguments import StrictParser
@@ -53,6 +53,18 @@ def print_rows(args: Namespace, listed: JsonObject, field: str, name: str = "nam
     for row in rows if args.quiet else ():
         output.print_result(str(row[name]))
     return bool(args.quiet)
+
+
+def print_one(args: Namespace, shown: JsonObject, text: Callable[[JsonObject], str]) -> bool:
+    """Print one object in the form that was asked for; return whether that is the text."""
+    if args.format is not None:
+        print_formatted(args.format, [shown])
+    elif args.json:
+        output.print_json(shown)
+    else:
+        output.print_result(text(shown))
+        return True
+    return False
 
 
 def print_formatted(template: str, rows: Sequence[JsonObject]) -> None:

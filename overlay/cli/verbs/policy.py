@@ -13,7 +13,7 @@ from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import (
     add_format_option,
     add_list_options,
-    print_formatted,
+    print_one,
     print_rows,
 )
 from overlay.cli.options.removal import remove_all
@@ -250,12 +250,7 @@ def run_ls(args: Namespace) -> int:
 def run_inspect(args: Namespace) -> int:
     """Show one policy."""
     shown = ApiClient(args.paths).get(f"/v1/policies/{segment(args.name)}")
-    if args.format is not None:
-        print_formatted(args.format, [shown])
-    elif args.json:
-        output.print_json(shown)
-    else:
-        output.print_result(inspect_text(shown))
+    if print_one(args, shown, inspect_text):
         _print_notes(shown)
     return 0
 

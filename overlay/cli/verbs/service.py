@@ -12,7 +12,7 @@ from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import (
     add_format_option,
     add_list_options,
-    print_formatted,
+    print_one,
     print_rows,
 )
 from overlay.cli.options.removal import remove_all
@@ -213,12 +213,7 @@ def publish_text(published: JsonObject) -> str:
 def run_inspect(args: Namespace) -> int:
     """Show one service."""
     shown = ApiClient(args.paths).get(f"/v1/services/{segment(args.name)}")
-    if args.format is not None:
-        print_formatted(args.format, [shown])
-    elif args.json:
-        output.print_json(shown)
-    else:
-        output.print_result(inspect_text(shown))
+    print_one(args, shown, inspect_text)
     return 0
 
 
