@@ -7,15 +7,25 @@ Does not: write records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from overlay import limits
+from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.networks.settings import require_policed
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import driver_of
 from overlay.core.policy.decision import Party, selects
-from overlay.core.policy.policy import Peer, PeerKind, Policy
-from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.core.policy.policy import POLICY_KIND, Peer, PeerKind, Policy
+from overlay.errors import NotFoundError, UsageError
 from overlay.model import Network, has_default_deny
+
+POLICIES: Final = NamedKind(
+    POLICY_KIND,
+    "policy",
+    "policies",
+    "Select containers by a label that they share in place of many names, or create several "
+    "policies",
+)
 
 _OF_ENDPOINTS = (PeerKind.LABEL, PeerKind.NAME)
 
@@ -57,26 +67,16 @@ def _require_network(directory: Directory, peer: Peer) -> None:
 
 def require_same(existing: Policy, wanted: Policy, network: str) -> None:
     """Raise ConflictError if a policy of the name exists and is another one."""
-    differing = [
-        text
-        for text, is_other in (
-            ("network", existing.vni != wanted.vni),
-            ("action", existing.action != wanted.action),
-            ("sources", existing.sources != wanted.sources),
-            ("destinations", existing.destinations != wanted.destinations),
-            ("ports", existing.ports != wanted.ports),
-            ("log", existing.log != wanted.log),
-            ("labels", existing.labels != wanted.labels),
-        )
-        if is_other
-    ]
-    if differing:
-        raise ConflictError(
-            f"a different policy {existing.name!r} exists already",
-            why=f"it is on network {network}, and differs in: {', '.join(differing)}",
-            hint=f"To see it: overlayd policy inspect {existing.name}; to change it: overlayd "
-            f"policy set {existing.name}; or choose another name",
-        )
+    compared = (
+        ("network", existing.vni != wanted.vni),
+        ("action", existing.action != wanted.action),
+        ("sources", existing.sources != wanted.sources),
+        ("destinations", existing.destinations != wanted.destinations),
+        ("ports", existing.ports != wanted.ports),
+        ("log", existing.log != wanted.log),
+        ("labels", existing.labels != wanted.labels),
+    )
+    POLICIES.require_same(existing.name, compared, network)
 
 
 def notes(directory: Directory, network: Network, policy: Policy) -> list[str]:

@@ -12,12 +12,12 @@ from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.policy import definition
-from overlay.agent.records.known_names import known_text, meant_text
+from overlay.agent.policy.definition import POLICIES
 from overlay.agent.records.policy_catalog import PolicyCatalog
 from overlay.core.policy.compiler import PolicyCompiler
-from overlay.core.policy.policy import POLICY_KIND, Policy
+from overlay.core.policy.policy import Policy
 from overlay.core.policy.population import Population
-from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.errors import ConflictError
 from overlay.model import Endpoint, Network
 from overlay.wire.codec.policies import encode_policy
 
@@ -37,13 +37,7 @@ class PolicyRegistry:
         found = self.catalog.find(name)
         if found is not None:
             return found
-        names = [policy.name for policy in self.catalog.all()]
-        raise NotFoundError(
-            f"there is no policy {name!r}",
-            why=f"known policies: {known_text(names)}" if names else "the cluster has no policy",
-            hint=meant_text(name, names)
-            or ("overlayd policy ls" if names else "overlayd policy create --help"),
-        )
+        raise POLICIES.missing(name, [policy.name for policy in self.catalog.all()])
 
     def create(self, network: Network, wanted: Policy) -> tuple[Policy, bool]:
         """Return the policy of this definition, and whether it is new; raises OverlayError."""
@@ -77,7 +71,7 @@ class PolicyRegistry:
     def remove(self, name: str) -> Policy:
         """Remove a policy everywhere; raises OverlayError."""
         policy = self.require(name)
-        self._declared.remove(POLICY_KIND, policy.name)
+        self._declared.remove(POLICIES.number, policy.name)
         self._record(policy, "removed")
         return policy
 
@@ -87,15 +81,7 @@ class PolicyRegistry:
         return f"VNI {policy.vni}" if network is None else network.name
 
     def _write(self, policy: Policy) -> None:
-        body = encode_policy(policy)
-        if len(body) > limits.DECLARED_BODY_SIZE_MAX:
-            raise UsageError(
-                f"policy {policy.name} is too large for a record",
-                why=f"it takes {len(body)} bytes of {limits.DECLARED_BODY_SIZE_MAX}",
-                hint="Select containers by a label that they share in place of many names, or "
-                "create several policies",
-            )
-        self._declared.put(POLICY_KIND, policy.name, body)
+        POLICIES.write(self._declared, policy.name, encode_policy(policy))
 
     def _require_room(self, network: Network, wanted: Policy) -> None:
         if len(self.catalog.policies(network.vni)) >= limits.POLICIES_PER_NETWORK_MAX:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from typing import Final
 
 from overlay import limits
+from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import driver_of, has_tunnel
-from overlay.core.router.router import Router
+from overlay.core.router.router import ROUTER_KIND, Router
 from overlay.core.router.routing import encrypted_beside_clear, overlap, share_family
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network, Vni
+
+ROUTERS: Final = NamedKind(ROUTER_KIND, "router", "routers", "Use fewer or shorter labels")
 
 
 def networks_of(directory: Directory, names: Iterable[str]) -> list[Network]:
@@ -94,22 +98,12 @@ def require_disjoint(directory: Directory, network: Network, others: Iterable[Vn
 
 def require_same(existing: Router, wanted: Router) -> None:
     """Raise ConflictError if a router of the name exists and is another one."""
-    differing = [
-        text
-        for text, is_other in (
-            ("networks", existing.vnis != wanted.vnis),
-            ("allow_clear", existing.allow_clear != wanted.allow_clear),
-            ("labels", existing.labels != wanted.labels),
-        )
-        if is_other
-    ]
-    if differing:
-        raise ConflictError(
-            f"a different router {existing.name!r} exists already",
-            why=f"it differs in: {', '.join(differing)}",
-            hint=f"To see it: overlayd router inspect {existing.name}; to change it: overlayd "
-            f"router set {existing.name}; or choose another name",
-        )
+    compared = (
+        ("networks", existing.vnis != wanted.vnis),
+        ("allow_clear", existing.allow_clear != wanted.allow_clear),
+        ("labels", existing.labels != wanted.labels),
+    )
+    ROUTERS.require_same(existing.name, compared)
 
 
 def _require_compatible(name: str, one: Network, other: Network) -> None:

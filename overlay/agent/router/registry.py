@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.records.known_names import known_text, meant_text
 from overlay.agent.records.router_catalog import RouterCatalog
 from overlay.agent.router import definition
-from overlay.core.router.router import ROUTER_KIND, Router
-from overlay.errors import NotFoundError, UsageError
+from overlay.agent.router.definition import ROUTERS
+from overlay.core.router.router import Router
 from overlay.model import Network, Vni
 from overlay.wire.codec.routers import encode_router
 
@@ -46,13 +44,7 @@ class RouterRegistry:
         found = self.catalog.find(name)
         if found is not None:
             return found
-        names = [router.name for router in self.catalog.all()]
-        raise NotFoundError(
-            f"there is no router {name!r}",
-            why=f"known routers: {known_text(names)}" if names else "the cluster has no router",
-            hint=meant_text(name, names)
-            or ("overlayd router ls" if names else "overlayd router create --help"),
-        )
+        raise ROUTERS.missing(name, [router.name for router in self.catalog.all()])
 
     def create(self, spec: RouterSpec) -> tuple[Router, bool]:
         """Return the router of this definition, and whether it is new; raises OverlayError."""
@@ -83,7 +75,7 @@ class RouterRegistry:
     def remove(self, name: str) -> Router:
         """Remove a router everywhere; raises OverlayError."""
         router = self.require(name)
-        self._declared.remove(ROUTER_KIND, router.name)
+        self._declared.remove(ROUTERS.number, router.name)
         self._record(router, "removed")
         return router
 
@@ -118,15 +110,7 @@ class RouterRegistry:
             definition.require_disjoint(directory, network, _without(router.vnis, network.vni))
 
     def _write(self, router: Router) -> None:
-        body = encode_router(router)
-        if len(body) > limits.DECLARED_BODY_SIZE_MAX:
-            raise UsageError(
-                f"router {router.name} is too large for a record",
-                why=f"it takes {len(body)} bytes of {limits.DECLARED_BODY_SIZE_MAX}",
-                hint="Use fewer or shorter labels",
-                field="labels",
-            )
-        self._declared.put(ROUTER_KIND, router.name, body)
+        ROUTERS.write(self._declared, router.name, encode_router(router))
 
     def _record(self, router: Router, change: str) -> None:
         names = ", ".join(network.name for network in self.networks(router))

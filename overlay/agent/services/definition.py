@@ -6,14 +6,21 @@ Owns: the rules, and the errors about them. Does not: write records or choose ad
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
+from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import BRIDGE, driver_of, has_sandbox
-from overlay.core.services.service import HealthCheck, Service, ServiceIngress
+from overlay.core.services.service import SERVICE_KIND, HealthCheck, Service, ServiceIngress
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 
-_CHANGE_HINT = "To change it: overlayd service set {name}; to replace it, remove it first"
+SERVICES: Final = NamedKind(
+    SERVICE_KIND,
+    "service",
+    "services",
+    "Select backends by a label (--selector) in place of their names",
+)
 
 
 def require_valid(service: Service) -> None:
@@ -177,28 +184,19 @@ def require_free_ports(service: Service, others: Iterable[Service]) -> None:
 
 def require_same(existing: Service, wanted: Service, network: str) -> None:
     """Raise ConflictError if a service of the name exists and is another one."""
-    differing = [
-        text
-        for text, is_other in (
-            ("network", existing.vni != wanted.vni),
-            ("ports", existing.ports != wanted.ports),
-            ("selector", existing.selector != wanted.selector),
-            ("backends", existing.backends != wanted.backends),
-            ("weights", existing.weights != wanted.weights),
-            ("drained backends", existing.drained != wanted.drained),
-            ("affinity", existing.affinity != wanted.affinity),
-            ("local first", existing.local_first != wanted.local_first),
-            ("DNS round robin", existing.dns_rr != wanted.dns_rr),
-            ("health check", existing.check != wanted.check),
-            ("published ports", existing.ingress != wanted.ingress),
-            ("labels", existing.labels != wanted.labels),
-            ("virtual addresses", bool(wanted.ips) and existing.ips != wanted.ips),
-        )
-        if is_other
-    ]
-    if differing:
-        raise ConflictError(
-            f"service {existing.name} exists already, and is another one",
-            why=f"it is on network {network}; different: {', '.join(differing)}",
-            hint=_CHANGE_HINT.format(name=existing.name),
-        )
+    compared = (
+        ("network", existing.vni != wanted.vni),
+        ("ports", existing.ports != wanted.ports),
+        ("selector", existing.selector != wanted.selector),
+        ("backends", existing.backends != wanted.backends),
+        ("weights", existing.weights != wanted.weights),
+        ("drained backends", existing.drained != wanted.drained),
+        ("affinity", existing.affinity != wanted.affinity),
+        ("local first", existing.local_first != wanted.local_first),
+        ("DNS round robin", existing.dns_rr != wanted.dns_rr),
+        ("health check", existing.check != wanted.check),
+        ("published ports", existing.ingress != wanted.ingress),
+        ("labels", existing.labels != wanted.labels),
+        ("virtual addresses", bool(wanted.ips) and existing.ips != wanted.ips),
+    )
+    SERVICES.require_same(existing.name, compared, network)

@@ -15,11 +15,11 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.participation import ParticipationService
-from overlay.agent.records.known_names import known_text
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services import definition
-from overlay.core.services.service import SERVICE_KIND, Service
-from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.agent.services.definition import SERVICES
+from overlay.core.services.service import Service
+from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 from overlay.wire.codec.services import encode_service
 
@@ -47,12 +47,7 @@ class ServiceRegistry:
         found = self.catalog.find(name)
         if found is not None:
             return found
-        names = [service.name for service in self.catalog.all()]
-        raise NotFoundError(
-            f"there is no service {name!r}",
-            why=f"known services: {known_text(names)}" if names else "the cluster has no service",
-            hint="overlayd service ls" if names else "overlayd service create --help",
-        )
+        raise SERVICES.missing(name, [service.name for service in self.catalog.all()])
 
     async def create(self, network: Network, wanted: Service) -> tuple[Service, bool]:
         """Return the service of this definition, and whether it is new; raises OverlayError.
@@ -111,7 +106,7 @@ class ServiceRegistry:
         """Remove a service everywhere; its addresses are free for others."""
         async with self._lock:
             service = self.require(name)
-            self._declared.remove(SERVICE_KIND, service.name)
+            self._declared.remove(SERVICES.number, service.name)
             now = self._context.gossip.transport.now()
             self._allocator.space.quarantine(service.vni, service.ips, now)
         self._context.event_log.record(
@@ -120,14 +115,7 @@ class ServiceRegistry:
         return service
 
     def _write(self, service: Service) -> None:
-        body = encode_service(service)
-        if len(body) > limits.DECLARED_BODY_SIZE_MAX:
-            raise UsageError(
-                f"service {service.name} is too large for a record",
-                why=f"it takes {len(body)} bytes of {limits.DECLARED_BODY_SIZE_MAX}",
-                hint="Select backends by a label (--selector) in place of their names",
-            )
-        self._declared.put(SERVICE_KIND, service.name, body)
+        SERVICES.write(self._declared, service.name, encode_service(service))
 
     def _require_room(self, network: Network, wanted: Service) -> None:
         if len(self.catalog.services(network.vni)) >= limits.SERVICES_PER_NETWORK_MAX:

@@ -147,7 +147,7 @@ SLOW = HealthCheck("tcp", "", 1.0, 2.0, 3)
         (replace(WEB, ips=(parse_ip("10.7.0.2"),)), ConflictError, "c1 on vm1 has it"),
         (replace(WEB, ips=(parse_ip("10.9.0.7"),)), UsageError, "not an address of network blue"),
         (replace(WEB, ips=(parse_ip("10.7.0.3"),)), ConflictError, "virtual address of a service"),
-        (replace(WEB, name="first", dns_rr=True), ConflictError, "different: DNS round"),
+        (replace(WEB, name="first", dns_rr=True), ConflictError, "differs in: DNS round"),
         (replace(WEB, ingress=INGRESS), ConflictError, "service first is published on it"),
         (replace(WEB, ingress=(ServiceIngress(8080, 81),)), UsageError, "no port 81/tcp"),
         (replace(WEB, check=SLOW), UsageError, "cannot begin every 1 s"),
