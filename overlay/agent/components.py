@@ -235,8 +235,9 @@ class Components:
         self._preferences = ExposurePreferences(
             gossip.state, self.service_catalog, DeclaredExposures(directory)
         )
-        plugged = PluggedInterfaces(gossip.state, self.fabric, self._preferences)
-        self._sandbox_needs = SandboxNeeds(directory, attachments, plugged)
+        plugged = PluggedInterfaces(gossip.state, self.fabric)
+        users = (self._preferences, plugged)
+        self._sandbox_needs = SandboxNeeds(directory, attachments, users)
         self.participation = ParticipationService(
             context, self.reconciler, attachments, self._sandbox_needs, self.encryption
         )

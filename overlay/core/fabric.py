@@ -1,4 +1,6 @@
-"""Containers behind VTEPs that are no members, as a BGP EVPN fabric tells of them: values.
+"""Values for what is reached by a VTEP and has no endpoint record.
+
+That is containers of a BGP EVPN fabric, and machines behind interfaces that members plug in.
 
 Rows name a segment by its VNI, as the fabric does. Owns: the values, and their merge. Does not:
 decide which are taken (`core.evpn`), or make rows of a sandbox of them (the planner).

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from overlay.agent.dataplane.fabric_table import FabricTable
-from overlay.agent.networks.participation import SandboxUser
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import PluggedInterface
@@ -16,15 +15,11 @@ from overlay.model import Vni
 
 
 class PluggedInterfaces(Mapping[Vni, PluggedInterface]):
-    """This host's plugs by network; each needs the network's sandbox, also without containers.
+    """This host's plugs by network; each needs the network's sandbox, also without containers."""
 
-    `others` knows the networks that need it for another reason.
-    """
-
-    def __init__(self, state: StateDatabase, fabric: FabricTable, others: SandboxUser) -> None:
+    def __init__(self, state: StateDatabase, fabric: FabricTable) -> None:
         self._state = state
         self._fabric = fabric
-        self._others = others
         self._by_vni = {plug.vni: plug for plug in documents.PLUGS.load(state)}
         for vni, plug in self._by_vni.items():
             fabric.put_interface(vni, plug.interface)
@@ -39,12 +34,12 @@ class PluggedInterfaces(Mapping[Vni, PluggedInterface]):
         return len(self._by_vni)
 
     def needs_no_container(self, vni: Vni) -> bool:
-        """Return whether an interface is plugged into a network, or it needs its sandbox anyway."""
-        return vni in self._by_vni or self._others.needs_no_container(vni)
+        """Return whether an interface is plugged into a network."""
+        return vni in self._by_vni
 
     def without_containers(self) -> list[Vni]:
         """Return these networks, in order of VNI."""
-        return sorted({*self._by_vni, *self._others.without_containers()})
+        return sorted(self._by_vni)
 
     def put(self, plug: PluggedInterface) -> None:
         """Store a plug; raises OverlayError if the disk rejects the write."""

@@ -44,7 +44,7 @@ class Bench:
         self.registry = made.registry
         self.attachments: dict[bytes, Any] = {b"c1": SimpleNamespace(vni=7)}
         nothing = SimpleNamespace(needs_no_container=lambda _: False, without_containers=tuple)
-        self.needs = SandboxNeeds(made.directory, self.attachments, nothing)
+        self.needs = SandboxNeeds(made.directory, self.attachments, (nothing,))
         self.participation = Participation(*refused)
         self.controller = RouterController(
             made.context, self.needs, cast("Any", self.participation)
