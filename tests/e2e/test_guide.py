@@ -35,6 +35,7 @@ PAGES = [
     "docs/guide/services.md",
     "docs/guide/policy.md",
     "docs/guide/router.md",
+    "docs/guide/native-path.md",
     "docs/guide/isolation.md",
     "docs/guide/rates.md",
     "docs/guide/controls.md",
