@@ -84,7 +84,9 @@ from overlay.model import (
     mac_for,
     parse_ip,
 )
-from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
+from overlay.wire.admission.initiator import JoinInitiator
+from overlay.wire.admission.messages import JoinGrant, JoinRequest
+from overlay.wire.admission.responder import JoinResponder
 from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.codec.policies import encode_policy

@@ -13,17 +13,16 @@ from overlay import limits
 from overlay.core.protocol.records import JoinToken
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
-from overlay.wire import admission
-from overlay.wire.admission import (
-    BAD_TICKET,
+from overlay.wire.admission.cipher import JoinCipher
+from overlay.wire.admission.initiator import JoinInitiator
+from overlay.wire.admission.messages import (
     NO_INVITATION,
     STALE_ADMISSION,
     JoinGrant,
-    JoinInitiator,
     JoinRefusal,
     JoinRequest,
-    JoinResponder,
 )
+from overlay.wire.admission.responder import BAD_TICKET, JoinResponder
 from overlay.wire.codec.contact_header import ContactHeader, read_contact_header
 from overlay.wire.codec.datagram import OWN_DATAGRAM, UNAUTHENTICATED, Datagram
 from overlay.wire.handshake.hello import BAD_CARD
@@ -253,7 +252,7 @@ def test_a_thief_of_the_token_reads_no_other_admission() -> None:
         header = read_contact_header(datagram.data)
         for recipient in (bytes(16), header.sender, holder.card.node_id, outside_id(seen)):
             for identity in (thief_id,):
-                seal = admission._JoinCipher(identity, ANCHOR.cluster_id, random.randbytes)
+                seal = JoinCipher(identity, ANCHOR.cluster_id, random.randbytes)
                 try:
                     shown += msgpack.packb(
                         seal.open(header, TOKEN.join_key, datagram.data, recipient)
@@ -374,7 +373,7 @@ def test_any_body_under_the_join_key_is_handled(body: object) -> None:
     """An invalid datagram under the join key is malformed or stale."""
     own, outside = applicant()
     holder = member(1, SEED, Policy(is_holder=True))
-    seal = admission._JoinCipher(own, ANCHOR.cluster_id, random.Random(3).randbytes)
+    seal = JoinCipher(own, ANCHOR.cluster_id, random.Random(3).randbytes)
     packed = body if isinstance(body, list) else [body]
     peer = (holder.card.node_id, holder.card.seal_key)
     knock = seal.seal_hello(TOKEN.token_id, TOKEN.join_key, bytes(16), packed)

@@ -16,7 +16,7 @@ from overlay.agent.api.schema.tokens import (
 )
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.wire.admission import JoinRefusal
+from overlay.wire.admission.messages import JoinRefusal
 
 _STATES: Final[dict[JoinRefusal | None, TokenState]] = {
     None: "valid",

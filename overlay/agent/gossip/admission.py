@@ -1,7 +1,7 @@
 """Admission of new hosts: join tokens and their uses, derived from the records.
 
 Owns: the state of a token, counting its uses, and issuing certificates if this host holds the
-authority. Implements `wire.admission.AdmissionPolicy`. Does not: know HTTP or sockets.
+authority. Implements `wire.admission.responder.AdmissionPolicy`. Does not: know HTTP or sockets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from overlay.core.protocol.records import (
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Card, Ip, NodeId, ip_text, node_id_of, node_text
-from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest, JoinResponder
+from overlay.wire.admission.messages import JoinGrant, JoinRefusal, JoinRequest
+from overlay.wire.admission.responder import JoinResponder
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
 
@@ -76,7 +77,7 @@ class AdmissionService:
         """Read the records again before the next use."""
         self._records = None
 
-    # --- the policy (wire.admission.AdmissionPolicy) ------------------------------------
+    # --- the policy (wire.admission.responder) ------------------------------------
 
     def invitation(self, token_id: bytes) -> JoinToken | None:
         """Return a token's record, valid or not, if the authority signed it."""

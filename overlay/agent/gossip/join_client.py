@@ -20,7 +20,8 @@ from overlay.agent.gossip.join_request import JoinSeed
 from overlay.agent.gossip.transport import bind_socket
 from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
-from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRefusal
+from overlay.wire.admission.initiator import JoinInitiator
+from overlay.wire.admission.messages import JoinGrant, JoinRefusal
 from overlay.wire.codec.datagram import COOKIE, Datagram, UdpEndpoint, read_kind
 from overlay.wire.handshake.cookies import CookieJar, receiver_key
 from overlay.wire.identity.identity import Identity

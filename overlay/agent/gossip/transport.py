@@ -25,7 +25,7 @@ from overlay.core.protocol.interfaces import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
 from overlay.signals import Signal
-from overlay.wire.admission import is_join_kind
+from overlay.wire.admission.messages import is_join_kind
 from overlay.wire.codec.datagram import OTHER_VERSION, Datagram, UdpEndpoint, read_kind
 from overlay.wire.identity.keyring import ClusterKey
 from overlay.wire.session.opened_datagram import OpenedDatagram

@@ -16,7 +16,7 @@ from dataclasses import replace
 from overlay.core.netcheck.facts import AddressFacts, Reply
 from overlay.errors import RemoteError
 from overlay.model import parse_ip
-from overlay.wire.admission import JoinInitiator
+from overlay.wire.admission.initiator import JoinInitiator
 from overlay.wire.codec.datagram import UdpEndpoint
 from overlay.wire.handshake.cookies import CookieJar, receiver_key
 from overlay.wire.identity.identity import Identity

@@ -20,7 +20,7 @@ from overlay.core.protocol.messages import AuthorityHandover, CertificateRenewal
 from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, JoinToken, TokenRevocation
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError
 from overlay.model import NodeId, parse_ip
-from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest
+from overlay.wire.admission.messages import JoinGrant, JoinRefusal, JoinRequest
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
