@@ -15,7 +15,7 @@ from overlay.agent.api.schema.networks import (
 )
 from overlay.agent.components import Components
 from overlay.core.ipam.allocator import Share
-from overlay.core.ipam.ownership import ip_of
+from overlay.core.ipam.subnet_numbers import ip_of
 from overlay.model import Network, Subnet, ip_text
 
 

@@ -14,15 +14,10 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 from overlay import limits
 from overlay.core.ipam import allocator, reclaim
 from overlay.core.ipam.allocator import Share, dynamic_addresses, reserved_addresses
+from overlay.core.ipam.departures import Departures
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import (
-    Departures,
-    Ownership,
-    ip_of,
-    number_of,
-    ownership_after,
-    subnet_run,
-)
+from overlay.core.ipam.ownership import Ownership, ownership_after
+from overlay.core.ipam.subnet_numbers import ip_of, number_of, subnet_run
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope

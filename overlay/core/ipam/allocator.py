@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from overlay import limits
 from overlay.core.ipam.intervals import Intervals, Run
-from overlay.core.ipam.ownership import Ownership, ip_of, number_of, subnet_run
+from overlay.core.ipam.ownership import Ownership
+from overlay.core.ipam.subnet_numbers import ip_of, number_of, subnet_run
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.model import Grant, Ip, NodeId, Subnet
 

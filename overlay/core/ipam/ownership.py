@@ -17,28 +17,15 @@ it and the address are forgotten. `reclaim` decides when that may be written.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
+from overlay.core.ipam.departures import Departures
+from overlay.core.ipam.holdings import Holding, Space, ancestors
 from overlay.core.ipam.intervals import Intervals, Run
+from overlay.core.ipam.subnet_numbers import number_of, subnet_run
 from overlay.core.protocol.records import ForgottenNode, ReclaimStatement
-from overlay.model import Grant, Ip, Network, NodeId, Subnet
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Holding:
-    """One step of an address's path: its holder, generation and parent.
-
-    `is_void`: the grant came too late for its grantee, which had written its `ReclaimStatement`
-    already; the granter has still given the space away, so nobody owns it until it is reclaimed.
-    """
-
-    owner: NodeId
-    generation: int
-    parent: Holding | None
-    is_void: bool = False
+from overlay.model import Grant, Ip, Network, NodeId
 
 
 class Piece(NamedTuple):
@@ -62,32 +49,6 @@ class RejectedGrant(NamedTuple):
 OUTSIDE = "outside-subnets"
 NOT_OWNED = "granter-not-owner"
 
-_Decide: TypeAlias = Callable[[Holding, int], Holding | None]
-
-
-def number_of(ip: bytes) -> int:
-    """Return a packed address as an integer."""
-    return int.from_bytes(ip, "big")
-
-
-def ip_of(number: int, subnet: Subnet) -> Ip:
-    """Return the packed address of an integer, in the subnet's family."""
-    return Ip(number.to_bytes(len(subnet.base), "big"))
-
-
-def subnet_run(subnet: Subnet) -> Run:
-    """Return a subnet's first and last address, reserved ones included."""
-    base = number_of(subnet.base)
-    return (base, base + (1 << (8 * len(subnet.base) - subnet.prefix_length)) - 1)
-
-
-def ancestors(holding: Holding) -> Iterator[Holding]:
-    """Yield a holding and those it came from, up to the creator's."""
-    step: Holding | None = holding
-    while step is not None:
-        yield step
-        step = step.parent
-
 
 def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
     """Return the forgotten node that held this last.
@@ -95,118 +56,6 @@ def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
     There is always one where space is stranded.
     """
     return next(step.owner for step in ancestors(holding) if step.owner in ownership_.forgotten)
-
-
-class ReclaimStatements:
-    """All reclaim statements, for lookups.
-
-    A part of a statement protects what it names; only all parts of it are binding.
-    """
-
-    def __init__(self, statements: Iterable[tuple[NodeId, ReclaimStatement]]) -> None:
-        self._records: dict[tuple[NodeId, NodeId], dict[int, ReclaimStatement]] = {}
-        for origin, record in statements:
-            self._records.setdefault((origin, record.node_id), {})[record.part] = record
-        self._keepers: dict[int, list[tuple[NodeId, NodeId]]] | None = None
-        self._kept: dict[tuple[NodeId, NodeId, int, Subnet], Intervals] = {}
-
-    def __iter__(self) -> Iterator[tuple[NodeId, NodeId]]:
-        return iter(self._records)
-
-    def __contains__(self, statement: tuple[NodeId, NodeId]) -> bool:
-        return statement in self._records
-
-    def keepers(self, vni: int) -> list[tuple[NodeId, NodeId]]:
-        """Return the statements, as (origin, forgotten node), that keep anything of a network.
-
-        In order. There may be very many others, and very many networks.
-        """
-        if self._keepers is None:
-            self._keepers = {}
-            for statement, records in sorted(self._records.items(), key=lambda item: item[0]):
-                for each in {run.vni for record in records.values() for run in record.kept}:
-                    self._keepers.setdefault(each, []).append(statement)
-        return self._keepers.get(vni, [])
-
-    def complete(self, origin: NodeId, node_id: NodeId) -> bool:
-        """Return whether all parts of `origin`'s statement are known."""
-        records = self._records.get((origin, node_id))
-        return records is not None and len(records) == next(iter(records.values())).parts
-
-    def reclaiming_node(self, origin: NodeId, node_id: NodeId) -> NodeId | None:
-        """Return the reclaiming node that `origin` voted for, if known."""
-        records = self._records.get((origin, node_id))
-        return None if records is None else next(iter(records.values())).reclaiming_node
-
-    def live_reclaiming_node(
-        self, origin: NodeId, node_id: NodeId, forgotten: Container[NodeId]
-    ) -> NodeId | None:
-        """Return the reclaiming node that `origin` voted for.
-
-        If that one is forgotten too, the one that `origin` voted for as its reclaiming node.
-        """
-        passed: set[NodeId] = set()
-        claimant = self.reclaiming_node(origin, node_id)
-        while claimant is not None and claimant in forgotten:
-            if claimant in passed:
-                return None
-            passed.add(claimant)
-            claimant = self.reclaiming_node(origin, claimant)
-        return claimant
-
-    def kept(self, origin: NodeId, node_id: NodeId, network: Network, index: int) -> Intervals:
-        """Return what `origin` keeps of `node_id`'s space, as far as known."""
-        subnet = network.subnets[index]
-        key = (origin, node_id, network.vni, subnet)
-        if key not in self._kept:
-            first, last = subnet_run(subnet)
-            self._kept[key] = Intervals.of(
-                (max(first, number_of(run.first)), min(last, number_of(run.last)))
-                for record in self._records.get((origin, node_id), {}).values()
-                for run in record.kept
-                if run.vni == network.vni
-                and len(run.first) == len(run.last) == len(subnet.base)
-                and first <= number_of(run.last)
-                and number_of(run.first) <= min(last, number_of(run.last))
-            )
-        return self._kept[key]
-
-
-class Departures:
-    """The forgotten nodes and the statements about them, which are the same for all networks."""
-
-    def __init__(
-        self,
-        forgotten: Iterable[tuple[NodeId, ForgottenNode]] = (),
-        statements: Iterable[tuple[NodeId, ReclaimStatement]] = (),
-    ) -> None:
-        self.statements = ReclaimStatements(statements)
-        gone = {record.node_id for _, record in forgotten}
-        gone.update(node_id for _, node_id in self.statements)
-        self.forgotten = frozenset(gone)
-        self._missing: tuple[list[NodeId], list[NodeId]] | None = None
-
-    def owed_by(self, node_id: NodeId) -> list[NodeId]:
-        """Return the forgotten nodes about which a node has made no statement, in order."""
-        return sorted(
-            each
-            for each in self.forgotten
-            if each != node_id and (node_id, each) not in self.statements
-        )
-
-    def without_statement(self, members: Collection[NodeId]) -> list[NodeId]:
-        """Return the members whose statements are not complete, in order of id."""
-        asked = list(members)
-        if self._missing is None or self._missing[0] != asked:
-            complete = self.statements.complete
-            found = [
-                member
-                for member in asked
-                if member not in self.forgotten
-                and not all(complete(member, node_id) for node_id in self.forgotten)
-            ]
-            self._missing = (asked, sorted(found))
-        return self._missing[1]
 
 
 class Ownership:
@@ -223,7 +72,7 @@ class Ownership:
         self.grants: list[tuple[NodeId, Grant]] = []  # in the order in which they took effect
         self.rejected: list[RejectedGrant] = []
         genesis = Holding(network.creator, 0, None)
-        self._spaces = [_Space(subnet_run(subnet), genesis) for subnet in network.subnets]
+        self._spaces = [Space(subnet_run(subnet), genesis) for subnet in network.subnets]
         self._owned: dict[tuple[NodeId, int], Intervals] | None = None
 
     # --- lookups ------------------------------------------------------------------------
@@ -389,54 +238,3 @@ def _rank(item: tuple[NodeId, Grant]) -> tuple[int, NodeId, bytes, bytes, NodeId
         grant.grantee,
         grant.request_id,
     )
-
-
-class _Space:
-    """A map from all numbers of one run to holdings, as sorted starts."""
-
-    def __init__(self, run: Run, holding: Holding) -> None:
-        self._starts = [run[0]]
-        self._holdings = [holding]
-        self._last = run[1]
-
-    def __iter__(self) -> Iterator[tuple[int, int, Holding]]:
-        ends = [*(start - 1 for start in self._starts[1:]), self._last]
-        return zip(self._starts, ends, self._holdings, strict=True)
-
-    def at(self, number: int) -> Holding:
-        return self._holdings[bisect_right(self._starts, number) - 1]
-
-    def within(self, first: int, last: int) -> Iterator[tuple[int, int, Holding]]:
-        index = bisect_right(self._starts, first) - 1
-        while index < len(self._starts) and self._starts[index] <= last:
-            is_final = index + 1 == len(self._starts)
-            end = self._last if is_final else self._starts[index + 1] - 1
-            yield max(first, self._starts[index]), min(last, end), self._holdings[index]
-            index += 1
-
-    def cut(self, first: int, last: int) -> None:
-        """Split pieces so that one begins at `first` and one after `last`."""
-        for start in (first, last + 1):
-            index = bisect_right(self._starts, start) - 1
-            if self._starts[index] != start and start <= self._last:
-                self._starts.insert(index + 1, start)
-                self._holdings.insert(index + 1, self._holdings[index])
-
-    def take(self, first: int, last: int, decide: _Decide) -> int:
-        """Replace the holdings in `[first, last]` by the results of `decide`.
-
-        None keeps a holding. Returns how many addresses were kept.
-        """
-        self.cut(first, last)
-        stayed = 0
-        index = bisect_left(self._starts, first)
-        while index < len(self._starts) and self._starts[index] <= last:
-            holding = decide(self._holdings[index], self._starts[index])
-            if holding is not None:
-                self._holdings[index] = holding
-            else:
-                is_final = index + 1 == len(self._starts)
-                end = self._last if is_final else self._starts[index + 1] - 1
-                stayed += end - self._starts[index] + 1
-            index += 1
-        return stayed

@@ -19,16 +19,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from overlay import limits
+from overlay.core.ipam.holdings import Holding, ancestors
 from overlay.core.ipam.intervals import Intervals, Run
-from overlay.core.ipam.ownership import (
-    Holding,
-    Ownership,
-    Piece,
-    ancestors,
-    ip_of,
-    last_forgotten,
-    number_of,
-)
+from overlay.core.ipam.ownership import Ownership, Piece, last_forgotten
+from overlay.core.ipam.subnet_numbers import ip_of, number_of
 from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, NodeId, Vni
 

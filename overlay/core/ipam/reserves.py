@@ -19,7 +19,7 @@ from overlay.core.ipam import allocator, spread
 from overlay.core.ipam.address_space import AddressSpace, Stamp
 from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import number_of
+from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from overlay import limits
 from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals, Run
-from overlay.core.ipam.ownership import Ownership, subnet_run
+from overlay.core.ipam.ownership import Ownership
 from overlay.core.ipam.reclaim import transfer
+from overlay.core.ipam.subnet_numbers import subnet_run
 from overlay.model import NODE_ID_SIZE, Grant, Network, NodeId, Subnet
 
 

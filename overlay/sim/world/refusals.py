@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import number_of
+from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.messages import MemberState
 from overlay.model import Network, NodeId, ip_text
 from overlay.sim.host.host import Host

@@ -9,7 +9,8 @@ from overlay import limits
 from overlay.core.ipam import allocator
 from overlay.core.ipam.address_space import Quarantine, pick, pick_last
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership
+from overlay.core.ipam.ownership import Ownership, ownership
+from overlay.core.ipam.subnet_numbers import ip_of, number_of
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import ForgottenNode
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import NOT_OWNED, OUTSIDE, number_of, ownership
+from overlay.core.ipam.ownership import NOT_OWNED, OUTSIDE, ownership
+from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 

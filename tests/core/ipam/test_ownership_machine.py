@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from overlay.core.ipam.address_space import pick
 from overlay.core.ipam.allocator import decide_grant, reserved_addresses, superseded
-from overlay.core.ipam.ownership import Ownership, number_of, ownership
+from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.ipam.reclaim import (
     hand_back,
     members_without_statement,
     reclaim_grants,
     reclaim_statements,
 )
+from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.messages import GrantRequest
 from overlay.core.protocol.records import ForgottenNode, Key, ReclaimStatement, Value, key_of
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, ip_text, parse_ip

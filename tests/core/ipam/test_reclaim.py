@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from overlay.core.ipam.allocator import superseded
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import Ownership, number_of, ownership
+from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.ipam.reclaim import (
     hand_back,
     members_without_statement,
@@ -10,6 +10,7 @@ from overlay.core.ipam.reclaim import (
     reclaim_statements,
     reclaiming_node_of,
 )
+from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 
