@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 from overlay.errors import ERROR_BY_CODE
-from overlay.lab.strict_http import closed_schema
+from tests.strict_schema import closed_schema
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run

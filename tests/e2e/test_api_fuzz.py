@@ -26,7 +26,6 @@ from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import openapi
 from overlay.lab.driver import LOG, AgentDriver, differences, wait_until
 from overlay.lab.fixtures import LabCluster, lab_cluster
-from overlay.lab.strict_http import closed_schema
 from overlay.unix_http import UnixConnection
 from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode
@@ -38,6 +37,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.strict_schema import closed_schema
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 load_all_checks()
