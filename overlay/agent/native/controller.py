@@ -19,6 +19,7 @@ from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
+from overlay.core.dataplane.controls.port_controls import has_priorities
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.encryption.switch_phase import SwitchPhase
@@ -31,6 +32,8 @@ from overlay.kernel.native.support import usable_interfaces
 from overlay.model import Network, Vni
 
 _TEXTS_MAX: Final = 3
+_IPV4_SIZE: Final = 4
+_SENT_BY_DEVICE: Final = "to other hosts by the VXLAN device, as {}"
 
 
 class NativePath(Controller):
@@ -107,6 +110,14 @@ class NativePath(Controller):
         if phase is not SwitchPhase.CLEAR:
             return "it is encrypted" if phase is SwitchPhase.ENCRYPTED else "it is being switched"
         return self.why
+
+    def why_not_sent(self, network: Network) -> str:
+        """Return why frames for other hosts take the VXLAN device, though theirs do not."""
+        if len(self._gossip.card.address) != _IPV4_SIZE:
+            return _SENT_BY_DEVICE.format("the underlay is IPv6")
+        if has_priorities(network, self._directory.own_endpoints(network.vni)):
+            return _SENT_BY_DEVICE.format("a container here has a priority")
+        return ""
 
     # --- the controller -------------------------------------------------------------------
 

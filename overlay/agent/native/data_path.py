@@ -15,7 +15,10 @@ PathName: TypeAlias = Literal["native", "fast", "bridge"]
 
 
 class DataPath(NamedTuple):
-    """A path, and why the frames take no faster one; empty for the fastest."""
+    """A path, and why the frames take no faster one; empty for the fastest.
+
+    Of the native path it says why frames for other hosts take the VXLAN device, if they do.
+    """
 
     name: PathName
     why: str
@@ -30,4 +33,6 @@ def data_path_of(
     if reconciler.fast_path.why:
         return DataPath("bridge", reconciler.fast_path.why)
     why = native_path.why_not(network)
-    return DataPath("fast" if why else "native", why)
+    if why:
+        return DataPath("fast", why)
+    return DataPath("native", native_path.why_not_sent(network))

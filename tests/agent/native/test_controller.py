@@ -16,12 +16,13 @@ from overlay.agent.native import controller
 from overlay.agent.native.controller import NativePath
 from overlay.agent.native.data_path import DataPath, data_path_of
 from overlay.agent.process.event_log import EventLog
+from overlay.core.dataplane.controls.port_controls import PRIORITY_LABEL
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.native.state import NativeState, NativeVni
-from overlay.model import Ip, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, parse_ip
 from overlay.signals import Signal
 
 OWN, MEMBER, OTHER = (parse_ip(f"192.168.56.{number}") for number in (10, 11, 12))
@@ -34,6 +35,13 @@ NATIVE = NativeState(
     frozenset({ArrivalPath(ETH1, MEMBER)}),
     frozenset({NativeVni(BLUE.vni, 17)}),
 )
+
+
+def with_priority(priority: str) -> Endpoint:
+    """Return a container with a priority; an empty text is none."""
+    labels = ((PRIORITY_LABEL, priority),) if priority else ()
+    ips = (parse_ip("10.1.0.2"),)
+    return Endpoint(b"e" * 8, BLUE.vni, "c1", Mac(bytes(6)), ips, labels=labels)
 
 
 class Host:
@@ -66,7 +74,11 @@ class Host:
             node_id=NodeId(b"s" * 16),
             card=SimpleNamespace(address=OWN),
         )
-        directory = SimpleNamespace(view=view, networks=lambda: [BLUE])
+        self.card = gossip.card
+        self.endpoints: list[Endpoint] = []
+        directory = SimpleNamespace(
+            view=view, networks=lambda: [BLUE], own_endpoints=lambda _vni: self.endpoints
+        )
         monkeypatch.setattr(controller, "NativeReceiver", lambda _node, _port: self)
         monkeypatch.setattr(controller, "remove_programs", self._remove)
         monkeypatch.setattr(controller, "usable_interfaces", self._usable)
@@ -194,6 +206,20 @@ async def test_the_reason_of_a_slower_path_is_named(host: Host) -> None:
     assert host.native.why_not(BLUE) == "it is being switched"
     local = Network(BLUE.vni, "blue", (SUBNET,), BLUE.creator, labels=labels_of(BRIDGE, ""))
     assert host.native.why_not(local) == "its frames do not leave this host"
+
+
+async def test_what_is_sent_by_the_device_is_said(host: Host) -> None:
+    """Of a network whose frames come by the native path, and leave by the VXLAN device."""
+    await host.native.attempt()
+    host.endpoints = [with_priority("")]
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", "")
+    host.endpoints = [with_priority("5")]
+    why = "to other hosts by the VXLAN device, as a container here has a priority"
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
+    host.endpoints = []
+    host.card.address = parse_ip("fd56::10")
+    why = "to other hosts by the VXLAN device, as the underlay is IPv6"
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
 
 
 async def test_off_leaves_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class NetworkStatusResponse(TypedDict):
     failures: list[str]
     plugs: list[PlugResponse]
     data_path: Literal["native", "fast", "bridge"] | None  # None: no sandbox here
-    data_path_why: str | None  # why it is not the native path
+    data_path_why: str | None  # why it is not the native path, in both directions
 
 
 class FastPathResponse(TypedDict):

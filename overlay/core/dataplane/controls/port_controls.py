@@ -9,7 +9,7 @@ Owns: those labels and rows. Does not: know how the kernel enforces them (`kerne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, stored_ethertypes
@@ -77,6 +77,11 @@ def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
         own.allow_non_ip or common.allow_non_ip,
         own.priority or common.priority,
     )
+
+
+def has_priorities(network: Network, endpoints: Iterable[Endpoint]) -> bool:
+    """Return whether one of a host's endpoints on a network has a priority."""
+    return any(controls_on(network, each).priority for each in endpoints)
 
 
 def with_controls(labels: Labels, changes: ControlChanges) -> Labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from overlay.core.dataplane.controls.port_controls import controls_on
+from overlay.core.dataplane.controls.port_controls import has_priorities
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX, Bridge, Link, Port, Shortcut, Vxlan
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -63,7 +63,7 @@ def natively(given: PlanInput, *, allowed: bool) -> PlanInput:
     send them.
     """
     is_possible = has_tunnel(given.network) and given.is_clear and given.receiving is None
-    prioritized = any(controls_on(given.network, each).priority for each in given.locals)
+    prioritized = has_priorities(given.network, given.locals)
     return replace(given, native=allowed and is_possible, is_prioritized=prioritized)
 
 
