@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e chaos soak soak-sim examples-test deb rpm dist packages arm64-test vm-test netavark-test evpn-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e data-path-test chaos soak soak-sim examples-test deb rpm dist packages arm64-test vm-test netavark-test evpn-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -34,6 +34,14 @@ e2e: setup
 # Checks and unit tests, then the tests on hosts; LABS (3) is the number of their workers.
 test: setup
 	@scripts/test
+
+# The tests of the data plane on one path, DATA_PATH=bridge, fast or native, or on all (20 minutes each). Needs root.
+data-path-test: setup
+	@failed=0; for path in $(or $(DATA_PATH),bridge fast native); do \
+	  echo "data-path-test: $$path"; \
+	  OVERLAYD_LAB_DATA_PATH=$$path .venv/bin/pytest -q --dist loadfile --no-loadscope-reorder \
+	    --tx "$${LABS:-3}*popen//python=tests/apart" -m "data_path and not vm and not chaos" tests/e2e || failed=1; \
+	done; exit $$failed
 
 # Every fault, with real agents (minutes). Prints the measurements.
 chaos: setup

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.lab import host_process, underlay
+from overlay.lab import data_path, host_process, underlay
 from overlay.lab.diagram import DiagramHost, DiagramPing, draw
 from overlay.lab.host_process import HostProcess
 
@@ -58,13 +58,18 @@ def up(count: int) -> str:
 
 
 def make(count: int) -> list[HostProcess]:
-    """Create hosts on one underlay, without agents."""
+    """Create hosts on one underlay, without agents.
+
+    Raises UsageError if the environment asks for a data path that does not exist.
+    """
+    data_path.wanted()
     _print_progress(f"creating {count} hosts (namespaces; this machine's network is not changed)")
     switch = host_process.start(SWITCH)
     underlay.prepare(switch)
     hosts = []
     for number in range(1, count + 1):
         host = host_process.start(f"vm{number}")
+        data_path.configure(host)
         underlay.connect(switch, host, number)
         hosts.append(host)
         _print_progress(f"  vm{number} {underlay.address_of(number)} on {underlay.INTERFACE}")

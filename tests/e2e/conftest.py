@@ -14,6 +14,8 @@ import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.fixtures import LabCluster, lab_cluster
 from overlay.lab.host_process import HostProcess
+from tests.e2e import data_paths
+from tests.e2e.data_paths import PathWatch
 from tests.e2e.docker_engine import build_image
 from tests.e2e.longest import rank
 
@@ -141,8 +143,30 @@ def tell() -> Iterator[Callable[[str, str, str], None]]:
         document.write_text(TABLE.sub(lambda _: "\n".join(lines) + "\n", text), encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def path_watch() -> Iterator[PathWatch]:
+    """Return what looks at the hosts' data path; in the end, a network must have taken it."""
+    watch = PathWatch()
+    yield watch
+    assert watch.is_taken or not watch.wanted, f"no network was seen on the path {watch.wanted}"
+
+
+@pytest.fixture(autouse=True)
+def taken_path(path_watch: PathWatch) -> Iterator[None]:
+    """Check after each test that the hosts take the path which the environment asks for."""
+    yield
+    if path_watch.wanted:
+        path_watch.look()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the workers keep this order (--no-loadscope-reorder)."""
+    """Mark the tests of the data plane, and put the longest files first.
+
+    The workers keep this order (--no-loadscope-reorder).
+    """
+    for item in items:
+        if item.nodeid.partition("::")[0] in data_paths.FILES:
+            item.add_marker(pytest.mark.data_path)
     items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
 
 

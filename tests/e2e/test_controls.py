@@ -90,8 +90,13 @@ def test_a_priority_reaches_the_other_host(
     for name, sender in (("urgent", "urgent"), ("outer", "urgent"), ("usual", "usual")):
         eventually(lambda n=name, s=sender: is_seen(n, s), f"the packet of {name}")
     assert cluster.json(1, "verify")["differences"] == []
+    (blue,) = cluster.json(1, "status")["networks"]
+    if blue["data_path"] == "native":  # the VXLAN device alone copies it to the outer header
+        assert "VXLAN device, as a container here has a priority" in blue["data_path_why"]
     cluster.ok(1, "overlayd", "attach", "urgent", "--network", "blue", "--priority", "none")
     assert cluster.json(1, "verify")["differences"] == []
+    (blue,) = cluster.json(1, "status")["networks"]
+    assert "priority" not in (blue["data_path_why"] or "")
     refused = cluster.run(1, "overlayd", "attach", "usual", "--network", "blue", "--priority", "8")
     assert refused[0] == 2
     assert "--priority: '8' is not a priority" in refused[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from overlay.agent.resolvers import resolv_conf
-from overlay.lab import host_process
+from overlay.lab import data_path, host_process
 from overlay.lab.driver import AgentDriver, wait_until
 from overlay.lab.fixtures import LabCluster
 from overlay.lab.flow import ContainerLocation, Flow, require_no_loss
@@ -298,6 +298,7 @@ def test_policies_outlive_the_agent(stage: Stage) -> None:
         ContainerLocation(stage.host(1), "web1"), ContainerLocation(stage.host(2), "db2"), db2[1]
     )
     inside = ["ip", "netns", "exec", "web1", sys.executable, "-c", TALK, db2[0], str(SQL)]
+    other = () if data_path.wanted() else ("--fast-path", "off")
     with (
         stage.default_deny(),
         stage.policy("sql", "--from", "label=app=web", "--to", "label=app=db", "--port",
@@ -314,7 +315,7 @@ def test_policies_outlive_the_agent(stage: Stage) -> None:
             ]  # fmt: skip
             with ThreadPoolExecutor() as pool:
                 one = pool.submit(stage.host(1).start)
-                pool.submit(stage.host(2).start, "--fast-path", "off").result()
+                pool.submit(stage.host(2).start, *other).result()
                 one.result()
             stage.expect("web1", "db1:5432 db2:5432", "db1:80 db2:80")
             count = talking.communicate("", timeout=60)[0]

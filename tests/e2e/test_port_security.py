@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from overlay.lab import host_process, lab
+from overlay.lab import data_path, host_process, lab
 from overlay.lab.driver import AgentDriver, connect, differences, end_all, wait_until
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
 from overlay.lab.frames import (
@@ -29,6 +29,10 @@ GATEWAY = parse_ip("10.32.0.1")
 ALL_NODES, ALL_NODES_MAC = parse_ip("ff02::1"), bytes.fromhex("333300000001")
 ANY_IPV4, ANY_IPV6 = bytes(4), bytes(16)
 EVERYBODY = b"\xff" * 4
+MODES = {
+    "fast": ("--fast-path", "on", "--native-path", "off"),
+    "bridge": ("--fast-path", "off"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,23 +233,23 @@ def honest(stage: Stage, sender: Guest) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module", params=["on", "off"])
+@pytest.fixture(scope="module", params=[data_path.wanted()] if data_path.wanted() else MODES)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """Return two hosts and their containers, with the fast path on or off."""
+    """Return two hosts and their containers, on the fast path and the bridge, or as asked for."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         for driver in drivers:
-            driver.start("--fast-path", request.param)
+            driver.start(*(() if data_path.wanted() else MODES[request.param]))
         drivers[0].post("/v1/join")
         token = drivers[0].get("/v1/token")["token"]
         drivers[1].post("/v1/join", peers=[drivers[0].address], token=token)
         subnets = [{"subnet": "10.32.0.0/16"}, {"subnet": "fd40::/64"}]
         drivers[0].post("/v1/networks", name="blue", subnets=subnets)
         made = Stage(drivers)
-        fast = drivers[0].get("/v1/status")["fast_path"]
-        assert fast["active"] == (request.param == "on"), fast
+        (blue,) = drivers[0].get("/v1/status")["networks"]
+        assert blue["data_path"] == request.param, blue["data_path_why"]
         yield made
     finally:
         end_all(drivers)

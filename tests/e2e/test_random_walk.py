@@ -12,6 +12,7 @@ import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.driver import connect, end_all, join_all, wait_until
 from tests.e2e import settled
+from tests.e2e.data_paths import PathWatch
 from tests.e2e.walk import SETTLE_S, Walk, names_on
 
 SEED = int(os.environ.get("SEED") or 20261121)
@@ -20,7 +21,7 @@ STEPS_BETWEEN = 6
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 5 * STEPS)]
 
 
-def test_a_walk() -> None:
+def test_a_walk(path_watch: PathWatch) -> None:
     """Every few steps all hosts agree with the model.
 
     At the end everything can be removed, and a reset leaves each host as it was found.
@@ -38,6 +39,7 @@ def test_a_walk() -> None:
             walk.step()
             if step % STEPS_BETWEEN == 0:
                 settled.check(walk)
+                path_watch.look()
         empty(walk)
         for driver, found in zip(drivers, before, strict=True):
             driver.run("overlayd", "reset", "--yes")

@@ -1,0 +1,83 @@
+"""The tests of the data plane, each of which runs on the native path, the fast one and the bridge.
+
+Owns: which files these are, and the check that their hosts took the path that was asked for
+(OVERLAYD_LAB_DATA_PATH, `overlay/lab/data_path`; `make data-path-test`). A run that takes another
+one fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from overlay.lab import data_path, host_process, lab
+from overlay.lab.driver import AgentDriver, ApiRefusedError
+from overlay.lab.host_process import HostProcess
+
+FILES = tuple(
+    f"tests/e2e/test_{name}.py"
+    for name in (
+        "capture", "cluster", "controls", "dhcp_server", "encryption", "expose", "gateway_mac",
+        "gateway_priority", "host_changes", "isolation", "moving", "mtu", "multicast", "paths",
+        "ping_and_trace", "plug", "policy", "port_security", "publish", "random_walk", "rates",
+        "router", "service_traffic", "several_subnets", "spoofing", "underlay_ipv6",
+        "virtual_address",
+    )
+)  # fmt: skip
+# Where networks take another path than the others of their host, by what `status` says.
+EXCEPTIONS = {
+    "it is encrypted": "fast",
+    "it is being switched": "fast",
+    "its frames do not leave this host": "fast",
+}
+
+
+class PathWatch:
+    """Looks at the hosts of a file's labs after each test."""
+
+    def __init__(self) -> None:
+        self.wanted = data_path.wanted()
+        self.is_taken = False  # a network was seen on the path, and if native, packets as well
+
+    def look(self) -> None:
+        """Check what each network of each host says; raises AssertionError.
+
+        Without a wanted path, no host is configured for one, and none is looked at.
+        """
+        for host in host_process.running():
+            if host.name != lab.SWITCH and data_path.is_configured(host):
+                for network in _networks_of(host):
+                    self._check(host, network)
+
+    def _check(self, host: HostProcess, network: dict[str, Any]) -> None:
+        taken, why = network.get("data_path"), network.get("data_path_why") or ""
+        if taken is None or (self.wanted == "native" and EXCEPTIONS.get(why) == taken):
+            return
+        shown = f"{host.name}: {network['name']} takes the path {taken} ({why})"
+        assert taken == self.wanted, f"{shown}, not {self.wanted}"
+        if not self.is_taken:
+            self.is_taken = self.wanted != "native" or _has_shortcut_traffic(host)
+
+
+def _networks_of(host: HostProcess) -> list[dict[str, Any]]:
+    """Return the networks of a host's status; none if no agent answers."""
+    try:
+        found: list[dict[str, Any]] = AgentDriver(host, 0).get("/v1/status")["networks"]
+    except (OSError, ApiRefusedError):
+        return []
+    return found
+
+
+def _has_shortcut_traffic(host: HostProcess) -> bool:
+    """Return whether a shortcut of a host has received a packet from the underlay."""
+    return any(packets > 0 for packets in _received(host))
+
+
+def _received(host: HostProcess) -> Iterator[int]:
+    for sandbox in Path(f"/proc/{host.pid}/root/run/netns").glob("ov-*"):
+        words = ("ip", "-n", sandbox.name, "-s", "-j", "link", "show", "type", "veth")
+        for link in json.loads(host_process.run(host, *words).stdout or "[]"):
+            if link["ifname"].startswith("native"):
+                yield int(link["stats64"]["rx"]["packets"])
