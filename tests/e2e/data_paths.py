@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from overlay.agent.process.config import CONFIG_DEFAULT
 from overlay.lab import data_path, host_process, lab
 from overlay.lab.driver import AgentDriver, ApiRefusedError
 from overlay.lab.host_process import HostProcess
@@ -62,12 +63,13 @@ class PathWatch:
 
 
 def _networks_of(host: HostProcess) -> list[dict[str, Any]]:
-    """Return the networks of a host's status; none if no agent answers."""
+    """Return the networks of a host's status; none if no agent with the lab's file answers."""
     try:
-        found: list[dict[str, Any]] = AgentDriver(host, 0).get("/v1/status")["networks"]
+        status = AgentDriver(host, 0).get("/v1/status")
     except (OSError, ApiRefusedError):
         return []
-    return found
+    found: list[dict[str, Any]] = status["networks"]
+    return found if status["config"] == str(CONFIG_DEFAULT) else []
 
 
 def _has_shortcut_traffic(host: HostProcess) -> bool:
