@@ -139,6 +139,16 @@ def segment_rows(
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
+def announces_addresses(endpoint: Endpoint) -> bool:
+    """Return whether other hosts learn by announcements where addresses of an endpoint are."""
+    return bool(allowed_addresses(endpoint) or allowed_macs(endpoint))
+
+
+def is_announcing(row: Row) -> bool:
+    """Return whether announcements of containers leave for the other hosts by a row."""
+    return isinstance(row, TargetRow) and row.mac == DEFAULT_TARGET_MAC
+
+
 def policed_segment_rows(
     network: Network, segment_count: int, receiving: Sequence[str]
 ) -> Iterator[Row]:

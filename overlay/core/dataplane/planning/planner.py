@@ -35,6 +35,8 @@ from overlay.core.dataplane.planning.segments import (
 from overlay.core.dataplane.planning.tunnel_rows import tunnel_rows
 from overlay.core.dataplane.planning.vlan_ports import shut_endpoints
 from overlay.core.dataplane.port_security import (
+    announces_addresses,
+    is_announcing,
     policed_segment_rows,
     segment_rows,
 )
@@ -78,6 +80,7 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
+    announces = policing and (bool(given.plugged) or any(map(announces_addresses, given.locals)))
     marks = [*priority_rows(given)] if policing else []
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
     given = natively(given, allowed=native and fast_path and not is_shut)
@@ -96,9 +99,9 @@ def plan_sandbox(
         yield from marks
         if given.policy is not None and policing:
             yield from given.policy.rows
-        if fast_path or is_policed:
+        if fast_path or is_policed or announces:
             hooks = _segment_hooks(given, is_policed=is_policed)
-            yield from hooks if fast_path else _without_redirection(hooks)
+            yield from hooks if fast_path else _without_redirection(hooks, announces=announces)
         if is_policed:
             yield from router_hooks(given)
         if not is_shut:
@@ -122,9 +125,9 @@ def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:
             yield HookRow(segment, shortcut_name(segment), is_leaving=True)
 
 
-def _without_redirection(rows: Iterable[Row]) -> Iterator[Row]:
-    """Leave the hooks, which then only check, and hand on to the bridge."""
-    return (row for row in rows if isinstance(row, HookRow))
+def _without_redirection(rows: Iterable[Row], *, announces: bool) -> Iterator[Row]:
+    """Leave the hooks, which then only check, announce, and hand on to the bridge."""
+    return (row for row in rows if isinstance(row, HookRow) or (announces and is_announcing(row)))
 
 
 def _network_rows(given: PlanInput, table: RemoteTable, *, is_shut: bool) -> Iterator[Row]:

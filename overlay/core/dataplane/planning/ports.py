@@ -15,6 +15,7 @@ from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.dataplane.planning.vlan_ports import vlan_hooks, vlan_row
 from overlay.core.dataplane.port_security import (
     allowed_mac_rows,
+    announces_addresses,
     guard_row,
     policed_port_row,
     port_rows,
@@ -53,6 +54,9 @@ class PortPlanner:
             return
         if vlans.is_any and self._policing:
             yield vlan_row(port.name, vlans)
+        elif self._policing and announces_addresses(endpoint):  # marks what is announced
+            segment = segment_of(self._network, port.subnet_index)
+            yield HookRow(segment, port.name, self._is_policed)
         if self._fast_path:
             yield from self._fast_rows(port, endpoint)
         if self._guarded:

@@ -11,6 +11,7 @@ from overlay.core.dataplane.operations import applied, row_key
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.segments import bridge_name, segment_count
+from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC, labels_of_allowed
 from overlay.core.dataplane.state import (
     AddressRow,
     BarrierRow,
@@ -19,10 +20,13 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     GroupRow,
+    HookRow,
     InterceptRow,
     NeighborRow,
     RouteRow,
+    Row,
     SandboxState,
+    SourceRow,
     TargetRow,
 )
 from overlay.core.fabric import FabricFlood
@@ -313,6 +317,21 @@ def test_any_records_give_a_consistent_plan_that_diff_reaches(
     expected = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
     rng.shuffle(shuffled)
     assert expected == plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+
+
+def test_a_virtual_address_is_announced_without_a_fast_path() -> None:
+    """By programs that redirect nothing; a kernel without eBPF has none."""
+    virtual = replace(
+        endpoint(1, "10.0.0.5"), labels=tuple(labels_of_allowed([parse_ip("10.0.0.9")]))
+    )
+    given = given_input(FOUR, ports=(LocalPort("p1", 0, virtual.endpoint_id),), locals=(virtual,))
+    hooks: set[Row] = {HookRow(0, "br0"), HookRow(0, "p1"), HookRow(0, "vxlan0")}
+    rows = plan_sandbox(given).rows
+
+    assert {*hooks, TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0")} == {
+        row for row in rows if isinstance(row, HookRow | TargetRow | SourceRow)
+    }
+    assert not hooks & set(plan_sandbox(given, policing=False).rows)
 
 
 def test_the_host_endpoint_is_the_default_route() -> None:
