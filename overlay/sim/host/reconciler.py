@@ -1,26 +1,36 @@
 """The reconcile loop of a simulated host.
 
 Owns: which sandboxes are reconciled, and when. The equivalent of the agent's reconciler, with the
-same planner and the same diff.
+same planner and the same diff. As there, a pass follows what has changed of remote endpoints.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.inputs import LocalPort
-from overlay.core.dataplane.state import SandboxState
+from overlay.core.dataplane.planning.planned_rows import own_rows
+from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.remote_table import RemoteTable, updated
+from overlay.core.dataplane.state import Row, SandboxState
 from overlay.core.mtu import overlay_mtu
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.view import View
-from overlay.model import Network, Vni
+from overlay.model import Ip, Network, Vni
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.oracle import VXLAN_PORT
 
 _PASS_DELAY_S: Final = 0.002  # waiting for the kernel thread, and the duration of one pass
 _RETRY_S: Final = 0.2
 _PERIOD_S: Final = 10.0  # every sandbox is reconciled this often, even without a trigger
+
+
+class _Remotes(NamedTuple):
+    """The remote endpoints of a network as the last pass had them, and their rows."""
+
+    table: RemoteTable
+    rows: frozenset[Row]
 
 
 class Reconciler:
@@ -34,6 +44,7 @@ class Reconciler:
         self._dirty: set[Vni] = set()
         self._due = False
         self._view: View | None = None
+        self._remotes: dict[Vni, _Remotes] = {}
 
     def start(self) -> None:
         """Adopt the kernel's state; called when the agent starts."""
@@ -43,6 +54,7 @@ class Reconciler:
         owners = self.host.addressing
         self._view = View(node.store, node.membership, self.host.node_id, owners)
         self._dirty.clear()
+        self._remotes.clear()
         self._due = False
         self.host.later(0.0, self._period)
 
@@ -105,7 +117,7 @@ class Reconciler:
             node.confirmations.programmed(versions)
             return True
         self.passes += 1
-        operations = diff(self.desired(vni), actual, prune=self.may_prune())
+        operations = diff(self._followed(vni), actual, prune=self.may_prune())
         self.operations += len(operations)
         if not operations:
             self.idle_passes += 1
@@ -130,17 +142,39 @@ class Reconciler:
         return node is not None and node.caught_up
 
     def desired(self, vni: Vni) -> SandboxState:
-        """Return the desired state of the sandbox, according to the records."""
+        """Return the desired state of the sandbox, planned anew from all records."""
         network = self.view.networks().get(vni)
         if network is None:
             return SandboxState()
+        return self.view.desired(network, *self._local_facts(vni))
+
+    def _followed(self, vni: Vni) -> SandboxState:
+        """Return the desired state of the sandbox, from what has changed since the last pass."""
+        network = self.view.networks().get(vni)
+        if network is None:
+            return SandboxState()
+        given = self.view.collect_input(network, *self._local_facts(vni), remotes=False)
+        last = self._remotes.get(vni)
+        since = None if last is None else last.table.position
+        changes = self.view.remote_changes(network, since)
+        table, difference = updated(None if last is None else last.table, given, changes)
+        if last is None or difference is None:
+            rows = frozenset(table.rows)
+        else:
+            rows = (last.rows - difference.removed) | difference.added
+        self._remotes[vni] = _Remotes(table, rows)
+        state = plan_sandbox(given, table)
+        return SandboxState(state.links, own_rows(state) | rows)
+
+    def _local_facts(self, vni: Vni) -> tuple[Ip, int, int, tuple[LocalPort, ...]]:
+        plugged = self._ports(vni)
         ports = tuple(
             LocalPort(attachment.port, attachment.subnet_index)
             for attachment in self.host.disk.attachments.values()
-            if attachment.endpoint.vni == vni and attachment.port in self._ports(vni)
+            if attachment.endpoint.vni == vni and attachment.port in plugged
         )
         mtu = overlay_mtu(UNDERLAY_MTU, self.host.address)
-        return self.view.desired(network, self.host.address, VXLAN_PORT, mtu, ports)
+        return self.host.address, VXLAN_PORT, mtu, ports
 
     def _ports(self, vni: Vni) -> set[str]:
         return {
