@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.world import ips_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,41 +66,49 @@ def test_a_storm_is_dropped_counted_and_reported(
 def test_a_priority_reaches_the_other_host(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """In the packet and its outer header; a neighbor without one cannot raise its own."""
-    senders = {"urgent": cluster.attach(1, "urgent", "--priority", "5")}
-    senders["usual"] = cluster.attach(1, "usual")
-    target = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
-    watches = {
-        "outer": ("", "eth1", "udp port 4789 and ip[1] = 0xa0"),
-        "urgent": (
-            "ip netns exec c2",
-            "eth0",
-            f"icmp and src {senders['urgent']} and ip[1] = 0xa0",
-        ),
-        "usual": ("ip netns exec c2", "eth0", f"icmp and src {senders['usual']} and ip[1] = 0"),
-    }
-    for name, (inside, link, expression) in watches.items():
+    """In packets of both families and their outer headers; a neighbor cannot raise its own."""
+    subnets = ("--subnet", "10.66.0.0/24", "--subnet", "fd66::/64")
+    cluster.ok(1, "overlayd", "network", "create", "qos", *subnets)
+    cluster.attach(1, "urgent", "--priority", "5", network="qos")
+    cluster.attach(1, "usual", network="qos")
+    cluster.attach(2, "target", network="qos")
+    target = ips_of(cluster, 1, "target")
+    classes = {"urgent": ("0xa0", "0x0a00"), "usual": ("0", "0")}
+    watches = {("outer", 4): ("", "eth1", "udp port 4789 and ip[1] = 0xa0")}
+    for name, (dscp, traffic_class) in classes.items():
+        ip, ip6 = ips_of(cluster, 1, name)
+        inside = "ip netns exec target"
+        watches[name, 4] = (inside, "eth0", f"icmp and src {ip} and ip[1] = {dscp}")
+        is_class = f"ip6[0:2] & 0x0ff0 = {traffic_class}"
+        watches[name, 6] = (inside, "eth0", f"icmp6 and src {ip6} and {is_class}")
+    for (name, family), (inside, link, expression) in watches.items():
         command = f"timeout 120 tcpdump -nl -i {link} -c 1 '{expression}'"
-        cluster.ok(2, "sh", "-c", f"{inside} {command} >/run/seen-{name} 2>/dev/null &")
+        cluster.ok(2, "sh", "-c", f"{inside} {command} >/run/seen-{name}{family} 2>/dev/null &")
 
-    def is_seen(name: str, sender: str) -> bool:
-        code, out, err = cluster.inside(1, sender, "ping", "-c1", "-W2", "-Q", "0xb8", target)
+    def is_seen(name: str, family: int) -> bool:
+        ping = ("ping", "-c1", "-W2", "-Q", "0xb8", target[family == 6])
+        code, out, err = cluster.inside(1, "usual" if name == "usual" else "urgent", *ping)
         assert code == 0, out + err
-        return bool(cluster.ok(2, "cat", f"/run/seen-{name}"))
+        return bool(cluster.ok(2, "cat", f"/run/seen-{name}{family}"))
 
-    for name, sender in (("urgent", "urgent"), ("outer", "urgent"), ("usual", "usual")):
-        eventually(lambda n=name, s=sender: is_seen(n, s), f"the packet of {name}")
+    for name, family in watches:
+        eventually(lambda n=name, f=family: is_seen(n, f), f"the packet of {name}, IPv{family}")
     assert cluster.json(1, "verify")["differences"] == []
-    (blue,) = cluster.json(1, "status")["networks"]
-    if blue["data_path"] == "native":  # the VXLAN device alone copies it to the outer header
-        assert "VXLAN device, as a container here has a priority" in blue["data_path_why"]
-    cluster.ok(1, "overlayd", "attach", "urgent", "--network", "blue", "--priority", "none")
+    if path_of(cluster, "qos")[0] == "native":  # the device alone copies it to the outer header
+        assert "VXLAN device, as a container here has a priority" in path_of(cluster, "qos")[1]
+    cluster.ok(1, "overlayd", "attach", "urgent", "--network", "qos", "--priority", "none")
     assert cluster.json(1, "verify")["differences"] == []
-    (blue,) = cluster.json(1, "status")["networks"]
-    assert "priority" not in (blue["data_path_why"] or "")
-    refused = cluster.run(1, "overlayd", "attach", "usual", "--network", "blue", "--priority", "8")
+    assert "priority" not in path_of(cluster, "qos")[1]
+    refused = cluster.run(1, "overlayd", "attach", "usual", "--network", "qos", "--priority", "8")
     assert refused[0] == 2
     assert "--priority: '8' is not a priority" in refused[2]
+
+
+def path_of(cluster: Cluster, network: str) -> tuple[str, str]:
+    """Return the path that a network takes on the first host, and why it is no faster one."""
+    shown = cluster.json(1, "status")["networks"]
+    (found,) = [each for each in shown if each["name"] == network]
+    return found["data_path"], found["data_path_why"] or ""
 
 
 @pytest.mark.parametrize("number", ["9", "1000001", "many", "-1"])

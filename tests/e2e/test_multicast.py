@@ -40,6 +40,21 @@ while True:
     for made in select.select([made for made, _, _ in opened], [], [])[0]:
         print(made.recv(2000).decode(), time.time(), flush=True)
 """
+# Joins as many groups of each family as a host may not name; 20 a socket (igmp_max_memberships).
+JOIN_MANY = """\
+import socket, sys, time
+index, opened = socket.if_nametoindex("eth0"), []
+for number in range(200):
+    if number % 20 == 0:
+        opened += [socket.socket(each, socket.SOCK_DGRAM)
+                   for each in (socket.AF_INET, socket.AF_INET6)]
+    raw = index.to_bytes(4, sys.byteorder)
+    group = socket.inet_pton(socket.AF_INET, f"239.3.0.{number}")
+    opened[-2].setsockopt(0, socket.IP_ADD_MEMBERSHIP, group + bytes(4) + raw)
+    group = socket.inet_pton(socket.AF_INET6, f"ff15::3:{number:x}")
+    opened[-1].setsockopt(41, socket.IPV6_JOIN_GROUP, group + raw)
+time.sleep(600)
+"""
 SEND = """\
 import socket, sys, time
 text, count, *groups = sys.argv[1:]
@@ -168,7 +183,10 @@ def stage(cluster: Cluster, tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_only_hosts_with_receivers_get_a_group(stage: Stage) -> None:
-    """On the underlay, for IPv4 and IPv6; a host that joins, leaves or dies is followed."""
+    """On the underlay, for IPv4 and IPv6; a host that joins, leaves or dies is followed.
+
+    A container that joins more groups than a host may name has its own host want all.
+    """
     cluster = stage.cluster
     nothing: tuple[bool, list[str]] = (False, [])
     first = stage.receiver(2, *GROUPS)
@@ -200,4 +218,12 @@ def test_only_hosts_with_receivers_get_a_group(stage: Stage) -> None:
     cluster.ok(3, "sh", "-c", KILL)
     wait_until(lambda: stage.wants()["vm3"] == (True, []), "vm3 is dead, and wants all")
     stage.settle([2, 3])
+
+    command = f"ip netns exec cast1 {sys.executable} -c '{JOIN_MANY}'"
+    greedy = cluster.ok(1, "sh", "-c", f"{command} >/dev/null 2>&1 & echo $!").strip()
+    wait_until(lambda: stage.wants()["vm1"] == (True, []), "vm1 has more groups than it may name")
+    assert stage.wants()["vm2"] == (False, list(GROUPS))
+    assert stage.arrived("beside", *GROUPS) == [2, 3]
+    assert cluster.json(1, "verify")["differences"] == []
+    cluster.ok(1, "kill", greedy)
     first.end()
