@@ -95,8 +95,7 @@ from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.router.routers import Routers
 from overlay.agent.router.sandbox_needs import SandboxNeeds
-from overlay.agent.services.checks import HealthChecks
-from overlay.agent.services.client_tables import ClientTables
+from overlay.agent.services.data_plane import ServiceDataPlane
 from overlay.agent.services.registry import ServiceRegistry
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
@@ -308,14 +307,14 @@ class Components:
             self.attacher.endpoint_attached,
             self._editor.endpoint_renamed,
         )
-        self.service_clients = ClientTables(
+        self.service_data_plane = ServiceDataPlane(
             self._context,
             self.attachments,
+            self.service_catalog,
             host_endpoints,
             self.attacher.context.container_changed,
             controller.exposure_changed,
         )
-        self._health_checks = HealthChecks(self._context, self.attachments, self.service_catalog)
         self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
         ends = (self.attacher, self.detacher, self._editor)
         self.attach_service = AttachService(*ends, self.restart, published_ports, self.paths)
@@ -356,8 +355,7 @@ class Components:
             resolver=self.resolver,
             removed_records=self._names.removed_records,
             exposure=self.exposure,
-            service_clients=self.service_clients,
-            health_checks=self._health_checks,
+            service_data_plane=self.service_data_plane,
             networks=self.networks,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
@@ -406,8 +404,7 @@ class Components:
             self.card_report,
             self._names.removed_records,
             *self.exposure.controllers,
-            self.service_clients,
-            self._health_checks,
+            *self.service_data_plane.controllers,
             self.policies.drop_reports,
             self.controls.storm_reports,
             self.multicast,

@@ -40,8 +40,7 @@ from overlay.agent.plug.controller import PlugController
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.router.controller import RouterController
-from overlay.agent.services.checks import HealthChecks
-from overlay.agent.services.client_tables import ClientTables
+from overlay.agent.services.data_plane import ServiceDataPlane
 from overlay.core.events import (
     AuthorityMessage,
     CaptureMessage,
@@ -94,8 +93,7 @@ class EventRouter:
     resolver: Resolver
     removed_records: RemovedRecords
     exposure: ExposureService
-    service_clients: ClientTables
-    health_checks: HealthChecks
+    service_data_plane: ServiceDataPlane
     networks: NetworkService
     removed_networks: RemovedNetworks
     underlay: Underlay
@@ -113,6 +111,7 @@ class EventRouter:
     def __post_init__(self) -> None:
         """Connect."""
         self.context.gossip.transport.event_occurred.connect(self.route)
+        self.service_data_plane.hosts.changed.connect(self._services_changed)
 
     def route(self, event: Event) -> None:
         """Hand one event to the components that it concerns."""
@@ -206,6 +205,7 @@ class EventRouter:
         self.authority_sharing.trigger()
         self.reserves.trigger()
         self.resolver.records_changed(None)
+        self.service_data_plane.hosts.member_changed(event.node_id, event.after)
         self._services_changed()
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)
@@ -219,8 +219,7 @@ class EventRouter:
             self.reconciler.mark_dirty()
 
     def _services_changed(self) -> None:
-        self.service_clients.trigger()
-        self.health_checks.trigger()
+        self.service_data_plane.trigger()
         self.exposure.ingress.trigger()
 
     def _store_changed(self, scope: Scope) -> None:

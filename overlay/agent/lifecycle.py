@@ -356,7 +356,7 @@ class AgentLifecycle:
         await components.exposure.withdraw()
         await components.routers.controller.withdraw()
         await components.plugs.withdraw()
-        await components.service_clients.withdraw()
+        await components.service_data_plane.clients.withdraw()
         components.reserves.begin_to_leave()
         await components.grants.hand_back()
         await components.gossip.say_goodbye()

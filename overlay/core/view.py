@@ -46,6 +46,7 @@ from overlay.core.services.derivation import (
     ingress_ports,
     virtual_ports,
 )
+from overlay.core.services.liveness import HostLiveness
 from overlay.core.services.service import Service
 from overlay.core.services.values import IngressPort, VirtualPort
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
@@ -100,6 +101,7 @@ class View:
         self._inner_prefix = inner_prefix
         self._objects = declared
         self.switches = SwitchView(store, membership, self_id)
+        self.liveness = HostLiveness()  # of the hosts of backends; empty unless somebody asks them
         # With the numbers of changes to the records that they depend on.
         self._networks: tuple[list[int], dict[Vni, Network]] | None = None
 
@@ -319,7 +321,8 @@ class View:
                 continue
             if origin not in states:
                 state = self._membership.state_of(origin)
-                states[origin] = MemberState.DEAD if state is None else state
+                state = MemberState.DEAD if state is None else state
+                states[origin] = self.liveness.state_of(origin, state)
             candidates.append(Candidate(origin, value, states[origin]))
 
         def health_of(node: NodeId, endpoint_id: bytes, service: str) -> bool | None:

@@ -88,7 +88,7 @@ class IcmpEcho:
         body = self.token + self._filler
         packet = _HEAD.pack(kind, 0, 0, self._identifier, sequence & 0xFFFF) + body
         if self._is_ipv4:
-            checked = _checksum(packet)
+            checked = checksum(packet)
             packet = _HEAD.pack(kind, 0, checked, self._identifier, sequence & 0xFFFF) + body
         self._sent_at[sequence & 0xFFFF] = time.monotonic()
         try:
@@ -184,7 +184,7 @@ def _refusal(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _checksum(packet: bytes) -> int:
+def checksum(packet: bytes) -> int:
     """Return the Internet checksum, RFC 1071."""
     if len(packet) % 2:
         packet += b"\0"

@@ -38,3 +38,19 @@ CHECK_RECOVERY_MIN_S: Final = 5.0  # from a failure to the next healthy record: 
 SERVICE_SLOTS_SMALL: Final = 251  # up to 25 backends: 30 kB of kernel memory per container
 SERVICE_SLOTS_LARGE: Final = 1021  # for more backends: a tenth more or less at 100 of them
 SERVICE_SETTLE_S: Final = 0.05  # one pass over the containers covers a burst of changes
+
+# --- Hosts of backends -----------------------------------------------------------------
+# A dead host is noticed at most (misses + 1) intervals after its last answer: below 1 s, where
+# gossip takes 1 to 2 s.
+LIVENESS_INTERVAL_S: Final = 0.2  # of the echo requests to each host with backends
+LIVENESS_ANSWER_S: Final = 0.15  # an answer that takes longer is late: below the interval
+LIVENESS_MISSES: Final = 3  # in a row: the host is silent
+LIVENESS_PROOF: Final = 5  # answers in a row, all in time, before silence means anything
+LIVENESS_OPEN_MAX: Final = 16  # requests whose answers still count, of one host
+LIVENESS_HOSTS_MAX: Final = 64  # hosts that one host watches, 320 requests a second
+LIVENESS_SILENCE_MAX_S: Final = 10.0  # of a host that gossip finds alive all the time
+LIVENESS_AGENTLESS_MAX_S: Final = 60.0  # backends of a host that answers, and its agent does not
+
+assert LIVENESS_ANSWER_S < LIVENESS_INTERVAL_S
+assert (LIVENESS_MISSES + 1) * LIVENESS_INTERVAL_S + 2 * SERVICE_SETTLE_S < 1.0
+assert LIVENESS_MISSES < LIVENESS_OPEN_MAX

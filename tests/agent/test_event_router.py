@@ -50,7 +50,7 @@ class Bench:
             "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
             "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
             "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
-            "service_clients", "health_checks", "encryption_switch", "removed_records",
+            "service_data_plane", "encryption_switch", "removed_records",
             "mtu_controller", "evpn", "plugs", "multicast", "routers",
         )  # fmt: skip
         cast("Any", EventRouter)(

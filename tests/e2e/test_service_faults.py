@@ -159,6 +159,18 @@ def ready(cluster: Cluster, number: int) -> set[str]:
     return {each["name"] for each in shown if each["state"] == "ready"}
 
 
+def led_to(lab: ServiceLab, name: str) -> bool:
+    """Return whether the client's own table leads to a backend."""
+    listed = lab.cluster.ok(1, *netns("client"), "nft", "list", "ruleset")
+    return lab.ips[name] in re.findall(r"[0-9.]+", listed)
+
+
+def member(cluster: Cluster, name: str) -> str:
+    """Return a host's state, as vm1's agent sees it."""
+    listed = cluster.json(1, "members")["members"]
+    return next(str(each["state"]) for each in listed if each["name"] == name)
+
+
 def state(cluster: Cluster, number: int) -> str:
     """Return what the kernel of a host has of networks, and the declared objects it knows."""
     kernel = "\n".join(sorted(cluster.ok(number, "sh", "-c", STATE).splitlines()))
@@ -169,7 +181,7 @@ class Load:
     """200 new connections a second from vm1, and 96 that last."""
 
     def __init__(self, lab: ServiceLab, eventually: Callable[..., None]) -> None:
-        self._cluster, self._eventually, self._ips = lab.cluster, eventually, lab.ips
+        self._lab, self._cluster, self._eventually = lab, lab.cluster, eventually
         cluster = lab.cluster
         program = f"ip netns exec client python3 -c '{LOAD}' {VIRTUAL} /run/load"
         cluster.ok(1, "sh", "-c", f"{program} >/run/load.json 2>/run/load.log &")
@@ -191,11 +203,9 @@ class Load:
 
     def _wait_until_left_out(self, *gone: str) -> None:
         """Wait until the client's own table leads to none of these backends."""
-        listed = (*netns("client"), "nft", "list", "ruleset")
 
         def is_left_out() -> bool:
-            words = set(re.findall(r"[0-9.]+", self._cluster.ok(1, *listed)))
-            return not words & {self._ips[name] for name in gone}
+            return not any(led_to(self._lab, name) for name in gone)
 
         self._eventually(is_left_out, f"{', '.join(gone)} are left out", 60.0)
         self.noticed.append(self._now())
@@ -234,10 +244,14 @@ def test_connections_survive_deaths(four: ServiceLab, eventually: Callable[..., 
     load = Load(four, eventually)
     load.kill("b3's process", 1, "kill -9 $(ip netns pids b3)", "b3")
     load.kill("b1", 2, "kill -9 $(ip netns pids b1); ip netns del b1", "b1")
-    load.kill("vm2's agent", 2, KILL, "b4")
+    load.kill("vm2's agent", 2, KILL)
+    eventually(lambda: member(cluster, "vm2") == "dead", "vm2's agent is missed")
+    assert ready(cluster, 1) == NAMES - {"b3", "b1"}, "its host answers"
+    assert led_to(four, "b4")
     cluster.ok(2, "overlayd", "join")
-    eventually(lambda: ready(cluster, 1) == NAMES - {"b3", "b1"}, "vm2 is back")
+    eventually(lambda: member(cluster, "vm2") == "alive", "vm2 is back")
     load.kill_host(3, "b2", "b5")
+    eventually(lambda: member(cluster, "vm3") == "dead", "vm3 is dead")
     found = load.end()
 
     failed = [each for each in found["fresh"] if each[2].startswith("!")]
@@ -246,6 +260,10 @@ def test_connections_survive_deaths(four: ServiceLab, eventually: Callable[..., 
         for each, count in sorted(told.items()):
             print(f"{title} {each} ({count})")  # noqa: T201 - asked for
     print(f"connections: {len(found['fresh'])}")  # noqa: T201 - asked for
+    noticed_s = load.noticed[-1] - load.events[-1][1]
+    print(f"vm3's backends left out after {noticed_s:.2f} s")  # noqa: T201 - asked for
+    events = [each["text"].partition(":")[0] for each in cluster.events(1)]
+    assert events.index("vm3 does not answer") < events.index("vm3 is dead"), events
     assert set(found["held"]) == NAMES
     assert set(found["broken"]) <= {"b1", "b2", "b3", "b5"}
     for at, took_s, name in failed:

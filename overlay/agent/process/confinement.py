@@ -20,7 +20,7 @@ KEPT_CAPABILITIES: Final = {
     "CAP_DAC_READ_SEARCH": 2,  # other users' /proc/PID/fd and namespace files (rootless Podman's)
     "CAP_NET_BIND_SERVICE": 10,  # names are answered on port 53
     "CAP_NET_ADMIN": 12,  # links, addresses, rows, tc filters, nftables
-    "CAP_NET_RAW": 13,  # packet sockets, for `capture_from_peers`; dropped without that
+    "CAP_NET_RAW": 13,  # packet sockets, echo requests; dropped without `capture_from_peers`
     "CAP_SYS_PTRACE": 19,  # the network namespace of another user's process
     "CAP_SYS_ADMIN": 21,  # namespaces are made, entered and named by mounts; bpf(2)
 }

@@ -28,7 +28,7 @@ from overlay.kernel import netns
 from overlay.kernel.services import table_writer
 from overlay.kernel.services.table_plan import TablePlan, TablePlanner
 from overlay.kernel.services.table_writer import WrittenTable
-from overlay.model import Ip, Vni
+from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _Identity: TypeAlias = tuple[int, int]
@@ -65,6 +65,7 @@ class _Client:
 class ClientTables(Controller):
     """The tables in this host's containers.
 
+    Signal `changed`: what they hold may have changed, and so the hosts of the backends.
     `container_changed` is emitted with the namespace of a container after its attachments or
     interfaces may have changed.
     """
@@ -88,6 +89,7 @@ class ClientTables(Controller):
         exposure_changed: Signal[[]],
     ) -> None:
         super().__init__(context.event_log)
+        self.changed: Signal[[]] = Signal()
         self._gossip = context.gossip
         self._kernel = context.kernel
         self._directory = context.directory
@@ -132,7 +134,10 @@ class ClientTables(Controller):
 
     async def reconcile(self) -> None:
         """Write what has changed, in every container; one that fails holds up no other."""
-        await self._reconcile(verify=self.fault is not None)
+        try:
+            await self._reconcile(verify=self.fault is not None)
+        finally:
+            self.changed.emit()
 
     async def verify_all(self) -> None:
         """Read the table of every container, and repair it."""
@@ -156,6 +161,16 @@ class ClientTables(Controller):
         self._planner.forget_others([each for ports in self._ports.values() for each in ports])
         if failures:
             raise failures[0]
+
+    def backend_hosts(self) -> set[NodeId]:
+        """Return the hosts of the backends that the clients here have, as of the last pass."""
+        in_use = {id(client.reachable): client.reachable for client in self._clients.values()}
+        return {
+            backend.node
+            for reachable in in_use.values()
+            for port in reachable.ports
+            for backend in port.backends
+        }
 
     async def withdraw(self) -> None:
         """Remove the table from this host's own namespace: the node leaves."""

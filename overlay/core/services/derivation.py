@@ -24,7 +24,7 @@ class BackendState(Enum):
     DRAINING = "draining"  # keeps its connections, gets no new ones
     UNHEALTHY = "unhealthy"
     UNCHECKED = "unchecked"  # its host has not checked it yet
-    SUSPECT = "suspect"  # its host has not answered
+    SUSPECT = "suspect"  # its host has not answered: it gets some only where none is ready
     LOST = "lost"  # its host is dead
 
 
@@ -105,18 +105,18 @@ class BackendIndex:
             yield from self._by_alias.get(service.name.lower(), ())
 
     def _state(self, service: Service, each: Candidate, drained: Collection[str]) -> BackendState:
-        if each.host_state is MemberState.SUSPECT:
-            return BackendState.SUSPECT
-        if each.host_state is not MemberState.ALIVE:
+        is_suspect = each.host_state is MemberState.SUSPECT
+        if each.host_state is not MemberState.ALIVE and not is_suspect:
             return BackendState.LOST
         if each.endpoint.name.lower() in drained:
             return BackendState.DRAINING
-        if service.check is None:
-            return BackendState.READY
-        healthy = self._health_of(each.node, each.endpoint.endpoint_id, service.name)
-        if healthy is None:
-            return BackendState.UNCHECKED
-        return BackendState.READY if healthy else BackendState.UNHEALTHY
+        if service.check is not None:
+            healthy = self._health_of(each.node, each.endpoint.endpoint_id, service.name)
+            if healthy is None:
+                return BackendState.UNCHECKED
+            if not healthy:
+                return BackendState.UNHEALTHY
+        return BackendState.SUSPECT if is_suspect else BackendState.READY
 
 
 def virtual_ports(services: Iterable[Service], index: BackendIndex) -> tuple[VirtualPort, ...]:
@@ -154,12 +154,20 @@ def ingress_ports(services: Iterable[Service], index: BackendIndex) -> tuple[Ing
 def _virtual_port(
     service: Service, ip: Ip, port: ServicePort, backends: Sequence[ServiceBackend]
 ) -> VirtualPort:
-    found = []
-    for each in backends:
-        own = next((own for own in each.endpoint.ips if len(own) == len(ip)), None)
-        if own is not None and each.state is not BackendState.LOST:
-            weight = each.weight if each.state is BackendState.READY else 0
-            found.append(Backend(own, port.target, each.node, weight))
+    reachable = [
+        (each, own)
+        for each in backends
+        if each.state is not BackendState.LOST
+        for own in [own for own in each.endpoint.ips if len(own) == len(ip)][:1]
+    ]
+    # If no host of a ready backend answers, that may be this host's fault: nothing is gained by
+    # refusing all connections.
+    states = {each.state for each, _ in reachable if each.weight}
+    chosen = BackendState.READY if BackendState.READY in states else BackendState.SUSPECT
+    found = [
+        Backend(own, port.target, each.node, each.weight if each.state is chosen else 0)
+        for each, own in reachable
+    ]
     found.sort(key=lambda each: (each.ip, each.port))
     return VirtualPort(
         service.vni, ip, port.protocol, port.port, tuple(found),

@@ -87,11 +87,22 @@ def test_the_state_of_a_host_is_that_of_its_backends(
     state: MemberState, expected: BackendState, weight: int | None
 ) -> None:
     """A suspect one gets no new connection, a dead one's are given up."""
-    found = index(candidate(1, TWO, state))
+    found = index(candidate(1, TWO, state), candidate(2))
     (port,) = virtual_ports([WEB], found)
 
     assert found.backends(WEB)[0].state is expected
-    assert [each.weight for each in port.backends] == ([] if weight is None else [weight])
+    assert [each.weight for each in port.backends] == [*([] if weight is None else [weight]), 1]
+
+
+def test_backends_of_suspect_hosts_are_better_than_none() -> None:
+    """The fault may be the client's own; a drained or failing one gets nothing all the same."""
+    suspect = [candidate(number, TWO, MemberState.SUSPECT) for number in (1, 2, 3)]
+    service = replace(CHECKED, drained=("c2",))
+    (port,) = virtual_ports([service], index(*suspect, health={1: True, 2: True, 3: False}))
+    assert [each.weight for each in port.backends] == [1, 0, 0]
+
+    (port,) = virtual_ports([WEB], index(*suspect, candidate(4)))
+    assert [each.weight for each in port.backends] == [0, 0, 0, 1]
 
 
 def test_a_check_decides_who_is_ready() -> None:

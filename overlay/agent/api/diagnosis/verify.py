@@ -32,7 +32,7 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     host_texts = await components.exposure.differences()
     lost = await components.drivers.differences()
     changed = await components.container_ends.differences()
-    clients = await components.service_clients.differences()
+    clients = await components.service_data_plane.clients.differences()
     repaired = query.repair == "1" and await _repaired(components)
     return {
         "differences": [
@@ -79,7 +79,7 @@ async def _repaired(components: Components) -> bool:
         await components.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
-        await components.service_clients.verify_all()
+        await components.service_data_plane.clients.verify_all()
         for vni, operations in left.items():
             if operations:
                 await components.reconciler.reconcile_network(vni)
@@ -96,7 +96,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
         and not await components.exposure.differences()
         and not await components.drivers.differences()
         and not await components.container_ends.differences()
-        and not await components.service_clients.differences()
+        and not await components.service_data_plane.clients.differences()
     )
 
 

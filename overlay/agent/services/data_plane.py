@@ -1,0 +1,42 @@
+"""What this host does for services: its clients' tables, its backends' checks, their hosts.
+
+Owns: the construction of these. Does not: know declared services (`registry`).
+"""
+
+from __future__ import annotations
+
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
+from overlay.agent.records.service_catalog import ServiceCatalog
+from overlay.agent.services.checks import HealthChecks
+from overlay.agent.services.client_tables import ClientTables, HostNetworks
+from overlay.agent.services.host_probes import HostProbes
+from overlay.agent.state.attachments import Attachments
+from overlay.signals import AsyncSignal, Signal
+
+
+class ServiceDataPlane:
+    """The controllers of services on this host."""
+
+    def __init__(
+        self,
+        context: NodeContext,
+        attachments: Attachments,
+        catalog: ServiceCatalog,
+        host: HostNetworks,
+        container_changed: AsyncSignal[[tuple[int, int]]],
+        exposure_changed: Signal[[]],
+    ) -> None:
+        self.clients = ClientTables(context, attachments, host, container_changed, exposure_changed)
+        self.hosts = HostProbes(context, self.clients)
+        self._checks = HealthChecks(context, attachments, catalog)
+
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        """Return all of them, in order of their start."""
+        return self.clients, self.hosts, self._checks
+
+    def trigger(self) -> None:
+        """Follow a change of records, members, or the answers of hosts."""
+        self.clients.trigger()
+        self._checks.trigger()
