@@ -6,7 +6,7 @@ event loop; agent and simulator use it alike.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -226,20 +226,30 @@ class View:
             for segment in range(segment_count(network))
         )
 
-    def loses_address(self, scope: Scope, origin: NodeId, endpoint: Endpoint) -> bool:
-        """Return whether another node's endpoint has an address of this one, by the records here.
+    def losing_origins(
+        self, scope: Scope, endpoints: Iterable[tuple[NodeId, Endpoint]]
+    ) -> set[NodeId]:
+        """Return the origins of endpoints with an address of another node's, by the records here.
 
-        It has if this one's node does not own that address.
+        An endpoint loses an address that its node does not own to any other that has it. All
+        records are read once at most, however many endpoints a member writes.
         """
         network = self.network(scope)
         if network is None or self._owners is None:
-            return False
+            return set()
         owned = self._owners.ownership(network)
-        lost = {ip for ip in endpoint.ips if owned.owner_of(ip) != origin}
-        return bool(lost) and any(
-            other != origin and isinstance(value, Endpoint) and not lost.isdisjoint(value.ips)
-            for other, value in self._store.values(scope, "endpoint")
-        )
+        claims: dict[Ip, set[NodeId]] = {}
+        for origin, endpoint in endpoints:
+            for ip in endpoint.ips:
+                if owned.owner_of(ip) != origin:
+                    claims.setdefault(ip, set()).add(origin)
+        if not claims:
+            return set()
+        losing: set[NodeId] = set()
+        for other, value in self._store.values(scope, "endpoint"):
+            for ip in value.ips if isinstance(value, Endpoint) else ():
+                losing |= claims.get(ip, set()) - {other}
+        return losing
 
     def owns_addresses(self, network: Network, origin: NodeId, endpoint: Endpoint) -> bool:
         """Return whether a node may say that all addresses of an endpoint are that endpoint's.

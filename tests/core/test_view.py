@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -99,12 +100,34 @@ def test_an_endpoint_loses_only_to_another_ones_claim() -> None:
         seat.tell(name, CLUSTER_SCOPE, part)
     claim, rightful = endpoint(bytes(8)), endpoint(b"endpoint")
     seat.tell("thief", scope, claim)
-    assert not seat.view.loses_address(scope, IDS["thief"], claim)
+    claims = [(IDS["thief"], claim), (IDS["owner"], rightful)]
+    assert seat.view.losing_origins(scope, claims[:1]) == set()
 
     seat.tell("owner", scope, rightful)
-    assert seat.view.loses_address(scope, IDS["thief"], claim)
-    assert not seat.view.loses_address(scope, IDS["owner"], rightful)
-    assert not seat.view.loses_address(Scope(8), IDS["thief"], claim)
+    assert seat.view.losing_origins(scope, claims[:1]) == {IDS["thief"]}
+    assert seat.view.losing_origins(scope, claims) == {IDS["thief"]}
+    assert seat.view.losing_origins(scope, claims[1:]) == set()
+    assert seat.view.losing_origins(Scope(8), claims) == set()
+
+
+def test_however_many_claims_all_records_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member with very many endpoints at addresses of others holds up no pass."""
+    seat, scope = Seat(), Scope(BLUE.vni)
+    part = Participation(BLUE.vni, forwards=True)
+    seat.tell("owner", CLUSTER_SCOPE, BLUE, part)
+    seat.tell("owner", scope, endpoint(b"endpoint"))
+    read: list[str] = []
+    values = seat.store.values
+
+    def noting(scope: Scope, kind: str) -> Iterator[tuple[NodeId, Value]]:
+        read.append(kind)
+        return values(scope, kind)
+
+    monkeypatch.setattr(seat.store, "values", noting)
+    claims = [(IDS["thief"], endpoint(bytes([number]) * 8)) for number in range(100)]
+
+    assert seat.view.losing_origins(scope, claims) == {IDS["thief"]}
+    assert read.count("endpoint") == 1
 
 
 @pytest.mark.parametrize(

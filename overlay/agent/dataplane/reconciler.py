@@ -319,7 +319,7 @@ class Reconciler(Controller):
                 return
             read, runtime.stale = runtime.stale, False
             versions = self._gossip.node.confirmations.confirmable(
-                self._versions(Scope(vni)), self._directory.view.loses_address
+                self._versions(Scope(vni)), self._directory.view.losing_origins
             )
             given, changes = None, None
             if network is not None:

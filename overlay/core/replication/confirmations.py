@@ -6,7 +6,7 @@ that are no longer alive are removed from it, and the owner may cancel it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from overlay import limits
@@ -164,33 +164,36 @@ class Confirmations:
         return True
 
     def confirmable(
-        self, versions: Iterable[LogVersion], loses: Callable[[Scope, NodeId, Endpoint], bool]
+        self,
+        versions: Iterable[LogVersion],
+        losers: Callable[[Scope, Sequence[tuple[NodeId, Endpoint]]], Collection[NodeId]],
     ) -> list[LogVersion]:
         """Return the versions that may be confirmed once the kernel is programmed with them.
 
-        Not those with a new endpoint that `loses` its address to another one by the records held
-        here: the kernel forwards to that other one until a grant, or its end, is known here.
+        Not those of `losers` among the origins of new endpoints, which lose an address to another
+        one by the records held here: the kernel forwards to that other one until a grant, or its
+        end, is known here. They are asked for once a scope, as all records are read to answer.
         """
-        return [version for version in versions if not self._has_loser(version, loses)]
+        held = list(versions)
+        new: dict[Scope, list[tuple[NodeId, Endpoint]]] = {}
+        for version in held:
+            new.setdefault(version.scope, []).extend(self._new_endpoints(version))
+        losing = {scope: losers(scope, found) if found else () for scope, found in new.items()}
+        return [version for version in held if version.origin not in losing[version.scope]]
 
-    def _has_loser(
-        self, version: LogVersion, loses: Callable[[Scope, NodeId, Endpoint], bool]
-    ) -> bool:
+    def _new_endpoints(self, version: LogVersion) -> Iterator[tuple[NodeId, Endpoint]]:
+        """Yield endpoints of another node that the kernel may not be programmed with yet."""
         log = self.store.log(version.origin, version.scope)
         if log is None or version.origin == self.store.self_id:
-            return False
+            return
         programmed = self._programmed.get((version.origin, version.scope), 0)
         for segment in reversed(log.segments):
             if segment.upto <= programmed:
-                return False
+                return
             for entry in segment.entries:
-                if (
-                    isinstance(entry.value, Endpoint)
-                    and log.live.get(entry.key) is entry
-                    and loses(version.scope, version.origin, entry.value)
-                ):
-                    return True
-        return False
+                value = entry.value
+                if isinstance(value, Endpoint) and log.live.get(entry.key) is entry:
+                    yield version.origin, value
 
     def programmed(self, versions: Iterable[LogVersion]) -> None:
         """Note what the kernel is programmed with, and send confirmations due."""

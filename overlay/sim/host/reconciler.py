@@ -110,8 +110,8 @@ class Reconciler:
         node = self.host.node
         assert node is not None
         scope = Scope(vni)
-        loses = self.view.loses_address
-        versions = node.confirmations.confirmable(node.store.versions(scope), loses)
+        losers = self.view.losing_origins
+        versions = node.confirmations.confirmable(node.store.versions(scope), losers)
         actual = self.host.kernel.read(vni)
         if actual is None:  # no sandbox here: nothing to program
             node.confirmations.programmed(versions)

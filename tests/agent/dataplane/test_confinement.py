@@ -53,7 +53,7 @@ class Host:
         self._filtered = filtered
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
         view = SimpleNamespace(
-            loses_address=None, encryption_phase=lambda network: phase_of(network, None, ())
+            losing_origins=None, encryption_phase=lambda network: phase_of(network, None, ())
         )
         directory = SimpleNamespace(
             network_by_vni=networks.get, policies=None, multicast=None, view=view

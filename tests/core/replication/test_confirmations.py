@@ -111,7 +111,8 @@ def test_what_the_kernel_forwards_elsewhere_is_not_confirmed(waiting: Waiting) -
 
     def confirmable() -> bool:
         found = confirmations.confirmable(
-            other.versions(BLUE), lambda _scope, _origin, each: each.endpoint_id in lost
+            other.versions(BLUE),
+            lambda _, new: {origin for origin, each in new if each.endpoint_id in lost},
         )
         return bool(found)
 
