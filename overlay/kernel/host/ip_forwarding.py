@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.host_rules import ForwardingInterface
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
 from overlay.core.encryption.device import DEVICES
 from overlay.errors import OverlayError
 
 MEMORY_NAME: Final = "sysctls.json"
 ROOT: Final = Path("/proc/sys/net")
 _NOT_LINKS: Final = frozenset({"all", "default", "lo", *DEVICES})  # of the tunnels: see nft
+# Of a node that has not said yet that the link is its own, or of another node.
+_OVERLAYD_LINKS: Final = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX)
 _ALL_IPV4: Final = "ipv4/conf/all/forwarding"
 _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
 # A host that forwards IPv6 accepts router advertisements only on interfaces where accept_ra is 2
@@ -61,7 +64,7 @@ def enable_forwarding(
     opened = frozenset(
         ForwardingInterface(_interface(name), 4 if name.startswith("ipv4/") else 6)
         for name in wanted.keys() & recorded.keys()
-        if name.endswith("forwarding") and name != _ALL_IPV6
+        if name.endswith("forwarding") and name != _ALL_IPV6 and _interface(name) not in own
     )
     return Forwarding(opened, sorted(unrecorded))
 
@@ -76,24 +79,25 @@ def _wanted(
 def _wanted_ipv4(root: Path, own: Collection[str]) -> dict[str, str]:
     if _read(root, _ALL_IPV4) == "1":  # a router already, not because of overlayd
         return {f"ipv4/conf/{name}/forwarding": "1" for name in own}
-    return {f"ipv4/conf/{name}/forwarding": "1" for name in _links(root, "ipv4")}
+    return {f"ipv4/conf/{name}/forwarding": "1" for name in _links(root, "ipv4", own)}
 
 
 def _wanted_ipv6(root: Path, own: Collection[str], *, enabled_here: bool) -> dict[str, str]:
     if _read(root, _ALL_IPV6) == "1" and not enabled_here:  # a router already
         return {}
     if _read(root, "ipv6/conf/all/force_forwarding") is not None:
-        return {f"ipv6/conf/{name}/force_forwarding": "1" for name in _links(root, "ipv6")}
+        return {f"ipv6/conf/{name}/force_forwarding": "1" for name in _links(root, "ipv6", own)}
     accepting = (
         f"ipv6/conf/{name}/accept_ra"
-        for name in _links(root, "ipv6")
+        for name in _links(root, "ipv6", own)
         if name not in own and _read(root, f"ipv6/conf/{name}/accept_ra") == "1"
     )
     return dict.fromkeys(accepting, _ACCEPT_RA_AS_ROUTER) | {_ALL_IPV6: "1"}
 
 
-def _links(root: Path, family: str) -> list[str]:
-    return sorted({path.name for path in (root / family / "conf").glob("*")} - _NOT_LINKS)
+def _links(root: Path, family: str, own: Collection[str]) -> list[str]:
+    names = {path.name for path in (root / family / "conf").glob("*")} - _NOT_LINKS
+    return sorted(each for each in names if each in own or not each.startswith(_OVERLAYD_LINKS))
 
 
 def _interface(name: str) -> str:

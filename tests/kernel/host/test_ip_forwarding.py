@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,14 @@ class Place:
         self.name = world.namespace("host")
         self._fd = world.fd(self.name)
         for name in ("eth1", "ovh1"):
-            world.run(self.name, "ip", "link", "add", name, "type", "veth", "peer", f"{name}x")
+            world.run(self.name, "ip", "link", "add", name, "type", "veth", "peer", f"x{name}")
 
-    def enable(self, *, ipv6: bool = True) -> ip_forwarding.Forwarding:
-        """Enable forwarding for the uplink."""
+    def enable(
+        self, *, ipv6: bool = True, own: Collection[str] = frozenset({"ovh1"})
+    ) -> ip_forwarding.Forwarding:
+        """Enable forwarding for the uplinks."""
         with netns.inside(self._fd):
-            return ip_forwarding.enable_forwarding(self._run_dir, {"ovh1"}, ipv6=ipv6)
+            return ip_forwarding.enable_forwarding(self._run_dir, own, ipv6=ipv6)
 
     def restore(self) -> list[str]:
         """Restore the sysctls."""
@@ -69,11 +72,21 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
 
     assert before == ["0"] * 5
     assert place.now() == ["0", "1", "1", "0", "1"]
-    names = ("eth1", "eth1x", "ovh1x")
+    names = ("eth1", "xeth1", "xovh1")
     assert done.opened == {ForwardingInterface(name, family) for name in names for family in (4, 6)}
     assert place.enable() == (done.opened, [])
     assert len(place.restore()) == 6
     assert place.now()[:2] + place.now()[3:] == ["0", "0", "0", "0"]
+
+
+def test_links_of_overlayd_are_no_others(place: Place, world: World) -> None:
+    """What enters by them may leave: an uplink that is being made, and the native path's."""
+    for name in ("ovh2", "ovn2"):
+        world.run(place.name, "ip", "link", "add", name, "type", "dummy")
+    done = place.enable(own={"ovh1"})
+    assert not any("ovn2" in each or "ovh2" in each for each in done.changed)
+    assert {each.interface for each in done.opened} == {"eth1", "xeth1", "xovh1"}
+    assert "ovh2" not in {each.interface for each in place.enable(own={"ovh1", "ovh2"}).opened}
 
 
 def test_without_ipv6_networks_ipv6_is_left_alone(place: Place) -> None:
