@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,21 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("overlay", "deploy", "pyproject.toml")
+ON_HOSTS = re.compile(r"\bmark\.(netns|e2e)\b")  # scripts/test finds the tests on hosts by this
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse files whose marks are not written there, and begin with the simulator's storms.
+
+    `make test` would not find the former. A storm takes up to a minute, and at the end only one
+    worker would compute.
+    """
+    on_hosts = {item.path for item in items if any(map(item.get_closest_marker, ("netns", "e2e")))}
+    missed = [path for path in on_hosts if not ON_HOSTS.search(path.read_text(encoding="utf-8"))]
+    if missed:
+        raise pytest.UsageError(f"write the mark netns or e2e in {', '.join(map(str, missed))}")
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/sim/"))
 
 
 @pytest.hookimpl(trylast=True)

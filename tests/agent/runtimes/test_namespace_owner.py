@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from overlay.agent.runtimes.engines import EngineContainer
 from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.runtimes.targets import TargetSources
-from tests.agent.runtimes.test_targets import ID, FakeRuntime, needs_root
+from tests.agent.runtimes.test_targets import ID, FakeRuntime
 
-pytestmark = needs_root
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a network namespace"),
+]
 
 
 @pytest.fixture
