@@ -40,16 +40,16 @@ class LiveEntries(MutableMapping[Key, Entry]):
     __slots__ = ("_kinds", "_ordered")
 
     def __init__(self) -> None:
-        self._kinds: dict[str, dict[Key, Entry]] = {}
-        self._ordered: dict[str, list[Key]] = {}  # only of kinds that exceed their bound
+        self._kinds: dict[str, dict[bytes, Entry]] = {}  # by identity within the kind
+        self._ordered: dict[str, list[bytes]] = {}  # only of kinds that exceed their bound
 
     def values_of(self, kind: str) -> Iterator[Value]:
         """Yield the values of a kind that count."""
         entries = self._kinds.get(kind, {})
         ordered = self._ordered.get(kind)
         counted = entries if ordered is None else ordered[: COUNT_MAX[kind]]
-        for key in counted:
-            value = entries[key].value
+        for identity in counted:
+            value = entries[identity].value
             if value is not None:
                 yield value
 
@@ -58,14 +58,15 @@ class LiveEntries(MutableMapping[Key, Entry]):
         entry = self.get(key)
         if entry is None:
             return None
-        ordered = self._ordered.get(key[0])
-        if ordered is not None and bisect_left(ordered, key) >= COUNT_MAX[key[0]]:
+        kind, identity = key
+        ordered = self._ordered.get(kind)
+        if ordered is not None and bisect_left(ordered, identity) >= COUNT_MAX[kind]:
             return None
         return entry.value
 
     def surplus(self) -> dict[str, int]:
         """Return how many entries of each kind do not count; usually none."""
-        return {kind: len(keys) - COUNT_MAX[kind] for kind, keys in self._ordered.items()}
+        return {kind: len(found) - COUNT_MAX[kind] for kind, found in self._ordered.items()}
 
     def is_crowded(self, kind: str) -> bool:
         """Return whether a kind has more entries than count, so that one may displace another."""
@@ -74,33 +75,35 @@ class LiveEntries(MutableMapping[Key, Entry]):
     # --- the mapping, of all entries ----------------------------------------------------
 
     def __getitem__(self, key: Key) -> Entry:
-        return self._kinds.get(key[0], {})[key]
+        kind, identity = key
+        return self._kinds.get(kind, {})[identity]
 
     def __setitem__(self, key: Key, entry: Entry) -> None:
-        kind = key[0]
+        kind, identity = key
         entries = self._kinds.setdefault(kind, {})
-        is_new = key not in entries
-        entries[key] = entry
+        is_new = identity not in entries
+        entries[identity] = entry
         if not is_new:
             return
         if kind in self._ordered:
-            insort(self._ordered[kind], key)
+            insort(self._ordered[kind], identity)
         elif kind in COUNT_MAX and len(entries) > COUNT_MAX[kind]:
             self._ordered[kind] = sorted(entries)
 
     def __delitem__(self, key: Key) -> None:
-        kind = key[0]
+        kind, identity = key
         entries = self._kinds.get(kind, {})
-        del entries[key]
+        del entries[identity]
         ordered = self._ordered.get(kind)
         if ordered is not None:
-            del ordered[bisect_left(ordered, key)]
+            del ordered[bisect_left(ordered, identity)]
             if len(ordered) <= COUNT_MAX[kind]:
                 del self._ordered[kind]
 
     def __iter__(self) -> Iterator[Key]:
-        for entries in self._kinds.values():
-            yield from entries
+        for kind, entries in self._kinds.items():
+            for identity in entries:
+                yield kind, identity
 
     def __len__(self) -> int:
         return sum(map(len, self._kinds.values()))

@@ -244,13 +244,32 @@ def _name_digest(name: str) -> bytes:
     return hashlib.blake2s(name.lower().encode("ascii"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Entry:
-    """One write: at `version`, `key` became `value`, or was deleted (None)."""
+    """One write: at `version`, `key` became `value`, or was deleted (None).
+
+    A host holds very many entries, so one with a value holds no key: the value says it.
+    """
 
     version: int
-    key: Key
-    value: Value | None
+    _put_or_deleted: Value | Key
+
+    def __init__(self, version: int, key: Key, value: Value | None) -> None:
+        """`key` is that of `value`, unless it is None."""
+        object.__setattr__(self, "version", version)
+        object.__setattr__(self, "_put_or_deleted", key if value is None else value)
+
+    @property
+    def key(self) -> Key:
+        """Return the key that was written."""
+        written = self._put_or_deleted
+        return written if isinstance(written, tuple) else key_of(written)
+
+    @property
+    def value(self) -> Value | None:
+        """Return what the key became; None if it was deleted."""
+        written = self._put_or_deleted
+        return None if isinstance(written, tuple) else written
 
 
 @dataclass(frozen=True, slots=True)

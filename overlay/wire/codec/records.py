@@ -6,8 +6,9 @@ Owns: the record tags (wire numbers, append only). Does not: know segments, in w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import combinations
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from overlay import limits
 from overlay.core.protocol.records import (
@@ -42,6 +43,8 @@ from overlay.model import (
 )
 from overlay.wire.codec import validation
 
+Shared = TypeVar("Shared")
+
 TAGS: dict[str, int] = {
     "network": 1,
     "endpoint": 2,
@@ -60,6 +63,7 @@ TAGS: dict[str, int] = {
     "health": 16,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
+_SHARED_MAX: Final = 1024
 _IDENTITY_SIZE_MAX = 32
 _NODE_ID_SIZE = 16
 _SIGNATURE_SIZE = 64
@@ -111,8 +115,19 @@ def _subnet_fields(subnet: Subnet) -> list[Any]:
     return [*head, subnet.auxiliary, subnet.block_length]
 
 
+def _shared(value: Shared) -> Shared:
+    """Return an equal value of an earlier record, so that very many records hold it once."""
+    known: Shared = _first_equal(value)
+    return known
+
+
+@lru_cache(_SHARED_MAX)
+def _first_equal(value: Any) -> Any:
+    return value
+
+
 def _vni(value: Any) -> Vni:
-    return Vni(validation.integer(value, limits.VNI_MAX, 1))
+    return _shared(Vni(validation.integer(value, limits.VNI_MAX, 1)))
 
 
 def _node(value: Any) -> NodeId:
@@ -190,7 +205,7 @@ def _endpoint(fields: Any) -> Endpoint:
     return Endpoint(
         validation.octets(endpoint_id, 8), _vni(vni), validation.name(name), hardware, addresses,
         tuple(validation.name(item) for item in validation.items(aliases, limits.ALIAS_COUNT_MAX)),
-        validation.labels(labels),
+        _shared(validation.labels(labels)),
     )  # fmt: skip
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from overlay import limits
 from overlay.core.protocol.records import CustomRecord, Value
 from overlay.errors import RemoteError
-from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+from overlay.model import HOST_LABEL, Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.wire.codec.records import decode_value, encode_value
 
 CREATOR = NodeId(b"c" * 16)
+ADDRESS = parse_ip("10.1.0.2")
 
 
 def network(base: str, length: int, ip_range: tuple[str, int] | None = None) -> Network:
@@ -36,6 +38,12 @@ def read(value: Value) -> Value:
     """Return the record that a peer reads from the encoding."""
     tag, fields = encode_value(value)
     return decode_value(tag, frozen(fields))
+
+
+def read_bytes(value: Value) -> Value:
+    """Return the record that a peer reads from the bytes that are sent."""
+    tag, fields = msgpack.unpackb(msgpack.packb(encode_value(value)), use_list=False)
+    return decode_value(tag, fields)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +83,16 @@ def test_a_record_that_no_honest_node_writes_is_malformed(value: Value) -> None:
         _, fields = encode_value(value)
     with pytest.raises(RemoteError, match="malformed"):
         decode_value(13 if isinstance(value, CustomRecord) else 1, frozen(fields))
+
+
+def test_records_share_what_they_have_in_common() -> None:
+    """A host may hold 50,000 endpoints of one network, many of them with the same labels."""
+    raw = Endpoint(
+        bytes(8), Vni(0x812345), "c1", mac_for(Vni(7), ADDRESS), (ADDRESS,), (), (HOST_LABEL,)
+    )
+    first, second = (read_bytes(raw) for _ in range(2))
+    assert isinstance(first, Endpoint)
+    assert isinstance(second, Endpoint)
+    assert first is not second
+    assert first.vni is second.vni
+    assert first.labels is second.labels
