@@ -26,9 +26,15 @@ from overlay.core.dataplane.operations import (
 )
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges
 from overlay.core.dataplane.planning.links import natively
-from overlay.core.dataplane.planning.planned_rows import PlannedRows, neighbor_count, own_rows
+from overlay.core.dataplane.planning.planned_rows import (
+    NO_REMOTE_ROWS,
+    PlannedRows,
+    RemoteRows,
+    neighbor_count,
+    own_rows,
+)
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.planning.remote_table import RemoteTable, updated
+from overlay.core.dataplane.planning.remote_table import RemoteTable, RowChanges, updated
 from overlay.core.dataplane.state import HookRow, PolicyClassRow, SandboxState, VerdictRow
 from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.operation_failure import OperationFailure
@@ -49,7 +55,7 @@ class PassResult:
 class _Step(NamedTuple):
     """The desired state, and the one before; rows that both have may be left out of both."""
 
-    before: SandboxState | None  # None: not known
+    before: SandboxState
     after: SandboxState
 
 
@@ -73,20 +79,19 @@ def run_pass(
     if left is None or read:
         if not sandbox.named():
             sandbox.restore_name()
-        actual = _read(runtime)
+        actual = _read(runtime, NO_REMOTE_ROWS if runtime.table is None else runtime.table.rows)
         runtime.reads += 1
     else:
         actual = left
     rows_before = len(actual.rows)
-    step = _next_step(runtime, given, changes, actual, left, prune=prune)
+    moved = _plan_next(runtime, given, changes, actual, prune=prune)
     desired = runtime.desired
-    asked = [] if step.before is None else diff(step.after, step.before, prune=prune)
-    if actual is left:
-        operations = asked
-        new_macs = runtime.last_macs.changes(given, step.before or actual, operations, step.after)
-    else:
-        operations = diff(desired, actual, prune=prune)
-        new_macs = runtime.last_macs.changes(given, actual, operations, desired)
+    step = _step(actual, desired, moved)
+    operations = diff(step.after, step.before, prune=prune)
+    asked = operations
+    if actual is not left:
+        asked = [] if left is None else diff(*reversed(_step(left, desired, moved)), prune=prune)
+    new_macs = runtime.last_macs.changes(given, step.before, operations, step.after)
     failures = sandbox.apply(operations) if operations else []
     sandbox.announce(new_macs)
     runtime.policy = None if given is None else given.policy
@@ -102,43 +107,51 @@ def run_pass(
     return PassResult(operations, failures, rows_before, len(repairs), has_drifted)
 
 
-def _next_step(
+def _plan_next(
     runtime: SandboxRuntime,
     given: PlanInput | None,
     changes: RemoteChanges | None,
     actual: SandboxState,
-    left: SandboxState | None,
     *,
     prune: bool,
-) -> _Step:
-    """Plan, and note the plan in `runtime`; where rows stay behind, the old table stays as well."""
+) -> RowChanges | None:
+    """Plan, and note the plan in `runtime`; return the changes of its table, None if another.
+
+    Where rows stay behind, the old table stays as well.
+    """
     table, runtime.table = runtime.table, None  # after an exception the next pass takes all anew
     if given is None:
         runtime.desired = SandboxState()
-        return _Step(left, runtime.desired)
+        return None
     based = _based(runtime, given, actual)
     changes = RemoteChanges(given.remotes) if changes is None else changes
     table, moved = updated(table, based, changes, in_place=prune)
-    desired = _plan(runtime, based, table)
-    runtime.desired, runtime.table = desired, table
-    runtime.neighbor_count = neighbor_count(desired)
-    if left is None or moved is None or not _differ_in_rows_alone(desired, left):
-        return _Step(left, desired)
-    return _Step(
-        SandboxState(left.links, frozenset(own_rows(left) | moved.removed)),
-        SandboxState(desired.links, frozenset(own_rows(desired) | moved.added)),
-    )
+    runtime.desired, runtime.table = _plan(runtime, based, table), table
+    runtime.neighbor_count = neighbor_count(runtime.desired)
+    return moved
 
 
-def _differ_in_rows_alone(desired: SandboxState, left: SandboxState) -> bool:
-    """Return whether two states have the same table, and links that keep its rows."""
-    if not isinstance(desired.rows, PlannedRows) or not isinstance(left.rows, PlannedRows):
-        return False
-    if desired.rows.remote is not left.rows.remote:
-        return False
+def _step(before: SandboxState, after: SandboxState, moved: RowChanges | None) -> _Step:
+    """Return the step between two states, of which the first is older than its table's changes."""
+    rows, wanted = before.rows, after.rows
+    if moved is None or not isinstance(rows, PlannedRows) or not isinstance(wanted, PlannedRows):
+        return _Step(before, after)
+    if rows.remote is not wanted.remote:
+        return _Step(before, after)
+    if _keeps_rows(before, after):
+        return _Step(
+            SandboxState(before.links, rows.own | moved.removed),
+            SandboxState(after.links, wanted.own | moved.added),
+        )
+    former = frozenset(row for row in rows.remote if row not in moved.added)
+    return _Step(SandboxState(before.links, rows.own | former | moved.removed), after)
+
+
+def _keeps_rows(before: SandboxState, after: SandboxState) -> bool:
+    """Return whether both states have the links that rows of remote endpoints are on."""
     kept, wanted = (
         {name: link for name, link in state.links.items() if not isinstance(link, Port)}
-        for state in (left, desired)
+        for state in (before, after)
     )
     return kept == wanted
 
@@ -173,9 +186,9 @@ def read_states(
     return _plan(runtime, _based(runtime, given, actual)), actual
 
 
-def _read(runtime: SandboxRuntime) -> SandboxState:
+def _read(runtime: SandboxRuntime, planned: RemoteRows = NO_REMOTE_ROWS) -> SandboxState:
     leaving = frozenset(runtime.leaving)
-    actual = runtime.sandbox.read()
+    actual = runtime.sandbox.read(planned)
     return _without_ports(actual, leaving) if leaving else actual
 
 

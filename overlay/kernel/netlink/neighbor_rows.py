@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import (
@@ -353,14 +353,14 @@ _IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
 
 
 def decode_neighbors(
-    buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
-) -> set[Row]:
-    """Return the rows in dumps of FDB rows and neighbors.
+    buffers: list[bytes],
+    names: Mapping[int, str],
+    macs: Mapping[int, bytes],
+) -> Iterator[Row]:
+    """Yield the rows in dumps of FDB rows and neighbors.
 
     The result is that of `decode_neighbor` for each message.
     """
-    found: set[Row] = set()
-    add = found.add
     header = codec.HEADER.unpack_from
     layouts = _LAYOUTS
     for buffer in buffers:
@@ -374,9 +374,8 @@ def decode_neighbors(
                 message = NetlinkMessage(kind, buffer, start, position + length)
                 row = decode_neighbor(message, names, macs)
             if row is not None:
-                add(row)
+                yield row
             position += (length + 3) & ~3
-    return found
 
 
 def _fdb_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:

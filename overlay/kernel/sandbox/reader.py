@@ -19,6 +19,7 @@ from overlay.core.dataplane.link_state import (
     Shortcut,
     Vxlan,
 )
+from overlay.core.dataplane.planning.planned_rows import RemoteRows, SeenRows
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
@@ -72,9 +73,10 @@ class SandboxReader:
         self._peers = peers
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
-    def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
+    def read(self, fast_path: FastPath | None, planned: RemoteRows) -> SandboxSnapshot:
         """Return the sandbox's state, including the fast path.
 
+        Of the `planned` rows, those that it has are not held once more.
         Excludes what the kernel creates by itself: learned rows, its own MACs, multicast,
         link-local addresses, the loopback. Raises TornDumpError if the tables change during every
         attempt.
@@ -99,17 +101,17 @@ class SandboxReader:
         macs = {each.index: each.mac for each in found}
         owned = {index: link.name for index, link in own_links.items()}
         fast = hooks_left if fast_path is None else fast_path.read
-        state_rows = frozenset().union(
-            self._neighbors(own_links, macs),
-            self._routing(owned),
-            fast(self._socket, owned),
-            sender.read(fast_path, shortcuts, self._host_fd),
-            *self._read_tables(owned),
-            rate_limit.read(self._socket, names),
-            self._tables.marks.read(self._socket, owned),
-        )
+        seen = SeenRows(planned)
+        self._read_neighbors(own_links, macs, seen)
+        seen.update(self._routing(owned))
+        seen.update(fast(self._socket, owned))
+        seen.update(sender.read(fast_path, shortcuts, self._host_fd))
+        for rows in self._read_tables(owned):
+            seen.update(rows)
+        seen.update(rate_limit.read(self._socket, names))
+        seen.update(self._tables.marks.read(self._socket, owned))
         return SandboxSnapshot(
-            SandboxState({link.name: link for link in own_links.values()}, state_rows),
+            SandboxState({link.name: link for link in own_links.values()}, seen.rows()),
             names,
             shortcuts,
         )
@@ -136,20 +138,21 @@ class SandboxReader:
             return error.errno != errno.ENOENT  # deleted since the links were read
         return any(neighbor_rows.is_local_entry(each, bridge) for each in found)
 
-    def _neighbors(self, own_links: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
-        """Return the rows for MACs and addresses."""
+    def _read_neighbors(
+        self, own_links: Mapping[int, Link], macs: Mapping[int, bytes], seen: SeenRows
+    ) -> None:
+        """Read the rows for MACs and addresses."""
         names = {index: link.name for index, link in own_links.items()}
         addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
         buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOR_DUMP)
         for index in self._ports_to_read(own_links):
             buffers += self._dump_port(neighbor_rows.fdb_dump(index))
-        found = neighbor_rows.decode_neighbors(buffers, names, macs)
-        self._row_count = len(found)
+        seen.update(neighbor_rows.decode_neighbors(buffers, names, macs))
+        self._row_count = seen.count
         for message in addresses:
             row = neighbor_rows.decode_address(message, names)
             if row is not None:
-                found.add(row)
-        return found
+                seen.add(row)
 
     def _routing(self, names: Mapping[int, str]) -> set[Row]:
         routes = self._socket.dump(codec.RTM_GETROUTE, routing.DUMP)

@@ -33,6 +33,7 @@ from overlay.core.dataplane.operations import (
     PutLink,
     PutRow,
 )
+from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, RemoteRows
 from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
@@ -181,12 +182,12 @@ class Sandbox:
         """
         netns.give_name(self.netns_fd, self.name)
 
-    def read(self) -> SandboxState:
-        """Return the present state.
+    def read(self, planned: RemoteRows = NO_REMOTE_ROWS) -> SandboxState:
+        """Return the present state; of the `planned` rows it holds no copies.
 
         Raises TornDumpError as `SandboxReader.read` does.
         """
-        seen = self._reader.read(self.fast_path)
+        seen = self._reader.read(self.fast_path, planned)
         self._links.replace(seen.names)
         self.shortcuts.host_ends = seen.shortcuts
         return seen.state

@@ -34,7 +34,7 @@ from overlay.core.dataplane.state import (
 from overlay.errors import ConflictError
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
-from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, mac_for, parse_ip
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, mac_for, mac_text, parse_ip
 from tests.kernel.conftest import MTU, VNI, Host, World
 
 pytestmark = pytest.mark.netns
@@ -352,4 +352,37 @@ def test_passes_that_follow_changes_are_as_exact(node: Node) -> None:
     assert follow() > 3
     assert node.runtime.reads == 1
     assert not run_pass(node.runtime, node.given(), prune=True, read=True).has_drifted
+    assert node.differences() == []
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_links_and_records_may_change_at_once(node: Node, *, read: bool) -> None:
+    """A new endpoint and a new MTU, in one pass, are both in the kernel after it."""
+    node.remotes = [NINE]
+    node.passes(read=True)
+    node.remotes = [TEN]
+    given = replace(node.given(), mtu=MTU - 100)
+    changes = RemoteChanges(given.remotes, [(OTHER, endpoint(NINE).endpoint_id)], is_whole=False)
+    run_pass(node.runtime, given, changes, prune=True, read=read)
+
+    assert compare(node.runtime, given) == []
+
+
+def test_a_pass_that_reads_holds_no_copies_of_planned_rows(node: Node) -> None:
+    """It notes which of them the kernel has, and repairs one that is missing or another."""
+    node.remotes = [NINE, TEN]
+    node.passes()
+    table = node.runtime.table
+    node.passes(read=True)
+    assert table is not None
+    assert node.runtime.table is table
+    assert isinstance(node.host.sandbox.read(table.rows).rows, PlannedRows)
+
+    mac = mac_text(mac_for(VNI, NINE))
+    node.world.run(node.host.sandbox.name, "bridge", "fdb", "del", mac, "dev", "vxlan0", "self")
+    node.world.run(
+        node.host.sandbox.name, "bridge", "fdb", "add", "02:00:00:00:00:99", "dev", "vxlan0",
+        "dst", "192.168.56.99", "self", "permanent",
+    )  # fmt: skip
+    assert node.passes(read=True) == (2, 0)
     assert node.differences() == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from overlay.core.dataplane.planning.inputs import RemoteEndpoint
 from overlay.core.dataplane.state import (
@@ -66,25 +66,31 @@ class RemoteRows(AbstractSet[Row]):
         return frozenset(it)
 
     def __contains__(self, row: object) -> bool:
+        return self.key_of(row) is not None
+
+    def key_of(self, row: object) -> bytes | None:
+        """Return the MAC or address that has this very row, as the table holds it; None if none."""
         kind = type(row)
         if kind is NeighborRow:
             at = self._by_bridge.get(row.link)  # type: ignore[attr-defined]
             found = None if at is None else at.by_ip.get(row.ip)  # type: ignore[attr-defined]
-            return found is not None and found.endpoint.mac == row.mac  # type: ignore[attr-defined]
+            if found is None or found.endpoint.mac != row.mac:  # type: ignore[attr-defined]
+                return None
+            return next(ip for ip in found.endpoint.ips if ip == row.ip)  # type: ignore[attr-defined]
         if kind is FdbRow or kind is BridgeFdbRow:
             at = self._by_vxlan.get(row.link)  # type: ignore[attr-defined]
             found = None if at is None else at.by_mac.get(row.mac)  # type: ignore[attr-defined]
-            if found is None:
-                return False
-            return kind is BridgeFdbRow or found.vtep == row.vtep  # type: ignore[attr-defined]
+            if found is None or (kind is FdbRow and found.vtep != row.vtep):  # type: ignore[attr-defined]
+                return None
+            return found.endpoint.mac
         if kind is RemoteRow:
-            return self._sends(row)  # type: ignore[arg-type]
-        return False
+            return self._key_of_remote(row)  # type: ignore[arg-type]
+        return None
 
-    def _sends(self, row: RemoteRow) -> bool:
+    def _key_of_remote(self, row: RemoteRow) -> Mac | None:
         at = self.segments[row.segment] if row.segment < len(self.segments) else None
         found = at.by_mac.get(row.mac) if at is not None and at.sends else None
-        return found is not None and found.vtep == row.vtep
+        return None if found is None or found.vtep != row.vtep else found.endpoint.mac
 
     def __iter__(self) -> Iterator[Row]:
         for segment in self.segments:
@@ -111,6 +117,54 @@ class RemoteRows(AbstractSet[Row]):
         return sum(len(each.by_ip) for each in self.segments)
 
 
+NO_REMOTE_ROWS: Final = RemoteRows()
+
+
+class SeenRows:
+    """The rows that were read from the kernel: those that a plan has are noted, not held.
+
+    So reading 150,000 rows of remote endpoints takes no memory for them, unless one is missing.
+    """
+
+    def __init__(self, planned: RemoteRows) -> None:
+        self._planned = planned
+        self._others: set[Row] = set()
+        self._noted: dict[tuple[type, str], set[bytes]] = {}  # keys by kind and link
+
+    def add(self, row: Row) -> None:
+        """Take one row."""
+        key = self._planned.key_of(row)
+        if key is None:
+            self._others.add(row)
+            return
+        noted = self._noted.get((type(row), row.link))
+        if noted is None:
+            noted = self._noted[type(row), row.link] = set()
+        noted.add(key)
+
+    def update(self, rows: Iterable[Row]) -> None:
+        """Take some rows."""
+        for row in rows:
+            self.add(row)
+
+    @property
+    def count(self) -> int:
+        """Return how many rows were taken."""
+        return len(self._others) + sum(map(len, self._noted.values()))
+
+    def rows(self) -> AbstractSet[Row]:
+        """Return all rows that were taken."""
+        others = frozenset(self._others)
+        if self.count == len(others):
+            return others
+        if self.count == len(others) + len(self._planned):
+            return PlannedRows(others, self._planned)
+        return others.union(row for row in self._planned if self._has_noted(row))
+
+    def _has_noted(self, row: Row) -> bool:
+        return self._planned.key_of(row) in self._noted.get((type(row), row.link), ())
+
+
 class PlannedRows(AbstractSet[Row]):
     """All rows of a plan. Equal to every set of equal rows."""
 
@@ -131,6 +185,11 @@ class PlannedRows(AbstractSet[Row]):
 
     def __contains__(self, row: object) -> bool:
         return row in self.own or row in self.remote
+
+    def __sub__(self, other: AbstractSet[object]) -> frozenset[Row]:
+        if isinstance(other, PlannedRows) and other.remote is self.remote:
+            return frozenset(row for row in self.own if row not in other)
+        return frozenset(row for row in self if row not in other)
 
     def __iter__(self) -> Iterator[Row]:
         yield from self.own

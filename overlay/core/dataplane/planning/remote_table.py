@@ -11,7 +11,7 @@ frames away would conflict with what its bridge port learns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.dataplane.gateways import gateway_macs
@@ -28,6 +28,8 @@ from overlay.core.dataplane.planning.segments import Segments, segment_count
 from overlay.core.dataplane.state import Row
 from overlay.core.vlan.vlans import vlans_of
 from overlay.model import Endpoint, Ip, Mac, NodeId, Subnet, Vni
+
+_SETTLED_TOGETHER: Final = 1000
 
 
 class Frame(NamedTuple):
@@ -90,7 +92,7 @@ class RemoteTable:
 
     def update(self, given: PlanInput, changes: RemoteChanges) -> RowChanges:
         """Follow what has changed, and return the difference in rows."""
-        self._apply(given, changes)
+        self._apply(given, self._difference(changes) if changes.is_whole else changes)
         added: set[Row] = set()
         removed: set[Row] = set()
         for number, segment in enumerate(self.rows.segments):
@@ -107,13 +109,30 @@ class RemoteTable:
         return RowChanges(frozenset(added), frozenset(removed))
 
     def fill(self, given: PlanInput, changes: RemoteChanges) -> None:
-        """Take all remote endpoints into an empty table."""
-        self._apply(given, changes)
-        for macs, ips in zip(self._macs, self._ips, strict=True):
-            for _ in macs.settle(self._choose_for_mac):
-                pass
-            for _ in ips.settle(self._choose_for_ip):
-                pass
+        """Take all remote endpoints into an empty table.
+
+        In parts, as what `settle` looks at takes as much memory as the table itself.
+        """
+        present = changes.present
+        for first in range(0, max(1, len(present)), _SETTLED_TOGETHER):
+            part = present[first : first + _SETTLED_TOGETHER]
+            self._apply(given, changes._replace(present=part))
+            for macs, ips in zip(self._macs, self._ips, strict=True):
+                for _ in macs.settle(self._choose_for_mac):
+                    pass
+                for _ in ips.settle(self._choose_for_ip):
+                    pass
+
+    def _difference(self, whole: RemoteChanges) -> RemoteChanges:
+        """Return what is different in the table from all endpoints that there are."""
+        missing = {origin: dict(found) for origin, found in self._remotes.items()}
+        present = []
+        for remote in whole.present:
+            found = missing.get(remote.origin, {})
+            if found.pop(remote.endpoint.endpoint_id, None) != remote:
+                present.append(remote)
+        gone = [(origin, each) for origin, found in missing.items() for each in found]
+        return RemoteChanges(present, gone, is_whole=False, position=whole.position)
 
     def _apply(self, given: PlanInput, changes: RemoteChanges) -> None:
         self._owner_of = given.owner_of
@@ -217,7 +236,7 @@ def updated(
 
     Without `in_place`, the rows of the given table stay as they are.
     """
-    if in_place and table is not None and not changes.is_whole and table.frame == frame_of(given):
+    if in_place and table is not None and table.frame == frame_of(given):
         return table, table.update(given, changes)
     if not changes.is_whole:
         if table is None:

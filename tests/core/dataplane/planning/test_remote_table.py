@@ -11,6 +11,7 @@ from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges, RemoteEndpoint
 from overlay.core.dataplane.planning.planned_rows import (
     PlannedRows,
+    SeenRows,
     has_neighbor,
     neighbor_count,
     own_rows,
@@ -51,6 +52,7 @@ class Step(NamedTuple):
     locals: tuple[Endpoint, ...]
     owner: NodeId | None
     base: str
+    is_whole: bool  # all endpoints are given, not the changes
 
 
 def _endpoint(serial: int, ips: list[Ip], mac: Mac | None) -> Endpoint:
@@ -74,6 +76,7 @@ steps = st.builds(
     st.just(()) | st.lists(endpoints, max_size=2, unique_by=lambda each: each.mac).map(tuple),
     st.none() | st.sampled_from(NODES),
     st.sampled_from(["vxlan"] * 9 + ["vxalt"]),
+    st.booleans(),
 )
 
 
@@ -96,6 +99,12 @@ def _given(step: Step, known: dict[tuple[NodeId, bytes], RemoteEndpoint]) -> Pla
     )
 
 
+def _changes(step: Step, full: PlanInput) -> RemoteChanges:
+    if step.is_whole:
+        return RemoteChanges(full.remotes)
+    return RemoteChanges(step.present, step.gone, is_whole=False)
+
+
 @given(st.lists(steps, min_size=1, max_size=8))
 def test_any_changes_give_the_rows_of_a_plan_made_anew(sequence: list[Step]) -> None:
     """The same rows, and the same operations from the plan before, whatever has changed.
@@ -103,12 +112,12 @@ def test_any_changes_give_the_rows_of_a_plan_made_anew(sequence: list[Step]) -> 
     Also where addresses are claimed several times, or by local endpoints, and as owners change.
     """
     known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
-    first = _given(Step([], [], (), None, "vxlan"), known)
+    first = _given(Step([], [], (), None, "vxlan", is_whole=True), known)
     table, before = table_of(first), plan_sandbox(first)
     own: frozenset[Row] = frozenset(own_rows(plan_sandbox(first, table)))
     for step in sequence:
         full = _given(step, known)
-        changes = RemoteChanges(step.present, step.gone, is_whole=False)
+        changes = _changes(step, full)
         table, moved = updated(table, replace(full, remotes=()), changes)
         followed, anew = plan_sandbox(replace(full, remotes=()), table), plan_sandbox(full)
 
@@ -136,7 +145,7 @@ def test_a_table_that_must_stay_is_not_changed(sequence: list[Step]) -> None:
     rows = frozenset(table.rows)
     for step in sequence[1:]:
         full = _given(step, known)
-        changes = RemoteChanges(step.present, step.gone, is_whole=False)
+        changes = _changes(step, full)
         other, moved = updated(table, full, changes, in_place=False)
 
         assert moved is None
@@ -148,7 +157,7 @@ def test_a_table_that_must_stay_is_not_changed(sequence: list[Step]) -> None:
 def test_planned_rows_are_a_set_like_any_other() -> None:
     """What asks for rows need not know how they are held."""
     remote = RemoteEndpoint(NODES[0], VTEPS[0], _endpoint(1, [IPS[1]], None))
-    full = _given(Step([remote], [], (), None, "vxlan"), {})
+    full = _given(Step([remote], [], (), None, "vxlan", is_whole=True), {})
     rows = plan_sandbox(full, table_of(full)).rows
     plain = plan_sandbox(full).rows
     mac = remote.endpoint.mac
@@ -163,3 +172,23 @@ def test_planned_rows_are_a_set_like_any_other() -> None:
     assert FdbRow("vxlan0", mac, VTEPS[1]) not in rows
     assert FdbRow("vxlan9", mac, VTEPS[0]) not in rows
     assert {FdbRow("vxlan0", mac, VTEPS[0])} & rows == {FdbRow("vxlan0", mac, VTEPS[0])}
+
+
+@given(steps, st.data())
+def test_rows_that_were_seen_are_those_that_were_there(step: Step, data: st.DataObject) -> None:
+    """Whether all planned rows are there, some, or none, and whatever else is."""
+    full = _given(step, {})
+    planned = table_of(full).rows
+    every = sorted(planned, key=repr)
+    there = set(data.draw(st.lists(st.sampled_from(every)) if every else st.just([])))
+    there = set(every) if data.draw(st.booleans()) else there
+    there |= {FdbRow("vxlan0", mac, VTEPS[1]) for mac in data.draw(st.sets(st.sampled_from(MACS)))}
+    there |= {FdbRow("vxlan9", mac, VTEPS[0]) for mac in data.draw(st.sets(st.sampled_from(MACS)))}
+    seen = SeenRows(planned)
+    for row in [*there, *there]:  # a dump may have a row twice
+        seen.add(row)
+
+    assert seen.count == len(there)
+    assert seen.rows() == there
+    assert there == seen.rows()
+    assert isinstance(seen.rows(), PlannedRows) == bool(every and set(every) <= there)

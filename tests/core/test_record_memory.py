@@ -1,0 +1,78 @@
+"""What other nodes' endpoints cost a host in memory: their records, and the table of rows."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+from overlay import limits
+from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
+from overlay.core.log.store import Store
+from overlay.core.log.writer import LogWriter
+from overlay.core.protocol.records import Scope
+from overlay.model import Card, Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, node_id_of
+from overlay.sim.environment.notary import FakeSigner
+from overlay.wire.codec.messages import MsgpackCodec
+
+KEY = b"w" * 32
+WRITER, READER = node_id_of(KEY), NodeId(b"r" * 16)
+VNI = Vni(0x812345)
+SUBNET = Subnet(Ip(bytes([10, 32, 0, 0])), 16, Ip(bytes([10, 32, 0, 1])))
+NETWORK = Network(VNI, "blue", (SUBNET,), WRITER)
+VTEP = Ip(bytes([192, 168, 56, 12]))
+CARD = Card(WRITER, "w", KEY, KEY, VTEP, 7948, 1, 1500, "test")
+COUNT = 3000
+EACH_MAX = 8 * 2**20 / 10_000
+"""Bytes of one record, with all that is derived from it: the goal of issue 18."""
+
+
+def endpoint(number: int) -> Endpoint:
+    """Return an endpoint as a host with many writes it."""
+    ip = Ip((0x0A200002 + number).to_bytes(4, "big"))
+    return Endpoint(number.to_bytes(8, "big"), VNI, f"web{number}", mac_for(VNI, ip), (ip,))
+
+
+def sent() -> list[tuple[bytes, bytes]]:
+    """Return the segments of a log with all endpoints, and their signatures."""
+    store = Store(WRITER)
+    store.accept_card(CARD)
+    writer = LogWriter(store, FakeSigner(KEY))
+    found = []
+    for first in range(0, COUNT, 8):
+        batch = [endpoint(number) for number in range(first, min(first + 8, COUNT))]
+        for segment in writer.write(Scope(VNI), batch):
+            store.accept(segment)
+            found.append((segment.raw, bytes(64)))
+    return found
+
+
+def received(segments: list[tuple[bytes, bytes]]) -> tuple[Store, RemoteTable]:
+    """Return the records of a host that has received segments, and the table that it plans by."""
+    codec, store = MsgpackCodec(), Store(READER)
+    store.accept_card(CARD)
+    for raw, signature in segments:
+        store.accept(codec.decode_segment(bytes(bytearray(raw)), bytes(bytearray(signature))))
+    values = store.values(Scope(VNI), "endpoint")
+    remotes = [RemoteEndpoint(at, VTEP, each) for at, each in values if isinstance(each, Endpoint)]
+    given = PlanInput(NETWORK, 4789, Ip(bytes([192, 168, 56, 11])), 1450, remotes=tuple(remotes))
+    return store, table_of(given)
+
+
+def test_records_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each at most what 8 MiB for 10,000 allows, so that 50,000 need no larger machine."""
+    monkeypatch.setattr(limits, "CHANGES_REMEMBERED_MAX", 100)  # of any number of records
+    segments = sent()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        held = received(segments)
+        gc.collect()
+        taken, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(held[1].rows) == 3 * COUNT
+    assert taken / COUNT < EACH_MAX
+    assert peak / COUNT < 1.2 * EACH_MAX
