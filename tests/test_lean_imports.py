@@ -1,4 +1,4 @@
-"""Command line and agent do not load the system's OpenSSL."""
+"""Command line and agent do not load the system's OpenSSL, nor `attach` what is slow to load."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import subprocess
 import sys
 
 import pytest
+from overlay.errors import AgentNotRunningError
 
 LOADED = "import sys; print([name for name in ('ssl', '_ssl', '_hashlib') if name in sys.modules])"
+SLOW = ("asyncio", "dataclasses", "email", "http", "inspect", "logging", "ssl", "subprocess",
+        "tempfile", "tomllib", "urllib.request", "yaml")  # fmt: skip
+ATTACH = f"""
+import sys
+from overlay.cli.main import main
+try:
+    code = main(["attach", "c1", "--network", "blue", "--run-dir", "/nonexistent"])
+finally:
+    print(code, [name for name in {SLOW} if name in sys.modules])
+"""
 AGENT = """
 from overlay.lean_imports import without_openssl
 with without_openssl():
@@ -53,3 +64,8 @@ def test_a_python_without_its_own_hashes_keeps_openssl() -> None:
 
     assert run(hide + AGENT + AFTER) == "works"
     assert "_hashlib" in run(hide + AGENT + LOADED)
+
+
+def test_an_attach_loads_nothing_slow() -> None:
+    """Its time is mostly the start of the program: http.client loads email, and asyncio ssl."""
+    assert run(ATTACH) == f"{AgentNotRunningError.exit_code} []"
