@@ -10,11 +10,10 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.core.log.change_journal import Change, ChangeJournal
-from overlay.core.log.live_entries import LiveEntries
+from overlay.core.log.log import Log
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
@@ -39,18 +38,6 @@ class Acceptance(enum.Enum):
     GAP = "gap"  # an earlier segment is missing: buffered if there is room
     UNKNOWN_ORIGIN = "unknown-origin"
     FULL = "full"  # the log exceeds its bound: its origin does not clean it
-
-
-@dataclass(slots=True)
-class Log:
-    """One origin's log in one scope, as far as this node holds it."""
-
-    floor: int = 0
-    version: int = 0
-    segments: list[Segment] = field(default_factory=list)
-    live: LiveEntries = field(default_factory=LiveEntries)
-    early: dict[int, Segment] = field(default_factory=dict)  # by `after`: beyond a gap
-    element: int = 0  # this log's contribution to the sums
 
 
 class Store:
@@ -230,15 +217,14 @@ class Store:
             return Acceptance.FULL, []
         before, floor_before = log.version, log.floor
         if segment.floor > log.version:
-            # The origin has dropped the segments in between: continue from the floor. The records
-            # held stay until the segment that raised the floor is merged, because the origin
-            # rewrote the survivors before it: records are never missing in between.
-            log.version = segment.floor
-            log.segments.clear()
+            log.continue_from(segment.floor)  # its origin has dropped the segments in between
         is_next = segment.after <= log.version
         if is_next or len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
             log.early[segment.after] = segment
-        applied = self._apply_early(log)
+        applied = []
+        for each in log.take_next():
+            log.apply(each, self._journal)
+            applied.append(each)
         if log.version != before:  # an empty log counts as an unknown one
             self._update_sums(origin, scope, log)
         kinds = {entry.key[0] for each in applied for entry in each.entries}
@@ -262,40 +248,6 @@ class Store:
                 self.accept(segment)
         for scope in [scope for _, scope in logs if not self.takes_part(self.self_id, scope)]:
             self.drop_scope(scope)  # dropped since, but still on disk
-
-    def _apply_early(self, log: Log) -> list[Segment]:
-        """Apply the buffered segments that are next, and return them in order."""
-        applied = []
-        while log.early:
-            after = min(log.early)
-            if after > log.version:
-                break
-            segment = log.early.pop(after)
-            if segment.upto > log.version:
-                self._apply(log, segment)
-                applied.append(segment)
-        return applied
-
-    def _apply(self, log: Log, segment: Segment) -> None:
-        for entry in segment.entries:
-            if entry.version <= log.version:
-                continue
-            self._journal.note(segment.scope, segment.origin, entry.key)
-            is_crowded = log.live.is_crowded(entry.key[0])
-            if entry.value is None:
-                log.live.pop(entry.key, None)
-            else:
-                log.live[entry.key] = entry
-            if is_crowded or log.live.is_crowded(entry.key[0]):
-                self._journal.note_many(segment.scope, entry.key[0])  # others may count now
-        log.version = segment.upto
-        log.segments.append(segment)
-        if segment.floor > log.floor:
-            log.floor = segment.floor
-            log.segments = [kept for kept in log.segments if kept.upto > log.floor]
-            for key in [key for key, entry in log.live.items() if entry.version <= log.floor]:
-                del log.live[key]  # cleaned by its origin, and not rewritten
-                self._journal.note_many(segment.scope, key[0])
 
     def _note_participation(self, origin: NodeId, log: Log) -> None:
         parts = {

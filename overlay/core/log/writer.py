@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from overlay import limits
-from overlay.core.log.store import Log, Store
+from overlay.core.log.log import Log
+from overlay.core.log.store import Store
 from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import Entry, Key, Scope, Segment, Value, key_of
 from overlay.errors import UsageError
@@ -18,7 +19,6 @@ from overlay.errors import UsageError
 _SLACK_COUNT = 16  # segments beyond twice the minimum before cleaning pays
 _CLEANED_AT_ONCE = 64
 _PACKED_TOGETHER = 20  # records that fill a segment, approximately
-_FRAMING_SIZE = 40  # of a segment, around its entries
 _PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, approximately
 
 
@@ -53,10 +53,8 @@ class LogWriter:
 
     def _cleaning(self, log: Log, touched: set[Key]) -> tuple[int, list[tuple[Key, Value | None]]]:
         """Return the new floor, and the live entries to rewrite above it."""
-        need = 1 + len(log.live) // _PACKED_TOGETHER
-        if len(log.segments) <= 2 * need + _SLACK_COUNT:
-            return log.floor, []
-        need = 1 + _live_size(log) // _PACKED_SIZE  # large records fill more segments
+        # Large records fill more segments than small ones.
+        need = 1 + max(len(log.live) // _PACKED_TOGETHER, log.live_size // _PACKED_SIZE)
         if len(log.segments) <= 2 * need + _SLACK_COUNT:
             return log.floor, []
         floor = log.segments[min(_CLEANED_AT_ONCE, len(log.segments) - 1) - 1].upto
@@ -97,13 +95,3 @@ class LogWriter:
                 self._signer.issue_segment(scope, floor if last else old_floor, after, upto, batch)
             )
         return segments
-
-
-def _live_size(log: Log) -> int:
-    """Return the approximate size in bytes of a log's live entries."""
-    size = 0
-    for segment in log.segments:
-        live = sum(log.live.get(entry.key) is entry for entry in segment.entries)
-        if live:
-            size += max(0, len(segment.raw) - _FRAMING_SIZE) * live // len(segment.entries)
-    return size

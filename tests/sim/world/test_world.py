@@ -9,7 +9,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from overlay.core.log.store import Store
+from overlay.core.log.store import Acceptance, Store
+from overlay.core.protocol.records import Segment
 from overlay.errors import UsageError
 from overlay.sim.main import main
 from overlay.sim.report import experiments
@@ -88,15 +89,17 @@ def test_a_wrong_store_is_detected() -> None:
 
 def test_a_broken_merge_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a store that forgets deletions, the run fails."""
-    apply = Store._apply
+    accept = Store.accept
 
-    def forgetful(self: Store, log: object, segment: object) -> None:
-        kept = dict(log.live)  # type: ignore[attr-defined]
-        apply(self, log, segment)  # type: ignore[arg-type]
-        if self.self_id != segment.origin:  # type: ignore[attr-defined]
-            log.live.update(kept)  # type: ignore[attr-defined]
+    def forgetful(self: Store, segment: Segment) -> tuple[Acceptance, list[Segment]]:
+        log = self.log(segment.origin, segment.scope)
+        kept = {} if log is None or self.self_id == segment.origin else dict(log.live)
+        result = accept(self, segment)
+        if log is not None:
+            log.live.update(kept)
+        return result
 
-    monkeypatch.setattr(Store, "_apply", forgetful)
+    monkeypatch.setattr(Store, "accept", forgetful)
     outcome = Run(CALM).to_end()
 
     assert not outcome.held

@@ -1,0 +1,103 @@
+"""One log: the room that its live entries take, which decides when its writer cleans it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from overlay.core.log.live_entries import LiveEntries
+from overlay.core.log.log import Log
+from overlay.core.log.store import Store
+from overlay.core.log.writer import LogWriter
+from overlay.core.protocol.records import CustomRecord, Entry, Key, Scope, key_of
+from overlay.model import Card, Ip, NodeId, node_id_of
+from overlay.sim.environment.notary import FakeSigner
+
+KEY = b"o" * 32
+ORIGIN, SCOPE = node_id_of(KEY), Scope(7)
+CARD = Card(ORIGIN, "o", KEY, KEY, Ip(b"\x0a\x00\x00\x01"), 7948, 1, 1500, "test")
+
+
+def record(name: int, size: int) -> CustomRecord:
+    """Return a record of a name with that many addresses."""
+    return CustomRecord(
+        f"n{name}", tuple(Ip(bytes([10, 0, 0, each])) for each in range(1, 1 + size))
+    )
+
+
+class Written:
+    """A log that is written, and a replica of it."""
+
+    def __init__(self) -> None:
+        self.stores = [Store(ORIGIN), Store(NodeId(b"r" * 16))]
+        for store in self.stores:
+            store.accept_card(CARD)
+        self._writer = LogWriter(self.stores[0], FakeSigner(KEY))
+
+    def write(self, name: int, size: int, *, arrives: bool = True) -> None:
+        """Put a record of that size; delete it if that is 0."""
+        puts = [record(name, size)] if size else []
+        for segment in self._writer.write(SCOPE, puts, [] if size else [key_of(record(name, 1))]):
+            for store in self.stores[: 2 if arrives else 1]:
+                store.accept(segment)
+
+    def catch_up(self) -> None:
+        """Send the replica what it lacks."""
+        held = self.stores[1].version(ORIGIN, SCOPE)
+        for segment in self.stores[0].segments_beyond(ORIGIN, SCOPE, held):
+            self.stores[1].accept(segment)
+
+    def logs(self) -> list[Log]:
+        """Return the log as both hold it."""
+        found = (store.log(ORIGIN, SCOPE) for store in self.stores)
+        return [log for log in found if log is not None]
+
+
+def size_of_all(log: Log) -> int:
+    """Return the size of the live entries, counted anew."""
+    return sum(
+        max(0, len(segment.raw) - 40) // len(segment.entries)
+        for segment in log.segments
+        for entry in segment.entries
+        if log.live.get(entry.key) is entry
+    )
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 8), st.booleans()), min_size=1, max_size=120
+    )
+)
+def test_the_size_of_live_entries_is_followed(writes: list[tuple[int, int, bool]]) -> None:
+    """Whatever is written, rewritten, deleted and cleaned, and whatever a replica has missed."""
+    written = Written()
+    for name, size, arrives in writes:
+        written.write(name, size, arrives=arrives)
+        assert all(log.live_size == size_of_all(log) for log in written.logs())
+    written.catch_up()
+    assert all(log.live_size == size_of_all(log) for log in written.logs())
+    sizes = {(log.live_size, len(log.segments)) for log in written.logs()}
+    assert len(sizes) <= 1
+
+
+def test_a_write_into_a_large_log_looks_at_no_other_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with thousands of endpoints attaches one as fast as the first."""
+    written, rng = Written(), random.Random(1)
+    for name in range(300):
+        written.write(name, rng.randint(1, 8))
+    (log, _) = written.logs()
+    looked: list[Key] = []
+    get = LiveEntries.__getitem__
+
+    def noting(self: LiveEntries, key: Key) -> Entry:
+        looked.append(key)
+        return get(self, key)
+
+    monkeypatch.setattr(LiveEntries, "__getitem__", noting)
+    written.write(1000, 1)
+
+    assert len(log.live) == 301
+    assert len(looked) < 20
