@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from overlay.core.checksum import internet_checksum
 from overlay.core.multicast.groups import mac_of
 from overlay.model import Ip, Mac, link_local_ip
 
@@ -34,10 +35,10 @@ def query_frame(mac: Mac, size: int, response_s: float, group: Ip | None = None)
 def _ipv4(mac: Mac, response: int, group: Ip | None) -> bytes:
     target = group or _ALL_IPV4
     body = struct.pack("!BBH4sBBH", 0x11, response, 0, group or bytes(4), _ROBUSTNESS, 60, 0)
-    body = body[:2] + struct.pack("!H", _checksum(body)) + body[4:]
+    body = body[:2] + struct.pack("!H", internet_checksum(body)) + body[4:]
     fields = (0x46, 0xC0, 24 + len(body), 0, 0, 1, 2)
     head = _IPV4.pack(*fields, 0, bytes(4), target, _ROUTER_ALERT_IPV4)
-    head = _IPV4.pack(*fields, _checksum(head), bytes(4), target, _ROUTER_ALERT_IPV4)
+    head = _IPV4.pack(*fields, internet_checksum(head), bytes(4), target, _ROUTER_ALERT_IPV4)
     return mac_of(target) + mac + b"\x08\x00" + head + body
 
 
@@ -46,15 +47,7 @@ def _ipv6(mac: Mac, response: int, group: Ip | None) -> bytes:
     fields = (response, 0, group or bytes(16), _ROBUSTNESS, 60, 0)
     body = struct.pack("!BBHHH16sBBH", 130, 0, 0, *fields)
     pseudo = source + target + struct.pack("!II", len(body), 58)
-    body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+    body = body[:2] + struct.pack("!H", internet_checksum(pseudo + body)) + body[4:]
     size = len(_ROUTER_ALERT_IPV6) + len(body)
     head = _IPV6.pack(6 << 28, size, 0, 1, source, target)
     return mac_of(target) + mac + b"\x86\xdd" + head + _ROUTER_ALERT_IPV6 + body
-
-
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
