@@ -7,7 +7,7 @@ connects to the signals that it reacts to.
 
 from __future__ import annotations
 
-from overlay.agent.apply.kinds import Registries, apply_service
+from overlay.agent.apply.kinds import HostServices, Registries, apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.controls.segment_controls import SegmentControls
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
@@ -81,6 +81,7 @@ from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
+from overlay.agent.plug.controller import PlugController
 from overlay.agent.plug.intents import PluggedInterfaces
 from overlay.agent.plug.service import PlugService
 from overlay.agent.policy.policies import Policies
@@ -167,8 +168,8 @@ class Components:
         )
         self.previous_copy = PreviousCopy(state, event_log)
         registries = Registries(self.networks, self.services, self.policies, self.routers)
-        names, exposure = self.custom_records, self.exposure
-        self.apply = apply_service(context, self.declared, registries, names, exposure)
+        of_hosts = HostServices(self.custom_records, self.exposure, self.plugs)
+        self.apply = apply_service(context, self.declared, registries, of_hosts)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
@@ -240,10 +241,10 @@ class Components:
         self.participation = ParticipationService(
             context, self.reconciler, attachments, self._sandbox_needs, self.encryption
         )
-        records, vlans = (self.declared, self._plug_catalog), self.drivers.macvlan_ports
-        self.plugs = PlugService(
-            context, *records, plugged, self.reconciler, self.participation, vlans
-        )
+        records = (self.declared, self._plug_catalog, plugged)
+        plugs = PlugController(context, *records, self.reconciler, self._space)
+        host = (self.drivers.macvlan_ports, self.underlay, self.config.cluster_plugs)
+        self.plugs = PlugService(context, plugs, self.participation, *host)
 
     def _construct_endpoints(self) -> None:
         """Construct attach, detach, and the repair of attached endpoints."""
@@ -364,7 +365,7 @@ class Components:
             routers=self.routers.controller,
             encryption_switch=self.encryption_switch,
             evpn=self.evpn,
-            plugs=self.plugs.controller,
+            plugs=self.plugs,
             paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,
@@ -380,7 +381,7 @@ class Components:
             self.reconciler,
             self.encryption_switch,
             self.evpn,
-            self.plugs.controller,
+            *self.plugs.controllers,
             self.startup,
             self.routers.controller,
             self.former_identity,

@@ -36,7 +36,7 @@ from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
-from overlay.agent.plug.controller import PlugController
+from overlay.agent.plug.service import PlugService
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.router.controller import RouterController
@@ -102,7 +102,7 @@ class EventRouter:
     routers: RouterController
     encryption_switch: EncryptionSwitch
     evpn: EvpnController
-    plugs: PlugController
+    plugs: PlugService
     paths: PathController
     diagnosis: Diagnosis
     netcheck: NetcheckService
@@ -240,7 +240,7 @@ class EventRouter:
             self.encryption_switch.trigger()
             self.routers.trigger()
             self.evpn.trigger()
-            self.plugs.trigger()
+            self.plugs.records_changed()
             self.mtu_controller.networks_changed()
             self.exposure.controller.networks_changed()
             self.exposure.declared.trigger()

@@ -183,7 +183,8 @@ def hidden(stage: Neighbors, sender: Guest) -> dict[str, bytes]:
         "tagged its own": tagged("tagged its own", 0xE000, own=True),
         "joins as victim": joins(victim.ipv4, "joins as victim"),
         "joins as victim ipv6": joins(victim.link_local, "joins as victim ipv6"),
-        "plug probe": probe_frame(probe_mac(NodeId(bytes(16)), Vni(1))) + tag("plug probe"),
+        "plug probe": probe_frame(probe_mac(NodeId(bytes(16)), Vni(1), "default"))
+        + tag("plug probe"),
         "plug probe from its own": probe_frame(Mac(sender.mac)) + tag("plug probe from its own"),
     }
 

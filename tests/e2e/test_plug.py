@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from overlay.lab import host_process, lab
@@ -23,6 +24,18 @@ CREATE = (
 )  # fmt: skip
 MACHINE, MACHINE6, MAC = "10.60.0.200", "fd60::200", "52:54:00:00:00:99"
 TABLES = "for s in $(ls /run/netns | grep ^ov-); do ip netns exec $s nft list tables; done"
+FILE = """
+owner = "lan"
+[[plug]]
+host = "vm1"
+network = "green"
+interface = "eth2"
+[[plug]]
+host = "vm2"
+network = "green"
+interface = "eth2"
+"""
+ALLOW = """mkdir -p /etc/overlayd; echo 'cluster_plugs = "eth2"' >/etc/overlayd/overlayd.toml"""
 REFUSED = {
     "plug green eth1": "carries the cluster's own packets",
     "plug blue eth9": "there is no interface 'eth9'",
@@ -30,6 +43,7 @@ REFUSED = {
     "plug red eth2": "there is no network 'red'",
     "plug blue eth2": "eth2 is plugged into green",
     "plug green lo": "plugged into green here already",
+    "plug green eth2 --segment lab": "eth2 is plugged into green",
     "rm green": "interfaces of vm1 are plugged into it",
 }
 FRAMES_MAX = 30  # a storm has thousands
@@ -46,15 +60,7 @@ class Outside:
         self.run("ip", "link", "add", "wire", "type", "bridge")
         self.run("ip", "link", "set", "wire", "up")
         for number in (1, 2):
-            # The peer is placed by pid, which `ip` looks up in the machine's own /proc.
-            subprocess.run(
-                ["nsenter", "--target", str(self.switch.pid), "--net",
-                 "ip", "link", "add", f"wire{number}", "type", "veth",
-                 "peer", "name", "eth2", "netns", str(cluster.hosts[number - 1].pid)],
-                check=True,
-            )  # fmt: skip
-            cluster.ok(number, "ip", "link", "set", "eth2", "up")
-            self.run("ip", "link", "set", f"wire{number}", "master", "wire", "up")
+            self._cable(f"wire{number}", "eth2", number, "wire")
         self.run("ip", "link", "add", "wire0", "type", "veth", "peer", "eth0", "netns", "machine")
         self.run("ip", "link", "set", "wire0", "master", "wire", "up")
         self.inside("ip", "link", "set", "eth0", "address", MAC, "mtu", "1450", "up")
@@ -71,9 +77,32 @@ class Outside:
         """Run a command in the machine outside."""
         return self.run("ip", "netns", "exec", "machine", *command)
 
-    def reaches(self, address: str) -> bool:
-        """Return whether a container answers the machine."""
-        command = ("ip", "netns", "exec", "machine", "ping", "-c1", "-W1", address)
+    def second_wire(self) -> None:
+        """Add another wire, with eth3 of vm1 and a machine named other."""
+        self.run("ip", "netns", "add", "other")
+        self.run("ip", "link", "add", "hall", "type", "bridge")
+        self.run("ip", "link", "set", "hall", "up")
+        self._cable("hall1", "eth3", 1, "hall")
+        self.run("ip", "link", "add", "hall0", "type", "veth", "peer", "eth0", "netns", "other")
+        self.run("ip", "link", "set", "hall0", "master", "hall", "up")
+        inside = ("ip", "netns", "exec", "other", "ip")
+        self.run(*inside, "link", "set", "eth0", "mtu", "1450", "up")
+        self.run(*inside, "address", "add", "10.60.0.201/24", "dev", "eth0")
+
+    def _cable(self, end: str, interface: str, number: int, bridge: str) -> None:
+        # The peer is placed by pid, which `ip` looks up in the machine's own /proc.
+        subprocess.run(
+            ["nsenter", "--target", str(self.switch.pid), "--net",
+             "ip", "link", "add", end, "type", "veth",
+             "peer", "name", interface, "netns", str(self.cluster.hosts[number - 1].pid)],
+            check=True,
+        )  # fmt: skip
+        self.cluster.ok(number, "ip", "link", "set", interface, "up")
+        self.run("ip", "link", "set", end, "master", bridge, "up")
+
+    def reaches(self, address: str, machine: str = "machine") -> bool:
+        """Return whether an address answers a machine."""
+        command = ("ip", "netns", "exec", machine, "ping", "-c1", "-W1", address)
         return host_process.run(self.switch, *command).returncode == 0
 
     def sees_looped_frames(self) -> bool:
@@ -143,11 +172,10 @@ def test_machines_outside_are_on_the_segment(cluster: Cluster, outside: Outside)
 
 
 def test_addresses_outside_are_not_given_out(cluster: Cluster, outside: Outside) -> None:
-    """Neither the next free one nor one by request, on any host; all hosts know them."""
+    """Neither the next free one, of which nothing was heard, nor one by request, on any host."""
     used = addresses(cluster, "g1")[0]
     following = f"10.60.0.{int(used.rpartition('.')[2]) + 1}"
     outside.inside("ip", "address", "add", f"{following}/24", "dev", "eth0")
-    outside.inside("ping", "-c1", "-W2", "-I", following, used)
 
     def seen() -> set[str]:
         return {each["ip"] for each in cluster.json(3, "network", "inspect", "green")["outside"]}
@@ -208,10 +236,34 @@ def test_one_of_two_hosts_on_a_wire_is_active(cluster: Cluster, outside: Outside
         wait_until(partial(outside.reaches, addresses(cluster, name)[0]), f"{name} by vm2")
     assert not outside.sees_looped_frames()
 
+    cluster.ok(1, "sh", "-c", ALLOW)
     cluster.ok(1, "overlayd", "join")
     wait_until(lambda: plugs(cluster, 1) == {"vm1": "standby", "vm2": "active"}, "vm1 waits")
     wait_until(partial(reaches_machine, cluster, 1), "g1 by vm2")
     assert not outside.sees_looped_frames()
+
+
+def test_a_host_plugs_several_wires(cluster: Cluster, outside: Outside) -> None:
+    """Both are active, and machines on one reach those on the other; one wire stays one plug."""
+    outside.second_wire()
+    done = cluster.json(1, "network", "plug", "green", "eth3", "--segment", "hall")
+    assert (done["segment"], done["state"]) == ("hall", "active")
+    for address in (addresses(cluster, "g3")[0], MACHINE):
+        wait_until(partial(outside.reaches, address, "other"), f"the other machine to {address}")
+    assert not outside.sees_looped_frames()
+    code, _, err = cluster.run(1, "overlayd", "network", "unplug", "green")
+    assert code == 6
+    assert "eth2, eth3" in err
+    cluster.ok(1, "overlayd", "network", "unplug", "green", "eth3")
+
+    # The same wire under another name: one host hears its own probes.
+    outside.run("ip", "link", "set", "hall1", "master", "wire")
+    cluster.ok(1, "overlayd", "network", "plug", "green", "eth3", "--segment", "hall")
+    wait_until(lambda: len(cluster.json(1, "network", "inspect", "green")["plugs"]) == 3, "three")
+    shown = cluster.json(1, "network", "inspect", "green")["plugs"]
+    assert [each["state"] for each in shown].count("active") == 1
+    assert not outside.sees_looped_frames()
+    cluster.ok(1, "overlayd", "network", "unplug", "green", "eth3")
 
 
 def test_an_unplugged_interface_is_the_hosts_again(cluster: Cluster, outside: Outside) -> None:
@@ -229,3 +281,31 @@ def test_an_unplugged_interface_is_the_hosts_again(cluster: Cluster, outside: Ou
     assert plugs(cluster, 3) == {}
     assert cluster.json(3, "network", "inspect", "green")["outside"] == []
     assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
+
+
+def test_files_declare_plugs_of_all_hosts(cluster: Cluster, outside: Outside) -> None:
+    """A host gives only what its configuration names; what is pruned is the host's again."""
+    applied = partial(apply, cluster, 3)
+    assert {each["action"] for each in applied(FILE, "--dry-run")[1]["changes"]} == {"create"}
+    assert plugs(cluster, 3) == {}
+    assert applied(FILE)[0] == 0
+    wait_until(lambda: plugs(cluster, 3) == {"vm1": "active"}, "vm1 plugs it")
+    wait_until(lambda: outside.reaches(addresses(cluster, "g3")[0]), "the machine is on it")
+    assert "cluster_plugs does not allow eth2" in cluster.ok(2, "overlayd", "status")
+    assert applied(FILE)[1]["changes"] == []
+    exported = cluster.json(3, "export", "--owner", "lan")["plug"]
+    assert [each["host"] for each in exported] == ["vm1", "vm2"]
+
+    code, out = applied('owner = "lan"', "--prune")
+    assert (code, len(out["changes"])) == (0, 2)
+    assert plugs(cluster, 3) == {}
+    assert "promiscuity 0" in cluster.ok(1, "ip", "-d", "link", "show", "eth2")
+    wait_until(lambda: "cluster_plugs" not in cluster.ok(2, "overlayd", "status"), "vm2 is content")
+
+
+def apply(cluster: Cluster, number: int, text: str, *options: str) -> tuple[int, dict[str, Any]]:
+    """Apply a file on a host; return the exit code and the plan."""
+    command = ("overlayd", "apply", "-", "--json", *options)
+    code, out, err = cluster.run(number, *command, stdin=text)
+    assert out, err
+    return code, json.loads(out)

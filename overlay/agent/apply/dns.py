@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlay.agent.apply.host_items import record_item, record_of
+from overlay.agent.apply.host.items import record_item, record_of
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.dns.records.custom_records import CustomRecords
 from overlay.agent.records.directory import Directory

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from overlay.core.dataplane.planning.inputs import LocalPlug
 from overlay.core.evpn.intake import Intake
 from overlay.core.fabric import FabricRows
 from overlay.model import Ip, Mac, Vni
@@ -38,21 +39,21 @@ class FabricTable:
         self.vnis: frozenset[Vni] = frozenset()  # of the segments that are exported
         self.vteps: frozenset[Ip] = frozenset()  # outside ones: they may send on these VNIs
         self._plugged: Mapping[Vni, FabricRows] = {}
-        self._interfaces: dict[Vni, str] = {}
+        self._interfaces: dict[Vni, tuple[LocalPlug, ...]] = {}
 
     def rows(self, vni: Vni) -> FabricRows:
         """Return the rows of a network: what is behind plugs of members precedes the fabric."""
         rows, plugged = self.intake.rows(vni), self._plugged.get(vni)
         return rows if plugged is None else rows.updated(plugged)
 
-    def interface(self, vni: Vni) -> str:
-        """Return the interface of this host that is a port of a network; empty without one."""
-        return self._interfaces.get(vni, "")
+    def interfaces(self, vni: Vni) -> tuple[LocalPlug, ...]:
+        """Return the interfaces of this host that are ports of a network."""
+        return self._interfaces.get(vni, ())
 
-    def put_interface(self, vni: Vni, interface: str) -> None:
-        """Make an interface of this host a port of a network; if it is empty, none."""
-        if interface:
-            self._interfaces[vni] = interface
+    def put_interfaces(self, vni: Vni, interfaces: tuple[LocalPlug, ...]) -> None:
+        """Make interfaces of this host the ports of a network, and no others."""
+        if interfaces:
+            self._interfaces[vni] = interfaces
         else:
             self._interfaces.pop(vni, None)
         self.changed.emit(vni)

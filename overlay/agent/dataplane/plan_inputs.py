@@ -117,7 +117,7 @@ class PlanInputs:
         given = replace(
             given,
             fabric=self._fabric.rows(vni) or given.fabric,
-            plugged=self._fabric.interface(vni),
+            plugged=self._fabric.interfaces(vni),
             is_clear=self._view.encryption_phase(network) is SwitchPhase.CLEAR,
         )
         routed = tuple(self._routed(network, here))

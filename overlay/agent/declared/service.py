@@ -11,6 +11,7 @@ from overlay.agent.declared.software import Version, require_software
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.core.declared.cleaner import DeclaredCleaner
+from overlay.core.declared.host_objects import DeclaredPlug
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_SOFTWARE
 from overlay.core.plug.records import PLUG_KIND, PLUG_SOFTWARE
@@ -24,6 +25,7 @@ _REFUSES = "would accept nothing more that this host writes"
 IGNORES = "would not enforce it: its containers' connections would stay as they are"
 _ENFORCED: dict[int, tuple[Version, str]] = {
     POLICY_KIND: (POLICY_SOFTWARE, IGNORES),
+    DeclaredPlug.kind: (PLUG_SOFTWARE, "would not plug it"),
     PLUG_KIND: (PLUG_SOFTWARE, "would give out addresses that machines outside have"),
     EVPN_KIND: (EVPN_SOFTWARE, "would not follow it, and not speak BGP EVPN"),
     ROUTER_KIND: (ROUTER_SOFTWARE, "would not route: its containers would reach nothing by it"),

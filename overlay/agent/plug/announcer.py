@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.plug_catalog import PlugCatalog
+from overlay.agent.state.documents import PluggedInterface
 from overlay.core.plug.records import PLUG_KIND, Machine, Plug, PlugRecord, in_buckets
 from overlay.model import NodeId, Vni
 
@@ -29,7 +30,7 @@ class PlugAnnouncer:
         self._put(plug)
 
     def announce_machines(self, vni: Vni, machines: Iterable[Machine]) -> None:
-        """Publish all machines behind a plug, in place of what was published before."""
+        """Publish all machines behind a network's plugs, in place of those of before."""
         wanted = {each.object_name(self._own): each for each in in_buckets(vni, machines)}
         for name, record in self._catalog.names_of(self._own).items():
             is_of_network = record is not None and record.vni == vni
@@ -38,11 +39,16 @@ class PlugAnnouncer:
         for each in wanted.values():
             self._put(each)
 
-    def withdraw(self, kept: Iterable[Vni] = ()) -> None:
-        """Delete all own records but those of some networks."""
-        remaining = set(kept)
+    def withdraw(self, kept: Iterable[PluggedInterface] = ()) -> None:
+        """Delete all own records but those of some plugs, and of the machines behind them."""
+        plugs = {(plug.vni, plug.segment) for plug in kept}
+        vnis = {vni for vni, _ in plugs}
         for name, record in self._catalog.names_of(self._own).items():
-            if record is None or record.vni not in remaining:
+            if isinstance(record, Plug):
+                is_kept = (record.vni, record.segment) in plugs
+            else:
+                is_kept = record is not None and record.vni in vnis
+            if not is_kept:
                 self._declared.remove(PLUG_KIND, name)
 
     def delete_leftovers(self) -> None:

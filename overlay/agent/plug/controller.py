@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -19,10 +19,13 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.plug.announcer import PlugAnnouncer
 from overlay.agent.plug.intents import PluggedInterfaces
 from overlay.agent.plug.outside import OutsideRows, is_on_segment, protected
-from overlay.agent.plug.port import PORT, PlugPortState
+from overlay.agent.plug.port import PlugPortState
+from overlay.agent.plug.sweep import AddressSweep
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.agent.state.documents import PluggedInterface
+from overlay.core.dataplane.planning.segments import plug_name
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.plug.election import Election, PlugRole, Rival
 from overlay.core.plug.probe import probe_mac
 from overlay.core.plug.records import Plug
@@ -39,7 +42,7 @@ _CONFLICTS_SHOWN_MAX = 3
 class PlugController(Controller):
     """All plugs of this host, and the rows of the machines behind everybody's.
 
-    Signal `network_removed`: the network with this VNI is gone, and has a plug here.
+    Signal `network_removed`: the network with this VNI is gone, and has plugs here.
     """
 
     name = "plugs"
@@ -55,139 +58,207 @@ class PlugController(Controller):
         catalog: PlugCatalog,
         plugged: PluggedInterfaces,
         reconciler: Reconciler,
+        space: AddressSpace,
     ) -> None:
         super().__init__(context.event_log)
         self.catalog = catalog
         self.plugged = plugged
+        self.declared = declared
         self.announcer = PlugAnnouncer(context, declared, catalog)
-        self.ports: dict[Vni, PlugPortState] = {}
+        self.ports: dict[PluggedInterface, PlugPortState] = {}
         self.lock = asyncio.Lock()
         self.network_removed: AsyncSignal[[Vni]] = AsyncSignal()
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
-        self._reconciler = reconciler
+        self.reconciler = reconciler
+        self._sweep = AddressSweep(space)
         self._outside = OutsideRows(context.directory, catalog, reconciler)
         self._published_at_s: dict[Vni, float] = {}
         reconciler.sandbox_closing.connect(self.forget)
 
     def next_interval_s(self) -> float:
         """Return the time to the next check: without plugs there is little to do."""
-        return limits.PLUG_POLL_S if self.plugged else _IDLE_S
+        return limits.PLUG_POLL_S if len(self.plugged) else _IDLE_S
 
     def forget(self, vni: Vni) -> None:
-        """Close what is open of a sandbox that is going, or of a network that is unplugged."""
-        port = self.ports.pop(vni, None)
-        if port is not None:
-            port.close()
+        """Close what is open of a sandbox that is going."""
+        for plug in [each for each in self.ports if each.vni == vni]:
+            self.release(plug)
+        self._sweep.forget(vni)
         self.catalog.note_seen(vni, ())
 
+    def release(self, plug: PluggedInterface) -> None:
+        """Close the sockets of a plug; its port stays as it is, as long as its lease lasts."""
+        port = self.ports.pop(plug, None)
+        if port is not None:
+            port.close()
+
     def close(self) -> None:
-        """Close the sockets; ports stay as they are, as long as their leases last."""
-        for vni in list(self.ports):
-            self.forget(vni)
+        """Close the sockets of all plugs."""
+        for plug in list(self.ports):
+            self.release(plug)
 
     async def reconcile(self) -> None:
         """Check each plug; an error of one does not hold up the others."""
+        failures: list[OverlayError | OSError] = []
         async with self.lock:
-            for vni in list(self.plugged):
-                await self._check(vni)
+            for vni in self.plugged.without_containers():
+                try:
+                    await self._check(vni)
+                except (OverlayError, OSError) as error:
+                    failures.append(error)
             self._outside.publish()
             if self._gossip.may_write and self._gossip.node.caught_up:
                 self.announcer.withdraw(kept=self.plugged)
                 self.announcer.delete_leftovers()
         for vni in self._without_network():
             await self.network_removed.emit(vni)
+        if failures:
+            raise failures[0]
 
     def _without_network(self) -> list[Vni]:
-        """Return the plugs whose network is gone, as far as this node has all records."""
+        """Return the networks with plugs that are gone, as far as this node has all records."""
         if not (self._gossip.may_write and self._gossip.node.caught_up):
             return []
-        return [vni for vni in self.plugged if self._directory.network_by_vni(vni) is None]
+        known = self._directory.network_by_vni
+        return [vni for vni in self.plugged.without_containers() if known(vni) is None]
 
     async def _check(self, vni: Vni) -> None:
-        network, runtime = self._directory.network_by_vni(vni), self._reconciler.runtime(vni)
+        network, runtime = self._directory.network_by_vni(vni), self.reconciler.runtime(vni)
         if network is None or runtime is None or not runtime.passes:
             self.forget(vni)
             return
-        port = self.ports.get(vni)
-        if port is not None and port.sandbox is not runtime.sandbox:
-            self.forget(vni)
-            port = None
+        questions = self._questions(network)
+        for plug in self.plugged.of(vni):
+            await self._check_plug(network, plug, runtime.sandbox, questions)
+        self._publish_machines(network)
+
+    def _questions(self, network: Network) -> list[bytes]:
+        """Return what open ports ask their wires now."""
+        ports = [port for plug, port in self.ports.items() if plug.vni == network.vni]
+        if not any(port.election.is_active for port in ports):
+            return []
+        known = {
+            machine.ip
+            for port in ports
+            for machine in port.reading.machines
+            if is_on_segment(network, machine.ip)
+        }
+        return self._sweep.frames(network, known, self._gossip.transport.now())
+
+    async def _check_plug(
+        self,
+        network: Network,
+        plug: PluggedInterface,
+        sandbox: Sandbox,
+        questions: Sequence[bytes],
+    ) -> None:
+        port = await self.adopt(plug, sandbox)
         try:
-            if port is None:
-                port = self.ports[vni] = await self._kernel.call(self._adopt, vni, runtime.sandbox)
-            await self._check_port(network, self.plugged[vni], port)
+            await self._check_port(network, plug, port, questions)
             port.failure = ""
         except (OverlayError, OSError) as error:
-            if port is None:
-                raise
             port.failure = str(error)
 
-    def _adopt(self, vni: Vni, sandbox: Sandbox) -> PlugPortState:
-        guard = PlugGuard(sandbox.netns_fd)
+    async def adopt(self, plug: PluggedInterface, sandbox: Sandbox) -> PlugPortState:
+        """Return what is known of a plug's port; raises OverlayError or OSError by its guard."""
+        port = self.ports.get(plug)
+        if port is None or port.sandbox is not sandbox:
+            self.release(plug)
+            port = self.ports[plug] = await self._kernel.call(self._read_port, plug, sandbox)
+        return port
+
+    def _read_port(self, plug: PluggedInterface, sandbox: Sandbox) -> PlugPortState:
+        name = plug_name(plug.number)
+        guard = PlugGuard(sandbox.netns_fd, name)
         own = self.catalog.names_of(self._gossip.node_id).values()
-        terms = (each.term for each in own if isinstance(each, Plug) and each.vni == vni)
-        term = max(terms, default=0)
-        mac = probe_mac(self._gossip.node_id, vni)
-        now, was_active = self._gossip.transport.now(), guard.is_open(PORT)
-        return PlugPortState(sandbox, guard, mac, Election(mac, now, term, was_active=was_active))
+        place = (plug.vni, plug.segment)
+        terms = (
+            each.term
+            for each in own
+            if isinstance(each, Plug) and (each.vni, each.segment) == place
+        )
+        mac = probe_mac(self._gossip.node_id, *place)
+        election = Election(
+            mac, self._gossip.transport.now(), max(terms, default=0), was_active=guard.is_open()
+        )
+        return PlugPortState(sandbox, name, guard, mac, election)
 
     async def _check_port(
-        self, network: Network, plug: PluggedInterface, port: PlugPortState
+        self,
+        network: Network,
+        plug: PluggedInterface,
+        port: PlugPortState,
+        questions: Sequence[bytes],
     ) -> None:
         own_macs, own_ips = protected(network, self._directory)
         await self._kernel.call(port.read)
         await self._kernel.call(port.protect, own_macs, own_ips)
-        rivals = self._rivals(network.vni, plug.segment)
+        rivals = self._rivals(plug)
         before = port.election.standing
-        now = self._gossip.transport.now()
-        after = port.election.decide(
-            rivals, port.reading.heard, now, is_ready=port.reading.is_ready
-        )
+        now, is_ready = self._gossip.transport.now(), port.reading.is_ready
+        after = port.election.decide(rivals, port.reading.heard, now, is_ready=is_ready)
         is_open = after.role is PlugRole.ACTIVE
         is_leased = any(rival.is_same_segment for rival in rivals)
         if not is_open:
             await self._kernel.call(port.set_open, is_open=False, is_leased=False)
+        elif before.role is not PlugRole.ACTIVE:
+            self._have_others_listen(plug, now)
         if self._gossip.may_write:
-            is_ready = port.reading.is_ready
             flags = (is_open, is_open and is_leased, is_ready)
             term = port.election.term
-            self.announcer.announce(
-                Plug(network.vni, plug.interface, plug.segment, *flags, term=term)
-            )
-            self._publish_machines(network, port, now, is_open=is_open)
+            self.announcer.announce(Plug(plug.vni, plug.interface, plug.segment, *flags, term=term))
         if is_open:
-            await self._kernel.call(port.set_open, is_open=True, is_leased=is_leased)
+            await self._kernel.call(
+                port.set_open, is_open=True, is_leased=is_leased, questions=questions
+            )
         if before != after and after.role is not PlugRole.LISTENING:
             self._tell(network, plug, port)
 
-    def _publish_machines(
-        self, network: Network, port: PlugPortState, now: float, *, is_open: bool
-    ) -> None:
-        found = [
-            each for each in port.reading.machines if is_open and is_on_segment(network, each.ip)
-        ]
-        self.catalog.note_seen(network.vni, (each.ip for each in found))
-        if now - self._published_at_s.get(network.vni, 0.0) >= limits.PLUG_PUBLISH_S:
-            self._published_at_s[network.vni] = now
-            self.announcer.announce_machines(network.vni, found)
+    def _have_others_listen(self, opened: PluggedInterface, now: float) -> None:
+        """Open one plug of a network at a time, so that the next one would hear it on its wire."""
+        for plug, port in self.ports.items():
+            if plug.vni == opened.vni and plug != opened:
+                port.election.listen_again(now)
 
-    def _rivals(self, vni: Vni, segment: str) -> list[Rival]:
-        return [
+    def _publish_machines(self, network: Network) -> None:
+        vni, now = network.vni, self._gossip.transport.now()
+        found = {
+            machine
+            for plug, port in self.ports.items()
+            if plug.vni == vni and port.election.is_active
+            for machine in port.reading.machines
+            if is_on_segment(network, machine.ip)
+        }
+        self.catalog.note_seen(vni, (each.ip for each in found))
+        is_due = now - self._published_at_s.get(vni, 0.0) >= limits.PLUG_PUBLISH_S
+        if is_due and self._gossip.may_write:
+            self._published_at_s[vni] = now
+            self.announcer.announce_machines(vni, found)
+
+    def _rivals(self, plug: PluggedInterface) -> list[Rival]:
+        """Return the other plugs of a network: of other hosts, and this host's on other wires."""
+        own, name_of = self._gossip.node_id, self._directory.node_name
+        found = [
             Rival(
-                self._directory.node_name(origin),
-                probe_mac(origin, vni),
-                plug.segment == segment,
-                plug.is_active,
-                plug.is_leased,
-                plug.is_ready,
+                name_of(origin),
+                probe_mac(origin, each.vni, each.segment),
+                each.segment == plug.segment,
+                each.is_active,
+                each.is_leased,
+                each.is_ready,
                 self.catalog.is_live(origin),
-                plug.term,
+                each.term,
             )
-            for origin, plug in self.catalog.plugs(vni)
-            if origin != self._gossip.node_id
+            for origin, each in self.catalog.plugs(plug.vni)
+            if origin != own
         ]
+        for other, port in self.ports.items():
+            if other.vni == plug.vni and other != plug:
+                title = f"{name_of(own)} by {other.interface}"
+                found.append(port.as_rival(title))
+        return found
 
     def _tell(self, network: Network, plug: PluggedInterface, port: PlugPortState) -> None:
         standing = port.election.standing
@@ -204,8 +275,8 @@ class PlugController(Controller):
     def faults(self) -> Iterator[Fault]:
         """Yield what is wrong with plugs, and which addresses are used on both sides."""
         yield from super().faults()
-        for vni, plug in self.plugged.items():
-            network, port = self._directory.network_by_vni(vni), self.ports.get(vni)
+        for plug in self.plugged:
+            network, port = self._directory.network_by_vni(plug.vni), self.ports.get(plug)
             if network is None or port is None:
                 continue
             title = f"{plug.interface} on network {network.name}"

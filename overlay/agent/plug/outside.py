@@ -37,7 +37,9 @@ class OutsideRows:
         active = {each.origin for each in self._in_charge(network.vni)}
         machines: dict[Mac, PlacedMachine] = {}
         neighbors: dict[Ip, Mac] = {}
-        for each in self._catalog.machines(network.vni):
+        seen = self._catalog.machines(network.vni)
+        # A machine of a host that is dead may be behind another's plug by now.
+        for each in sorted(seen, key=lambda each: not self._catalog.is_live(each.origin)):
             if each.origin in active and is_on_segment(network, each.machine.ip):
                 machines.setdefault(each.machine.mac, each)
                 neighbors.setdefault(each.machine.ip, each.machine.mac)

@@ -7,14 +7,13 @@ Owns: what the kernel is told, and what it says. Does not: know records.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from overlay import limits
-from overlay.core.dataplane.planning.segments import plug_name
-from overlay.core.plug.election import Election
+from overlay.core.plug.election import Election, Rival
 from overlay.core.plug.probe import probe_frame
 from overlay.core.plug.records import Machine
 from overlay.kernel.netlink import link_decoder, link_requests
@@ -24,7 +23,6 @@ from overlay.kernel.plug.guard import PlugGuard
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Mac
 
-PORT = plug_name(0)
 _NO_MACHINES: frozenset[Machine] = frozenset()
 
 
@@ -41,6 +39,7 @@ class PlugPortState:
     """A plug as it is now."""
 
     sandbox: Sandbox
+    name: str  # of the port in the sandbox
     guard: PlugGuard
     mac: Mac  # of its probes
     election: Election
@@ -67,29 +66,46 @@ class PlugPortState:
             self.guard.protect(*wanted)
             self._protected = wanted
 
-    def set_open(self, *, is_open: bool, is_leased: bool) -> None:
-        """Open the port, for a while if leased, or close it; an open one sends a probe."""
+    def set_open(self, *, is_open: bool, is_leased: bool, questions: Sequence[bytes] = ()) -> None:
+        """Open the port, for a while if leased, or close it; an open one sends a probe.
+
+        And `questions` for addresses.
+        """
         index, _ = self._port()
         if not is_open:
-            self.guard.close_port(PORT)
+            self.guard.close_port()
             if index and not self._is_flushed:
                 self.sandbox.socket.transact([plug_port.forget_learned(index)])
                 self._is_flushed = True
             return
         self._is_flushed = False
-        self.guard.open_port(PORT, int(limits.PLUG_LEASE_S * 1000) if is_leased else 0)
+        self.guard.open_port(int(limits.PLUG_LEASE_S * 1000) if is_leased else 0)
         self.is_leased = is_leased
         try:
             if index:
-                prober.send(self.sandbox.netns_fd, index, probe_frame(self.mac))
+                frames = [probe_frame(self.mac), *questions]
+                prober.send(self.sandbox.netns_fd, index, frames)
             self.cannot_probe = ""
         except OSError as error:
             self.cannot_probe = error.strerror or str(error)
 
+    def as_rival(self, title: str) -> Rival:
+        """Return this plug as another one of its host, on another wire, sees it."""
+        return Rival(
+            title,
+            self.mac,
+            is_same_segment=False,
+            is_active=self.election.is_active,
+            is_leased=self.is_leased,
+            is_ready=self.reading.is_ready,
+            is_live=True,
+            term=self.election.term,
+        )
+
     def remove(self) -> None:
         """Let nothing pass any more, and remove the guard; the port is the reconciler's."""
         with suppress(OSError):
-            self.guard.close_port(PORT)
+            self.guard.close_port()
         self.guard.remove()
 
     def close(self) -> None:
@@ -98,7 +114,7 @@ class PlugPortState:
 
     def _port(self) -> tuple[int, bool]:
         try:
-            found = self.sandbox.socket.get(link_requests.get_link(PORT))
+            found = self.sandbox.socket.get(link_requests.get_link(self.name))
         except NetlinkError:
             return 0, False
         link = link_decoder.decode(found[0])

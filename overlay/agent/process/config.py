@@ -70,6 +70,7 @@ class Config:
     metrics_listen: str = ""  # address and port of GET /metrics on TCP; empty: no port is opened
     capture_from_peers: bool = True  # `capture --both-ends` and `trace` of members may look here
     cluster_ports: str = CLUSTER_PORTS_DEFAULT  # of this host: what other members may publish
+    cluster_plugs: str = ""  # of this host: interfaces that other members may plug into networks
     path: Path | None = None  # the file this came from, if there was one
 
 

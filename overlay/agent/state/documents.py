@@ -187,6 +187,8 @@ class PluggedInterface(NamedTuple):
     vni: Vni
     interface: str
     segment: str  # the name of the physical segment
+    number: int = 0  # of its port in the sandbox
+    is_declared: bool = False  # by the cluster's records, not by a command here
 
 
 class FormerAddresses(NamedTuple):
@@ -236,6 +238,11 @@ def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
     # An earlier version reads what does not have these.
     later = ("hands_off", "more_ips", "removed_s", "keep")
     return {key: value for key, value in asdict(ended).items() if value or key not in later}
+
+
+def _encode_plug(plug: PluggedInterface) -> dict[str, Any]:
+    found = {"interface": plug.interface, "segment": plug.segment}
+    return found | ({"is_declared": True} if plug.is_declared else {})
 
 
 def _encode_published_port(port: PublishedPort) -> dict[str, Any]:
@@ -339,9 +346,11 @@ EXPOSURES: Table[ExposurePreference] = Table(
 )
 PLUGS: Table[PluggedInterface] = Table(
     "plug",
-    lambda plug: str(plug.vni),
-    lambda plug: {"interface": plug.interface, "segment": plug.segment},
-    lambda vni, value: PluggedInterface(Vni(int(vni)), value["interface"], value["segment"]),
+    lambda plug: f"{plug.vni}-{plug.number}" if plug.number else str(plug.vni),
+    _encode_plug,
+    lambda key, value: PluggedInterface(
+        Vni(int(key.partition("-")[0])), number=int(key.partition("-")[2] or 0), **value
+    ),
 )
 FORMER_HOST_ADDRESSES: Table[FormerAddresses] = Table(
     "host-addresses",

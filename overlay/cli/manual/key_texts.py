@@ -53,6 +53,10 @@ TEXTS: Final[dict[str, str]] = {
         "ports of this host that services and files of other members may publish "
         '(docs/SECURITY.md); "": none. Commands on this host are not limited'
     ),
+    "cluster_plugs": (
+        "interfaces of this host that files of other members may plug into networks, such as "
+        '"eth2, eth3.*" (docs/guide/plug.md); "": none. Commands on this host are not limited'
+    ),
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
     "native_path": (
         "put unicast into VXLAN, and take it out, by eBPF, past the host's firewall: auto (if the "

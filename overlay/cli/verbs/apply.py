@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 CHANGES_PENDING = 8  # the exit code of `--dry-run` where something would change
 APPLY_DESCRIPTION = """\
-Make the cluster's networks, services, policies, routers, DNS records, exposed networks and
-published ports what FILE declares (TOML or JSON; - is standard input).  All of it is checked before
+Make the cluster's networks, services, policies, routers, DNS records, exposed networks, published
+ports and plugs what FILE declares (TOML or JSON; - is standard input).  All of it is checked before
 the first change.  What the file does not mention stays as it is; with --prune, what a file with the
 same owner made before and no longer has is removed.  Applying a file again changes nothing.
 
@@ -28,9 +28,9 @@ same owner made before and no longer has is removed.  Applying a file again chan
   sudo overlayd apply --prune shop.toml
 """
 EXPORT_DESCRIPTION = """\
-Print the networks, services, policies, routers, DNS records, exposed networks and published ports
-as a file that 'apply' reads: of the whole cluster, or those of one owner.  Ports and exposures that
-a command made on another host are known on that host only.
+Print the networks, services, policies, routers, DNS records, exposed networks, published ports and
+plugs as a file that 'apply' reads: of the whole cluster, or those of one owner.  Ports, exposures
+and plugs that a command made on another host are left out.
 
   overlayd export > cluster.toml
   overlayd export --owner shop --json
@@ -40,6 +40,7 @@ NOUNS = {
     "dns": "DNS record",
     "expose": "exposure",
     "network": "network",
+    "plug": "plug",
     "policy": "policy",
     "publish": "published port",
     "router": "router",

@@ -58,6 +58,7 @@ KINDS: Final[Mapping[str, ItemKind]] = {
     "dns": ItemKind("DNS record"),
     "expose": ItemKind("exposure"),
     "publish": ItemKind("published port"),
+    "plug": ItemKind("plug"),
 }
 """Each kind needs those before it: objects are created in this order, and removed in reverse."""
 

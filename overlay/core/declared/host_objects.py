@@ -1,4 +1,4 @@
-"""What members declare about hosts and names: DNS records, published ports, exposed networks.
+"""What members declare about hosts and names: DNS records, ports, exposed networks, plugs.
 
 Each names its network and host as people do, so that a declaration also holds for a network that
 is removed and created again. `owner`: of the file that declared it, or empty.
@@ -9,6 +9,7 @@ Owns: these values, and their bodies. Does not: know whether a network or host e
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -19,6 +20,8 @@ from overlay.core.declared.objects import DeclaredObjects
 from overlay.model import Ip, ip_text, parse_ip, valid_name
 
 _PROTOCOLS = ("tcp", "udp")
+INTERFACE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.:@-]*"
+"""The names of interfaces that can be plugged; the kernel allows more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,30 @@ class DeclaredExposure:
         return bodies.encode(fields, f"exposure {self.host}/{self.network}")
 
 
-HostObject: TypeAlias = DeclaredRecord | DeclaredPort | DeclaredExposure
-_Kind = TypeVar("_Kind", DeclaredRecord, DeclaredPort, DeclaredExposure)
+@dataclass(frozen=True, slots=True)
+class DeclaredPlug:
+    """An interface of a host that is to be a port of a network. Agents before 0.4.0 ignore it."""
+
+    kind = 11
+    host: str
+    network: str
+    interface: str
+    segment: str
+    owner: str = ""
+
+    @property
+    def object_name(self) -> str:
+        """Return the name of the declared object."""
+        return _digest(self.host, self.network, self.interface)
+
+    def body(self) -> bytes:
+        """Return the body of the declared object; raises ConflictError if it is too large."""
+        fields = [self.host, self.network, self.interface, self.segment, self.owner]
+        return bodies.encode(fields, f"plug {self.host}/{self.network}/{self.interface}")
+
+
+HostObject: TypeAlias = DeclaredRecord | DeclaredPort | DeclaredExposure | DeclaredPlug
+_Kind = TypeVar("_Kind", DeclaredRecord, DeclaredPort, DeclaredExposure, DeclaredPlug)
 
 
 def existing(objects: DeclaredObjects, kind: type[_Kind]) -> Iterator[_Kind]:
@@ -164,8 +189,18 @@ def _exposure(host: Any, network: Any, exposed: Any, owner: Any, *_: Any) -> Dec
     )
 
 
+def _plug(
+    host: Any, network: Any, interface: Any, segment: Any, owner: Any, *_: Any
+) -> DeclaredPlug:
+    name = bodies.require(interface, str, limits.INTERFACE_NAME_LENGTH_MAX)
+    if not re.fullmatch(INTERFACE_NAME, name):
+        raise ValueError(name)
+    return DeclaredPlug(_name(host), _name(network), name, _name(segment), _owner(owner))
+
+
 _DECODERS: dict[type, Any] = {
     DeclaredRecord: _record,
     DeclaredPort: _published,
     DeclaredExposure: _exposure,
+    DeclaredPlug: _plug,
 }

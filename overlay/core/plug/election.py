@@ -34,7 +34,7 @@ class PlugRole(Enum):
 
 
 class Rival(NamedTuple):
-    """Another plug of the network."""
+    """Another plug of the network, also of this host."""
 
     host: str  # its name
     mac: Mac  # of its probes
@@ -89,6 +89,10 @@ class Election:
         else:
             self.standing = Standing(PlugRole.LISTENING)
         return self.standing
+
+    def listen_again(self, now: float) -> None:
+        """Listen anew before the port opens: another plug of this host has just opened."""
+        self._listening_since = now
 
     @property
     def is_active(self) -> bool:

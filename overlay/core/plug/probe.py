@@ -20,9 +20,9 @@ _FRAME_SIZE: Final = 60  # the least that Ethernet carries
 _TEXT: Final = b"overlayd plug"
 
 
-def probe_mac(node_id: NodeId, vni: Vni) -> Mac:
-    """Return the source MAC of a host's probes for a network."""
-    seed = int(vni).to_bytes(3, "big") + node_id
+def probe_mac(node_id: NodeId, vni: Vni, segment: str) -> Mac:
+    """Return the source MAC of the probes of a host's plug."""
+    seed = int(vni).to_bytes(3, "big") + node_id + segment.encode()
     return Mac(_PREFIX + hashlib.blake2s(seed, digest_size=5).digest())
 
 

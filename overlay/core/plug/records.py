@@ -32,8 +32,8 @@ class Plug:
     """An interface of a host that is a port of a network.
 
     `segment` names the physical segment that it leads to: of all plugs of one network and segment,
-    one is active. `is_leased`: the kernel closes the port if no agent renews it. `is_ready`: the
-    interface is there, and has a carrier.
+    one is active, and a host has one at most. `is_leased`: the kernel closes the port if no agent
+    renews it. `is_ready`: the interface is there, and has a carrier.
     """
 
     vni: Vni
@@ -46,7 +46,8 @@ class Plug:
 
     def object_name(self, origin: NodeId) -> str:
         """Return the name of the declared object, if this node writes it."""
-        return f"plug-{self.vni}-{origin.hex()}"
+        digest = hashlib.blake2s(self.segment.encode(), digest_size=8).hexdigest()
+        return f"plug-{self.vni}-{origin.hex()}-{digest}"
 
     def body(self) -> bytes:
         """Return the body of the declared object."""
@@ -63,7 +64,7 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MachinesSeen:
-    """Some of the machines behind a host's plug: those of one bucket, by their MAC."""
+    """Some of the machines behind a host's plugs of a network: one bucket, by their MAC."""
 
     vni: Vni
     bucket: int

@@ -1,10 +1,12 @@
 """The filter of a plugged interface: a table of the family bridge in the network's sandbox.
 
-A port passes nothing unless it is in the set `active`, where it can have a time: if no agent renews
-that, the kernel closes the port by itself. From outside come ARP, IPv4 and IPv6 without VLAN tags,
-and neither a frame with a MAC or address of a container or gateway, nor router advertisements,
-redirects or answers of a DHCP server. To outside go ARP, IPv4 and IPv6. Bridge group addresses
-(01:80:c2:00:00:0x: STP, LLDP) never pass.
+Each port has a table of its own, so that what is heard and seen is known by its wire.
+
+The port passes nothing unless it is in the set `active`, where it can have a time: if no agent
+renews that, the kernel closes the port by itself. From outside come ARP, IPv4 and IPv6 without VLAN
+tags, and neither a frame with a MAC or address of a container or gateway, nor router
+advertisements, redirects or answers of a DHCP server. To outside go ARP, IPv4 and IPv6. Bridge
+group addresses (01:80:c2:00:00:0x: STP, LLDP) never pass.
 
 Packets fill three sets: MACs outside, bounded, as the bridge learns them; and their IPv4 and IPv6
 addresses. Probes of other plugs are heard also while a port is closed.
@@ -19,7 +21,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from overlay import limits
-from overlay.core.dataplane.link_state import PLUG_PREFIX
 from overlay.core.plug.probe import ETHERTYPE
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
@@ -149,93 +150,98 @@ def _leaving() -> tuple[Rule, ...]:
 
 _HEARD_MS, _SEEN_MS = int(limits.PLUG_HEARD_S * 1000), int(limits.PLUG_SEEN_S * 1000)
 _SEEN_TYPES: Final = ((_SEEN_IPV4, _TYPE_IPV4, 12), (_SEEN_IPV6, _TYPE_IPV6, 24))
-TABLE: Final = Table(
-    FAMILY_BRIDGE,
-    "overlayd_plug",
-    (
-        Set(_ACTIVE, _TYPE_NAME, 16, expires=True),
-        Set(_HEARD, _TYPE_MAC, 6, size=limits.PLUG_PROBERS_MAX, timeout_ms=_HEARD_MS),
-        Set(_MACHINES, _TYPE_MAC, 6, size=limits.PLUG_MACS_MAX, timeout_ms=_SEEN_MS),
-        *(
-            Set(
-                name,
-                _TYPE_MAC << 6 | kind,
-                key_size,
-                size=limits.PLUG_ADDRESSES_MAX,
-                timeout_ms=_SEEN_MS,
-            )
-            for name, kind, key_size in _SEEN_TYPES
+
+
+def plug_table(port: str) -> Table:
+    """Return the table of a port."""
+    return Table(
+        FAMILY_BRIDGE,
+        f"overlayd_{port}",
+        (
+            Set(_ACTIVE, _TYPE_NAME, 16, expires=True),
+            Set(_HEARD, _TYPE_MAC, 6, size=limits.PLUG_PROBERS_MAX, timeout_ms=_HEARD_MS),
+            Set(_MACHINES, _TYPE_MAC, 6, size=limits.PLUG_MACS_MAX, timeout_ms=_SEEN_MS),
+            *(
+                Set(
+                    name,
+                    _TYPE_MAC << 6 | kind,
+                    key_size,
+                    size=limits.PLUG_ADDRESSES_MAX,
+                    timeout_ms=_SEEN_MS,
+                )
+                for name, kind, key_size in _SEEN_TYPES
+            ),
+            Set(_OWN_MACS, _TYPE_MAC, 6),
+            Set(_OWN_IPV4, _TYPE_IPV4, 4),
+            Set(_OWN_IPV6, _TYPE_IPV6, 16),
         ),
-        Set(_OWN_MACS, _TYPE_MAC, 6),
-        Set(_OWN_IPV4, _TYPE_IPV4, 4),
-        Set(_OWN_IPV6, _TYPE_IPV6, 16),
-    ),
-    (
-        Chain("known", _known()),
-        Chain("arp", _arp()),
-        Chain("ipv4", _ipv4()),
-        Chain("ipv6", _ipv6()),
-        Chain("in", _arriving()),
-        Chain("out", _leaving()),
-        Chain(
-            "arriving",
-            ((*ex.iifname_prefix(PLUG_PREFIX), ex.goto("in")),),
-            (PREROUTING, _BEFORE_FORWARDING),
+        (
+            Chain("known", _known()),
+            Chain("arp", _arp()),
+            Chain("ipv4", _ipv4()),
+            Chain("ipv6", _ipv6()),
+            Chain("in", _arriving()),
+            Chain("out", _leaving()),
+            Chain(
+                "arriving",
+                ((*ex.iifname_is(port), ex.goto("in")),),
+                (PREROUTING, _BEFORE_FORWARDING),
+            ),
+            Chain(
+                "leaving",
+                ((*ex.oifname_is(port), ex.goto("out")),),
+                (POSTROUTING, _BEFORE_FORWARDING),
+            ),
         ),
-        Chain(
-            "leaving",
-            ((*ex.oifname_prefix(PLUG_PREFIX), ex.goto("out")),),
-            (POSTROUTING, _BEFORE_FORWARDING),
-        ),
-    ),
-)
+    )
 
 
 class PlugGuard(WatchedTable):
-    """The table of one sandbox."""
+    """The table of one port."""
 
-    def __init__(self, netns_fd: int) -> None:
-        """Create the table, with all ports closed, unless it is there.
+    def __init__(self, netns_fd: int, port: str) -> None:
+        """Create the table, with the port closed, unless it is there.
 
         Raises NftMissingError if the kernel does not support it, OSError.
         """
-        super().__init__(netns_fd, TABLE)
+        self._table = plug_table(port)
+        self._key = ex.interface_key(port)
+        super().__init__(netns_fd, self._table)
         self._own: dict[str, frozenset[bytes]] = {}
         try:
             if self._is_intact:
                 self._own = {name: self._elements(name) for name in _OWN_SETS}
             else:
-                self._tables.replace(TABLE, {})
+                self._tables.replace(self._table, {})
                 self._is_intact = True
         except BaseException:
             self.close()
             raise
 
     def _elements(self, name: str) -> frozenset[bytes]:
-        return self._tables.elements_of(TABLE, name)
+        return self._tables.elements_of(self._table, name)
 
     def repair(self) -> bool:
         """Write the table again if another program changed it; return whether one did.
 
-        All ports are closed then. Raises OSError.
+        The port is closed then. Raises OSError.
         """
-        if not self.altered() or self._tables.holds(TABLE):
+        if not self.altered() or self._tables.holds(self._table):
             return False
-        self._tables.replace(TABLE, self._own)
+        self._tables.replace(self._table, self._own)
         return True
 
-    def open_port(self, name: str, lease_ms: int) -> None:
-        """Let frames pass a port; for so long, if `lease_ms` is not 0. Raises OSError."""
-        key = ex.interface_key(name)
-        before = frozenset({key}) & self._elements(_ACTIVE)
-        opened = put_elements(TABLE, {_ACTIVE: frozenset({key})}, lease_ms)
-        self._tables.change(TABLE, {}, {_ACTIVE: before}, opened)
+    def open_port(self, lease_ms: int) -> None:
+        """Let frames pass; for so long, if `lease_ms` is not 0. Raises OSError."""
+        before = self._elements(_ACTIVE)
+        opened = put_elements(self._table, {_ACTIVE: frozenset({self._key})}, lease_ms)
+        self._tables.change(self._table, {}, {_ACTIVE: before}, opened)
 
-    def close_port(self, name: str) -> None:
-        """Let no frame pass a port. Raises OSError."""
-        key = frozenset({ex.interface_key(name)}) & self._elements(_ACTIVE)
-        if key:
-            self._tables.change(TABLE, {}, {_ACTIVE: key})
+    def close_port(self) -> None:
+        """Let no frame pass. Raises OSError."""
+        before = self._elements(_ACTIVE)
+        if before:
+            self._tables.change(self._table, {}, {_ACTIVE: before})
 
     def protect(self, macs: Iterable[Mac], ips: Collection[Ip]) -> None:
         """Accept none of these MACs and addresses from outside. Raises OSError."""
@@ -246,7 +252,7 @@ class PlugGuard(WatchedTable):
         }
         put = {name: keys - self._own.get(name, frozenset()) for name, keys in wanted.items()}
         gone = {name: self._own.get(name, frozenset()) - keys for name, keys in wanted.items()}
-        self._tables.change(TABLE, _filled(put), _filled(gone))
+        self._tables.change(self._table, _filled(put), _filled(gone))
         self._own = wanted
 
     def heard(self) -> frozenset[Mac]:
@@ -259,17 +265,17 @@ class PlugGuard(WatchedTable):
         return frozenset((Mac(key[:6]), Ip(key[8:])) for key in keys)
 
     def refused(self) -> int:
-        """Return how many frames were refused, of those that came to an open port."""
-        return sum(self._tables.counted(TABLE))
+        """Return how many frames were refused, of those that came to the open port."""
+        return sum(self._tables.counted(self._table))
 
-    def is_open(self, name: str) -> bool:
-        """Return whether frames pass a port. Raises OSError."""
-        return ex.interface_key(name) in self._elements(_ACTIVE)
+    def is_open(self) -> bool:
+        """Return whether frames pass. Raises OSError."""
+        return self._key in self._elements(_ACTIVE)
 
     def remove(self) -> None:
         """Delete the table, and close. Raises OSError."""
         try:
-            self._tables.delete(TABLE.family, TABLE.name)
+            self._tables.delete(self._table.family, self._table.name)
         finally:
             self.close()
 

@@ -42,7 +42,7 @@ def create(port: PlugPort, netns_fd: int, host_fd: int) -> None:
     Raises NetlinkError if the host has no such interface, or the kernel refuses.
     """
     try:
-        PlugGuard(netns_fd).close()
+        PlugGuard(netns_fd, port.name).close()
     except NftMissingError as error:
         raise NetlinkError(errno.EOPNOTSUPP, f"{error.what}: {error.why}") from error
     except OSError as error:

@@ -12,14 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay.agent.api.declared.exported_file import exported
 from overlay.agent.api.declared.file_reader import read_file
-from overlay.agent.apply.host_items import exposure_item, port_item, record_item
+from overlay.agent.apply.host.items import exposure_item, plug_item, port_item, record_item
 from overlay.agent.apply.network_items import network_item, settings_spec_of, spec_of
 from overlay.agent.apply.policy_items import policy_item, policy_of
 from overlay.agent.apply.service_items import service_item, service_of
 from overlay.agent.networks.settings import changed
 from overlay.core.apply.plan import plan
 from overlay.core.dataplane.network_drivers import labels_of
-from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
+from overlay.core.declared.host_objects import (
+    DeclaredExposure,
+    DeclaredPlug,
+    DeclaredPort,
+    DeclaredRecord,
+)
 from overlay.core.declared.network_options import with_options
 from overlay.core.policy.policy import Policy, PortRange, parse_peer
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
@@ -124,6 +129,8 @@ def test_an_export_applied_changes_nothing(network: Network, own: bool) -> None:
         record_item(DeclaredRecord(network.name, "db", (parse_ip("10.0.0.1"),), owner)),
         exposure_item(DeclaredExposure("vm2", network.name, True, owner)),
         port_item(DeclaredPort("vm1", "udp", Ip(b""), 53, network.name, "web", 53, owner)),
+        plug_item(DeclaredPlug("vm2", network.name, "eth2", "default", owner)),
+        plug_item(DeclaredPlug("vm2", network.name, "eth3.7", "lab", owner)),
         service_item(service(owner), network.name),
         policy_item(policy(owner), network.name),
         port_item(DeclaredPort("vm1", "tcp", parse_ip("fd00::1"), 80, network.name, "web", 8080)),

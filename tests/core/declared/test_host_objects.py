@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.declared.host_objects import (
     DeclaredExposure,
+    DeclaredPlug,
     DeclaredPort,
     DeclaredRecord,
     HostObject,
@@ -31,6 +32,7 @@ objects = (
         ports, owners,
     )
     | st.builds(DeclaredExposure, names, names, st.booleans(), owners)
+    | st.builds(DeclaredPlug, names, names, st.sampled_from(["eth2", "bond0.7"]), names, owners)
 )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def test_objects_read_back(item: HostObject) -> None:
 
 
 @given(
-    st.sampled_from([DeclaredRecord, DeclaredPort, DeclaredExposure]),
+    st.sampled_from([DeclaredRecord, DeclaredPort, DeclaredExposure, DeclaredPlug]),
     st.binary(max_size=30)
     | st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists).map(
         lambda value: repr(value).replace("'", '"').replace("None", "null").encode()

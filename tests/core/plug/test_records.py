@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from overlay import limits
@@ -41,6 +42,14 @@ def test_records_come_back_as_they_were(record: PlugRecord) -> None:
 
     assert len(body) <= limits.DECLARED_BODY_SIZE_MAX
     assert decode(placed(body, record.object_name(NODE))) == record
+
+
+def test_each_wire_of_a_host_has_its_record() -> None:
+    """Neither replaces the other's, nor what was seen behind them."""
+    names = {replace(PLUG, segment=each).object_name(NODE) for each in ("lab", "hall", "default")}
+    names |= {MachinesSeen(VNI, at, ()).object_name(NODE) for at in range(limits.PLUG_BUCKETS)}
+
+    assert len(names) == 3 + limits.PLUG_BUCKETS
 
 
 def test_nobody_writes_for_another_host() -> None:
@@ -99,10 +108,15 @@ def ipv6() -> list[Machine]:
 
 
 def test_probes_say_whose_they_are() -> None:
-    """Of each host and network another unicast MAC, in a whole Ethernet frame."""
-    macs = {probe_mac(node, vni) for node in (NODE, OTHER) for vni in (VNI, Vni(5))}
+    """Of each host, network and wire another unicast MAC, in a whole Ethernet frame."""
+    macs = {
+        probe_mac(node, vni, segment)
+        for node in (NODE, OTHER)
+        for vni in (VNI, Vni(5))
+        for segment in ("default", "lab")
+    }
 
-    assert len(macs) == 4
+    assert len(macs) == 8
     for mac in macs:
         frame = probe_frame(mac)
         assert not mac[0] & 1

@@ -12,6 +12,7 @@ from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.operations import PutLink
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.plug.probe import probe_frame, probe_mac
+from overlay.core.plug.resolution import resolution_frame
 from overlay.errors import ConflictError, NotFoundError
 from overlay.kernel import netns
 from overlay.kernel.netlink.link_lookup import find_link
@@ -19,7 +20,7 @@ from overlay.kernel.plug import prober
 from overlay.kernel.plug.guard import PlugGuard
 from overlay.kernel.plug.interface import require_pluggable
 from overlay.lab.frames import BROADCAST, arp, ethernet, icmpv6, packet_frame, udp
-from overlay.model import Mac, NodeId, ip_text, mac_for, parse_ip
+from overlay.model import Mac, NodeId, gateway_mac, ip_text, mac_for, parse_ip
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Capture, Host, World
@@ -51,7 +52,7 @@ class Wire:
         world.run(self.machine, "ip", *address)
         self.desired = self._desired()
         assert self.converge() == []
-        self.guard = PlugGuard(self.host.sandbox.netns_fd)
+        self.guard = PlugGuard(self.host.sandbox.netns_fd, "plug0")
 
     def _desired(self, parent: str = "eth2") -> SandboxState:
         found = self.host.desired()
@@ -107,27 +108,27 @@ def arriving(
 def test_a_port_is_closed_until_it_is_opened(wire: Wire) -> None:
     """And again when it is closed, or when nobody renews its lease; the interface stays."""
     assert not wire.answers()
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     wire.world.wait_until(wire.answers, "the container to answer")
-    wire.guard.open_port("plug0", 500)
-    wire.world.wait_until(lambda: not wire.guard.is_open("plug0"), "the lease to end")
+    wire.guard.open_port(500)
+    wire.world.wait_until(lambda: not wire.guard.is_open(), "the lease to end")
     assert not wire.answers()
-    wire.guard.open_port("plug0", 60_000)
-    wire.guard.open_port("plug0", 60_000)
+    wire.guard.open_port(60_000)
+    wire.guard.open_port(60_000)
     wire.world.wait_until(wire.answers, "the container to answer")
-    wire.guard.close_port("plug0")
+    wire.guard.close_port()
     assert not wire.answers()
     assert "eth2" in wire.world.run(wire.host.name, "ip", "link", "show", "eth2")
 
 
 def test_the_next_agent_takes_an_open_port_over(wire: Wire) -> None:
     """It stays open, and what is protected stays known."""
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     wire.guard.protect({wire.inside_mac}, {INSIDE})
 
-    later = PlugGuard(wire.host.sandbox.netns_fd)
+    later = PlugGuard(wire.host.sandbox.netns_fd, "plug0")
     try:
-        assert later.is_open("plug0")
+        assert later.is_open()
         assert not later.repair()
         later.protect({wire.inside_mac}, {INSIDE, INSIDE6})
         wire.world.wait_until(wire.answers, "the container to answer")
@@ -138,13 +139,13 @@ def test_the_next_agent_takes_an_open_port_over(wire: Wire) -> None:
 def test_a_deleted_guard_comes_back_closed(wire: Wire) -> None:
     """With all that it protects."""
     wire.guard.protect({wire.inside_mac}, {INSIDE})
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     sandbox = wire.host.sandbox.name
-    wire.world.run(sandbox, "nft", "delete", "table", "bridge", "overlayd_plug")
+    wire.world.run(sandbox, "nft", "delete", "table", "bridge", "overlayd_plug0")
 
     assert wire.guard.repair()
-    assert not wire.guard.is_open("plug0")
-    shown = wire.world.run(sandbox, "nft", "list", "set", "bridge", "overlayd_plug", "ours4")
+    assert not wire.guard.is_open()
+    shown = wire.world.run(sandbox, "nft", "list", "set", "bridge", "overlayd_plug0", "ours4")
     assert "10.32.0.2" in shown
 
 
@@ -181,7 +182,7 @@ def test_machines_outside_cannot_pose_as_others(
 ) -> None:
     """Neither as a container or gateway, nor as a switch, router or DHCP server."""
     wire.guard.protect({wire.inside_mac}, {parse_ip("10.32.0.9"), INSIDE6})
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     watch = capture(wire.container, "eth0")
     frames = hostile_frames(wire)
     good = packet_frame(wire.inside_mac, OUTSIDE_MAC, udp(OUTSIDE, INSIDE, (5, 6), b"fence"))
@@ -192,7 +193,7 @@ def test_machines_outside_cannot_pose_as_others(
 
 def test_a_closed_port_hears_probes_only(wire: Wire) -> None:
     """They come no further, and the machines behind it are not learned."""
-    mac = probe_mac(NodeId(b"x" * 16), wire.host.vni)
+    mac = probe_mac(NodeId(b"x" * 16), wire.host.vni, "default")
     wire.send(probe_frame(mac))
     wire.send(
         ethernet(BROADCAST, OUTSIDE_MAC, 0x0806, arp((OUTSIDE_MAC, OUTSIDE), (bytes(6), INSIDE)))
@@ -205,19 +206,39 @@ def test_a_closed_port_hears_probes_only(wire: Wire) -> None:
     assert OUTSIDE_MAC.hex(":") not in fdb
 
 
+def test_a_silent_machine_answers_the_gateway(wire: Wire) -> None:
+    """By both families, and is seen; what it answers goes to this host alone."""
+    silent, silent6 = parse_ip("10.32.0.201"), parse_ip("fd32::201")
+    inside = ("ip", "address", "add")
+    wire.world.run(wire.machine, *inside, f"{ip_text(silent)}/16", "dev", "eth0")
+    wire.world.run(wire.machine, *inside, f"{ip_text(silent6)}/64", "dev", "eth0", "nodad")
+    wire.guard.open_port(0)
+    assert not {silent, silent6} & {ip for _, ip in wire.guard.seen()}
+    index = find_link(wire.host.sandbox.socket, "plug0")
+    mac = gateway_mac(wire.host.vni, 0)
+    asked = ((parse_ip("10.32.0.1"), silent), (parse_ip("fd32::1"), silent6))
+    frames = [resolution_frame(mac, *pair) for pair in asked]
+
+    def are_seen() -> bool:
+        prober.send(wire.host.sandbox.netns_fd, index, frames)
+        return {silent, silent6} <= {ip for _, ip in wire.guard.seen()}
+
+    wire.world.wait_until(are_seen, "its addresses")
+
+
 def test_probes_leave_by_a_closed_port(wire: Wire, capture: Callable[[str, str], Capture]) -> None:
     """The kernel sends them although nothing else passes."""
-    frame = probe_frame(probe_mac(NodeId(b"y" * 16), wire.host.vni))
+    frame = probe_frame(probe_mac(NodeId(b"y" * 16), wire.host.vni, "default"))
     watch = capture(wire.machine, "eth0")
     index = find_link(wire.host.sandbox.socket, "plug0")
 
-    prober.send(wire.host.sandbox.netns_fd, index, frame)
+    prober.send(wire.host.sandbox.netns_fd, index, [frame])
     wire.world.wait_until(lambda: frame in watch.frames(), "the probe")
 
 
 def test_addresses_outside_are_seen(wire: Wire) -> None:
     """By ARP, neighbor discovery, and what follows; not those of routed packets."""
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     far, near = parse_ip("203.0.113.5"), wire.inside_mac
     advertised = bytes(4) + OUTSIDE6 + b"\2\1" + OUTSIDE_MAC
     wire.send(
@@ -235,7 +256,7 @@ def test_addresses_outside_are_seen(wire: Wire) -> None:
 
 def test_nothing_but_packets_leaves(wire: Wire, capture: Callable[[str, str], Capture]) -> None:
     """Of an open port: no frames of switches, and none that is neither IP nor ARP."""
-    wire.guard.open_port("plug0", 0)
+    wire.guard.open_port(0)
     watch = capture(wire.machine, "eth0")
     mac = wire.inside_mac
     frames = {
@@ -304,6 +325,6 @@ def test_no_port_without_a_guard(world: World) -> None:
 
     with netns.inside(world.fd(host.name)):
         assert host.sandbox.apply([PutLink(PlugPort("plug0", "eth2", host.mtu, "br0"))]) == []
-    guard = PlugGuard(host.sandbox.netns_fd)
-    assert not guard.is_open("plug0")
+    guard = PlugGuard(host.sandbox.netns_fd, "plug0")
+    assert not guard.is_open()
     guard.remove()

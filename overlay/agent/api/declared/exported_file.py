@@ -9,6 +9,7 @@ from typing import Any, Final
 from overlay.agent.api.declared.schema import (
     DeclaredExposureResponse,
     DeclaredNetworkResponse,
+    DeclaredPlugResponse,
     DeclaredPolicyResponse,
     DeclaredPortsResponse,
     DeclaredRecordResponse,
@@ -16,17 +17,20 @@ from overlay.agent.api.declared.schema import (
     DeclaredServiceResponse,
     ExportResponse,
 )
-from overlay.agent.apply.host_items import (
+from overlay.agent.apply.host.items import (
     DNS,
     EXPOSE,
+    PLUG,
     PUBLISH,
     exposure_of,
+    plug_of,
     port_of,
     record_of,
 )
 from overlay.agent.apply.service_items import service_of
 from overlay.core.apply.items import NETWORK, POLICY, ROUTER, SERVICE, DeclaredItem, Setting
 from overlay.core.dataplane.network_drivers import OVERLAY
+from overlay.core.plug.records import DEFAULT_SEGMENT
 from overlay.model import LABEL_PREFIX, ip_text
 
 # The settings that a file leaves out, because they have these values without it.
@@ -64,6 +68,7 @@ def exported(items: Iterable[DeclaredItem], owner: str | None) -> ExportResponse
         "dns": [_record(item) for item in found.get(DNS, ())],
         "expose": [_exposure(item) for item in found.get(EXPOSE, ())],
         "publish": _published(found.get(PUBLISH, ())),
+        "plug": [_plug(item) for item in found.get(PLUG, ())],
     }
 
 
@@ -172,6 +177,18 @@ def _record(item: DeclaredItem) -> DeclaredRecordResponse:
 def _exposure(item: DeclaredItem) -> DeclaredExposureResponse:
     found = exposure_of(item)
     return {"host": found.host, "network": found.network, "exposed": found.exposed}
+
+
+def _plug(item: DeclaredItem) -> DeclaredPlugResponse:
+    found = plug_of(item)
+    table: DeclaredPlugResponse = {
+        "host": found.host,
+        "network": found.network,
+        "interface": found.interface,
+    }
+    if found.segment != DEFAULT_SEGMENT:
+        table["segment"] = found.segment
+    return table
 
 
 def _published(items: Iterable[DeclaredItem]) -> list[DeclaredPortsResponse]:

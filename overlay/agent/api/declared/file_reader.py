@@ -16,6 +16,7 @@ from overlay.agent.api.declared.schema import (
     DeclaredExposureRequest,
     DeclaredFileRequest,
     DeclaredNetworkRequest,
+    DeclaredPlugRequest,
     DeclaredPortsRequest,
 )
 from overlay.agent.api.exposure import port_pairs
@@ -30,7 +31,14 @@ from overlay.agent.api.schema.field_types import Request
 from overlay.agent.api.schema.networks import SubnetRequest
 from overlay.agent.api.services.handlers import service_of
 from overlay.agent.api.services.schema import ServiceCreateRequest
-from overlay.agent.apply.host_items import PUBLISH, exposure_item, port_item, port_of, record_item
+from overlay.agent.apply.host.items import (
+    PUBLISH,
+    exposure_item,
+    plug_item,
+    port_item,
+    port_of,
+    record_item,
+)
 from overlay.agent.apply.network_items import declared_network
 from overlay.agent.apply.policy_items import policy_item
 from overlay.agent.apply.routers import router_item
@@ -42,7 +50,12 @@ from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_et
 from overlay.core.dataplane.controls.priority import parse_priority
 from overlay.core.dataplane.network_drivers import OVERLAY
 from overlay.core.dataplane.published_port import PublishedPort, conflicting
-from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
+from overlay.core.declared.host_objects import (
+    DeclaredExposure,
+    DeclaredPlug,
+    DeclaredPort,
+    DeclaredRecord,
+)
 from overlay.errors import OverlayError, UsageError
 from overlay.model import Ip, Network, Vni
 
@@ -126,6 +139,10 @@ class _Reader:
             case DeclaredExposureRequest():
                 name, host = self._network_name(request.network), self._host(request.host)
                 return [exposure_item(DeclaredExposure(host, name, request.exposed), path)]
+            case DeclaredPlugRequest():
+                name, host = self._network_name(request.network), self._host(request.host)
+                wanted_plug = DeclaredPlug(host, name, request.interface, request.segment)
+                return [plug_item(wanted_plug, path)]
             case DeclaredPortsRequest():
                 return self._ports(request, path)
         raise AssertionError(f"no section has {type(request).__name__}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
-from overlay.agent.apply.host_items import PUBLISH, port_of
+from overlay.agent.apply.host.items import PLUG, PUBLISH, port_of
 from overlay.agent.apply.network_items import spec_of
 from overlay.agent.apply.service_items import service_of
 from overlay.core.apply.items import NETWORK, SERVICE
@@ -22,6 +22,10 @@ def require_allowed(caller: ApiCaller, steps: Iterable[PlannedStep]) -> None:
     for step in steps:
         if step.item.kind == PUBLISH:
             privileges.require_ports(caller, [port_of(step.item).host_port])
+        elif step.item.kind == PLUG:
+            caller.require_trust(
+                f"declare {step.item.title}", "a host would lose what it has on the interface"
+            )
         elif step.action == "remove":
             continue
         elif step.item.kind == SERVICE and _sets(step, "publish"):

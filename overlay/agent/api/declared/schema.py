@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 from msgspec import Meta
 
 from overlay import limits
+from overlay.agent.api.plug.schema import InterfaceName
 from overlay.agent.api.policy.schema import ActionName, PolicyCreateRequest
 from overlay.agent.api.router.schema import RouterCreateRequest
 from overlay.agent.api.schema.dns import CustomRecordRequest
@@ -33,6 +34,7 @@ from overlay.agent.api.services.schema import (
     ServiceCreateRequest,
     ServicePublishResponse,
 )
+from overlay.core.plug.records import DEFAULT_SEGMENT
 
 
 class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
@@ -75,6 +77,15 @@ class DeclaredPortsRequest(Request, frozen=True, kw_only=True):
     host_ip: Address | None = None
 
 
+class DeclaredPlugRequest(Request, frozen=True, kw_only=True):
+    """An interface of a host that is a port of a network, and the wire that it leads to."""
+
+    host: Name
+    network: Text
+    interface: InterfaceName
+    segment: Name = DEFAULT_SEGMENT
+
+
 _Tables = Annotated[tuple[dict[str, Any], ...], Meta(max_length=limits.APPLY_OBJECTS_MAX)]
 
 
@@ -93,6 +104,7 @@ class DeclaredFileRequest(Request, frozen=True, kw_only=True):
     dns: _Tables = ()
     expose: _Tables = ()
     publish: _Tables = ()
+    plug: _Tables = ()
 
 
 SECTIONS: Final[dict[str, type[Request]]] = {
@@ -103,6 +115,7 @@ SECTIONS: Final[dict[str, type[Request]]] = {
     "dns": CustomRecordRequest,
     "expose": DeclaredExposureRequest,
     "publish": DeclaredPortsRequest,
+    "plug": DeclaredPlugRequest,
 }
 """The fields of a table, by section."""
 
@@ -244,6 +257,15 @@ class DeclaredPortsResponse(TypedDict, total=False):
     host_ip: str
 
 
+class DeclaredPlugResponse(TypedDict, total=False):
+    """A plug as a file has it; what is left out has its default."""
+
+    host: str
+    network: str
+    interface: str
+    segment: str
+
+
 class ExportResponse(TypedDict):
     """The present state as a file that `apply` reads."""
 
@@ -255,3 +277,4 @@ class ExportResponse(TypedDict):
     dns: list[DeclaredRecordResponse]
     expose: list[DeclaredExposureResponse]
     publish: list[DeclaredPortsResponse]
+    plug: list[DeclaredPlugResponse]

@@ -10,15 +10,16 @@ from overlay.agent.api.plug.schema import (
     PlugRequest,
     PlugResponse,
     PlugStateName,
+    UnplugQuery,
     UnplugResponse,
 )
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.records.plug_catalog import PlacedPlug
+from overlay.agent.state.documents import PluggedInterface
 from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.plug.election import PlugRole
 from overlay.errors import ConflictError
-from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import Network, ip_text, mac_text
 
 _STATES: dict[PlugRole, PlugStateName] = {
@@ -42,27 +43,30 @@ class PlugHandlers:
             "the host would lose what it has on this interface",
         )
         network = components.directory.network(name)
-        own = components.underlay.interface
-        if await self._agent.kernel.call(is_on_underlay, request.interface, own):
-            raise ConflictError(
-                f"{request.interface} carries the cluster's own packets",
-                why=f"{own} is the underlay's interface",
-                hint="Plug another interface, or a VLAN of this one: "
-                f"overlayd network plug {network.name} {request.interface}.100",
-            )
         changed = await components.plugs.plug(
             network, request.interface, request.segment, force=request.force
         )
-        return _detail(network, components, changed=changed)
+        await components.plugs.wait_for_role(network, request.interface)
+        plug = components.plugs.controller.plugged.find(network.vni, request.interface)
+        if plug is None:
+            raise ConflictError(f"{request.interface} was unplugged meanwhile")
+        port = components.plugs.controller.ports.get(plug)
+        return {
+            **_here(plug, components),
+            "network": network.name,
+            "refused": 0 if port is None else port.refused,
+            "changed": changed,
+            "clear": is_encrypted(network),
+        }
 
-    async def unplug(self, name: str, caller: ApiCaller) -> UnplugResponse:
+    async def unplug(self, name: str, query: UnplugQuery, caller: ApiCaller) -> UnplugResponse:
         """DELETE /v1/networks/NAME/plug."""
         components = self._agent.require_components()
         caller.require_trust("unplug an interface", "machines outside would lose the network")
         network = components.directory.network(name)
         return {
             "network": network.name,
-            "interface": await components.plugs.unplug(network) or None,
+            "interface": await components.plugs.unplug(network, query.interface or "") or None,
         }
 
 
@@ -72,8 +76,8 @@ def plugs(network: Network, components: Components) -> list[PlugResponse]:
     catalog = components.plugs.controller.catalog
     placed = [each for each in catalog.plugs(network.vni) if each.origin != own]
     found = [_elsewhere(each, components) for each in placed]
-    if network.vni in components.plugs.controller.plugged:
-        found.append(_here(network, components))
+    plugged = components.plugs.controller.plugged.of(network.vni)
+    found += [_here(plug, components) for plug in plugged]
     return sorted(found, key=lambda each: (each["node"], each["interface"]))
 
 
@@ -107,9 +111,8 @@ def _elsewhere(placed: PlacedPlug, components: Components) -> PlugResponse:
     }
 
 
-def _here(network: Network, components: Components) -> PlugResponse:
-    controller = components.plugs.controller
-    plug, port = controller.plugged[network.vni], controller.ports.get(network.vni)
+def _here(plug: PluggedInterface, components: Components) -> PlugResponse:
+    port = components.plugs.controller.ports.get(plug)
     standing = None if port is None else port.election.standing
     seen = () if port is None else port.reading.machines
     return {
@@ -119,17 +122,6 @@ def _here(network: Network, components: Components) -> PlugResponse:
         "state": "unknown" if standing is None else _STATES[standing.role],
         "why": "it is not there yet" if standing is None else standing.why,
         "machines": len({machine.mac for machine in seen}),
-    }
-
-
-def _detail(network: Network, components: Components, *, changed: bool) -> PlugDetailResponse:
-    port = components.plugs.controller.ports.get(network.vni)
-    return {
-        **_here(network, components),
-        "network": network.name,
-        "refused": 0 if port is None else port.refused,
-        "changed": changed,
-        "clear": is_encrypted(network),
     }
 
 
@@ -150,6 +142,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         "/v1/networks/{name}/plug",
         "network-unplug",
         handlers.unplug,
+        query=UnplugQuery,
         response=UnplugResponse,
         needs_caller=True,
     )

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from overlay import limits
 from overlay.agent.api.schema.field_types import Name, Request
+from overlay.core.declared.host_objects import INTERFACE_NAME
 from overlay.core.plug.records import DEFAULT_SEGMENT
 
 PlugStateName = Literal["active", "standby", "listening", "unknown"]
@@ -14,7 +15,7 @@ InterfaceName = Annotated[
     Meta(
         min_length=1,
         max_length=limits.INTERFACE_NAME_LENGTH_MAX,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]*$",
+        pattern=f"^{INTERFACE_NAME}$",
     ),
 ]
 
@@ -29,6 +30,12 @@ class PlugRequest(Request, frozen=True, kw_only=True):
     interface: InterfaceName
     segment: Name = DEFAULT_SEGMENT
     force: bool = False
+
+
+class UnplugQuery(Request, frozen=True, kw_only=True):
+    """The interface to give back; without it, the only one."""
+
+    interface: InterfaceName | None = None
 
 
 class PlugResponse(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlay.agent.apply.host_items import exposure_item, exposure_of
+from overlay.agent.apply.host.items import exposure_item, exposure_of
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.records.directory import Directory

@@ -1,13 +1,18 @@
-"""DNS records, exposed networks and published ports as a plan compares them, and back."""
+"""DNS records, exposed networks, published ports and plugs as a plan compares them, and back."""
 
 from __future__ import annotations
 
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.dataplane.published_port import PublishedPort
-from overlay.core.declared.host_objects import DeclaredExposure, DeclaredPort, DeclaredRecord
+from overlay.core.declared.host_objects import (
+    DeclaredExposure,
+    DeclaredPlug,
+    DeclaredPort,
+    DeclaredRecord,
+)
 from overlay.model import Ip, ip_text, parse_ip
 
-DNS, EXPOSE, PUBLISH = "dns", "expose", "publish"
+DNS, EXPOSE, PUBLISH, PLUG = "dns", "expose", "publish", "plug"
 
 
 def record_item(record: DeclaredRecord, path: str = "") -> DeclaredItem:
@@ -79,3 +84,20 @@ def local_port(host: str, network: str, port: PublishedPort) -> DeclaredPort:
     return DeclaredPort(
         host, port.protocol, port.host_ip, port.host_port, network, port.name, port.port
     )
+
+
+def plug_item(plug: DeclaredPlug, path: str = "") -> DeclaredItem:
+    """Return a plugged interface."""
+    return DeclaredItem(
+        PLUG,
+        (plug.host, plug.network, plug.interface),
+        {"network": plug.network, "segment": plug.segment},
+        plug.owner,
+        path,
+    )
+
+
+def plug_of(item: DeclaredItem) -> DeclaredPlug:
+    """Return the plug of an item."""
+    host, network, interface = item.identity
+    return DeclaredPlug(host, network, interface, str(item.settings["segment"]), item.owner)

@@ -21,19 +21,19 @@ network: machines behind it are on the segment, with the containers of all hosts
 
 All frames of the interface go to the network, so one with addresses is refused without --force.
 Of all hosts that plug one wire, one is active; the others take over when it dies.  All plugs of a
-network count as one wire, unless --segment gives them different names.  Addresses that machines
-outside use are never given to containers; what they send with a container's address or MAC is
-dropped.
+network count as one wire, unless --segment gives them different names; a host can plug several.
+Addresses that machines outside use are never given to containers; what they send with a container's
+address or MAC is dropped.
 
   sudo overlayd network plug blue eth2
   sudo overlayd network plug blue eth2.100 --segment lab
 """
 UNPLUG_DESCRIPTION = """\
-Give the interface that is plugged into a network back to this host.  Another host that plugs the
-same wire takes over.
+Give an interface that is plugged into a network back to this host.  Another host that plugs the
+same wire takes over.  A plug that a file has declared is declared no more.
 
   sudo overlayd network unplug blue
-  sudo overlayd network unplug blue --json
+  sudo overlayd network unplug blue eth2.100
 """
 
 
@@ -56,6 +56,9 @@ def register(networks: VerbGroup) -> None:
         "unplug", run_unplug, "give a plugged interface back to the host", UNPLUG_DESCRIPTION
     )
     unplug.add_argument("name", metavar="NETWORK")
+    unplug.add_argument(
+        "interface", metavar="INTERFACE", nargs="?", help="which one, if several are plugged"
+    )
 
 
 def run_plug(args: Namespace) -> int:
@@ -78,7 +81,8 @@ def run_plug(args: Namespace) -> int:
 
 def run_unplug(args: Namespace) -> int:
     """Unplug the interface of a network."""
-    shown = ApiClient(args.paths).delete(f"/v1/networks/{segment(args.name)}/plug")
+    path = f"/v1/networks/{segment(args.name)}/plug"
+    shown = ApiClient(args.paths).delete(path, interface=args.interface)
     if args.json:
         output.print_json(shown)
     elif shown["interface"] is None:

@@ -57,6 +57,13 @@ class PolicyRows:
     fault: str = ""  # why they are not what was asked for: then nothing new is allowed
 
 
+class LocalPlug(NamedTuple):
+    """An interface of this host that is a port of a network: its port, and its name."""
+
+    port: str
+    interface: str
+
+
 class RoutedNetwork(NamedTuple):
     """A network with a sandbox here that containers of this one reach through a router."""
 
@@ -82,7 +89,7 @@ class PlanInput:
     device_base: str = DEVICE_BASES[0]  # of the names of the devices that send
     fabric: FabricRows = NO_FABRIC  # what BGP EVPN has of outside VTEPs; records have precedence
     groups: GroupTargets = ()  # multicast that not all hosts want
-    plugged: str = ""  # the host's interface that is a port of the network's first segment
+    plugged: tuple[LocalPlug, ...] = ()  # ports of the network's first segment
     policy: PolicyRows | None = None  # None: no policy, and new connections are allowed
     routed: tuple[RoutedNetwork, ...] = ()
     is_clear: bool = True  # it is neither encrypted nor being switched

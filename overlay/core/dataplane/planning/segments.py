@@ -35,9 +35,10 @@ def host_port_name(segment: int) -> str:
     return f"{HOST_PORT_PREFIX}{segment}"
 
 
-def plug_name(segment: int) -> str:
-    """Return the name of the port of an interface that is plugged into a segment."""
-    return f"{PLUG_PREFIX}{segment}"
+def plug_name(number: int) -> str:
+    """Return the name of the port of a plugged interface: of a host's on a network, each has its
+    own number."""
+    return f"{PLUG_PREFIX}{number}"
 
 
 def port_name(endpoint_id: bytes) -> str:

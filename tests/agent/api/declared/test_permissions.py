@@ -8,10 +8,12 @@ from ipaddress import IPv4Network
 import pytest
 from overlay.agent.api.declared.permissions import require_allowed
 from overlay.agent.api.http.caller import ApiCaller
+from overlay.agent.apply.host.items import plug_item
 from overlay.agent.apply.network_items import network_item
 from overlay.agent.apply.service_items import service_item
 from overlay.core.apply.items import DeclaredItem
 from overlay.core.apply.plan import PlannedStep, SettingChange
+from overlay.core.declared.host_objects import DeclaredPlug
 from overlay.core.services.service import Service, ServiceIngress, ServicePort
 from overlay.errors import ForbiddenError
 from overlay.model import PORT_SECURITY_OFF_LABEL, Network, NodeId, Subnet, Vni, parse_ip
@@ -36,6 +38,7 @@ def network(subnet: str, *, labels: tuple[tuple[str, str], ...] = ()) -> Declare
     return network_item(found)
 
 
+PLUG = plug_item(DeclaredPlug("vm2", "blue", "eth2", "default"))
 OPEN = network("10.32.0.0/24", labels=(PORT_SECURITY_OFF_LABEL,))
 REFUSED = {
     "service": PlannedStep("create", service(22)),
@@ -44,6 +47,8 @@ REFUSED = {
     "changed port security": PlannedStep(
         "change", OPEN, (SettingChange("port_security", before=True, after=False),)
     ),
+    "plug": PlannedStep("create", PLUG),
+    "unplugged": PlannedStep("remove", PLUG),
     "public subnet": PlannedStep("create", network("8.8.8.0/24")),
 }
 ALLOWED = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.link_state import PlugPort
 from overlay.core.dataplane.operations import DeleteLink, PutLink, applied
-from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, PolicyRows
+from overlay.core.dataplane.planning.inputs import LocalPlug, LocalPort, PlanInput, PolicyRows
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.state import HookRow, SandboxState, SourceRow, TargetRow
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
@@ -29,7 +29,7 @@ GIVEN = PlanInput(
     tuple(LocalPort(f"ve{at}", at, each.endpoint_id) for at, each in enumerate(ENDPOINTS)),
     ENDPOINTS,
 )
-PLUGGED = replace(GIVEN, plugged="eth2")
+PLUGGED = replace(GIVEN, plugged=(LocalPlug("plug0", "eth2"),))
 
 
 def plan(given: PlanInput, *, policing: bool = True) -> SandboxState:
@@ -44,6 +44,20 @@ def test_the_interface_is_a_port_of_the_first_segment() -> None:
     assert found.links["plug0"] == PlugPort("plug0", "eth2", 1450, "br0")
     assert HookRow(0, "plug0") in found.rows
     assert "plug0" not in plan(GIVEN).links
+
+
+def test_several_interfaces_are_ports_of_one_bridge() -> None:
+    """They lead to different wires; each has its hook."""
+    plugged = (LocalPlug("plug0", "eth2"), LocalPlug("plug3", "eth3.7"))
+    found = plan(replace(GIVEN, plugged=plugged))
+
+    ports = {link.name: link for link in found.links.values() if isinstance(link, PlugPort)}
+    assert {name: port.parent for name, port in ports.items()} == {
+        "plug0": "eth2",
+        "plug3": "eth3.7",
+    }
+    assert {port.master for port in ports.values()} == {"br0"}
+    assert {HookRow(0, "plug0"), HookRow(0, "plug3")} <= found.rows
 
 
 def test_containers_send_by_the_bridge_there() -> None:
@@ -68,7 +82,7 @@ def test_policies_judge_what_leaves() -> None:
 
 def test_another_interface_is_another_device() -> None:
     """The kernel cannot move a macvlan device to another interface."""
-    one, other = plan(PLUGGED), plan(replace(PLUGGED, plugged="eth3"))
+    one, other = plan(PLUGGED), plan(replace(PLUGGED, plugged=(LocalPlug("plug0", "eth3"),)))
     operations = diff(other, one, prune=True)
 
     assert operations[0] == DeleteLink(one.links["plug0"])

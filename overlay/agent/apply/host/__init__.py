@@ -1,0 +1,1 @@
+"""What a declared state has of one host: exposures, published ports and plugs; DNS records."""
