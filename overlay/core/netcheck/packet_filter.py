@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 # In the order of the kernel (nft(8), "Address families"); a packet passes all that it meets.
-_HOOKS_IN: Final = ("ingress", "prerouting", "input")
-_HOOKS_OUT: Final = ("output", "postrouting", "egress")
+HOOKS_IN: Final = ("ingress", "prerouting", "input")
+HOOKS_OUT: Final = ("output", "postrouting", "egress")
 _DEPTH_MAX: Final = 16  # of jumps, as in the kernel
 
 
@@ -86,7 +86,7 @@ class _Outcome(NamedTuple):
 
 def find_obstacle(chains: Mapping[str, Chain], packet: Packet) -> Obstacle | None:
     """Return what drops a packet; None if nothing is known to."""
-    hooks = _HOOKS_IN if packet.incoming else _HOOKS_OUT
+    hooks = HOOKS_IN if packet.incoming else HOOKS_OUT
     bases = [chain for chain in chains.values() if chain.hook in hooks]
     bases.sort(key=lambda chain: (hooks.index(chain.hook), chain.priority))
     possible: Rule | None = None

@@ -69,8 +69,8 @@ def number(value: int) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """Return a string as an attribute's value."""
-    return value.encode("ascii") + b"\0"
+    """Return a string as an attribute's value; others' names may have any bytes."""
+    return value.encode("utf-8", "surrogateescape") + b"\0"
 
 
 def _meta(key: int, register: int = REG_1) -> Expression:

@@ -22,7 +22,7 @@ from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.elements.expression_lists import encoded, matches
 from overlay.kernel.nft.expressions import Rule, number, text
 from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, NEW_RULE, SUBSYSTEM, header
-from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, FORWARD
+from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, FORWARD, OWN_TABLES
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 
 _IPV4, _IPV6 = 2, 10
@@ -31,7 +31,6 @@ _TABLE, _CHAIN, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 2, 3, 4
 _POLICY_DROP: Final = 0
 DOCKER_TABLE, _DOCKER_CHAIN = "filter", "DOCKER-USER"
-_OWN_TABLES: Final = "overlayd"
 _PROGRAMS: Final = {_IPV4: "iptables", _IPV6: "ip6tables"}
 _FAMILY_NAMES: Final = {_IPV4: "ip", _IPV6: "ip6", FAMILY_INET: "inet"}
 
@@ -95,7 +94,7 @@ class ForeignRules(NftTables):
         for message, parts in found:
             family = message.buffer[message.start]
             table, name = _text(parts[_TABLE]), _text(parts[_CHAIN])
-            if not table.startswith(_OWN_TABLES):
+            if not table.startswith(OWN_TABLES):
                 yield _Chain(family, table, name), parts
 
     def _rules_in(self, chain: _Chain) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from overlay.kernel.nft.expressions import Rule
 
@@ -16,6 +16,8 @@ FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
 # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
 
+OWN_TABLES: Final = "overlayd"
+"""Prefix of the names of overlayd's tables, also of other nodes' on this host."""
 Elements: TypeAlias = Mapping[str, frozenset[bytes]]
 """Elements by set; an element of a map is its key, followed by its value."""
 
