@@ -397,7 +397,7 @@ class Components:
             self.declared,
             self._rollback,
             self.underlay,
-            self.native_path,
+            *self.native_path.controllers,
             self.seed_contact,
             self.paths,
             *self.netcheck.controllers,
@@ -416,6 +416,7 @@ class Components:
         self.gossip.start()
         self.startup.report_unreadable()
         await self.evpn.load()
+        await self.native_path.firewall.attempt()
         await self.startup.adopt()
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()

@@ -82,7 +82,7 @@ def _native(rounds: int, seconds: int) -> dataplane.Samples:
     """Measure two hosts with the native path, two without it, two of Docker, and two bare ones."""
     try:
         hosts = lab.make(8)
-        contenders.switch_native_on(hosts[2:4])
+        contenders.switch_native_off(hosts[:2])
         lab.join(hosts[:4])
         lab.populate(hosts[:4])
         found = contenders.with_native(hosts, tell)

@@ -68,15 +68,15 @@ def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Co
     return [*found, docker(dockers)]
 
 
-def switch_native_on(pair: Sequence[HostProcess]) -> None:
-    """Configure two hosts, before their agents start, to take the native path."""
-    script = """mkdir -p /etc/overlayd; echo 'native_path = "on"' >/etc/overlayd/overlayd.toml"""
+def switch_native_off(pair: Sequence[HostProcess]) -> None:
+    """Configure two hosts, before their agents start, not to take the native path."""
+    script = """mkdir -p /etc/overlayd; echo 'native_path = "off"' >/etc/overlayd/overlayd.toml"""
     for host in pair:
         ok(host, "sh", "-c", script)
 
 
 def with_native(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
-    """Set up four, on eight hosts of which the first four are members; two of them are native.
+    """Set up four, on eight hosts of which the first four are members; two of them not native.
 
     Networks are exposed on all members, as by default.
     """

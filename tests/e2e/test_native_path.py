@@ -24,6 +24,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 VXLAN_PORT = 4789
 SWITCH_ON = """mkdir -p /etc/overlayd; echo 'native_path = "on"' >/etc/overlayd/overlayd.toml"""
 VNI_ONLY = 0x08 << 24
+# A rule that could drop VXLAN packets, and does not.
+RULES = """add table inet fw
+add chain inet fw in { type filter hook input priority 0; }
+add rule inet fw in udp dport 4789 limit rate over 1000000/second drop"""
+JUDGING = "table inet fw, chain in"
 SHORTCUT, DEVICE = f"{SHORTCUT_PREFIX}0", "vxlan0"
 
 
@@ -48,6 +53,10 @@ class Pair(LabCluster):
         names = self.host(number).run("ip", "netns").split()
         (found,) = [name for name in names if name.startswith("ov-")]
         return found
+
+    def has_shortcut(self, number: int) -> bool:
+        """Return whether a host's sandbox has a shortcut."""
+        return SHORTCUT in self.host(number).run("ip", "-n", self.sandbox(number), "-o", "link")
 
     def received(self, number: int, link: str, direction: str = "rx") -> int:
         """Return how many packets a link of a host's sandbox has received, or sent."""
@@ -96,8 +105,7 @@ def pair() -> Iterator[Pair]:
         drivers = connect(lab.make(3))
         made = Pair(drivers[:2])
         made.stranger = drivers[2]
-        for driver in drivers[:2]:
-            driver.run("sh", "-c", SWITCH_ON)
+        drivers[0].run("sh", "-c", SWITCH_ON)  # the second one has the default
         join_all(made.drivers)
         made.populate()
         wait_until(made.all_healthy, "all are well")
@@ -177,6 +185,31 @@ def test_a_killed_agent_and_the_next_one_lose_no_packet(pair: Pair) -> None:
         wait_until(partial(more, pair, pair.received(1, SHORTCUT)), "packets with the next one")
 
 
+def test_a_firewall_of_the_host_is_not_bypassed(pair: Pair) -> None:
+    """Unless that is asked for. Switching by its rules, also at a start, loses no packet."""
+    one, two = pair.host(1), pair.host(2)
+    with pair.no_loss():
+        two.run("nft", RULES)
+        wait_until(lambda: not programs_of(two) and not pair.has_shortcut(2), "the native path off")
+        why = f"the host's firewall judges VXLAN packets ({JUDGING})"
+        (blue,) = two.get("/v1/status")["networks"]
+        assert blue["data_path"] == "fast"
+        assert blue["data_path_why"] == f'{why}; native_path = "on" would bypass it'
+        assert differences(two) == []
+        two.run("nft", "delete table inet fw")
+        wait_until(lambda: pair.is_native(2) and pair.has_shortcut(2), "the native path on")
+
+        one.run("nft", RULES)
+        two.end(signal.SIGKILL)
+        two.run("nft", RULES)
+        two.start()
+        wait_until(lambda: not programs_of(two) and not pair.has_shortcut(2), "the native path off")
+        two.run("nft", "delete table inet fw")
+        wait_until(lambda: pair.is_native(2) and pair.all_healthy(), "all are well")
+    assert pair.is_native(1)
+    one.run("nft", "delete table inet fw")
+
+
 def test_it_can_be_switched_off(pair: Pair) -> None:
     """No packet is lost, no program is left, and the status says why frames take the device."""
     two = pair.host(2)
@@ -187,7 +220,7 @@ def test_it_can_be_switched_off(pair: Pair) -> None:
     (blue,) = two.get("/v1/status")["networks"]
     why = "switched off in the configuration"
     assert (blue["data_path"], blue["data_path_why"]) == ("fast", why)
-    assert SHORTCUT not in two.run("ip", "-n", pair.sandbox(2), "-o", "link")
+    assert not pair.has_shortcut(2)
 
 
 def test_a_reset_leaves_nothing(pair: Pair) -> None:

@@ -14,6 +14,7 @@ from overlay.lab.fixtures import LabCluster
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
 from overlay.lab.frames import fragments, packet_frame, udp, vxlan
 from overlay.model import parse_ip, parse_mac
+from tests.e2e.native_programs import remove_programs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 VXLAN_PORT = 4789
@@ -212,7 +213,9 @@ def test_a_masqueraded_container_receives_no_vxlan_frame(
     with FrameCapture(target, lambda: stage.fence(2, 1)) as guarded:
         answer("mine", 41000)
     with stage.defenceless(1), FrameCapture(target, lambda: stage.fence(2, 1)) as defenceless:
+        remove_programs(stage.host(1))  # they take the frame before connections are looked at
         answer("mine", 41001)
+    stage.host(1).get("/v1/verify?repair=1")
 
     assert guarded.seen == ["mine"]
     assert defenceless.seen == []

@@ -42,6 +42,11 @@ class ArrivalPaths:
         context.gossip.transport.path_used.connect(self._add)
         underlay.address_checked.connect(self.reconcile)
 
+    @property
+    def interface(self) -> str:
+        """Return the name of the interface with this node's address, known before any path."""
+        return self._underlay.interface
+
     def _add(self, path: ArrivalPath) -> None:
         if path not in self._seen:
             self._seen.add(path)

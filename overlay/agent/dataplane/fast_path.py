@@ -23,16 +23,17 @@ _WITHOUT: Final = "there is no fast path: {}"
 class FastPathSupport:
     """Creates the fast path of each sandbox; `why` is the reason where there is none.
 
-    `native_why` is the reason where frames of other hosts take the VXLAN device.
+    `judging` is the reason that the host's own firewall gives not to use the native path.
     """
 
     def __init__(self, mode: str, native_mode: str = "off") -> None:
         self.mode = mode
         self.native_mode = native_mode
         self.why = "" if mode != "off" else _SWITCHED_OFF
-        self.native_why = "" if native_mode != "off" else _SWITCHED_OFF
-        if self.why and not self.native_why:
-            self.native_why = _WITHOUT.format(self.why)
+        self._native_refusal = "" if native_mode != "off" else _SWITCHED_OFF
+        if self.why and not self._native_refusal:
+            self._native_refusal = _WITHOUT.format(self.why)
+        self.judging = ""
         self.refusal = ""  # of the kernel, when the last sandbox's programs were made
         self._accepts_native = False  # the kernel did, once
 
@@ -52,9 +53,19 @@ class FastPathSupport:
         return self.mode != "off"
 
     @property
+    def native_why(self) -> str:
+        """Return why frames of other hosts take the VXLAN device; empty if they do not."""
+        return self._native_refusal or self.judging
+
+    @property
+    def loads_native(self) -> bool:
+        """Return whether the native path's programs are wanted, and load as far as known."""
+        return not self._native_refusal
+
+    @property
     def is_native(self) -> bool:
         """Return whether frames of other hosts go past the VXLAN device, as far as known."""
-        return self.native_mode != "off" and not self.native_why
+        return not self.native_why
 
     def make(self) -> FastPath | None:
         """Return a new sandbox's programs; None where the kernel refuses them."""
@@ -67,7 +78,8 @@ class FastPathSupport:
         if self.redirects:
             self.why = self.refusal
         if self.native_mode != "off":
-            self.native_why = _WITHOUT.format(self.why) if self.why else self._refusal_of_native()
+            without = _WITHOUT.format(self.why) if self.why else ""
+            self._native_refusal = without or self._refusal_of_native()
         return created
 
     def _refusal_of_native(self) -> str:

@@ -229,6 +229,12 @@ class Reconciler(Controller):
                 runtime.stale = True
         self.mark_dirty(vni)
 
+    def follow_native(self) -> None:
+        """Use the native path in all sandboxes, or in none, as it may be used now."""
+        for runtime in self._runtimes.values():
+            runtime.is_native = self.fast_path.is_native
+        self.mark_stale()
+
     def resync(self) -> None:
         """Have the next pass read every sandbox."""
         self.mark_stale()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.errors import OverlayError
+from overlay.kernel.nft.table import OWN_TABLES
 from overlay.kernel.nft.tables import Monitor
 from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
@@ -111,6 +112,22 @@ def watch_tables(
 
     Without nftables in the kernel, `wake` is never called.
     """
+    with _watch_nft(lambda monitor: monitor.touched(table_names, own), wake):
+        yield
+
+
+@contextlib.contextmanager
+def watch_tables_of_others(wake: Callable[[], None]) -> Iterator[None]:
+    """Call `wake` when a table changes that is not overlayd's.
+
+    Without nftables in the kernel, `wake` is never called.
+    """
+    with _watch_nft(lambda monitor: monitor.touched_without(OWN_TABLES), wake):
+        yield
+
+
+@contextlib.contextmanager
+def _watch_nft(is_touched: Callable[[Monitor], bool], wake: Callable[[], None]) -> Iterator[None]:
     try:
         monitor = Monitor()
     except OverlayError:
@@ -119,7 +136,7 @@ def watch_tables(
     loop = asyncio.get_running_loop()
 
     def on_readable() -> None:
-        if monitor.touched(table_names, own):
+        if is_touched(monitor):
             wake()
 
     loop.add_reader(monitor.fileno(), on_readable)

@@ -18,6 +18,7 @@ from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.native.firewall import HostFirewall
 from overlay.agent.process.controller import Controller
 from overlay.core.dataplane.controls.port_controls import has_priorities
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
@@ -69,6 +70,8 @@ class NativePath(Controller):
         self._usable: frozenset[int] = frozenset()
         self._lock = asyncio.Lock()
         self._removed = False
+        follow = self._follow_firewall if self.mode == "auto" else None
+        self.firewall = HostFirewall(context, paths, interval_s, follow)
         reconciler.network_reconciled.connect(lambda _vni: self.trigger())
         paths.determined.connect(self.mark_stale)
 
@@ -80,6 +83,11 @@ class NativePath(Controller):
     def resync(self) -> None:
         """Have the next pass read the kernel: the interval has passed without a trigger."""
         self.mark_stale()
+
+    @property
+    def controllers(self) -> tuple[Controller, Controller]:
+        """Return this controller, and the one that looks at the host's firewall."""
+        return self, self.firewall
 
     @property
     def interfaces(self) -> int:
@@ -119,12 +127,24 @@ class NativePath(Controller):
             return _SENT_BY_DEVICE.format("a container here has a priority")
         return ""
 
+    async def _follow_firewall(self, judging: str) -> None:
+        """Use the path only while nothing says that the host's firewall judges its packets.
+
+        Frames take the VXLAN device before their shortcuts go, so that none is lost.
+        """
+        before, self._support.judging = self._support.judging, judging
+        if judging == before:
+            return
+        if judging:
+            await self.attempt()
+        self._reconciler.follow_native()
+
     # --- the controller -------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Watch for changes of the hooks by other programs; without the path, leave none."""
-        if not self._support.is_native:
+        if not self._support.loads_native:
             await self._remove_leftovers()
             yield
             return
@@ -134,7 +154,8 @@ class NativePath(Controller):
 
     async def reconcile(self) -> None:
         """Write what the records and routes ask for; read the kernel first if it may differ."""
-        if not self._support.is_native or self._paths.known is None:
+        is_held = bool(self._support.judging)
+        if not self._support.loads_native or (self._paths.known is None and not is_held):
             return
         async with self._lock:
             if not self._removed:
@@ -198,7 +219,9 @@ class NativePath(Controller):
         return plan_native(NativeInput(own, view.vteps(), paths, self._usable, shortcuts))
 
     def _shortcuts(self) -> Iterator[tuple[Vni, int]]:
-        """Yield the VNIs whose sandbox has a shortcut, with its end in the host's namespace."""
+        """Yield the VNIs whose frames take a shortcut, with its end in the host's namespace."""
+        if not self._support.is_native:
+            return
         for network in self._directory.networks():
             runtime = self._reconciler.runtime(network.vni)
             for name, index in () if runtime is None else runtime.shortcuts.items():

@@ -63,7 +63,7 @@ class Config:
     authority_holders: int = limits.AUTHORITY_HOLDERS_DEFAULT  # members that hold the authority
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
-    native_path: str = "off"  # eBPF in place of the VXLAN device as well: auto, on or off
+    native_path: str = "auto"  # eBPF in place of the VXLAN device as well: auto, on or off
     docker_plugin: str = "auto"  # serve Docker's network and IPAM driver: auto, on or off
     docker_networks: str = "off"  # show each network in Docker on this host: auto or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names

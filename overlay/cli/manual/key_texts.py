@@ -60,6 +60,7 @@ TEXTS: Final[dict[str, str]] = {
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
     "native_path": (
         "put unicast into VXLAN, and take it out, by eBPF, past the host's firewall: auto (if the "
-        "kernel can), on, off; needs the fast path (docs/guide/native-path.md)"
+        "kernel can, and no rule of the firewall could judge such packets), on, off; needs the "
+        "fast path (docs/guide/native-path.md)"
     ),
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from overlay import failpoint
@@ -281,14 +281,27 @@ class Monitor:
         `own` are port ids. True if notifications were lost.
         """
         names = {text(name) for name in table_names}
+        return self._touched(lambda sender, name: sender not in own and name in names)
+
+    def touched_without(self, prefix: str) -> bool:
+        """Return whether a table changed whose name has no such prefix.
+
+        True if notifications were lost.
+        """
+        start = prefix.encode("ascii")
+        return self._touched(lambda _sender, name: not name.startswith(start))
+
+    def _touched(self, is_asked: Callable[[int, bytes], bool]) -> bool:
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
         except LostNotificationsError:
             return True
         return any(
             message.kind != SUBSYSTEM | NEW_GENERATION
-            and _sender(message) not in own
-            and attributes(message.buffer, message.start + 4, message.end).get(1) in names
+            and is_asked(
+                _sender(message),
+                attributes(message.buffer, message.start + 4, message.end).get(1, b""),
+            )
             for message in waiting
         )
 

@@ -12,7 +12,7 @@ import pytest
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.native import controller
+from overlay.agent.native import controller, firewall
 from overlay.agent.native.controller import NativePath
 from overlay.agent.native.data_path import DataPath, data_path_of
 from overlay.agent.process.event_log import EventLog
@@ -57,8 +57,12 @@ class Host:
         self.reasons = {ETH1: "", WG0: "wg0 is not an Ethernet interface"}
         self.event_log = EventLog(path)
         self.support = FastPathSupport("auto", mode)
+        self.judging: str | OSError = ""
+        self.followed: list[tuple[bool, NativeState]] = []
         self.paths = SimpleNamespace(
-            known=frozenset({ArrivalPath(ETH1, MEMBER)}), determined=Signal[[]]()
+            known=frozenset({ArrivalPath(ETH1, MEMBER)}),
+            determined=Signal[[]](),
+            interface="eth1",
         )
         view = SimpleNamespace(
             vteps=lambda: frozenset(self.members), encryption_phase=lambda _network: self.phase
@@ -66,6 +70,7 @@ class Host:
         reconciler = SimpleNamespace(
             fast_path=self.support,
             network_reconciled=Signal[[Vni]](),
+            follow_native=self._follow,
             runtime=lambda _vni: SimpleNamespace(shortcuts=self.shortcuts),
         )
         self.reconciler = cast("Reconciler", reconciler)
@@ -82,6 +87,7 @@ class Host:
         monkeypatch.setattr(controller, "NativeReceiver", lambda _node, _port: self)
         monkeypatch.setattr(controller, "remove_programs", self._remove)
         monkeypatch.setattr(controller, "usable_interfaces", self._usable)
+        monkeypatch.setattr(firewall, "judging_rule", self._judge)
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", self), self.event_log
         )
@@ -105,6 +111,18 @@ class Host:
 
     def _remove(self, _node: NodeId) -> None:
         self.removals += 1
+
+    def _follow(self) -> None:
+        self.followed.append((self.support.is_native, self.kernel))
+
+    def _judge(
+        self, own: Ip, members: frozenset[Ip], indexes: frozenset[int], fallback: str, port: int
+    ) -> str:
+        assert (own, set(members), fallback, port) == (OWN, self.members, "eth1", 4789)
+        assert indexes == {path.interface for path in self.paths.known or ()}
+        if isinstance(self.judging, OSError):
+            raise self.judging
+        return self.judging
 
     def _usable(self, indexes: Iterable[int]) -> dict[int, str]:
         return {index: self.reasons[index] for index in indexes if index in self.reasons}
@@ -220,6 +238,53 @@ async def test_what_is_sent_by_the_device_is_said(host: Host) -> None:
     host.card.address = parse_ip("fd56::10")
     why = "to other hosts by the VXLAN device, as the underlay is IPv6"
     assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
+
+
+async def test_a_firewall_that_judges_keeps_the_path_off(host: Host) -> None:
+    """Frames take the VXLAN device before the sandboxes lose their shortcuts."""
+    await host.native.attempt()
+    host.judging = "table inet filter, chain input"
+    await host.native.firewall.attempt()
+    assert host.followed == [(False, NativeState())]
+    wanted = (
+        "the host's firewall judges VXLAN packets (table inet filter, chain input); "
+        'native_path = "on" would bypass it'
+    )
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("fast", wanted)
+    assert await host.native.differences() == []
+
+    host.judging = ""
+    await host.native.firewall.attempt()
+    await host.native.attempt()
+    assert host.followed[1:] == [(True, NativeState())]
+    assert host.kernel == NATIVE
+
+
+async def test_a_firewall_that_cannot_be_read_may_judge(host: Host) -> None:
+    """That is no fault: frames pass, only slower."""
+    host.judging = PermissionError(errno.EPERM, "Operation not permitted")
+    await host.native.firewall.attempt()
+    assert "could not be read (Operation not permitted)" in host.native.why
+    assert [*host.native.faults(), *host.native.firewall.faults(), *host.support.faults()] == []
+
+
+async def test_before_the_first_sandbox_a_former_agents_programs_go(host: Host) -> None:
+    """Where the firewall judges at the start; the routes need not be known for that."""
+    host.paths.known = None
+    host.judging = "table inet filter, chain input"
+    await host.native.firewall.attempt()
+    assert host.removals == 1
+
+
+async def test_on_does_not_ask_the_firewall(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The operator has accepted that it is bypassed."""
+    host = Host(monkeypatch, tmp_path, "on")
+    host.judging = "table inet filter, chain input"
+    await host.native.firewall.attempt()
+    await host.native.attempt()
+    assert host.kernel == NATIVE
 
 
 async def test_off_leaves_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
