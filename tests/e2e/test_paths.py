@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.e2e.conftest import wait_until
 from tests.e2e.world import ips_of
 
 if TYPE_CHECKING:
@@ -53,13 +54,21 @@ def dual(cluster: Cluster) -> Cluster:
 
 @contextmanager
 def planted(cluster: Cluster, number: int, rule: str, hook: str = "prerouting") -> Iterator[None]:
-    """Add a rule to a host, in an nftables table beside overlayd's."""
+    """Add a rule to a host, in a table beside overlayd's; wait until its packets meet it."""
     chain = f"chain inet cut in {{ type filter hook {hook} priority -400; }}"
     cluster.ok(number, "nft", f"add table inet cut; add {chain}; add rule inet cut in {rule}")
+    wait_until(lambda: not _is_native(cluster, number), "the native path is off for the rule")
     try:
         yield
     finally:
         cluster.ok(number, "nft", "delete table inet cut")
+
+
+def _is_native(cluster: Cluster, number: int) -> bool:
+    """Return whether packets go past the rules of a host, though that was not asked for."""
+    status = cluster.json(number, "status")
+    paths = {each["data_path"] for each in status["networks"]}
+    return status["native_path"]["mode"] == "auto" and "native" in paths
 
 
 def check(cluster: Cluster, number: int, *words: str) -> dict[str, Any]:
