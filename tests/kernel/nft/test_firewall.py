@@ -9,6 +9,9 @@ import pytest
 from overlay import limits
 from overlay.core.native.firewall import VxlanTraffic
 from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.nft.firewall import legacy
+from overlay.kernel.nft.firewall.host_firewall import judging_rule
 from overlay.kernel.nft.firewall.reader import Firewall
 from overlay.model import parse_ip
 from tests.kernel.conftest import World
@@ -143,7 +146,8 @@ class Place:
         self.world = world
         self.name = world.namespace("h")
         world.run(self.name, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth9")
-        self.firewall = Firewall(world.fd(self.name))
+        self.fd = world.fd(self.name)
+        self.firewall = Firewall(self.fd)
 
     def load(self, ruleset: str) -> None:
         """Put a ruleset in place of the one before."""
@@ -163,6 +167,11 @@ class Place:
         interfaces = frozenset({(7, "eth0")})
         ways = (VxlanTraffic(way, own, members, interfaces, 4789) for way in (True, False))
         return self.firewall.judging(*ways)
+
+    def judging_anywhere(self) -> str:
+        """Return what may do so in nftables or in the tables of iptables-legacy."""
+        with netns.inside(self.fd):
+            return judging_rule(OWN, MEMBERS, [], "eth0", 4789)
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +240,20 @@ def test_what_is_not_known_of_iptables_rules_counts(place: Place) -> None:
         place.load("")
         place.iptables(rule)
         assert place.judging()
+
+
+def test_tables_of_iptables_legacy_count(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which nftables does not show; without the program that does, any table counts."""
+    place.load("")
+    assert place.judging_anywhere() == ""
+    drop = "INPUT -s 10.9.0.3/32 -p udp -m udp --dport 4789 -j DROP"
+    place.world.run(place.name, "iptables-legacy", "-A", *drop.split())
+    assert place.judging_anywhere() == f"iptables-legacy: '-A {drop}'"
+    accept = "INPUT -s 10.9.0.0/24 -p udp --dport 4789 -j ACCEPT"
+    place.world.run(place.name, "iptables-legacy", "-I", *accept.split())
+    assert place.judging_anywhere() == ""
+    monkeypatch.setattr(legacy, "_PATH", "/nowhere")
+    assert place.judging_anywhere() == "iptables-legacy table filter"
 
 
 def test_more_rules_than_can_be_compared_are_refused(
