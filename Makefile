@@ -31,7 +31,7 @@ kernel: setup
 e2e: setup
 	.venv/bin/pytest -q -m "e2e and not vm and not chaos and not debian13 and not examples and not packages and not booted"
 
-# Checks and unit tests, then the tests on hosts; LABS (3) is the number of their workers.
+# Checks and unit tests, then the tests on hosts; LABS (4) is the number of their workers.
 test: setup
 	@scripts/test
 
