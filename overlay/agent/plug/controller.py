@@ -204,7 +204,7 @@ class PlugController(Controller):
         if not is_open:
             await self._kernel.call(port.set_open, is_open=False, is_leased=False)
         elif before.role is not PlugRole.ACTIVE:
-            self._have_others_listen(plug, now)
+            self._opened(plug, now)
         if self._gossip.may_write:
             flags = (is_open, is_open and is_leased, is_ready)
             term = port.election.term
@@ -216,8 +216,9 @@ class PlugController(Controller):
         if before != after and after.role is not PlugRole.LISTENING:
             self._tell(network, plug, port)
 
-    def _have_others_listen(self, opened: PluggedInterface, now: float) -> None:
-        """Open one plug of a network at a time, so that the next one would hear it on its wire."""
+    def _opened(self, opened: PluggedInterface, now: float) -> None:
+        """Ask its wire for all addresses; and have the next one listen anew, so as to hear it."""
+        self._sweep.forget(opened.vni)
         for plug, port in self.ports.items():
             if plug.vni == opened.vni and plug != opened:
                 port.election.listen_again(now)

@@ -58,7 +58,7 @@ class AddressSweep:
         return [resolution_frame(mac, gateways[len(ip)], ip) for ip in batch if len(ip) in gateways]
 
     def forget(self, vni: Vni) -> None:
-        """Begin anew when the network is plugged again."""
+        """Begin anew: another wire may have other machines."""
         self._networks.pop(vni, None)
 
     def _plan(

@@ -9,12 +9,12 @@ Owns: that choice. Does not: ask, or know what is outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from itertools import chain, islice, zip_longest
+from itertools import islice, zip_longest
 
 from overlay import limits
 from overlay.core.dataplane.planning.segments import segment_of
+from overlay.core.ipam.address_space import pick_last
 from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals, Run
 from overlay.core.ipam.ownership import Ownership
@@ -33,18 +33,17 @@ def next_in_line(ownership: Ownership, taken: AbstractSet[Ip]) -> list[Ip]:
         if segment_of(network, piece.subnet_index) == 0:
             owned = runs.setdefault((piece.subnet_index, piece.holding.owner), [])
             owned.append((piece.first, piece.last))
-    lines = [_line(network.subnets[index], owned, taken) for (index, _), owned in runs.items()]
+    lines = [
+        _line(network.subnets[index], Intervals.of(owned), taken)
+        for (index, _), owned in runs.items()
+    ]
     ordered = (ip for rank in zip_longest(*lines) for ip in rank if ip is not None)
     return list(islice(dict.fromkeys(ordered), limits.PLUG_SWEEP_ADDRESSES_MAX))
 
 
-def _line(subnet: Subnet, owned: list[Run], taken: AbstractSet[Ip]) -> list[Ip]:
-    free = (Intervals.of(owned) & dynamic_addresses(subnet)) - reserved_addresses(subnet)
-    rising = chain.from_iterable(range(first, last + 1) for first, last in free)
-    falling = chain.from_iterable(range(last, first - 1, -1) for first, last in reversed([*free]))
-    lowest = islice(_untaken(rising, subnet, taken), limits.PLUG_SWEEP_NEXT)
-    return [*lowest, *islice(_untaken(falling, subnet, taken), 1)]
-
-
-def _untaken(numbers: Iterator[int], subnet: Subnet, taken: AbstractSet[Ip]) -> Iterator[Ip]:
-    return (ip for number in numbers if (ip := ip_of(number, subnet)) not in taken)
+def _line(subnet: Subnet, owned: Intervals, taken: AbstractSet[Ip]) -> list[Ip]:
+    free = (owned & dynamic_addresses(subnet)) - reserved_addresses(subnet)
+    rising = (ip_of(number, subnet) for run in free for number in range(run[0], run[1] + 1))
+    lowest = islice((ip for ip in rising if ip not in taken), limits.PLUG_SWEEP_NEXT)
+    highest = pick_last(subnet, owned, taken, ())
+    return [*lowest, *([] if highest is None else [highest])]

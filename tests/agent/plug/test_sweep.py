@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from overlay import limits
+from overlay.core.plug.election import PlugRole
 from overlay.core.plug.records import Plug
 from overlay.core.protocol.records import Scope
 from overlay.model import Endpoint, Ip, mac_for, parse_ip
-from tests.agent.plug.bench import BLUE, ETH2, MACHINE, PlugBench, far_plug
+from tests.agent.plug.bench import BLUE, ETH2, ETH3, MACHINE, PlugBench, far_plug
 
 _TARGET = slice(38, 42)  # of an ARP request
 
@@ -82,3 +83,15 @@ async def test_a_new_container_moves_the_line_on(bench: PlugBench) -> None:
     (further,) = asked(bench) | await until_idle(bench)
     assert further not in first
     assert further != ip
+
+
+async def test_a_wire_that_is_plugged_later_is_asked_for_all(bench: PlugBench) -> None:
+    """What another wire was asked for a moment ago says nothing of it."""
+    await bench.opened(ETH2)
+    first = asked(bench) | await until_idle(bench)
+    bench.plugged.put(ETH3)
+    await bench.check(limits.PLUG_POLL_S)
+    await bench.check(limits.PLUG_LISTEN_S)
+    assert bench.role(ETH3) is PlugRole.ACTIVE
+
+    assert asked(bench) | await until_idle(bench) == first
