@@ -13,8 +13,9 @@ from overlay.core.dataplane.operations import PutLink
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.plug.probe import probe_frame, probe_mac
 from overlay.core.plug.resolution import resolution_frame
-from overlay.errors import ConflictError, NotFoundError
+from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
+from overlay.kernel.host import macvlan
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.plug import prober
 from overlay.kernel.plug.guard import PlugGuard
@@ -315,6 +316,22 @@ def test_an_interface_that_is_in_use_is_refused(wire: Wire) -> None:
             require_pluggable("none0", 1450, force=False)
     wire.desired = wire._desired("port0")
     assert "another program uses it" in wire.converge()[0]
+
+
+def test_a_vlan_is_made_or_its_module_named(wire: Wire) -> None:
+    """By kernels with 802.1Q; the others say what to load, and leave nothing behind."""
+    refusal: OverlayError | None = None
+    with netns.inside(wire.world.fd(wire.host.name)):
+        try:
+            macvlan.ensure_parent("eth2.100")
+            require_pluggable("eth2.100", wire.host.mtu, force=False)
+        except OverlayError as error:
+            refusal = error
+        macvlan.release_parents(frozenset())
+    if refusal is not None:
+        assert refusal.what == "this kernel has no vlan devices"
+        assert "modprobe 8021q" in refusal.hint
+    assert "@eth2" not in wire.world.run(wire.host.name, "ip", "link")
 
 
 def test_no_port_without_a_guard(world: World) -> None:
