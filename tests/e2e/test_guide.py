@@ -51,7 +51,7 @@ PAGES = [
 # Lines that a lab cannot run (Docker, that process, VLANs, a second interface, that token, a prompt
 # for a passphrase), that remove a host, or that do not end; and a file that is the reader's.
 NOT_IN_A_LAB = (
-    "docker:", "pid:4242", "eth1.100", "eth2", "revoke", "forget", "overlayd leave",
+    "docker:", "pid:4242", "eth1.100", "eth2", "eth3", "revoke", "forget", "overlayd leave",
     "authority export", "lxc:", "--follow", "./new.toml",
 )  # fmt: skip
 
