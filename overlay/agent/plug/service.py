@@ -101,9 +101,9 @@ class PlugService:
 
     def _declare(self, plug: PluggedInterface) -> None:
         """Have the cluster's records end a plug that a command has made."""
-        port = self.controller.ports.pop(plug, None)
         declared = plug._replace(is_declared=True)
         self.controller.plugged.put(declared)
+        port = self.controller.ports.pop(plug, None)
         if port is not None:
             self.controller.ports[declared] = port
 
@@ -175,10 +175,11 @@ class PlugService:
         self.declared.trigger()
 
     async def remove(self, plugs: Collection[PluggedInterface]) -> None:
-        """Give interfaces back to the host."""
+        """Give interfaces back to the host; those that are plugged no more are left alone."""
         async with self.controller.lock:
             for plug in plugs:
-                await self._undo(plug)
+                if plug in self.controller.plugged:  # else its number may be another's by now
+                    await self._undo(plug)
             with contextlib.suppress(OverlayError):  # a full disk: the next pass does it
                 self.controller.announcer.withdraw(kept=self.controller.plugged)
         for vni in sorted({plug.vni for plug in plugs}):

@@ -151,3 +151,33 @@ async def test_a_host_that_leaves_gives_all_back(host: ServiceBench) -> None:
 
     assert list(host.plugged) == []
     assert host.declarations() == ["eth2"]
+
+
+async def test_what_is_unplugged_twice_hurts_no_later_plug(host: ServiceBench) -> None:
+    """A command and a file may both do it, and the port's name is another plug's by then."""
+    await host.plug("eth2")
+    await host.service.remove([ETH2])
+    await host.plug("eth3")
+    await host.service.remove([ETH2])
+
+    assert [plug.interface for plug in host.plugged] == ["eth3"]
+    assert host.used == [BLUE]
+
+
+async def test_a_disk_that_is_full_keeps_an_adopted_port(
+    host: ServiceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plug that a file declares stays the command's, and open, until it can be written."""
+    await host.plug("eth2")
+    await host.check(10.0)
+    await host.check(10.0)
+    host.declare("eth2")
+
+    def refuse(_plug: object) -> None:
+        raise OverlayError("the disk is full")
+
+    monkeypatch.setattr(host.plugged, "put", refuse)
+    await host.service.declared.attempt()
+    assert list(host.plugged) == [ETH2]
+    assert host.guards["plug0"].is_port_open
+    assert ETH2 in host.controller.ports
