@@ -139,9 +139,12 @@ def segment_rows(
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
-def announces_addresses(endpoint: Endpoint) -> bool:
-    """Return whether other hosts learn by announcements where addresses of an endpoint are."""
-    return bool(allowed_addresses(endpoint) or allowed_macs(endpoint))
+def announces_addresses(network: Network, endpoint: Endpoint) -> bool:
+    """Return whether an endpoint may have addresses of which hosts learn by announcements alone."""
+    if is_host(endpoint):
+        return False
+    is_open = has_port_security_off(network, endpoint)
+    return is_open or bool(allowed_addresses(endpoint) or allowed_macs(endpoint))
 
 
 def is_announcing(row: Row) -> bool:

@@ -80,7 +80,7 @@ def plan_sandbox(
     """
     is_policed = given.policy is not None and policing
     is_shut = given.policy is not None and not policing
-    announces = policing and (bool(given.plugged) or any(map(announces_addresses, given.locals)))
+    announces = policing and _announces(given)
     marks = [*priority_rows(given)] if policing else []
     closed = frozenset(shut_endpoints(given, guarded=guarded, programs=policing))
     given = natively(given, allowed=native and fast_path and not is_shut)
@@ -110,6 +110,12 @@ def plan_sandbox(
     if table is None:
         return SandboxState(planned, frozenset((*rows(), *remote.rows)))
     return SandboxState(planned, PlannedRows(frozenset(rows()), table.rows))
+
+
+def _announces(given: PlanInput) -> bool:
+    """Return whether announcements are to reach other hosts without a fast path, too."""
+    network = given.network
+    return bool(given.plugged) or any(announces_addresses(network, each) for each in given.locals)
 
 
 def _segment_hooks(given: PlanInput, *, is_policed: bool) -> Iterator[Row]:

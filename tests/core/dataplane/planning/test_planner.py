@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
@@ -32,6 +33,7 @@ from overlay.core.dataplane.state import (
 from overlay.core.fabric import FabricFlood
 from overlay.model import (
     HOST_LABEL,
+    PORT_SECURITY_OFF_LABEL,
     Endpoint,
     Ip,
     Mac,
@@ -319,11 +321,12 @@ def test_any_records_give_a_consistent_plan_that_diff_reaches(
     assert expected == plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
 
 
-def test_a_virtual_address_is_announced_without_a_fast_path() -> None:
+@pytest.mark.parametrize(
+    "label", [*labels_of_allowed([parse_ip("10.0.0.9")]), PORT_SECURITY_OFF_LABEL]
+)
+def test_a_virtual_address_is_announced_without_a_fast_path(label: tuple[str, str]) -> None:
     """By programs that redirect nothing; a kernel without eBPF has none."""
-    virtual = replace(
-        endpoint(1, "10.0.0.5"), labels=tuple(labels_of_allowed([parse_ip("10.0.0.9")]))
-    )
+    virtual = replace(endpoint(1, "10.0.0.5"), labels=(label,))
     given = given_input(FOUR, ports=(LocalPort("p1", 0, virtual.endpoint_id),), locals=(virtual,))
     hooks: set[Row] = {HookRow(0, "br0"), HookRow(0, "p1"), HookRow(0, "vxlan0")}
     rows = plan_sandbox(given).rows
