@@ -15,7 +15,7 @@ from overlay.lab.driver import AgentDriver, Json, differences
 from tests.e2e.walk import SETTLE_S, Walk, names_on
 from tests.e2e.world import ASK, SERVE
 
-PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 1, 3
+PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 2, 3
 PATIENCE_S = 75.0  # ARP may have the MAC of an address's previous owner
 _FAULTY = re.compile("malformed|unknown-(?!generation|sender)")
 SNAPSHOT = r"""
@@ -163,12 +163,17 @@ def _unreached(walk: Walk) -> list[str]:
     for source, target, network, ip in walk.rng.sample(denied, min(DENIED_MAX, len(denied))):
         driver = walk.host(walk.containers[source].host)
         if "1 received" in _inside(driver, source, _ping(walk, source, network, ip)):
-            found.append(f"{source} reaches {target} at {ip} on {network} in spite of a policy")
+            found.append(f"{source} reaches {target} at {ip} on {network}, and must not")
+        walk.denied_pings.start(driver, source, target, _endless_ping(walk, source, network, ip))
     return found
 
 
 def _ping(walk: Walk, source: str, network: str, ip: str) -> str:
-    return f"ping -n -c1 -W1 -I {walk.containers[source].seats[network]['ifname']} {ip}"
+    return f"{_endless_ping(walk, source, network, ip)} -c1 -W1"
+
+
+def _endless_ping(walk: Walk, source: str, network: str, ip: str) -> str:
+    return f"ping -n -I {walk.containers[source].seats[network]['ifname']} {ip}"
 
 
 def _not_reached(walk: Walk, source: str, target: str, network: str, ip: str) -> list[str]:
@@ -177,7 +182,8 @@ def _not_reached(walk: Walk, source: str, target: str, network: str, ip: str) ->
     ping = _ping(walk, source, network, ip)
     if not _soon(lambda: "1 received" in _inside(driver, source, ping)):
         found.append(f"{source} does not reach {target} at {ip} on {network}")
-    if held.is_bare:  # others have no resolv.conf of their own
+    in_vlan = any("vlan" in seat for seat in held.seats.values())  # without a gateway
+    if held.is_bare and not in_vlan:  # others have no resolv.conf of their own
         word = f"{target}.{network}.overlay"
         said = _inside(driver, source, f"getent ahosts {word}")
         if ip not in said:
@@ -199,6 +205,7 @@ def _unanswered(walk: Walk) -> list[str]:
         if walk.is_exposed(place[0], network)
         and name in walk.containers
         and "." in walk.containers[name].seats.get(network, {"ips": [""]})["ips"][0]
+        and "vlan" not in walk.containers[name].seats[network]
     ]
     found: list[str] = []
     for place in walk.rng.sample(leading, min(PORTS_MAX, len(leading))):

@@ -18,6 +18,7 @@ from typing import Any
 from overlay.lab.driver import AgentDriver, ApiRefusedError, Json, wait_until
 from overlay.lab.host_process import HostProcess
 from overlay.lab.host_process import run as run_on
+from tests.e2e.denied_pings import DeniedPings
 
 SETTLE_S = 60.0
 NETWORKS_MAX, CONTAINERS_MAX, POLICIES_MAX = 5, 9, 6
@@ -69,6 +70,7 @@ class Walk:
         self.given: dict[tuple[int, str, str], str] = {}  # host, network, name: address
         self.published: dict[tuple[int, int], tuple[str, str]] = {}  # host, port: name, network
         self.denied: dict[str, tuple[str, str, str]] = {}  # policy: network, source, target
+        self.denied_pings = DeniedPings()
         self.holders = {1}  # of the cluster's authority
         self.shaken = False  # an agent was killed or partitioned, and may still be catching up
         self._is_cut = False
@@ -246,12 +248,16 @@ class Walk:
     def _allow(self) -> None:
         name = self._some(self.denied)
         if name is not None:
+            self.denied_pings.end(*self.denied[name][1:])
             self.ask(self._any_host(), "DELETE", f"/v1/policies/{name}")
             del self.denied[name]
 
     def denies(self, network: str, source: str, target: str) -> bool:
-        """Return whether a policy denies new connections from one container to another."""
-        return (network, source, target) in self.denied.values()
+        """Return whether a container must not reach another, by a policy, isolation or VLANs."""
+        one, other = (self.containers[name].seats[network] for name in (source, target))
+        apart = one.get("vlan") != other.get("vlan")
+        isolated = one.get("isolated") and other.get("isolated")
+        return bool(apart or isolated or (network, source, target) in self.denied.values())
 
     def _expose(self) -> None:
         name = self._some(name for name, network in self.networks.items() if network.hosts())
@@ -311,6 +317,8 @@ class Walk:
                 wish["ifname"] = self._name("net")
             case "open":
                 wish["port_security"] = False
+        if rng.random() < 0.3 and "port_security" not in wish:
+            wish |= rng.choice(({"isolated": True}, {"vlan": "10"}, {"vlan": "20"}))
         if rng.random() < 0.2:
             wish["gateway_priority"] = rng.randint(-5, 5)
         made = self.ask(held.host, "POST", "/v1/endpoints", **wish)["endpoints"][0]
@@ -340,6 +348,7 @@ class Walk:
             return
         held = self.containers[name]
         chosen = [each for each in sorted(held.seats) if self.rng.random() < 0.6]
+        self.denied_pings.end(name)
         answer = self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}", networks=chosen)
         gone = {each["network"] for each in answer["detached"]}
         assert self._repeated or gone == set(chosen or held.seats), answer
@@ -355,6 +364,7 @@ class Walk:
     def drop(self, name: str) -> None:
         """Remove a container, in the way of its kind."""
         held = self.containers[name]
+        self.denied_pings.end(name)
         if held.is_bare:
             self.ask(held.host, "DELETE", f"/v1/containers/{name}")
         else:
@@ -371,7 +381,9 @@ class Walk:
         if name is None:
             return
         held = self.containers[name]
-        network = self._some(n for n in held.seats if self.is_exposed(held.host, n))
+        # A VLAN has no gateway, so none for the answers to the world.
+        plain = [network for network, seat in held.seats.items() if "vlan" not in seat]
+        network = self._some(n for n in plain if self.is_exposed(held.host, n))
         if network is None:
             return
         port = 8000 + self.rng.randrange(200)
@@ -438,6 +450,8 @@ class Walk:
         if number is None:
             return
         holder = self._some(others[number])
+        self.denied_pings.end(*(name for name, held in self.containers.items()
+                                if held.host == number))  # fmt: skip
         self.ask(number, "POST", "/v1/leave")
         for held in self.containers.values():
             held.seats = {} if held.host == number else held.seats
