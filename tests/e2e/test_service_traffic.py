@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 LED = "nft list ruleset | grep -q '0.0.0.0 . tcp . 8080'"
 VM1, VM3 = "192.168.56.11", "192.168.56.13"
+CHECK = r"""
+cat >/etc/overlayd/checks/web-up <<'E'
+#!/bin/bash
+exec 3<>/dev/tcp/$OVERLAYD_ADDRESS/$OVERLAYD_PORT && read -r name address <&3 || exit 1
+[ "$address" = "$OVERLAYD_ADDRESS" ]
+E
+chmod 755 /etc/overlayd/checks/web-up
+"""
 LOAD = """
 import collections, json, os, socket, sys, time
 place, end = (sys.argv[1], int(sys.argv[2])), sys.argv[3]
@@ -95,6 +103,11 @@ def states(cluster: Cluster, number: int) -> dict[str, str]:
     """Return the state of each backend of web, as a host sees it."""
     shown = cluster.json(number, "service", "inspect", "web")["backend_list"]
     return {each["name"]: each["state"] for each in shown}
+
+
+def install_check(cluster: Cluster, number: int) -> None:
+    """Have a host check that a backend's server greets."""
+    cluster.ok(number, "sh", "-c", f"umask 022; mkdir -p /etc/overlayd/checks; {CHECK}")
 
 
 def members(cluster: Cluster) -> dict[str, str]:
@@ -183,6 +196,29 @@ def test_a_backend_that_fails_its_check_is_left_out(
 
     start_server(cluster, 2, "b4", ips_of(cluster, 2, "b4")[0])
     eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 6, "all again")
+    cluster.ok(1, "overlayd", "service", "set", "web", "--check", "none")
+
+
+def test_a_program_of_the_host_checks_a_backend(
+    web: tuple[Cluster, str], eventually: Callable[..., None]
+) -> None:
+    """In the backend's namespace, once the operator of its host has installed it."""
+    cluster, virtual = web
+    often = ("--check-period", "0.3", "--check-timeout", "0.3")
+    for number in (1, 3):
+        install_check(cluster, number)
+    cluster.ok(3, "overlayd", "service", "set", "web", "--check", "exec:web-up", *often)
+    wanted = {f"b{each}": "ready" for each in (2, 3, 5, 6)}
+    wanted |= {"b1": "unhealthy", "b4": "unhealthy"}
+    eventually(lambda: states(cluster, 1) == wanted, "four are left")
+    eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 4, "four answer")
+    why = "/etc/overlayd/checks/web-up is not installed on this host"
+    assert f"unhealthy: {why}" in cluster.ok(2, "overlayd", "service", "ps", "web")
+    assert why in cluster.ok(2, "overlayd", "status")
+
+    install_check(cluster, 2)
+    eventually(lambda: set(states(cluster, 1).values()) == {"ready"}, "all pass")
+    assert why not in cluster.ok(2, "overlayd", "status")
     cluster.ok(1, "overlayd", "service", "set", "web", "--check", "none")
 
 

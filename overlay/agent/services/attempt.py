@@ -12,9 +12,11 @@ import os
 import re
 import socket
 import struct
+from subprocess import Popen
 from typing import NamedTuple
 
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.services import installed_check
 from overlay.core.services.service import HealthCheck
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -27,6 +29,9 @@ _ANSWER_SIZE_MAX = 65_536  # what follows is not read
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
 
 
+_ENDED = "the container has ended"
+
+
 class CheckPlace(NamedTuple):
     """Where to try: a container's namespace, and an address and port in it."""
 
@@ -34,15 +39,18 @@ class CheckPlace(NamedTuple):
     identity: tuple[int, int]
     ip: Ip
     port: int
+    service: str
 
 
 async def attempt(kernel: KernelThread, check: HealthCheck, place: CheckPlace) -> str:
     """Try once; return why that failed, or nothing."""
     try:
         async with asyncio.timeout(check.timeout_s):
+            if check.kind == "exec":
+                return await _run(kernel, check.argument, place)
             connection = await kernel.call(_socket_inside, place)
             if connection is None:
-                return "the container has ended"
+                return _ENDED
             with connection:
                 if not _has_loopback(connection):
                     return "its loopback is down (ip link set lo up, in the container)"
@@ -53,6 +61,27 @@ async def attempt(kernel: KernelThread, check: HealthCheck, place: CheckPlace) -
         return os.strerror(error.errno).lower() if error.errno else str(error)
     except OverlayError as error:
         return str(error)
+
+
+async def _run(kernel: KernelThread, name: str, place: CheckPlace) -> str:
+    problem = installed_check.installation_problem(name)
+    if problem:
+        return problem
+    variables = installed_check.environment(place.service, place.ip, place.port)
+    place_of = (place.netns_path, place.identity)
+    starting = asyncio.ensure_future(kernel.call(installed_check.start, name, *place_of, variables))
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_abandon)
+        raise
+    return _ENDED if process is None else await installed_check.outcome(process)
+
+
+def _abandon(starting: asyncio.Future[Popen[bytes] | None]) -> None:
+    process = None if starting.exception() else starting.result()
+    if process is not None:
+        installed_check.abandon(process)
 
 
 async def _exchange(connection: socket.socket, check: HealthCheck, place: CheckPlace) -> str:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.process.controller import Controller
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.attempt import CheckPlace, attempt
+from overlay.agent.services.installed_check import installation_problem
 from overlay.agent.state.attachments import Attachments
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import BackendHealth, Key, Scope, key_of
@@ -25,6 +26,8 @@ from overlay.core.services.derivation import BackendIndex, Candidate
 from overlay.core.services.health import BackendMonitor
 from overlay.core.services.service import HealthCheck, Service
 from overlay.model import Endpoint, Vni, is_host
+
+_INSTALL = "Install it on this host as root's, with mode 755, or choose another check"
 
 
 class _Wanted(NamedTuple):
@@ -62,6 +65,7 @@ class HealthChecks(Controller):
         self._attachments = attachments
         self._catalog = catalog
         self._running: dict[tuple[Vni, Key], _Running] = {}
+        self._problems: dict[tuple[Vni, Key], str] = {}  # of the newest result; empty: it passed
         self._room = asyncio.Semaphore(limits.CHECKS_AT_ONCE_MAX)
 
     @contextlib.asynccontextmanager
@@ -75,12 +79,31 @@ class HealthChecks(Controller):
             for each in self._running.values():
                 each.task.cancel()
             self._running.clear()
+            self._problems.clear()
+
+    def problem_of(self, vni: Vni, service: str, endpoint_id: bytes) -> str:
+        """Return why a container of this host failed its newest check of a service, or nothing."""
+        key = key_of(BackendHealth(endpoint_id, service, is_healthy=False))
+        return self._problems.get((vni, key), "")
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield the programs that services want to be checked by, and that do not run here."""
+        yield from super().faults()
+        wanted = [each.wanted for each in self._running.values()]
+        for name, service in sorted(
+            {(each.check.argument, each.service) for each in wanted if each.check.kind == "exec"}
+        ):
+            problem = installation_problem(name)
+            if problem:
+                text = f"check {name} of service {service} cannot run here: {problem}"
+                yield Fault(text, _INSTALL)
 
     async def reconcile(self) -> None:
         """Run a check for each backend here, and write the results that are news."""
         wanted = dict(islice(self._wanted(), limits.CHECKS_MAX))
         for key in self._running.keys() - wanted.keys():
             self._running.pop(key).task.cancel()
+            self._problems.pop(key, None)
         for key, each in wanted.items():
             running = self._running.get(key)
             if running is None or running.wanted != each:
@@ -113,11 +136,18 @@ class HealthChecks(Controller):
 
     def _wanted_check(self, service: Service, endpoint: Endpoint) -> _Wanted | None:
         attachment = self._attachments.get(endpoint.endpoint_id)
-        port = next((port for port in service.ports if port.protocol == "tcp"), None)
-        if attachment is None or not attachment.plugged or port is None or service.check is None:
+        if attachment is None or not attachment.plugged or service.check is None:
+            return None
+        is_any = service.check.kind == "exec"  # the other kinds connect
+        port = next((each for each in service.ports if is_any or each.protocol == "tcp"), None)
+        if port is None:
             return None
         place = CheckPlace(
-            attachment.netns_path, attachment.netns_identity, endpoint.ips[0], port.target
+            attachment.netns_path,
+            attachment.netns_identity,
+            endpoint.ips[0],
+            port.target,
+            service.name,
         )
         return _Wanted(
             service.vni, service.name, endpoint.name, endpoint.endpoint_id, service.check, place
@@ -139,6 +169,7 @@ class HealthChecks(Controller):
             begun_s = loop.time()
             async with self._room:
                 problem = await attempt(self._context.kernel, wanted.check, wanted.place)
+            self._problems[wanted.vni, _record_key(wanted)] = problem
             if monitor.note(loop.time(), passed=not problem):
                 self._report(wanted, problem)
                 self.trigger()

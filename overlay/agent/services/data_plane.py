@@ -29,14 +29,14 @@ class ServiceDataPlane:
     ) -> None:
         self.clients = ClientTables(context, attachments, host, container_changed, exposure_changed)
         self.hosts = HostProbes(context, self.clients)
-        self._checks = HealthChecks(context, attachments, catalog)
+        self.checks = HealthChecks(context, attachments, catalog)
 
     @property
     def controllers(self) -> tuple[Controller, ...]:
         """Return all of them, in order of their start."""
-        return self.clients, self.hosts, self._checks
+        return self.clients, self.hosts, self.checks
 
     def trigger(self) -> None:
         """Follow a change of records, members, or the answers of hosts."""
         self.clients.trigger()
-        self._checks.trigger()
+        self.checks.trigger()

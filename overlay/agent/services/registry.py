@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.declared.service import DeclaredService
+from overlay.agent.declared.software import require_software
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services import definition
 from overlay.agent.services.definition import SERVICES
-from overlay.core.services.service import Service
+from overlay.core.services.service import EXEC_CHECK_SOFTWARE, Service
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 from overlay.wire.codec.services import encode_service
@@ -115,6 +116,11 @@ class ServiceRegistry:
         return service
 
     def _write(self, service: Service) -> None:
+        if service.check is not None and service.check.kind == "exec":
+            title = f"service {service.name} with a check by a program"
+            require_software(
+                self._context.gossip.node, EXEC_CHECK_SOFTWARE, title, "would ignore the service"
+            )
         SERVICES.write(self._declared, service.name, encode_service(service))
 
     def _require_room(self, network: Network, wanted: Service) -> None:

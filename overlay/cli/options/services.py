@@ -58,7 +58,7 @@ def add_service_options(parser: StrictParser) -> None:
 def _add_check_options(parser: StrictParser) -> None:
     parser.add_argument(
         "--check",
-        metavar="tcp|http:PATH|none",
+        metavar="tcp|http:PATH|exec:NAME|none",
         help="check each backend's port from its own host, and leave out those that fail",
     )
     for option, kind, metavar, summary in (
@@ -212,7 +212,8 @@ def _check(args: Namespace) -> JsonObject | None:
     if kind not in ("tcp", "http", "exec") or (kind == "tcp" and colon):
         raise UsageError(
             f"{args.check!r} is not a check",
-            hint="Use tcp, http:PATH such as http:/health, or none",
+            hint="Use tcp, http:PATH such as http:/health, exec:NAME for a program in "
+            "/etc/overlayd/checks, or none",
             field="check",
         )
     return {"kind": kind, "argument": argument, **given}

@@ -263,9 +263,14 @@ def _check_text(check: JsonObject | None) -> str:
 
 def _backend_rows(service: JsonObject) -> list[tuple[object, ...]]:
     return [
-        (each["name"], each["node"], each["ips"], each["weight"], each["state"])
+        (each["name"], each["node"], each["ips"], each["weight"], _state_text(each))
         for each in service["backend_list"]
     ]
+
+
+def _state_text(backend: JsonObject) -> str:
+    state, problem = str(backend["state"]), backend.get("problem")
+    return f"{state}: {problem}" if problem and state == "unhealthy" else state
 
 
 def run_ps(args: Namespace) -> int:

@@ -11,7 +11,10 @@ from overlay.model import Ip, Vni
 
 SERVICE_KIND: Final = 1
 """The kind of declared object (`core.declared`) that services are."""
+EXEC_CHECK_SOFTWARE: Final = (0, 4, 0)
+"""The first version that knows checks by an installed program."""
 _PATH: Final = re.compile(r"/[!-~]*", re.ASCII)
+_PROGRAM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 CheckKind: TypeAlias = Literal["tcp", "http", "exec"]
 
 
@@ -30,16 +33,18 @@ class HealthCheck:
     """What a backend's host tries, and how often; times are in seconds."""
 
     kind: CheckKind
-    argument: str  # the path of http; empty for tcp; exec is reserved
+    argument: str  # the path of http, the name of an installed program; empty for tcp
     period_s: float
     timeout_s: float
     threshold: int  # results in a row that change the state
 
     @property
     def is_possible(self) -> bool:
-        """Whether a host can try it: it sends the path as it is, and runs no command."""
+        """Whether a host can try it: it sends the path as it is, and looks up the name."""
         if self.kind == "http":
             return _PATH.fullmatch(self.argument) is not None
+        if self.kind == "exec":
+            return _PROGRAM.fullmatch(self.argument) is not None
         return (self.kind, self.argument) == ("tcp", "")
 
 

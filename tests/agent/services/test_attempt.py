@@ -59,7 +59,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
 
 async def tried(check: HealthCheck, port: int) -> str:
     """Try a check on a port of the loopback."""
-    place = CheckPlace("", (0, 0), parse_ip("127.0.0.1"), port)
+    place = CheckPlace("", (0, 0), parse_ip("127.0.0.1"), port, "web")
     return await attempt(cast("Any", SameNamespace()), check, place)
 
 

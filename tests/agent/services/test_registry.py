@@ -152,7 +152,7 @@ SLOW = HealthCheck("tcp", "", 1.0, 2.0, 3)
         (replace(WEB, ingress=(ServiceIngress(8080, 81),)), UsageError, "no port 81/tcp"),
         (replace(WEB, check=SLOW), UsageError, "cannot begin every 1 s"),
         (replace(WEB, check=HealthCheck("http", "up", 2, 1, 3)), UsageError, "is not a path"),
-        (replace(WEB, check=HealthCheck("exec", "ls", 2, 1, 3)), UsageError, "by exec is not"),
+        (replace(WEB, check=HealthCheck("exec", "../ls", 2, 1, 3)), UsageError, "not the name"),
         (replace(WEB, dns_rr=True, affinity=True), UsageError, "no effect with dns_rr"),
         (replace(WEB, dns_rr=True, ingress=INGRESS), UsageError, "exclude each other"),
         (replace(WEB, backends=tuple(f"{n:063}" for n in range(32))), UsageError, "too large"),

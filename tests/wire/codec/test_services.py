@@ -54,6 +54,13 @@ def changed(position: int, value: Any) -> bytes:
     return packed
 
 
+NO_PROGRAMS = (
+    "", ".", "..", "../ls", "/bin/ls", "a/b", "-x", ".hidden", "A", "db ready", "a;b", "a\n", "a\0",
+    "\u00e9", "x" * 65,
+)  # fmt: skip
+"""What names no file in the directory of checks."""
+
+
 @pytest.mark.parametrize(
     ("position", "value"),
     [
@@ -70,7 +77,7 @@ def changed(position: int, value: Any) -> bytes:
         (8, [0, "/", 2000, 500, 3]),
         (8, [1, "/ HTTP/1.1", 2000, 500, 3]),
         (8, [1, "/\u00e9", 2000, 500, 3]),  # an HTTP request has ASCII only
-        (8, [2, "reboot", 2000, 500, 3]),  # no host runs commands for another
+        *((8, [2, name, 2000, 500, 3]) for name in (*NO_PROGRAMS, 7)),
         (8, [0, "", 2000, 500, 0]),
         (9, [[80, 80, 0, 0, [[b"\x0a\0\0\1", 16]]]]),  # bits beyond the prefix
         (9, [[80, 80, 0, 2, []]]),
@@ -80,6 +87,13 @@ def test_what_no_agent_writes_is_refused(position: int, value: Any) -> None:
     """One malformed service does no harm."""
     with pytest.raises(RemoteError, match="malformed"):
         decode_service("web", changed(position, value))
+
+
+def test_a_check_may_be_a_program_by_its_name() -> None:
+    """Nothing else of it comes from the record."""
+    for name in ("a", "db-ready", "pg_14.sh", "x" * 64):
+        found = decode_service("web", changed(8, [2, name, 2000, 500, 3])).check
+        assert found == HealthCheck("exec", name, 2.0, 0.5, 3)
 
 
 @given(body=st.binary(max_size=limits.DECLARED_BODY_SIZE_MAX))

@@ -207,6 +207,7 @@ class ServiceView:
     def __init__(self, components: Components) -> None:
         self._directory = components.directory
         self._own = components.gossip.node_id
+        self._checks = components.service_data_plane.checks
         self._indexes = {
             vni: self._directory.view.backend_index(vni)
             for vni in {service.vni for service in components.services.catalog.all()}
@@ -267,10 +268,14 @@ class ServiceView:
 
     def detail(self, service: Service) -> ServiceDetailResponse:
         """Return a service with its backends."""
-        backends = [self._backend(each) for each in self._backends(service)]
+        backends = [self._backend(service, each) for each in self._backends(service)]
         return {**self.service(service), "backend_list": backends}
 
-    def _backend(self, backend: ServiceBackend) -> ServiceBackendResponse:
+    def _problem(self, service: Service, backend: ServiceBackend) -> str:
+        endpoint_id = backend.endpoint.endpoint_id
+        return self._checks.problem_of(service.vni, service.name, endpoint_id)
+
+    def _backend(self, service: Service, backend: ServiceBackend) -> ServiceBackendResponse:
         return {
             "name": backend.endpoint.name,
             "node": self._directory.node_name(backend.node),
@@ -278,6 +283,7 @@ class ServiceView:
             "ips": [ip_text(ip) for ip in backend.endpoint.ips],
             "weight": backend.weight,
             "state": backend.state.value,
+            "problem": self._problem(service, backend),
         }
 
     def warnings(self, service: Service) -> list[str]:

@@ -190,6 +190,7 @@ class ServiceBackendResponse(TypedDict):
     ips: list[str]
     weight: int
     state: Literal["ready", "draining", "unhealthy", "unchecked", "suspect", "lost"]
+    problem: str  # of its newest check, on its own host; empty: none, or elsewhere
 
 
 class ServiceDetailResponse(ServiceResponse):
