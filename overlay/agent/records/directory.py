@@ -225,6 +225,13 @@ class Directory:
             if counts[origin] and isinstance(value, Endpoint):
                 yield PlacedEndpoint(origin, value)
 
+    def has_endpoint_name(self, vni: Vni, name: str) -> bool:
+        """Return whether any endpoint on a network may have a name, whatever its case.
+
+        Without reading them all; one that does not count is enough.
+        """
+        return self._store.has_endpoint_name(Scope(vni), name)
+
     def whereabouts(self, name: str) -> str:
         """Return which other hosts have an endpoint with a name, as text; or empty."""
         found = {

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Final
 
 from overlay.core.log.change_journal import ChangeJournal
+from overlay.core.log.endpoint_names import EndpointNames
 from overlay.core.log.live_entries import LiveEntries
 from overlay.core.protocol.records import Entry, Key, Segment
 
@@ -52,31 +53,32 @@ class Log:
             if segment.upto > self.version:
                 yield segment
 
-    def apply(self, segment: Segment, journal: ChangeJournal) -> None:
-        """Apply the next segment, and note each change in a journal."""
+    def apply(self, segment: Segment, journal: ChangeJournal, names: EndpointNames) -> None:
+        """Apply the next segment, and note each change in a journal, and in its scope's names."""
         self.segments.append(segment)
         for entry in segment.entries:
             if entry.version > self.version:
                 key = entry.key
                 journal.note(segment.scope, segment.origin, key)
                 is_crowded = self.live.is_crowded(key[0])
-                self._put(key, None if entry.value is None else entry)
+                self._put(key, None if entry.value is None else entry, names)
                 if is_crowded or self.live.is_crowded(key[0]):
                     journal.note_many(segment.scope, key[0])  # others may count now
         self.version = segment.upto
         if segment.floor > self.floor:
-            self._raise_floor(segment, journal)
+            self._raise_floor(segment, journal, names)
 
-    def _raise_floor(self, segment: Segment, journal: ChangeJournal) -> None:
+    def _raise_floor(self, segment: Segment, journal: ChangeJournal, names: EndpointNames) -> None:
         self.floor = segment.floor
         for key in [key for key, entry in self.live.items() if entry.version <= self.floor]:
-            self._put(key, None)  # cleaned by its origin, and not rewritten
+            self._put(key, None, names)  # cleaned by its origin, and not rewritten
             journal.note_many(segment.scope, key[0])
         self.segments = [kept for kept in self.segments if kept.upto > self.floor]
 
-    def _put(self, key: Key, entry: Entry | None) -> None:
+    def _put(self, key: Key, entry: Entry | None, names: EndpointNames) -> None:
         """Make an entry the live one of its key; None: there is none any more."""
         former = self.live.get(key)
+        names.replace(former, entry)
         if former is not None:
             self.live_size -= self._size_of(former)
         if entry is not None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from overlay import limits
 from overlay.core.log.change_journal import Change, ChangeJournal
+from overlay.core.log.endpoint_names import EndpointNames
 from overlay.core.log.log import Log
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import (
@@ -53,6 +54,7 @@ class Store:
         self._participations: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
         self.participants: dict[Scope, dict[NodeId, bool]] = {}
         self._journal = ChangeJournal()
+        self._names: dict[Scope, EndpointNames] = {}
         self._oversized: dict[tuple[NodeId, Scope], None] = {}
 
     # --- lookups ------------------------------------------------------------------------
@@ -100,6 +102,10 @@ class Store:
         """Return one live value, if it counts."""
         log = self.log(origin, scope)
         return None if log is None else log.live.value(key)
+
+    def has_endpoint_name(self, scope: Scope, name: str) -> bool:
+        """Return whether an endpoint has a name, whatever its case; one that does not count too."""
+        return scope in self._names and name in self._names[scope]
 
     def change_count(self, scope: Scope, kind: str) -> int:
         """Return a number that grows with each change to the records of one kind."""
@@ -223,7 +229,7 @@ class Store:
             log.early[segment.after] = segment
         applied = []
         for each in log.take_next():
-            log.apply(each, self._journal)
+            log.apply(each, self._journal, self._names.setdefault(scope, EndpointNames()))
             applied.append(each)
         if log.version != before:  # an empty log counts as an unknown one
             self._update_sums(origin, scope, log)
@@ -302,6 +308,8 @@ class Store:
         self._oversized.pop((origin, scope), None)
         for kind in {key[0] for key in log.live}:
             self._journal.note_many(scope, kind)
+        for entry in log.live.values():
+            self._names[scope].replace(entry, None)
         buckets = self._buckets.get(scope)
         if buckets is not None:
             index = bucket_of(origin, scope)

@@ -69,6 +69,7 @@ class Node:
             endpoint_of=lambda attachment: self.records[attachment.vni],
             view=SimpleNamespace(has_service=lambda _vni, name: name == "shop"),
             all_endpoints=lambda vni: [(OWN, self.other)] if vni == 2 else [],
+            has_endpoint_name=lambda vni, name: vni == 2 and name.lower() == "taken",
             node_name=lambda _node: "vm1",
         )
         gossip = SimpleNamespace(commit=self._commit, publish=lambda _segments: None)

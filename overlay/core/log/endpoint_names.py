@@ -1,0 +1,39 @@
+"""The names of one network's endpoints, so that a free one is known without reading all records.
+
+Owns: how many endpoints have each name. Does not: know which of them count, or whose they are.
+"""
+
+from __future__ import annotations
+
+from overlay.core.protocol.records import Entry
+from overlay.model import Endpoint
+
+
+class EndpointNames:
+    """How many of the endpoints that are held have each name, whatever its case."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._counts
+
+    def replace(self, former: Entry | None, entry: Entry | None) -> None:
+        """Follow one entry that takes the place of another; None: there is none."""
+        before = None if former is None else former.value
+        after = None if entry is None else entry.value
+        if isinstance(after, Endpoint):
+            name = _key(after.name)
+            self._counts[name] = self._counts.get(name, 0) + 1
+        if isinstance(before, Endpoint):
+            name = _key(before.name)
+            if self._counts[name] > 1:
+                self._counts[name] -= 1
+            else:
+                del self._counts[name]
+
+
+def _key(name: str) -> str:
+    """Return the name in lower case, where it can be as the endpoint itself holds it."""
+    lower = name.lower()
+    return name if lower == name else lower
