@@ -105,7 +105,8 @@ class World:
         number = len(self.hosts)
         name = self.namespace(f"h{number}")
         with netns.inside(self.fd(name)):
-            sandbox = Sandbox.open(self.claim(f"s{number}"), create=True)
+            over_ipv6 = ":" in underlay
+            sandbox = Sandbox.open(self.claim(f"s{number}"), create=True, over_ipv6=over_ipv6)
         host = Host(self, name, parse_ip(underlay), sandbox, parse_ip(gateway), prefix_length)
         self.hosts.append(host)
         return host

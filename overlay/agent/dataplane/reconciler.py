@@ -154,7 +154,13 @@ class Reconciler(Controller):
             if fast is not None:
                 undo.callback(fast.close)
             peers = RouterPeers(vni, self._name_of)
-            sandbox = Sandbox.open(self._name_of(vni), create=True, fast_path=fast, peers=peers)
+            sandbox = Sandbox.open(
+                self._name_of(vni),
+                create=True,
+                fast_path=fast,
+                peers=peers,
+                over_ipv6=len(self._gossip.card.address) == 16,
+            )
             undo.callback(sandbox.close)
             veth.detach_interfaces(sandbox, unfinished)
             runtime = SandboxRuntime(

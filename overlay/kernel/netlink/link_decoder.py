@@ -71,6 +71,7 @@ _VXLAN_LOCAL: Final = 4
 _VXLAN_TOS, _INHERITED = 6, 1
 _VXLAN_PORT: Final = 15
 _VXLAN_LOCAL6: Final = 17
+_VXLAN_ZERO_CHECKSUM: Final = 20  # IFLA_VXLAN_UDP_ZERO_CSUM6_RX
 _BRPORT_STATE: Final = 1
 
 # (attribute, expected value, name used when it differs)
@@ -272,6 +273,11 @@ def vxlan_identity(found: LinkInfo) -> tuple[Vni, int, Ip]:
     port = int.from_bytes(found.data.get(_VXLAN_PORT, b""), "big")
     local = found.data.get(_VXLAN_LOCAL6) or found.data.get(_VXLAN_LOCAL, b"")
     return Vni(_number(found.data.get(_VXLAN_ID))), port, Ip(local)
+
+
+def accepts_zero_checksum(found: LinkInfo) -> bool:
+    """Return whether a VXLAN device accepts IPv6 packets without a UDP checksum."""
+    return any(found.data.get(_VXLAN_ZERO_CHECKSUM, b""))
 
 
 def _altered(found: LinkInfo, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:

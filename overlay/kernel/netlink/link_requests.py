@@ -179,15 +179,20 @@ def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
     return [_link(codec.RTM_NEWLINK, 0, [_no_link_local()], index=index)]
 
 
-def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
+def create_vxlan(
+    vxlan: Vxlan, netns_fd: int, master: int, *, zero_checksum: bool = False
+) -> Request:
     """Return the request that creates the VTEP in the sandbox.
 
     It must be sent through a socket of the *host*. The device is created in the namespace
     `netns_fd` as a port of `master`, an index there; its UDP socket stays in the namespace that the
     request came from, on the underlay (IFLA_NET_NS_FD, linux/if_link.h). One message, so that no
-    crash leaves a half-moved device.
+    crash leaves a half-moved device. With `zero_checksum` it accepts packets without a UDP checksum
+    over IPv6 (RFC 6935), which can't be changed later.
     """
     own: _Attributes = [("IFLA_VXLAN_ID", vxlan.vni), ("IFLA_VXLAN_PORT", vxlan.port)]
+    if zero_checksum:
+        own.append(("IFLA_VXLAN_UDP_ZERO_CSUM6_RX", 1))
     attributes: _Attributes = [
         ("IFLA_IFNAME", vxlan.name),
         ("IFLA_MTU", vxlan.mtu),

@@ -41,11 +41,12 @@ _FDB_WALK_MAX: Final = 1_000_000
 
 
 class SandboxSnapshot(NamedTuple):
-    """The sandbox's state, the names of all its links by index, and the ends of shortcuts."""
+    """The sandbox's state, and what is known of its links beside it."""
 
     state: SandboxState
-    names: dict[int, str]
+    names: dict[int, str]  # of all links, by index
     shortcuts: dict[str, int]  # by name: the indexes of the ends in the host's namespace
+    zero_checksums: dict[str, bool]  # by name: whether a VXLAN device accepts packets without
 
 
 class SandboxTables(NamedTuple):
@@ -114,6 +115,11 @@ class SandboxReader:
             SandboxState({link.name: link for link in own_links.values()}, seen.rows()),
             names,
             shortcuts,
+            {
+                each.name: link_decoder.accepts_zero_checksum(each)
+                for each in found
+                if each.kind == "vxlan"
+            },
         )
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:

@@ -72,7 +72,12 @@ class Sandbox:
         alias: str,
         fast_path: FastPath | None,
         peers: RouterPeers | None = None,
+        *,
+        over_ipv6: bool = False,
     ) -> None:
+        self.zero_checksums: dict[str, bool] = {}
+        """By name, whether VXLAN devices accept IPv6 packets without a UDP checksum."""
+        self._wants_zero_checksums = over_ipv6
         self.name = name
         self.netns_fd = netns_fd
         self.alias = alias
@@ -107,13 +112,15 @@ class Sandbox:
         alias: str = ALIAS_DEFAULT,
         fast_path: FastPath | None = None,
         peers: RouterPeers | None = None,
+        over_ipv6: bool = False,
     ) -> Self:
         """Open the sandbox of that name.
 
         With `create`, creates it if it does not exist. The contents of an existing one are kept.
-        `alias` marks overlayd's links, `peers` says where those of routers may lead. The calling
-        thread's namespace is used as the host's, where VTEPs get their UDP socket. Raises
-        NotFoundError if there is no such sandbox, OverlayError if the kernel refuses.
+        `alias` marks overlayd's links, `peers` says where those of routers may lead, `over_ipv6`
+        that the underlay is IPv6. The calling thread's namespace is used as the host's, where VTEPs
+        get their UDP socket. Raises NotFoundError if there is no such sandbox, OverlayError if the
+        kernel refuses.
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
@@ -122,7 +129,7 @@ class Sandbox:
                 raise NotFoundError(f"no sandbox {name}") from None
             netns_fd = netns.create(name)
         try:
-            sandbox = cls(name, netns_fd, alias, fast_path, peers)
+            sandbox = cls(name, netns_fd, alias, fast_path, peers, over_ipv6=over_ipv6)
         except BaseException:
             os.close(netns_fd)
             raise
@@ -190,6 +197,7 @@ class Sandbox:
         seen = self._reader.read(self.fast_path, planned)
         self._links.replace(seen.names)
         self.shortcuts.host_ends = seen.shortcuts
+        self.zero_checksums = seen.zero_checksums
         return seen.state
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
@@ -244,6 +252,7 @@ class Sandbox:
                 raise NetlinkError(refusal.errno, str(refusal))
         self._links.forget(name)
         self.shortcuts.host_ends.pop(name, None)
+        self.zero_checksums.pop(name, None)
 
     def _put_link(self, link: Link, before: Link | None) -> None:
         if isinstance(link, Shortcut):
@@ -274,6 +283,12 @@ class Sandbox:
             case PlugPort():
                 steps = plug_port.set_up(index, link, now, master, self.alias)
         for refusal in self.socket.transact(steps):
+            if refusal.errno == errno.EADDRINUSE and self.zero_checksums.get(link.name):
+                # A device without this setting, as earlier versions make them, has the socket.
+                self._wants_zero_checksums = False
+                self._delete_link(link.name, index)
+                self._put_link(link, None)
+                return
             raise NetlinkError(refusal.errno, str(refusal))
         if isinstance(link, Vxlan):
             sender.refresh(self.fast_path, self.shortcuts, link.name)
@@ -288,8 +303,13 @@ class Sandbox:
             elif isinstance(link, PlugPort):
                 plug_port.create(link, self.netns_fd, self._host_fd)
             else:
+                accepts = self._wants_zero_checksums and len(link.local) == 16
+                request = link_requests.create_vxlan(
+                    link, self.netns_fd, master, zero_checksum=accepts
+                )
                 with NetlinkSocket(self._host_fd) as host:
-                    host.request(link_requests.create_vxlan(link, self.netns_fd, master))
+                    host.request(request)
+                self.zero_checksums[link.name] = accepts
         except NetlinkError as error:
             # EEXIST means that either the name or the VNI is taken.
             if error.errno == errno.EEXIST and self._links.find(link.name):
