@@ -75,6 +75,7 @@ from overlay.agent.ipam.reserves import ReserveController
 from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.name_resolution import NameResolution
 from overlay.agent.native.controller import NativePath
+from overlay.agent.native.zero_checksum_report import ZeroChecksumReport
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.drivers.registry import NetworkDrivers
@@ -176,7 +177,6 @@ class Components:
     def _construct_cluster_services(self) -> None:
         """Construct admission, authority, keys, identities and addresses: no data plane needed."""
         gossip, directory, event_log = self.gossip, self.directory, self.event_log
-        space = self._space
         self.holders = AuthorityHolders(gossip)
         self.admission = AdmissionService(gossip, self.holders, event_log)
         self._certificate = CertificateKeeper(gossip, directory, self.holders, event_log)
@@ -193,14 +193,14 @@ class Components:
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
         self.protocol_versions = ProtocolVersions(directory, event_log, gossip.transport.now)
         gossip.transport.session_opened.connect(self.protocol_versions.met)
-        self.allocator = AddressAllocator(gossip, directory, event_log, space)
-        self.reservations = Reservations(gossip, space)
-        self.address_counts = AddressCounts(space)
+        self.allocator = AddressAllocator(gossip, directory, event_log, self._space)
+        self.reservations = Reservations(gossip, self._space)
+        self.address_counts = AddressCounts(self._space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
-        self.conflict_report = ConflictReport(directory, space, event_log)
+        self.conflict_report = ConflictReport(directory, self._space, event_log)
         self.card_report = CardReport(self.gossip, directory, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
-        self.reserves = ReserveController(gossip, directory, space, event_log)
+        self.reserves = ReserveController(gossip, directory, self._space, event_log)
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
@@ -220,6 +220,7 @@ class Components:
         self.seed_contact = SeedContact(context)
         self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
         self.native_path = NativePath(context, self.reconciler, self.arrival_paths, interval_s)
+        self._zero_checksums = ZeroChecksumReport(context, self.declared, self.reconciler)
         self.paths = PathController(context, self.reconciler, self.encryption)
         self.mtu_controller = MtuController(
             context, self.reconciler, attachments, self.underlay, self.paths
@@ -236,8 +237,7 @@ class Components:
             gossip.state, self.service_catalog, DeclaredExposures(directory)
         )
         plugged = PluggedInterfaces(gossip.state, self.fabric)
-        users = (self._preferences, plugged)
-        self._sandbox_needs = SandboxNeeds(directory, attachments, users)
+        self._sandbox_needs = SandboxNeeds(directory, attachments, (self._preferences, plugged))
         self.participation = ParticipationService(
             context, self.reconciler, attachments, self._sandbox_needs, self.encryption
         )
@@ -398,6 +398,7 @@ class Components:
             self._rollback,
             self.underlay,
             *self.native_path.controllers,
+            self._zero_checksums,
             self.seed_contact,
             self.paths,
             *self.netcheck.controllers,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from overlay.lab import data_path
+from overlay.lab.forged_frames import FrameCapture, NamespaceRef
+from overlay.model import parse_ip, parse_mac
 from tests.e2e.world import ips_of, netns, seen_as, serve
+from tests.kernel.native.packets import VxlanPacket
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -47,6 +51,13 @@ def paths_of(six: Cluster) -> dict[str, tuple[str, str | None]]:
     }
 
 
+def sent_by_device(six: Cluster, number: int) -> int:
+    """Return how many packets the VXLAN device of a host's sandbox has sent."""
+    words = ("ip", "-n", six.sandbox(number), "-s", "-j", "link", "show", "vxlan0")
+    found: int = json.loads(six.ok(number, *words))[0]["stats64"]["tx"]["packets"]
+    return found
+
+
 def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., None]) -> None:
     """Packets have the full size, 70 bytes less than the underlay's, in both families.
 
@@ -69,9 +80,11 @@ def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., Non
     eventually(reach_each_other, "the first packets")
     path = data_path.wanted() or "native"
     assert paths_of(six)["dual"][0] == path
-    if path == "native":
-        sent = "to other hosts by the VXLAN device, as the underlay is IPv6"
-        assert paths_of(six)["dual"][1] == sent
+    if path == "native":  # all have said that they accept packets without a UDP checksum
+        eventually(lambda: paths_of(six)["dual"] == ("native", None), "the native path, both ways")
+        before = sent_by_device(six, 2)
+        assert six.inside(2, "d2", "ping", "-q", "-c50", "-i0.01", ips[1][0])[0] == 0
+        assert sent_by_device(six, 2) - before < 30  # ARP, and what the agent probes
     six.ok(2, "bash", "-c", KILL)
     assert reach_each_other()
     six.ok(2, "overlayd", "join")
@@ -100,6 +113,28 @@ def test_only_members_reach_the_vxlan_port(six: Cluster) -> None:
     listed = six.ok(1, "nft", "list", "ruleset")
     assert "fd56::12" in listed
     assert "fd56::13" in listed
+
+
+def test_a_stranger_gets_nowhere_without_a_checksum(six: Cluster) -> None:
+    """A packet with a UDP checksum of zero counts from a member's address only."""
+    endpoints = {each["name"]: each for each in six.json(1, "endpoint", "ls")["endpoints"]}
+    macs = parse_mac(endpoints["d1"]["mac"]) + parse_mac(endpoints["d3"]["mac"])
+    ips = [parse_ip(endpoints[name]["ips"][0]) for name in ("d3", "d1")]
+    shown = [six.ok(number, "ip", "-j", "link", "show", "eth1") for number in (1, 3)]
+    ends = [parse_mac(json.loads(each)[0]["address"]) for each in shown]
+    vni = six.json(1, "network", "inspect", "dual")["vni"]
+
+    def send(source: str, label: str) -> None:
+        outer = parse_ip(source), parse_ip("fd56::11")
+        packet = VxlanPacket(vni, *outer, macs, b"".join(ips), payload=f"<{label}>".encode())
+        sender = NamespaceRef(six.hosts[2])
+        sender.send_frames(packet.frame(ends[0], ends[1]), interface="eth1")
+
+    with FrameCapture(NamespaceRef(six.hosts[0], "d1"), lambda: send("fd56::13", "fence")) as seen:
+        send("fd56::99", "stranger")
+        send("fd56::13", "member")
+        send("fd56::77", "another stranger")
+    assert seen.seen == ["member"]
 
 
 def test_an_encrypted_network_crosses_it(six: Cluster, eventually: Callable[..., None]) -> None:

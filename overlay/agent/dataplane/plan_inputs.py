@@ -120,6 +120,8 @@ class PlanInputs:
             plugged=self._fabric.interfaces(vni),
             is_clear=self._view.encryption_phase(network) is SwitchPhase.CLEAR,
         )
+        if len(given.local) == 16 and self._directory.zero_checksum is not None:
+            given = replace(given, zero_checksum=self._directory.zero_checksum.nodes())
         routed = tuple(self._routed(network, here))
         given = replace(given, routed=routed) if routed else given
         groups = () if self._multicast is None else self._multicast.targets(network)

@@ -19,6 +19,7 @@ from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.native.firewall import HostFirewall
+from overlay.agent.native.zero_checksum_report import refusing_text
 from overlay.agent.process.controller import Controller
 from overlay.core.dataplane.controls.port_controls import has_priorities
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
@@ -34,7 +35,7 @@ from overlay.model import Network, Vni
 
 _TEXTS_MAX: Final = 3
 _IPV4_SIZE: Final = 4
-_SENT_BY_DEVICE: Final = "to other hosts by the VXLAN device, as {}"
+_NEEDS_CHECKSUMS: Final = "as IPv6 packets there need a UDP checksum"
 
 
 class NativePath(Controller):
@@ -121,11 +122,12 @@ class NativePath(Controller):
 
     def why_not_sent(self, network: Network) -> str:
         """Return why frames for other hosts take the VXLAN device, though theirs do not."""
-        if len(self._gossip.card.address) != _IPV4_SIZE:
-            return _SENT_BY_DEVICE.format("the underlay is IPv6")
         if has_priorities(network, self._directory.own_endpoints(network.vni)):
-            return _SENT_BY_DEVICE.format("a container here has a priority")
-        return ""
+            return "to other hosts by the VXLAN device, as a container here has a priority"
+        if len(self._gossip.card.address) == _IPV4_SIZE:
+            return ""
+        refusing = refusing_text(network, self._directory)
+        return f"to {refusing} by the VXLAN device, {_NEEDS_CHECKSUMS}" if refusing else ""
 
     async def _follow_firewall(self, judging: str) -> None:
         """Use the path only while nothing says that the host's firewall judges its packets.

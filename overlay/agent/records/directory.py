@@ -23,6 +23,7 @@ from overlay.core.dataplane.network_drivers import (
 )
 from overlay.core.declared.host_objects import DeclaredRecord, existing
 from overlay.core.declared.objects import DeclaredObjects
+from overlay.core.native.zero_checksum import ZeroChecksumMembers
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
@@ -71,6 +72,7 @@ class Directory:
             if declared is None
             else MulticastInterests(declared, self.view, own, self.node_state)
         )
+        self.zero_checksum = None if declared is None else ZeroChecksumMembers(declared, node.store)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------

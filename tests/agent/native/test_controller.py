@@ -26,6 +26,7 @@ from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, parse
 from overlay.signals import Signal
 
 OWN, MEMBER, OTHER = (parse_ip(f"192.168.56.{number}") for number in (10, 11, 12))
+PARTICIPANTS = [NodeId(b"vm%d" % number * 4) for number in (1, 2, 3, 4)]
 ETH1, WG0 = 2, 9
 SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
 BLUE = Network(Vni(100), "blue", (SUBNET,), NodeId(b"o" * 16))
@@ -65,7 +66,10 @@ class Host:
             interface="eth1",
         )
         view = SimpleNamespace(
-            vteps=lambda: frozenset(self.members), encryption_phase=lambda _network: self.phase
+            vteps=lambda: frozenset(self.members),
+            encryption_phase=lambda _network: self.phase,
+            participants=lambda _vni, *, forwarding: PARTICIPANTS if forwarding else [],
+            vtep_of=lambda _node_id: MEMBER,
         )
         reconciler = SimpleNamespace(
             fast_path=self.support,
@@ -81,8 +85,14 @@ class Host:
         )
         self.card = gossip.card
         self.endpoints: list[Endpoint] = []
+        self.said: frozenset[NodeId] = frozenset()
         directory = SimpleNamespace(
-            view=view, networks=lambda: [BLUE], own_endpoints=lambda _vni: self.endpoints
+            view=view,
+            networks=lambda: [BLUE],
+            own_endpoints=lambda _vni: self.endpoints,
+            own=gossip.node_id,
+            node_name=lambda node_id: node_id.decode()[:3],
+            zero_checksum=SimpleNamespace(nodes=lambda: self.said),
         )
         monkeypatch.setattr(controller, "NativeReceiver", lambda _node, _port: self)
         monkeypatch.setattr(controller, "remove_programs", self._remove)
@@ -234,10 +244,20 @@ async def test_what_is_sent_by_the_device_is_said(host: Host) -> None:
     host.endpoints = [with_priority("5")]
     why = "to other hosts by the VXLAN device, as a container here has a priority"
     assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
-    host.endpoints = []
+
+
+async def test_members_that_need_checksums_over_ipv6_are_named(host: Host) -> None:
+    """Until each of a network's hosts has said that it does not."""
+    await host.native.attempt()
     host.card.address = parse_ip("fd56::10")
-    why = "to other hosts by the VXLAN device, as the underlay is IPv6"
+    device = "by the VXLAN device, as IPv6 packets there need a UDP checksum"
+    why = f"to vm1, vm2, vm3 and 1 more {device}"
     assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
+    host.said = frozenset(PARTICIPANTS[1:])
+    path = data_path_of(BLUE, host.reconciler, host.native)
+    assert path == DataPath("native", f"to vm1 {device}")
+    host.said = frozenset(PARTICIPANTS)
+    assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", "")
 
 
 async def test_a_firewall_that_judges_keeps_the_path_off(host: Host) -> None:

@@ -94,14 +94,24 @@ class PlanInput:
     routed: tuple[RoutedNetwork, ...] = ()
     is_clear: bool = True  # it is neither encrypted nor being switched
     native: bool = False  # unicast takes the shortcuts, past the VXLAN devices
+    zero_checksum: frozenset[NodeId] = frozenset()  # members that accept it over IPv6
     is_prioritized: bool = False  # a container here has a priority
 
     @property
     def sends(self) -> bool:
-        """Return whether unicast to members leaves by the shortcuts, too.
+        """Return whether unicast to `receivers` leaves by the shortcuts, too.
 
-        Its packets have no UDP checksum. Over IPv6 the VXLAN devices of members drop such packets
-        (RFC 6936), and a packet that their programs leave alone would be lost. Priorities are
-        copied to the outer header by the VXLAN device alone.
+        Priorities are copied to the outer header by the VXLAN device alone.
         """
-        return self.native and len(self.local) == 4 and not self.is_prioritized
+        is_any = self.receivers is None or bool(self.receivers)
+        return self.native and is_any and not self.is_prioritized
+
+    @property
+    def receivers(self) -> frozenset[NodeId] | None:
+        """Return the members that accept packets without a UDP checksum; None: all.
+
+        The packets that leave by the shortcuts have none. Over IPv6 a VXLAN device drops them
+        (RFC 6936) unless it was made to accept them, and whatever a member's programs leave alone
+        would be lost.
+        """
+        return self.zero_checksum if len(self.local) == 16 else None

@@ -19,13 +19,13 @@ from overlay.core.dataplane.state import (
     Row,
     SandboxState,
 )
-from overlay.model import Ip, Mac
+from overlay.model import Ip, Mac, NodeId
 
 
 class RemoteSegment(NamedTuple):
     """The remote endpoints of one segment that frames are sent to, and the links to them.
 
-    With `sends`, frames leave by the segment's shortcut, too.
+    With `sends`, frames leave by the segment's shortcut, too: to all members, or to `receivers`.
     """
 
     vxlan: str
@@ -34,11 +34,16 @@ class RemoteSegment(NamedTuple):
     by_ip: Mapping[Ip, RemoteEndpoint]
     number: int = 0
     sends: bool = False
+    receivers: frozenset[NodeId] | None = None
 
     def mac_rows(self, mac: Mac, remote: RemoteEndpoint) -> tuple[Row, ...]:
         """Return the rows by which frames for a MAC are sent."""
         rows = (FdbRow(self.vxlan, mac, remote.vtep), BridgeFdbRow(self.vxlan, mac))
-        return (*rows, RemoteRow(mac, self.number, remote.vtep)) if self.sends else rows
+        return (*rows, RemoteRow(mac, self.number, remote.vtep)) if self.sends_to(remote) else rows
+
+    def sends_to(self, remote: RemoteEndpoint) -> bool:
+        """Return whether frames to an endpoint leave by the shortcut."""
+        return self.sends and (self.receivers is None or remote.origin in self.receivers)
 
     def ip_rows(self, ip: Ip, remote: RemoteEndpoint) -> tuple[Row, ...]:
         """Return the rows by which an address is resolved."""
@@ -47,7 +52,10 @@ class RemoteSegment(NamedTuple):
     @property
     def row_count(self) -> int:
         """Return the number of rows."""
-        return (3 if self.sends else 2) * len(self.by_mac) + len(self.by_ip)
+        count = 2 * len(self.by_mac) + len(self.by_ip)
+        if self.sends and self.receivers is not None:
+            return count + sum(map(self.sends_to, list(self.by_mac.values())))
+        return count + len(self.by_mac) if self.sends else count
 
 
 class RemoteRows(AbstractSet[Row]):
@@ -89,8 +97,10 @@ class RemoteRows(AbstractSet[Row]):
 
     def _key_of_remote(self, row: RemoteRow) -> Mac | None:
         at = self.segments[row.segment] if row.segment < len(self.segments) else None
-        found = at.by_mac.get(row.mac) if at is not None and at.sends else None
-        return None if found is None or found.vtep != row.vtep else found.endpoint.mac
+        found = None if at is None else at.by_mac.get(row.mac)
+        if at is None or found is None or found.vtep != row.vtep or not at.sends_to(found):
+            return None
+        return found.endpoint.mac
 
     def __iter__(self) -> Iterator[Row]:
         for segment in self.segments:

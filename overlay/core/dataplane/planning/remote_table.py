@@ -41,6 +41,7 @@ class Frame(NamedTuple):
     device_base: str
     has_tunnel: bool
     sends: bool
+    receivers: frozenset[NodeId] | None
 
 
 class RowChanges(NamedTuple):
@@ -73,6 +74,7 @@ class RemoteTable:
                 self._ips[segment].winners,
                 segment,
                 given.sends,
+                given.receivers,
             )
             for segment in count
         )
@@ -219,7 +221,8 @@ def frame_of(given: PlanInput) -> Frame:
     """Return what the rows of all remote endpoints depend on."""
     network = given.network
     links = given.local, given.device_base
-    return Frame(network.vni, network.subnets, *links, has_tunnel(network), given.sends)
+    sends = given.sends, given.receivers
+    return Frame(network.vni, network.subnets, *links, has_tunnel(network), *sends)
 
 
 def table_of(given: PlanInput) -> RemoteTable:

@@ -8,9 +8,15 @@ import pytest
 from overlay.core.dataplane.controls.port_controls import ControlChanges, with_controls
 from overlay.core.dataplane.link_state import Shortcut
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
-from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import (
+    PlanInput,
+    PolicyRows,
+    RemoteChanges,
+    RemoteEndpoint,
+)
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.remote_table import table_of, updated
 from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, SandboxState
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
@@ -104,8 +110,38 @@ def test_nothing_is_sent_without_the_programs(option: str) -> None:
     assert not any(isinstance(row, RemoteRow) for row in rows)
 
 
-def test_nothing_is_sent_so_over_ipv6() -> None:
-    """Members' devices would drop packets without a UDP checksum; frames come by the shortcut."""
+def test_over_ipv6_it_sends_to_those_who_accept_it() -> None:
+    """The other members' devices would drop packets without a UDP checksum."""
+    local, *other = (parse_ip(f"2001:db8::{number}") for number in (1, 2, 3))
+    old = replace(remote(3, "2001:db8::3").endpoint, name="old")
+    remotes = (remote(2, "2001:db8::2"), RemoteEndpoint(NodeId(b"q" * 16), other[1], old))
+    accepting = frozenset({remotes[0].origin})
+    given = replace(GIVEN, local=local, remotes=remotes, zero_checksum=accepting)
+    state = planned(given)
+    sent = [row for row in state.rows if isinstance(row, RemoteRow)]
+    assert sorted(sent) == [RemoteRow(remotes[0].endpoint.mac, each, other[0]) for each in (0, 1)]
+    assert {HookRow(0, shortcut_name(0), is_leaving=True)} < state.rows
+
+
+def test_rows_for_members_over_ipv6_follow_what_they_say() -> None:
+    """The rows that are kept from plan to plan are those of a plan made anew, and counted."""
+    local = parse_ip("2001:db8::1")
+    second = RemoteEndpoint(NodeId(b"q" * 16), *remote(3, "2001:db8::3")[1:])
+    given = replace(GIVEN, local=local, remotes=(remote(2, "2001:db8::2"), second), native=True)
+    table = table_of(given)
+    for accepting in ({second.origin}, {NodeId(b"r" * 16), second.origin}, set()):
+        given = replace(given, zero_checksum=frozenset(accepting))
+        table, changes = updated(table, given, RemoteChanges((), is_whole=False))
+        assert changes is None  # a table made anew
+        sent = {row for row in table.rows if isinstance(row, RemoteRow)}
+        assert len(sent) == 2 * len(accepting)
+        assert len(table.rows) == len(set(table.rows))
+        assert all(row in table.rows for row in sent)
+        assert RemoteRow(second.endpoint.mac, 0, local) not in table.rows
+
+
+def test_nothing_is_sent_so_where_all_need_checksums() -> None:
+    """Nor does the program run that would send it."""
     local = parse_ip("2001:db8::1")
     given = replace(GIVEN, local=local, remotes=(remote(2, "2001:db8::2"),))
     rows = planned(given).rows
