@@ -54,9 +54,7 @@ class PortPlanner:
             return
         if vlans.is_any and self._policing:
             yield vlan_row(port.name, vlans)
-        elif self._policing and announces_addresses(
-            self._network, endpoint
-        ):  # marks what is announced
+        elif self._policing and announces_addresses(self._network, endpoint):
             segment = segment_of(self._network, port.subnet_index)
             yield HookRow(segment, port.name, self._is_policed)  # marks what is announced
         if self._fast_path:
