@@ -49,8 +49,8 @@ class LiveEntries(MutableMapping[Key, Entry]):
         ordered = self._ordered.get(kind)
         counted = entries if ordered is None else ordered[: COUNT_MAX[kind]]
         for identity in counted:
-            value = entries[identity].value
-            if value is not None:
+            value = entries[identity].written
+            if not isinstance(value, tuple):
                 yield value
 
     def value(self, key: Key) -> Value | None:

@@ -78,7 +78,8 @@ class Log:
     def _put(self, key: Key, entry: Entry | None, names: EndpointNames) -> None:
         """Make an entry the live one of its key; None: there is none any more."""
         former = self.live.get(key)
-        names.replace(former, entry)
+        if key[0] == "endpoint":
+            names.replace(former, entry)
         if former is not None:
             self.live_size -= self._size_of(former)
         if entry is not None:

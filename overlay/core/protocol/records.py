@@ -252,23 +252,24 @@ class Entry:
     """
 
     version: int
-    _put_or_deleted: Value | Key
+    written: Value | Key
+    """The value, or the key of what was deleted."""
 
     def __init__(self, version: int, key: Key, value: Value | None) -> None:
         """`key` is that of `value`, unless it is None."""
         object.__setattr__(self, "version", version)
-        object.__setattr__(self, "_put_or_deleted", key if value is None else value)
+        object.__setattr__(self, "written", key if value is None else value)
 
     @property
     def key(self) -> Key:
         """Return the key that was written."""
-        written = self._put_or_deleted
+        written = self.written
         return written if isinstance(written, tuple) else key_of(written)
 
     @property
     def value(self) -> Value | None:
         """Return what the key became; None if it was deleted."""
-        written = self._put_or_deleted
+        written = self.written
         return None if isinstance(written, tuple) else written
 
 

@@ -357,10 +357,11 @@ def decode_value(tag: Any, fields: Any) -> Value:
 
 def encode_entry(entry: Entry, after: int) -> list[Any]:
     """Return an entry as `[version - after, tag, identity, fields or nil]`."""
+    value = entry.value
     kind, identity = entry.key
-    if entry.value is None:
+    if value is None:
         return [entry.version - after, TAGS[kind], identity, None]
-    tag, fields = encode_value(entry.value)
+    tag, fields = encode_value(value)
     return [entry.version - after, tag, identity, fields]
 
 
