@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
+from typing import Final
 
 from overlay import limits
 from overlay.agent.process.controller import Controller, Fault
@@ -32,6 +34,9 @@ from overlay.core.dataplane.gateways import GatewayClaim, gateway_claims
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip, Network, NodeId, Vni, ip_text
 
+_REST_FACTOR: Final = 20.0  # of the time that a check took
+_REST_MAX_S: Final = 10.0
+
 
 class ConflictReport(Controller):
     """The conflicts among the records that this node holds."""
@@ -47,7 +52,12 @@ class ConflictReport(Controller):
         self._directory = directory
         self._space = space
         self.found: list[Fault] = []
+        self._took_s = 0.0
         self.trigger()
+
+    def rest_s(self) -> float:
+        """Return a pause that grows with the records: reading 50,000 takes 0.05 to 0.3 s."""
+        return min(_REST_FACTOR * self._took_s, _REST_MAX_S)
 
     def faults(self) -> Iterator[Fault]:
         """Yield the fault, and the conflicts, of which not all if there are many."""
@@ -56,6 +66,11 @@ class ConflictReport(Controller):
 
     async def reconcile(self) -> None:
         """Find the conflicts, and record those that are new or have ended."""
+        started_s = time.monotonic()
+        self._report(await self._find())
+        self._took_s = time.monotonic() - started_s
+
+    async def _find(self) -> list[Fault]:
         conflicts = network_conflicts(self._directory.view.network_claims())
         found: list[Fault] = []
         for network in self._directory.networks():
@@ -66,7 +81,9 @@ class ConflictReport(Controller):
             on_gateway = await asyncio.to_thread(gateway_claims, network, claims)
             found += [self._gateway_fault(network, each) for each in on_gateway]
         found += [self._conflict_fault(conflict) for conflict in conflicts]
-        found += self._surplus_faults()
+        return found + self._surplus_faults()
+
+    def _report(self, found: list[Fault]) -> None:
         before, self.found = self.found, found
         for fault in found:
             if fault not in before:
