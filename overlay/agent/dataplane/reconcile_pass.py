@@ -98,7 +98,8 @@ def run_pass(
     of_policies = (each.reason for each in failures if _is_of_policy(each.operation))
     runtime.unpoliced = next(of_policies, "")
     if not failures:
-        runtime.left = desired if prune else applied(actual, operations)
+        is_desired = prune or _has_nothing_else(actual, desired)
+        runtime.left = desired if is_desired else applied(actual, operations)
     ends = sandbox.shortcuts.host_ends if runtime.left is not None else {}
     runtime.shortcuts = {name: ends[name] for name in ends.keys() & desired.links.keys()}
     lost = lost_ports(failures)
@@ -154,6 +155,11 @@ def _keeps_rows(before: SandboxState, after: SandboxState) -> bool:
         for state in (before, after)
     )
     return kept == wanted
+
+
+def _has_nothing_else(actual: SandboxState, desired: SandboxState) -> bool:
+    """Return whether a pass leaves the desired state although it deletes nothing."""
+    return actual.links.keys() <= desired.links.keys() and actual.rows <= desired.rows
 
 
 def lost_ports(failures: Iterable[OperationFailure]) -> list[str]:

@@ -229,6 +229,7 @@ def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
     node.remotes.remove(NINE)
     done = run_pass(node.runtime, node.given(), prune=False, read=False)
     assert done.operations == []
+    assert node.runtime.left != node.runtime.desired
     assert node.passes() == (3, 0)
     assert node.runtime.reads == 1
     assert node.differences() == []
@@ -385,4 +386,15 @@ def test_a_pass_that_reads_holds_no_copies_of_planned_rows(node: Node) -> None:
         "dst", "192.168.56.99", "self", "permanent",
     )  # fmt: skip
     assert node.passes(read=True) == (2, 0)
+    assert node.differences() == []
+
+
+def test_without_pruning_and_surplus_no_rows_are_held(node: Node) -> None:
+    """A start with 50,000 remote endpoints remembers the plan, not 150,000 rows."""
+    node.remotes = [NINE]
+    run_pass(node.runtime, node.given(), prune=False, read=True)
+    assert node.runtime.left is node.runtime.desired
+    node.remotes = [NINE, TEN]
+    run_pass(node.runtime, node.given(), prune=False, read=False)
+    assert node.runtime.left is node.runtime.desired
     assert node.differences() == []
