@@ -81,8 +81,8 @@ def test_a_killed_agent_is_declared_dead_and_comes_back(
     eventually(lambda: all_alive(cluster), "everyone alive")
     eventually(lambda: cluster.run(1, "overlayd", "doctor")[0] == 0, "no problem on vm1", DEATH_S)
     eventually(lambda: "meanwhile" in names(cluster, 3), "what was written meanwhile")
+    eventually(lambda: cluster.json(3, "verify")["differences"] == [], "its rows")
     assert cluster.inside(3, "c3", "ping", "-c1", "-W5", meanwhile)[0] == 0
-    assert cluster.json(3, "verify")["differences"] == []
 
 
 def test_a_partition_loses_nothing(cluster: Cluster, eventually: Callable[..., None]) -> None:
@@ -117,7 +117,9 @@ def test_restarted_agents_find_each_other(
     eventually(lambda: all_alive(cluster), "everyone alive", DEATH_S)
     for number in (1, 2, 3):
         eventually(lambda number=number: names(cluster, number) == before, "all endpoints")
-        assert cluster.json(number, "verify")["differences"] == []
+        eventually(
+            lambda number=number: cluster.json(number, "verify")["differences"] == [], "rows"
+        )
     assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
 
 
