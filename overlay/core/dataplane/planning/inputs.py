@@ -114,4 +114,4 @@ class PlanInput:
         (RFC 6936) unless it was made to accept them, and whatever a member's programs leave alone
         would be lost.
         """
-        return self.zero_checksum if len(self.local) == 16 else None
+        return self.zero_checksum if self.native and len(self.local) == 16 else None

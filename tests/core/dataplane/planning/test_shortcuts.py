@@ -16,7 +16,7 @@ from overlay.core.dataplane.planning.inputs import (
 )
 from overlay.core.dataplane.planning.links import shortcut_name
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.planning.remote_table import table_of, updated
+from overlay.core.dataplane.planning.remote_table import RowChanges, table_of, updated
 from overlay.core.dataplane.state import FdbRow, HookRow, RemoteRow, SandboxState
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
@@ -138,6 +138,14 @@ def test_rows_for_members_over_ipv6_follow_what_they_say() -> None:
         assert len(table.rows) == len(set(table.rows))
         assert all(row in table.rows for row in sent)
         assert RemoteRow(second.endpoint.mac, 0, local) not in table.rows
+
+
+def test_without_the_native_path_their_word_changes_nothing() -> None:
+    """The table of remote endpoints stays, however many members say it."""
+    given = replace(GIVEN, local=parse_ip("2001:db8::1"), remotes=(remote(2, "2001:db8::2"),))
+    table = table_of(given)
+    given = replace(given, zero_checksum=frozenset({remote(2, "2001:db8::2").origin}))
+    assert updated(table, given, RemoteChanges((), is_whole=False)) == (table, RowChanges())
 
 
 def test_nothing_is_sent_so_where_all_need_checksums() -> None:
