@@ -71,8 +71,8 @@ def test_packets_are_as_those_of_the_device(
     sent, by_device = heads[True], heads[False]
     assert sent[:_IPV6] == by_device[:_IPV6]
     assert sent[8:_IPV6] == one.host.underlay + two.host.underlay
-    ports = slice(_IPV6, _IPV6 + 6)  # and the length
-    assert sent[ports] == by_device[ports]
+    port_and_length = slice(_IPV6 + 2, _IPV6 + 6)  # the source port is each flow's
+    assert sent[port_and_length] == by_device[port_and_length]
     assert sent[_IPV6 + 6 : _IPV6 + 8] == bytes(2)
     assert by_device[_IPV6 + 6 : _IPV6 + 8] != bytes(2)
     assert sent[_IPV6 + 8 :] == by_device[_IPV6 + 8 :]
