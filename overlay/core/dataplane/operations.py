@@ -44,6 +44,7 @@ from overlay.core.dataplane.state import (
     RouteRow,
     Row,
     SandboxState,
+    SharedRateRow,
     SourceRow,
     StormRow,
     TargetRow,
@@ -180,6 +181,8 @@ def row_key(row: Row) -> RowKey:
             return ("storm", link, b"", b"")
         case MarkRow(link, _):
             return ("mark", link, b"", b"")
+        case SharedRateRow(link, _):
+            return ("shared rate", link, b"", b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -303,6 +306,8 @@ def _row_text(row: Row, *, add: bool) -> str:
         case MarkRow(link, priority):
             what = "the container's own" if priority == TRUSTED else str(priority)
             return f"priority {verb} {what} at {link}"
+        case SharedRateRow(link, bits):
+            return f"shared rate {verb} {bits} bit/s at {link}"
         case SourceRow() | TargetRow() | RemoteRow() | HookRow():
             return _fast_text(row, verb)
         case PolicyClassRow() | VerdictRow():

@@ -164,6 +164,13 @@ class MarkRow(NamedTuple):
     priority: int
 
 
+class SharedRateRow(NamedTuple):
+    """What leaves by a VXLAN device shares a rate in bits per second, a multiple of 8."""
+
+    link: str
+    bits: int
+
+
 class SourceRow(NamedTuple):
     """On the fast path, a port may send from this MAC and address.
 
@@ -326,6 +333,7 @@ Row: TypeAlias = (
     | IsolatedRow
     | StormRow
     | MarkRow
+    | SharedRateRow
     | SourceRow
     | TargetRow
     | VlanRow

@@ -66,6 +66,17 @@ def put_filter(
     return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
 
 
+def put_classifier(index: int, parent: int, program_fd: int, name: str) -> Request:
+    """Return the request that has a program choose the class of packets in a queue, `parent`."""
+    options = attribute(_TCA_BPF_FD, _U32.pack(program_fd)) + attribute(
+        _TCA_BPF_NAME, name.encode("ascii") + b"\0"
+    )
+    info = _PRIORITY << 16 | _PROTOCOL_ALL
+    head = _HEADER.pack(0, index, _FILTER_HANDLE, parent, info)
+    body = head + attribute(_TCA_KIND, b"bpf\0") + attribute(_TCA_OPTIONS, options)
+    return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
+
+
 def delete_filter(
     index: int, *, leaving: bool = False, handle: int = _FILTER_HANDLE, priority: int = _PRIORITY
 ) -> Request:
@@ -75,9 +86,9 @@ def delete_filter(
     return (codec.RTM_DELTFILTER, 0, head + attribute(_TCA_KIND, b"bpf\0"))
 
 
-def filter_dump(index: int, *, leaving: bool = False) -> bytes:
-    """Return the body of a dump request for an interface's filters."""
-    return _HEADER.pack(0, index, 0, _parent(leaving=leaving), 0)
+def filter_dump(index: int, *, leaving: bool = False, parent: int = 0) -> bytes:
+    """Return the body of a dump request for an interface's filters, or those of its queue."""
+    return _HEADER.pack(0, index, 0, parent or _parent(leaving=leaving), 0)
 
 
 def _parent(*, leaving: bool) -> int:

@@ -30,8 +30,10 @@ from overlay.core.dataplane.state import (
     RateRow,
     Row,
     SandboxState,
+    SharedRateRow,
 )
 from overlay.kernel.bpf import tc_filters
+from overlay.kernel.controls import shared_rate
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_lookup import links_best_effort
@@ -58,7 +60,8 @@ _SANDBOX_GROUPS: Final = (
 _ROUTE_KINDS: Final = (codec.RTM_NEWROUTE, codec.RTM_DELROUTE)
 _RULE_KINDS: Final = (codec.RTM_NEWRULE, codec.RTM_DELRULE)
 _HOOK_KINDS: Final = (codec.RTM_DELTFILTER, codec.RTM_DELQDISC)
-_TC_KINDS: Final = (*_HOOK_KINDS, codec.RTM_NEWTFILTER, codec.RTM_NEWQDISC)
+_CLASS_KINDS: Final = (codec.RTM_NEWTCLASS, codec.RTM_DELTCLASS)
+_TC_KINDS: Final = (*_HOOK_KINDS, *_CLASS_KINDS, codec.RTM_NEWTFILTER, codec.RTM_NEWQDISC)
 _UNDERLAY_GROUPS: Final = (
     codec.RTNLGRP_LINK,
     codec.RTNLGRP_IPV4_NETCONF,  # forwarding sysctls
@@ -155,7 +158,8 @@ class SandboxMonitor:
             return ("routing", self._routing_row(message), interception.route_of(message))
         if message.kind in _TC_KINDS:
             parent = tc_filters.parent_of(message)
-            return ("hook", message.kind in _HOOK_KINDS, parent, tc_filters.index_of(message))
+            kind = message.kind if message.kind in _CLASS_KINDS else message.kind in _HOOK_KINDS
+            return ("hook", kind, parent, tc_filters.index_of(message))
         return ("neighbor", *neighbor_rows.neighbor_subject(message))
 
     def _contradiction(
@@ -214,6 +218,10 @@ class SandboxMonitor:
         # The notified port may have been replaced by another one of the same name.
         if name in replugged or self._indexes.get(name) != index:
             return None
+        bits = _shared_bits(desired, name) if isinstance(desired.links.get(name), Vxlan) else 0
+        text = shared_rate.contradiction(message, name, bits) if bits else None
+        if text is not None or message.kind in _CLASS_KINDS:
+            return text
         rate = rate_limit.contradiction(message, name, lambda port: _rate(desired, port))
         return rate or self._hook_contradiction(message, desired.links.get(name), desired)
 
@@ -293,6 +301,12 @@ def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
         if isinstance(row, RateRow) and row.link == port_name:
             return row
     return None
+
+
+def _shared_bits(desired: SandboxState, device: str) -> int:
+    """Return the rate that what leaves by a device shares; 0 for none."""
+    rows = (row for row in own_rows(desired) if isinstance(row, SharedRateRow))
+    return next((row.bits for row in rows if row.link == device), 0)
 
 
 def _is_deletion(message: NetlinkMessage) -> bool:

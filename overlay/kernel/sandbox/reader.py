@@ -23,6 +23,7 @@ from overlay.core.dataplane.planning.planned_rows import RemoteRows, SeenRows
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
+from overlay.kernel.controls.shared_rate import SharedRates
 from overlay.kernel.controls.table import ControlTable
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
@@ -56,6 +57,7 @@ class SandboxTables(NamedTuple):
     controls: ControlTable | None
     interception: Interception | None
     marks: PriorityMarks
+    shared_rates: SharedRates
 
 
 class SandboxReader:
@@ -111,6 +113,7 @@ class SandboxReader:
             seen.update(rows)
         seen.update(rate_limit.read(self._socket, names))
         seen.update(self._tables.marks.read(self._socket, owned))
+        seen.update(self._tables.shared_rates.read(self._socket, owned))
         return SandboxSnapshot(
             SandboxState({link.name: link for link in own_links.values()}, seen.rows()),
             names,
@@ -124,7 +127,7 @@ class SandboxReader:
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""
-        guard, controls, interception, _ = self._tables
+        guard, controls, interception, *_ = self._tables
         if guard is not None:
             yield guard.read(owned)
         if controls is not None:

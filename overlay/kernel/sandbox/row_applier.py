@@ -22,6 +22,7 @@ from overlay.core.dataplane.state import (
     NeighborRow,
     RateRow,
     Row,
+    SharedRateRow,
 )
 from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
 from overlay.kernel.bpf.fast_path import apply as apply_fast
@@ -125,6 +126,10 @@ class RowApplier:
         marks = self._tables.marks
         return _failures(marks.apply(operations, self._socket, self._links.of))
 
+    def _apply_shared_rates(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        rates = self._tables.shared_rates
+        return _failures(rates.apply(operations, self._socket, self._links.of))
+
     def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         return _failures(rate_limit.apply(operations, self._socket, self._links.of))
 
@@ -148,6 +153,7 @@ class RowApplier:
         **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
         RateRow: _apply_rate_rows,
         MarkRow: _apply_mark_rows,
+        SharedRateRow: _apply_shared_rates,
         InterceptRow: _apply_intercept_rows,
         **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
     }

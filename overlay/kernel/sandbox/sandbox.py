@@ -40,6 +40,7 @@ from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.controls.priority import PriorityMarks
+from overlay.kernel.controls.shared_rate import SharedRates
 from overlay.kernel.controls.table import open_controls
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
@@ -99,7 +100,10 @@ class Sandbox:
         self._links = LinkIndexes(self.socket)
         self.shortcuts = ShortcutPairs(name, self.socket, netns_fd, self._host_fd, alias)
         self._marks = PriorityMarks()
-        tables = SandboxTables(self.guard, self.controls, self.interception, self._marks)
+        self._shared_rates = SharedRates()
+        tables = SandboxTables(
+            self.guard, self.controls, self.interception, self._marks, self._shared_rates
+        )
         self._rows = RowApplier(netns_fd, self.socket, self._links, tables, self.shortcuts)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
 
@@ -150,7 +154,8 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        for each in (self.guard, self.controls, self.interception, self._marks):
+        tables = (self.guard, self.controls, self.interception, self._marks, self._shared_rates)
+        for each in tables:
             if each is not None:
                 each.close()
         if self.netns_fd >= 0:
