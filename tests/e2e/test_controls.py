@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,21 @@ source = raw.getsockname()[4]
 for _ in range(5000):
     raw.send(b"\\xff" * 6 + source + b"\\x08\\x06\\0\\x01\\x08\\0\\x06\\x04\\0\\x01" + source
              + bytes(4) + bytes(6) + b"\\x0a\\x20\\x63\\x63" + bytes(18))
+"""
+
+SEND = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sender.sendto(bytes(1000), (sys.argv[1], 7007))
+"""
+COUNT = """
+import collections, json, socket
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(("", 7007))
+receiver.settimeout(60)
+seen = collections.Counter(receiver.recvfrom(2000)[1][0] for _ in range(600))
+print(json.dumps(seen))
 """
 
 
@@ -109,6 +125,39 @@ def path_of(cluster: Cluster, network: str) -> tuple[str, str]:
     shown = cluster.json(1, "status")["networks"]
     (found,) = [each for each in shown if each["name"] == network]
     return found["data_path"], found["data_path_why"] or ""
+
+
+def test_containers_share_a_rate_by_priority(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """The higher one gets the larger part, the lower one is not starved; `none` lifts it."""
+    senders = {"first": cluster.attach(1, "first", "--priority", "6")}
+    senders["second"] = cluster.attach(1, "second")
+    target = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    told = cluster.ok(1, "overlayd", "network", "set", "blue", "--shared-rate", "4mbit")
+    assert "blue  shared_rate  - → 4000000" in told, told
+
+    def queue(number: int) -> str:
+        each = "for name in $(ls /run/netns | grep ov-); do tc -n $name qdisc show; done"
+        return cluster.ok(number, "sh", "-c", each)
+
+    eventually(lambda: "htb 6f78: dev vxlan0" in queue(1), "the queue")
+    for name in senders:
+        command = f'ip netns exec {name} {sys.executable} -c "$0" {target}'
+        cluster.ok(1, "sh", "-c", f"{command} >/dev/null 2>&1 & echo $! >/run/send-{name}", SEND)
+    code, out, err = cluster.inside(2, "c2", sys.executable, "-c", COUNT)
+    for name in senders:
+        cluster.ok(1, "sh", "-c", f"kill $(cat /run/send-{name})")
+    assert code == 0, out + err
+    seen = json.loads(out)
+    assert seen[senders["first"]] > 3 * seen[senders["second"]] > 0, seen
+    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.json(2, "network", "inspect", "blue")["shared_rate"] == 4_000_000
+
+    cluster.ok(2, "overlayd", "network", "set", "blue", "--shared-rate", "none")
+    eventually(lambda: "htb" not in queue(1) + queue(2), "no queue")
+    for name in senders:
+        cluster.ok(1, "overlayd", "detach", name, "--network", "blue")
 
 
 @pytest.mark.parametrize("number", ["9", "1000001", "many", "-1"])

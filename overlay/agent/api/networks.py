@@ -36,6 +36,7 @@ from overlay.agent.records.directory import Directory
 from overlay.core.apply.plan import text
 from overlay.core.dataplane.controls.ethertypes import ethertypes_text, parse_ethertypes
 from overlay.core.dataplane.controls.priority import parse_priority
+from overlay.core.dataplane.controls.shared_rate import require_sharing, shared_rate_of
 from overlay.core.dataplane.network_drivers import (
     OVERLAY,
     driver_of,
@@ -46,6 +47,7 @@ from overlay.core.dataplane.network_drivers import (
 )
 from overlay.core.declared.network_options import user_labels
 from overlay.core.ipam.allocator import Share
+from overlay.kernel.controls.shared_rate import require_shared_rates
 from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay
 from overlay.model import (
@@ -128,6 +130,9 @@ class NetworkHandlers:
         privileges.require_ethertypes(caller, request.allow_non_ip)
         if request.allow_non_ip and not request.default_deny:
             require_unpoliced(components, before)
+        if request.shared_rate:
+            require_sharing(driver_of(before))
+            await self._agent.kernel.call(require_shared_rates)
         after, _ = components.networks.change(name, _settings_spec(before, request))
         former, now = network_item(before).settings, network_item(after).settings
         return {
@@ -162,6 +167,7 @@ def _settings_spec(before: Network, request: NetworkSetRequest) -> SettingsSpec:
         "mtu": request.mtu,
         "rate_in": request.rate_in,
         "rate_out": request.rate_out,
+        "shared_rate": request.shared_rate,
         "storm": request.storm,
         "allow_non_ip": _non_ip_text(request),
         "priority": _priority(request.priority),
@@ -225,6 +231,7 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "evpn": is_exported(item),
         "default_deny": has_default_deny(item),
         "isolate_ports": isolates_ports(item),
+        "shared_rate": shared_rate_of(item) or None,
         "plugs": plugs(item, components),
         **exposure.host_endpoint(item, components),
     }

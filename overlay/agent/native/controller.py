@@ -22,6 +22,7 @@ from overlay.agent.native.firewall import HostFirewall
 from overlay.agent.native.zero_checksum_report import refusing_text
 from overlay.agent.process.controller import Controller
 from overlay.core.dataplane.controls.port_controls import has_priorities
+from overlay.core.dataplane.controls.shared_rate import shared_rate_of
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.encryption.switch_phase import SwitchPhase
@@ -122,6 +123,8 @@ class NativePath(Controller):
 
     def why_not_sent(self, network: Network) -> str:
         """Return why frames for other hosts take the VXLAN device, though theirs do not."""
+        if shared_rate_of(network):
+            return "to other hosts by the VXLAN device, as its containers share a rate"
         if has_priorities(network, self._directory.own_endpoints(network.vni)):
             return "to other hosts by the VXLAN device, as a container here has a priority"
         if len(self._gossip.card.address) == _IPV4_SIZE:

@@ -26,6 +26,7 @@ from overlay.agent.networks.subnets import (
 )
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane import network_drivers
+from overlay.core.dataplane.controls.shared_rate import SHARED_RATE_LABEL, require_sharing
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
@@ -224,7 +225,9 @@ def require_valid(spec: NetworkSpec) -> None:
 
 
 def _require_judged(spec: NetworkSpec) -> None:
-    """Raise ConflictError for what only a driver whose frames overlayd sees can have."""
+    """Raise ConflictError or UsageError for what only drivers whose frames overlayd sees have."""
+    if SHARED_RATE_LABEL in dict(spec.labels):
+        require_sharing(spec.driver)
     if DEFAULT_DENY_LABEL in spec.labels:
         require_policed(spec.name, spec.driver)
     if ISOLATE_PORTS_LABEL in spec.labels:

@@ -13,8 +13,14 @@ from overlay import limits
 from overlay.agent.isolation.drivers import require_bridged
 from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
+from overlay.core.dataplane.controls.shared_rate import require_sharing
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
-from overlay.core.declared.network_options import MTU, OPTION_LABELS, with_options
+from overlay.core.declared.network_options import (
+    MTU,
+    OPTION_LABELS,
+    SHARED_RATE,
+    with_options,
+)
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
@@ -126,6 +132,8 @@ def _require_options(network: Network, options: Mapping[str, int | str]) -> None
             hint="Leave it out",
             field=given[0],
         )
+    if options.get(SHARED_RATE):
+        require_sharing(driver_of(network))
     mtu = int(options.get(MTU) or 0)
     has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
     least = limits.IPV6_MTU_MIN if has_ipv6 else limits.NETWORK_MTU_MIN

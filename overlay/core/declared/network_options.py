@@ -14,11 +14,13 @@ from overlay.model import LABEL_PREFIX, Network
 Labels = tuple[tuple[str, str], ...]
 
 MTU, RATE_IN, RATE_OUT, STORM = "mtu", "rate_in", "rate_out", "storm"
+SHARED_RATE: Final = "shared_rate"
 NON_IP, PRIORITY = "allow_non_ip", "priority"
 OPTION_LABELS: Final[Mapping[str, str]] = {
     MTU: LABEL_PREFIX + "mtu",
     RATE_IN: LABEL_PREFIX + "rate-in",
     RATE_OUT: LABEL_PREFIX + "rate-out",
+    SHARED_RATE: LABEL_PREFIX + "shared-rate",
     STORM: LABEL_PREFIX + "storm",
     NON_IP: LABEL_PREFIX + "non-ip",
     PRIORITY: LABEL_PREFIX + "priority",

@@ -27,6 +27,7 @@ _SETTINGS: Final = (
     "mtu",
     "rate-in",
     "rate-out",
+    "shared-rate",
     "storm",
     "non-ip",
     "priority",

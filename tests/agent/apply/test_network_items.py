@@ -63,8 +63,11 @@ def networks(draw: st.DrawFn) -> Network:
     labels += () if driver == "macvlan" else draw(st.sampled_from([(), (DEFAULT_DENY_LABEL,)]))
     labels += draw(st.sampled_from([(), (("team", "a=b"),), (("a", "1"), ("b", ""))]))
     limits: list[dict[str, int | str]] = [
-        {}, {"mtu": 1300}, {"storm": 100, "allow_non_ip": "llc,0x88f7"}
+        {}, {"mtu": 1300}, {"storm": 100, "allow_non_ip": "llc,0x88f7"},
+
     ]  # fmt: skip
+    if driver == "overlay":
+        limits.append({"shared_rate": 64_000})
     options = {} if driver == "macvlan" else draw(st.sampled_from(limits))
     owner = draw(st.sampled_from([None, "shop"]))
     return Network(
@@ -175,6 +178,7 @@ def test_a_network_is_created_as_it_was(network: Network) -> None:
         ({"network": [{"name": "x", "labels": {"overlayd.a": "b"}}]}, "reserved",
          "network[0].labels"),
         ({"network": [{"name": "x", "rate_in": 5}]}, "too low", "network[0].rate_in"),
+        ({"network": [{"name": "x", "shared_rate": 5}]}, "too low", "network[0].shared_rate"),
         ({"network": [{"name": "x", "storm": 5}]}, "too low", "network[0].storm"),
         (
             {"network": [{"name": "x", "allow_non_ip": "0x0800"}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -244,6 +245,9 @@ async def test_what_is_sent_by_the_device_is_said(host: Host) -> None:
     host.endpoints = [with_priority("5")]
     why = "to other hosts by the VXLAN device, as a container here has a priority"
     assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", why)
+    shared = replace(BLUE, labels=(("overlayd.shared-rate", "64000"),))
+    why = "to other hosts by the VXLAN device, as its containers share a rate"
+    assert data_path_of(shared, host.reconciler, host.native) == DataPath("native", why)
 
 
 async def test_members_that_need_checksums_over_ipv6_are_named(host: Host) -> None:

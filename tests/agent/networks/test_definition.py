@@ -278,3 +278,15 @@ def test_a_segment_that_is_not_overlayds_denies_nothing() -> None:
 
     with pytest.raises(ConflictError, match="network lan cannot have policies"):
         definition.require_valid(lan)
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "bridge"])
+def test_a_declared_rate_is_refused_where_nothing_is_shared(driver: str) -> None:
+    """Also in a file that creates the network."""
+    lan = NetworkSpec(
+        "lan", (SubnetSpec("10.1.0.0/16"),), labels=(("overlayd.shared-rate", "64000"),),
+        driver=driver, parent="eth1" if driver == "macvlan" else "",
+    )  # fmt: skip
+
+    with pytest.raises(UsageError, match=f"shared_rate is not supported by driver {driver}"):
+        definition.require_valid(lan)

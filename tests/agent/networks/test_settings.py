@@ -13,6 +13,7 @@ from overlay.agent.networks.settings import (
     require_changeable,
     subnet_of_range,
 )
+from overlay.core.dataplane.controls.shared_rate import shared_rate_of
 from overlay.core.declared.network_options import (
     MTU,
     NON_IP,
@@ -20,6 +21,7 @@ from overlay.core.declared.network_options import (
     PRIORITY,
     RATE_IN,
     RATE_OUT,
+    SHARED_RATE,
     STORM,
     option_of,
     owner_of,
@@ -49,7 +51,7 @@ BLUE = Network(Vni(7), "blue", (SUBNET,), NodeId(bytes(16)), labels=(("team", "a
 def test_every_option_of_a_network_is_a_setting() -> None:
     """Otherwise a change of it would have no effect on any host."""
     options: dict[str, int | str] = {MTU: 1300, RATE_IN: 10**6, RATE_OUT: 10**6}
-    options |= {STORM: 200, NON_IP: "0x88f7", PRIORITY: "5"}
+    options |= {SHARED_RATE: 10**6, STORM: 200, NON_IP: "0x88f7", PRIORITY: "5"}
     assert options.keys() == OPTION_LABELS.keys()
     found = changed(BLUE, SettingsSpec(options=options))
 
@@ -179,6 +181,17 @@ def test_what_no_fabric_carries_is_not_exported(label: tuple[str, str], words: s
     """With the reason, and what to do."""
     with pytest.raises(ConflictError, match=words):
         changed(replace(BLUE, labels=(label,)), SettingsSpec(evpn=True))
+
+
+def test_containers_share_a_rate_between_hosts_alone() -> None:
+    """A bridge network is one host's; `none` is no rate anywhere."""
+    local = replace(BLUE, labels=((LABEL_PREFIX + "driver", "bridge"),))
+    with pytest.raises(UsageError, match="shared_rate is not supported by driver bridge"):
+        changed(local, SettingsSpec(options={SHARED_RATE: 64_000}))
+    assert changed(local, SettingsSpec(options={SHARED_RATE: 0})) == local
+    shared = changed(BLUE, SettingsSpec(options={SHARED_RATE: 64_000}))
+    assert shared_rate_of(shared) == 64_000
+    assert changed(shared, SettingsSpec(options={SHARED_RATE: 0})) == BLUE
 
 
 def test_the_fabric_must_have_the_same_vni() -> None:

@@ -48,6 +48,7 @@ _DEFAULTS: Final[Mapping[str, Setting]] = {
     "mtu": None,
     "rate_in": None,
     "rate_out": None,
+    "shared_rate": None,
     "storm": None,
     "allow_non_ip": None,
     "priority": None,

@@ -167,6 +167,7 @@ class _Reader:
             "mtu": request.mtu,
             "rate_in": request.rate_in,
             "rate_out": request.rate_out,
+            "shared_rate": request.shared_rate,
             "storm": request.storm,
             "allow_non_ip": ethertypes_text(parse_ethertypes(request.allow_non_ip, "")),
             "priority": parse_priority(request.priority, ""),

@@ -46,6 +46,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] = 0
     rate_in: Rate = 0
     rate_out: Rate = 0
+    shared_rate: Rate = 0
     storm: Storm = 0
     allow_non_ip: str = ""
     priority: str = ""
@@ -55,6 +56,7 @@ class DeclaredNetworkRequest(NetworkDefinition, frozen=True, kw_only=True):
         super().__post_init__()
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_rate(self.shared_rate, "shared_rate")
         require_storm(self.storm)
         require_ethertypes(self.allow_non_ip)
         require_priority(self.priority)
@@ -172,6 +174,7 @@ class DeclaredNetworkResponse(TypedDict, total=False):
     mtu: int
     rate_in: int
     rate_out: int
+    shared_rate: int
     storm: int
     allow_non_ip: str
     priority: str

@@ -96,6 +96,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=0, le=limits.MTU_MAX)] | None = None
     rate_in: Rate | None = None
     rate_out: Rate | None = None
+    shared_rate: Rate | None = None
     storm: Storm | None = None
     allow_non_ip: str | None = None
     priority: str | None = None
@@ -107,6 +108,7 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
         require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_rate(self.shared_rate, "shared_rate")
         require_storm(self.storm)
         require_ethertypes(self.allow_non_ip)
         require_priority(self.priority)
@@ -115,14 +117,15 @@ class NetworkSetRequest(Request, frozen=True, kw_only=True):
             self.evpn, self.isolate_ports,
         )  # fmt: skip
         texts = (self.allow_non_ip, self.priority)
-        others = (self.rate_in, self.rate_out, self.storm, self.vni, *texts)
+        rates = (self.rate_in, self.rate_out, self.shared_rate)
+        others = (*rates, self.storm, self.vni, *texts)
         lists = (self.add_labels, self.remove_labels, self.ip_ranges, self.fixed)
         if all(each is None for each in (*given, *others)) and not any(lists):
             raise UsageError(
                 "nothing to change was given",
                 hint="Give add_labels, remove_labels, internal, port_security, any_name, "
-                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out, storm, "
-                "allow_non_ip or priority",
+                "default_deny, isolate_ports, evpn, ip_ranges, mtu, rate_in, rate_out, "
+                "shared_rate, storm, allow_non_ip or priority",
             )
 
 
@@ -175,6 +178,7 @@ class NetworkResponse(HostEndpointResponse):
     evpn: bool
     default_deny: bool
     isolate_ports: bool
+    shared_rate: int | None
     plugs: list[PlugResponse]
 
 

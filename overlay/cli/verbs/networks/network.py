@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.options import subnets
+from overlay.cli.options import rates, subnets
 from overlay.cli.options.common import add_label_option, pairs
 from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import (
@@ -306,6 +306,7 @@ def inspect_text(network: JsonObject) -> str:
         ("Encrypted", _encrypted_text(network)),
         ("Default", _default_text(network)),
         ("Isolation", _isolation_text(network)),
+        *([("Shared rate", _shared_text(network))] if network.get("shared_rate") else []),
         ("Routers", _routers_text(network)),
         ("Exposed", _exposed_text(network)),
         *([("Plugs", plug.plugs_text(network))] if network.get("plugs") else []),
@@ -366,6 +367,11 @@ def _isolation_text(network: JsonObject) -> str:
     if not network.get("isolate_ports"):
         found = f"{output.count_text(apart, 'isolated container')}" if apart else "none"
     return f"{found}; ports in VLANs {' '.join(vlans)}" if vlans else found
+
+
+def _shared_text(network: JsonObject) -> str:
+    """Return what the containers of each host may send to other hosts together."""
+    return f"{rates.rate_text(network['shared_rate'])} for the containers of each host"
 
 
 def _exposed_text(network: JsonObject) -> str:

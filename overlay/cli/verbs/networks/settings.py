@@ -31,6 +31,7 @@ by the VNI that it has: --vni checks that.
 
   sudo overlayd network set blue --add-label team=a --ip-range 10.32.8.0/21
   sudo overlayd network set blue --mtu 1300 --rate-in 10mbit
+  sudo overlayd network set blue --shared-rate 100mbit
   sudo overlayd network set blue --internal --default-deny on
   sudo overlayd network set blue --storm 200 --allow-non-ip 0x88f7 --priority 0
   sudo overlayd network set wide --evpn on --vni 4100
@@ -102,6 +103,7 @@ def register(networks: VerbGroup) -> None:
         ("--rate", "limit both directions of each container, such as 10mbit; none: no limit"),
         ("--rate-in", "limit traffic to each container without a limit of its own"),
         ("--rate-out", "limit traffic from each container without a limit of its own"),
+        ("--shared-rate", "limit what all its containers of one host send to other hosts together"),
     ):
         changed.add_argument(option, metavar="RATE", help=summary)
     add_control_options(changed, of="each container without a setting of its own")
@@ -168,6 +170,8 @@ def _body(args: Namespace) -> JsonObject:
         option, chosen = (field, text) if text is not None else ("rate", args.rate)
         if chosen is not None:
             body[field] = rates.parse(chosen, option)
+    if args.shared_rate is not None:
+        body["shared_rate"] = rates.parse(args.shared_rate, "shared_rate")
     return body | control_fields(args)
 
 

@@ -1,7 +1,8 @@
 """Priorities of ports, 0 to 7 or `trust`: their text, and the marks of a network's ports.
 
 Once a port of a network has a priority on a host, the others are marked with 0 there: otherwise
-each container could raise its own, as the outer header has the DSCP of the packet within.
+each container could raise its own, as the outer header has the DSCP of the packet within. So are
+the ports of a network whose containers share a rate, which is divided by priority.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ def stored_priority(text: str) -> str:
     return text if text in _PRIORITIES else ""
 
 
-def mark_rows(priorities: Iterable[tuple[str, str]]) -> Iterator[MarkRow]:
-    """Return the rows of containers' ports, from their names and priorities."""
+def mark_rows(priorities: Iterable[tuple[str, str]], *, is_shared: bool) -> Iterator[MarkRow]:
+    """Return the rows of containers' ports, from their names and priorities.
+
+    `is_shared`: they share a rate.
+    """
     given = list(priorities)
-    if any(priority for _, priority in given):
+    if is_shared or any(priority for _, priority in given):
         for port_name, priority in given:
             yield MarkRow(port_name, _PRIORITIES.get(priority, 0))

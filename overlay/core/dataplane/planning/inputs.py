@@ -95,16 +95,17 @@ class PlanInput:
     is_clear: bool = True  # it is neither encrypted nor being switched
     native: bool = False  # unicast takes the shortcuts, past the VXLAN devices
     zero_checksum: frozenset[NodeId] = frozenset()  # members that accept it over IPv6
-    is_prioritized: bool = False  # a container here has a priority
+    needs_device: bool = False  # what leaves must pass the VXLAN device: priorities, a shared rate
 
     @property
     def sends(self) -> bool:
         """Return whether unicast to `receivers` leaves by the shortcuts, too.
 
-        Priorities are copied to the outer header by the VXLAN device alone.
+        The VXLAN device alone copies priorities to the outer header, and has the queue of a shared
+        rate.
         """
         is_any = self.receivers is None or bool(self.receivers)
-        return self.native and is_any and not self.is_prioritized
+        return self.native and is_any and not self.needs_device
 
     @property
     def receivers(self) -> frozenset[NodeId] | None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from overlay.core.dataplane.controls.port_controls import has_priorities
+from overlay.core.dataplane.controls.shared_rate import shared_rate_of
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX, Bridge, Link, Port, Shortcut, Vxlan
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -64,7 +65,8 @@ def natively(given: PlanInput, *, allowed: bool) -> PlanInput:
     """
     is_possible = has_tunnel(given.network) and given.is_clear and given.receiving is None
     prioritized = has_priorities(given.network, given.locals)
-    return replace(given, native=allowed and is_possible, is_prioritized=prioritized)
+    needs_device = prioritized or bool(shared_rate_of(given.network))
+    return replace(given, native=allowed and is_possible, needs_device=needs_device)
 
 
 def shortcut_name(segment: int) -> str:
@@ -77,6 +79,11 @@ def tunnel_bases(given: PlanInput) -> tuple[str, ...]:
     if given.receiving is None:
         return (given.device_base,)
     return (given.device_base, other_base(given.device_base))
+
+
+def sending_devices(given: PlanInput) -> Iterator[str]:
+    """Return the names of the VXLAN devices that send, one per segment."""
+    return (f"{given.device_base}{number}" for number in range(segment_count(given.network)))
 
 
 def host_ports(given: PlanInput) -> Iterator[LocalPort]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from overlay.core.dataplane.controls.shared_rate import shared_rate_rows
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.isolation import isolation_rows
 from overlay.core.dataplane.planning.links import (
     links,
     natively,
+    sending_devices,
     shortcut_name,
     tunnel_bases,
 )
@@ -97,6 +99,7 @@ def plan_sandbox(
         if intercepting:
             yield from _intercept_rows(given.network)
         yield from marks
+        yield from shared_rate_rows(given.network, sending_devices(given))
         if given.policy is not None and policing:
             yield from given.policy.rows
         if fast_path or is_policed or announces:

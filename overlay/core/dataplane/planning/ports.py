@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator
 
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.controls.priority import mark_rows
+from overlay.core.dataplane.controls.shared_rate import shared_rate_of
 from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -102,4 +103,5 @@ def priority_rows(given: PlanInput) -> Iterator[Row]:
     found = [
         (port.name, by_id[port.endpoint_id]) for port in given.ports if port.endpoint_id in by_id
     ]
-    return mark_rows((name, controls_on(given.network, each).priority) for name, each in found)
+    priorities = ((name, controls_on(given.network, each).priority) for name, each in found)
+    return mark_rows(priorities, is_shared=bool(shared_rate_of(given.network)))
