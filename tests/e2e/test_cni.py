@@ -247,6 +247,24 @@ def test_parallel_adds_check_and_gc(runtimes: Cluster, eventually: Callable[...,
     assert plugin(runtimes, "STATUS", {}) is None
 
 
+def test_a_port_has_the_options_of_the_configuration(runtimes: Cluster) -> None:
+    """Or those of one container; what the kernel then has is as planned."""
+    runtimes.ok(1, "ip", "netns", "add", "apart")
+    key = {"CONTAINERID": "apart", "NETNS": "/run/netns/apart", "IFNAME": "eth0"}
+    own = {"args": {"cni": {"priority": 7}}}
+    options = {"vlan": "10,20-30", "isolated": True, "priority": "1", "storm": 200}
+    added = plugin(runtimes, "ADD", options | own | {"allowNonIP": "llc"}, **key)
+    assert "code" not in added, added
+    found = endpoints(runtimes, 1)["apart"]
+    shown = [found[name] for name in ("vlan", "isolated", "priority", "storm", "allow_non_ip")]
+    assert shown == ["10,20-30", True, "7", 200, "llc"]
+    assert runtimes.json(1, "verify")["differences"] == []
+    assert plugin(runtimes, "DEL", {}, CONTAINERID="apart", IFNAME="eth0") is None
+    runtimes.ok(1, "ip", "netns", "del", "apart")
+    refused = plugin(runtimes, "ADD", {"priority": "8"}, **key | {"NETNS": "/run/netns/c1"})
+    assert "is not a priority" in refused["msg"]
+
+
 def test_without_an_agent_nothing_is_forgotten(
     runtimes: Cluster, eventually: Callable[..., None]
 ) -> None:

@@ -170,6 +170,32 @@ def test_labels_attach_a_container(docker: Cluster, eventually: Callable[..., No
     eventually(lambda: "labeled" not in endpoints(docker, 2), "its end")
 
 
+def test_a_port_has_its_options(docker: Cluster, eventually: Callable[..., None]) -> None:
+    """By driver options of Docker's network, and by labels; what only root may allow is refused."""
+    network = "name=green,driver-opt=overlayd.priority=5,driver-opt=overlayd.storm=200"
+    docker.ok(1, "docker", "run", "-d", "--name", "phone", "--network", network, *SLEEP)
+    labels = (
+        *("--label", "overlayd.network=green", "--label", "overlayd.vlan=10"),
+        *("--label", "overlayd.isolated=yes"),
+    )
+    docker.ok(1, "docker", "run", "-d", "--name", "apart", "--network", "none", *labels, *SLEEP)
+    eventually(lambda: {"phone", "apart"} <= endpoints(docker, 2).keys(), "both")
+
+    found = endpoints(docker, 2)
+    assert (found["phone"]["priority"], found["phone"]["storm"]) == ("5", 200)
+    assert (found["apart"]["vlan"], found["apart"]["isolated"]) == ("10", True)
+    docker.ok(1, "docker", "restart", "-t", "0", "phone")
+    eventually(lambda: "phone" in endpoints(docker, 2), "the restarted container")
+    assert endpoints(docker, 2)["phone"]["priority"] == "5"
+    assert docker.json(1, "verify")["differences"] == []
+
+    network = "name=green,driver-opt=overlayd.allow-non-ip=all"
+    code, _, err = docker.run(1, "docker", "run", "--name", "sly", "--network", network, *SLEEP)
+    assert code != 0
+    assert "driver option overlayd.allow-non-ip is not allowed" in err
+    docker.ok(1, "docker", "rm", "-f", "phone", "apart", "sly")
+
+
 def test_a_kept_name_is_attached_again(docker: Cluster, eventually: Callable[..., None]) -> None:
     """The next container of the name, whenever, until a detach while there is none."""
     run = ("docker", "run", "-d", "--name", "kept", "--network", "none", *SLEEP)

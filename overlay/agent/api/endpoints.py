@@ -23,6 +23,7 @@ from overlay.agent.api.schema.endpoints import (
     EndpointSetResponse,
 )
 from overlay.agent.api.schema.field_types import NetworkFilter
+from overlay.agent.api.schema.plugin_endpoints import PluginAttachRequest
 from overlay.agent.components import Components
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
@@ -187,14 +188,15 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
         isolated=request.isolated,
         vlans=request.vlans(),
         rates=(request.rate_in, request.rate_out),
-        controls=_control_changes(request),
+        controls=control_changes(request),
         gateway_priority=request.gateway_priority,
         hands_off=request.hands_off,
         keep=request.keep,
     )
 
 
-def _control_changes(request: AttachOptions) -> ControlChanges:
+def control_changes(request: AttachOptions | PluginAttachRequest) -> ControlChanges:
+    """Return the controls that an attach asks for."""
     types, priority = request.allow_non_ip, request.priority
     return ControlChanges(
         request.storm,

@@ -113,6 +113,7 @@ class DockerEndpoint:
     network_id: str  # Docker's
     ips: list[str]
     mac: str
+    options: dict[str, str] = field(default_factory=dict)  # of its port, as Docker gave them
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
         "runtime_pids": [pid] if (pid := os.getppid()) else [],  # 0: in no namespace of ours
         "rate_in": rate_in,
         "rate_out": rate_out,
+        **config.port_options(),
     }
     endpoint = client.post("/v1/plugin/attach", body)
     for name in ("unconfirmed", "unreachable", "degraded"):

@@ -47,6 +47,7 @@ _KNOWN_ARGS: Final = frozenset(
         "K8S_POD_UID",
     }
 )
+_PORT_OPTIONS: Final = ("vlan", "isolated", "priority", "storm")
 _TRUE: Final = ("1", "t", "true")
 
 
@@ -195,6 +196,20 @@ class NetworkConfig:
         except (TypeError, ValueError) as error:
             raise CniError(INVALID_CONFIG, "bandwidth: a rate is not a number") from error
         return into or None, out or None
+
+    def port_options(self) -> dict[str, Any]:
+        """Return the options of the container's port by the API's names.
+
+        Those of `args.cni` for this container first, then those of the configuration. Frames that
+        are not IP are allowed by the configuration alone: it is root's.
+        """
+        of_args = _object(_object(self.fields, "args"), "cni")
+        found = {key: of_args.get(key, self.fields.get(key)) for key in _PORT_OPTIONS}
+        found["allow_non_ip"] = self.fields.get("allowNonIP")
+        for key in ("vlan", "priority"):  # a number or a text
+            if isinstance(found[key], int) and not isinstance(found[key], bool):
+                found[key] = str(found[key])
+        return {key: value for key, value in found.items() if value is not None}
 
     def dns(self) -> dict[str, list[str]]:
         """Return the resolver settings that replace the network's: nameservers, search, options.

@@ -147,6 +147,22 @@ def test_capabilities_reach_the_agent(call: Call, agent: FakeAgent) -> None:
     assert (asked["rate_in"], asked["rate_out"]) == (1_000_000, None)
 
 
+def test_options_of_the_port_are_keys_of_the_configuration(call: Call, agent: FakeAgent) -> None:
+    """A runtime gives one container others, but cannot allow frames that are not IP."""
+    fields = {"vlan": 10, "isolated": True, "priority": 5, "storm": 200, "allowNonIP": "llc"}
+    assert call("ADD", fields)[0] == 0
+    own = {"priority": "7", "vlan": "20-30", "allowNonIP": "all"}
+    assert call("ADD", fields | {"args": {"cni": own}})[0] == 0
+    assert call("ADD", {"args": {"cni": own}})[0] == 0
+    sent = [asked.body for asked in agent.asked]
+    names = ("vlan", "isolated", "priority", "storm", "allow_non_ip")
+    assert [[each.get(name) for name in names] for each in sent] == [
+        ["10", True, "5", 200, "llc"],
+        ["20-30", True, "7", 200, "llc"],
+        ["20-30", None, "7", None, None],
+    ]
+
+
 def test_addresses_come_from_args_as_well(call: Call, agent: FakeAgent) -> None:
     """From CNI_ARGS, where Podman 4.3 writes them, and from args by the convention."""
     call("ADD", {}, {"CNI_ARGS": "IP=10.32.0.9;MAC=02:00:00:00:00:09"})

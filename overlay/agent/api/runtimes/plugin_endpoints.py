@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from overlay.agent.api.endpoints import degraded, unconfirmed, unreachable
+from overlay.agent.api.endpoints import (
+    control_changes,
+    degraded,
+    require_unpoliced,
+    unconfirmed,
+    unreachable,
+)
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.plugin_endpoints import (
@@ -45,6 +51,8 @@ class PluginEndpointHandlers:
     async def attach(self, request: PluginAttachRequest) -> PluginAttachResponse:
         """POST /v1/plugin/attach."""
         components = self._agent.require_components()
+        if request.allow_non_ip:
+            require_unpoliced(components, components.directory.find_network(request.network))
         key = _key(request)
         result = await components.plugin_endpoints.attach(
             PluginAttach(
@@ -58,7 +66,10 @@ class PluginEndpointHandlers:
                     ifname=request.ifname,
                     default_route=request.default_route,
                     aliases=_aliases(request.aliases),
+                    isolated=request.isolated,
+                    vlans=request.vlans(),
                     rates=(request.rate_in, request.rate_out),
+                    controls=control_changes(request),
                 ),
                 tuple(_port_requests(request)),
                 request.runtime_pids,

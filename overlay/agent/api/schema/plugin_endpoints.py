@@ -10,10 +10,15 @@ from overlay.agent.api.schema.field_types import (
     InterfaceName,
     Rate,
     Request,
+    Storm,
     Text,
     UnicastMac,
+    require_ethertypes,
+    require_priority,
     require_rate,
+    require_storm,
 )
+from overlay.core.vlan.vlans import NO_VLANS, Vlans, parse_vlans
 
 PluginName = Literal["cni", "netavark"]
 RuntimeWord = Annotated[  # what CNI and Podman allow as a container's id and a network's name
@@ -60,11 +65,24 @@ class PluginAttachRequest(PluginKeyRequest, frozen=True, kw_only=True):
     runtime_pids: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=8)] = ()
     rate_in: Rate | None = None
     rate_out: Rate | None = None
+    isolated: bool | None = None
+    vlan: Annotated[str, Meta(max_length=limits.LABEL_SIZE_MAX)] | None = None
+    storm: Storm | None = None
+    allow_non_ip: str | None = None
+    priority: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise UsageError for rates that are too low."""
+        """Raise UsageError for rates that are too low, and texts that are not what they should."""
         require_rate(self.rate_in, "rate_in")
         require_rate(self.rate_out, "rate_out")
+        require_storm(self.storm)
+        require_ethertypes(self.allow_non_ip)
+        require_priority(self.priority)
+        self.vlans()
+
+    def vlans(self) -> Vlans:
+        """Return the requested VLANs; raises UsageError for a text that does not name any."""
+        return NO_VLANS if self.vlan is None else parse_vlans(self.vlan)
 
 
 class ValidAttachmentRequest(Request, frozen=True, kw_only=True):

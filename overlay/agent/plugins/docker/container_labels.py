@@ -14,6 +14,11 @@ from collections.abc import Mapping
 
 from overlay import limits
 from overlay.agent.components import Components
+from overlay.agent.endpoints.runtimes.port_options import (
+    PORT_OPTIONS,
+    require_known,
+    with_port_options,
+)
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.process.controller import Controller
 from overlay.agent.runtimes.engines import query_docker
@@ -24,7 +29,7 @@ from overlay.unix_http import quote
 
 NETWORK_LABEL = LABEL_PREFIX + "network"
 _KIND = "docker"
-_KNOWN = ("network", "ip", "mac", "name", "alias")
+_KNOWN = ("network", "ip", "mac", "name", "alias", *PORT_OPTIONS)
 
 
 class LabeledContainers(Controller):
@@ -125,13 +130,7 @@ def attach_spec(target: str, labels: Mapping[str, str]) -> AttachSpec:
         for key, value in labels.items()
         if key.startswith(LABEL_PREFIX)
     }
-    unknown = sorted(set(own) - set(_KNOWN))
-    if unknown:
-        raise UsageError(
-            f"unknown label {LABEL_PREFIX}{unknown[0][:64]}",
-            why=f"known labels: {', '.join(LABEL_PREFIX + each for each in _KNOWN)}",
-            hint="Make the container anew with other labels",
-        )
+    require_known(set(own), _KNOWN, of="label")
     networks = _words(own["network"])
     alone = [key for key in ("ip", "mac", "name", "alias") if own.get(key)]
     if not networks or (len(networks) > 1 and alone):
@@ -154,7 +153,7 @@ def attach_spec(target: str, labels: Mapping[str, str]) -> AttachSpec:
             why=str(error),
             hint="Make the container anew with other labels",
         ) from error
-    return AttachSpec(target, networks, options, wait=False)
+    return AttachSpec(target, networks, with_port_options(options, own), wait=False)
 
 
 def _words(text: str) -> tuple[str, ...]:

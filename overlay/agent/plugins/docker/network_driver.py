@@ -14,6 +14,11 @@ from hashlib import blake2s
 from typing import Any
 
 from overlay.agent.components import Components
+from overlay.agent.endpoints.runtimes.port_options import (
+    PORT_OPTIONS,
+    require_known,
+    with_port_options,
+)
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.plugins.docker.arrivals import ContainerArrivals, interface_name
 from overlay.agent.plugins.docker.bindings import DockerBindings
@@ -33,7 +38,17 @@ from overlay.agent.runtimes.targets import Target
 from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
 from overlay.errors import NotFoundError, UsageError
-from overlay.model import Ip, Mac, Network, ip_text, mac_for, mac_text, parse_ip, parse_mac
+from overlay.model import (
+    LABEL_PREFIX,
+    Ip,
+    Mac,
+    Network,
+    ip_text,
+    mac_for,
+    mac_text,
+    parse_ip,
+    parse_mac,
+)
 
 _GENERIC = "com.docker.network.generic"
 _INTERNAL = "com.docker.network.internal"
@@ -116,6 +131,8 @@ class DockerNetworkDriver:
     async def create_endpoint(self, request: EndpointCreation) -> dict[str, Any]:
         """Store an endpoint with the addresses that Docker has requested before."""
         port_requests(request.options)  # what cannot be published is refused early
+        wanted = _port_options(request.options or {})
+        with_port_options(EndpointOptions(), wanted)
         network = await self._binder.network(request.network_id)
         given = request.interface
         texts = [] if given is None else [given.address, given.address_ipv6]
@@ -137,6 +154,7 @@ class DockerNetworkDriver:
                     request.network_id,
                     [ip_text(ip) for ip in ips],
                     mac.hex(),
+                    wanted,
                 )
             )
         supplied = given is not None and given.mac
@@ -163,6 +181,7 @@ class DockerNetworkDriver:
             ifname=interface_name(stored.endpoint_id),
             hands_off=True,  # Docker configures the interface
         )
+        options = with_port_options(options, stored.options)
         if self._offered.find(stored.endpoint_id) is None:
             descriptor = os.open(_HOST_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             target = _target(stored.endpoint_id, request.sandbox_key, descriptor)
@@ -208,6 +227,20 @@ def missing_pool_error(data: IpamData) -> NotFoundError:
         why="Docker did not request it, or has released it",
         hint="docker network create -d overlayd --ipam-driver overlayd NAME",
     )
+
+
+def _port_options(options: dict[str, Any]) -> dict[str, str]:
+    """Return what `--driver-opt` says of a container's port; raises UsageError.
+
+    Docker passes such options on beside its own, whose names have other prefixes.
+    """
+    found = {
+        key.removeprefix(LABEL_PREFIX): value
+        for key, value in options.items()
+        if key.startswith(LABEL_PREFIX) and isinstance(value, str)
+    }
+    require_known(set(found), PORT_OPTIONS, of="driver option")
+    return found
 
 
 def _target(endpoint_id: str, sandbox_key: str, descriptor: int) -> Target:

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
+from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.plugins.docker import container_labels
 from overlay.agent.plugins.docker.container_labels import LabeledContainers, attach_spec
 from overlay.agent.process.event_log import EventLog
+from overlay.core.dataplane.controls.port_controls import ControlChanges
 from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.model import parse_ip, parse_mac
 
@@ -65,6 +66,42 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(container_labels, "find_container", made.find)
     monkeypatch.setattr(container_labels, "query_docker", made.query)
     return made
+
+
+def test_labels_have_options_of_the_port() -> None:
+    """With the texts of the command line's options."""
+    options = attach_spec(
+        "docker:id",
+        WEB
+        | {
+            "overlayd.priority": "5",
+            "overlayd.storm": "200",
+            "overlayd.vlan": "10,20-30",
+            "overlayd.isolated": "Yes",
+        },
+    ).options
+    assert options.controls == ControlChanges(storm=200, priority="5")
+    assert (str(options.vlans), options.isolated) == ("10,20-30", True)
+    assert attach_spec("docker:id", WEB).options == EndpointOptions()
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "told"),
+    [
+        ("priority", "8", "is not a priority"),
+        ("storm", "9", "is not a number of frames a second"),
+        ("vlan", "1", "is not a VLAN"),
+        ("isolated", "no", "only root may except one"),
+        ("allow-non-ip", "all", "is not allowed: only root may"),
+        ("allow-ip", "10.0.0.1", "is not allowed: only root may"),
+        ("prio", "5", "unknown label overlayd.prio"),
+    ],
+)
+def test_a_label_that_is_not_valid_is_refused(label: str, text: str, told: str) -> None:
+    """Also what the members of the group docker may not allow."""
+    with pytest.raises(UsageError) as caught:
+        attach_spec("docker:id", WEB | {f"overlayd.{label}": text})
+    assert told in f"{caught.value.what}: {caught.value.why}"
 
 
 async def test_a_start_attaches_once_as_it_was_before(bench: Bench) -> None:

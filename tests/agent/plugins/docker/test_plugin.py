@@ -30,6 +30,7 @@ from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
 from overlay.core.dataplane.published_port import PortRequest
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.errors import ConflictError
@@ -566,6 +567,35 @@ async def test_join_offers_an_interface(engine: Engine) -> None:
     assert answers[0]["InterfaceName"]["DstPrefix"] == "eth"
     assert len(answers[0]["InterfaceName"]["SrcName"]) < 16
     assert list(engine.agent.components.runtime_endpoints.attached) == [ENDPOINT]
+
+
+async def test_driver_options_are_options_of_the_port(engine: Engine) -> None:
+    """They are stored with the endpoint, so that a join after a restart of the agent has them."""
+    await engine.network()
+
+    async def create(options: dict[str, Any]) -> dict[str, Any]:
+        return await engine.call(
+            "NetworkDriver.CreateEndpoint",
+            NetworkID=NETWORK,
+            EndpointID=ENDPOINT,
+            Interface={"Address": "10.77.0.9/16"},
+            Options=options,
+        )
+
+    for name, value, told in (
+        ("priority", "9", "is not a priority"),
+        ("allow-non-ip", "all", "driver option overlayd.allow-non-ip is not allowed"),
+        ("colour", "red", "unknown driver option overlayd.colour"),
+    ):
+        assert told in (await create({f"overlayd.{name}": value}))["Err"]
+    await create({"overlayd.priority": "5", "overlayd.vlan": "10", PORT_MAP: []})
+    (stored,) = documents.DOCKER_ENDPOINTS.load(engine.agent.components.gossip.state)
+    assert stored.options == {"priority": "5", "vlan": "10"}
+
+    await engine.about("Join")
+
+    attached = engine.agent.components.runtime_endpoints.attached[ENDPOINT]
+    assert (attached.controls.priority, str(attached.vlans)) == ("5", "10")
 
 
 async def test_calls_out_of_order_are_errors_in_words(engine: Engine) -> None:
