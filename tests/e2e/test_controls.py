@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ for _ in range(5000):
 SEND = """
 import socket, sys
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)  # SO_SNDBUFFORCE: never wait for the queue
 while True:
     sender.sendto(bytes(1000), (sys.argv[1], 7007))
 """
@@ -153,6 +155,11 @@ def test_containers_share_a_rate_by_priority(
     assert seen[senders["first"]] > 3 * seen[senders["second"]] > 0, seen
     assert cluster.json(1, "verify")["differences"] == []
     assert cluster.json(2, "network", "inspect", "blue")["shared_rate"] == 4_000_000
+    metrics = cluster.ok(1, "overlayd", "metrics")
+    counted = re.findall(
+        r'dropped_frames_total{network="blue",reason="shared_rate"} (\d+)', metrics
+    )
+    assert int(counted[0]) > 0, metrics
 
     cluster.ok(2, "overlayd", "network", "set", "blue", "--shared-rate", "none")
     eventually(lambda: "htb" not in queue(1) + queue(2), "no queue")

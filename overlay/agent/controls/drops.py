@@ -1,4 +1,4 @@
-"""Count the frames of this host's containers that were dropped at their ports, by reason.
+"""Count the frames of this host's containers that its controls dropped, by reason.
 
 Owns: the last reading, and the sums since this agent began to count, which never fall.
 Does not: drop or count frames; the kernel does.
@@ -18,7 +18,7 @@ from overlay.model import Vni
 
 Drops: TypeAlias = Mapping[str, int]
 """Dropped frames of one port, by reason."""
-STORM, SWITCH = "storm", "switch"
+STORM, SWITCH, SHARED_RATE = "storm", "switch", "shared_rate"
 _ALL_PORTS: Final = ""
 
 
@@ -70,8 +70,10 @@ def _read(sandbox: Sandbox, ports: Sequence[str]) -> dict[str, Drops] | None:
         controls = sandbox.controls
         storms = {} if controls is None else controls.storms_dropped()
         refused = {} if sandbox.guard is None else sandbox.guard.dropped()
+        of_all = {SWITCH: 0 if controls is None else controls.boundary_dropped()}
+        above = sandbox.shared_rates.dropped(sandbox.socket)
         found: dict[str, Drops] = {
-            _ALL_PORTS: {SWITCH: 0 if controls is None else controls.boundary_dropped()}
+            _ALL_PORTS: of_all | ({} if above is None else {SHARED_RATE: above})
         }
     except OSError:
         return None

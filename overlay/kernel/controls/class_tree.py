@@ -39,6 +39,8 @@ _RATE: Final = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, align
 _ETHERNET: Final = 1  # without a link layer the kernel requires a table of costs by size
 _CLASS: Final = struct.Struct("=IIIII")  # buffer, buffer of the ceiling, quantum, level, priority
 _U32: Final = struct.Struct("=I")
+_STATISTICS, _OF_QUEUE = 7, 3  # TCA_STATS2, TCA_STATS_QUEUE (linux/gen_stats.h)
+_QUEUE: Final = struct.Struct("=IIIII")  # length, backlog, drops, requeues, overlimits
 _TICK_NS: Final = 64
 _TICKS_MAX: Final = 2**32 - 1
 
@@ -154,6 +156,19 @@ def read(socket: NetlinkSocket) -> dict[int, int]:
         whole = dict.fromkeys((key for key in seen if seen[key].quantum), _limit(bits))
         found[index] = bits if bits and seen == _classes(bits) and waiting == whole else BROKEN
     return found
+
+
+def dropped(socket: NetlinkSocket) -> int:
+    """Return how many frames all trees have dropped since they were made."""
+    queues = filter(is_tree, socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP))
+    return sum(map(_drops_of, queues))
+
+
+def _drops_of(message: NetlinkMessage) -> int:
+    found = attributes(message.buffer, message.start + _HEADER.size, message.end)
+    statistics = found.get(_STATISTICS, b"")
+    queue = attributes(statistics, 0, len(statistics)).get(_OF_QUEUE, b"")
+    return int(_QUEUE.unpack_from(queue)[2]) if len(queue) >= _QUEUE.size else 0
 
 
 def is_tree(message: NetlinkMessage) -> bool:

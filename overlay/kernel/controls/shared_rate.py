@@ -113,6 +113,13 @@ class SharedRates:
         self._may_exist = bool(trees)
         return frozenset(found)
 
+    def dropped(self, socket: NetlinkSocket) -> int | None:
+        """Return how many frames above the rates were dropped since these were made.
+
+        None without a rate. Raises OSError.
+        """
+        return class_tree.dropped(socket) if self._may_exist else None
+
     def _runs_at(self, socket: NetlinkSocket, index: int) -> bool:
         own = 0 if self._program is None else self._program[1]
         body = tc_filters.filter_dump(index, parent=class_tree.HANDLE)

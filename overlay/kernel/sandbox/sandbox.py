@@ -100,9 +100,9 @@ class Sandbox:
         self._links = LinkIndexes(self.socket)
         self.shortcuts = ShortcutPairs(name, self.socket, netns_fd, self._host_fd, alias)
         self._marks = PriorityMarks()
-        self._shared_rates = SharedRates()
+        self.shared_rates = SharedRates()
         tables = SandboxTables(
-            self.guard, self.controls, self.interception, self._marks, self._shared_rates
+            self.guard, self.controls, self.interception, self._marks, self.shared_rates
         )
         self._rows = RowApplier(netns_fd, self.socket, self._links, tables, self.shortcuts)
         self._reader = SandboxReader(self.socket, self._host_fd, tables, peers)
@@ -154,7 +154,7 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
-        tables = (self.guard, self.controls, self.interception, self._marks, self._shared_rates)
+        tables = (self.guard, self.controls, self.interception, self._marks, self.shared_rates)
         for each in tables:
             if each is not None:
                 each.close()

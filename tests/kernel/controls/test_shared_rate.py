@@ -106,7 +106,10 @@ def test_the_higher_priority_gets_the_larger_part(
 def test_containers_of_equal_priority_have_equal_parts(segment: Segment) -> None:
     """However much more one of them sends."""
     put(segment, RATE, MarkRow("p0", 3), MarkRow("p1", 3))
+    sandbox = segment.hosts[0].sandbox
+    assert sandbox.shared_rates.dropped(sandbox.socket) == 0
     got = shares(segment, {"10.32.0.2": 1, "10.32.0.4": 10})
+    assert (sandbox.shared_rates.dropped(sandbox.socket) or 0) > 0
     assert got["10.32.0.4"] < 3 * got["10.32.0.2"], got
 
 
@@ -119,6 +122,8 @@ def test_what_stays_on_the_host_does_not_share(segment: Segment) -> None:
     put(segment)
     assert "htb" not in segment.world.run(sandbox, "tc", "qdisc", "show")
     assert "fifo" not in segment.world.run(sandbox, "tc", "qdisc", "show")
+    host = segment.hosts[0].sandbox
+    assert host.shared_rates.dropped(host.socket) is None
 
 
 @pytest.mark.parametrize("bits", [64_000, 1_234_568, 10**9, 32 * 10**9])

@@ -23,7 +23,8 @@ def control_families(facts: DropFacts, networks: Mapping[int, str]) -> Iterator[
     """Yield the metric; `networks` are the labels of networks, by VNI."""
     yield Family(
         "overlayd_dropped_frames_total",
-        "Frames of this host's containers that were dropped at their ports, by reason.",
+        "Frames of this host's containers that were dropped at their ports, or above the rate "
+        "that they share, by reason.",
         [
             Sample(count, (("network", networks[vni]), ("reason", reason)))
             for (vni, reason), count in sorted(facts.items())
