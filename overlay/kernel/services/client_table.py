@@ -14,7 +14,7 @@ Does not: fill it (`table_plan`), write it (`table_writer`), or decide which con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from overlay.kernel.nft import backend_choice as choice
@@ -24,7 +24,7 @@ from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, Chain, Set, Table
 from overlay.model import NodeId
 
 TABLE_PREFIX: Final = "overlayd_services_"
-_DESTINATION, _FILTER = -100, 0  # as nft(8) names them
+_DESTINATION: Final = -100  # as nft(8) names it
 ICMP: Final = {4: b"\x01", 16: b"\x3a"}
 _ECHO_REQUEST: Final = {4: b"\x08", 16: b"\x80"}
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
@@ -52,19 +52,20 @@ def table_of(node_id: NodeId) -> Table:
         (*maps, *addresses, *pinged, Set(STATE, _TYPE_STATE, STATE_SIZE)),
         (
             *(Chain(_VIRTUAL[size], tuple(_translations(size))) for size in choice.SIZES),
-            Chain("refused", tuple(_refusals())),
-            Chain("sent", tuple(_to_virtual(_VIRTUAL)), (OUTPUT, _DESTINATION), "nat"),
-            Chain("unanswered", tuple(_unanswered()), (OUTPUT, _FILTER)),
+            Chain("sent", tuple(_to_virtual()), (OUTPUT, _DESTINATION), "nat"),
         ),
     )
 
 
-def _to_virtual(chains: Mapping[int, str]) -> Iterator[Rule]:
-    """Go on with packets to virtual addresses in the chain of their family; others pass."""
+def _to_virtual() -> Iterator[Rule]:
+    """Go on with packets to virtual addresses in the chain of their family; others pass.
+
+    The kernel asks a chain of translations about the first packet of a connection only.
+    """
     for size in choice.SIZES:
         family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
         meant = (*family, *choice.requested_address(size), ex.in_set(ADDRESSES[size]))
-        yield (*meant, ex.goto(chains[size]))
+        yield (*meant, ex.goto(_VIRTUAL[size]))
 
 
 def _translations(size: int) -> Iterator[Rule]:
@@ -72,6 +73,7 @@ def _translations(size: int) -> Iterator[Rule]:
         if ring.address_size == size:
             yield choice.translate(ring, choice.requested_address(size))
     yield _ping(size)
+    yield from _refusals()
 
 
 def _ping(size: int) -> Rule:
@@ -86,16 +88,11 @@ def _ping(size: int) -> Rule:
     )
 
 
-def _unanswered() -> Iterator[Rule]:
+def _refusals() -> Iterator[Rule]:
     """Refuse what is sent to a virtual address and was not translated.
 
-    Only first packets are looked at: this chain sees each packet of the container.
+    Here, and not in a chain of filters, which would see each packet of the container.
     """
-    yield (*ex.ct_established(), ex.accept())
-    yield from _to_virtual(dict.fromkeys(choice.SIZES, "refused"))
-
-
-def _refusals() -> Iterator[Rule]:
     yield (*ex.transport(ex.TCP), Expression("reject", ((1, number(_REJECT_RESET)),)))
     unreachable = ((1, number(_REJECT_ICMPX)), (2, bytes([_PORT_UNREACHABLE])))
     yield (Expression("reject", unreachable),)
