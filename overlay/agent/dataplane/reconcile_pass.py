@@ -220,6 +220,12 @@ def _based(runtime: SandboxRuntime, given: PlanInput, actual: SandboxState) -> P
     return natively(given, allowed=runtime.is_native and _has_fast_path(runtime))
 
 
+def is_native(runtime: SandboxRuntime, given: PlanInput | None) -> bool:
+    """Return whether the next pass leaves a network its shortcuts."""
+    allowed = runtime.is_native and _has_fast_path(runtime)
+    return given is not None and natively(given, allowed=allowed).native
+
+
 def _has_fast_path(runtime: SandboxRuntime) -> bool:
     return runtime.sandbox.fast_path is not None and runtime.redirects
 

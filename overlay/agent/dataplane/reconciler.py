@@ -18,7 +18,13 @@ from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.plan_inputs import EncryptedTunnels, PlanInputs
-from overlay.agent.dataplane.reconcile_pass import compare, lost_ports, read_states, run_pass
+from overlay.agent.dataplane.reconcile_pass import (
+    compare,
+    is_native,
+    lost_ports,
+    read_states,
+    run_pass,
+)
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, sandbox_name
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime, port_security_faults
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
@@ -32,12 +38,12 @@ from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.vlan.vlans import Vlans
-from overlay.errors import NotFoundError, OverlayError
+from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.operation_failure import OperationFailure
-from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.kernel.sandbox.sandbox import Sandbox, destroy_sandbox
 from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
@@ -54,7 +60,8 @@ class Reconciler(Controller):
     there what it could not do before;
     `sandbox_closing`: a sandbox is about to be removed;
     `ports_lost`: the kernel no longer has the interfaces of these ports;
-    `network_reconciled`: a pass over the network with this VNI has ended.
+    `network_reconciled`: a pass over the network with this VNI has ended;
+    `shortcuts_ending`: the next pass removes shortcuts, which `SandboxRuntime` no longer has.
     """
 
     name = "reconciler"
@@ -78,6 +85,7 @@ class Reconciler(Controller):
         self.sandbox_closing: Signal[[Vni]] = Signal()
         self.ports_lost: Signal[[Vni, list[str]]] = Signal()
         self.network_reconciled: Signal[[Vni]] = Signal()
+        self.shortcuts_ending: AsyncSignal[[]] = AsyncSignal()
         self.fast_path = fast_path
         self.underlay_filter = underlay_filter
         self._tunnels = tunnels
@@ -168,7 +176,7 @@ class Reconciler(Controller):
                 sandbox.monitor(),
                 lock,
                 redirects=self.fast_path.redirects,
-                is_native=self.fast_path.is_native,
+                support=self.fast_path,
                 without_programs=self.fast_path.refusal,
             )
             undo.pop_all()
@@ -183,7 +191,7 @@ class Reconciler(Controller):
                 self.sandbox_closing.emit(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone when this agent started
-                await self._kernel.call(_destroy, self._name_of(vni))
+                await self._kernel.call(destroy_sandbox, self._name_of(vni))
         await self._tunnels.leave(vni)
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
@@ -194,7 +202,7 @@ class Reconciler(Controller):
         }
         for name in await self._kernel.call(netns.names):
             if is_own_sandbox(name, self._gossip.node_id) and name not in kept:
-                await self._kernel.call(_destroy, name)
+                await self._kernel.call(destroy_sandbox, name)
                 self._event_log.record("sandbox", f"removed unused sandbox {name}")
 
     async def close(self) -> None:
@@ -234,12 +242,6 @@ class Reconciler(Controller):
             if vni is None or known == vni:
                 runtime.stale = True
         self.mark_dirty(vni)
-
-    def follow_native(self) -> None:
-        """Use the native path in all sandboxes, or in none, as it may be used now."""
-        for runtime in self._runtimes.values():
-            runtime.is_native = self.fast_path.is_native
-        self.mark_stale()
 
     def resync(self) -> None:
         """Have the next pass read every sandbox."""
@@ -338,6 +340,9 @@ class Reconciler(Controller):
                 given = self._inputs.plan_input(network, self._runtimes, remotes=False)
                 since = None if read else runtime.position  # what is read costs more anyway
                 changes = self._directory.view.remote_changes(network, since)
+            if runtime.shortcuts and not is_native(runtime, given):
+                runtime.shortcuts = {}
+                await self.shortcuts_ending.emit()
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
             hints, runtime.hints = runtime.hints, []
@@ -440,11 +445,3 @@ class Reconciler(Controller):
 
     def _plan_input(self, network: Network | None) -> PlanInput | None:
         return None if network is None else self._inputs.plan_input(network, self._runtimes)
-
-
-def _destroy(name: str) -> None:
-    """Remove a sandbox by name, or a stale name; runs in the kernel thread."""
-    try:
-        Sandbox.open(name, create=False).destroy()
-    except NotFoundError:
-        netns.remove(name)

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.agent.process.controller import Fault
 from overlay.agent.process.kernel_thread import KernelThread
@@ -58,7 +59,7 @@ class SandboxRuntime:
     unusable: str = ""  # why the network has no bridge or tunnel here, as the last pass found
     policy: PolicyRows | None = None  # as the last pass had them
     redirects: bool = True  # frames go past the bridge, if there is a fast path
-    is_native: bool = False  # and come past the VXLAN device
+    support: FastPathSupport | None = None  # whether they come past the VXLAN device, as well
     shortcuts: dict[str, int] = field(default_factory=dict)
     """The shortcuts that work, by name, with the indexes of their ends in the host's namespace."""
     without_programs: str = ""  # why there are none that could apply policies
@@ -73,6 +74,11 @@ class SandboxRuntime:
 
     def __post_init__(self) -> None:
         self._removal = PortRemoval(self.sandbox)
+
+    @property
+    def is_native(self) -> bool:
+        """Return whether frames come past the VXLAN device where they may."""
+        return self.support is not None and self.support.is_native
 
     @property
     def is_shut(self) -> bool:

@@ -74,6 +74,7 @@ class NativePath(Controller):
         self._removed = False
         follow = self._follow_firewall if self.mode == "auto" else None
         self.firewall = HostFirewall(context, paths, interval_s, follow)
+        reconciler.shortcuts_ending.connect(self.attempt)
         reconciler.network_reconciled.connect(lambda _vni: self.trigger())
         paths.determined.connect(self.mark_stale)
 
@@ -142,7 +143,7 @@ class NativePath(Controller):
             return
         if judging:
             await self.attempt()
-        self._reconciler.follow_native()
+        self._reconciler.mark_stale()
 
     # --- the controller -------------------------------------------------------------------
 

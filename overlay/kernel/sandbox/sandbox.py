@@ -373,6 +373,14 @@ class Sandbox:
         return OperationFailure(operation, error.errno or 0, reason)
 
 
+def destroy_sandbox(name: str) -> None:
+    """Remove a sandbox by name, or a stale name."""
+    try:
+        Sandbox.open(name, create=False).destroy()
+    except NotFoundError:
+        netns.remove(name)
+
+
 def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
     """Return the sandbox's port security, or the reason for having none.
 

@@ -24,7 +24,7 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, parse_ip
-from overlay.signals import Signal
+from overlay.signals import AsyncSignal, Signal
 
 OWN, MEMBER, OTHER = (parse_ip(f"192.168.56.{number}") for number in (10, 11, 12))
 PARTICIPANTS = [NodeId(b"vm%d" % number * 4) for number in (1, 2, 3, 4)]
@@ -75,7 +75,8 @@ class Host:
         reconciler = SimpleNamespace(
             fast_path=self.support,
             network_reconciled=Signal[[Vni]](),
-            follow_native=self._follow,
+            shortcuts_ending=AsyncSignal[[]](),
+            mark_stale=self._follow,
             runtime=lambda _vni: SimpleNamespace(shortcuts=self.shortcuts),
         )
         self.reconciler = cast("Reconciler", reconciler)
@@ -262,6 +263,14 @@ async def test_members_that_need_checksums_over_ipv6_are_named(host: Host) -> No
     assert path == DataPath("native", f"to vm1 {device}")
     host.said = frozenset(PARTICIPANTS)
     assert data_path_of(BLUE, host.reconciler, host.native) == DataPath("native", "")
+
+
+async def test_before_a_shortcut_goes_nothing_leads_there(host: Host) -> None:
+    """As in a network that is being switched to encryption: frames take the VXLAN device."""
+    await host.native.attempt()
+    host.shortcuts = {}
+    await host.reconciler.shortcuts_ending.emit()
+    assert (host.kernel, host.repairs()) == (NativeState(), [])
 
 
 async def test_a_firewall_that_judges_keeps_the_path_off(host: Host) -> None:
