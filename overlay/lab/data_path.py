@@ -15,7 +15,7 @@ from overlay.lab.host_process import HostProcess
 
 VARIABLE: Final = "OVERLAYD_LAB_DATA_PATH"
 CONFIGURATIONS: Final = {
-    "native": 'native_path = "on"\n',
+    "native": 'native_path = "auto"\n',
     "fast": 'fast_path = "on"\nnative_path = "off"\n',
     "bridge": 'fast_path = "off"\n',
 }

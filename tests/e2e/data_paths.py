@@ -33,6 +33,7 @@ EXCEPTIONS = {
     "it is being switched": "fast",
     "its frames do not leave this host": "fast",
 }
+JUDGED = "the host's firewall judges"  # as a rule of the test's did until just now
 
 
 class PathWatch:
@@ -54,7 +55,8 @@ class PathWatch:
 
     def _check(self, host: HostProcess, network: dict[str, Any]) -> None:
         taken, why = network.get("data_path"), network.get("data_path_why") or ""
-        if taken is None or (self.wanted == "native" and EXCEPTIONS.get(why) == taken):
+        is_expected = EXCEPTIONS.get(why) == taken or why.startswith(JUDGED)
+        if taken is None or (self.wanted == "native" and is_expected):
             return
         shown = f"{host.name}: {network['name']} takes the path {taken} ({why})"
         assert taken == self.wanted, f"{shown}, not {self.wanted}"

@@ -12,7 +12,7 @@ from overlay.lab import data_path
 
 @pytest.mark.parametrize(
     ("name", "fast", "native"),
-    [("native", "auto", "on"), ("fast", "on", "off"), ("bridge", "off", None)],
+    [("native", "auto", "auto"), ("fast", "on", "off"), ("bridge", "off", None)],
 )
 def test_an_agent_accepts_each_configuration(
     tmp_path: Path, name: str, fast: str, native: str | None
