@@ -8,11 +8,16 @@ from collections.abc import Iterator
 import pytest
 from overlay import limits
 from overlay.core.native.firewall import VxlanTraffic
+from overlay.core.netcheck.packet_filter import Action
 from overlay.errors import OverlayError
 from overlay.kernel import netns
+from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.elements.expression_lists import encoded
+from overlay.kernel.nft.expressions import Expression
 from overlay.kernel.nft.firewall import legacy
 from overlay.kernel.nft.firewall.host_firewall import judging_rule
 from overlay.kernel.nft.firewall.reader import Firewall
+from overlay.kernel.nft.firewall.rule_matches import RuleReader
 from overlay.model import parse_ip
 from tests.kernel.conftest import World
 
@@ -254,6 +259,15 @@ def test_tables_of_iptables_legacy_count(place: Place, monkeypatch: pytest.Monke
     assert place.judging_anywhere() == ""
     monkeypatch.setattr(legacy, "_PATH", "/nowhere")
     assert place.judging_anywhere() == "iptables-legacy table filter"
+
+
+def test_an_expression_without_its_parts_may_judge() -> None:
+    """A newer kernel may write one in another way."""
+    traffic = VxlanTraffic(True, OWN, frozenset(MEMBERS), frozenset({(7, "eth0")}), 4789)
+    reader = RuleReader(traffic, lambda _name: None, is_untracked=True)
+    for broken in (Expression("cmp"), Expression("meta", ((1, b"x"),)), Expression("queue")):
+        rules = [*reader.rules(encoded((broken, ex.accept())), "here", "")]
+        assert Action.DROP in {each.action for each in rules if each.matches is not False}
 
 
 def test_more_rules_than_can_be_compared_are_refused(

@@ -44,11 +44,14 @@ def judging_legacy_rule(*directions: VxlanTraffic) -> str:
     if len(packets) * saved.count("\n-A ") > limits.FIREWALL_RULES_MAX:
         return unread
     hooks = {True: directions[0].hooks, False: directions[-1].hooks}
-    for packet in packets:
-        where = judging_rule(iptables_chains(saved, program, packet), hooks[packet.incoming])
-        if where:
-            return where
-    return ""
+    try:
+        found = (
+            judging_rule(iptables_chains(saved, program, packet), hooks[packet.incoming])
+            for packet in packets
+        )
+        return next(filter(None, found), "")
+    except ValueError:  # a line that is no rule
+        return unread
 
 
 def _packets(directions: tuple[VxlanTraffic, ...]) -> Iterator[Packet]:

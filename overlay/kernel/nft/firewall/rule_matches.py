@@ -97,8 +97,15 @@ class RuleReader:
     def rules(self, expressions: bytes, where: str, place: str) -> Iterator[Rule]:
         """Yield a rule; several if a map has its verdicts.
 
-        `where` is what is said of it, and chains' names follow `place`.
+        `where` is what is said of it, and chains' names follow `place`. One that a newer kernel
+        writes in another way may judge.
         """
+        try:
+            yield from self._rules(expressions, where, place)
+        except (KeyError, struct.error):
+            yield Rule(matches=None, action=Action.DROP, where=where)
+
+    def _rules(self, expressions: bytes, where: str, place: str) -> Iterator[Rule]:
         matches: bool | None = True
         self._registers = {}
         for name, data in decoded(expressions):
