@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlay.lab import lab
 
-from benchmark import contenders, control, dataplane, program, report, scale
+from benchmark import contenders, control, dataplane, program, report, scale, underlays
 
 OUTPUT = Path(__file__).parents[2] / "docs/benchmarks"
 
@@ -34,6 +34,13 @@ def main() -> int:
         choices=("data", "beside", "native", "control", "program"),
         help="measure only this part; beside: only the host's own traffic; native: the native path",
     )
+    parser.add_argument(
+        "--underlay",
+        choices=underlays.KINDS,
+        default=underlays.DEFAULT,
+        help="of the part native: with an MTU of 9000 (jumbo), or with interfaces that neither "
+        "segment nor merge packets (segmented), or merge them only (segmented-gro)",
+    )
     arguments = parser.parse_args()
     result: dict[str, object] = {"machine": report.machine()}
     if arguments.only == "beside":
@@ -53,7 +60,8 @@ def main() -> int:
         finally:
             lab.down()
     if arguments.only in (None, "native"):
-        result["native"] = _native(arguments.rounds, arguments.seconds)
+        result["underlay"] = arguments.underlay
+        result["native"] = _native(arguments.rounds, arguments.seconds, arguments.underlay)
     if arguments.only in (None, "program"):
         result["program"] = program.measure(tell)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -78,14 +86,15 @@ def _beside(rounds: int, seconds: int) -> dataplane.Samples:
         lab.down()
 
 
-def _native(rounds: int, seconds: int) -> dataplane.Samples:
+def _native(rounds: int, seconds: int, underlay: str) -> dataplane.Samples:
     """Measure two hosts with the native path, two without it, two of Docker, and two bare ones."""
     try:
         hosts = lab.make(8)
+        underlays.prepare(hosts, underlay)
         contenders.switch_native_off(hosts[:2])
         lab.join(hosts[:4])
         lab.populate(hosts[:4])
-        found = contenders.with_native(hosts, tell)
+        found = contenders.with_native(hosts, underlay, tell)
         return dataplane.measure(found, rounds, seconds, tell)
     finally:
         lab.down()

@@ -17,6 +17,8 @@ from pathlib import Path
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
 
+from benchmark import underlays
+
 DOCKER_PORT, HAND_PORT, HAND_VNI = 4790, 4791, 77
 _DOCKER_WAIT_S = 60.0
 
@@ -75,42 +77,45 @@ def switch_native_off(pair: Sequence[HostProcess]) -> None:
         ok(host, "sh", "-c", script)
 
 
-def with_native(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
+def with_native(
+    hosts: Sequence[HostProcess], kind: str, tell: Callable[[str], None]
+) -> list[Contender]:
     """Set up four, on eight hosts of which the first four are members; two of them not native.
 
-    Networks are exposed on all members, as by default.
+    Their cables are of a kind of `underlays`. Networks are exposed on all members, as by default.
     """
     ours, natives, dockers, clean = hosts[:2], hosts[2:4], hosts[4:6], hosts[6:8]
     for pair in (ours, natives, dockers):
-        cable(pair)
+        cable(pair, kind)
     tell("starting two dockerd and a swarm")
     for host in natives:
         (network,) = lab.query(host, "status")["networks"]
         if network["data_path"] != "native":
             raise RuntimeError(f"{host.name}: {network['data_path_why']}")
     native = Contender("overlayd, native path", overlayd(natives).ends)
-    return [bare(clean), overlayd(ours), native, docker(dockers)]
+    return [bare(clean, kind), overlayd(ours), native, docker(dockers, underlays.mtu(kind) - 50)]
 
 
 def _number(host: HostProcess) -> int:
     return int(host.name.removeprefix("vm"))
 
 
-def cable(pair: Sequence[HostProcess]) -> None:
+def cable(pair: Sequence[HostProcess], kind: str = underlays.DEFAULT) -> None:
     """Connect two hosts by a veth pair, and route their underlay addresses through it."""
     one, two = pair
     ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", "cable"]
     far = ["type", "veth", "peer", "name", "cable", "netns", str(two.pid)]
     subprocess.run([*ends, *far], check=True, timeout=30)
     for own, other in ((one, two), (two, one)):
+        underlays.apply(own, "cable", kind)
         ok(own, "ip", "link", "set", "cable", "up")
         ok(own, "ip", "route", "add", f"{underlay.address_of(_number(other))}/32", "dev", "cable",
            "src", underlay.address_of(_number(own)))  # fmt: skip
 
 
-def bare(pair: Sequence[HostProcess]) -> Contender:
+def bare(pair: Sequence[HostProcess], kind: str = underlays.DEFAULT) -> Contender:
     """Connect two hosts without overlayd: the underlay itself."""
-    cable(pair)
+    cable(pair, kind)
     return Contender("underlay", _host_ends(pair))
 
 
@@ -173,7 +178,7 @@ def overlayd(pair: Sequence[HostProcess]) -> Contender:
     return Contender("overlayd", (ends[0], ends[1]))
 
 
-def docker(hosts: Sequence[HostProcess]) -> Contender:
+def docker(hosts: Sequence[HostProcess], mtu: int = 1450) -> Contender:
     """Create a two-node swarm with an attachable overlay and a container on each node."""
     archive = _image()
     for host in hosts:
@@ -192,6 +197,7 @@ def docker(hosts: Sequence[HostProcess]) -> Contender:
     token = ok(hosts[0], "docker", "swarm", "join-token", "-q", "worker").strip()
     ok(hosts[1], "docker", "swarm", "join", "--token", token, "--advertise-addr", second, first)
     ok(hosts[0], "docker", "network", "create", "-d", "overlay", "--attachable",
+       "--opt", f"com.docker.network.driver.mtu={mtu}",
        "--subnet", "10.88.0.0/16", "dnet")  # fmt: skip
     return Contender("Docker swarm overlay", (_container(hosts[0], 1), _container(hosts[1], 2)))
 

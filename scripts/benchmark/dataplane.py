@@ -1,4 +1,4 @@
-"""Throughput, packet rate and round-trip time of each contender, in interleaved rounds."""
+"""Throughput, packets, round trips and requests of each contender, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmark import requests
 from benchmark.contenders import Contender
 
-MEASURES = ("tcp", "udp", "rtt")
+MEASURES = ("tcp", "udp", "rtt", "request", "requests")
 _PORT = "5999"
 _PING_COUNT = 20_000
 _TRIES = 20
@@ -20,7 +21,7 @@ _TOOK = re.compile(r"time (\d+)ms")
 _FIRST = ("chrt", "-f", "50") if shutil.which("chrt") else ()
 
 Samples = dict[str, dict[str, list[float]]]
-"""Contender -> measure -> one value per round: Mbit/s, packets/s, microseconds."""
+"""Contender -> measure -> one value per round: Mbit/s, packets/s, microseconds, responses/s."""
 
 
 def measure(
@@ -36,6 +37,8 @@ def measure(
             found["tcp"].append(tcp(contender, seconds))
             found["udp"].append(udp(contender, seconds))
             found["rtt"].append(rtt(contender))
+            found["request"].append(requests.rate(contender, seconds, size=1, connections=1))
+            found["requests"].append(requests.rate(contender, seconds, size=128, connections=16))
     return samples
 
 
