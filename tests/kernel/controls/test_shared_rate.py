@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -12,6 +13,7 @@ import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.link_state import Vxlan
 from overlay.core.dataplane.state import (
+    TRUSTED,
     BoundaryRow,
     MarkRow,
     Row,
@@ -21,10 +23,12 @@ from overlay.core.dataplane.state import (
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
-from overlay.kernel.controls.class_tree import BROKEN
+from overlay.kernel.controls.class_tree import BROKEN, LEAVES
 from overlay.kernel.controls.shared_rate import require_shared_rates
 from overlay.kernel.sandbox.sandbox import Sandbox
-from tests.kernel.controls.segment import Segment
+from overlay.lab.frames import checksum, packet_frame, udp
+from overlay.model import parse_ip
+from tests.kernel.controls.segment import FENCE, Segment
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
@@ -100,7 +104,7 @@ def test_the_higher_priority_gets_the_larger_part(
     got = shares(segment, {"10.32.0.2": 2, "10.32.0.4": 2})
     low, high = sorted(got.values())
     assert got["10.32.0.2" if first > fourth else "10.32.0.4"] == high, got
-    assert high > 3 * low > 0, got
+    assert high > 2 * low > 0, got
 
 
 def test_containers_of_equal_priority_have_equal_parts(segment: Segment) -> None:
@@ -111,6 +115,46 @@ def test_containers_of_equal_priority_have_equal_parts(segment: Segment) -> None
     got = shares(segment, {"10.32.0.2": 1, "10.32.0.4": 10})
     assert (sandbox.shared_rates.dropped(sandbox.socket) or 0) > 0
     assert got["10.32.0.4"] < 3 * got["10.32.0.2"], got
+
+
+def classes(segment: Segment) -> set[int]:
+    """Return the priorities of which something has left the first host since the queue was made."""
+    told = segment.world.run(
+        segment.hosts[0].sandbox.name, "tc", "-s", "class", "show", "dev", "vxlan0"
+    )
+    sent = re.findall(r"class htb 6f78:(1[0-9a-f]{2}) .*\n Sent (\d+) bytes", told)
+    return {(int(minor, 16) - 0x100) // LEAVES for minor, size in sent if int(size)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark", "expected"),
+    [
+        *((kind, mark, mark) for kind in ("10.32.0.", "fe80::") for mark in (1, 4, 7)),
+        ("10.32.0.", TRUSTED, 3),
+        ("fe80::", TRUSTED, 3),
+        ("not IP", 2, 2),
+        ("not IP", 7, 6),  # the buffer's number is that of 6
+    ],
+)
+def test_a_frame_is_in_the_class_of_its_priority(
+    segment: Segment, kind: str, mark: int, expected: int
+) -> None:
+    """Whatever it carries; a trusted container chooses by the packet's own DSCP."""
+    put(segment, RATE, MarkRow("p0", mark), MarkRow("p1", 0))
+    target, source = segment.macs[3], segment.macs[2]
+    if kind == "not IP":
+        frame = target + source + FENCE.to_bytes(2, "big") + bytes(64)
+    else:
+        raw = udp(parse_ip(f"{kind}2"), parse_ip(f"{kind}3"), (5000, 5001), bytes(64))
+        if kind == "fe80::":
+            raw = (6 << 28 | 3 << 25).to_bytes(4, "big") + raw[4:]
+        else:
+            head = raw[:1] + bytes([3 << 5]) + raw[2:10] + bytes(2) + raw[12:20]
+            raw = head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + raw[20:]
+        frame = packet_frame(target, source, raw)
+    segment.send(segment.first, frame)
+    segment.world.wait_until(lambda: expected in classes(segment), "the frame")
+    assert classes(segment) <= {0, expected}
 
 
 def test_what_stays_on_the_host_does_not_share(segment: Segment) -> None:
