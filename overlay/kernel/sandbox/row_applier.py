@@ -40,6 +40,7 @@ from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
 
 RowOperation: TypeAlias = PutRow | DeleteRow
+_ENCODED_TOGETHER_MAX: Final = 4096  # messages of all rows take as much memory as the rows
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
 
 
@@ -84,7 +85,14 @@ class RowApplier:
         return failures
 
     def _apply_netlink_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply rows that are netlink messages, all in one batch."""
+        """Apply rows that are netlink messages, all in one batch unless there are very many."""
+        failures: list[OperationFailure] = []
+        for first in range(0, len(operations), _ENCODED_TOGETHER_MAX):
+            part = operations[first : first + _ENCODED_TOGETHER_MAX]
+            failures += self._apply_netlink_part(part)
+        return failures
+
+    def _apply_netlink_part(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
         failures: list[OperationFailure] = []
         batch: list[Request] = []
         sent: list[RowOperation] = []

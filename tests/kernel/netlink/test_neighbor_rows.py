@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import (
     AddressRow,
     BridgeFdbRow,
@@ -15,6 +16,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
 )
 from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.sandbox import row_applier
 from overlay.model import Ip, Mac, mac_for, parse_ip
 
 if TYPE_CHECKING:
@@ -130,3 +132,19 @@ def test_tens_of_thousands_of_rows(world: World) -> None:
 
     assert host.sandbox.apply(diff(state, host.sandbox.read(), prune=True)) == []
     assert diff(state, host.sandbox.read(), prune=True) == []
+
+
+@pytest.mark.netns
+def test_very_many_rows_are_applied_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are there, and the one that fails in a later part is the one that is named."""
+    monkeypatch.setattr(row_applier, "_ENCODED_TOGETHER_MAX", 7)
+    host = world.host()
+    host.floods.append(parse_ip("192.168.56.12"))
+    assert host.converge() == []
+    state = host.desired()
+    wanted = fill(host, 20, "10.32.0.2", "192.168.56.12")
+    nowhere = NeighborRow("br7", parse_ip("10.32.0.99"), Mac(b"\2" * 6))
+    failures = host.sandbox.apply([*map(PutRow, sorted(wanted, key=repr)), PutRow(nowhere)])
+
+    assert [each.operation for each in failures] == [PutRow(nowhere)]
+    assert host.sandbox.read().rows == state.rows | wanted
