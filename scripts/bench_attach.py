@@ -1,71 +1,79 @@
 #!/usr/bin/env python3
 """Measure one attach beside many records and beside few, side by side.
 
-A lab is two clusters. In each, the agents of all hosts but two are replaced by generators with
-their identities, which write endpoint records: many in one cluster, few in the other. Then
-containers are attached and detached through the API of the first host, in turn in the one cluster
-and in the other, and each attach is confirmed by the second host. Run as root:
+A lab of six hosts is two clusters of two agents. To each, members are added that only gossip
+(`benchmark.record_members`, in the third host): with many endpoints in one cluster, with few in
+the other. Then containers are attached and detached through the API of a cluster's first host, in
+turn in the one cluster and in the other, and each attach is confirmed by the second host. It takes
+two minutes on a quiet machine. Run as root:
     .venv/bin/python scripts/bench_attach.py [--records 50000] [--rounds 200]
-It prints Markdown. Setting it up takes several minutes on two cores.
+It prints Markdown; docs/benchmarks/attach.md holds the last run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import datetime as dt
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.state import documents
-from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.database import Row
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
-from overlay.model import parse_ip
-from overlay.unix_http import HttpError, UnixConnection, send
+from overlay.model import Vni
+from overlay.unix_http import HttpError, send
 
-import bench_gossip
-from benchmark import control
+from benchmark import control, record_members
 
+T = TypeVar("T")
+
+STATE_DIR = Path("/var/lib/overlayd")
 FEW = 50
-RATE = 300  # records a second from each generator
-CONTACT_S = 5.0  # a generator finds the members
-LINGER_S = 40.0  # and sends again what a busy agent has lost
-WRITERS = 13  # of one host, no more than limits.ENDPOINTS_PER_LOG_MAX count
 SPACES = 20
-SETTLE_S = 300.0
+SETTLE_S = 120.0
+PARALLEL_ROUNDS = 3
+_KILL = "kill -9 $(pgrep -f '[o]verlay[^ ]* agent')"
+_HAS_ENDED = "! pgrep -f '[o]verlay[^ ]* agent'"
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Cluster(NamedTuple):
-    """Hosts: one attaches, one confirms, and the records are the others'."""
+    """Three hosts: one attaches, one confirms, and the third has the other members."""
 
-    name: str
-    first: int  # host number
+    number: int
     hosts: list[HostProcess]
     records: int
 
     @property
+    def agents(self) -> list[HostProcess]:
+        """Return the hosts with agents."""
+        return self.hosts[:2]
+
+    @property
     def pids(self) -> list[int]:
-        """Return the agents of the first two hosts."""
-        return [control.host_pid(host, "[o]verlay[^ ]* agent") for host in self.hosts[:2]]
+        """Return the agents."""
+        return [control.host_pid(host, "[o]verlay[^ ]* agent") for host in self.agents]
 
 
 class Sample(NamedTuple):
-    """One attach and one detach."""
+    """One attach and one detach, in ms."""
 
-    attach_ms: float
-    detach_ms: float
+    attach: float
+    detach: float
+
+
+def tell(text: str) -> None:
+    """Print a progress message."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -73,120 +81,114 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=50_000, help="of the larger cluster")
     parser.add_argument("--rounds", type=int, default=200, help="attaches in each cluster")
-    parser.add_argument("--generate", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.generate:
-        asyncio.run(_generate(*arguments.generate))
+    if arguments.fill:  # in a lab host
+        number, vni, records = arguments.fill
+        print(json.dumps(record_members.add(STATE_DIR, number, Vni(vni), records)))
+        return 0
+    if arguments.serve:  # in another
+        members = [[Row(*row) for row in rows] for rows in json.loads(sys.stdin.readline())]
+        asyncio.run(record_members.serve(members))
         return 0
     try:
-        rows = measure(arguments.records, arguments.rounds)
+        lines = measure(arguments.records, arguments.rounds)
     finally:
         lab.down()
-    print("\n".join(rows))
+    print("\n".join(lines))
     today = dt.datetime.now(dt.UTC).date()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
     print(f"\n{today}, {machine}, Python {platform.python_version()}.")
     return 0
 
 
-# --- in the third host --------------------------------------------------------------------
-
-
-async def _generate(number: int, vni: int, records: int) -> None:
-    """Act as the host's agent, and write endpoint records."""
-    with contextlib.closing(StateDatabase(Path("/var/lib/overlayd"))) as state:
-        cluster = documents.CLUSTER.find(state)
-        assert cluster is not None
-        address = parse_ip(underlay.address_of(number))
-        gossip = GossipService(state, cluster, address, 1500)
-        gossip.start()
-        await asyncio.sleep(CONTACT_S)
-        await bench_gossip.write(gossip, vni, RATE, records, first=number * 4096)
-        await asyncio.sleep(LINGER_S)
-        gossip.close()
-
-
-# --- outside ------------------------------------------------------------------------------
-
-
 def measure(records: int, rounds: int) -> list[str]:
     """Run both clusters on a new lab; return the lines of a table."""
-    size = WRITERS + 2
-    hosts = lab.make(size + 3)
-    clusters = [
-        Cluster("few", size + 1, hosts[size:], FEW),
-        Cluster("many", 1, hosts[:size], records),
-    ]
+    hosts = lab.make(6)
+    clusters = [Cluster(0, hosts[:3], FEW), Cluster(1, hosts[3:], records)]
     for cluster in clusters:
+        started = time.monotonic()
         _fill(cluster)
-    connections = [control.api(cluster.hosts[0]) for cluster in clusters]
+        tell(f"{cluster.records:,} records: {time.monotonic() - started:.0f} s")
+    memory = [_memory(cluster) for cluster in clusters]
+    for cluster in clusters:  # the first attach has more to do
+        tell(f"first attach beside {cluster.records:,}: {_attach(cluster, 'b0')}")
+    spent = [list(map(_spent_s, cluster.pids)) for cluster in clusters]
     samples: list[list[Sample]] = [[], []]
-    spent = [[_spent_s(pid) for pid in cluster.pids] for cluster in clusters]
     for number in range(rounds):
-        for connection, taken in zip(connections, samples, strict=True):
-            taken.append(_attach(connection, f"b{number % SPACES}"))
+        for cluster, taken in zip(clusters, samples, strict=True):
+            taken.append(_attach(cluster, f"b{number % SPACES}"))
     time.sleep(3.0)  # the passes after the last
     costs = [
-        [
-            1000 * (_spent_s(pid) - before) / rounds
-            for pid, before in zip(cluster.pids, known, strict=True)
-        ]
-        for cluster, known in zip(clusters, spent, strict=True)
+        [1000 * (_spent_s(pid) - before) / rounds for pid, before in zip(pids, known, strict=True)]
+        for pids, known in zip((cluster.pids for cluster in clusters), spent, strict=True)
     ]
-    figures = [
-        ("attach, confirmed by the second host, ms", *_medians(samples, "attach_ms")),
-        ("detach, ms", *_medians(samples, "detach_ms")),
-        ("processor time of both, attaching host, ms", costs[0][0], costs[1][0]),
-        ("processor time of both, confirming host, ms", costs[0][1], costs[1][1]),
-    ]
-    rates = [_rate(cluster) for cluster in clusters]
-    figures.append(("attaches a second, 8 in parallel", *rates))
-    memory = [control.resident_mib(cluster.pids[1]) for cluster in clusters]
-    per_record = (memory[1] - memory[0]) / (records - FEW) * 10_000
+    parallel: list[list[float]] = [[], []]
+    names = [f"p{number}" for number in range(control.RATE_TRIES // 2)]
+    for cluster in clusters:
+        control.make_spaces(cluster.hosts[0], names)
+    for _ in range(PARALLEL_ROUNDS):
+        for cluster, rates in zip(clusters, parallel, strict=True):
+            rates.append(control.attach_rate(cluster.hosts[0], names, control.PARALLEL))
+    after = [_memory(cluster) for cluster in clusters]
     return [
         f"| measure | beside {FEW} | beside {records:,} | ratio |",
         "|---|---|---|---|",
-        *(f"| {name} | {few:.1f} | {many:.1f} | {many / few:.2f} |" for name, few, many in figures),
-        f"| resident memory of the confirming host, MiB | {memory[0]:.1f} | {memory[1]:.1f} | |",
-        f"| the same per 10,000 records, MiB | | {per_record:.1f} | |",
+        _paired("attach, confirmed by the second host, ms", samples, lambda each: each.attach),
+        _paired("detach, ms", samples, lambda each: each.detach),
+        _line("processor time of both, attaching host, ms", costs[0][0], costs[1][0]),
+        _line("processor time of both, confirming host, ms", costs[0][1], costs[1][1]),
+        _paired("attaches a second, 8 in parallel", parallel, lambda each: each),
+        *_memory_lines("after the start", memory, records),
+        *_memory_lines("at the end", after, records),
     ]
 
 
+# --- two clusters -------------------------------------------------------------------------
+
+
 def _fill(cluster: Cluster) -> None:
-    """Make a cluster, and have all hosts but two write its records."""
-    first, second, *writers = cluster.hosts
+    """Make a cluster, and give it the members with records."""
+    first, second, third = cluster.hosts
     lab.overlayd(first, "join")
     token = lab.overlayd(first, "token", "show").strip()
+    at = underlay.address_of(3 * cluster.number + 1)
+    lab.overlayd(second, "join", at, "--token-file", "-", stdin=token)
     lab.overlayd(first, "network", "create", "blue", "--subnet", "10.32.0.0/12")
-    for host in cluster.hosts:
-        if host is not first:
-            at = underlay.address_of(cluster.first)
-            lab.overlayd(host, "join", at, "--token-file", "-", stdin=token)
+    for host in cluster.agents:
         lab.overlayd(host, "container", "add", f"c{host.name}", "--network", "blue")
-        if host in writers:
-            time.sleep(1.5)  # an agent saves others' records once a second
-            host_process.run(host, "bash", "-c", bench_gossip.KILL)
     vni = lab.query(first, "status")["networks"][0]["vni"]
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(lambda host: _write(cluster, host, vni), writers))
+    time.sleep(1.5)  # an agent saves others' records once a second
+    _run(first, "bash", "-c", _KILL)
+    while host_process.run(first, "bash", "-c", _HAS_ENDED).returncode:
+        time.sleep(0.1)
+    program = [sys.executable, str(Path(__file__).resolve())]
+    words = (str(cluster.number), str(vni), str(cluster.records))
+    members = _run(first, *program, "--fill", *words)
+    for address in record_members.addresses(cluster.number):
+        _run(third, "ip", "address", "add", f"{address}/24", "dev", "eth1")
+    serving = subprocess.Popen(
+        host_process.enter_command(third, [*program, "--serve"]), stdin=subprocess.PIPE, text=True
+    )  # ends with the lab
+    assert serving.stdin is not None
+    serving.stdin.write(members)
+    serving.stdin.flush()
+    lab.overlayd(first, "join")
     deadline = time.monotonic() + SETTLE_S
-    while min(map(_rows, (first, second))) < 3 * cluster.records:
+    while min(map(_rows, cluster.agents)) < 3 * cluster.records:
         if time.monotonic() > deadline:
-            raise SystemExit(f"the records did not arrive: {list(map(_rows, (first, second)))}")
+            raise SystemExit(f"rows of the hosts: {list(map(_rows, cluster.agents))}")
         time.sleep(0.5)
-    time.sleep(15.0)  # until the writers are known to be dead
     control.make_spaces(first, [f"b{number}" for number in range(SPACES)])
 
 
-def _write(cluster: Cluster, host: HostProcess, vni: int) -> None:
-    """Run a generator on a host."""
-    number = cluster.first + cluster.hosts.index(host)
-    share = -(-cluster.records // (len(cluster.hosts) - 2))
-    words = [sys.executable, str(Path(__file__).resolve()), "--generate"]
-    words += [str(number), str(vni), str(share)]
-    done = host_process.run(host, *words, timeout_s=SETTLE_S)
+def _run(host: HostProcess, *words: str) -> str:
+    """Run a command in a host; return its output, and end the benchmark if it fails."""
+    done = host_process.run(host, *words)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
+    return done.stdout
 
 
 def _rows(host: HostProcess) -> int:
@@ -202,25 +204,18 @@ def _rows(host: HostProcess) -> int:
     return found
 
 
-def _attach(connection: UnixConnection, name: str) -> Sample:
+def _attach(cluster: Cluster, name: str) -> Sample:
+    connection = control.api(cluster.hosts[0])
     started = time.perf_counter()
     control.call(connection, "/v1/endpoints", {"target": name, "networks": ["blue"]})
     attached = time.perf_counter()
     control.call(connection, "/v1/detach", {"target": name, "networks": []})
+    connection.close()
     return Sample(1000 * (attached - started), 1000 * (time.perf_counter() - attached))
 
 
-def _rate(cluster: Cluster) -> float:
-    """Return attaches a second by eight connections, the median of three."""
-    names = [f"p{number}" for number in range(control.RATE_TRIES)]
-    control.make_spaces(cluster.hosts[0], names)
-    return statistics.median(
-        control.attach_rate(cluster.hosts[0], names, control.PARALLEL) for _ in range(3)
-    )
-
-
-def _medians(samples: Sequence[Sequence[Sample]], field: str) -> Iterator[float]:
-    return (statistics.median(getattr(each, field) for each in taken) for taken in samples)
+def _memory(cluster: Cluster) -> list[float]:
+    return list(map(control.resident_mib, cluster.pids))
 
 
 def _spent_s(pid: int) -> float:
@@ -229,5 +224,31 @@ def _spent_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) * _TICK_S
 
 
+# --- lines of the table -------------------------------------------------------------------
+
+
+def _paired(name: str, samples: Sequence[Sequence[T]], of: Callable[[T], float]) -> str:
+    """Return a line with medians, and the median of the ratios of each round."""
+    few, many = ([of(each) for each in taken] for taken in samples)
+    ratio = statistics.median(b / a for a, b in zip(few, many, strict=True))
+    return (
+        f"| {name} | {statistics.median(few):.1f} | {statistics.median(many):.1f} | {ratio:.2f} |"
+    )
+
+
+def _line(name: str, few: float, many: float) -> str:
+    return f"| {name} | {few:.1f} | {many:.1f} | {many / few:.2f} |"
+
+
+def _memory_lines(when: str, memory: Sequence[Sequence[float]], records: int) -> list[str]:
+    """Return lines with the memory of each agent, and what 10,000 records add to it."""
+    lines = []
+    for role, few, many in zip(("attaching", "confirming"), *memory, strict=True):
+        lines.append(_line(f"resident memory {when}, {role} host, MiB", few, many))
+        each = (many - few) / (records - FEW) * 10_000
+        lines.append(f"| of that, for each 10,000 records, MiB | | {each:.1f} | |")
+    return lines
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
