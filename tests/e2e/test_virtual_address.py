@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.conftest import wait_until
+from tests.e2e.world import ips_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +44,13 @@ vrrp_instance web6 {{
   }}
 }}
 """
-INNER, INNER_MAC = "10.59.0.100", "02:00:00:00:00:07"
+INNER, INNER_IPV6, INNER_MAC = "10.59.0.100", "fd59::100", "02:00:00:00:00:07"
 NEST = f"""
 set -e
 ip netns add inner
 ip -n outer link add in0 link eth0 netns inner address {INNER_MAC} type macvlan mode bridge
 ip -n inner address add {INNER}/24 dev in0
+ip -n inner address add {INNER_IPV6}/64 dev in0 nodad
 ip -n inner link set in0 up
 """
 # Long before a stale neighbor entry would be asked again (some 45 s), also on a loaded machine.
@@ -168,19 +170,24 @@ def test_a_container_inside_a_container_has_its_mac(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
     """Allowed, it is reached from both hosts and reaches them; with another MAC it is not."""
-    reserved = ("--aux-address", f"inner={INNER}")
-    cluster.ok(1, "overlayd", "network", "create", "nest", "--subnet", "10.59.0.0/24", *reserved)
-    cluster.attach(1, "outer", "--allow-mac", INNER_MAC, "--allow-ip", INNER, network="nest")
-    others = {n: cluster.attach(n, f"other{n}", network="nest") for n in (1, 2)}
+    reserved = ("--aux-address", f"inner={INNER}", "--aux-address", f"inner6={INNER_IPV6}")
+    subnets = ("--subnet", "10.59.0.0/24", "--subnet", "fd59::/64")
+    cluster.ok(1, "overlayd", "network", "create", "nest", *subnets, *reserved)
+    allowed = ("--allow-mac", INNER_MAC, "--allow-ip", INNER, "--allow-ip", INNER_IPV6)
+    cluster.attach(1, "outer", *allowed, network="nest")
+    for number in (1, 2):
+        cluster.attach(number, f"other{number}", network="nest")
+    others = {number: ips_of(cluster, 1, f"other{number}") for number in (1, 2)}
     cluster.ok(1, "sh", "-c", NEST)
 
-    def is_reached(number: int) -> bool:
-        ping = ("ping", "-c2", "-i0.2", "-W1", INNER)
+    def is_reached(number: int, ip: str) -> bool:
+        ping = ("ping", "-c2", "-i0.2", "-W1", ip)
         return cluster.inside(number, f"other{number}", *ping)[0] == 0
 
-    for number, ip in others.items():
-        eventually(lambda n=number: is_reached(n), f"the inner one, from vm{number}")
-        assert cluster.inside(1, "inner", "ping", "-c1", "-W5", ip)[0] == 0
+    for number, ips in others.items():
+        for inner, ip in zip((INNER, INNER_IPV6), ips, strict=True):
+            eventually(lambda n=number, i=inner: is_reached(n, i), f"{inner} from vm{number}")
+            assert cluster.inside(1, "inner", "ping", "-c1", "-W5", ip)[0] == 0
     assert cluster.json(1, "verify")["differences"] == []
     cluster.ok(1, "ip", "netns", "add", "late")
     wish = ("overlayd", "attach", "late", "--network", "nest", "--mac", INNER_MAC)
@@ -188,9 +195,10 @@ def test_a_container_inside_a_container_has_its_mac(
     assert (code, "outer on vm1 may use it beside its own" in err) == (6, True)
 
     cluster.ok(1, "ip", "-n", "inner", "link", "set", "in0", "address", "02:00:00:00:00:08")
-    for number, ip in others.items():
-        assert cluster.inside(1, "inner", "ping", "-c1", "-W1", ip)[0] != 0
-        assert not is_reached(number)
+    for number, ips in others.items():
+        for inner, ip in zip((INNER, INNER_IPV6), ips, strict=True):
+            assert cluster.inside(1, "inner", "ping", "-c1", "-W1", ip)[0] != 0
+            assert not is_reached(number, inner)
 
 
 def test_only_reserved_addresses_can_be_allowed(cluster: Cluster) -> None:
