@@ -45,7 +45,8 @@ def test_a_walk(path_watch: PathWatch) -> None:
             driver.run("overlayd", "reset", "--yes")
             driver.wait()
             after = settled.snapshot(driver)
-            assert sorted(set(after) ^ set(found)) == [], "left behind, or gone"
+            other = sorted(set(after) ^ set(found))
+            assert not other, "left behind, or gone:\n" + "\n".join(other)
     except BaseException:
         for driver in drivers:
             print(f"--- {driver.host.name}\n{driver.log_tail()}")  # noqa: T201 - as above
