@@ -203,7 +203,7 @@ def test_a_program_of_the_host_checks_a_backend(
     web: tuple[Cluster, str], eventually: Callable[..., None]
 ) -> None:
     """In the backend's namespace, once the operator of its host has installed it."""
-    cluster, virtual = web
+    cluster, _ = web
     often = ("--check-period", "0.3", "--check-timeout", "0.3")
     for number in (1, 3):
         install_check(cluster, number)
@@ -211,7 +211,6 @@ def test_a_program_of_the_host_checks_a_backend(
     wanted = {f"b{each}": "ready" for each in (2, 3, 5, 6)}
     wanted |= {"b1": "unhealthy", "b4": "unhealthy"}
     eventually(lambda: states(cluster, 1) == wanted, "four are left")
-    eventually(lambda: len(names(ask(cluster, 1, "c1", virtual, count=200))) == 4, "four answer")
     why = "/etc/overlayd/checks/web-up is not installed on this host"
     assert f"unhealthy: {why}" in cluster.ok(2, "overlayd", "service", "ps", "web")
     assert why in cluster.ok(2, "overlayd", "status")
