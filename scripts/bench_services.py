@@ -2,9 +2,11 @@
 """Measure what a virtual address costs, beside direct connections to the same backend.
 
 In a lab of two hosts, containers of vm1 ask a backend of vm1 and one of vm2: directly, directly
-from a container that has no table of services (`--hands-off`), and by the address of a service with
-that backend alone. All take turns, and the programs run with real-time priority (chrt(1)), so that
-other load meets all alike. Run as root, with Debian's gcc:
+from a container that has no table of services (`--hands-off`), by the address of a service with
+that backend alone, and by that address from a container whose namespace has the rules that
+kube-proxy writes in its nftables mode, in place of overlayd's. All take turns, and the programs run
+with real-time priority (chrt(1)), so that other load meets all alike. Run as root, with Debian's
+gcc:
     .venv/bin/python scripts/bench_services.py [--rounds 15] [--seconds 1.0]
 It prints Markdown; docs/benchmarks/services.md holds the last run.
 """
@@ -99,9 +101,60 @@ WAYS = {  # client, and whether by the virtual address
     "direct, without services": ("plain", False),
     "direct, beside services": ("c1", False),
     "virtual address": ("c1", True),
+    "rules as of kube-proxy": ("kube", True),
 }
 MEASURES = {"request/response": "turns", "new connections": "new", "throughput": "bulk"}
 UNITS = {"request/response": "/s", "new connections": "/s", "throughput": " Gbit/s"}
+
+
+# The chains that a packet of a pod passes with kube-proxy's mode nftables, for two services.
+KUBE_RULES = """
+table ip kube-proxy {{
+  {chains}
+  map service-ips {{
+    type ipv4_addr . inet_proto . inet_service : verdict
+    elements = {{ {services} }}
+  }}
+  set cluster-ips {{
+    type ipv4_addr
+    elements = {{ {virtual} }}
+  }}
+  chain nat-output {{
+    type nat hook output priority -100;
+    ip daddr . meta l4proto . th dport vmap @service-ips
+  }}
+  chain nat-postrouting {{
+    type nat hook postrouting priority 100;
+    meta mark & 0x4000 == 0 return
+    masquerade
+  }}
+  chain filter-output {{
+    type filter hook output priority 0;
+    ct state new ip daddr @cluster-ips reject
+  }}
+}}
+"""
+KUBE_CHAINS = """
+  chain endpoint-{at} {{
+    ip protocol tcp dnat to {ip}:{port}
+  }}
+  chain service-{at} {{
+    numgen random mod 1 vmap {{ 0 : goto endpoint-{at} }}
+  }}
+"""
+
+
+def kube_rules(places: dict[str, tuple[str, str]]) -> str:
+    """Return rules that lead each virtual address to its backend."""
+    chains = "".join(
+        KUBE_CHAINS.format(at=at, ip=ip, port=PORT) for at, (ip, _) in enumerate(places.values())
+    )
+    services = ", ".join(
+        f"{virtual} . tcp . {PORT} : goto service-{at}"
+        for at, (_, virtual) in enumerate(places.values())
+    )
+    virtual = ", ".join(virtual for _, virtual in places.values())
+    return KUBE_RULES.format(chains=chains, services=services, virtual=virtual)
 
 
 def ok(host: HostProcess, *command: str) -> str:
@@ -150,7 +203,9 @@ def measure(
             found: dict[str, list[float]] = {way: [] for way in WAYS}
             for turn in range(rounds):
                 ways = list(WAYS.items())
-                for way, (client, is_virtual) in ways[turn % 3 :] + ways[: turn % 3]:
+                for way, (client, is_virtual) in (
+                    ways[turn % len(ways) :] + ways[: turn % len(ways)]
+                ):
                     target = virtual if is_virtual else ip
                     found[way].append(measured(host, client, target, kind, program, seconds))
             plain = found["direct, without services"]
@@ -185,6 +240,9 @@ def main() -> int:
                 "same host": backend(hosts[0], "near", program),
                 "other host": backend(hosts[1], "far", program),
             }
+            attach(hosts[0], "kube", "--hands-off")
+            rules = kube_rules(places)
+            ok(hosts[0], *("ip", "netns", "exec", "kube", "nft", rules))
             names = " | ".join(WAYS)
             print(f"| | {names} |\n|{'---|' * (len(WAYS) + 1)}")
             for row in measure(hosts[0], places, program, args.rounds, args.seconds):
