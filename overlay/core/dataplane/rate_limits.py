@@ -16,6 +16,7 @@ from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
 
 _IN: str = LABEL_PREFIX + "rate-in"
 _OUT: str = LABEL_PREFIX + "rate-out"
+_BYTE: Final = 8  # the kernel counts bytes
 
 
 class Rates(NamedTuple):
@@ -61,8 +62,10 @@ def rates_on(network: Network, endpoint: Endpoint) -> Rates:
 
 
 def rate_row(port_name: str, rates: Rates) -> RateRow | None:
-    """Return the row with the limits of a port, or None."""
-    return None if rates == NO_RATES else RateRow(port_name, *rates)
+    """Return the row with the limits of a port, in whole bytes per second, or None."""
+    if rates == NO_RATES:
+        return None
+    return RateRow(port_name, *(bits - bits % _BYTE for bits in rates))
 
 
 def _number(text: str | None) -> int:

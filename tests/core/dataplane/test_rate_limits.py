@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.rate_limits import Rates, rates_of, with_rates
+from overlay.core.dataplane.rate_limits import Rates, rate_row, rates_of, with_rates
 from overlay.core.dataplane.state import HookRow, RateRow, SourceRow, TargetRow
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 
@@ -22,6 +22,11 @@ def test_labels_hold_the_limits() -> None:
     assert rates_of(both) == Rates(1_000_000, 64_000)
     assert with_rates(both, (0, 0)) == (("team", "a"),)
     assert with_rates((), (None, None)) == ()
+
+
+def test_a_row_has_a_rate_that_the_kernel_can_hold() -> None:
+    """It counts bytes: another rate would be read back as one that somebody changed."""
+    assert rate_row("ve1", Rates(64_001, 1_000_007)) == RateRow("ve1", 64_000, 1_000_000)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1e6", "٣"])
