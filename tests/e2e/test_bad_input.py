@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.lab.driver import AgentDriver
 from overlay.wire.identity.token import Token
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ pytestmark = pytest.mark.e2e
 
 def traces(cluster: Cluster) -> tuple[str, ...]:
     """Return all that a request might leave on vm2: endpoints, networks, namespaces, links."""
+    agent = AgentDriver(cluster.hosts[1], 2)
     return (
-        str(cluster.json(2, "endpoint", "ls")["endpoints"]),
-        str([network["name"] for network in cluster.json(2, "network", "ls")["networks"]]),
+        str(agent.get("/v1/endpoints")["endpoints"]),
+        str([network["name"] for network in agent.get("/v1/networks")["networks"]]),
         cluster.ok(2, "ip", "netns"),
         cluster.ok(2, "ip", "-br", "link"),
         cluster.ok(2, "ip", "netns", "exec", "spare", "ip", "-br", "link"),
