@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from overlay.core.capture.classic_bpf import ALL, pack
-from overlay.core.policy.policy import POLICY_KIND, Policy, PortRange, parse_peer
+from overlay.core.declared.kinds import POLICY_KIND, SERVICE_KIND
+from overlay.core.policy.policy import Policy, PortRange, parse_peer
 from overlay.core.protocol.capture import (
     CaptureAnswer,
     CapturedFrame,
@@ -64,13 +65,7 @@ from overlay.core.protocol.records import (
     key_of,
 )
 from overlay.core.protocol.trace import Finding, Outcome, Phase, Step, TraceAnswer, TraceRequest
-from overlay.core.services.service import (
-    SERVICE_KIND,
-    HealthCheck,
-    Service,
-    ServiceIngress,
-    ServicePort,
-)
+from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.model import (
     Card,
     Certificate,

@@ -12,12 +12,13 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.core.declared.cleaner import DeclaredCleaner
 from overlay.core.declared.host_objects import DeclaredPlug
+from overlay.core.declared.kinds import EVPN_KIND, PLUG_KIND, POLICY_KIND, ROUTER_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_SOFTWARE
-from overlay.core.plug.records import PLUG_KIND, PLUG_SOFTWARE
-from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
+from overlay.core.evpn.cluster_settings import EVPN_SOFTWARE
+from overlay.core.plug.records import PLUG_SOFTWARE
+from overlay.core.policy.policy import POLICY_SOFTWARE
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
-from overlay.core.router.router import ROUTER_KIND, ROUTER_SOFTWARE
+from overlay.core.router.router import ROUTER_SOFTWARE
 from overlay.errors import ConflictError
 
 _FIRST_SOFTWARE: Version = (0, 2, 0)

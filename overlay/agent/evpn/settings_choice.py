@@ -10,8 +10,8 @@ from pathlib import Path
 
 from overlay.agent.evpn.settings_file import SettingsFile
 from overlay.agent.gossip.context import NodeContext
+from overlay.core.declared.kinds import EVPN_KIND
 from overlay.core.evpn.cluster_settings import (
-    EVPN_KIND,
     EVPN_OBJECT,
     Chosen,
     ClusterEvpn,

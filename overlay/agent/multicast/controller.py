@@ -22,7 +22,8 @@ from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.port_security import allowed_macs
-from overlay.core.multicast.interest import INTEREST_KIND, Interest, object_name
+from overlay.core.declared.kinds import INTEREST_KIND
+from overlay.core.multicast.interest import Interest, object_name
 from overlay.core.protocol.records import Scope
 from overlay.errors import OverlayError
 from overlay.kernel.multicast.report_tap import ReportTap

@@ -15,7 +15,8 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.agent.records.directory import Directory
-from overlay.core.native.zero_checksum import ZERO_CHECKSUM_KIND, object_name
+from overlay.core.declared.kinds import ZERO_CHECKSUM_KIND
+from overlay.core.native.zero_checksum import object_name
 from overlay.model import Network
 
 _INTERVAL_S: Final = 30.0  # a node that may not write yet tries again

@@ -23,14 +23,10 @@ from overlay.agent.networks.settings import SettingsSpec
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import Range
 from overlay.agent.records.plug_catalog import PlugCatalog
-from overlay.core.declared.network_settings import (
-    SETTINGS_KIND,
-    NetworkSettings,
-    difference,
-    settings_name,
-)
+from overlay.core.declared.kinds import POLICY_KIND, SETTINGS_KIND
+from overlay.core.declared.network_settings import NetworkSettings, difference, settings_name
 from overlay.core.evpn.cluster_settings import EVPN_SOFTWARE
-from overlay.core.policy.policy import POLICY_KIND, POLICY_SOFTWARE
+from overlay.core.policy.policy import POLICY_SOFTWARE
 from overlay.errors import ConflictError
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support

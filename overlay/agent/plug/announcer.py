@@ -11,7 +11,8 @@ from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.plug_catalog import PlugCatalog
 from overlay.agent.state.documents import PluggedInterface
-from overlay.core.plug.records import PLUG_KIND, Machine, Plug, PlugRecord, in_buckets
+from overlay.core.declared.kinds import PLUG_KIND
+from overlay.core.plug.records import Machine, Plug, PlugRecord, in_buckets
 from overlay.model import NodeId, Vni
 
 

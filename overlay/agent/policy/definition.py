@@ -14,8 +14,9 @@ from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.networks.settings import require_policed
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import driver_of
+from overlay.core.declared.kinds import POLICY_KIND
 from overlay.core.policy.decision import Party, selects
-from overlay.core.policy.policy import POLICY_KIND, Peer, PeerKind, Policy
+from overlay.core.policy.policy import Peer, PeerKind, Policy
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import Network, has_default_deny
 

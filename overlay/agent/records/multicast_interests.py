@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from overlay.core.declared.kinds import INTEREST_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.multicast.interest import INTEREST_KIND, Interest, object_name
+from overlay.core.multicast.interest import Interest, object_name
 from overlay.core.multicast.targets import GroupTargets, group_targets
 from overlay.core.protocol.messages import MemberState
 from overlay.core.view import View

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from overlay.core.declared.kinds import PLUG_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.node import Node
-from overlay.core.plug.records import PLUG_KIND, Machine, MachinesSeen, Plug, PlugRecord, decode
+from overlay.core.plug.records import Machine, MachinesSeen, Plug, PlugRecord, decode
 from overlay.core.protocol.messages import MemberState
 from overlay.model import Ip, NodeId, Vni
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from overlay import limits
 from overlay.agent.records.declared_catalog import DeclaredCatalog
+from overlay.core.declared.kinds import POLICY_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.policy.policy import POLICY_KIND, Policy
+from overlay.core.policy.policy import Policy
 from overlay.model import Vni
 from overlay.wire.codec.policies import decode_policy
 

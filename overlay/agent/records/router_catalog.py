@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from overlay import limits
 from overlay.agent.records.declared_catalog import DeclaredCatalog
+from overlay.core.declared.kinds import ROUTER_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.router.router import ROUTER_KIND, Router
+from overlay.core.router.router import Router
 from overlay.core.router.routing import routed_with
 from overlay.model import Network, Vni
 from overlay.wire.codec.routers import decode_router

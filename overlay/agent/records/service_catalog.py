@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from overlay import limits
 from overlay.agent.records.declared_catalog import DeclaredCatalog
+from overlay.core.declared.kinds import SERVICE_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.services.service import SERVICE_KIND, Service
+from overlay.core.services.service import Service
 from overlay.model import Ip, Vni
 from overlay.wire.codec.services import decode_service
 

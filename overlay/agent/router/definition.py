@@ -13,7 +13,8 @@ from overlay import limits
 from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import driver_of, has_tunnel
-from overlay.core.router.router import ROUTER_KIND, Router
+from overlay.core.declared.kinds import ROUTER_KIND
+from overlay.core.router.router import Router
 from overlay.core.router.routing import encrypted_beside_clear, overlap, share_family
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network, Vni

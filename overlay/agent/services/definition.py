@@ -11,7 +11,8 @@ from typing import Final
 from overlay.agent.declared.named_objects import NamedKind
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import BRIDGE, driver_of, has_sandbox
-from overlay.core.services.service import SERVICE_KIND, HealthCheck, Service, ServiceIngress
+from overlay.core.declared.kinds import SERVICE_KIND
+from overlay.core.services.service import HealthCheck, Service, ServiceIngress
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network
 

@@ -16,6 +16,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from overlay import limits
 from overlay.core.declared import bodies
+from overlay.core.declared.kinds import (
+    DECLARED_PLUG_KIND,
+    DNS_RECORD_KIND,
+    EXPOSURE_KIND,
+    PUBLISHED_PORT_KIND,
+)
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.model import Ip, ip_text, parse_ip, valid_name
 
@@ -28,7 +34,7 @@ INTERFACE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.:@-]*"
 class DeclaredRecord:
     """A DNS record of a network; without addresses, one that is removed wherever it was added."""
 
-    kind = 3
+    kind = DNS_RECORD_KIND
     network: str
     name: str
     ips: tuple[Ip, ...]
@@ -49,7 +55,7 @@ class DeclaredRecord:
 class DeclaredPort:
     """A port of a host that maps to a name on a network."""
 
-    kind = 4
+    kind = PUBLISHED_PORT_KIND
     host: str
     protocol: str
     host_ip: Ip  # empty: every address of the host
@@ -82,7 +88,7 @@ class DeclaredPort:
 class DeclaredExposure:
     """Whether a host has an endpoint on a network."""
 
-    kind = 5
+    kind = EXPOSURE_KIND
     host: str
     network: str
     exposed: bool
@@ -103,7 +109,7 @@ class DeclaredExposure:
 class DeclaredPlug:
     """An interface of a host that is to be a port of a network. Agents before 0.4.0 ignore it."""
 
-    kind = 11
+    kind = DECLARED_PLUG_KIND
     host: str
     network: str
     interface: str

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from overlay import limits
 from overlay.core.declared import bodies
+from overlay.core.declared.kinds import SETTINGS_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.model import LABEL_PREFIX, Ip, Network, NodeId, Subnet, ip_text
 
-SETTINGS_KIND: Final = 2
 # Of overlayd's own labels, those that are settings. The others say what a network is made of, and
 # how far it is in a change of that: for these no override counts.
 _SETTINGS: Final = (

@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, TypeAlias
 
 from overlay import limits
 from overlay.core.declared import bodies
+from overlay.core.declared.kinds import EVPN_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.settings import EvpnSettings, parse_settings
 from overlay.errors import OverlayError
 from overlay.model import NodeId, ip_text
 
-EVPN_KIND: Final = 7
 EVPN_SOFTWARE: Final = (0, 3, 0)
 """The first version that follows such a record, or the setting `evpn` of a network."""
 EVPN_OBJECT: Final = "evpn"

@@ -16,7 +16,6 @@ from overlay import limits
 from overlay.core.multicast.groups import is_multicast
 from overlay.model import Ip, NodeId
 
-INTEREST_KIND: Final = 10  # of declared objects
 _WANTS_ALL: Final = 1
 _HEAD_SIZE: Final = 5  # VNI, flags, number of IPv4 groups
 

@@ -11,13 +11,11 @@ Owns: the object, and which of them count.
 from __future__ import annotations
 
 import hashlib
-from typing import Final
 
+from overlay.core.declared.kinds import ZERO_CHECKSUM_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.log.store import Store
 from overlay.model import NodeId
-
-ZERO_CHECKSUM_KIND: Final = 11  # of declared objects
 
 
 def object_name(node_id: NodeId) -> str:

@@ -19,7 +19,6 @@ from overlay.core.declared import bodies
 from overlay.core.declared.objects import PlacedObject
 from overlay.model import Ip, Mac, NodeId, Vni, valid_name
 
-PLUG_KIND: Final = 9
 PLUG_SOFTWARE: Final = (0, 4, 0)
 """The first version that keeps the addresses of machines outside from containers."""
 DEFAULT_SEGMENT: Final = "default"

@@ -13,7 +13,6 @@ from typing import Final, Literal, TypeAlias
 
 from overlay.model import Vni
 
-POLICY_KIND: Final = 6
 """The kind of declared object (`core.declared`) that policies are."""
 POLICY_SOFTWARE: Final = (0, 3, 0)
 """The first version that enforces policies; older agents ignore them without a word."""

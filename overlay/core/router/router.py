@@ -10,7 +10,6 @@ from typing import Final
 
 from overlay.model import Vni
 
-ROUTER_KIND: Final = 8
 """The kind of declared object (`core.declared`) that routers are."""
 ROUTER_SOFTWARE: Final = (0, 4, 0)
 """The first version that routes; older agents ignore routers without a word."""

@@ -9,7 +9,6 @@ from typing import Final, Literal, TypeAlias
 from overlay.core.services.values import IngressMode, IpNetwork, ServiceProtocol
 from overlay.model import Ip, Vni
 
-SERVICE_KIND: Final = 1
 """The kind of declared object (`core.declared`) that services are."""
 EXEC_CHECK_SOFTWARE: Final = (0, 4, 0)
 """The first version that knows checks by an installed program."""

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from overlay.core.declared.cleaner import DeclaredCleaner
+from overlay.core.declared.kinds import POLICY_KIND, SERVICE_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.node import Node
-from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
-from overlay.core.services.service import SERVICE_KIND
 from overlay.sim.host.host import Host
 from overlay.sim.world.world import World
 

@@ -7,11 +7,9 @@ from overlay import limits
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.records.directory import Directory
+from overlay.core.declared.kinds import EVPN_KIND, POLICY_KIND, ROUTER_KIND
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.core.evpn.cluster_settings import EVPN_KIND
-from overlay.core.policy.policy import POLICY_KIND
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
-from overlay.core.router.router import ROUTER_KIND
 from overlay.errors import ConflictError
 from tests.agent.conftest import Site, Sites, until
 

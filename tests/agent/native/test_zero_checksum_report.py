@@ -10,7 +10,8 @@ import pytest
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.native.zero_checksum_report import ZeroChecksumReport
 from overlay.agent.process.event_log import EventLog
-from overlay.core.native.zero_checksum import ZERO_CHECKSUM_KIND, object_name
+from overlay.core.declared.kinds import ZERO_CHECKSUM_KIND
+from overlay.core.native.zero_checksum import object_name
 from overlay.model import NodeId, Vni, parse_ip
 from overlay.signals import Signal
 

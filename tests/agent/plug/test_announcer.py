@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from overlay import limits
-from overlay.core.plug.records import PLUG_KIND, Machine, MachinesSeen, Plug
+from overlay.core.declared.kinds import PLUG_KIND
+from overlay.core.plug.records import Machine, MachinesSeen, Plug
 from overlay.model import Ip, Mac
 from tests.agent.plug.bench import BLUE, ETH2, ETH3, FAR, RED, PlugBench
 

@@ -13,8 +13,9 @@ from overlay.agent.networks.service import NetworkService
 from overlay.agent.policy import definition
 from overlay.agent.policy.old_members import old_member_faults
 from overlay.agent.records.plug_catalog import PlugCatalog
+from overlay.core.declared.kinds import POLICY_KIND
 from overlay.core.policy.decision import TCP, Basis, Decision
-from overlay.core.policy.policy import POLICY_KIND, Peer, PeerKind, Policy, PortRange, parse_peer
+from overlay.core.policy.policy import Peer, PeerKind, Policy, PortRange, parse_peer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.model import Network, parse_ip
 from overlay.wire.codec.policies import encode_policy

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 from overlay.agent.records.multicast_interests import MulticastInterests
+from overlay.core.declared.kinds import INTEREST_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.multicast.groups import mac_of
-from overlay.core.multicast.interest import INTEREST_KIND, Interest, object_name
+from overlay.core.multicast.interest import Interest, object_name
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.model import Card, Ip, Network, NodeId, Subnet, Vni, node_id_of, parse_ip

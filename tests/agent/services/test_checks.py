@@ -18,9 +18,10 @@ from overlay.agent.services import checks
 from overlay.agent.services.attempt import CheckPlace
 from overlay.agent.services.checks import HealthChecks
 from overlay.agent.state.attachments import Attachments
+from overlay.core.declared.kinds import SERVICE_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.protocol.records import BackendHealth, Participation, Scope
-from overlay.core.services.service import SERVICE_KIND, HealthCheck, Service, ServicePort
+from overlay.core.services.service import HealthCheck, Service, ServicePort
 from overlay.model import Endpoint, Network, Subnet, Vni, mac_for, parse_ip
 from overlay.wire.codec.services import encode_service
 from tests.agent.conftest import Sites, until

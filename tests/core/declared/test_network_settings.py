@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.dataplane.network_drivers import driver_of, is_encrypted
 from overlay.core.declared import bodies
+from overlay.core.declared.kinds import SETTINGS_KIND
 from overlay.core.declared.network_settings import (
-    SETTINGS_KIND,
     NetworkSettings,
     difference,
     in_effect,

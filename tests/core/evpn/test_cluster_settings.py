@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.declared import bodies
+from overlay.core.declared.kinds import EVPN_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.evpn.cluster_settings import (
-    EVPN_KIND,
     EVPN_OBJECT,
     Chosen,
     ClusterEvpn,

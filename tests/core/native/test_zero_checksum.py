@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from overlay.core.declared.kinds import ZERO_CHECKSUM_KIND
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
-from overlay.core.native.zero_checksum import (
-    ZERO_CHECKSUM_KIND,
-    ZeroChecksumMembers,
-    object_name,
-)
+from overlay.core.native.zero_checksum import ZeroChecksumMembers, object_name
 from overlay.core.protocol.records import CLUSTER_SCOPE, DeclaredObject
 from overlay.model import Card, NodeId, node_id_of, parse_ip
 from overlay.sim.environment.notary import FakeSigner

@@ -7,17 +7,10 @@ from dataclasses import replace
 
 import pytest
 from overlay import limits
+from overlay.core.declared.kinds import PLUG_KIND
 from overlay.core.declared.objects import PlacedObject
 from overlay.core.plug.probe import ETHERTYPE, probe_frame, probe_mac
-from overlay.core.plug.records import (
-    PLUG_KIND,
-    Machine,
-    MachinesSeen,
-    Plug,
-    PlugRecord,
-    decode,
-    in_buckets,
-)
+from overlay.core.plug.records import Machine, MachinesSeen, Plug, PlugRecord, decode, in_buckets
 from overlay.core.protocol.records import DeclaredObject
 from overlay.model import Ip, Mac, NodeId, Vni, parse_ip
 

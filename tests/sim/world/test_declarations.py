@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from overlay.core.declared.kinds import SERVICE_KIND
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     BackendHealth,
@@ -13,7 +14,7 @@ from overlay.core.protocol.records import (
     Value,
     key_of,
 )
-from overlay.core.services.service import SERVICE_KIND, Service, ServicePort
+from overlay.core.services.service import Service, ServicePort
 from overlay.model import NodeId, Vni, parse_ip
 from overlay.sim.environment.network import Weather
 from overlay.sim.host.host import Host

@@ -11,7 +11,8 @@ from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
 from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.core.evpn.cluster_settings import EVPN_KIND, EVPN_OBJECT, ClusterEvpn
+from overlay.core.declared.kinds import EVPN_KIND
+from overlay.core.evpn.cluster_settings import EVPN_OBJECT, ClusterEvpn
 from overlay.core.evpn.settings import EvpnSettings, parse_password, parse_settings
 from overlay.errors import ConflictError, UsageError
 from overlay.kernel.evpn.underlay_subnet import subnet_of

@@ -10,8 +10,9 @@ from overlay.agent.api.policy.connection import answer
 from overlay.agent.api.policy.schema import PolicyTestQuery, PolicyTestResponse
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.trace.party import PartyFinder
+from overlay.core.declared.kinds import ROUTER_KIND
 from overlay.core.policy.policy import Policy, PortRange, parse_peer
-from overlay.core.router.router import ROUTER_KIND, Router
+from overlay.core.router.router import Router
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.wire.codec.routers import encode_router
 from tests.agent.policy.conftest import BLUE, RED, PolicyBench
