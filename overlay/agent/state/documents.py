@@ -113,7 +113,9 @@ class DockerEndpoint:
     network_id: str  # Docker's
     ips: list[str]
     mac: str
-    options: dict[str, str] = field(default_factory=dict)  # of its port, as Docker gave them
+    options: dict[str, str] = field(
+        default_factory=dict
+    )  # of its port, as Docker gave them; not stored if empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +227,14 @@ def _to_hex(secret: Identity | Authority) -> str:
     return secret.to_bytes().hex()
 
 
+def _without_empty(document: Any, *later: str) -> dict[str, Any]:
+    """Leave out fields that came later, if empty: an earlier version reads what has none."""
+    return {key: value for key, value in asdict(document).items() if value or key not in later}
+
+
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
-    # An earlier version reads what does not have these.
     later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key")
-    return {key: value for key, value in asdict(attachment).items() if value or key not in later}
+    return _without_empty(attachment, *later)
 
 
 def _encode_container(container: StoredContainer) -> dict[str, Any]:
@@ -236,9 +242,11 @@ def _encode_container(container: StoredContainer) -> dict[str, Any]:
 
 
 def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
-    # An earlier version reads what does not have these.
-    later = ("hands_off", "more_ips", "removed_s", "keep")
-    return {key: value for key, value in asdict(ended).items() if value or key not in later}
+    return _without_empty(ended, "hands_off", "more_ips", "removed_s", "keep")
+
+
+def _encode_docker_endpoint(endpoint: DockerEndpoint) -> dict[str, Any]:
+    return _without_empty(endpoint, "options")
 
 
 def _encode_plug(plug: PluggedInterface) -> dict[str, Any]:
@@ -377,7 +385,10 @@ DOCKER_NETWORKS: Table[DockerNetwork] = Table(
     "docker-network", attrgetter("network_id"), asdict, lambda _, value: DockerNetwork(**value)
 )
 DOCKER_ENDPOINTS: Table[DockerEndpoint] = Table(
-    "docker-endpoint", attrgetter("endpoint_id"), asdict, lambda _, value: DockerEndpoint(**value)
+    "docker-endpoint",
+    attrgetter("endpoint_id"),
+    _encode_docker_endpoint,
+    lambda _, value: DockerEndpoint(**value),
 )
 # macvlan and ipvlan interfaces whose endpoint is withdrawn.
 INTERFACE_REMOVALS: Table[InterfaceLocation] = Table(
