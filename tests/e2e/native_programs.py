@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
-from overlay.kernel.native import hooks
+from overlay.kernel.native import clsact_hooks, hooks, tcx_hooks
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.lab.driver import AgentDriver
 
@@ -21,10 +21,12 @@ def _inside(driver: AgentDriver) -> Iterator[None]:
 
 
 def programs_of(driver: AgentDriver) -> list[str]:
-    """Return the programs on a host's underlay."""
-    with _inside(driver):
-        (found,) = [index for index, name in socket.if_nameindex() if name == "eth1"]
-        return [syscall.program_name(each) for each in syscall.attached(found)]
+    """Return the names of the programs on a host's underlay, at the hooks that its kernel has."""
+    with _inside(driver), NetlinkSocket() as inside:
+        index = socket.if_nametoindex("eth1")
+        if not tcx_hooks.has_tcx():
+            return [found.name for found in clsact_hooks.filters_of(inside, index)]
+        return [syscall.program_name(each) for each in syscall.attached(index)]
 
 
 def remove_programs(driver: AgentDriver) -> None:
