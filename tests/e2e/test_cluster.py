@@ -179,7 +179,9 @@ def test_the_page_shows_the_cluster(cluster: Cluster, eventually: Callable[..., 
 
 def test_members_can_be_watched(cluster: Cluster) -> None:
     """--watch refreshes the table every second and exits cleanly on Ctrl-C."""
-    command = enter_command(cluster.hosts[0], ["overlayd", "members", "--watch"])
+    # A shell without job control starts what it has in the background with Ctrl-C ignored.
+    words = ["env", "--default-signal=INT", "overlayd", "members", "--watch"]
+    command = enter_command(cluster.hosts[0], words)
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdout=pipe, stderr=pipe, text=True, env=environment()
