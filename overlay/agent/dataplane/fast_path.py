@@ -14,10 +14,15 @@ from typing import Final
 from overlay.agent.process.controller import Fault
 from overlay.errors import OverlayError
 from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.native.hooks import stops_interfaces
 from overlay.kernel.native.receiver import refusal
 
 _SWITCHED_OFF: Final = "switched off in the configuration"
 _WITHOUT: Final = "there is no fast path: {}"
+_STOPS_INTERFACES: Final = (
+    "before Linux 6.6 the underlay's interface drops packets for some milliseconds when programs "
+    'come and go; native_path = "on" accepts that'
+)
 
 
 class FastPathSupport:
@@ -86,6 +91,8 @@ class FastPathSupport:
         """Return why the kernel does not accept the native path's programs; asked until it does."""
         found = "" if self._accepts_native else refusal()
         self._accepts_native = not found
+        if self.native_mode == "auto" and not found and stops_interfaces():
+            return _STOPS_INTERFACES
         return found
 
     def faults(self) -> Iterator[Fault]:

@@ -29,6 +29,14 @@ class UnderlayHooks(Protocol):
         """Remove this node's program from an interface. Raises OSError."""
 
 
+def stops_interfaces() -> bool:
+    """Return whether an interface drops packets while the first program comes or the last one goes.
+
+    The kernel stops it while a queueing discipline, which tc's hooks are, is added or removed.
+    """
+    return not tcx_hooks.has_tcx()
+
+
 def hooks_of(socket: NetlinkSocket, node_id: NodeId) -> UnderlayHooks:
     """Return the hooks for a node's programs in the thread's namespace, which is the socket's."""
     return TcxHooks(node_id) if tcx_hooks.has_tcx() else ClsactHooks(socket, node_id)

@@ -138,6 +138,8 @@ def test_other_packets_are_left_alone(
     make_pair: PairMaker, world: World, capture: Callable[[str, str], Capture], outer: int
 ) -> None:
     """A packet that differs from a member's plain one is not taken, but left to the filter."""
+    if outer == 6 and not can_mix_versions():
+        pytest.skip("this kernel takes no IPv4 out of IPv6 (Linux 6.3)")
     pair = make_pair(outer)
     seen = capture(pair[0].host.sandbox.name, "native0")
     payloads: list[bytes] = []
@@ -216,6 +218,9 @@ def test_what_is_written_is_read_back(pair: tuple[Native, Native]) -> None:
     assert one.receiver.read() == NativeState()
 
 
+needs_tcx = pytest.mark.skipif(not tcx_hooks.has_tcx(), reason="needs Linux 6.6")
+
+
 @pytest.fixture
 def without_tcx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have programs run at tc's hooks, as before Linux 6.6."""
@@ -244,6 +249,7 @@ def test_the_hooks_go_with_the_last_filter(pair: tuple[Native, Native]) -> None:
         assert not clsact_of(two)
 
 
+@needs_tcx
 def test_tcx_needs_no_discipline_and_leaves_nothing(pair: tuple[Native, Native]) -> None:
     """Another program on the interface stays, whoever removes overlayd's."""
     one, two = pair
@@ -298,7 +304,7 @@ def test_agents_of_one_host_keep_each_others(pair: tuple[Native, Native], world:
     assert one.received("native0") - before >= 5
 
 
-@pytest.mark.parametrize("tcx", [True, False])
+@pytest.mark.parametrize("tcx", [pytest.param(True, marks=needs_tcx), False])
 def test_the_next_agent_replaces_the_program(
     make_pair: PairMaker, world: World, monkeypatch: pytest.MonkeyPatch, *, tcx: bool
 ) -> None:
