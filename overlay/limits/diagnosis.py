@@ -42,6 +42,7 @@ CONDITIONS_CHECK_S: Final = 2.0  # how often what is wrong here is compared with
 CONDITIONS_REPEATED_S: Final = 60.0  # to 64 members, as long as it lasts: 14 bit/s of a pair
 CONDITIONS_MEMBERS_MAX: Final = 1024  # whose conditions are remembered
 REPAIRS_SHOWN_MAX: Final = 5  # kinds of repairs of the last minutes that `status` shows
+MISDIRECTED_RECENT_S: Final = 30.0  # how long packets from a wrong interface are told of
 CHECKSUM_ERRORS_INTERVAL_S: Final = 5.0  # between readings of containers' counters, at least
 CHECKSUM_ERRORS_RECENT_S: Final = 60.0  # readings that are compared
 CHECKSUM_ERRORS_MIN: Final = 3  # fewer within that time may be noise on the wire

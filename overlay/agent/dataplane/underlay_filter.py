@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from overlay import limits
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
@@ -47,6 +48,7 @@ class UnderlayFilter(Controller):
         )
         self.refused = 0  # packets, as last read
         self.refused_misdirected = 0  # of them: from members, on an interface that leads elsewhere
+        self._misdirected_at: float | None = None  # when their count was last seen to have grown
         self.refused_clear = (0, 0)  # unencrypted packets of encrypted networks: in, and out
         self._gossip = context.gossip
         self._directory = context.directory
@@ -194,10 +196,13 @@ class UnderlayFilter(Controller):
         await self._read_counters()
 
     def faults(self) -> Iterator[Fault]:
-        """Yield the fault, else that packets came by an interface that leads elsewhere."""
+        """Yield the fault, else that packets come by an interface that leads elsewhere.
+
+        As long as they do: some are in flight whenever a member's address or interface changes.
+        """
         if self.fault is not None:
             yield self.fault
-        elif self.refused_misdirected:
+        elif self._misdirected_lately():
             yield Fault(
                 f"{self.refused_misdirected} VXLAN packets with a member's address were dropped: "
                 "they came by an interface that does not lead back to it",
@@ -205,11 +210,19 @@ class UnderlayFilter(Controller):
                 "direction: use the same route in both",
             )
 
+    def _misdirected_lately(self) -> bool:
+        if self._misdirected_at is None:
+            return False
+        return self._gossip.transport.now() - self._misdirected_at < limits.MISDIRECTED_RECENT_S
+
     async def _read_counters(self) -> None:
         if self._filter is not None:
             with contextlib.suppress(OverlayError, OSError):
+                before = self.refused_misdirected
                 counts = await self._kernel.call(self._filter.refused_counts)
                 self.refused, self.refused_misdirected = counts
+                if self.refused_misdirected > before:
+                    self._misdirected_at = self._gossip.transport.now()
                 self.refused_clear = await self._kernel.call(self._filter.clear_counts)
 
     async def remove(self) -> None:

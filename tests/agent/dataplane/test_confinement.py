@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay import limits
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
@@ -112,6 +113,7 @@ class Table:
     def __init__(self) -> None:
         self.state = FilterState()
         self.refuses = False
+        self.refused = (0, 0)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> object:
         """Stand for the kernel thread."""
@@ -121,6 +123,14 @@ class Table:
         """Return what was written last."""
         return self.state
 
+    def refused_counts(self) -> tuple[int, int]:
+        """Return how many packets were dropped."""
+        return self.refused
+
+    def clear_counts(self) -> tuple[int, int]:
+        """Return that no packet came in clear."""
+        return (0, 0)
+
     def write(self, _before: FilterState | None, after: FilterState) -> None:
         """Write, or refuse."""
         if self.refuses:
@@ -128,20 +138,47 @@ class Table:
         self.state = after
 
 
-async def test_a_pass_has_its_network_confined(tmp_path: Path) -> None:
-    """A network that has just become encrypted is added at once, so a pass reports nothing."""
-    encrypted: set[Vni] = set()
+def filter_of(
+    path: Path, table: Table, encrypted: set[Vni], now: Callable[[], float] = float
+) -> UnderlayFilter:
+    """Return the filter of a host without members."""
     view = SimpleNamespace(
         vteps=frozenset, vnis=frozenset, switching_vnis=frozenset,
         encrypted_vnis=lambda: frozenset(encrypted),
     )  # fmt: skip
     cluster = SimpleNamespace(vxlan_port=4789, gossip_port=7948)
-    gossip, directory = SimpleNamespace(cluster=cluster, node_id=b""), SimpleNamespace(view=view)
-    table = Table()
+    gossip = SimpleNamespace(cluster=cluster, node_id=b"", transport=SimpleNamespace(now=now))
+    directory = SimpleNamespace(view=view)
     context = NodeContext(
-        cast("Any", gossip), cast("Any", directory), cast("Any", table), EventLog(tmp_path)
+        cast("Any", gossip), cast("Any", directory), cast("Any", table), EventLog(path)
     )
-    underlay_filter = UnderlayFilter(context, FabricTable(), 30.0)
+    return UnderlayFilter(context, FabricTable(), 30.0)
+
+
+async def test_misdirected_packets_are_told_of_while_they_come(tmp_path: Path) -> None:
+    """Some are in flight when an address changes: a line that stayed would say nothing."""
+    table, clock = Table(), [100.0]
+    underlay_filter = filter_of(tmp_path, table, set(), lambda: clock[0])
+    await underlay_filter.admit_members()
+    await underlay_filter.reconcile()
+    assert list(underlay_filter.faults()) == []
+
+    table.refused = (5, 2)
+    await underlay_filter.reconcile()
+    (told,) = underlay_filter.faults()
+    assert told.text.startswith("2 VXLAN packets with a member's address were dropped")
+
+    clock[0] += limits.MISDIRECTED_RECENT_S
+    await underlay_filter.reconcile()
+    assert list(underlay_filter.faults()) == []
+    assert underlay_filter.refused_misdirected == 2
+
+
+async def test_a_pass_has_its_network_confined(tmp_path: Path) -> None:
+    """A network that has just become encrypted is added at once, so a pass reports nothing."""
+    encrypted: set[Vni] = set()
+    table = Table()
+    underlay_filter = filter_of(tmp_path, table, encrypted)
     await underlay_filter.admit_members()
     encrypted.add(VAULT.vni)
     assert await underlay_filter.confine(VAULT)
