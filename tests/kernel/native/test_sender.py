@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from overlay.core.dataplane.state import PolicyClassRow, Row, VerdictRow
@@ -137,6 +138,9 @@ def test_routes_are_followed_at_each_packet(senders: tuple[Native, Native], worl
         world.run(name, "ip", "address", "add", f"192.168.57.{number}/24", "dev", "eth2")
         world.run(name, "ip", "address", "add", f"fd57::{number}/64", "dev", "eth2", "nodad")
         world.run(name, "ip", "link", "set", "eth2", "up")
+    for gateway in ("192.168.57.2", "fd57::2"):  # the cable may be up before its addresses are
+        ping = partial(world.pings, one.host.name, gateway, count=1)
+        world.wait_until(lambda ping=ping: ping() == 1, gateway)  # type: ignore[misc]
     target = "192.168.56.12"
     for route in (("dev", "eth2"), ("via", "192.168.57.2"), ("via", "inet6", "fd57::2")):
         before = one.counted("eth2")
