@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
 from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX, SHORTCUT_PREFIX
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import HookRow, RemoteRow, SourceRow, TargetRow, VlanRow
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import numbers, programs, syscall, tc_filters, vlan
@@ -29,6 +29,7 @@ from overlay.kernel.bpf.remote.program import remote_program
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 from overlay.model import Ip, Mac
 
 FastRow: TypeAlias = SourceRow | TargetRow | RemoteRow | VlanRow | HookRow
@@ -297,44 +298,42 @@ def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow |
 
 def apply(
     fast: FastPath | None,
-    operations: Iterable[PutRow | DeleteRow],
+    operations: Iterable[RowOperation],
     socket: NetlinkSocket,
     index_of: Callable[[str], int],
-) -> list[tuple[PutRow | DeleteRow, OSError]]:
+) -> list[RefusedOperation]:
     """Apply operations on fast-path rows.
 
     Returns those that failed, with the error. A missing link is not a failure here: the link's own
     operation reports it. Without a fast path, the only effect is to remove filters left by an
     earlier agent.
     """
-    failures: list[tuple[PutRow | DeleteRow, OSError]] = []
-    for operation in operations:
+
+    def apply_one(operation: RowOperation) -> None:
         row = operation.row
         assert isinstance(row, FAST_ROWS)
         index = int(row.link[1:]) if row.link.startswith("#") else index_of(row.link)
         is_put = isinstance(operation, PutRow)
         failpoint.failpoint("bpf")
-        try:
-            if isinstance(row, HookRow):
-                if is_put and index and fast is not None:
-                    fast.hook(row, index, socket)
-                elif is_put and index and (row.is_policed or row.is_vlan):
-                    raise _no_policies()
-                elif not is_put and index:
-                    filters = tc_filters.delete_filter(index, leaving=row.is_leaving)
-                    _transact(socket, [filters])
-            elif fast is not None and is_put and index:
-                fast.put(row, index)
-            elif fast is not None and not is_put:
-                fast.delete(row, index)
-        except OSError as error:
-            failures.append((operation, error))
-    return failures
+        if isinstance(row, HookRow):
+            if is_put and index and fast is not None:
+                fast.hook(row, index, socket)
+            elif is_put and index and (row.is_policed or row.is_vlan):
+                raise _no_policies()
+            elif not is_put and index:
+                filters = tc_filters.delete_filter(index, leaving=row.is_leaving)
+                _transact(socket, [filters])
+        elif fast is not None and is_put and index:
+            fast.put(row, index)
+        elif fast is not None and not is_put:
+            fast.delete(row, index)
+
+    return apply_each(operations, apply_one)
 
 
 def apply_policies(
-    fast: FastPath | None, operations: Sequence[PutRow | DeleteRow], socket: NetlinkSocket
-) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    fast: FastPath | None, operations: Sequence[RowOperation], socket: NetlinkSocket
+) -> list[RefusedOperation]:
     """Apply operations on rows of policies in one step; return those that failed."""
     is_needed = any(isinstance(operation, PutRow) for operation in operations)
     if not is_needed and (fast is None or fast.policy_maps is None):

@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay import failpoint, limits
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
 from overlay.kernel.bpf import policy_layout as layout
 from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.flow_keys import FLOW_KEY, VERSION_4, VERSION_6
+from overlay.kernel.row_operations import RefusedOperation, RowOperation
 from overlay.model import Ip
 
 PolicyRow: TypeAlias = PolicyClassRow | VerdictRow
@@ -132,9 +133,7 @@ class PolicyMaps:
 
     # --- writing ------------------------------------------------------------------------
 
-    def apply(
-        self, operations: Sequence[PutRow | DeleteRow]
-    ) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    def apply(self, operations: Sequence[RowOperation]) -> list[RefusedOperation]:
         """Apply operations on policy rows in one step; all of them fail if one does."""
         changes: _Changes = {}
         try:

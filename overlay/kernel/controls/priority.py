@@ -15,9 +15,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import TRUSTED, MarkRow
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import numbers, syscall, tc_filters
@@ -37,8 +37,8 @@ from overlay.kernel.bpf.assembler import (
 )
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
-RowOperation: TypeAlias = PutRow | DeleteRow
 BUFFER_PRIORITIES: Final = (0, 8, 9, 10, 4, 6, 7, 7)
 """By priority. Linux sends 6 and 7 first, and 1, 2, 3 and 5 after all others (tc-prio(8))."""
 _FIRST: Final = 0x6F75  # of tc's priorities: before the fast path's filter
@@ -173,24 +173,22 @@ class PriorityMarks:
         operations: Iterable[RowOperation],
         socket: NetlinkSocket,
         index_of: Callable[[str], int],
-    ) -> list[tuple[RowOperation, OSError]]:
+    ) -> list[RefusedOperation]:
         """Apply operations on rows; return those that failed, with the error.
 
         A missing port is not a failure here: the port's own operation reports it.
         """
-        failures: list[tuple[RowOperation, OSError]] = []
-        for operation in operations:
+
+        def apply(operation: RowOperation) -> None:
             row = operation.row
             assert isinstance(row, MarkRow)
             index = index_of(row.link)
-            try:
-                if index and isinstance(operation, PutRow):
-                    self._put(row, index, socket)
-                elif index:
-                    _send(socket, tc_filters.delete_filter(index, priority=_FIRST))
-            except OSError as error:
-                failures.append((operation, error))
-        return failures
+            if index and isinstance(operation, PutRow):
+                self._put(row, index, socket)
+            elif index:
+                _send(socket, tc_filters.delete_filter(index, priority=_FIRST))
+
+        return apply_each(operations, apply)
 
     def _put(self, row: MarkRow, index: int, socket: NetlinkSocket) -> None:
         self._may_exist = True

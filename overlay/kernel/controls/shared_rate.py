@@ -15,10 +15,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 from overlay.core.dataplane.controls.priority import HIGHEST
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import SharedRateRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -42,8 +42,8 @@ from overlay.kernel.controls.priority import BUFFER_PRIORITIES
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import NetlinkMessage, Request
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
-RowOperation: TypeAlias = PutRow | DeleteRow
 _HEAD: Final = -8  # on the stack: EtherType, and the first two bytes of the IP header
 _VERSION, _TOS = _HEAD + 2, _HEAD + 3
 _TYPE_AT: Final = 12
@@ -131,24 +131,22 @@ class SharedRates:
         operations: Iterable[RowOperation],
         socket: NetlinkSocket,
         index_of: Callable[[str], int],
-    ) -> list[tuple[RowOperation, OSError]]:
+    ) -> list[RefusedOperation]:
         """Apply operations on rows; return those that failed, with the error.
 
         A missing device is not a failure here: the device's own operation reports it.
         """
-        failures: list[tuple[RowOperation, OSError]] = []
-        for operation in operations:
+
+        def apply(operation: RowOperation) -> None:
             row = operation.row
             assert isinstance(row, SharedRateRow)
             index = index_of(row.link)
-            try:
-                if index and isinstance(operation, PutRow):
-                    self._put(row, index, socket)
-                elif index:
-                    _send(socket, [class_tree.delete(index)], harmless=_GONE)
-            except OSError as error:
-                failures.append((operation, error))
-        return failures
+            if index and isinstance(operation, PutRow):
+                self._put(row, index, socket)
+            elif index:
+                _send(socket, [class_tree.delete(index)], harmless=_GONE)
+
+        return apply_each(operations, apply)
 
     def _put(self, row: SharedRateRow, index: int, socket: NetlinkSocket) -> None:
         self._may_exist = True

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from overlay.core.dataplane.link_state import POLICY_LINK
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import BoundaryRow, StormRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -32,6 +32,7 @@ from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import FAMILY_BRIDGE, PREROUTING, Chain, Set, Table
 from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.nft.watched_table import WatchedTable
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
 _BEFORE_PORT_SECURITY, _AFTER_PORT_SECURITY = -250, -190
 _REFUSED: Final = (ex.counter(), ex.drop())
@@ -49,7 +50,6 @@ _STORM: Final = "storm"
 _TYPE_INDEX: Final = 20  # nft's own number
 _INDEX: Final = struct.Struct("=I")
 
-RowOperation: TypeAlias = PutRow | DeleteRow
 ControlRow: TypeAlias = BoundaryRow | StormRow
 CONTROL_ROWS: Final = (BoundaryRow, StormRow)
 
@@ -114,20 +114,19 @@ class ControlTable(WatchedTable):
 
     def apply(
         self, operations: Iterable[RowOperation], index_of: Callable[[str], int]
-    ) -> list[tuple[RowOperation, OSError]]:
+    ) -> list[RefusedOperation]:
         """Apply operations on rows; return those that failed, with the error.
 
         A missing port is not a failure here: the port's own operation reports it.
         """
-        failures: list[tuple[RowOperation, OSError]] = []
-        for operation in operations:
+
+        def apply(operation: RowOperation) -> None:
             try:
                 self._apply(operation, index_of)
             except NftMissingError as error:
-                failures.append((operation, OSError(errno.EOPNOTSUPP, error.why)))
-            except OSError as error:
-                failures.append((operation, error))
-        return failures
+                raise OSError(errno.EOPNOTSUPP, error.why) from error
+
+        return apply_each(operations, apply)
 
     def _apply(self, operation: RowOperation, index_of: Callable[[str], int]) -> None:
         row, is_put = operation.row, isinstance(operation, PutRow)

@@ -48,6 +48,7 @@ from overlay.kernel.nft.ports.rules import (
     TYPES,
 )
 from overlay.kernel.nft.watched_table import WatchedTable
+from overlay.kernel.row_operations import RefusedOperation, RowOperation
 from overlay.model import Ip, Mac, link_local_ip
 
 PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one port
@@ -226,9 +227,9 @@ def _merged(
 
 def apply(
     guard: PortSecurity | None,
-    operations: Iterable[PutRow | DeleteRow],
+    operations: Iterable[RowOperation],
     index_of: Callable[[str], int],
-) -> list[tuple[PutRow | DeleteRow, OSError]]:
+) -> list[RefusedOperation]:
     """Apply operations on ports' rows, all at once.
 
     Returns those that failed, with the error. A missing link is not a failure here: the link's own

@@ -16,9 +16,9 @@ import errno
 import socket as sockets
 import struct
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import InterceptRow
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, routes
@@ -28,6 +28,7 @@ from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.table import FAMILY_INET, PREROUTING, Chain, Table
 from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.nft.watched_table import WatchedTable
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
 _BRIDGE_PREFIX: Final = "br"
 _MARK: Final = 0x35  # within the sandbox's own namespace
@@ -48,8 +49,6 @@ _LOOPBACK: Final = 1  # its index in every namespace
 _U32: Final = struct.Struct("=I")
 _SIZES: Final = {int(sockets.AF_INET): 4, int(sockets.AF_INET6): 16}
 _FAMILIES: Final = {size: family for family, size in _SIZES.items()}
-
-RowOperation: TypeAlias = PutRow | DeleteRow
 
 
 def _marked(protocol: bytes) -> ex.Rule:
@@ -92,20 +91,17 @@ class Interception(WatchedTable):
         rows = map(decode_rule, self._socket.dump(codec.RTM_GETRULE, routes.DUMP))
         return frozenset(row for row in rows if row is not None and row.address_size in routed)
 
-    def apply(self, operations: Iterable[RowOperation]) -> list[tuple[RowOperation, OSError]]:
+    def apply(self, operations: Iterable[RowOperation]) -> list[RefusedOperation]:
         """Apply operations on rows; return those that failed, with the error."""
-        failures: list[tuple[RowOperation, OSError]] = []
-        for operation in operations:
-            row = operation.row
-            assert isinstance(row, InterceptRow)
-            try:
-                if isinstance(operation, PutRow):
-                    self._put(row)
-                else:
-                    self._send((codec.RTM_DELRULE, 0, _rule(row)), {errno.ENOENT})
-            except OSError as error:
-                failures.append((operation, error))
-        return failures
+        return apply_each(operations, self._apply)
+
+    def _apply(self, operation: RowOperation) -> None:
+        row = operation.row
+        assert isinstance(row, InterceptRow)
+        if isinstance(operation, PutRow):
+            self._put(row)
+        else:
+            self._send((codec.RTM_DELRULE, 0, _rule(row)), {errno.ENOENT})
 
     def _put(self, row: InterceptRow) -> None:
         if not self._tables.holds(TABLE):

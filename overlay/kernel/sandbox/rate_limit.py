@@ -19,7 +19,7 @@ from typing import Final
 
 from overlay import failpoint
 from overlay.core.dataplane.link_state import PORT_PREFIX
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.state import RateRow
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -28,6 +28,7 @@ from overlay.kernel.netlink import codec, link_requests
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
 SHAPER_PREFIX: Final = "sh"
 """Prefix of the ifb devices' names; the rest comes from the port's name."""
@@ -89,28 +90,26 @@ def require() -> None:
 
 
 def apply(
-    operations: Iterable[PutRow | DeleteRow], socket: NetlinkSocket, index_of: Callable[[str], int]
-) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    operations: Iterable[RowOperation], socket: NetlinkSocket, index_of: Callable[[str], int]
+) -> list[RefusedOperation]:
     """Apply operations on rate limits.
 
     Returns those that failed, with the error. A missing port is not a failure here: the port's own
     operation reports it.
     """
-    failures: list[tuple[PutRow | DeleteRow, OSError]] = []
-    for operation in operations:
+
+    def apply_one(operation: RowOperation) -> None:
         row = operation.row
         assert isinstance(row, RateRow)
         failpoint.failpoint("shaping")
         index = index_of(row.link)
-        try:
-            if isinstance(operation, DeleteRow):
-                _remove_in_limit(index, socket)
-                _remove_out_limit(row.link, index, socket)
-            elif index:
-                _put(row, index, socket)
-        except OSError as error:
-            failures.append((operation, error))
-    return failures
+        if isinstance(operation, DeleteRow):
+            _remove_in_limit(index, socket)
+            _remove_out_limit(row.link, index, socket)
+        elif index:
+            _put(row, index, socket)
+
+    return apply_each(operations, apply_one)
 
 
 def _put(row: RateRow, index: int, socket: NetlinkSocket) -> None:

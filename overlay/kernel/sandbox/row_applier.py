@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple
 
 from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX
 from overlay.core.dataplane.operations import DeleteRow, PutRow
@@ -32,6 +32,7 @@ from overlay.kernel.netlink import neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.port_security import apply as apply_guard
+from overlay.kernel.row_operations import RefusedOperation, RowOperation
 from overlay.kernel.sandbox import rate_limit, sysctls
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.operation_failure import OperationFailure
@@ -39,7 +40,6 @@ from overlay.kernel.sandbox.reader import SandboxTables
 from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
 
-RowOperation: TypeAlias = PutRow | DeleteRow
 _ENCODED_TOGETHER_MAX: Final = 4096  # messages of all rows take as much memory as the rows
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
 
@@ -167,7 +167,7 @@ class RowApplier:
     }
 
 
-def _failures(failed: Iterable[tuple[RowOperation, OSError]]) -> list[OperationFailure]:
+def _failures(failed: Iterable[RefusedOperation]) -> list[OperationFailure]:
     return [
         OperationFailure(operation, error.errno or 0, error.strerror or str(error))
         for operation, error in failed

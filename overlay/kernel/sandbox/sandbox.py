@@ -51,13 +51,14 @@ from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.plug import plug_port
 from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
+from overlay.kernel.row_operations import RowOperation
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, sysctls
 from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
-from overlay.kernel.sandbox.row_applier import RowApplier, RowOperation
+from overlay.kernel.sandbox.row_applier import RowApplier
 from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
 from overlay.model import Mac

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
-from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.state import HookRow, Row
 from overlay.core.dataplane.tunnel_devices import DEVICE_BASES
 from overlay.kernel import netns
@@ -22,17 +22,18 @@ from overlay.kernel.bpf.remote.maps import Wire
 from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 from overlay.kernel.shortcut.pair import ShortcutPairs
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
 def split(
-    operations: Iterable[PutRow | DeleteRow],
-) -> tuple[list[PutRow | DeleteRow], list[PutRow | DeleteRow]]:
+    operations: Iterable[RowOperation],
+) -> tuple[list[RowOperation], list[RowOperation]]:
     """Return the operations on other rows, and those on such programs."""
-    others: list[PutRow | DeleteRow] = []
-    senders: list[PutRow | DeleteRow] = []
+    others: list[RowOperation] = []
+    senders: list[RowOperation] = []
     for operation in operations:
         (senders if _is_sender(operation.row) else others).append(operation)
     return others, senders
@@ -43,26 +44,24 @@ def _is_sender(row: Row) -> bool:
 
 
 def apply(
-    fast: FastPath | None, operations: Iterable[PutRow | DeleteRow], pairs: ShortcutPairs
-) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    fast: FastPath | None, operations: Iterable[RowOperation], pairs: ShortcutPairs
+) -> list[RefusedOperation]:
     """Apply operations on such rows; return those that failed, with the error.
 
     A missing shortcut is no failure: its own operation reports it.
     """
-    failures: list[tuple[PutRow | DeleteRow, OSError]] = []
-    for operation in operations:
+
+    def apply_one(operation: RowOperation) -> None:
         row = operation.row
         assert isinstance(row, HookRow)
-        try:
-            if fast is not None:
-                fast.remote.disconnect(row.segment)
-            if isinstance(operation, DeleteRow):
-                _unhook(pairs, row.link)
-            elif fast is not None:
-                _hook(fast, pairs, row)
-        except OSError as error:
-            failures.append((operation, error))
-    return failures
+        if fast is not None:
+            fast.remote.disconnect(row.segment)
+        if isinstance(operation, DeleteRow):
+            _unhook(pairs, row.link)
+        elif fast is not None:
+            _hook(fast, pairs, row)
+
+    return apply_each(operations, apply_one)
 
 
 def _hook(fast: FastPath, pairs: ShortcutPairs, row: HookRow) -> None:
