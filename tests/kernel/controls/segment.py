@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.link_state import Link, Vxlan
 from overlay.core.dataplane.port_security import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import (
     BoundaryRow,
@@ -46,9 +47,23 @@ class Segment:
     def converge(self, host: Host, ports: dict[int, str]) -> None:
         """Write the boundary's row, and those of the fast path."""
         self._ports[host.name] = ports
-        planned = host.desired()
-        rows = self.fast_rows(host) | {BoundaryRow()}
-        desired = SandboxState(planned.links, planned.rows | rows)
+        self._write(host, host.desired().links)
+
+    def put(self, *rows: Row) -> None:
+        """Give the first host's sandbox these rows; its VXLAN device copies DSCP if there are any.
+
+        A further pass does nothing.
+        """
+        host = self.hosts[0]
+        links = {
+            name: link._replace(inherits_dscp=bool(rows)) if isinstance(link, Vxlan) else link
+            for name, link in host.desired().links.items()
+        }
+        self._write(host, links, *rows)
+
+    def _write(self, host: Host, links: dict[str, Link], *rows: Row) -> None:
+        kept: set[Row] = self.fast_rows(host) | {BoundaryRow(), *rows}
+        desired = SandboxState(links, frozenset({*host.desired().rows, *kept}))
         assert host.sandbox.apply(diff(desired, host.sandbox.read(), prune=True)) == []
         assert diff(desired, host.sandbox.read(), prune=True) == []
 

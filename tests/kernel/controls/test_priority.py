@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.link_state import Vxlan
-from overlay.core.dataplane.state import TRUSTED, BoundaryRow, MarkRow, Row, SandboxState
+from overlay.core.dataplane.state import TRUSTED, MarkRow
 from overlay.kernel.controls.priority import BUFFER_PRIORITIES, require_priorities
 from overlay.lab.frames import checksum, packet_frame, udp
 from overlay.model import Mac, parse_ip
@@ -21,20 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 CAPABLE = 0x02
 BODY = b"<marked>".ljust(64)
-
-
-def set_marks(segment: Segment, *rows: MarkRow) -> None:
-    """Give the first host's ports these priorities, and check that a further pass does nothing."""
-    host = segment.hosts[0]
-    planned = host.desired()
-    links = {
-        name: link._replace(inherits_dscp=bool(rows)) if isinstance(link, Vxlan) else link
-        for name, link in planned.links.items()
-    }
-    kept: set[Row] = segment.fast_rows(host) | {BoundaryRow(), *rows}
-    desired = SandboxState(links, frozenset({*planned.rows, *kept}))
-    assert host.sandbox.apply(diff(desired, host.sandbox.read(), prune=True)) == []
-    assert diff(desired, host.sandbox.read(), prune=True) == []
 
 
 def packet(version: int, number: int, tos: int) -> bytes:
@@ -83,7 +67,7 @@ def test_packets_have_the_priority_of_their_port(
     outer: int,
 ) -> None:
     """On the same host, on the other, and between them; without priorities nothing changes."""
-    set_marks(segment, *([] if mark is None else [MarkRow("p0", mark), MarkRow("p1", 0)]))
+    segment.put(*([] if mark is None else [MarkRow("p0", mark), MarkRow("p1", 0)]))
     wire = capture(segment.hosts[1].name, "eth1")
     for receiver, number in ((segment.fourth, 4), (segment.second, 3)):
         watch = capture(receiver, "eth0")
@@ -106,7 +90,7 @@ def test_packets_have_the_priority_of_their_port(
 def test_altered_priorities_are_put_again(segment: Segment) -> None:
     """A filter that is gone, and a VXLAN device with another type of service."""
     rows = MarkRow("p0", 5), MarkRow("p1", TRUSTED)
-    set_marks(segment, *rows)
+    segment.put(*rows)
     sandbox = segment.hosts[0].sandbox
     for damage in (
         "tc filter del dev p0 ingress pref 28533",
@@ -116,8 +100,8 @@ def test_altered_priorities_are_put_again(segment: Segment) -> None:
         before = sandbox.read()
         segment.world.run(sandbox.name, *damage.split())
         assert sandbox.read() != before, damage
-        set_marks(segment, *rows)
-    set_marks(segment)
+        segment.put(*rows)
+    segment.put()
     assert not any(isinstance(row, MarkRow) for row in sandbox.read().rows)
 
 
@@ -126,7 +110,7 @@ def test_altered_priorities_are_put_again(segment: Segment) -> None:
 def test_queues_see_the_priority(world: World, version: int, mark: int, tos: int) -> None:
     """As number of the buffer, also where the packet's own DSCP decides."""
     segment = Segment(world, fast=False)
-    set_marks(segment, MarkRow("p0", mark), MarkRow("p1", 0))
+    segment.put(MarkRow("p0", mark), MarkRow("p1", 0))
     number = BUFFER_PRIORITIES[tos >> 5 if mark == TRUSTED else mark]
     sandbox = segment.hosts[0].sandbox.name
     for command in (

@@ -10,13 +10,9 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.link_state import Vxlan
 from overlay.core.dataplane.state import (
     TRUSTED,
-    BoundaryRow,
     MarkRow,
-    Row,
     SandboxState,
     SharedRateRow,
 )
@@ -44,20 +40,6 @@ COUNTED = 250  # datagrams: a second of the rate, and twice what may wait for on
 def segment(request: pytest.FixtureRequest, world: World) -> Segment:
     """Return two hosts, with the fast path or without."""
     return Segment(world, fast=request.param)
-
-
-def put(segment: Segment, *rows: Row) -> None:
-    """Give the first host's sandbox these rows, and check that a further pass does nothing."""
-    host = segment.hosts[0]
-    planned = host.desired()
-    links = {
-        name: link._replace(inherits_dscp=bool(rows)) if isinstance(link, Vxlan) else link
-        for name, link in planned.links.items()
-    }
-    kept: set[Row] = segment.fast_rows(host) | {BoundaryRow(), *rows}
-    desired = SandboxState(links, frozenset({*planned.rows, *kept}))
-    assert host.sandbox.apply(diff(desired, host.sandbox.read(), prune=True)) == []
-    assert diff(desired, host.sandbox.read(), prune=True) == []
 
 
 def shares(segment: Segment, offered: dict[str, int]) -> Counter[str]:
@@ -100,7 +82,7 @@ def test_the_higher_priority_gets_the_larger_part(
     segment: Segment, first: int, fourth: int
 ) -> None:
     """And the lower one is not starved."""
-    put(segment, RATE, MarkRow("p0", first), MarkRow("p1", fourth))
+    segment.put(RATE, MarkRow("p0", first), MarkRow("p1", fourth))
     got = shares(segment, {"10.32.0.2": 2, "10.32.0.4": 2})
     low, high = sorted(got.values())
     assert got["10.32.0.2" if first > fourth else "10.32.0.4"] == high, got
@@ -109,7 +91,7 @@ def test_the_higher_priority_gets_the_larger_part(
 
 def test_containers_of_equal_priority_have_equal_parts(segment: Segment) -> None:
     """However much more one of them sends."""
-    put(segment, RATE, MarkRow("p0", 3), MarkRow("p1", 3))
+    segment.put(RATE, MarkRow("p0", 3), MarkRow("p1", 3))
     sandbox = segment.hosts[0].sandbox
     assert sandbox.shared_rates.dropped(sandbox.socket) == 0
     got = shares(segment, {"10.32.0.2": 1, "10.32.0.4": 10})
@@ -140,7 +122,7 @@ def test_a_frame_is_in_the_class_of_its_priority(
     segment: Segment, kind: str, mark: int, expected: int
 ) -> None:
     """Whatever it carries; a trusted container chooses by the packet's own DSCP."""
-    put(segment, RATE, MarkRow("p0", mark), MarkRow("p1", 0))
+    segment.put(RATE, MarkRow("p0", mark), MarkRow("p1", 0))
     target, source = segment.macs[3], segment.macs[2]
     if kind == "not IP":
         frame = target + source + FENCE.to_bytes(2, "big") + bytes(64)
@@ -159,11 +141,11 @@ def test_a_frame_is_in_the_class_of_its_priority(
 
 def test_what_stays_on_the_host_does_not_share(segment: Segment) -> None:
     """Only the VXLAN device has a queue; without the rate it has none either."""
-    put(segment, RATE)
+    segment.put(RATE)
     sandbox = segment.hosts[0].sandbox.name
     shown = segment.world.run(sandbox, "tc", "qdisc", "show")
     assert [line.split()[4] for line in shown.splitlines() if "htb" in line] == ["vxlan0"]
-    put(segment)
+    segment.put()
     assert "htb" not in segment.world.run(sandbox, "tc", "qdisc", "show")
     assert "fifo" not in segment.world.run(sandbox, "tc", "qdisc", "show")
     host = segment.hosts[0].sandbox
@@ -174,10 +156,10 @@ def test_what_stays_on_the_host_does_not_share(segment: Segment) -> None:
 def test_a_written_rate_is_read_and_changes_in_place(world: World, bits: int) -> None:
     """From the lowest to the highest."""
     segment = Segment(world, fast=False)
-    put(segment, RATE)
+    segment.put(RATE)
     sandbox = segment.hosts[0].sandbox.name
     before = segment.world.run(sandbox, "tc", "-s", "qdisc", "show", "dev", "vxlan0")
-    put(segment, SharedRateRow("vxlan0", bits))
+    segment.put(SharedRateRow("vxlan0", bits))
     after = segment.world.run(sandbox, "tc", "-s", "qdisc", "show", "dev", "vxlan0")
     handles = [{line for line in text.splitlines() if "bfifo" in line} for text in (before, after)]
     names = [{line.split(" limit")[0] for line in each} for each in handles]
@@ -199,7 +181,7 @@ def test_a_written_rate_is_read_and_changes_in_place(world: World, bits: int) ->
 def test_an_altered_rate_is_noticed_and_put_again(world: World, damage: str) -> None:
     """By a notification where the rate as a whole is lost, and in any case by reading."""
     segment = Segment(world, fast=False)
-    put(segment, RATE)
+    segment.put(RATE)
     sandbox = segment.hosts[0].sandbox
     monitor = sandbox.monitor()
     try:
@@ -212,13 +194,13 @@ def test_an_altered_rate_is_noticed_and_put_again(world: World, damage: str) -> 
         monitor.close()
     noticed = "the shared rate of vxlan0 was altered" in told
     assert noticed == (":123" not in damage and ":999" not in damage), told
-    put(segment, RATE)
+    segment.put(RATE)
 
 
 def test_the_rate_of_an_earlier_agent_is_put_again(world: World) -> None:
     """Its program is another; the queue stays."""
     segment = Segment(world, fast=False)
-    put(segment, RATE)
+    segment.put(RATE)
     host = segment.hosts[0]
     name = host.sandbox.name
     host.sandbox.close()
@@ -226,7 +208,7 @@ def test_the_rate_of_an_earlier_agent_is_put_again(world: World) -> None:
         host.sandbox = Sandbox.open(name, create=False)
     assert SharedRateRow("vxlan0", BROKEN) in host.sandbox.read().rows
     before = set(segment.world.run(name, "tc", "qdisc", "show", "dev", "vxlan0").splitlines())
-    put(segment, RATE)
+    segment.put(RATE)
     after = set(segment.world.run(name, "tc", "qdisc", "show", "dev", "vxlan0").splitlines())
     assert {each for each in after if "fifo" in each} == {each for each in before if "fifo" in each}
 

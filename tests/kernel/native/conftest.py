@@ -138,6 +138,12 @@ class Native:
         """Return how many frames a link of the sandbox has sent."""
         return self._count(link, "tx")
 
+    def pings_past_device(self, count: int, *options: str) -> int:
+        """Return how many of that many pings were sent past the device; all must have replies."""
+        before, target = self.sent("vxlan0"), ip_text(self.other)
+        assert self.host.world.pings(self.container, target, *options, count=count) == count
+        return count - (self.sent("vxlan0") - before)
+
     def counted(self, link: str, direction: str = "tx") -> int:
         """Return how many packets a link of the host has sent, or received."""
         shown = self.host.world.run(self.host.name, "ip", "-s", "-j", "link", "show", link)

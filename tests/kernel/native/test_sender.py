@@ -39,14 +39,6 @@ def senders(pair: tuple[Native, Native]) -> tuple[Native, Native]:
     return pair
 
 
-def pings(native: Native, count: int, *options: str) -> int:
-    """Return how many of that many pings were sent past the device; all must have replies."""
-    before = native.sent("vxlan0")
-    world = native.host.world
-    assert world.pings(native.container, ip_text(native.other), *options, count=count) == count
-    return count - (native.sent("vxlan0") - before)
-
-
 @pytest.mark.parametrize("inner", [4, 6])
 @pytest.mark.parametrize("outer", [4, 6])
 def test_streams_leave_by_the_shortcut(
@@ -106,12 +98,12 @@ def refusal(native: Native, size: int) -> str:
 def test_what_does_not_fit_takes_the_device(senders: tuple[Native, Native], world: World) -> None:
     """Fragments arrive by the device, and a packet above the route's MTU gets its ICMP error."""
     one, _ = senders
-    assert pings(one, 5) >= 4
-    assert pings(one, 5, "-s", "3000") <= 0  # three fragments each
+    assert one.pings_past_device(5) >= 4
+    assert one.pings_past_device(5, "-s", "3000") <= 0  # three fragments each
     small = ("dev", "eth1", "mtu", "lock", "1400")
     world.run(one.host.name, "ip", "route", "replace", "192.168.56.12", *small)
     assert "Frag needed and DF set (mtu = 1350)" in refusal(one, 1400)
-    assert pings(one, 5) >= 4
+    assert one.pings_past_device(5) >= 4
 
 
 def test_what_has_no_way_is_left_to_the_device(
@@ -125,7 +117,7 @@ def test_what_has_no_way_is_left_to_the_device(
     by_device = [frame for frame in seen.frames() if frame[12:14] == b"\x08\x00"]
     assert len(by_device) == 3
     world.run(one.host.name, "ip", "route", "del", "blackhole", "192.168.56.12")
-    assert pings(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
 
 
 def test_routes_are_followed_at_each_packet(senders: tuple[Native, Native], world: World) -> None:
@@ -145,17 +137,17 @@ def test_routes_are_followed_at_each_packet(senders: tuple[Native, Native], worl
     for route in (("dev", "eth2"), ("via", "192.168.57.2"), ("via", "inet6", "fd57::2")):
         before = one.counted("eth2")
         world.run(one.host.name, "ip", "route", "replace", target, *route)
-        assert pings(one, 20) >= 18
+        assert one.pings_past_device(20) >= 18
         assert one.counted("eth2") - before >= 20
         world.run(one.host.name, "ip", "route", "del", target)
     before = one.counted("eth2")
     world.run(one.host.name, "ip", "route", "add", target, "dev", "eth2", "table", "9")
     world.run(one.host.name, "ip", "rule", "add", "from", "192.168.56.11", "lookup", "9")
-    assert pings(one, 20) >= 18
+    assert one.pings_past_device(20) >= 18
     assert one.counted("eth2") - before >= 20
     world.run(one.host.name, "ip", "link", "set", "eth2", "down")  # and its route is gone
     before = one.counted("eth1")
-    assert pings(one, 20) >= 18
+    assert one.pings_past_device(20) >= 18
     assert one.counted("eth1") - before >= 20
 
 
@@ -164,7 +156,7 @@ def test_a_neighbors_new_mac_is_followed(senders: tuple[Native, Native], world: 
     one, two = senders
     world.run(two.host.name, "ip", "link", "set", "eth1", "address", "02:00:00:00:00:99")
     world.run(one.host.name, "ip", "neigh", "flush", "dev", "eth1")
-    assert pings(one, 20) >= 18
+    assert one.pings_past_device(20) >= 18
 
 
 @pytest.mark.parametrize("sabotage", ["filter", "qdisc", "end"])
@@ -191,7 +183,7 @@ def test_a_lost_sender_is_restored(
         assert one.converge() == []
     assert one.differences() == []
     one.receive()
-    assert pings(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
 
 
 def test_the_next_agent_sends_without_a_gap(senders: tuple[Native, Native], world: World) -> None:
@@ -199,14 +191,14 @@ def test_the_next_agent_sends_without_a_gap(senders: tuple[Native, Native], worl
     one, _ = senders
     assert one.host.sandbox.fast_path is not None
     one.host.sandbox.fast_path.close()
-    assert pings(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
 
     one.host.sandbox.fast_path = FastPath()
     assert any("leaving" in text for text in one.differences())
     with netns.inside(world.fd(one.host.name)):
         assert one.converge() == []
     assert one.differences() == []
-    assert pings(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
 
 
 def test_the_device_takes_over_again(senders: tuple[Native, Native], world: World) -> None:
@@ -216,7 +208,7 @@ def test_the_device_takes_over_again(senders: tuple[Native, Native], world: Worl
     with netns.inside(world.fd(one.host.name)):
         assert one.converge() == []
     assert one.differences() == []
-    assert pings(one, 10) <= 0
+    assert one.pings_past_device(10) <= 0
 
 
 def test_a_spoofed_source_does_not_leave(senders: tuple[Native, Native], world: World) -> None:
@@ -255,10 +247,12 @@ def test_policies_judge_what_leaves_and_what_comes_back(
         with netns.inside(world.fd(native.host.name)):
             assert native.converge() == []
             assert native.differences() == []
-    assert pings(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
     small = ("dev", "eth1", "mtu", "lock", "1400")
     world.run(one.host.name, "ip", "route", "replace", "192.168.56.12", *small)
-    assert pings(one, 5, "-M", "dont", "-s", "1370") <= 0  # the device fragments its packets
+    assert (
+        one.pings_past_device(5, "-M", "dont", "-s", "1370") <= 0
+    )  # the device fragments its packets
     seen = [capture(one.host.sandbox.name, link) for link in ("vxlan0", "native0")]
     with netns.inside(world.fd(one.container)):
         client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -277,7 +271,7 @@ def test_what_leaves_so_is_counted(senders: tuple[Native, Native], world: World)
     world.run(one.host.name, "ip", "route", "replace", "192.168.56.12", *small)
     for size in ("100", "1370"):  # the second ones come back, and leave by the device
         before = read_traffic(one.host.sandbox.socket).tunnel
-        pings(one, 50, "-M", "dont", "-s", size)
+        one.pings_past_device(50, "-M", "dont", "-s", size)
         after = read_traffic(one.host.sandbox.socket).tunnel
         assert before is not None
         assert after is not None
@@ -299,5 +293,5 @@ def test_the_hosts_own_frames_stay_outside(
     with raw:
         raw.bind((name, 0))
         raw.send(b"\xff" * 6 + bytes(6) + b"\x08\x00" + b"stray".ljust(60, b"\0"))
-    assert pings(one, 1) <= 1
+    assert one.pings_past_device(1) <= 1
     assert not any(b"stray" in frame for frame in seen.frames())

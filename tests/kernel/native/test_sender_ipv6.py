@@ -37,14 +37,6 @@ def senders(make_pair: PairMaker) -> tuple[Native, Native]:
     return pair
 
 
-def sent_past_the_device(native: Native, count: int, *options: str) -> int:
-    """Return how many of that many pings were sent past the device; all must have replies."""
-    before = native.sent("vxlan0")
-    world = native.host.world
-    assert world.pings(native.container, ip_text(native.other), *options, count=count) == count
-    return count - (native.sent("vxlan0") - before)
-
-
 def left(native: Native, seen: Capture) -> list[bytes]:
     """Return the frames that a host has sent; errors that come back have their payload, too."""
     return [frame for frame in seen.frames() if frame[22:38] == native.host.underlay]
@@ -101,14 +93,14 @@ def test_congestion_is_copied(
 def test_what_does_not_fit_takes_the_device(senders: tuple[Native, Native], world: World) -> None:
     """A packet above the route's MTU gets its ICMP error, and one that fits leaves natively."""
     one, _ = senders
-    assert sent_past_the_device(one, 5) >= 4
-    assert sent_past_the_device(one, 5, "-s", "1402", "-M", "do") >= 4  # fills the overlay's MTU
+    assert one.pings_past_device(5) >= 4
+    assert one.pings_past_device(5, "-s", "1402", "-M", "do") >= 4  # fills the overlay's MTU
     small = ("dev", "eth1", "mtu", "lock", "1400")
     world.run(one.host.name, "ip", "route", "replace", UNDERLAYS[6][1], *small)
     command = f"ping -n -c 1 -W 1 -M do -s 1350 {ip_text(one.other)} || true"
     shown = world.run(one.container, "sh", "-c", command)
     assert "Frag needed and DF set (mtu = 1330)" in shown
-    assert sent_past_the_device(one, 5) >= 4
+    assert one.pings_past_device(5) >= 4
 
 
 def test_a_tcp_stream_follows_the_path_mtu(senders: tuple[Native, Native], world: World) -> None:
@@ -128,7 +120,7 @@ def test_a_host_without_the_native_path_receives_them(
     one, two = senders
     two.receiver.write(two.receiver.read(), NativeState())
     before = two.received("vxlan0")
-    assert sent_past_the_device(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
     assert two.received("vxlan0") - before >= 10
     assert stream(world, one.container, two.container, THREE) == DATA
-    assert sent_past_the_device(one, 10) >= 8
+    assert one.pings_past_device(10) >= 8
