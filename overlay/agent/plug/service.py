@@ -136,8 +136,8 @@ class PlugService:
     async def unplug(self, network: Network, interface: str = "") -> str:
         """Give an interface back to the host; return its name, or nothing if none was plugged.
 
-        Without a name, the only one. What a file has declared is declared no more. Raises
-        ConflictError if there are several.
+        Without a name, the only one. A declaration in a file ends with it. Raises ConflictError if
+        there are several.
         """
         plugs = self.controller.plugged.of(network.vni)
         chosen = [each for each in plugs if interface in ("", each.interface)]
@@ -175,7 +175,7 @@ class PlugService:
         self.declared.trigger()
 
     async def remove(self, plugs: Collection[PluggedInterface]) -> None:
-        """Give interfaces back to the host; those that are plugged no more are left alone."""
+        """Give interfaces back to the host; those that are no longer plugged are left alone."""
         async with self.controller.lock:
             for plug in plugs:
                 if plug in self.controller.plugged:  # else its number may be another's by now

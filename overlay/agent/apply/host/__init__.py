@@ -1,1 +1,1 @@
-"""What a declared state has of one host: exposures, published ports and plugs; DNS records."""
+"""The objects of a declared state that belong to one host: exposures, ports and plugs."""

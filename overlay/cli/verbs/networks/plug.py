@@ -30,7 +30,7 @@ address or MAC is dropped.
 """
 UNPLUG_DESCRIPTION = """\
 Give an interface that is plugged into a network back to this host.  Another host that plugs the
-same wire takes over.  A plug that a file has declared is declared no more.
+same wire takes over.  This also ends a plug that a file has declared.
 
   sudo overlayd network unplug blue
   sudo overlayd network unplug blue eth2.100
