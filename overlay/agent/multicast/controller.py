@@ -135,8 +135,9 @@ class MulticastController(Controller):
             watched.ask(ports, clock())
             is_guarded = runtime.sandbox.guard is not None
             is_open = not is_guarded or has_open_port(network, self._locals(network), links)
-            self._write(watched.memberships.interest(clock(), is_open=is_open))
-            self._next_at[vni] = watched.memberships.next_at(clock())
+            now = clock()  # one time for both, so that no change falls between them
+            self._write(watched.memberships.interest(now, is_open=is_open))
+            self._next_at[vni] = watched.memberships.next_at(now)
         self._remove_others()
         next_at = min(self._next_at.values(), default=clock() + _RESYNC_S)
         self._next_s = min(max(limits.MULTICAST_REST_S, next_at - clock()), _RESYNC_S)

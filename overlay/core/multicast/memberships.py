@@ -78,7 +78,10 @@ class Memberships:
         return found
 
     def next_at(self, now: float) -> float:
-        """Return when queries or the interest may change next without a frame."""
-        edges = (self._learned, self._router_until, self._restless_until)
-        times = [*self._until.values(), *self._asked.values(), *edges, self._query_at]
-        return min(at for at in times if at > now)
+        """Return when the interest may change next without a frame, or a query is due.
+
+        That may be `now` or before: a query became due since `queries` was asked.
+        """
+        ends = (*self._until.values(), self._learned, self._router_until, self._restless_until)
+        changes = [at for at in ends if at > now]
+        return min([self._query_at, *self._asked.values(), *changes])

@@ -41,6 +41,16 @@ def test_a_host_wants_all_until_it_has_learned() -> None:
     assert made.interest(LEARNED) == WANTED
 
 
+def test_a_query_that_became_due_is_told() -> None:
+    """A pass may take longer than what is left until the query; then nothing else is to come."""
+    made = learned()
+    due = LEARNED + limits.MULTICAST_QUERY_INTERVAL_S
+
+    assert made.queries(due - 0.1) == []
+    assert made.next_at(due - 0.1) == due
+    assert made.next_at(due) == made.next_at(due + 0.1) == due
+
+
 def test_a_group_without_a_report_is_forgotten() -> None:
     """After two queries without an answer; each answer keeps it."""
     made = learned()
