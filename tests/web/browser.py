@@ -27,6 +27,10 @@ OPTIONS = (
 )  # fmt: skip
 
 
+class NavigatedError(Exception):
+    """The page went elsewhere before a command had its answer."""
+
+
 class Tab:
     """One page of the browser; `console` has its errors, `requested` the addresses it asked for."""
 
@@ -51,12 +55,17 @@ class Tab:
                 self.requested.append(found["params"]["request"]["url"])
 
     async def call(self, method: str, **parameters: Any) -> Json:
-        """Return the result of a command."""
+        """Return the result of a command.
+
+        Raises NavigatedError if the page went elsewhere meanwhile.
+        """
         self._number += 1
         future = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = future
         await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
         answer = await asyncio.wait_for(future, START_TIMEOUT_S)
+        if "navigated or closed" in answer.get("error", {}).get("message", ""):
+            raise NavigatedError(method)
         assert "error" not in answer, (method, answer)
         found: Json = answer["result"]
         return found
@@ -70,12 +79,14 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, expression: str) -> Any:
-        """Wait until an expression is true; return its value."""
+        """Wait until an expression is true, on whatever page; return its value."""
         deadline = asyncio.get_running_loop().time() + WAIT_S
-        while not (value := await self.evaluate(expression)):
+        while True:
+            with contextlib.suppress(NavigatedError):
+                if value := await self.evaluate(expression):
+                    return value
             assert asyncio.get_running_loop().time() < deadline, f"in vain: {expression}"
             await asyncio.sleep(0.05)
-        return value
 
     async def open(self, url: str) -> None:
         """Go to an address, and wait for the page."""
