@@ -112,11 +112,11 @@ def test_a_damaged_switch_sends_nothing_late(five: Vault) -> None:
 def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
     """One way, so that nothing but the greeting of a new device begins a handshake."""
     host = five.host(1)
-    arrivals = "ip netns exec c1 tcpdump -tt -l -n -i eth0 udp dst port 7000 >/tmp/arrivals 2>&1 &"
+    arrivals = "ip netns exec c1 tcpdump -tt -l -n -i eth0 udp dst port 7000 >/run/arrivals 2>&1 &"
     host.run("sh", "-c", arrivals)
 
     def last() -> float:
-        lines = host.run("sh", "-c", "tail -n 2 /tmp/arrivals").splitlines()
+        lines = host.run("sh", "-c", "tail -n 2 /run/arrivals").splitlines()
         return float(lines[0].split()[0]) if len(lines) == 2 and " IP " in lines[0] else 0.0
 
     kill = "kill -9 $(pidof wireguard-go) || ip link del wg-ovl; date +%s.%N"
@@ -124,7 +124,7 @@ def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
         wait_until(lambda: last() > 0, "packets")
         at = float(host.run("sh", "-c", kill))
         wait_until(lambda: last() > at + 2.0, "packets of two seconds later", 60.0)
-    shown = host.run("sh", "-c", "killall tcpdump; cat /tmp/arrivals")
+    shown = host.run("sh", "-c", "killall tcpdump; cat /run/arrivals")
     stamps = [float(line.split()[0]) for line in shown.splitlines() if " IP " in line]
     gap = max(after - before for before, after in pairwise(stamps))
     assert 0.0 < gap < 5.0  # without a greeting it is 9 to 25 s
@@ -132,13 +132,13 @@ def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
 
 def test_a_barred_members_frames_stop_within_a_second(five: Vault) -> None:
     """Counted from the moment when the command returns."""
-    flood = f"ip netns exec c5 ping -D -i0.02 -W1 {five.addresses[1]} >/tmp/barred 2>&1 &"
+    flood = f"ip netns exec c5 ping -D -i0.02 -W1 {five.addresses[1]} >/run/barred 2>&1 &"
     five.host(5).run("sh", "-c", flood)
-    wait_until(lambda: "bytes from" in five.host(5).run("sh", "-c", "cat /tmp/barred"), "answers")
+    wait_until(lambda: "bytes from" in five.host(5).run("sh", "-c", "cat /run/barred"), "answers")
     five.host(1).post("/v1/forget", node="vm5", bar=True)
     at = float(five.host(1).run("date", "+%s.%N"))
     wait_until(lambda: not five.reaches(5, 1, by_name=False), "no answer")
-    shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /tmp/barred")
+    shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /run/barred")
     last = max(float(stamp) for stamp in re.findall(r"\[([\d.]+)\] \d+ bytes from", shown))
     assert last - at < 1.0
 

@@ -63,14 +63,14 @@ def test_an_address_with_another_mac_is_reached_at_once(
         cluster.ok(number, "ip", "netns", "add", "seat")
     seat = ("seat", "--network", "blue", "--ip", "10.32.77.7", "--mac")
     cluster.ok(2, "overlayd", "attach", *seat, "02:00:00:00:77:02")
-    pings = "ip netns exec c1 ping -i 0.1 10.32.77.7 >/tmp/pings.77 2>&1 & echo $!"
+    pings = "ip netns exec c1 ping -i 0.1 10.32.77.7 >/run/pings.77 2>&1 & echo $!"
     pinger = cluster.ok(1, "sh", "-c", pings).strip()
 
     def neighbour() -> str:
         return cluster.inside(1, "c1", "ip", "neigh", "show", "10.32.77.7")[1]
 
     def answers() -> int:
-        return cluster.ok(1, "sh", "-c", "cat /tmp/pings.77").count("bytes from")
+        return cluster.ok(1, "sh", "-c", "cat /run/pings.77").count("bytes from")
 
     eventually(lambda: answers() > 0 and "02:00:00:00:77:02" in neighbour(), "the first seat")
     for before, now in ((2, 3), (3, 1), (1, 2)):

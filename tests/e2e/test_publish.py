@@ -338,7 +338,7 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
     """A stream into a published port survives kill -9 and the next start; new ones work."""
     web.attach(1, "s1", "--ip", "10.60.0.250", network="dual")
     web.ok(1, "overlayd", "publish", "s1", "8181:81")
-    web.ok(1, "sh", "-c", f"ip netns exec s1 python3 -c '{STREAM}' >/tmp/stream 2>&1 &")
+    web.ok(1, "sh", "-c", f"ip netns exec s1 python3 -c '{STREAM}' >/run/stream 2>&1 &")
     web.ok(2, "sh", "-c", f"python3 -c '{READ}' {VM1} >{READ_LOG} 2>&1 &")
     eventually(lambda: "connected" in web.ok(2, "cat", READ_LOG), "the stream")
     web.ok(1, "bash", "-c", KILL)

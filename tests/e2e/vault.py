@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,8 +18,10 @@ from overlay.lab.forged_frames import NamespaceRef
 from overlay.lab.frames import packet_frame, udp, vxlan
 from overlay.lab.host_process import environment
 from overlay.model import parse_ip, parse_mac
+from tests.e2e.ping_log import last_begun, lost_pings
 
 IN_CLEAR = "udp port 4789 or net fd6f:766c::/32"
+FLOOD_DELAY_MAX_S = 60.0  # wireguard-go queues 1024 packets, which a loaded machine sends late
 
 
 class Vault(LabCluster):
@@ -93,40 +95,38 @@ class Floods:
         self,
         drivers: list[AgentDriver],
         containers: dict[int, tuple[str, str]],
-        interval_s: float = 0.005,
+        interval_s: float = 0.01,
     ) -> None:
         self._drivers = drivers
+        self._under_way_max = int(FLOOD_DELAY_MAX_S / interval_s)
         following = [*drivers[1:], drivers[0]]
         for driver, target in zip(drivers, following, strict=True):
             name, ip = containers[driver.number][0], containers[target.number][1]
-            flood = (
-                f"ip netns exec {name} ping -i{interval_s} -W5 {ip} >{self._file(driver)} 2>&1 &"
-            )
-            driver.run("sh", "-c", flood)
+            flood = f"ping -D -i{interval_s} -W5 {ip} >{self._file(driver)} 2>&1 &"
+            driver.run("sh", "-c", f"ip netns exec {name} {flood}")
 
     @staticmethod
     def _file(driver: AgentDriver) -> str:
-        return f"/tmp/flood{driver.number}"  # noqa: S108 - the hosts' own
-
-    def answered(self) -> int:
-        """Return how many pings every host has had answers to."""
-        counts = (each.run("sh", "-c", f"wc -l <{self._file(each)}") for each in self._drivers)
-        return min(int(count) for count in counts)
+        return f"/run/flood{driver.number}"
 
     def wait_for_more(self) -> None:
-        """Wait for some more answers on every host."""
-        before = self.answered()
-        wait_until(lambda: self.answered() > before + 50, "more answers")
+        """Wait until pings that are sent from now on are answered on every host."""
+        begun = time.time()
+        for driver in self._drivers:
+            is_answered = partial(self._is_answered, driver, begun)
+            wait_until(is_answered, f"an answer on {driver.host.name}", FLOOD_DELAY_MAX_S)
+
+    def _is_answered(self, driver: AgentDriver, begun: float) -> bool:
+        return last_begun(driver.run("tail", "-n20", self._file(driver))) > begun
 
     def lost(self) -> dict[int, int]:
-        """End the pings; return how many of each host had no answer, but for the last one."""
+        """End the pings, once all flow; return how many of each host had no answer."""
+        self.wait_for_more()
         found = {}
         for driver in self._drivers:
             end = "kill -INT $(pidof ping); while pidof ping >/dev/null; do :; done; cat "
             shown = driver.run("sh", "-c", end + self._file(driver))
-            seen = {int(each) for each in re.findall(r"icmp_seq=(\d+) ttl", shown)}
-            (sent,) = map(int, re.findall(r"(\d+) packets transmitted", shown))
-            found[driver.number] = len(set(range(1, sent)) - seen)
+            found[driver.number] = len(lost_pings(shown, self._under_way_max))
         return found
 
 

@@ -61,7 +61,7 @@ def serve(
 ) -> None:
     """Start a server that tells each caller the address it sees."""
     command = shlex.join([*where, "python3", "-c", SERVE, ip, str(port), protocol])
-    cluster.ok(number, "sh", "-c", f"{command} >/tmp/served.{port} 2>&1 &")
+    cluster.ok(number, "sh", "-c", f"{command} >/run/served.{port} 2>&1 &")
 
 
 def seen_as(
