@@ -91,6 +91,44 @@ def test_a_vlan_of_the_operator_stays(pair: Cluster, eventually: Callable[..., N
     pair.ok(2, "ip", "link", "del", "eth1.200")
 
 
+def test_a_vlan_of_an_interface_can_be_plugged(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Containers of both hosts reach a machine in VLAN 100 behind eth2, and none without a tag."""
+    create(pair, eventually, "yard", "--subnet", "10.73.0.0/24")
+    ips = [
+        pair.ok(number, "overlayd", "container", "add", name, "--network", "yard").strip()
+        for number, name in ((1, "y1"), (2, "y2"))
+    ]
+    for command in (
+        "ip netns add outside",
+        "ip link add eth2 type veth peer wire netns outside",
+        "ip link set eth2 up",
+        "ip -n outside link set wire mtu 1450 up",
+        "ip -n outside link add link wire name wire.100 type vlan id 100",
+        "ip -n outside address add 10.73.0.200/24 dev wire.100",
+        "ip -n outside link set wire.100 up",
+        "ip -n outside address add 10.73.0.201/24 dev wire",
+    ):
+        pair.ok(1, *command.split())
+    pair.ok(1, "overlayd", "network", "plug", "yard", "eth2.100")
+    assert "vlan protocol 802.1Q id 100" in pair.ok(1, "ip", "-d", "link", "show", "eth2.100")
+    for number, name in ((1, "y1"), (2, "y2")):
+        eventually(
+            lambda number=number, name=name: reaches(pair, number, name, "10.73.0.200"),
+            f"the machine, by {name}", PATIENCE_S,
+        )  # fmt: skip
+    outside = ("ip", "netns", "exec", "outside", "ping", "-c1", "-W3", "-I")
+    assert pair.run(1, *outside, "wire.100", ips[1])[0] == 0
+    assert pair.run(1, *outside, "wire", ips[1])[0] != 0
+    pair.ok(1, "overlayd", "network", "unplug", "yard")
+    assert "eth2.100" not in pair.ok(1, "ip", "link")
+    assert not reaches(pair, 2, "y2", "10.73.0.200")
+    for number, name in ((1, "y1"), (2, "y2")):
+        pair.ok(number, "overlayd", "container", "rm", name)
+    pair.ok(1, "overlayd", "network", "rm", "yard")
+
+
 def test_ipvlan_containers_share_the_mac_of_their_parent(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
