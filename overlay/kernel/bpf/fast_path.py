@@ -27,7 +27,6 @@ from overlay.kernel.bpf.remote.maps import RemoteMaps
 from overlay.kernel.bpf.remote.program import LICENSE as REMOTE_LICENSE
 from overlay.kernel.bpf.remote.program import remote_program
 from overlay.kernel.netlink import codec
-from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 from overlay.model import Ip, Mac
@@ -322,7 +321,7 @@ def apply(
                 raise _no_policies()
             elif not is_put and index:
                 filters = tc_filters.delete_filter(index, leaving=row.is_leaving)
-                _transact(socket, [filters])
+                socket.request(filters, harmless=_HARMLESS)
         elif fast is not None and is_put and index:
             fast.put(row, index)
         elif fast is not None and not is_put:
@@ -355,13 +354,7 @@ def _no_policies() -> OSError:
 def _put_filter(socket: NetlinkSocket, row: HookRow, index: int, program: int) -> None:
     name = f"overlayd:{row.segment}"
     request = tc_filters.put_filter(index, program, name, leaving=row.is_leaving)
-    _transact(socket, [tc_filters.add_clsact(index), request])
-
-
-def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
-    for refusal in socket.transact(requests):
-        if refusal.errno not in _HARMLESS:
-            raise OSError(refusal.errno, str(refusal))
+    socket.request(tc_filters.add_clsact(index), request, harmless=_HARMLESS)
 
 
 def _kind(row: HookRow) -> str:

@@ -186,7 +186,8 @@ class PriorityMarks:
             if index and isinstance(operation, PutRow):
                 self._put(row, index, socket)
             elif index:
-                _send(socket, tc_filters.delete_filter(index, priority=_FIRST))
+                request = tc_filters.delete_filter(index, priority=_FIRST)
+                socket.request(request, harmless=_HARMLESS)
 
         return apply_each(operations, apply)
 
@@ -197,17 +198,11 @@ class PriorityMarks:
             self._programs[row.priority] = (descriptor, syscall.program_id(descriptor))
         program = self._programs[row.priority][0]
         name = f"overlayd:priority:{row.priority}"
-        _send(
-            socket,
+        socket.request(
             tc_filters.add_clsact(index),
             tc_filters.put_filter(index, program, name, priority=_FIRST),
+            harmless=_HARMLESS,
         )
-
-
-def _send(socket: NetlinkSocket, *requests: codec.Request) -> None:
-    for refusal in socket.transact(requests):
-        if refusal.errno not in _HARMLESS:
-            raise OSError(refusal.errno, str(refusal))
 
 
 def require_priorities() -> None:

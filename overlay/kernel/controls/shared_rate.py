@@ -40,8 +40,8 @@ from overlay.kernel.bpf.assembler import (
 from overlay.kernel.controls import class_tree
 from overlay.kernel.controls.priority import BUFFER_PRIORITIES
 from overlay.kernel.netlink import codec
-from overlay.kernel.netlink.codec import NetlinkMessage, Request
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.codec import NetlinkMessage
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
 _HEAD: Final = -8  # on the stack: EtherType, and the first two bytes of the IP header
@@ -144,7 +144,7 @@ class SharedRates:
             if index and isinstance(operation, PutRow):
                 self._put(row, index, socket)
             elif index:
-                _send(socket, [class_tree.delete(index)], harmless=_GONE)
+                socket.request(class_tree.delete(index), harmless=_GONE)
 
         return apply_each(operations, apply)
 
@@ -152,30 +152,18 @@ class SharedRates:
         self._may_exist = True
         present = class_tree.read(socket).get(index, 0)
         if present == class_tree.BROKEN:
-            _send(socket, [class_tree.delete(index)], harmless=_GONE)
+            socket.request(class_tree.delete(index), harmless=_GONE)
         if present <= 0:
-            _send(socket, [class_tree.create(index)])
+            socket.request(class_tree.create(index))
         if present != row.bits:
-            _send(socket, class_tree.put_classes(index, row.bits))
+            socket.request(*class_tree.put_classes(index, row.bits))
         if self._program is None:
             descriptor = syscall.load(leaf_program(), "overlayd_leaf")
             self._program = descriptor, syscall.program_id(descriptor)
-        _send(
-            socket,
-            [
-                tc_filters.put_classifier(
-                    index, class_tree.HANDLE, self._program[0], "overlayd:leaf"
-                )
-            ],
+        program = self._program[0]
+        socket.request(
+            tc_filters.put_classifier(index, class_tree.HANDLE, program, "overlayd:leaf")
         )
-
-
-def _send(
-    socket: NetlinkSocket, requests: Iterable[Request], *, harmless: Iterable[int] = ()
-) -> None:
-    for refusal in socket.transact([*requests]):
-        if refusal.errno not in harmless:
-            raise NetlinkError(refusal.errno, str(refusal))
 
 
 def contradiction(message: NetlinkMessage, name: str, wanted_bits: int) -> str | None:

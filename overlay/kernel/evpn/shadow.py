@@ -30,7 +30,6 @@ from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
 from overlay.kernel.netlink.socket import (
     LostNotificationsError,
-    NetlinkError,
     NetlinkSocket,
     messages_of,
 )
@@ -154,11 +153,11 @@ class Shadow:
         self._socket.request(link_requests.create_bridge(bridge))
         master = find_link(self._socket, bridge.name)
         sysctls.enable_ipv6(self._netns_fd, bridge.name)
-        self._transact(link_requests.set_bridge(master, bridge, None, ALIAS))
+        self._socket.request(*link_requests.set_bridge(master, bridge, None, ALIAS))
         vxlan = Vxlan(f"{VXLAN}{vni}", vni, local, port, _MTU, bridge.name)
         self._socket.request(link_requests.create_vxlan(vxlan, self._netns_fd, master))
         index = find_link(self._socket, vxlan.name)
-        self._transact(link_requests.set_vxlan(index, vxlan, None, master, ALIAS))
+        self._socket.request(*link_requests.set_vxlan(index, vxlan, None, master, ALIAS))
         self._make_pair(f"{OWN}{vni}", f"{PEER}{vni}", master)
 
     def _make_pair(self, name: str, peer: str, master: int) -> None:
@@ -166,11 +165,7 @@ class Shadow:
         mac = Mac(b"\x02" + os.urandom(5))
         port = Port(name, _MTU, "")
         self._socket.request(link_requests.create_veth(port, master, self._netns_fd, peer, mac))
-        self._transact([link_requests.set_up(find_link(self._socket, peer))])
-
-    def _transact(self, requests: list[Request]) -> None:
-        for refusal in self._socket.transact(requests):
-            raise NetlinkError(refusal.errno, str(refusal))
+        self._socket.request(link_requests.set_up(find_link(self._socket, peer)))
 
     # --- rows -----------------------------------------------------------------------------
 
@@ -224,9 +219,7 @@ class Shadow:
                 neighbor = NeighborRow("", row.ip, row.mac)
                 encode = neighbor_rows.put if add else neighbor_rows.delete
                 requests.append(encode(neighbor, index))
-        for refusal in self._socket.transact(requests):
-            if refusal.errno not in _GONE:
-                raise NetlinkError(refusal.errno, str(refusal))
+        self._socket.request(*requests, harmless=_GONE)
 
 
 def _half_route(half: Ip, index: int) -> Request:

@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -160,13 +160,15 @@ class NetlinkSocket:
             start = self._send_batch(requests, start, refusals)
         return refusals
 
-    def request(self, request: Request) -> None:
-        """Send one request.
+    def request(self, *requests: Request, harmless: Container[int] = ()) -> None:
+        """Send the requests in order, in batches.
 
-        Raises NetlinkError with the kernel's text if it is refused.
+        Raises NetlinkError with the kernel's text for the first that it refused with another error
+        number than the harmless ones; the others were sent as well.
         """
-        for refusal in self.transact([request]):
-            raise NetlinkError(refusal.errno, str(refusal))
+        for refusal in self.transact(requests):
+            if refusal.errno not in harmless:
+                raise NetlinkError(refusal.errno, str(refusal))
 
     def _send_batch(
         self, requests: Sequence[Request], start: int, out: list[NetlinkRefusal]

@@ -22,8 +22,8 @@ from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import InterceptRow
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, routes
-from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.table import FAMILY_INET, PREROUTING, Chain, Table
 from overlay.kernel.nft.tables import NftMissingError
@@ -101,20 +101,15 @@ class Interception(WatchedTable):
         if isinstance(operation, PutRow):
             self._put(row)
         else:
-            self._send((codec.RTM_DELRULE, 0, _rule(row)), {errno.ENOENT})
+            self._socket.request((codec.RTM_DELRULE, 0, _rule(row)), harmless={errno.ENOENT})
 
     def _put(self, row: InterceptRow) -> None:
         if not self._tables.holds(TABLE):
             self._tables.replace(TABLE, {})
         replace = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
-        self._send((codec.RTM_NEWROUTE, replace, _route(row.address_size)), set())
+        self._socket.request((codec.RTM_NEWROUTE, replace, _route(row.address_size)))
         new = codec.NLM_F_CREATE | codec.NLM_F_EXCL
-        self._send((codec.RTM_NEWRULE, new, _rule(row)), {errno.EEXIST})
-
-    def _send(self, request: Request, accepted: set[int]) -> None:
-        for refusal in self._socket.transact([request]):
-            if refusal.errno not in accepted:
-                raise NetlinkError(refusal.errno, str(refusal))
+        self._socket.request((codec.RTM_NEWRULE, new, _rule(row)), harmless={errno.EEXIST})
 
 
 def open_interception(netns_fd: int, socket: NetlinkSocket) -> Interception | None:

@@ -27,7 +27,7 @@ from overlay.kernel.bpf import tc_filters
 from overlay.kernel.netlink import codec, link_requests
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.link_lookup import find_link
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.row_operations import RefusedOperation, RowOperation, apply_each
 
 SHAPER_PREFIX: Final = "sh"
@@ -121,33 +121,27 @@ def _put(row: RateRow, index: int, socket: NetlinkSocket) -> None:
         _remove_out_limit(row.link, index, socket)
         return
     name = shaper_name(row.link)
-    _request_tolerating(socket, link_requests.create_device(name, "ifb"), {errno.EEXIST})
+    socket.request(link_requests.create_device(name, "ifb"), harmless={errno.EEXIST})
     shaper = find_link(socket, name)
     for request in (link_requests.set_up(shaper), _put_bucket(shaper, row.out_bits)):
         socket.request(request)
-    _request_tolerating(socket, tc_filters.add_clsact(index), {errno.EEXIST})
-    _request_tolerating(socket, _delete_redirect(index), _GONE)
+    socket.request(tc_filters.add_clsact(index), harmless={errno.EEXIST})
+    socket.request(_delete_redirect(index), harmless=_GONE)
     socket.request(_put_redirect(index, shaper))
 
 
 def _remove_in_limit(index: int, socket: NetlinkSocket) -> None:
     if index:
         head = _HEADER.pack(0, index, _HANDLE, _ROOT, 0)
-        _request_tolerating(socket, (codec.RTM_DELQDISC, 0, head), _GONE)
+        socket.request((codec.RTM_DELQDISC, 0, head), harmless=_GONE)
 
 
 def _remove_out_limit(port_name: str, index: int, socket: NetlinkSocket) -> None:
     if index:
-        _request_tolerating(socket, _delete_redirect(index), _GONE)
+        socket.request(_delete_redirect(index), harmless=_GONE)
     shaper = find_link(socket, shaper_name(port_name))
     if shaper:
-        _request_tolerating(socket, link_requests.delete_link(shaper), _GONE)
-
-
-def _request_tolerating(socket: NetlinkSocket, request: Request, harmless: Iterable[int]) -> None:
-    for refusal in socket.transact([request]):
-        if refusal.errno not in harmless:
-            raise NetlinkError(refusal.errno, str(refusal))
+        socket.request(link_requests.delete_link(shaper), harmless=_GONE)
 
 
 def _sizes(bits_per_s: int) -> tuple[int, int]:

@@ -253,9 +253,7 @@ class Sandbox:
                     self._delete_link(link.name, index)
 
     def _delete_link(self, name: str, index: int) -> None:
-        for refusal in self.socket.transact([link_requests.delete_link(index)]):
-            if refusal.errno != errno.ENODEV:
-                raise NetlinkError(refusal.errno, str(refusal))
+        self.socket.request(link_requests.delete_link(index), harmless={errno.ENODEV})
         self._links.forget(name)
         self.shortcuts.host_ends.pop(name, None)
         self.zero_checksums.pop(name, None)

@@ -81,9 +81,7 @@ def _unhook(pairs: ShortcutPairs, link: str) -> None:
     if not end:
         return
     with NetlinkSocket(pairs.host_fd) as host:
-        for refusal in host.transact([tc_filters.delete_filter(end)]):
-            if refusal.errno not in _GONE:
-                raise NetlinkError(refusal.errno, str(refusal))
+        host.request(tc_filters.delete_filter(end), harmless=_GONE)
 
 
 def refresh(fast: FastPath | None, pairs: ShortcutPairs, device: str) -> None:
