@@ -44,7 +44,11 @@ def read_counters(proc: Path = PROC) -> Counters:
 
 
 def full_tables(before: Counters, after: Counters, proc: Path = PROC) -> list[FullTable]:
-    """Return the tables that are nearly full, with what they refused between two readings."""
+    """Return the tables that are nearly full, with what they refused between two readings.
+
+    A neighbor table counts once it has refused something: it holds permanent entries as well, those
+    of overlayd above all, which the limit does not concern.
+    """
     found = []
     conntrack = proc / "sys/net/netfilter"
     with contextlib.suppress(OSError, ValueError):
@@ -57,7 +61,7 @@ def full_tables(before: Counters, after: Counters, proc: Path = PROC) -> list[Fu
     found += [
         FullTable(f"{table.family} neighbor", table.entries, table.limit, table.sysctl, refused)
         for table in neighbor_tables(proc)
-        if table.entries >= limits.NEIGHBORS_FULL * table.limit or refused
+        if refused and table.entries >= limits.NEIGHBORS_FULL * table.limit
     ]
     return found
 

@@ -78,6 +78,23 @@ def test_a_table_that_is_nearly_full_is_reported(proc: Path) -> None:
     assert table.sysctl == "net.netfilter.nf_conntrack_max"
 
 
+def test_a_neighbor_table_counts_once_it_refuses(proc: Path) -> None:
+    """A host on a network of many containers has more permanent entries than the limit is."""
+    limit = proc / "sys/net/ipv4/neigh/default/gc_thresh3"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("1024")
+    (proc / "net/stat").mkdir(parents=True, exist_ok=True)
+    (proc / "net/stat/arp_cache").write_text("entries table_fulls\n0000c350 00000003\n")
+    before = Counters(conntrack_drops=2)
+
+    def neighbors(refused: int) -> list[int]:
+        after = Counters(conntrack_drops=2, neighbor_overflows=refused)
+        return [each.entries for each in counters.full_tables(before, after, proc)[1:]]
+
+    assert neighbors(0) == []
+    assert neighbors(3) == [50_000]
+
+
 def test_the_stricter_rp_filter_is_in_force(proc: Path) -> None:
     """As the kernel takes the greater of both."""
     assert counters.rp_filter("eth1", proc) == 1
