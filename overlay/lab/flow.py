@@ -64,9 +64,9 @@ class Receiver:
         if self._process.stdout.readline().strip() != "ready":
             raise OverlayError(f"no receiver in {place.namespace}")
 
-    def end(self) -> dict[str, Any]:
-        """Stop receiving and return the statistics."""
-        return _ended(self._process)
+    def end(self, sent: int = 0) -> dict[str, Any]:
+        """Stop receiving, once as many have arrived or are late; return the statistics."""
+        return _ended(self._process, f"{sent}\n")
 
 
 class Flow:
@@ -92,7 +92,7 @@ class Flow:
 
     def __exit__(self, *_details: object) -> None:
         sent = int(_ended(self._sender)["sent"])
-        got = self._receiver.end()
+        got = self._receiver.end(sent)
         self.verdict = FlowResult(
             sent, got["received"], got["duplicates"], got["silence_max_s"],
             got["first_at"], got["last_at"],
@@ -110,7 +110,7 @@ def _run(place: ContainerLocation, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def _ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    output, _ = process.communicate(timeout=_END_TIMEOUT_S)
+def _ended(process: subprocess.Popen[str], told: str = "") -> dict[str, Any]:
+    output, _ = process.communicate(told, timeout=_END_TIMEOUT_S)
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
