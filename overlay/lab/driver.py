@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from overlay.unix_http import HttpError, UnixConnection, send
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
 START_TIMEOUT_S = 600.0  # an emulated, loaded machine; a start takes about a second elsewhere
+WAIT_S = 60.0  # a machine whose cores several labs share; what is waited for takes a second or two
+_CATCH_UP_S = 20.0
+_LOOK_TIMEOUT_S = 2.0  # of one look at an agent that may be stopped
 _REQUEST_TIMEOUT_S = 120.0
 _POLL_S = 0.02
 
@@ -39,7 +43,7 @@ class ApiRefusedError(OverlayError):
         super().__init__(f"{status}: {answer}")
 
 
-def wait_until(condition: Callable[[], bool], awaited: str, timeout_s: float = 30.0) -> float:
+def wait_until(condition: Callable[[], bool], awaited: str, timeout_s: float = WAIT_S) -> float:
     """Poll until a condition holds; return the seconds it took.
 
     Raises TimedOutError. `awaited` describes the condition in the error.
@@ -50,6 +54,17 @@ def wait_until(condition: Callable[[], bool], awaited: str, timeout_s: float = 3
             raise TimedOutError(f"timed out after {timeout_s:.0f} s: {awaited}")
         time.sleep(_POLL_S)
     return time.monotonic() - started
+
+
+def lasting(look: Callable[[], list[Any]]) -> list[Any]:
+    """Return what a look goes on finding; nothing, as soon as it finds nothing.
+
+    For what may be true for a moment while a change arrives: a difference, a complaint.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return found
 
 
 class AgentDriver:
@@ -203,6 +218,25 @@ def join_all(drivers: list[AgentDriver], **environment: str) -> None:
     token = drivers[0].get("/v1/token")["token"]
     for driver in drivers[1:]:
         driver.post("/v1/join", peers=[drivers[0].address], token=token)
+
+
+def catch_up(names: Iterable[str], ip: str) -> None:
+    """Wait a while for hosts that had not confirmed an endpoint when its attach returned.
+
+    An attach waits a second for the others, which is little on a loaded machine. Agents that are
+    dead, stopped or cut off don't catch up: no error.
+    """
+    for host in host_process.running():
+        if host.name in names:
+            driver = AgentDriver(host, 0)
+            with contextlib.suppress(OSError, OverlayError):
+                wait_until(partial(_reaches, driver, ip), f"{host.name} knows {ip}", _CATCH_UP_S)
+
+
+def _reaches(driver: AgentDriver, ip: str) -> bool:
+    """Return whether a host knows an endpoint, and its kernel is as planned."""
+    shown = driver.call("GET", "/v1/endpoints", timeout_s=_LOOK_TIMEOUT_S)["endpoints"]
+    return any(ip in each["ips"] for each in shown) and not differences(driver)
 
 
 def differences(driver: AgentDriver) -> list[Json]:

@@ -18,6 +18,7 @@ from overlay.lab.driver import (
     end_all,
     endpoints,
     join_all,
+    wait_until,
 )
 from overlay.lab.flow import PORT, ContainerLocation, Flow, FlowResult
 
@@ -37,6 +38,8 @@ class LabCluster:
         for each in self.drivers:
             each.run("ip", "netns", "add", f"c{each.number}")
             self.addresses[each.number] = attach(each, f"c{each.number}")
+        # An attach waits a second for the other hosts, which is little on a loaded machine.
+        wait_until(self.all_equal, "all hosts know all containers")
 
     def host(self, number: int) -> AgentDriver:
         """Return a host, counted from 1."""

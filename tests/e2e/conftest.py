@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from overlay.lab import host_process, lab
+from overlay.lab.driver import WAIT_S, catch_up, lasting
 from overlay.lab.fixtures import LabCluster, lab_cluster
 from overlay.lab.host_process import HostProcess
 from tests.e2e import data_paths
@@ -19,8 +20,9 @@ from tests.e2e.data_paths import PathWatch
 from tests.e2e.docker_engine import build_image
 from tests.e2e.longest import rank
 
-WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
+UNCONFIRMED = re.compile(r"not yet confirmed by ([\w-]+(?:, [\w-]+)*)")  # what an attach warns of
+ADDRESS = re.compile(r"[\da-f:.]+(?=\s)")  # the first word that it prints
 TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 
 
@@ -39,12 +41,22 @@ class Cluster:
         """Run a command that must succeed; return its stdout."""
         code, out, err = self.run(number, *command)
         assert code == 0, f"vm{number}: {' '.join(command)}: {out}{err}"
+        if (unconfirmed := UNCONFIRMED.search(err)) and (ip := ADDRESS.match(out)):
+            catch_up(unconfirmed[1].split(", "), ip[0])
         return out
 
     def json(self, number: int, *verb: str) -> dict[str, Any]:
         """Run a reading verb; return its JSON."""
         found: dict[str, Any] = json.loads(self.ok(number, "overlayd", *verb, "--json"))
         return found
+
+    def differences(self, number: int) -> list[str]:
+        """Return what `verify` finds on a host, and goes on finding."""
+        return lasting(lambda: [e["text"] for e in self.json(number, "verify")["differences"]])
+
+    def complaints(self, number: int) -> list[str]:
+        """Return what a host's status complains of, and goes on complaining of."""
+        return lasting(lambda: [e["text"] for e in self.json(number, "status")["health"]])
 
     def events(self, number: int) -> list[dict[str, Any]]:
         """Return the events of host vm`number`."""
