@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.driver import (
     AgentDriver,
     ApiRefusedError,
+    catch_up,
     connect,
     differences,
     end_all,
@@ -28,7 +30,9 @@ def attach(driver: AgentDriver, name: str) -> str:
     """Create a namespace if it is missing, and attach it; return its address."""
     driver.run("sh", "-c", f"ip netns add {name} 2>/dev/null || true")
     answer = driver.post("/v1/endpoints", target=f"netns:{name}", networks=["blue"])
-    return str(answer["endpoints"][0]["ip"])
+    ip = str(answer["endpoints"][0]["ip"])
+    catch_up(answer["unconfirmed"], ip)
+    return ip
 
 
 def pings(driver: AgentDriver, source: str, address: str) -> bool:
@@ -222,7 +226,24 @@ def test_an_underlay_interface_goes_down_and_up(two: list[AgentDriver]) -> None:
 
     wait_until(lambda: pings(one, "c1", second), "the container, with the interface up again")
     wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
-    assert sound(two)
+    wait_until(lambda: sound(two), "the hosts equal")
+
+
+@contextmanager
+def second_interface(driver: AgentDriver, address: str, *peer: str) -> Iterator[None]:
+    """Give a host eth2 for a block; `peer` is its cable's other end, in the words of ip(8).
+
+    It goes whatever happens: a failed test that left it would have an agent follow its address.
+    """
+    enter = ["nsenter", "--target", str(driver.host.pid), "--net", "ip", "link"]
+    # The peer may be placed by pid, which `ip` looks up in the machine's own /proc.
+    subprocess.run([*enter, "add", "eth2", "type", "veth", "peer", "name", *peer], check=True)
+    try:
+        driver.run("ip", "address", "add", address, "dev", "eth2")
+        driver.run("ip", "link", "set", "eth2", "up")
+        yield
+    finally:
+        driver.run("ip", "link", "del", "eth2")
 
 
 def test_a_second_underlay_interface_is_not_used_early(
@@ -231,14 +252,11 @@ def test_a_second_underlay_interface_is_not_used_early(
     """While the first one has its address, another one is not used."""
     _, two_ = two
     before = two_.get("/v1/status")["node"]
-    two_.run("ip", "link", "add", "eth2", "type", "veth", "peer", "name", "eth3")
-    two_.run("ip", "address", "add", "10.200.0.2/24", "dev", "eth2")
-    two_.run("ip", "link", "set", "eth2", "up")
-    second = attach(two_, "c2")
+    with second_interface(two_, "10.200.0.2/24", "eth3"):
+        second = attach(two_, "c2")
 
-    assert pings(two[0], "c1", second)
-    assert two_.get("/v1/status")["node"] == before
-    two_.run("ip", "link", "del", "eth2")
+        assert pings(two[0], "c1", second)
+        assert two_.get("/v1/status")["node"] == before
 
 
 def test_two_interfaces_on_one_subnet_carry_the_overlay(two: list[AgentDriver]) -> None:
@@ -249,22 +267,18 @@ def test_two_interfaces_on_one_subnet_carry_the_overlay(two: list[AgentDriver]) 
     one, two_ = two
     second, own = attach(two_, "c2"), one.address
     peer = str(two_.get("/v1/status")["node"]["address"])
-    cable = ["eth2", "type", "veth", "peer", "name", "eth2", "netns", str(two_.host.pid)]
-    enter = ["nsenter", "--target", str(one.host.pid), "--net"]
-    subprocess.run([*enter, "ip", "link", "add", *cable], check=True)
-    one.run("ip", "address", "add", "192.168.56.211/24", "dev", "eth2")
-    one.run("ip", "link", "set", "eth2", "up")
-    two_.run("ip", "link", "set", "eth2", "up")
-    two_.run("ip", "route", "add", f"{own}/32", "dev", "eth2", "src", peer)
+    other_end = ("eth2", "netns", str(two_.host.pid))
+    with second_interface(one, "192.168.56.211/24", *other_end):
+        two_.run("ip", "link", "set", "eth2", "up")
+        two_.run("ip", "route", "add", f"{own}/32", "dev", "eth2", "src", peer)
 
-    wait_until(lambda: pings(two_, "c2", attach(one, "c1")), "the container, by two links")
-    assert pings(one, "c1", second)
-    text = f"packets of {one.host.name} come by eth1, which does not lead to it"
-    wait_until(lambda: health(two_) == text, "the asymmetry")
-    # A packet may have come by the second link before this host knew it.
-    wait_until(lambda: health(one) == "", "nothing to complain of on the other host", 60.0)
-    assert differences(one) == differences(two_) == []
-    one.run("ip", "link", "del", "eth2")
+        wait_until(lambda: pings(two_, "c2", attach(one, "c1")), "the container, by two links")
+        assert pings(one, "c1", second)
+        text = f"packets of {one.host.name} come by eth1, which does not lead to it"
+        wait_until(lambda: health(two_) == text, "the asymmetry")
+        # A packet may have come by the second link before this host knew it.
+        wait_until(lambda: health(one) == "", "nothing to complain of on the other host", 60.0)
+        wait_until(lambda: differences(one) == differences(two_) == [], "kernels as planned")
     wait_until(lambda: pings(one, "c1", second), "the container, by the first link")
     wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
 
