@@ -91,7 +91,7 @@ class World:
         )
 
     @staticmethod
-    def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 20) -> None:
+    def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
         """Poll until the condition holds; fail the test after `limit_s`."""
         end = time.monotonic() + limit_s
         while not condition():
@@ -227,6 +227,20 @@ class Capture:
                 found.append(self._socket.recv(65536, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 return found
+
+    def wait_for(self, count: int, is_wanted: Callable[[bytes], bool]) -> list[bytes]:
+        """Return the frames that are wanted, once so many have come.
+
+        Whoever sent one may go on before it has come: a loaded machine hands it on later.
+        """
+        found: list[bytes] = []
+
+        def have_come() -> bool:
+            found.extend(filter(is_wanted, self.frames()))
+            return len(found) >= count
+
+        World.wait_until(have_come, f"{count} frames")
+        return found
 
     def inner(self) -> list[tuple[int, bytes]]:
         """Return (VNI, inner frame) of the VXLAN frames since the last call."""

@@ -69,7 +69,7 @@ def test_packets_are_as_those_of_the_device(
         with client:
             client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8 | number % 4)
             client.sendto(b"x", (ip_text(THREE), 9))
-    frames = [frame for frame in seen.frames() if frame[50 + 14 + 9 : 50 + 14 + 10] == b"\x11"]
+    frames = seen.wait_for(20, lambda frame: frame[50 + 14 + 9 : 50 + 14 + 10] == b"\x11")
     ports = set()
     for number, frame in enumerate(frames[:20]):
         ip, udp, vxlan = frame[14:34], frame[34:42], frame[42:50]

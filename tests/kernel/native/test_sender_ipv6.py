@@ -37,9 +37,10 @@ def senders(make_pair: PairMaker) -> tuple[Native, Native]:
     return pair
 
 
-def left(native: Native, seen: Capture) -> list[bytes]:
-    """Return the frames that a host has sent; errors that come back have their payload, too."""
-    return [frame for frame in seen.frames() if frame[22:38] == native.host.underlay]
+def left(native: Native, seen: Capture, count: int, text: bytes) -> list[bytes]:
+    """Return the frames with a text that a host has sent; errors that come back have it, too."""
+    own = native.host.underlay
+    return seen.wait_for(count, lambda frame: frame[22:38] == own and text in frame)
 
 
 def test_packets_are_as_those_of_the_device(
@@ -58,7 +59,7 @@ def test_packets_are_as_those_of_the_device(
         with client:
             client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8)
             client.sendto(b"here", (ip_text(THREE), 9))
-        (frame,) = (each for each in left(one, seen) if each.endswith(b"here"))
+        (frame,) = left(one, seen, 1, b"here")
         heads[native] = frame[_ETHERNET:_INNER]
     sent, by_device = heads[True], heads[False]
     assert sent[:_IPV6] == by_device[:_IPV6]
@@ -84,8 +85,7 @@ def test_congestion_is_copied(
             client.sendto(b"ecn %d" % ecn, (ip_text(THREE), 9))
     found = {
         frame[-1:]: struct.unpack_from("!I", frame, _ETHERNET)[0]
-        for frame in left(one, seen)
-        if frame[-5:-1] == b"ecn "
+        for frame in left(one, seen, 4, b"ecn ")
     }
     assert found == {b"%d" % ecn: 0x60000000 | ecn << 20 for ecn in range(4)}
 

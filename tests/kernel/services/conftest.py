@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 from collections import Counter
@@ -82,6 +83,7 @@ class Backends:
     def __init__(self, segment: Segment, numbers: range, kind: int, size: int) -> None:
         self.asked: Counter[int] = Counter()
         self.clients: set[tuple[str, int]] = set()
+        self._world = segment.world
         self._closing = ExitStack()
         self._selector = self._closing.enter_context(selectors.DefaultSelector())
         for number in numbers:
@@ -111,6 +113,19 @@ class Backends:
                     self.asked[number] += 1
                     self.clients.add(client[:2])
         return self.asked
+
+    def answer(self, client: socket.socket) -> bytes:
+        """Serve until a client has its answer; return that.
+
+        A client may know of its connection, or have sent, before the backend has it.
+        """
+
+        def is_answered() -> bool:
+            self.serve()
+            return bool(select.select([client], [], [], 0)[0])
+
+        self._world.wait_until(is_answered, "an answer")
+        return client.recv(64)
 
     def close(self) -> None:
         """Stop waiting for clients."""
