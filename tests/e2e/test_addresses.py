@@ -53,7 +53,7 @@ def test_the_smallest_subnets_carry_a_container(
     create(cluster, "tiny", "--subnet", subnet)
     assert cluster.attach(1, "small", network="tiny") == address
     assert cluster.inside(1, "small", "ping", "-c1", "-W3", gateway)[0] == 0
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     cluster.ok(1, "overlayd", "detach", "small")
     cluster.ok(1, "ip", "netns", "del", "small")
     cluster.ok(1, "overlayd", "network", "rm", "tiny")

@@ -141,7 +141,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
         for secret in (token.secret, token.secret * 2, token.join_key, token.ticket, token.verifier)
         for info in (b"overlayd/2 join", b"overlayd/1 knock", b"overlayd/1 admit")
     ]
-    heard = capture(pair, 1, seconds=3)
+    heard = capture(pair, 1, count=4)
     cluster_id = bytes.fromhex(pair.json(1, "status")["cluster"]["id"])
     assert token.cluster_id.startswith(cluster_id)
     assert len(heard) >= 4
@@ -171,10 +171,10 @@ def test_a_stolen_token_reads_and_forges_nothing(
     assert members(pair, 1).keys() == view.keys()
 
 
-def capture(hosts: Cluster, number: int, *, seconds: int) -> list[bytes]:
-    """Return the gossip datagrams that pass a host's underlay."""
+def capture(hosts: Cluster, number: int, *, count: int) -> list[bytes]:
+    """Return the next gossip datagrams that pass a host's underlay."""
     hosts.run(
-        number, "timeout", str(seconds), "tcpdump", "-Z", "root", "-U", "-i", "eth1",
+        number, "timeout", "60", "tcpdump", "-Z", "root", "-U", "-i", "eth1", "-c", str(count),
         "-w", "/run/gossip.pcap", "udp port 7948",
     )  # fmt: skip
     raw = bytes.fromhex(hosts.ok(number, "xxd", "-p", "/run/gossip.pcap").replace("\n", ""))

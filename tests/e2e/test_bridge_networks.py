@@ -37,7 +37,7 @@ def test_containers_of_one_host_reach_each_other_and_the_gateway(cluster: Cluste
     )
     shown = cluster.inside(1, sandbox(cluster, 1, "home"), "ip", "-o", "link")[1]
     assert ("br0" in shown, "vxlan" in shown) == (True, False)
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_its_host_has_an_endpoint_on_it(cluster: Cluster) -> None:

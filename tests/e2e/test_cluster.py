@@ -93,13 +93,19 @@ while data := s.recv(65536):
 """
 
 
-def test_metrics_are_served_on_the_socket(cluster: Cluster) -> None:
+ALIVE = 'overlayd_members{state="alive"} 3'
+
+
+def test_metrics_are_served_on_the_socket(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
     """/metrics serves the output of `overlayd metrics`, with Prometheus' content type."""
+    eventually(lambda: ALIVE in cluster.ok(1, "overlayd", "metrics"), "all alive")
     _, told, _ = cluster.run(1, "overlayd", "metrics")
     _, shown, _ = cluster.run(1, "python3", "-c", SCRAPE)
     assert "text/plain; version=0.0.4" in shown
     for text in (told, shown):
-        assert 'overlayd_members{state="alive"} 3' in text
+        assert ALIVE in text
         assert 'overlayd_cluster_endpoints{network="blue"} 3' in text
 
 
@@ -127,22 +133,26 @@ def test_metrics_follow_the_traffic(cluster: Cluster, eventually: Callable[..., 
     for name, value in zip(names, before, strict=True):
         eventually(lambda name=name, value=value: counted(name) >= value + 5000, name)
     eventually(lambda: of_container() >= sent + 5000, "the container's own counter")
+    for peer in ("vm2", "vm3"):
+        up = f'overlayd_path_up{{peer="{peer}"}} 1'
+        eventually(lambda up=up: up in cluster.ok(1, "overlayd", "metrics"), up)
     shown = cluster.ok(1, "overlayd", "metrics")
     for peer in ("vm2", "vm3"):
-        assert f'overlayd_path_up{{peer="{peer}"}} 1' in shown
         assert f'overlayd_path_probes_total{{peer="{peer}"}}' in shown
     assert 'overlayd_attach_duration_seconds_bucket{le="+Inf"} 1' in shown
 
 
-def test_metrics_are_served_on_tcp_if_asked(cluster: Cluster) -> None:
+def test_metrics_are_served_on_tcp_if_asked(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
     """`metrics_listen` opens a port that has two pages; without it there is none."""
     setting = "metrics_listen = '127.0.0.1:9469'"
     cluster.ok(2, "bash", "-c", f'echo "{setting}" >/run/metrics.toml')
     cluster.ok(2, "bash", "-c", KILL)
     cluster.ok(2, "overlayd", "--config", "/run/metrics.toml", "join")
     try:
-        page = cluster.ok(2, "curl", "-sS", "http://127.0.0.1:9469/metrics")
-        assert 'overlayd_members{state="alive"} 3' in page
+        page = ("curl", "-sS", "http://127.0.0.1:9469/metrics")
+        eventually(lambda: ALIVE in cluster.ok(2, *page), "all alive, by TCP")
         health = json.loads(cluster.ok(2, "curl", "-sS", "http://127.0.0.1:9469/healthz"))
         assert health["status"] in ("ok", "degraded")
         assert "only /healthz and /metrics" in cluster.ok(
@@ -312,7 +322,7 @@ def test_after_detach_its_rows_are_gone_everywhere(
 def test_the_kernel_is_exactly_as_desired(cluster: Cluster) -> None:
     """`verify` finds no difference on any host."""
     for number in (1, 2, 3):
-        assert cluster.json(number, "verify")["differences"] == []
+        assert cluster.differences(number) == []
 
 
 def test_attaching_again_gives_the_same_address(cluster: Cluster) -> None:
@@ -353,7 +363,7 @@ def test_a_restarted_agent_adopts_the_existing_state(
     eventually(
         lambda: cluster.json(1, "status")["cluster"]["members"]["alive"] == 3, "all alive again"
     )
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_a_container_that_ends_is_withdrawn_everywhere(
@@ -367,16 +377,16 @@ def test_a_container_that_ends_is_withdrawn_everywhere(
         names = [e["name"] for e in cluster.json(1, "endpoint", "ls")["endpoints"]]
         return "mortal" not in names
 
-    eventually(gone, "the endpoint of a vanished namespace", 10.0)
+    eventually(gone, "the endpoint of a vanished namespace")
 
 
 def test_deleted_rows_are_restored(cluster: Cluster, eventually: Callable[..., None]) -> None:
     """Rows that somebody deletes are restored upon the kernel's notification."""
     sandbox = cluster.sandbox(1)
-    before = cluster.json(1, "verify")["differences"]
+    before = cluster.differences(1)
     cluster.ok(1, "ip", "netns", "exec", sandbox, "bridge", "fdb", "flush", "dev", "vxlan0")
 
-    eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair", 10.0)
+    eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair")
 
 
 def test_leave_withdraws_and_reset_leaves_nothing(
@@ -384,8 +394,12 @@ def test_leave_withdraws_and_reset_leaves_nothing(
 ) -> None:
     """Leaving withdraws all endpoints; reset removes every interface, namespace, rule and file."""
     cluster.ok(3, "overlayd", "leave")
-    endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
-    assert [e for e in endpoints if e["node"] == "vm3"] == []
+
+    def on_vm3() -> list[str]:
+        endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
+        return [each["name"] for each in endpoints if each["node"] == "vm3"]
+
+    eventually(lambda: on_vm3() == [], "its endpoints are withdrawn")
     eventually(lambda: cluster.json(1, "status")["cluster"]["members"]["left"] == 1, "vm3 left")
 
     cluster.ok(3, "overlayd", "reset", "--yes")

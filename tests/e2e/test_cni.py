@@ -129,7 +129,7 @@ def test_containers_of_two_runtimes_reach_each_other(
     assert runtimes.inside(3, "c3", *ping, "www")[0] == 0
     (port,) = runtimes.json(1, "publish", "ls")["published"]
     assert (port["host_port"], port["ips"]) == (8080, ["10.32.5.5"])
-    assert [runtimes.json(n, "verify")["differences"] for n in (1, 2)] == [[], []]
+    assert [runtimes.differences(n) for n in (1, 2)] == [[], []]
 
     podman(runtimes, "network", "disconnect", "blue", "web")
     assert "web" not in endpoints(runtimes, 1)
@@ -258,7 +258,7 @@ def test_a_port_has_the_options_of_the_configuration(runtimes: Cluster) -> None:
     found = endpoints(runtimes, 1)["apart"]
     shown = [found[name] for name in ("vlan", "isolated", "priority", "storm", "allow_non_ip")]
     assert shown == ["10,20-30", True, "7", 200, "llc"]
-    assert runtimes.json(1, "verify")["differences"] == []
+    assert runtimes.differences(1) == []
     assert plugin(runtimes, "DEL", {}, CONTAINERID="apart", IFNAME="eth0") is None
     runtimes.ok(1, "ip", "netns", "del", "apart")
     refused = plugin(runtimes, "ADD", {"priority": "8"}, **key | {"NETNS": "/run/netns/c1"})

@@ -71,7 +71,7 @@ def test_a_storm_is_dropped_counted_and_reported(
     for name in ("c1", "c2"):
         ip = cluster.ok(1, "overlayd", "dns", "lookup", name).strip()
         assert cluster.inside(1, "noisy", "ping", "-c2", "-i0.2", "-W5", ip)[0] == 0
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     metrics = cluster.ok(1, "overlayd", "metrics")
     assert 'overlayd_dropped_frames_total{network="blue",reason="storm"}' in metrics
 
@@ -111,11 +111,11 @@ def test_a_priority_reaches_the_other_host(
 
     for name, family in watches:
         eventually(lambda n=name, f=family: is_seen(n, f), f"the packet of {name}, IPv{family}")
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     if path_of(cluster, "qos")[0] == "native":  # the device alone copies it to the outer header
         assert "VXLAN device, as a container here has a priority" in path_of(cluster, "qos")[1]
     cluster.ok(1, "overlayd", "attach", "urgent", "--network", "qos", "--priority", "none")
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     assert "priority" not in path_of(cluster, "qos")[1]
     refused = cluster.run(1, "overlayd", "attach", "usual", "--network", "qos", "--priority", "8")
     assert refused[0] == 2
@@ -153,7 +153,7 @@ def test_containers_share_a_rate_by_priority(
     assert code == 0, out + err
     seen = json.loads(out)
     assert seen[senders["first"]] > 2 * seen[senders["second"]] > 0, seen
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     assert cluster.json(2, "network", "inspect", "blue")["shared_rate"] == 4_000_000
     metrics = cluster.ok(1, "overlayd", "metrics")
     counted = re.findall(

@@ -144,4 +144,4 @@ def test_only_an_allowed_server_gives_leases(
         if each["name"] == "gives"
     ]
     assert (found["allow_dhcp_server"], found["allow_ra"]) == (True, True)
-    assert [cluster.json(number, "verify")["differences"] for number in (1, 2, 3)] == [[], [], []]
+    assert [cluster.differences(number) for number in (1, 2, 3)] == [[], [], []]

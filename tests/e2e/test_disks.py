@@ -40,6 +40,11 @@ def health(cluster: Cluster, number: int) -> str:
     return "\n".join(item["text"] for item in cluster.json(number, "status")["health"])
 
 
+def known_to(cluster: Cluster, number: int) -> set[str]:
+    """Return the names of the endpoints that a host knows."""
+    return {each["name"] for each in cluster.json(number, "endpoint", "ls")["endpoints"]}
+
+
 def alive(cluster: Cluster, number: int) -> int:
     """Return how many members a host considers alive."""
     count: int = cluster.json(number, "status")["cluster"]["members"]["alive"]
@@ -98,6 +103,8 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
         address = made.split()[0]
         interface = four.inside(3, new, "cat", "/sys/class/net/eth0/ifindex")[1]
         four.ok(3, "overlayd", "detach", old)
+        # A detach waits for the others no longer than a second; what they don't know is lost.
+        eventually(lambda old=old: old not in known_to(four, 1), f"{old} is gone")
 
         four.ok(3, "bash", "-c", f"{KILL}; cd /var/lib/overlayd; rm -f *-wal *-shm; {damage}")
         four.ok(3, "overlayd", "join")
@@ -109,8 +116,7 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
         eventually(lambda: four.run(3, "overlayd", "verify")[0] == 0, f"{name}: rows", WAIT_S)
         assert four.inside(1, "c1", "ping", "-c1", "-W2", address)[0] == 0, name
         assert four.inside(3, new, "cat", "/sys/class/net/eth0/ifindex")[1] == interface, name
-        shown = {each["name"]: each for each in four.json(1, "endpoint", "ls")["endpoints"]}
-        assert (new in shown, old in shown) == (True, False), name
+        assert (new in known_to(four, 1), old in known_to(four, 1)) == (True, False), name
         assert "eth0" not in four.inside(3, old, "ip", "-br", "link")[1], name
         targets = {each["name"] for each in four.json(3, "container", "ls")["containers"]}
         assert {old, new} <= targets, name

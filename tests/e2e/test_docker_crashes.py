@@ -99,7 +99,7 @@ def require_clean(cluster: Cluster, eventually: Callable[..., None]) -> None:
     cluster.ok(1, *RUN)
     require_served(cluster, eventually, "all of them")
     require_removed(cluster, eventually, "all of them")
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     # What Docker lacks is removed at the second comparison, a minute later.
     eventually(lambda: len(stored(cluster)) == KEPT, "nothing left in the state", 200.0)
 

@@ -136,7 +136,7 @@ def test_a_killed_agent_leaves_the_tunnels_up(vault: Vault) -> None:
         assert heard.read_text() == ""
     if before:
         assert host.run("pidof", "wireguard-go") == before
-    assert vault.reaches(1, 2)
+    assert vault.reaches(1, 2, wait_s=20)
 
 
 def test_a_peer_behind_nat_is_followed(vault: Vault) -> None:
@@ -155,7 +155,7 @@ def test_a_peer_behind_nat_is_followed(vault: Vault) -> None:
         with capture(one, "udp dst port 27949") as answers:
             wait_until(lambda: vault.reaches(3, 1) and answers.read_text() != "", "answers there")
             one.run("overlayd", "verify", "--repair")
-            assert vault.reaches(1, 3)
+            assert vault.reaches(1, 3, wait_s=20)
     finally:
         three.run("nft", "delete", "table", "inet", "moved")
     ways = [(3, 1), (1, 3), (3, 2), (2, 3)]  # those to a port that is closed now begin at vm3
@@ -218,13 +218,13 @@ def test_a_network_in_use_is_encrypted_and_back(vault: Vault) -> None:
         clear = [float(at) for at in re.findall(r"(?m)^(\d+\.\d+) IP", heard.read_text())]
         assert clear
         assert max(clear) < dropping
-        assert is_at_rest(vault, encrypted=True)
+        wait_until(lambda: is_at_rest(vault, encrypted=True), "it is encrypted everywhere")
         mtu = one.run("ip", "-n", "p1", "link", "show", "eth0")
         assert "mtu 1370" in mtu
-        assert all(not differences(each) for each in vault.drivers)
+        wait_until(lambda: not any(map(differences, vault.drivers)), "kernels as planned")
 
         three.run("overlayd", "encryption", "off", "plain")
-        assert is_at_rest(vault, encrypted=False)
+        wait_until(lambda: is_at_rest(vault, encrypted=False), "it is in clear everywhere")
         assert "mtu 1450" in one.run("ip", "-n", "p1", "link", "show", "eth0")
 
         three.run("sh", "-c", f"echo encryption.sending:1 >{PLAN}")
@@ -326,7 +326,7 @@ def remains(driver: AgentDriver) -> str:
 def test_a_barred_member_reaches_nobody(vault: Vault) -> None:
     """It is no peer any more, and a frame that it still sends does not arrive; a reset is clean."""
     barred, target = vault.host(3), NamespaceRef(vault.host(1).host, "c1")
-    assert vault.reaches(3, 1)
+    wait_until(lambda: vault.reaches(3, 1), "it reaches another before")
     vault.host(3).post("/v1/networks", name="orphan")
     vault.host(1).post("/v1/forget", node="vm3", bar=True)
     wait_until(

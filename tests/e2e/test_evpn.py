@@ -104,7 +104,7 @@ def test_islands_are_one_segment(fabric: Fabric) -> None:
 def test_the_rows_are_planned_ones(fabric: Fabric) -> None:
     """`verify` finds nothing strange, repairs what is deleted, and lists show the origin."""
     mac, sandbox = mac_of(fabric, "leaf"), fabric.network_sandbox(1)
-    assert fabric.json(1, "verify")["differences"] == []
+    assert fabric.differences(1) == []
 
     fabric.ok(1, "ip", "netns", "exec", sandbox, "ip", "neigh", "del", LEAF_IP, "dev", "br0")
     row = f"{LEAF_IP} lladdr {mac} PERMANENT"

@@ -147,7 +147,7 @@ def test_verify_finds_what_no_notification_reports(world: Cluster) -> None:
 
     assert shown == f"(host): net/ipv6/conf/{end}/accept_ra was altered\n"
     world.ok(1, "overlayd", "verify", "--repair")
-    assert world.json(1, "verify")["differences"] == []
+    assert world.differences(1) == []
 
 
 def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
@@ -162,7 +162,7 @@ def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
     assert reaches(world, 1, "d1", WORLD)
     world.ok(1, "overlayd", "join")
     world.ok(1, "overlayd", "status", "--wait")
-    differences = world.json(1, "verify")["differences"]
+    differences = world.differences(1)
     world.ok(1, "sh", "-c", "kill -INT $(pgrep -x ping)")
 
     assert differences == []
@@ -194,7 +194,7 @@ def test_an_unexposed_network_stays_unexposed(world: Cluster) -> None:
     assert not reaches(world, 2, "d2b", WORLD)
     assert not host_reaches(world, 2, dual)
     assert world.json(2, "network", "inspect", "dual")["exposed_why"] == "by overlayd unexpose"
-    assert world.json(2, "verify")["differences"] == []
+    assert world.differences(2) == []
     assert world.ok(2, "overlayd", "expose", "dual").split() == before, "the address it had"
     assert reaches(world, 2, "d2", WORLD)
     assert reaches(world, 2, "d2b", WORLD6)
@@ -233,7 +233,7 @@ def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
     assert again["exposed"] is False
     assert "overlaps 10.60.0.0/24 of network dual" in again["exposed_why"]
     assert (code, "overlayd unexpose dual" in err) == (6, True)
-    assert world.json(1, "status")["health"] == []
+    assert world.complaints(1) == []
     world.ok(1, "overlayd", "detach", "a1")
     world.ok(1, "overlayd", "network", "rm", "again")
 
@@ -282,7 +282,7 @@ def test_networks_have_ipv6_where_it_is_disabled_by_default(
     eventually(lambda: host_reaches(world, 3, near[1]), "the host by IPv6")
     assert host_reaches(world, 3, near[0])
     eventually(lambda: world.json(3, "verify")["differences"] == [], "nothing differs")
-    assert world.json(3, "status")["health"] == []
+    assert world.complaints(3) == []
     having = world.ok(3, "ip", "-6", "-br", "address").splitlines()
     assert [line.split("@")[0] for line in having] == [end]
     world.ok(3, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
@@ -302,7 +302,7 @@ def test_a_removed_network_leaves_no_host_endpoint(
     eventually(lambda: end not in world.ok(3, "ip", "-br", "link"), "no interface")
     eventually(lambda: f"ov-{end[3:9]}" not in world.ok(3, "ls", "/run/netns"), "no sandbox")
     eventually(lambda: end not in world.ok(3, "nft", "list", "ruleset"), "no rule")
-    assert world.json(3, "verify")["differences"] == []
+    assert world.differences(3) == []
 
 
 @pytest.mark.parametrize("isolated", [False, True])
@@ -325,7 +325,7 @@ def test_every_subnet_of_a_network_has_a_way_out(world: Cluster, *, isolated: bo
         assert host_reaches(world, 2, f"10.{third}.{number}.9")
         other = f"10.{third}.{1 - number}.9"
         assert reaches(world, 2, f"{name}{number}", other) != isolated
-    assert world.json(2, "verify")["differences"] == []
+    assert world.differences(2) == []
 
 
 PLACES = "--data-root /run/lab/docker --exec-root /run/docker-exec"
@@ -340,7 +340,7 @@ def test_a_firewall_that_drops_is_reported_with_the_remedy(
     def complaints() -> list[str]:
         return [each["hint"] for each in world.json(2, "status")["health"]]
 
-    assert complaints() == []
+    assert world.complaints(2) == []
     world.ok(2, "iptables", "-P", "FORWARD", "DROP")
     eventually(lambda: len(complaints()) == 1, "a complaint")
     assert not reaches(world, 2, "d2", WORLD)
@@ -363,7 +363,7 @@ def test_docker_started_later_accepts_overlay_packets(
     assert world.ok(2, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
     assert "-P FORWARD DROP" in world.ok(2, "iptables", "-S", "FORWARD")
     eventually(lambda: reaches(world, 2, "d2", WORLD), "the way out")
-    assert world.json(2, "status")["health"] == []
+    assert world.complaints(2) == []
     # A container like Docker's: a namespace on its bridge.
     bridged = "ip netns add dd && ip link add vdd type veth peer name eth0 netns dd"
     bridged += " && ip link set vdd master docker0 up && ip -n dd link set eth0 up"

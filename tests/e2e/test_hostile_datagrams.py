@@ -165,7 +165,7 @@ def test_it_changes_nothing_and_is_counted(stage: Stage, deed: str) -> None:
 
     assert stage.answers() == []
     assert endpoints(stage.host(1)) == known
-    assert stage.all_healthy()
+    wait_until(stage.all_healthy, "all are well")
 
 
 def test_a_flood_stops_nothing(stage: Stage) -> None:

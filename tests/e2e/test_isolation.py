@@ -116,7 +116,7 @@ def test_isolated_ports_meet_nowhere(cluster: Cluster) -> None:
         assert reaches(cluster, tenant, target, "0.3") == [False, False]
     told = cluster.run(1, "overlayd", "trace", "tenant", "far")
     assert "tenant and far are isolated" in told[1]
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_vlans_cross_hosts_under_policies(cluster: Cluster) -> None:
@@ -146,8 +146,8 @@ def test_vlans_cross_hosts_under_policies(cluster: Cluster) -> None:
         assert told in cluster.run(1, "overlayd", "trace", "camera", target)[1]
     assert "VLANs 10 20" in cluster.ok(1, "overlayd", "network", "inspect", "floor")
     for number in (1, 2):
-        assert cluster.json(number, "verify")["differences"] == []
-        assert cluster.json(number, "status")["health"] == []
+        assert cluster.differences(number) == []
+        assert cluster.complaints(number) == []
 
 
 def test_what_cannot_be_kept_apart_is_refused(cluster: Cluster) -> None:

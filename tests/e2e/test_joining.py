@@ -50,7 +50,7 @@ def joined(hosts: Cluster, number: int, token: str, *words: str) -> dict[str, An
 
 
 @pytest.fixture(scope="module")
-def pair(hosts: Cluster) -> Cluster:
+def pair(hosts: Cluster, eventually: Callable[..., None]) -> Cluster:
     """Two members with twelve networks, vm1 the one holder; vm3 is outside."""
     for number in (1, 2, 3):
         path = "/etc/overlayd/overlayd.toml"
@@ -62,6 +62,11 @@ def pair(hosts: Cluster) -> Cluster:
         subnet = f"10.{40 + number}.0.0/16"
         creator = 1 + number % 2
         hosts.ok(creator, "overlayd", "network", "create", f"n{number}", "--subnet", subnet)
+    for number in (1, 2):
+        eventually(
+            lambda at=number: len(hosts.json(at, "network", "ls")["networks"]) == 12,
+            f"vm{number} knows all networks",
+        )
     return hosts
 
 

@@ -60,7 +60,7 @@ def test_containers_are_on_the_segment_of_their_hosts(
     assert (shown["mtu"], shown["mtu_why"]) == (None, "that of eth1 on each host")
     assert (shown["here"], shown["exposed"]) == (True, False)
     assert "own router" in shown["exposed_why"]
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_names_resolve_for_containers_that_are_on_an_overlay(cluster: Cluster) -> None:
@@ -80,7 +80,7 @@ def test_a_lost_interface_comes_back(cluster: Cluster, eventually: Callable[...,
     cluster.inside(1, "m2", "ip", "link", "del", "eth0")
     cluster.ok(1, "overlayd", "join")
     eventually(lambda: reaches(cluster, 1, "m2", "192.168.56.12"), "made again by the next")
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_an_address_in_use_on_the_segment_is_not_assigned(cluster: Cluster) -> None:

@@ -211,4 +211,4 @@ def test_engines_and_agents_die_under_traffic(
     after = addresses(mixed, 3)
     assert {name: after[name] for name in survived} == {name: before[name] for name in survived}
     eventually(lambda: unreachable(mixed) == [], "all names from all containers", 90.0)
-    assert [mixed.json(n, "verify")["differences"] for n in (1, 2, 3, 4)] == [[]] * 4
+    assert [mixed.differences(n) for n in (1, 2, 3, 4)] == [[]] * 4

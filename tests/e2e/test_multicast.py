@@ -141,6 +141,8 @@ class Stage:
     def arrived(self, text: str, *groups: str) -> list[int]:
         """Send a text to groups; return the hosts that it comes to, for all of the groups.
 
+        Nothing, which no test expects, if it comes to one for some of the groups alone.
+
         A group that nobody has named is flooded, and tells that what was sent before has come.
         """
         self._fences += 1
@@ -151,7 +153,8 @@ class Stage:
         found = []
         for number, seen in enumerate(self.seen, 2):
             came = {seen.has(f"{text} 0 {group}") for group in groups}
-            assert len(came) == 1, "both families alike"
+            if len(came) > 1:  # one family alone: rows are changing, or this is a fault
+                return []
             found += [number] if came == {True} else []
         return found
 
@@ -213,7 +216,7 @@ def test_only_hosts_with_receivers_get_a_group(stage: Stage) -> None:
     second.end()
     wait_until(lambda: stage.wants()["vm3"] == nothing, "the second receiver's groups are gone")
     stage.settle([2])
-    assert [cluster.json(number, "verify")["differences"] for number in (1, 2, 3)] == [[], [], []]
+    assert [cluster.differences(number) for number in (1, 2, 3)] == [[], [], []]
 
     cluster.ok(3, "sh", "-c", KILL)
     wait_until(lambda: stage.wants()["vm3"] == (True, []), "vm3 is dead, and wants all")
@@ -224,6 +227,6 @@ def test_only_hosts_with_receivers_get_a_group(stage: Stage) -> None:
     wait_until(lambda: stage.wants()["vm1"] == (True, []), "vm1 has more groups than it may name")
     assert stage.wants()["vm2"] == (False, list(GROUPS))
     assert stage.arrived("beside", *GROUPS) == [2, 3]
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     cluster.ok(1, "kill", greedy)
     first.end()

@@ -12,7 +12,15 @@ from functools import partial
 import pytest
 from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.lab import host_process, lab
-from overlay.lab.driver import AgentDriver, connect, differences, end_all, join_all, wait_until
+from overlay.lab.driver import (
+    AgentDriver,
+    connect,
+    differences,
+    end_all,
+    join_all,
+    lasting,
+    wait_until,
+)
 from overlay.lab.fixtures import LabCluster
 from overlay.lab.flow import require_no_loss
 from overlay.lab.forged_frames import FrameCapture, NamespaceRef
@@ -195,7 +203,7 @@ def test_a_firewall_of_the_host_is_not_bypassed(pair: Pair) -> None:
         (blue,) = two.get("/v1/status")["networks"]
         assert blue["data_path"] == "fast"
         assert blue["data_path_why"] == f'{why}; native_path = "on" would bypass it'
-        assert differences(two) == []
+        assert lasting(partial(differences, two)) == []
         two.run("nft", "delete table inet fw")
         wait_until(lambda: pair.is_native(2) and pair.has_shortcut(2), "the native path on")
 

@@ -176,7 +176,7 @@ def test_machines_outside_are_on_the_segment(cluster: Cluster, outside: Outside)
         assert code in (3, 5, 6), f"{words}: {code} {err}"
         assert why in err, err
     assert not outside.sees_looped_frames()
-    assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
+    assert all(cluster.differences(each) == [] for each in (1, 2, 3))
 
 
 @pytest.mark.usefixtures("outside")
@@ -285,9 +285,11 @@ def test_an_unplugged_interface_is_the_hosts_again(cluster: Cluster, outside: Ou
         assert "promiscuity 0" in cluster.ok(number, "ip", "-d", "link", "show", "eth2")
         tables = cluster.ok(number, "sh", "-c", TABLES)
         assert "plug" not in tables
-    assert plugs(cluster, 3) == {}
-    assert cluster.json(3, "network", "inspect", "green")["outside"] == []
-    assert all(cluster.json(each, "verify")["differences"] == [] for each in (1, 2, 3))
+    wait_until(lambda: plugs(cluster, 3) == {}, "vm3 knows of no plug")
+    wait_until(
+        lambda: cluster.json(3, "network", "inspect", "green")["outside"] == [], "nor of a machine"
+    )
+    assert all(cluster.differences(each) == [] for each in (1, 2, 3))
 
 
 def test_files_declare_plugs_of_all_hosts(cluster: Cluster, outside: Outside) -> None:
@@ -298,15 +300,16 @@ def test_files_declare_plugs_of_all_hosts(cluster: Cluster, outside: Outside) ->
     assert applied(FILE)[0] == 0
     wait_until(lambda: plugs(cluster, 3) == {"vm1": "active"}, "vm1 plugs it")
     wait_until(lambda: outside.reaches(addresses(cluster, "g3")[0]), "the machine is on it")
-    assert "cluster_plugs does not allow eth2" in cluster.ok(2, "overlayd", "status")
+    told = "cluster_plugs does not allow eth2"
+    wait_until(lambda: told in cluster.ok(2, "overlayd", "status"), "vm2 gives nothing")
     assert applied(FILE)[1]["changes"] == []
     exported = cluster.json(3, "export", "--owner", "lan")["plug"]
     assert [each["host"] for each in exported] == ["vm1", "vm2"]
 
     code, out = applied('owner = "lan"', "--prune")
     assert (code, len(out["changes"])) == (0, 2)
-    assert plugs(cluster, 3) == {}
-    assert "promiscuity 0" in cluster.ok(1, "ip", "-d", "link", "show", "eth2")
+    assert "promiscuity 0" in cluster.ok(1, "ip", "-d", "link", "show", "eth2")  # `apply` waits
+    wait_until(lambda: plugs(cluster, 3) == {}, "vm3 knows of no plug")
     wait_until(lambda: "cluster_plugs" not in cluster.ok(2, "overlayd", "status"), "vm2 is content")
 
 

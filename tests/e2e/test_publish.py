@@ -344,7 +344,7 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
     web.ok(1, "bash", "-c", KILL)
     assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
     web.ok(1, "overlayd", "join")
-    assert web.json(1, "verify")["differences"] == []
+    assert web.differences(1) == []
 
     def count() -> str:
         return web.ok(2, "cat", READ_LOG).split()[-1]

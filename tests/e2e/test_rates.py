@@ -88,7 +88,7 @@ def test_it_is_shown_and_changes_while_the_container_runs(
     eventually(lambda: rates(3) == (10_000_000, None), "vm3 knows")
     assert speed(cluster, 1, "slow", far) > UNLIMITED_MIN
     assert speed(cluster, 1, "slow", far, "--reverse") < LIMITED_MAX
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     cluster.ok(1, "overlayd", "attach", "slow", "--network", "blue", "--rate", "10mbit")
     assert speed(cluster, 1, "slow", far) < LIMITED_MAX
 
@@ -129,7 +129,7 @@ def test_changed_limits_are_restored(
     eventually(whole, "the next agent puts it right")
     assert speed(cluster, 1, "slow", far) < LIMITED_MAX
     assert speed(cluster, 1, "c1", slow) < LIMITED_MAX
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def test_limits_are_removed_with_the_container(cluster: Cluster) -> None:

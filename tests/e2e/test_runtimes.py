@@ -95,7 +95,7 @@ def test_a_stopped_container_is_withdrawn_everywhere(
     assert docker is podman is cluster
     cluster.ok(number, *stop.split())
 
-    eventually(lambda: seen(cluster, name) == set(), f"the endpoint of {name}, stopped", 20.0)
+    eventually(lambda: seen(cluster, name) == set(), f"the endpoint of {name}, stopped")
 
 
 def seen(cluster: Cluster, name: str) -> set[str]:
@@ -155,7 +155,7 @@ def test_a_start_attaches_restarted_containers(
 
     ping = ("ping", "-c1", "-W1", before)
     eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, f"web at {before} again", 30.0)
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
 
 
 def endpoints_of(
@@ -239,7 +239,7 @@ def test_a_stopped_engine_forgets_no_container(
     cluster.ok(1, "sh", "-c", "kill $(cat /var/run/docker.pid)")
     eventually(lambda: cluster.run(1, "test", "-e", "/var/run/docker.pid")[0] != 0, "stops", 30.0)
     cluster.run(1, "rm", "-f", "/var/run/docker.sock")
-    eventually(lambda: endpoints_of(cluster, "docker:web") == {}, "its endpoint is gone", 20.0)
+    eventually(lambda: endpoints_of(cluster, "docker:web") == {}, "its endpoint is gone")
     start_dockerd(cluster, 1, eventually)
     cluster.ok(1, "docker", "start", "web")
 

@@ -286,4 +286,4 @@ def test_an_empty_file_leaves_nothing(four: ServiceLab, eventually: Callable[...
     apply(cluster, OWNER, "--prune")
     for number, had in four.before.items():
         eventually(lambda n=number, h=had: state(cluster, n) == h, f"vm{number} as before")
-        assert cluster.json(number, "verify")["differences"] == []
+        assert cluster.differences(number) == []

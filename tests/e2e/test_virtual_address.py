@@ -188,7 +188,7 @@ def test_a_container_inside_a_container_has_its_mac(
         for inner, ip in zip((INNER, INNER_IPV6), ips, strict=True):
             eventually(lambda n=number, i=inner: is_reached(n, i), f"{inner} from vm{number}")
             assert cluster.inside(1, "inner", "ping", "-c1", "-W5", ip)[0] == 0
-    assert cluster.json(1, "verify")["differences"] == []
+    assert cluster.differences(1) == []
     cluster.ok(1, "ip", "netns", "add", "late")
     wish = ("overlayd", "attach", "late", "--network", "nest", "--mac", INNER_MAC)
     code, _, err = cluster.run(1, *wish)

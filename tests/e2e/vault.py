@@ -40,10 +40,10 @@ class Vault(LabCluster):
         self.inner = {n: parse_ip(self.status(n)["address"]) for n in self.numbers}
         self.vni = int(drivers[0].get("/v1/networks/vault")["vni"])
 
-    def reaches(self, source: int, target: int, *, by_name: bool = True) -> bool:
+    def reaches(self, source: int, target: int, *, by_name: bool = True, wait_s: int = 1) -> bool:
         """Return whether a container gets an answer from another; a name needs the agent."""
         to = f"c{target}" if by_name else self.addresses[target]
-        ping = f"ip netns exec c{source} ping -c1 -W1 {to} >/dev/null && echo yes; true"
+        ping = f"ip netns exec c{source} ping -c1 -W{wait_s} {to} >/dev/null && echo yes; true"
         return self.host(source).run("sh", "-c", ping) != ""
 
     def all_reach(self) -> bool:
