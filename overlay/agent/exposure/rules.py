@@ -205,26 +205,28 @@ class HostRules(Controller):
         """Return how the kernel's table differs from what it should be."""
         async with self._lock:
             wanted = self._wanted()
-            if self._table is None or self.fault:
+            if self.fault:
                 return []  # `status` says so
-            name = self._table.name
+            try:
+                table, _ = await self._open()
+            except (OverlayError, OSError):
+                return []  # no nftables, no table; `status` says so if one is wanted
             if wanted is None:
-                left = await self._kernel.call(self._table.is_there)
-                return [f"nft table inet {name} is left over"] if left else []
-            held = await self._kernel.call(self._table.holds, wanted)
-            return [] if held else [f"nft table inet {name} is altered or gone"]
+                left = await self._kernel.call(table.is_there)
+                return [f"nft table inet {table.name} is left over"] if left else []
+            held = await self._kernel.call(table.holds, wanted)
+            return [] if held else [f"nft table inet {table.name} is altered or gone"]
 
     async def remove(self) -> None:
-        """Remove the table: this node has left."""
+        """Remove the table, also one that the previous process left: this node has left."""
         async with self._lock:
             self._links.clear()
             self._opened = frozenset()
-            if self._table is not None:
-                with contextlib.suppress(OverlayError, OSError):
-                    await self._kernel.call(self._table.remove)
-            if self._foreign is not None:
-                with contextlib.suppress(OverlayError, OSError):
-                    await self._kernel.call(self._foreign.remove_accept_rules)
+            with contextlib.suppress(OverlayError, OSError):
+                table, foreign = await self._open()
+                for remove in (table.remove, foreign.remove_accept_rules):
+                    with contextlib.suppress(OverlayError, OSError):
+                        await self._kernel.call(remove)
             self._written = None
 
     def close(self) -> None:

@@ -49,6 +49,19 @@ class Kernel:
             raise OSError(12, "no memory")
         return False, []
 
+    def is_there(self) -> bool:
+        """Return whether this node has a table."""
+        return self.held is not None
+
+    def remove(self) -> None:
+        """Remove this node's table."""
+        self.calls.append("remove")
+        self.held = None
+
+    def remove_accept_rules(self) -> None:
+        """Change the tables of others back."""
+        self.calls.append("others back")
+
     def close(self) -> None:
         """Close nothing."""
 
@@ -148,3 +161,33 @@ def test_an_unfinished_change_is_finished_by_the_next(
         assert made.fault is None
 
     assert calls_of(monkeypatch, tmp_path, work) == ["holds", "write", "others"]
+
+
+def test_what_a_former_process_left_goes_when_the_node_leaves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that was killed left the table; the next one needs none, and leaves at once."""
+
+    async def work(_made: HostRules, kernel: Kernel) -> None:
+        thread = KernelThread()
+        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        assert await successor.differences() == ["nft table inet table is left over"]
+        await successor.remove()
+        assert not kernel.is_there()
+        assert await successor.differences() == []
+        thread.close()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["remove", "others back"]
+
+
+def test_a_node_that_leaves_at_once_removes_what_was_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is removed though nobody has looked for it before."""
+
+    async def work(_made: HostRules, _kernel: Kernel) -> None:
+        thread = KernelThread()
+        await HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0).remove()
+        thread.close()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["remove", "others back"]
