@@ -20,9 +20,10 @@ from overlay.model import Ip, Mac, Vni
 
 REMOTE_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
 ADDRESS_SIZE: Final = 16
-# VNI as in a packet, this host's VTEP, UDP port as in a packet, size of the largest frame.
-WIRE_VALUE: Final = struct.Struct("=4s16s2sH")
-WIRE_VNI, WIRE_LOCAL, WIRE_PORT, WIRE_FRAME = 0, 4, 20, 22
+# VNI as in a packet, this host's VTEP, UDP port as in a packet, size of the largest frame; the tick
+# in which the program last saw that the VTEP is an address of this host.
+WIRE_VALUE: Final = struct.Struct("=4s16s2sHQ")
+WIRE_VNI, WIRE_LOCAL, WIRE_PORT, WIRE_FRAME, WIRE_CHECKED = 0, 4, 20, 22, 24
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _KEY: Final = struct.Struct("=I")
 _INDEX: Final = struct.Struct("=I")
@@ -91,7 +92,7 @@ class RemoteMaps:
         Runs in the sandbox's namespace, where the kernel finds the shortcut.
         """
         vni, port = (int(wire.vni) << 8).to_bytes(4, "big"), wire.port.to_bytes(2, "big")
-        value = WIRE_VALUE.pack(vni, mapped(wire.local), port, wire.mtu + ETHERNET_SIZE)
+        value = WIRE_VALUE.pack(vni, mapped(wire.local), port, wire.mtu + ETHERNET_SIZE, 0)
         syscall.update(self.fds.wires, _KEY.pack(segment), value)
         syscall.update(self.fds.exits, _KEY.pack(segment), _INDEX.pack(wire.shortcut))
 
