@@ -15,6 +15,7 @@ from overlay.agent.networks import exportable
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.core.dataplane.controls.shared_rate import require_sharing
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.core.declared.label_numbers import mtu_bounds
 from overlay.core.declared.network_options import (
     MTU,
     OPTION_LABELS,
@@ -136,7 +137,7 @@ def _require_options(network: Network, options: Mapping[str, int | str]) -> None
         require_sharing(driver_of(network))
     mtu = int(options.get(MTU) or 0)
     has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
-    least = limits.IPV6_MTU_MIN if has_ipv6 else limits.NETWORK_MTU_MIN
+    least = mtu_bounds(has_ipv6=has_ipv6).low
     if mtu and mtu < least:
         raise UsageError(
             f"an MTU of {mtu} bytes is too small for network {network.name}",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import RateRow
+from overlay.core.declared.label_numbers import RATE, number_in
 from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
 
 _IN: str = LABEL_PREFIX + "rate-in"
@@ -30,11 +31,11 @@ NO_RATES: Final = Rates()
 
 
 def rates_of(labels: tuple[tuple[str, str], ...]) -> Rates:
-    """Return the limits in an endpoint's labels."""
+    """Return the limits in labels; what no agent writes counts for nothing."""
     if not labels:
         return NO_RATES  # most endpoints: each pass reads the limits of all local ones
     found = dict(labels)
-    return Rates(_number(found.get(_IN)), _number(found.get(_OUT)))
+    return Rates(number_in(found, _IN, RATE), number_in(found, _OUT, RATE))
 
 
 def with_rates(
@@ -66,7 +67,3 @@ def rate_row(port_name: str, rates: Rates) -> RateRow | None:
     if rates == NO_RATES:
         return None
     return RateRow(port_name, *(bits - bits % _BYTE for bits in rates))
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from overlay.core.declared import label_numbers
+from overlay.core.declared.label_numbers import Bounds, mtu_bounds, number_in
 from overlay.model import LABEL_PREFIX, Network
 
 Labels = tuple[tuple[str, str], ...]
@@ -30,9 +32,17 @@ _OWNER: Final = LABEL_PREFIX + "owner"
 
 
 def option_of(network: Network, option: str) -> int:
-    """Return a network's MTU in bytes or rate in bits per second; 0: none is set."""
-    text = dict(network.labels).get(OPTION_LABELS[option], "")
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    """Return a network's MTU in bytes or rate in bits per second; 0: none is set.
+
+    What no agent writes counts for nothing.
+    """
+    return number_in(dict(network.labels), OPTION_LABELS[option], _bounds(network, option))
+
+
+def _bounds(network: Network, option: str) -> Bounds:
+    if option == MTU:
+        return mtu_bounds(has_ipv6=any(len(subnet.base) == 16 for subnet in network.subnets))
+    return label_numbers.STORM if option == STORM else label_numbers.RATE
 
 
 def setting_of(network: Network, option: str) -> int | str | None:

@@ -26,11 +26,11 @@ ENDPOINT = Endpoint(
 
 def test_rates_are_labels_of_a_new_endpoint() -> None:
     """The options keep both apart: a changed rate is no mismatch of labels."""
-    options = EndpointOptions(labels=(("a", "1"),), rates=(1000, None))
+    options = EndpointOptions(labels=(("a", "1"),), rates=(64_000, None))
 
     assert options.labels == (("a", "1"),)
     assert dict(options.all_labels)["a"] == "1"
-    assert rates_of(options.all_labels).in_bits == 1000
+    assert rates_of(options.all_labels).in_bits == 64_000
     assert mismatch_text(options, ENDPOINT, "eth0") == ""
 
 

@@ -16,6 +16,7 @@ from overlay.core.dataplane.controls.ethertypes import ethertypes_text, stored_e
 from overlay.core.dataplane.controls.priority import stored_priority
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.core.dataplane.state import Row, StormRow
+from overlay.core.declared.label_numbers import STORM, number_in
 from overlay.errors import UsageError
 from overlay.model import LABEL_PREFIX, Endpoint, Network, is_host
 
@@ -61,7 +62,7 @@ def controls_of(labels: Labels) -> PortControls:
         return NO_CONTROLS  # most endpoints: each pass reads the controls of all local ones
     found = dict(labels)
     return PortControls(
-        _number(found.get(STORM_LABEL)),
+        number_in(found, STORM_LABEL, STORM),
         stored_ethertypes(found.get(NON_IP_LABEL, "")),
         stored_priority(found.get(PRIORITY_LABEL, "")),
     )
@@ -112,7 +113,3 @@ def require_controllable(network: Network, changes: ControlChanges) -> None:
             hint="Networks of the drivers overlay and bridge have it",
             field=given[0],
         )
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else 0

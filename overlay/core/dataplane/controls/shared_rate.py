@@ -14,6 +14,7 @@ from typing import Final
 
 from overlay.core.dataplane.network_drivers import CAPABILITIES, has_tunnel
 from overlay.core.dataplane.state import SharedRateRow
+from overlay.core.declared.label_numbers import RATE, number_in
 from overlay.errors import UsageError
 from overlay.model import LABEL_PREFIX, Network
 
@@ -25,8 +26,7 @@ def shared_rate_of(network: Network) -> int:
     """Return the rate in bits per second; 0 if the containers share none."""
     if not network.labels or not has_tunnel(network):
         return 0
-    text = dict(network.labels).get(SHARED_RATE_LABEL, "")
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return number_in(dict(network.labels), SHARED_RATE_LABEL, RATE)
 
 
 def shared_rate_rows(network: Network, devices: Iterator[str]) -> Iterator[SharedRateRow]:
