@@ -25,5 +25,10 @@ MULTICAST_LEARNING_S: Final = 2 * MULTICAST_RESPONSE_S  # after a start; the hos
 MULTICAST_CHANGES_MAX: Final = 60
 MULTICAST_CHANGES_PERIOD_S: Final = 60.0
 MULTICAST_UNREST_S: Final = 300.0
+MULTICAST_GROUPS_MAX: Final = 512  # of a network that a host remembers; with more it wants all
+MULTICAST_ASKED_MAX: Final = 64  # groups that somebody left, and that are asked for at a time
 MULTICAST_FRAMES_MAX: Final = 256  # of a network that are read at once
 MULTICAST_REST_S: Final = 0.05  # between two reads of one network, and two writes of records
+MULTICAST_REST: Final = 20  # times as long as a read took, so that a flood costs little
+MULTICAST_REST_MAX_S: Final = 2.0
+assert MULTICAST_UNREST_S > 2 * MULTICAST_QUERY_INTERVAL_S  # all members have reported by its end

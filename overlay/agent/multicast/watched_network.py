@@ -15,6 +15,8 @@ from overlay.core.multicast.reports import read_report
 from overlay.kernel.multicast.report_tap import ReportTap
 from overlay.model import Mac, Network, Vni, gateway_mac
 
+_REST_MAX_S = limits.MULTICAST_REST_MAX_S
+
 
 class WatchedNetwork:
     """The memberships of a network's containers here, as they are heard."""
@@ -65,14 +67,22 @@ class WatchedNetwork:
     def _read(self, tap: ReportTap) -> None:
         """Take a burst of frames, then rest, so that a container's flood costs little."""
         self._loop.remove_reader(tap.fileno())
+        started = self._loop.time()
+        self._hear(tap, started)
+        took_s = self._loop.time() - started
+        rest_s = min(max(limits.MULTICAST_REST_S, limits.MULTICAST_REST * took_s), _REST_MAX_S)
         self._timers[tap] = self._loop.call_later(
-            limits.MULTICAST_REST_S, self._loop.add_reader, tap.fileno(), self._read, tap
+            rest_s, self._loop.add_reader, tap.fileno(), self._read, tap
         )
+
+    def _hear(self, tap: ReportTap, now: float) -> None:
         reports = map(read_report, tap.frames(limits.MULTICAST_FRAMES_MAX))
         found = [report for report in reports if report is not None]
-        if not found:
-            return
-        local, now = self._local_macs(self._network), self._loop.time()
+        is_flooded = tap.has_lost()
+        if is_flooded:
+            self.memberships.missed(now)
+        local = self._local_macs(self._network) if found else ()
         for report in found:
             self.memberships.heard(report, now, is_local=report.sender in local)
-        self._changed(self._network.vni)
+        if found or is_flooded:
+            self._changed(self._network.vni)

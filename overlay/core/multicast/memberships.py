@@ -1,7 +1,8 @@
 """Which groups a host's containers want, from the IGMP and MLD frames that they send.
 
 A host that cannot be sure wants all: in its first seconds, with a router among its containers,
-with a port that may send from any MAC, or when its groups change all the time.
+with a port that may send from any MAC, or when its groups change all the time, are more than it
+remembers, or are reported faster than they are read.
 
 Owns: how long a membership lasts, and when to ask. Does not: send, or read frames.
 """
@@ -38,16 +39,27 @@ class Memberships:
         if is_local and report.is_router:
             self._router_until = now + limits.MULTICAST_ROUTER_S
         for group in filter(is_prunable, report.joined):
-            if is_local and group not in self._until:
+            is_known = group in self._until
+            if is_local and not is_known:
                 self._changes.append(now)
-            if is_local or group in self._until:
+                if len(self._until) >= limits.MULTICAST_GROUPS_MAX:
+                    self.missed(now)
+                    continue
+            if is_local or is_known:
                 self._until[group] = now + limits.MULTICAST_MEMBERSHIP_S
                 self._asked.pop(group, None)
         for group in report.left if is_local else ():
             if group in self._until and group not in self._asked:
                 self._changes.append(now)
+                if len(self._asked) >= limits.MULTICAST_ASKED_MAX:
+                    self.missed(now)  # the group stays until nobody answers a general query
+                    continue
                 self._until[group] = now + limits.MULTICAST_LEAVE_S
                 self._asked[group] = now
+
+    def missed(self, now: float) -> None:
+        """Note that reports were not heard: by the end of the unrest, members have answered."""
+        self._restless_until = now + limits.MULTICAST_UNREST_S
 
     def queries(self, now: float) -> list[Ip | None]:
         """Return the groups to ask for now; None stands for all of them."""

@@ -10,6 +10,7 @@ Owns: the sockets. Does not: know what a frame says.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterable
 from typing import Final, Self
 
@@ -26,6 +27,8 @@ from overlay.kernel.capture import socket_filter
 
 _ALL: Final = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _OUTGOING: Final = 4  # PACKET_OUTGOING, linux/if_packet.h
+_SOL_PACKET, _STATISTICS = 263, 6  # SOL_PACKET, PACKET_STATISTICS
+_COUNTS: Final = struct.Struct("=II")  # received and dropped; each call begins anew
 _FRAME_SIZE_MAX: Final = 9216
 _BUFFER_SIZE: Final = 1 << 18
 # Of IPv4, IGMP and PIM; of IPv6, PIM and what begins with hop-by-hop options, as MLD does.
@@ -68,6 +71,14 @@ class ReportTap:
             if kind != _OUTGOING:
                 found.append(frame)
         return found
+
+    def has_lost(self) -> bool:
+        """Return whether frames came faster than they were read, since the last call."""
+        try:
+            found = self._socket.getsockopt(_SOL_PACKET, _STATISTICS, _COUNTS.size)
+        except OSError:
+            return False
+        return bool(_COUNTS.unpack(found)[1])
 
     def send(self, ports: Iterable[str], frames: Iterable[bytes]) -> None:
         """Send frames by ports; one that is gone or full is left out."""

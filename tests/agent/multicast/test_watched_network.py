@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, cast
 
+from overlay import limits
 from overlay.agent.multicast.watched_network import WatchedNetwork
 from overlay.core.multicast.groups import mac_of
 from overlay.core.multicast.reports import read_report
@@ -31,6 +32,7 @@ class FakeTap:
         self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.near.setblocking(False)
         self.sent: list[tuple[list[str], list[bytes]]] = []
+        self.lost = False
 
     def fileno(self) -> int:
         """Return the readable end."""
@@ -45,6 +47,11 @@ class FakeTap:
             except BlockingIOError:
                 break
         return found
+
+    def has_lost(self) -> bool:
+        """Return what a test says."""
+        lost, self.lost = self.lost, False
+        return lost
 
     def send(self, ports: Iterable[str], frames: Iterable[bytes]) -> None:
         """Keep what is sent."""
@@ -106,4 +113,16 @@ async def test_the_ports_of_the_bridge_are_asked() -> None:
     found = [read_report(frame) for frame in frames]
     assert all(each is not None and each.is_router for each in found)
     assert {frame[6:12] for frame in frames} == {gateway_mac(NETWORK.vni, 0)}
+    bench.watched.close()
+
+
+async def test_a_host_that_missed_reports_wants_all() -> None:
+    """Another container's join may be among them; a flood of one must not part others from it."""
+    bench = Bench(SENDER)
+    bench.tap.lost = True
+    bench.tap.far.send(b"what is no report")
+
+    await until(lambda: bench.changes > 0)
+    now = asyncio.get_running_loop().time() + limits.MULTICAST_LEARNING_S
+    assert bench.watched.memberships.interest(now).wants_all
     bench.watched.close()

@@ -128,3 +128,29 @@ def test_a_restless_host_wants_all_for_a_while() -> None:
     assert len(seen) <= limits.MULTICAST_CHANGES_MAX
     assert seen[-1] == ALL
     assert made.interest(quiet) == NOTHING
+
+
+def test_so_many_groups_are_remembered() -> None:
+    """One container can report hundreds of thousands a second; the host then wants all."""
+    made = learned()
+    groups = [Ip(bytes([239, 3, *divmod(number, 256)])) for number in range(5000)]
+    made.heard(Report(SENDER, joined=(GROUP,)), LEARNED, is_local=True)
+    made.heard(Report(SENDER, joined=tuple(groups)), LEARNED, is_local=True)
+
+    assert made.interest(LEARNED) == ALL
+    quiet = LEARNED + limits.MULTICAST_UNREST_S
+    assert len(made._until) == limits.MULTICAST_GROUPS_MAX
+    join(made, quiet - 1)
+    assert made.interest(quiet) == WANTED
+
+
+def test_so_many_left_groups_are_asked_for() -> None:
+    """Each costs a frame to every port, twice; the others stay until no query is answered."""
+    made = learned()
+    groups = tuple(Ip(bytes([239, 3, 0, number])) for number in range(250))
+    made.heard(Report(SENDER, joined=groups), LEARNED, is_local=True)
+    made.heard(Report(SENDER, left=groups), LEARNED, is_local=True)
+
+    assert len(made.queries(LEARNED)) == limits.MULTICAST_ASKED_MAX
+    assert made.interest(LEARNED + limits.MULTICAST_LEAVE_S) == ALL
+    assert made.interest(LEARNED + 2 * limits.MULTICAST_UNREST_S) == NOTHING

@@ -13,6 +13,7 @@ from overlay.core.multicast.reports import Report, read_report
 from overlay.kernel import netns
 from overlay.kernel.multicast.report_tap import ReportTap
 from overlay.model import Mac, gateway_mac, mac_for, parse_ip
+from tests.core.multicast.frames import igmp_frame, igmp_records
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Host, World
@@ -131,3 +132,24 @@ def test_other_frames_are_not_read(world: World, tap: ReportTap, member: Member)
     world.wait_until(lambda: bool(tap.frames(64)), "the join", 30.0)
     for _ in range(3):
         assert all(read_report(frame) is not None for frame in tap.frames(64))
+
+
+def test_lost_frames_are_told_once(world: World, tap: ReportTap, member: Member) -> None:
+    """A container's root sends faster than the agent reads; what others reported may be lost."""
+    assert not tap.has_lost()
+    frame = igmp_frame(igmp_records((4, GROUP, 100)), mac=member.mac)
+    with netns.inside(world.fd(member.name)):
+        out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        out.bind(("eth0", 0))
+
+    def flood() -> bool:
+        for _ in range(500):
+            out.send(frame)
+        return tap.has_lost()
+
+    with out:
+        world.wait_until(flood, "a lost frame", 30.0)
+    while tap.frames(256):
+        pass
+    tap.has_lost()
+    assert not tap.has_lost()
