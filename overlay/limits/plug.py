@@ -15,6 +15,7 @@ PLUG_POLL_S: Final = 0.5  # from a check of the plugs, and from a probe, to the 
 PLUG_HEARD_S: Final = 3.0  # a plug that was heard so long ago counts
 PLUG_LISTEN_S: Final = 1.2  # for probes of others, before a port opens
 PLUG_LEASE_S: Final = 5.0  # the kernel closes a port that no agent has renewed for so long
+PLUG_TERM_MAX: Final = 2**48  # one activation a second takes 9 million years
 PLUG_TAKEOVER_S: Final = 6.5  # from the death of an active plug's agent until another opens
 PLUG_PUBLISH_S: Final = 1.0  # from one publication of what is outside to the next
 PLUG_BUCKETS: Final = 64  # records that a host spreads them over, so that few change at a time

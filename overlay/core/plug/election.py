@@ -10,7 +10,8 @@ segment exactly one passes frames, and it keeps doing so as long as it can. A pl
 
 Each activation has a number, the *term*, above all that its host knows. Of two active ones that
 hear of each other, by records or probes, the one of the lower term closes, or of equal terms that
-with the higher MAC: so a host that returns gives way to the one that took its place.
+with the higher MAC: so a host that returns gives way to the one that took its place. Terms end at
+`PLUG_TERM_MAX`, which only a member that lies has: then the MACs alone decide.
 
 Owns: these rules. Does not: know clocks, records or the kernel.
 """
@@ -84,7 +85,8 @@ class Election:
         elif self.is_active:
             pass
         elif now - self._listening_since >= limits.PLUG_LISTEN_S:
-            self.term = 1 + max([self.term, *(each.term for each in rivals)])
+            above = 1 + max([self.term, *(each.term for each in rivals)])
+            self.term = min(above, limits.PLUG_TERM_MAX)
             self.standing = Standing(PlugRole.ACTIVE)
         else:
             self.standing = Standing(PlugRole.LISTENING)

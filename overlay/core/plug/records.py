@@ -124,7 +124,7 @@ def _plug(
     )
     shown = bodies.require(interface, str, limits.INTERFACE_NAME_LENGTH_MAX)
     count = bodies.require(term, int)
-    if not 0 <= count <= limits.DECLARED_VERSION_MAX:
+    if not 0 <= count <= limits.PLUG_TERM_MAX:
         raise ValueError(count)
     return Plug(_vni(vni), shown, name, is_active, is_leased, is_ready, count)
 

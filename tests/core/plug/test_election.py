@@ -157,3 +157,16 @@ def test_one_of_several_is_active_in_the_end(seed: int) -> None:
 def mac_name(mac: Mac) -> str:
     """Return a host's name for a MAC."""
     return f"vm{mac[5]}"
+
+
+def test_the_highest_term_shuts_nobody_out() -> None:
+    """A member that lies may write it: a term above it would be one that nobody can read."""
+    rival = OTHER._replace(is_ready=False, term=limits.PLUG_TERM_MAX)
+    election = opened(Election(LOW, 0.0), rival)
+
+    assert election.is_active
+    assert election.term == limits.PLUG_TERM_MAX
+    rival = rival._replace(is_ready=True, is_active=True)
+    assert election.decide([rival], (), 9.0, is_ready=True).role is PlugRole.ACTIVE
+    rival = rival._replace(mac=Mac(bytes(6)))
+    assert election.decide([rival], (), 9.5, is_ready=True).role is PlugRole.STANDBY
