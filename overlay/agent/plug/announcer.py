@@ -1,4 +1,4 @@
-"""Publish the records of this host's plugs, and delete those of nodes that are gone.
+"""Publish the records of this host's plugs.
 
 Owns: writing the declared objects. Does not: know the kernel, or which plug is active.
 """
@@ -50,12 +50,6 @@ class PlugAnnouncer:
             else:
                 is_kept = record is not None and record.vni in vnis
             if not is_kept:
-                self._declared.remove(PLUG_KIND, name)
-
-    def delete_leftovers(self) -> None:
-        """Delete the records of nodes that have left or were forgotten: one live member does."""
-        if self._own == min([self._own, *self._gossip.node.membership.alive()]):
-            for name in self._catalog.leftovers():
                 self._declared.remove(PLUG_KIND, name)
 
     @property

@@ -111,7 +111,6 @@ class PlugController(Controller):
             self._outside.publish()
             if self._gossip.may_write and self._gossip.node.caught_up:
                 self.announcer.withdraw(kept=self.plugged)
-                self.announcer.delete_leftovers()
         for vni in self._without_network():
             await self.network_removed.emit(vni)
         if failures:

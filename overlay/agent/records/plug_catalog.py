@@ -90,10 +90,6 @@ class PlugCatalog:
         """Return a node's records by the name of their object."""
         return {each.name: each.record for each in self._read() if each.origin == origin}
 
-    def leftovers(self) -> list[str]:
-        """Return the names of the objects of nodes that have left or were forgotten."""
-        return [each.name for each in self._read() if self._is_gone(each.origin)]
-
     def is_live(self, node_id: NodeId) -> bool:
         """Return whether a node's agent runs, as far as is known."""
         state = self._node.membership.state_of(node_id)

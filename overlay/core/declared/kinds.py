@@ -16,3 +16,6 @@ PLUG_KIND: Final = 9
 INTEREST_KIND: Final = 10
 ZERO_CHECKSUM_KIND: Final = 11
 DECLARED_PLUG_KIND: Final = 12
+
+OWN_KINDS: Final = frozenset({PLUG_KIND, INTEREST_KIND, ZERO_CHECKSUM_KIND})
+"""What each host says of itself: no other member's record overrides it."""

@@ -7,6 +7,7 @@ members that write at once end in exactly one of the two states, and replicas wi
 agree. Nodes that have left or were forgotten count: an object outlives the host that wrote it.
 Only what a node wrote that was barred with the authority's warrant gives way to any other record:
 otherwise a hostile member could hold an object for ever by the highest possible version.
+Of a kind that each host says for itself (`OWN_KINDS`) every node has objects of its own.
 
 Owns: that order, the next version, and which records their origin should delete.
 Does not: know what objects mean.
@@ -15,9 +16,10 @@ Does not: know what objects mean.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from overlay import limits
+from overlay.core.declared.kinds import OWN_KINDS
 from overlay.core.log.store import Store
 from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import (
@@ -38,6 +40,14 @@ class PlacedObject(NamedTuple):
     value: DeclaredObject
 
 
+_Place: TypeAlias = tuple[Key, NodeId | None]
+"""An object, and whose it is; None: the cluster's."""
+
+
+def _place(kind: int, key: Key, origin: NodeId) -> _Place:
+    return key, origin if kind in OWN_KINDS else None
+
+
 class DeclaredObjects:
     """The declared objects in one node's store."""
 
@@ -45,11 +55,14 @@ class DeclaredObjects:
         self._store = store
         self._barred = _BarredNodes(store, signer)
         self._number = -1
-        self._by_key: dict[Key, list[PlacedObject]] = {}
+        self._by_key: dict[_Place, list[PlacedObject]] = {}
 
     def in_force(self, kind: int, name: str) -> PlacedObject | None:
-        """Return the record in force about an object, also one that removes it; or None."""
-        found = self._current().get(declared_key(kind, name))
+        """Return the record in force about an object, also one that removes it; or None.
+
+        Of what each host says for itself, it is this node's own.
+        """
+        found = self._current().get(_place(kind, declared_key(kind, name), self._store.self_id))
         return None if found is None else found[0]
 
     def existing(self, kind: int) -> list[PlacedObject]:
@@ -57,7 +70,7 @@ class DeclaredObjects:
         found = (records[0] for records in self._current().values())
         return sorted(
             (each for each in found if each.value.kind == kind and each.value.body),
-            key=lambda each: (each.value.name.lower(), each.value.name),
+            key=lambda each: (each.value.name.lower(), each.value.name, each.origin),
         )
 
     def next_version(self, kind: int, name: str) -> int | None:
@@ -83,7 +96,7 @@ class DeclaredObjects:
         """
         own = self._store.self_id
         found = []
-        for key, records in self._current().items():
+        for (key, _), records in self._current().items():
             if records[0].origin != own:
                 found += [key for each in records[1:] if each.origin == own]
             elif all_present and len(records) == 1 and not records[0].value.body:
@@ -95,12 +108,13 @@ class DeclaredObjects:
         own = self._store.self_id
         return sum(1 for _ in self._store.values_of(own, CLUSTER_SCOPE, "declared"))
 
-    def _current(self) -> dict[Key, list[PlacedObject]]:
+    def _current(self) -> dict[_Place, list[PlacedObject]]:
         """Return the records about each object, the one in force first."""
         if self.change_number() != self._number:
-            found: dict[Key, list[PlacedObject]] = {}
+            found: dict[_Place, list[PlacedObject]] = {}
             for each in self._records():
-                found.setdefault(key_of(each.value), []).append(each)
+                place = _place(each.value.kind, key_of(each.value), each.origin)
+                found.setdefault(place, []).append(each)
             several = {
                 each.origin for records in found.values() if len(records) > 1 for each in records
             }

@@ -78,13 +78,12 @@ async def test_what_is_unplugged_is_withdrawn(bench: PlugBench) -> None:
     assert bench.own_records() == []
 
 
-async def test_records_of_nodes_that_left_are_deleted_by_one_member(bench: PlugBench) -> None:
-    """And what a node writes under another's name is no record of a plug."""
+async def test_a_record_under_anothers_name_counts_for_nothing(bench: PlugBench) -> None:
+    """It is none of a plug, and none of what this host has said."""
     far = Plug(BLUE, "eth9").object_name(FAR)
     bench.declared.put(PLUG_KIND, far, Plug(BLUE, "eth9").body())
     assert bench.own_records() == [None]
     assert bench.catalog.plugs(BLUE) == []
-    bench.catalog.leftovers = lambda: [far]  # type: ignore[method-assign]
-    bench.controller.announcer.delete_leftovers()
 
+    bench.controller.announcer.withdraw()
     assert bench.own_records() == []

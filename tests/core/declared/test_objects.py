@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.declared.cleaner import DeclaredCleaner
+from overlay.core.declared.kinds import OWN_KINDS
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
@@ -210,3 +211,23 @@ def test_a_barred_member_holds_no_object() -> None:
     two.declare(b"ours")
     assert two.body() == b"ours"
     assert two.objects.leftovers(all_present=True) == []
+
+
+def test_what_a_host_says_of_itself_is_not_overridden() -> None:
+    """A liar would hide a host's plug so that a second one opens on its wire: a loop."""
+    one, liar = members(2)
+    highest = limits.DECLARED_VERSION_MAX
+    for kind in sorted(OWN_KINDS):
+        one.write(DeclaredObject(kind, "mine", 1, b"true"))
+        liar.write(DeclaredObject(kind, "mine", highest, b"false"))
+        meet([one, liar])
+
+        for each in (one, liar):
+            said = {placed.origin: placed.value.body for placed in each.objects.existing(kind)}
+            assert said == {one.node_id: b"true", liar.node_id: b"false"}
+            assert each.objects.leftovers(all_present=True) == []
+        assert one.objects.next_version(kind, "mine") == 2
+        one.write(DeclaredObject(kind, "mine", 2, b""))
+        assert one.objects.leftovers(all_present=False) == []
+        one.tidy(all_present=True)
+        assert one.objects.in_force(kind, "mine") is None
