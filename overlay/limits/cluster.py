@@ -113,6 +113,7 @@ RESERVE_SETTLE_S: Final = 0.2  # one pass for a burst of records
 RESERVE_GRACE_S: Final = 3.0  # a new network's first grants come from its creator unasked
 FREE_TOLD_MAX: Final = 2**63  # maximum in a refusal; an IPv6 subnet has more
 GRANTS_PER_LOG_MAX: Final = 4096  # beyond it an owner refuses requests
+GRANT_GENERATION_MAX: Final = 2**32  # no agent comes near it
 GRANTS_COUNTED_MAX: Final = 2 * GRANTS_PER_LOG_MAX  # with those of a departure or a reclaim
 # Runs in one ReclaimStatement: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
 KEPT_PER_RECORD_MAX: Final = 14

@@ -110,7 +110,7 @@ def decide_grant(
     subnet = ownership.network.subnets[index]
     barred = reserved_addresses(subnet)
     taken = Intervals.of_numbers(number_of(ip) for ip in used if len(ip) == len(subnet.base))
-    owned = ownership.owned(granter, index) - taken
+    owned = ownership.grantable(granter, index) - taken
     free = owned - barred
     if request.exact:
         number = number_of(request.around)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from overlay import limits
 from overlay.core.ipam.departures import Departures
 from overlay.core.ipam.holdings import Holding, Space, ancestors
 from overlay.core.ipam.intervals import Intervals, Run
@@ -56,6 +57,11 @@ def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
     There is always one where space is stranded.
     """
     return next(step.owner for step in ancestors(holding) if step.owner in ownership_.forgotten)
+
+
+def is_spent(holding: Holding) -> bool:
+    """Return whether no grant can have a higher generation than what a node holds."""
+    return holding.generation >= limits.GRANT_GENERATION_MAX
 
 
 class Ownership:
@@ -118,9 +124,28 @@ class Ownership:
         return next((i for i, subnet in enumerate(self.network.subnets) if ip in subnet), None)
 
     def next_generation(self, subnet_index: int, first: int, last: int) -> int:
-        """Return the generation for a new grant of these addresses."""
+        """Return the generation for a new grant of these addresses.
+
+        Of those that `grantable` leaves out it is the highest one, by which nobody gets them.
+        """
         pieces = self.pieces_in(subnet_index, first, last)
-        return 1 + max(piece.holding.generation for piece in pieces)
+        found = 1 + max(piece.holding.generation for piece in pieces)
+        return min(found, limits.GRANT_GENERATION_MAX)
+
+    def grantable(self, node_id: NodeId, subnet_index: int) -> Intervals:
+        """Return what a node owns and can grant.
+
+        Not what came to it by a grant of the highest generation, as a hostile member writes: no
+        record can hold one above it.
+        """
+        owned = self.owned(node_id, subnet_index)
+        if not any(each.generation >= limits.GRANT_GENERATION_MAX for _, each in self.grants):
+            return owned
+        return owned - Intervals.of(
+            (piece.first, piece.last)
+            for piece in self.pieces()
+            if piece.subnet_index == subnet_index and is_spent(piece.holding)
+        )
 
     # --- the rules ----------------------------------------------------------------------
 

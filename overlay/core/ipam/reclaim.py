@@ -15,15 +15,18 @@ Owns: these rules. Does not: know messages or time, or write anything.
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 
 from overlay import limits
 from overlay.core.ipam.holdings import Holding, ancestors
 from overlay.core.ipam.intervals import Intervals, Run
-from overlay.core.ipam.ownership import Ownership, Piece, last_forgotten
+from overlay.core.ipam.ownership import Ownership, Piece, is_spent, last_forgotten
 from overlay.core.ipam.subnet_numbers import ip_of, number_of
 from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
+from overlay.errors import OverlayError
 from overlay.model import Grant, Ip, NodeId, Vni
 
 
@@ -63,8 +66,7 @@ def reclaim_statements(
     derived = _derived_from(ownerships, self_id, owed)
     found: list[ReclaimStatement] = []
     for node_id in owed:
-        chunks = _chunks(_merged(unexplained + derived[node_id]))
-        assert len(chunks) <= limits.KEPT_RECORDS_MAX, "more runs than grants and endpoints"
+        chunks = _chunks(_bounded(_merged(unexplained + derived[node_id])))
         found += [
             ReclaimStatement(node_id, declared[node_id], part, len(chunks), chunk)
             for part, chunk in enumerate(chunks)
@@ -122,17 +124,18 @@ def reclaim_grants(
         for lost in ownership.rejected
         if lost.granter == self_id and lost.grant.grantee != self_id
     )
-    runs: dict[int, list[Run]] = {}
+    runs: dict[tuple[int, bool], list[Run]] = {}
     for piece in ownership.pieces():
         if (
             ownership.is_stranded(piece.holding)
             and reclaiming_node_of(piece.holding, ownership, members) == self_id
             and not _is_kept(ownership, piece, self_id, members)
         ):
-            runs.setdefault(piece.subnet_index, []).append((piece.first, piece.last))
+            kind = (piece.subnet_index, is_spent(piece.holding))
+            runs.setdefault(kind, []).append((piece.first, piece.last))
     return [
         transfer(ownership, index, run, self_id, self_id)
-        for index, found in sorted(runs.items())
+        for (index, _), found in sorted(runs.items())
         for run in Intervals.of(found) - given
     ]
 
@@ -149,7 +152,7 @@ def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[Node
     grants = []
     for index in range(len(ownership.network.subnets)):
         runs: dict[NodeId, list[Run]] = {}
-        for first, last in ownership.owned(self_id, index):
+        for first, last in ownership.grantable(self_id, index):
             for piece in ownership.pieces_in(index, first, last):
                 path = (step.owner for step in ancestors(piece.holding))
                 recipient = next((node for node in path if node in others), others[0])
@@ -241,6 +244,32 @@ def _merged(kept: Iterable[KeptRun]) -> list[KeptRun]:
         for (vni, size), runs in sorted(groups.items())
         for first, last in Intervals.of(runs)
     ]
+
+
+def _bounded(kept: list[KeptRun]) -> list[KeptRun]:
+    """Return as many runs as a statement holds, where there are more: the smallest gaps are kept.
+
+    A hostile owner may have granted single addresses on several networks. What lies in a gap is
+    then reclaimed by nobody. Raises OverlayError if runs are on too many networks.
+    """
+    surplus = len(kept) - limits.KEPT_RECORDS_MAX * limits.KEPT_PER_RECORD_MAX
+    if surplus <= 0:
+        return kept
+    gaps = [
+        (number_of(after.first) - number_of(before.last), at)
+        for at, (before, after) in enumerate(pairwise(kept))
+        if (before.vni, len(before.first)) == (after.vni, len(after.first))
+    ]
+    if len(gaps) < surplus:
+        raise OverlayError("the addresses kept of a forgotten node are on too many networks")
+    closed = {at for _, at in heapq.nsmallest(surplus, gaps)}
+    found: list[KeptRun] = []
+    for at, run in enumerate(kept):
+        if at - 1 in closed:
+            found[-1] = found[-1]._replace(last=run.last)
+        else:
+            found.append(run)
+    return found
 
 
 def _chunks(kept: list[KeptRun]) -> list[tuple[KeptRun, ...]]:

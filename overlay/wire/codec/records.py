@@ -215,7 +215,8 @@ def _grant(fields: Any) -> Grant:
     if len(low) != len(high) or high < low:
         validation.refuse_malformed()
     return Grant(
-        _vni(vni), low, high, _node(grantee), validation.integer(generation, 2**32),
+        _vni(vni), low, high, _node(grantee),
+        validation.integer(generation, limits.GRANT_GENERATION_MAX),
         validation.octets(request_id, 8),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.ipam import allocator
+from overlay.core.ipam import allocator, reclaim
 from overlay.core.ipam.address_space import Quarantine, pick, pick_last
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ownership
@@ -355,6 +355,27 @@ def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
     )
 
     assert MsgpackCodec().decode(MsgpackCodec().encode(answer)) == [answer]  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_granted_on_stays() -> None:
+    """A hostile owner grants by the highest generation; one above it would end a log for all."""
+    highest = limits.GRANT_GENERATION_MAX
+    half = parse_ip("10.0.0.128"), parse_ip("10.0.0.255")
+    records = [
+        (A, Grant(Vni(7), *half, B, 1, b"request0")),
+        (B, Grant(Vni(7), *half, A, highest, b"request0")),
+    ]
+    known = ownership(network(SMALL), records)
+    assert known.owner_of(half[0]) == A
+
+    free = {ip_of(number_of(SMALL.base) + at, SMALL) for at in range(128)}
+    assert granted(known, space_request("10.0.0.0", 64), C) == "10.0.0.32-10.0.0.63"
+    assert granted(known, space_request("10.0.0.0"), C, used=free) == allocator.EXHAUSTED
+    exact = space_request("10.0.0.200", 1, exact=True)
+    assert granted(known, exact, C) == allocator.RESERVED
+    (handed,) = reclaim.hand_back(known, A, [C])
+    assert (handed.first, handed.last) == (SMALL.base, ip_of(number_of(half[0]) - 1, SMALL))
+    assert handed.generation == 1
 
 
 def test_a_full_log_of_grants_refuses_more() -> None:

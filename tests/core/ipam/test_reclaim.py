@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+from overlay import limits
 from overlay.core.ipam.allocator import superseded
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ownership
@@ -12,6 +14,7 @@ from overlay.core.ipam.reclaim import (
 )
 from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
+from overlay.errors import OverlayError
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 
 A, X, C, D = (NodeId(bytes([code]) * 16) for code in b"A!CD")  # X sorts first
@@ -283,3 +286,41 @@ def test_a_grant_is_superseded_only_if_the_space_was_returned() -> None:
     assert superseded(ownership(NETWORK, straight), A, newer) == [straight[0][1]]
     assert superseded(ownership(NETWORK, around), A, newer) == []
     assert superseded(ownership(NETWORK, straight), A, grant(64, 70, D, 9)) == []
+
+
+def test_a_statement_holds_whatever_a_hostile_owner_granted() -> None:
+    """Single addresses on two networks, more than its parts hold; an agent must outlive it."""
+    size = limits.KEPT_RECORDS_MAX * limits.KEPT_PER_RECORD_MAX
+    base, own = parse_ip("10.0.0.0"), set[tuple[Vni, int]]()
+    views = []
+    for vni in (Vni(7), Vni(8)):
+        ips = [
+            Ip((number_of(base) + 2 * at).to_bytes(4, "big"))
+            for at in range(1, limits.GRANTS_COUNTED_MAX + 1)
+        ]
+        own |= {(vni, number_of(ip)) for ip in ips}
+        network = Network(vni, "x", (Subnet(base, 16, parse_ip("10.0.0.1")),), X)
+        given = [(X, Grant(vni, ip, ip, A, 1, ip + ip)) for ip in ips]
+        views.append(ownership(network, given, GONE))
+    assert len(own) > size
+
+    found = reclaim_statements(A, GONE, [], ownerships=views, own_grants=[], used=[])
+    runs = [run for statement in found for run in statement.kept]
+    assert {statement.parts for statement in found} == {limits.KEPT_RECORDS_MAX}
+    assert len(runs) == size
+    kept = {
+        (run.vni, number)
+        for run in runs
+        for number in range(number_of(run.first), number_of(run.last) + 1)
+    }
+    assert own <= kept
+    assert len(kept) == len(own) + len(own) - size  # each closed gap is one address
+
+
+def test_no_statement_is_made_that_would_leave_something_out() -> None:
+    """Runs of different networks are never joined."""
+    ip = parse_ip("10.0.0.9")
+    used = [(Vni(100 + at), ip) for at in range(14 * limits.KEPT_RECORDS_MAX + 1)]
+
+    with pytest.raises(OverlayError, match="too many networks"):
+        reclaim_statements(A, GONE, [], ownerships=[], own_grants=[], used=used)
