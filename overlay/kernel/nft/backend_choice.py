@@ -11,8 +11,9 @@ Does not: define a table (`kernel.services.client_table`, `host_ingress`).
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,7 @@ _SOURCE: Final = {4: 12, 16: 8}  # offsets in the IP header
 _DESTINATION: Final = {4: 16, 16: 24}
 _META_L4PROTO: Final = 16
 _NATIVE: Final = struct.Struct("=I")
+_REMEMBERED: Final = 8  # sets of backends
 # nft(8)'s own numbers of data types, to print the maps with.
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}
 _TYPE_PROTOCOL, _TYPE_PORT, _TYPE_SLOT, _TYPE_BITS = 12, 13, 19, 6
@@ -52,6 +54,16 @@ class Ring:
         kind = "clients" if self.affinity else "connections"
         return f"{kind}{'6' if self.address_size == 16 else ''}_{self.slot_count}"
 
+    @property
+    def key_size(self) -> int:
+        """Return the size of an address, protocol, port and slot, in bytes."""
+        return self.address_size + 12
+
+    @property
+    def value_size(self) -> int:
+        """Return the size of an address and port, in bytes."""
+        return self.address_size + 4
+
 
 RINGS: Final = tuple(
     Ring(size, count, affinity)
@@ -67,9 +79,9 @@ def ring_map(ring: Ring) -> Set:
     return Set(
         ring.name,
         _concatenated(address, _TYPE_PROTOCOL, _TYPE_PORT, _TYPE_SLOT),
-        ring.address_size + 12,
+        ring.key_size,
         value_type=_concatenated(address, _TYPE_PORT),
-        value_size=ring.address_size + 4,
+        value_size=ring.value_size,
     )
 
 
@@ -147,10 +159,16 @@ def ring_for(size: int, backends: Sequence[Backend], *, affinity: bool) -> Ring:
 
 def slot_elements(
     address: bytes, protocol: str, number: int, backends: Sequence[Backend]
-) -> Iterator[bytes]:
-    """Yield the elements of the slots of a port of an address; none without backends."""
-    port = struct.pack(">H2x", number)
-    start = address + PROTOCOLS[protocol] + bytes(3) + port
-    for slot, backend in enumerate(slots_of(backends)):
-        target = backend.ip + struct.pack(">H2x", backend.port)
-        yield start + _NATIVE.pack(slot) + target
+) -> list[bytes]:
+    """Return the elements of the slots of a port of an address; none without backends."""
+    start = address + PROTOCOLS[protocol] + bytes(3) + struct.pack(">H2x", number)
+    return [start + rest for rest in _slots_and_targets(tuple(backends))]
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _slots_and_targets(backends: tuple[Backend, ...]) -> tuple[bytes, ...]:
+    """Return the rest of each element: many ports may have the same backends."""
+    targets = {each: each.ip + struct.pack(">H2x", each.port) for each in backends}
+    return tuple(
+        _NATIVE.pack(slot) + targets[backend] for slot, backend in enumerate(slots_of(backends))
+    )

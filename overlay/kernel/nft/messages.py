@@ -41,6 +41,7 @@ _OWNED: Final = 2  # NFT_TABLE_F_OWNER
 _IS_MAP, _HAS_TIMEOUTS, _IS_DYNAMIC = 8, 16, 32  # NFT_SET_MAP, NFT_SET_TIMEOUT, NFT_SET_EVAL
 _U64: Final = struct.Struct(">Q")
 _LIST_ELEMENT: Final = 1
+_KEY_AT, _VALUE_AFTER = 12, 8  # bytes of headers of attributes before an element's key and value
 _POLICY_ACCEPT: Final = 1
 _ELEMENTS_PER_MESSAGE: Final = 900  # of 68 bytes at most: an attribute holds 64 KiB
 
@@ -158,11 +159,17 @@ def _elements(
     expiry: bytes = b"",
 ) -> Iterator[Request]:
     ordered = sorted(elements)
+    sizes = {len(each) for each in ordered} or {key_size}
+    assert len(sizes) == 1, "the elements of a set have one size, and so equal headers"
+    value_size = sizes.pop() - key_size
+    whole = attribute(_LIST_ELEMENT, _element(bytes(key_size), bytes(value_size)) + expiry)
+    key_at, value_at = _KEY_AT, _KEY_AT + (key_size + 3 & ~3) + _VALUE_AFTER
+    start, between = whole[:key_at], whole[key_at + key_size : value_at]
+    end = whole[value_at + value_size :]
     for at in range(0, len(ordered), _ELEMENTS_PER_MESSAGE):
         chunk = ordered[at : at + _ELEMENTS_PER_MESSAGE]
         listed = b"".join(
-            attribute(_LIST_ELEMENT, _element(each[:key_size], each[key_size:]) + expiry)
-            for each in chunk
+            start + each[:key_size] + between + each[key_size:] + end for each in chunk
         )
         body = attribute(2, text(name)) + attribute(ELEMENTS, listed)
         yield _request(kind, table, body, create=kind == NEW_ELEMENT)

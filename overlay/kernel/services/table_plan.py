@@ -7,52 +7,125 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Collection, Sequence
+import struct
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from overlay.core.services.maglev import backends_at
 from overlay.core.services.values import VirtualPort
+from overlay.kernel.netlink.codec import Request
 from overlay.kernel.nft import backend_choice as choice
+from overlay.kernel.nft.backend_choice import Ring
+from overlay.kernel.nft.messages import delete_elements, put_elements
 from overlay.kernel.nft.table import Elements, Table
 from overlay.kernel.services.client_table import ADDRESSES, PINGED, table_of
 from overlay.model import Ip, NodeId
 
-_NAMES: Final = (
-    *(ring.name for ring in choice.RINGS),
-    *ADDRESSES.values(),
-    *PINGED.values(),
-)
+_RINGS: Final = tuple(ring.name for ring in choice.RINGS)
+_FIXED: Final = (*ADDRESSES.values(), *PINGED.values())
+_NOTHING: Final = frozenset[bytes]()
+_DIGEST_SIZE: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PortSlots:
+    """The slots of a virtual port, in one piece: a table may have 100,000.
+
+    Those of equal ports are the same object.
+    """
+
+    ring: Ring
+    packed: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, ring: Ring, elements: Iterable[bytes]) -> PortSlots:
+        """Return these elements of a ring's map."""
+        packed = b"".join(elements)
+        whole = hashlib.blake2s(ring.name.encode("ascii"), digest_size=_DIGEST_SIZE)
+        whole.update(packed)
+        return cls(ring, packed, whole.digest())
+
+    def elements(self) -> set[bytes]:
+        """Return the elements one by one."""
+        return {element for (element,) in struct.iter_unpack(self._format, self.packed)}
+
+    @property
+    def place(self) -> tuple[str, bytes]:
+        """Return the map, and the first slot's key there: nobody else has it."""
+        return self.ring.name, self.packed[: self.ring.key_size]
+
+    @property
+    def _format(self) -> str:
+        return f"{self.ring.key_size + self.ring.value_size}s"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TablePlan:
-    """The elements of a table, and a digest of them. Two plans are the same object or differ."""
+    """What a table holds, and a digest of that. Two plans are the same object or differ."""
 
-    elements: Elements
+    slots: frozenset[PortSlots]
+    fixed: Elements  # of the sets that are no rings
     digest: bytes
 
     @classmethod
-    def of(cls, table: Table, elements: Elements) -> TablePlan:
+    def of(cls, table: Table, slots: frozenset[PortSlots], fixed: Elements) -> TablePlan:
         """Return the plan of these elements in a table, whose rules the digest is of as well."""
-        whole = hashlib.blake2s(repr(table).encode(), digest_size=16)
-        for name in _NAMES:
+        whole = hashlib.blake2s(repr(table).encode(), digest_size=_DIGEST_SIZE)
+        for each in sorted(each.digest for each in slots):
+            whole.update(each)
+        for name in _FIXED:
             whole.update(name.encode("ascii"))
-            whole.update(b"".join(sorted(elements[name])))
-        return cls(elements, whole.digest())
+            whole.update(b"".join(sorted(fixed[name])))
+        return cls(slots, fixed, whole.digest())
 
     @property
     def is_empty(self) -> bool:
         """Return whether no table is needed."""
-        return not any(self.elements.values())
+        return not any(self.fixed.values())
+
+    def elements(self) -> Elements:
+        """Return all elements by set."""
+        return {**_by_ring(self.slots), **self.fixed}
+
+
+def _by_ring(slots: Iterable[PortSlots]) -> Elements:
+    found: dict[str, set[bytes]] = {name: set() for name in _RINGS}
+    for each in slots:
+        found[each.ring.name] |= each.elements()
+    return _frozen(found)
+
+
+def delta(before: TablePlan, after: TablePlan) -> tuple[Elements, Elements]:
+    """Return what to put and what to delete; only ports that differ are read, one by one."""
+    put = {name: set(after.fixed[name] - before.fixed[name]) for name in _FIXED}
+    gone = {name: set(before.fixed[name] - after.fixed[name]) for name in _FIXED}
+    new = {each.place: each.elements() for each in after.slots - before.slots}
+    old = {each.place: each.elements() for each in before.slots - after.slots}
+    for place in new.keys() | old.keys():
+        ring, _ = place
+        now, then = new.get(place, _NOTHING), old.get(place, _NOTHING)
+        put.setdefault(ring, set()).update(now - then)
+        gone.setdefault(ring, set()).update(then - now)
+    return _frozen(put), _frozen(gone)
+
+
+def _frozen(elements: Mapping[str, set[bytes]]) -> Elements:
+    return {name: frozenset(listed) for name, listed in elements.items()}
 
 
 @functools.lru_cache(maxsize=2)
-def delta(before: TablePlan, after: TablePlan) -> tuple[Elements, Elements]:
-    """Return what to put and what to delete, computed once for many containers."""
-    new, old = after.elements, before.elements
-    put = {name: new[name] - old[name] for name in _NAMES}
-    return put, {name: old[name] - new[name] for name in _NAMES}
+def change_requests(table: Table, before: TablePlan, after: TablePlan) -> tuple[Request, ...]:
+    """Return the requests that change a table, made once for many containers."""
+    put, gone = delta(before, after)
+    return *delete_elements(table, gone), *put_elements(table, put)
+
+
+@functools.lru_cache(maxsize=1)
+def creation_requests(table: Table, plan: TablePlan) -> tuple[Request, ...]:
+    """Return the requests that fill a table, made once for many containers."""
+    return tuple(put_elements(table, plan.elements()))
 
 
 class TablePlanner:
@@ -61,30 +134,29 @@ class TablePlanner:
     def __init__(self, node_id: NodeId) -> None:
         self.table = table_of(node_id)
         self._node_id = node_id
-        self._slots: dict[VirtualPort, tuple[str, frozenset[bytes]]] = {}
+        self._slots: dict[VirtualPort, PortSlots] = {}
 
     def plan(self, ports: Sequence[VirtualPort]) -> TablePlan:
         """Return what the table of a client of these ports holds."""
-        found: dict[str, set[bytes]] = {name: set() for name in _NAMES}
+        fixed: dict[str, set[bytes]] = {name: set() for name in _FIXED}
         pinged: dict[Ip, Ip] = {}
         for port in ports:
-            size, backends = len(port.ip), backends_at(port, self._node_id)
-            name, slots = self._slots_of(port)
-            found[name] |= slots
-            found[ADDRESSES[size]].add(port.ip)
+            fixed[ADDRESSES[len(port.ip)]].add(port.ip)
+            backends = backends_at(port, self._node_id)
             if backends:
                 first = min(each.ip for each in backends)
                 pinged[port.ip] = min(first, pinged.get(port.ip, first))
         for ip, first in pinged.items():
-            found[PINGED[len(ip)]].add(ip + first)
-        return TablePlan.of(self.table, {name: frozenset(listed) for name, listed in found.items()})
+            fixed[PINGED[len(ip)]].add(ip + first)
+        slots = frozenset(map(self._slots_of, ports))
+        return TablePlan.of(self.table, slots, _frozen(fixed))
 
-    def _slots_of(self, port: VirtualPort) -> tuple[str, frozenset[bytes]]:
+    def _slots_of(self, port: VirtualPort) -> PortSlots:
         if port not in self._slots:
             backends = backends_at(port, self._node_id)
             ring = choice.ring_for(len(port.ip), backends, affinity=port.affinity)
             listed = choice.slot_elements(port.ip, port.protocol, port.port, backends)
-            self._slots[port] = ring.name, frozenset(listed)
+            self._slots[port] = PortSlots.of(ring, listed)
         return self._slots[port]
 
     def forget_others(self, ports: Collection[VirtualPort]) -> None:

@@ -20,7 +20,7 @@ from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft.table import Elements, Table
 from overlay.kernel.nft.tables import NftTables
 from overlay.kernel.services.client_table import ICMP, STATE
-from overlay.kernel.services.table_plan import TablePlan, delta
+from overlay.kernel.services.table_plan import TablePlan, change_requests, creation_requests
 from overlay.model import Ip
 
 _NATIVE: Final = struct.Struct("=I")
@@ -110,7 +110,7 @@ def _write(
     state = plan.digest + _NATIVE.pack(generation + 1 & 0xFFFFFFFF)
     stated = {STATE: frozenset([state])}
     if before is None or not _change(tables, table, before, plan, stated):
-        tables.replace(table, {**plan.elements, **stated})
+        tables.replace(table, stated, creation_requests(table, plan))
     after = tables.generation()
     return WrittenTable(plan, state, after if state.endswith(_NATIVE.pack(after)) else None)
 
@@ -119,10 +119,9 @@ def _change(
     tables: NftTables, table: Table, before: WrittenTable, plan: TablePlan, stated: Elements
 ) -> bool:
     """Change the elements that differ; return False if the table is not as expected."""
-    put, gone = delta(before.plan, plan)
     with suppress(FileExistsError, FileNotFoundError):
         old = {STATE: frozenset([before.state])}
-        tables.change(table, {**put, **stated}, {**gone, **old})
+        tables.change(table, stated, old, change_requests(table, before.plan, plan))
         return True
     return False
 
@@ -144,7 +143,7 @@ def _contents(tables: NftTables, table: Table) -> Elements | None:
 def _matches(contents: Elements | None, plan: TablePlan) -> bool:
     if contents is None:
         return False
-    return all(contents[name] == listed for name, listed in plan.elements.items())
+    return all(contents[name] == listed for name, listed in plan.elements().items())
 
 
 def forget_flows(
