@@ -44,9 +44,9 @@ from overlay.core.services.derivation import (
     Candidate,
     PlacedService,
     ingress_ports,
-    virtual_ports,
 )
 from overlay.core.services.liveness import HostLiveness
+from overlay.core.services.placement import Placement, Placements
 from overlay.core.services.service import Service
 from overlay.core.services.values import IngressPort, VirtualPort
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
@@ -102,6 +102,7 @@ class View:
         self._objects = declared
         self.switches = SwitchView(store, membership, self_id)
         self.liveness = HostLiveness()  # of the hosts of backends; empty unless somebody asks them
+        self._placements = Placements()
         # With the numbers of changes to the records that they depend on.
         self._networks: tuple[list[int], dict[Vni, Network]] | None = None
 
@@ -267,14 +268,14 @@ class View:
     # --- services -----------------------------------------------------------------------
 
     def virtual_ports(self, network: Network) -> tuple[VirtualPort, ...]:
-        """Return the ports of a network's virtual addresses, with their backends now."""
-        services = self.services(network)
-        return virtual_ports(services, self.backend_index(network.vni)) if services else ()
+        """Return the ports of a network's virtual addresses, with their backends now, in order."""
+        return self._placement(network).ports
 
     def ingress_ports(self, network: Network) -> tuple[IngressPort, ...]:
         """Return the hosts' ports that lead to a network's services, with their backends now."""
-        services = [each for each in self.services(network) if each.ingress]
-        return ingress_ports(services, self.backend_index(network.vni)) if services else ()
+        if not any(service.ingress for service in self._declared(network.vni)):
+            return ()
+        return ingress_ports(self._placement(network).services)
 
     def has_service(self, vni: Vni, name: str) -> bool:
         """Return whether a network has a service with a name, whatever its case."""
@@ -310,30 +311,44 @@ class View:
             counted.append(service if ips == service.ips else replace(service, ips=ips))
         return counted
 
-    def placed_services(self, network: Network) -> list[PlacedService]:
+    def placed_services(self, network: Network) -> tuple[PlacedService, ...]:
         """Return a network's services with their backends now, by name."""
+        return self._placement(network).services
+
+    def _placement(self, network: Network) -> Placement:
         services = self.services(network)
         if not services:
-            return []
-        index = self.backend_index(network.vni)
-        return [PlacedService(each, tuple(index.backends(each))) for each in services]
+            return Placement((), ())
+        self._placements.keep(self._current_networks())
+        vni, states = network.vni, self._host_states(network.vni)
+        counts = [self._store.change_count(Scope(vni), kind) for kind in ("endpoint", "health")]
+        return self._placements.of(
+            vni, services, (states, counts), lambda: self.backend_index(vni, states)
+        )
 
     def _owns(self, network: Network, origin: NodeId, ip: Ip) -> bool:
         """Return whether an address is a node's to use, as far as known here."""
         return self._owners is None or self._owners.ownership(network).owner_of(ip) == origin
 
-    def backend_index(self, vni: Vni) -> BackendIndex:
+    def _host_states(self, vni: Vni) -> dict[NodeId, MemberState]:
+        """Return how the hosts are that have records of a network."""
+        found = {}
+        for origin in self._store.origins(Scope(vni)):
+            state = self._membership.state_of(origin)
+            state = MemberState.DEAD if state is None else state
+            found[origin] = self.liveness.state_of(origin, state)
+        return found | {self._self_id: MemberState.ALIVE}
+
+    def backend_index(
+        self, vni: Vni, states: Mapping[NodeId, MemberState] | None = None
+    ) -> BackendIndex:
         """Return the containers of a network that may be backends, and what checks say."""
-        states: dict[NodeId, MemberState] = {self._self_id: MemberState.ALIVE}
-        candidates = []
-        for origin, value in self._store.values(Scope(vni), "endpoint"):
-            if not isinstance(value, Endpoint) or is_host(value):
-                continue
-            if origin not in states:
-                state = self._membership.state_of(origin)
-                state = MemberState.DEAD if state is None else state
-                states[origin] = self.liveness.state_of(origin, state)
-            candidates.append(Candidate(origin, value, states[origin]))
+        states = self._host_states(vni) if states is None else states
+        candidates = (
+            Candidate(origin, value, states[origin])
+            for origin, value in self._store.values(Scope(vni), "endpoint")
+            if isinstance(value, Endpoint) and not is_host(value)
+        )
 
         def health_of(node: NodeId, endpoint_id: bytes, service: str) -> bool | None:
             key = key_of(BackendHealth(endpoint_id, service, is_healthy=False))

@@ -260,10 +260,10 @@ class Directory:
         value = self._store.value(self.own, Scope(attachment.vni), key)
         return value if isinstance(value, Endpoint) else None
 
-    def services(self, vni: Vni) -> list[PlacedService]:
+    def services(self, vni: Vni) -> tuple[PlacedService, ...]:
         """Return the services on a network with their backends, by name."""
         network = self.network_by_vni(vni)
-        return [] if network is None else self.view.placed_services(network)
+        return () if network is None else self.view.placed_services(network)
 
     def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
         """Yield the custom DNS records that a network's DNS serves, each with its writer's node.

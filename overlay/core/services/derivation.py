@@ -6,7 +6,7 @@ give equal values on all hosts. Does not: know the kernel, or read records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -56,6 +56,13 @@ class PlacedService(NamedTuple):
         return [each for each in self.backends if each.state is BackendState.READY]
 
 
+class Match(NamedTuple):
+    """A container that a service selects, and what its host says of it for that service."""
+
+    candidate: Candidate
+    is_healthy: bool | None
+
+
 HealthOf = Callable[[NodeId, bytes, str], bool | None]
 """Returns what a node says of an endpoint (by id) and a service (by name); None for nothing."""
 
@@ -77,20 +84,15 @@ class BackendIndex:
 
     def backends(self, service: Service) -> list[ServiceBackend]:
         """Return a service's backends, in order of name and id, as many as count."""
-        found = {each.endpoint.endpoint_id: each for each in self._matching(service)}
-        ordered = sorted(
-            found.values(), key=lambda each: (each.endpoint.name.lower(), each.endpoint.endpoint_id)
-        )
-        weights = {name.lower(): weight for name, weight in service.weights}
-        drained = {name.lower() for name in service.drained}
+        return backends_of(service, self.matches(service))
+
+    def matches(self, service: Service) -> list[Match]:
+        """Return the containers that a service selects, in the order of the records."""
+        if service.check is None:
+            return [Match(each, None) for each in self._matching(service)]
         return [
-            ServiceBackend(
-                each.node,
-                each.endpoint,
-                weights.get(each.endpoint.name.lower(), 1),
-                self._state(service, each, drained),
-            )
-            for each in ordered[: limits.SERVICE_BACKENDS_MAX]
+            Match(each, self._health_of(each.node, each.endpoint.endpoint_id, service.name))
+            for each in self._matching(service)
         ]
 
     def _matching(self, service: Service) -> Iterator[Candidate]:
@@ -104,43 +106,57 @@ class BackendIndex:
         if not service.selector and not service.backends:
             yield from self._by_alias.get(service.name.lower(), ())
 
-    def _state(self, service: Service, each: Candidate, drained: Collection[str]) -> BackendState:
-        is_suspect = each.host_state is MemberState.SUSPECT
-        if each.host_state is not MemberState.ALIVE and not is_suspect:
-            return BackendState.LOST
-        if each.endpoint.name.lower() in drained:
-            return BackendState.DRAINING
-        if service.check is not None:
-            healthy = self._health_of(each.node, each.endpoint.endpoint_id, service.name)
-            if healthy is None:
-                return BackendState.UNCHECKED
-            if not healthy:
-                return BackendState.UNHEALTHY
-        return BackendState.SUSPECT if is_suspect else BackendState.READY
+
+def backends_of(service: Service, matches: Iterable[Match]) -> list[ServiceBackend]:
+    """Return a service's backends, in order of name and id, as many as count."""
+    found = {each.candidate.endpoint.endpoint_id: each for each in matches}
+    ordered = sorted(
+        (each.candidate.endpoint.name.lower(), endpoint_id, each)
+        for endpoint_id, each in found.items()
+    )
+    weights = {name.lower(): weight for name, weight in service.weights}
+    drained = {name.lower() for name in service.drained}
+    return [
+        ServiceBackend(
+            each.candidate.node,
+            each.candidate.endpoint,
+            weights.get(name, 1),
+            _state(service, each, is_drained=name in drained),
+        )
+        for name, _, each in ordered[: limits.SERVICE_BACKENDS_MAX]
+    ]
 
 
-def virtual_ports(services: Iterable[Service], index: BackendIndex) -> tuple[VirtualPort, ...]:
-    """Return the ports of the virtual addresses of one network's services, in order."""
-    found = []
-    for service in services:
-        backends = index.backends(service)
-        found += [
-            _virtual_port(service, ip, port, backends)
-            for ip in service.ips
-            for port in service.ports
-        ]
-    return tuple(sorted(found, key=lambda each: (len(each.ip), each.ip, each.protocol, each.port)))
+def _state(service: Service, match: Match, *, is_drained: bool) -> BackendState:
+    host_state = match.candidate.host_state
+    is_suspect = host_state is MemberState.SUSPECT
+    if host_state is not MemberState.ALIVE and not is_suspect:
+        return BackendState.LOST
+    if is_drained:
+        return BackendState.DRAINING
+    if service.check is not None:
+        if match.is_healthy is None:
+            return BackendState.UNCHECKED
+        if not match.is_healthy:
+            return BackendState.UNHEALTHY
+    return BackendState.SUSPECT if is_suspect else BackendState.READY
 
 
-def ingress_ports(services: Iterable[Service], index: BackendIndex) -> tuple[IngressPort, ...]:
-    """Return the hosts' ports that lead to one network's services, in order.
+def virtual_ports(placed: PlacedService) -> Iterator[VirtualPort]:
+    """Yield the ports of a service's virtual addresses."""
+    for ip in placed.service.ips:
+        for port in placed.service.ports:
+            yield _virtual_port(placed.service, ip, port, placed.backends)
+
+
+def ingress_ports(services: Iterable[PlacedService]) -> tuple[IngressPort, ...]:
+    """Return the hosts' ports that lead to services, in order.
 
     One for each family that the service has an address of.
     """
     found = []
-    for service in services:
+    for service, backends in services:
         ports = {(port.protocol, port.port): port for port in service.ports}
-        backends = index.backends(service) if service.ingress else []
         for each in service.ingress:
             port = ports.get((each.protocol, each.service_port))
             if port is None:

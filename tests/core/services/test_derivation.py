@@ -11,11 +11,12 @@ from overlay.core.services.derivation import (
     BackendIndex,
     BackendState,
     Candidate,
+    PlacedService,
     ingress_ports,
     virtual_ports,
 )
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
-from overlay.core.services.values import Backend
+from overlay.core.services.values import Backend, VirtualPort
 from overlay.model import Endpoint, Mac, NodeId, Vni, parse_ip
 
 VNI = Vni(7)
@@ -46,6 +47,16 @@ def index(*candidates: Candidate, health: dict[int, bool] | None = None) -> Back
     """Return an index; `health` has what hosts say of containers by number."""
     known = {number.to_bytes(8, "big"): value for number, value in (health or {}).items()}
     return BackendIndex(candidates, lambda _node, endpoint_id, _service: known.get(endpoint_id))
+
+
+def ports(service: Service, found: BackendIndex) -> list[VirtualPort]:
+    """Return the virtual ports of a service."""
+    return list(virtual_ports(placed(service, found)))
+
+
+def placed(service: Service, found: BackendIndex) -> PlacedService:
+    """Return a service with its backends."""
+    return PlacedService(service, tuple(found.backends(service)))
 
 
 def names(service: Service, found: BackendIndex) -> list[str]:
@@ -88,7 +99,7 @@ def test_the_state_of_a_host_is_that_of_its_backends(
 ) -> None:
     """A suspect one gets no new connection, a dead one's are given up."""
     found = index(candidate(1, TWO, state), candidate(2))
-    (port,) = virtual_ports([WEB], found)
+    (port,) = ports(WEB, found)
 
     assert found.backends(WEB)[0].state is expected
     assert [each.weight for each in port.backends] == [*([] if weight is None else [weight]), 1]
@@ -98,10 +109,10 @@ def test_backends_of_suspect_hosts_are_better_than_none() -> None:
     """The fault may be the client's own; a drained or failing one gets nothing all the same."""
     suspect = [candidate(number, TWO, MemberState.SUSPECT) for number in (1, 2, 3)]
     service = replace(CHECKED, drained=("c2",))
-    (port,) = virtual_ports([service], index(*suspect, health={1: True, 2: True, 3: False}))
+    (port,) = ports(service, index(*suspect, health={1: True, 2: True, 3: False}))
     assert [each.weight for each in port.backends] == [1, 0, 0]
 
-    (port,) = virtual_ports([WEB], index(*suspect, candidate(4)))
+    (port,) = ports(WEB, index(*suspect, candidate(4)))
     assert [each.weight for each in port.backends] == [0, 0, 0, 1]
 
 
@@ -111,14 +122,14 @@ def test_a_check_decides_who_is_ready() -> None:
     states = [each.state for each in found.backends(CHECKED)]
 
     assert states == [BackendState.READY, BackendState.UNHEALTHY, BackendState.UNCHECKED]
-    (port,) = virtual_ports([CHECKED], found)
+    (port,) = ports(CHECKED, found)
     assert [each.weight for each in port.backends] == [1, 0, 0]
 
 
 def test_weights_and_draining_are_by_name() -> None:
     """A drained backend keeps its connections: it stays, with weight 0."""
     service = replace(WEB, weights=(("C1", 5),), drained=("c2",))
-    (port,) = virtual_ports([service], index(candidate(1), candidate(2)))
+    (port,) = ports(service, index(candidate(1), candidate(2)))
 
     assert port.backends == (
         Backend(parse_ip("10.0.0.1"), 8080, ONE, 5),
@@ -128,7 +139,7 @@ def test_weights_and_draining_are_by_name() -> None:
 
 def test_each_family_has_backends_of_its_own() -> None:
     """A connection to an IPv6 address goes to an IPv6 address."""
-    found = virtual_ports([replace(WEB, ips=(VIP, VIP6))], index(candidate(1)))
+    found = ports(replace(WEB, ips=(VIP, VIP6)), index(candidate(1)))
 
     assert [(port.ip, port.backends[0].ip) for port in found] == [
         (VIP, parse_ip("10.0.0.1")),
@@ -140,14 +151,14 @@ def test_the_order_of_records_does_not_matter() -> None:
     """All hosts derive equal values."""
     one, two = candidate(1), candidate(2, TWO)
 
-    assert virtual_ports([WEB], index(one, two)) == virtual_ports([WEB], index(two, one))
+    assert ports(WEB, index(one, two)) == ports(WEB, index(two, one))
 
 
 def test_a_published_port_leads_to_the_services_port() -> None:
     """It has the backends of the virtual address, and who may ask."""
     sources = (ipaddress.ip_network("10.0.0.0/16"),)
     service = replace(WEB, ingress=(ServiceIngress(8080, 80, sources=sources),))
-    (port,) = ingress_ports([service], index(candidate(1)))
+    (port,) = ingress_ports([placed(service, index(candidate(1)))])
 
     assert (port.port, port.mode, port.sources) == (8080, "ingress", sources)
-    assert port.target == virtual_ports([service], index(candidate(1)))[0]
+    assert port.target == ports(service, index(candidate(1)))[0]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from overlay import limits
+from overlay.core.log.store import Store
+from overlay.core.log.writer import LogWriter
+from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, BackendHealth, Participation, Scope
 from overlay.core.services.service import HealthCheck, Service, ServicePort
-from overlay.model import Endpoint, Ip, Vni, mac_for, parse_ip
-from tests.core.test_view import BLUE, IDS, Seat
+from overlay.model import Card, Endpoint, Ip, Vni, mac_for, parse_ip
+from overlay.sim.environment.notary import FakeSigner
+from tests.core.test_view import BLUE, IDS, KEYS, Seat
 
 VIP = parse_ip("10.1.0.100")
 SCOPE = Scope(BLUE.vni)
@@ -34,6 +39,10 @@ class ServiceSeat(Seat):
     def virtual_ips(self) -> list[Ip]:
         """Return the virtual addresses that count."""
         return [port.ip for port in self.view.virtual_ports(BLUE)]
+
+    def weights(self) -> list[int]:
+        """Return the weights of the backends of the first virtual port."""
+        return [each.weight for each in self.view.virtual_ports(BLUE)[0].backends]
 
 
 def service(name: str = "web", ip: Ip = VIP, check: HealthCheck | None = None) -> Service:
@@ -94,3 +103,45 @@ def test_only_a_backends_own_host_says_how_it_is() -> None:
     seat = ServiceSeat(service(check=HealthCheck("tcp", "", 2.0, 1.0, 3)))
     seat.tell("owner", SCOPE, backend, healthy)
     assert [each.weight for each in seat.view.virtual_ports(BLUE)[0].backends] == [1]
+
+
+def test_a_change_that_backends_depend_on_is_seen() -> None:
+    """A container of another host, that host's silence and answer, and that it is forgotten."""
+    seat, thief = ServiceSeat(service()), IDS["thief"]
+    seat.tell("owner", SCOPE, container("c1", parse_ip("10.1.0.7")))
+    assert seat.weights() == [1]
+    seat.tell("thief", SCOPE, container("c2", parse_ip("10.1.0.8")))
+    assert seat.weights() == [1, 1]
+
+    liveness = seat.view.liveness
+    liveness.watch({thief: MemberState.ALIVE})
+    for at in range(limits.LIVENESS_PROOF):
+        ((_, number),) = liveness.tick(float(at))[0]
+        liveness.answer(thief, number, float(at))
+    assert seat.weights() == [1, 1]
+    for at in range(10, 12 + limits.LIVENESS_MISSES):
+        number = liveness.tick(float(at))[0][0][1]
+    assert seat.weights() == [1, 0]
+    liveness.answer(thief, number, 20.0)
+    assert seat.weights() == [1, 1]
+
+    seat.store.drop_origin(thief)
+    assert seat.weights() == [1]
+
+
+def test_a_check_that_changes_is_seen() -> None:
+    """After the service was read without it."""
+    seat = ServiceSeat(service(check=HealthCheck("tcp", "", 2.0, 1.0, 3)))
+    backend = container("c1", parse_ip("10.1.0.7"))
+    own = Store(IDS["owner"])
+    own.accept_card(Card(own.self_id, "owner", KEYS["owner"], b"", VIP, 7948, 1, 1500, "test"))
+    writer = LogWriter(own, FakeSigner(KEYS["owner"]))
+    for value, weight in (
+        (backend, 0),
+        (BackendHealth(backend.endpoint_id, "web", is_healthy=True), 1),
+        (BackendHealth(backend.endpoint_id, "web", is_healthy=False), 0),
+    ):
+        for segment in writer.write(SCOPE, [value]):
+            own.accept(segment)
+            seat.store.accept(segment)
+        assert seat.weights() == [weight]
