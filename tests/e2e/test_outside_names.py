@@ -52,7 +52,7 @@ def resolv_conf(cluster: Cluster) -> Iterator[Callable[..., None]]:
 
 def status_of(cluster: Cluster, container: str, *question: str) -> str:
     """Return the status of dig's answer in a container on vm1."""
-    out = cluster.inside(1, container, "dig", "+tries=1", "+time=5", *question)[1]
+    out = cluster.inside(1, container, "dig", "+tries=1", "+time=20", *question)[1]
     (head,) = [line for line in out.splitlines() if "status: " in line]
     return head.partition("status: ")[2].partition(",")[0]
 

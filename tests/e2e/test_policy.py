@@ -108,7 +108,7 @@ ASK = """
 import socket, sys
 name = b"".join(bytes([len(word)]) + word.encode() for word in sys.argv[2].split("."))
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-peer.settimeout(5)
+peer.settimeout(20)
 peer.sendto(b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + name + b"\\0\\0\\1\\0\\1", (sys.argv[1], 53))
 print(socket.inet_ntoa(peer.recv(512)[-4:]))
 """

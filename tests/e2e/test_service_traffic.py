@@ -25,7 +25,7 @@ E
 chmod 755 /etc/overlayd/checks/web-up
 """
 LOAD = """
-import collections, json, os, socket, sys, time
+import collections, contextlib, json, os, socket, sys, time
 place, end = (sys.argv[1], int(sys.argv[2])), sys.argv[3]
 lasting, errors = {}, []
 fresh = collections.Counter()
@@ -39,14 +39,13 @@ broken = set()
 flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 flow.settimeout(0.2)
 flow.connect(place)
-flows = []
 open(end + ".on", "w")
 while not os.path.exists(end):
     for (made, stream), name in list(lasting.items()):
         if name in broken:
             continue
         try:
-            made.settimeout(1)
+            made.settimeout(8)  # a loaded machine; broken ones say nothing at all
             stream.write("x\\n"); stream.flush()
             assert stream.readline() == "x\\n"
         except Exception as error:
@@ -57,14 +56,18 @@ while not os.path.exists(end):
             fresh[stream.readline().split()[0]] += 1
     except Exception as error:
         errors.append(str(error))
-    try:
+    with contextlib.suppress(OSError):
         flow.send(b"?")
-        flows.append(flow.recv(64).decode())
-    except OSError:
-        flows.append("")
+        flow.recv(64)
     time.sleep(0.003)
+flow.settimeout(0)
+with contextlib.suppress(OSError):  # nothing more waits
+    while flow.recv(64):
+        pass
+flow.settimeout(20)
+flow.send(b"?")
 print(json.dumps({"lasting": sorted(lasting.values()), "broken": sorted(broken), "new": fresh,
-                  "errors": errors, "flow": [flows[0], flows[-1]]}))
+                  "errors": errors, "flow": flow.recv(64).decode()}))
 """
 
 
@@ -233,7 +236,7 @@ def test_a_backend_that_goes_gets_nothing_new(
     found = load.end(eventually)
 
     assert set(found["broken"]) <= {"b2"}
-    assert found["flow"][-1] not in ("b2", "")
+    assert found["flow"] != "b2"
 
 
 def test_every_host_answers_the_port(
