@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay.agent.networks.drivers.endpoint_subnets import subnets_of
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
@@ -19,8 +21,8 @@ from overlay.core.dataplane.network_drivers import (
     has_tunnel,
     labels_of,
 )
-from overlay.errors import UsageError
-from overlay.model import Mac, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.errors import ConflictError, UsageError
+from overlay.model import Endpoint, Mac, Network, NodeId, Subnet, Vni, parse_ip
 
 MAC = Mac(bytes.fromhex("020000000001"))
 
@@ -114,3 +116,15 @@ def test_an_unsupported_option_is_refused(
 def test_networks_with_a_sandbox_support_all_options(name: str) -> None:
     """A MAC and rates both ways."""
     drivers().require(network(name)).require_supported(MAC, (1000, 1000))
+
+
+def test_an_endpoint_of_other_subnets_is_not_connected() -> None:
+    """Another network may have won its VNI since it was attached; repairs must outlive that."""
+    known = network(OVERLAY)
+    inside, outside = parse_ip("10.1.0.9"), parse_ip("10.2.0.9")
+    endpoint = Endpoint(bytes(8), known.vni, "web", MAC, (inside,))
+
+    assert subnets_of(known, endpoint, 0) == list(known.subnets)
+    for other, index in ((endpoint, 1), (replace(endpoint, ips=(inside, outside)), 0)):
+        with pytest.raises(ConflictError, match="has other subnets than when it was attached"):
+            subnets_of(known, other, index)

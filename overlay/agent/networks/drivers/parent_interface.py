@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.networks.drivers.endpoint_subnets import subnets_of
 from overlay.agent.process.controller import Controller
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -73,7 +74,7 @@ class MacvlanPorts(Controller):
         segment has the address.
         """
         kind, parent = driver_of(network), attachment.parent
-        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
+        used = subnets_of(network, endpoint, attachment.subnet_index)
         wanted = attachment.gateway and not network.internal
         self._arriving[parent] += 1
         try:

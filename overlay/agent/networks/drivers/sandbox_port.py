@@ -11,11 +11,12 @@ from typing import ClassVar
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.networks.drivers.endpoint_subnets import subnets_of
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
-from overlay.core.dataplane.planning.segments import bridge_name, segment_of
+from overlay.core.dataplane.planning.segments import bridge_name, has_subnet, segment_of
 from overlay.core.dataplane.planning.vlan_ports import vlan_row
 from overlay.core.dataplane.port_security import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row, rates_on
@@ -58,8 +59,8 @@ class SandboxPortDriver:
         vlans = vlans_of(endpoint)
         if vlans.is_any or is_isolated(network, endpoint):
             _require_guard(runtime, in_vlans=vlans.is_any)
+        used = subnets_of(network, endpoint, attachment.subnet_index)
         subnet = network.subnets[attachment.subnet_index]
-        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
         if attachment.runtime_endpoint and not attachment.plugged:
             return await self._offer(network, endpoint, attachment, runtime)
@@ -171,7 +172,7 @@ def _rows_of(
     vlans = vlans_of(endpoint)
     if vlans.is_any:
         found.append(vlan_row(attachment.port, vlans))
-    if sandbox.fast_path is not None:
+    if sandbox.fast_path is not None and has_subnet(network, attachment.subnet_index):
         segment = segment_of(network, attachment.subnet_index)
         rows = port_rows(segment, attachment.port, endpoint, rates)
         found += (row for row in rows if not isinstance(row, HookRow))  # goes with the port

@@ -14,6 +14,7 @@ from overlay.core.dataplane.planning.plug import plug_links
 from overlay.core.dataplane.planning.router_rows import router_links
 from overlay.core.dataplane.planning.segments import (
     bridge_name,
+    has_subnet,
     host_port_name,
     segment_count,
     segment_of,
@@ -32,8 +33,8 @@ def links(
 ) -> Iterator[Link]:
     """Return the links; without policing (`is_shut`) the ports are on no bridge.
 
-    Nor are those of the endpoints `closed`. `inherits_dscp`: outer headers have the DSCP of the
-    packets within.
+    Nor are those of the endpoints `closed`, or of a subnet that the network lacks.
+    `inherits_dscp`: outer headers have the DSCP of the packets within.
     """
     network = given.network
     vlans = {each.endpoint_id: vlans_of(each) for each in given.locals if each.labels}
@@ -49,10 +50,10 @@ def links(
         if given.native:
             yield Shortcut(shortcut_name(segment), given.mtu)
     for port in (*given.ports, *host_ports(given)):
-        bridge = bridge_name(network, port.subnet_index)
         is_closed = is_shut or port.endpoint_id in closed
+        is_closed = is_closed or not has_subnet(network, port.subnet_index)
         mtu = port_mtu(given.mtu, vlans.get(port.endpoint_id, NO_VLANS))
-        yield Port(port.name, mtu, "" if is_closed else bridge)
+        yield Port(port.name, mtu, "" if is_closed else bridge_name(network, port.subnet_index))
     yield from plug_links(given, is_shut=is_shut)
     yield from router_links(given)
 

@@ -12,7 +12,7 @@ from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.planning.links import host_ports
 from overlay.core.dataplane.planning.plug import sending_by_bridge
-from overlay.core.dataplane.planning.segments import segment_of
+from overlay.core.dataplane.planning.segments import has_subnet, segment_of
 from overlay.core.dataplane.planning.vlan_ports import vlan_hooks, vlan_row
 from overlay.core.dataplane.port_security import (
     allowed_mac_rows,
@@ -44,7 +44,7 @@ class PortPlanner:
     def rows(self, names: Container[str]) -> Iterator[Row]:
         """Yield the rows of the ports with these names, and of the endpoints behind them."""
         for port in (*self._given.ports, *host_ports(self._given)):
-            if port.name in names:
+            if port.name in names and has_subnet(self._network, port.subnet_index):
                 yield from self._rows_of(port, self._by_id.get(port.endpoint_id))
 
     def _rows_of(self, port: LocalPort, endpoint: Endpoint | None) -> Iterator[Row]:

@@ -20,6 +20,15 @@ def segment_of(network: Network, subnet_index: int) -> int:
     return sum(len(subnet.base) == size for subnet in network.subnets[:subnet_index])
 
 
+def has_subnet(network: Network, subnet_index: int) -> bool:
+    """Return whether a network has a subnet of that number.
+
+    Not all that ports were made in: another member may displace a network by its VNI, or its
+    creator define it anew.
+    """
+    return subnet_index < len(network.subnets)
+
+
 def segment_count(network: Network) -> int:
     """Return the number of segments, and so of VNIs, of a network."""
     return 1 + max(segment_of(network, index) for index in range(len(network.subnets)))
