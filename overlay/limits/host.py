@@ -122,6 +122,7 @@ ENCRYPTION_SWITCH_POLL_S: Final = 0.5  # from try to try of a step
 ENCRYPTION_SWITCH_LOOK_S: Final = 0.05
 ENCRYPTION_SWITCH_WAIT_S: Final = 30.0  # the command waits so long for all members
 ENCRYPTION_SWITCH_STUCK_S: Final = 20.0  # until a switch that waits is shown by `status`
+ENCRYPTION_SERIAL_MAX: Final = 10**18  # of a goal that members go by
 ENCRYPTION_SWITCH_KEPT_S: Final = 30.0  # for members that hear of its end late
 WIREGUARD_RETIRED_S: Final = 2.0  # a former key is kept for packets that are under way
 IPV6_MTU_MIN: Final = 1280  # RFC 8200 section 5

@@ -15,7 +15,6 @@ from overlay.core.dataplane.network_drivers import encryption_goal, is_encrypted
 from overlay.core.encryption.orphan_goal import goal_after, serial_of
 from overlay.core.encryption.switch_phase import Progress
 from overlay.core.encryption.switch_records import (
-    SERIAL_MAX,
     SwitchRequest,
     progress_of,
     progress_record,
@@ -70,7 +69,7 @@ class SwitchLog:
         progress = view.switch_progress(network)
         before = [serial_of(network), *(each.serial for each in progress.values() if each)]
         goal = goal_after(before, int(time.time()), encrypted=encrypted)
-        if goal.serial > SERIAL_MAX:
+        if goal.serial > limits.ENCRYPTION_SERIAL_MAX:
             raise ConflictError(
                 f"network {network.name} cannot be switched any more",
                 why="a member has given it a goal with the highest number that there is, as no "

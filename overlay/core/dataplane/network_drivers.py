@@ -70,9 +70,14 @@ def is_encrypted(network: Network) -> bool:
 
 
 def encryption_goal(network: Network) -> EncryptionGoal | None:
-    """Return what a network was last switched to; None if it is as it was created."""
+    """Return what a network was last switched to; None if it is as it was created.
+
+    A serial number that no record of a member's progress can have is no goal either.
+    """
     found = _GOAL_VALUE.fullmatch(dict(network.labels).get(_GOAL, ""))
-    return None if found is None else EncryptionGoal(found[1] == "on", int(found[2]))
+    if found is None or int(found[2]) > limits.ENCRYPTION_SERIAL_MAX:
+        return None
+    return EncryptionGoal(found[1] == "on", int(found[2]))
 
 
 def with_goal(network: Network, goal: EncryptionGoal, *, encrypted: bool) -> Network:

@@ -26,8 +26,6 @@ _REQUEST: Final = re.compile(
     r"encryption-([0-9a-f]{6})-after-(0|[1-9][0-9]{0,18})-(on|off)", re.ASCII
 )
 _FILLER: Final = (Ip(bytes(15) + b"\x01"),)
-SERIAL_MAX: Final = 10**18
-"""The highest serial number of a goal that members go by."""
 CAPABLE: Final = CustomRecord("encryption-switch", _FILLER)
 """A member with this record switches networks along with the others."""
 ORPHANS: Final = CustomRecord("encryption-switch-orphans", _FILLER)
@@ -79,7 +77,7 @@ def progress_by_network(
 def _progress(value: Value) -> Progress | None:
     """Return the progress that a record states; None for one of another purpose."""
     match = _PROGRESS.fullmatch(value.name) if isinstance(value, CustomRecord) else None
-    if match is None or int(match[2]) > SERIAL_MAX:
+    if match is None or int(match[2]) > limits.ENCRYPTION_SERIAL_MAX:
         return None
     return Progress(
         int(match[1], 16), int(match[2]), SwitchPhase(int(match[3])), match[4] == "done"
@@ -99,5 +97,7 @@ def _names(values: Iterable[Value]) -> Iterator[str]:
     return (name for name in found if name.startswith("encryption-"))
 
 
-_LONGEST: Final = Progress(limits.VNI_MAX, SERIAL_MAX, SwitchPhase.CLEAR, is_done=False)
+_LONGEST: Final = Progress(
+    limits.VNI_MAX, limits.ENCRYPTION_SERIAL_MAX, SwitchPhase.CLEAR, is_done=False
+)
 assert len(progress_record(_LONGEST).name) <= limits.NAME_LENGTH_MAX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from overlay.core.dataplane.network_drivers import (
     labels_of,
 )
 from overlay.core.encryption.switch_phase import Progress, SwitchPhase, is_switching
-from overlay.core.encryption.switch_records import ORPHANS, SERIAL_MAX
+from overlay.core.encryption.switch_records import ORPHANS
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, key_of
 from overlay.errors import ConflictError
@@ -207,7 +208,7 @@ async def test_a_network_without_creator_is_switched(sites: Sites) -> None:
         two.site.gossip.commit(CLUSTER_SCOPE, [Participation(vni, forwards=True)],
                                [key_of(ORPHANS)])
     )  # fmt: skip
-    hostile = Progress(vni, SERIAL_MAX, SwitchPhase.ENCRYPTED, is_done=True)
+    hostile = Progress(vni, limits.ENCRYPTION_SERIAL_MAX, SwitchPhase.ENCRYPTED, is_done=True)
     one.switch.log.publish(hostile)
     with pytest.raises(ConflictError, match="cannot be switched any more"):
         one.switch.ask(red(one), encrypted=False)
@@ -239,3 +240,17 @@ async def test_what_cannot_be_switched_is_refused(sites: Sites) -> None:
     await until(lambda: bool(one.switch.incapable(one.network)))
     with pytest.raises(ConflictError, match="the version of overlayd on vm2 cannot"):
         await one.service.switch("blue", encrypted=True)
+
+
+async def test_a_goal_that_nobody_can_follow_is_none(sites: Sites) -> None:
+    """A creator that lies may write it: no member can say how far it is, and none waits."""
+    one, two = await pair(sites)
+    serial = limits.ENCRYPTION_SERIAL_MAX + 1
+    labels = (("overlayd.encryption", f"on-{serial}"),)
+    one.site.write(replace(one.network, labels=labels))
+    await until(lambda: bool(two.network.labels))
+
+    assert encryption_goal(two.network) is None
+    for member in (one, two):
+        await member.switch.reconcile()
+    assert not is_switching(two.network)
