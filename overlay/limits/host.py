@@ -135,6 +135,7 @@ GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the sa
 # Docker numbers its VNIs from 4096, and people choose small ones. Random VNIs are from the upper
 # half, so that they do not collide on a shared UDP socket.
 VNI_DRAWN_MIN: Final = 2**23
+SUBNET_DRAWS_MAX: Final = 64  # random IPv6 subnets that are tried: a larger network may have all
 
 # --- Macvlan and ipvlan interfaces --------------------------------------------------------
 MACVLAN_CHECK_INTERVAL_S: Final = 2.0  # between checks of interfaces, 0.2 ms for each

@@ -299,12 +299,23 @@ def _subnets(
 
 
 def _unique_local_subnet(directory: Directory, constraints: HostConstraints) -> Subnet:
-    """Return an IPv6 subnet that nothing known here overlaps, at random."""
-    while True:
+    """Return an IPv6 subnet that nothing known here overlaps, at random; raises ConflictError."""
+    holder: str | None = None
+    for _ in range(limits.SUBNET_DRAWS_MAX):
         chosen = parse_range(unique_local_range(secrets.token_bytes(5)))
-        taken = any(chosen.overlaps(other.network) for _, other in _all_subnets(directory))
-        if not taken and constraints.overlapping_route(chosen) is None:
+        taken = (
+            f"network {network.name}, with subnet {other}"
+            for network, other in _all_subnets(directory)
+            if chosen.overlaps(other.network)
+        )
+        holder = next(taken, None) or constraints.overlapping_route(chosen)
+        if holder is None:
             return subnet_of(SubnetSpec(str(chosen)))
+    raise ConflictError(
+        "no unique local IPv6 subnet is free on this host",
+        why=f"the last one that was drawn overlaps {holder}",
+        hint="Choose one: --subnet ADDRESS/LENGTH",
+    )
 
 
 def overlaps(directory: Directory, network: Network) -> list[str]:

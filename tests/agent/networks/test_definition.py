@@ -21,6 +21,7 @@ from overlay.model import (
     EVPN_LABEL,
     Network,
     NodeId,
+    Subnet,
     Vni,
     parse_ip,
 )
@@ -172,6 +173,23 @@ def test_ipv6_adds_a_random_unique_local_subnet() -> None:
     assert first.network != second.network
     for each in (first, second):
         assert (each.base[:1], each.prefix_length, each.base[6:]) == (b"\xfd", 64, bytes(10))
+
+
+def test_a_network_that_has_all_ipv6_subnets_holds_up_nobody() -> None:
+    """Any member may write one; so may a route of the host cover all. The agent went on drawing."""
+    wide = Subnet(parse_ip("8000::"), 1, parse_ip("8000::1"))
+    hostile = Network(Vni(9), "wide", (wide,), NodeId(bytes(16)))
+    asked = NetworkSpec("blue", (SubnetSpec("10.9.0.0/24"),), ipv6=True)
+    with pytest.raises(ConflictError, match="no unique local IPv6 subnet is free") as caught:
+        definition._subnets(host(hostile)[0], asked, host()[1])
+    assert "overlaps network wide, with subnet 8000::/1" in caught.value.why
+
+    routed = HostConstraints(
+        lambda wanted: "fd00::/8 dev eth1" if wanted.version == 6 else None, frozenset()
+    )
+    with pytest.raises(ConflictError) as caught:
+        definition._subnets(host()[0], asked, routed)
+    assert "overlaps fd00::/8 dev eth1" in caught.value.why
 
 
 @pytest.mark.parametrize(
