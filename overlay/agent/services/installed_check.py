@@ -96,8 +96,12 @@ async def outcome(process: subprocess.Popen[bytes]) -> str:
     """
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     assert process.stdout is not None, "it was started with a pipe"
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:  # without descriptors nobody would wait for it
+        abandon(process)
+        raise
     output = _Output(process.stdout.fileno())
-    pidfd = os.pidfd_open(process.pid)
     loop.add_reader(pidfd, ended.set)
     try:
         await ended.wait()
@@ -105,10 +109,12 @@ async def outcome(process: subprocess.Popen[bytes]) -> str:
     finally:
         loop.remove_reader(pidfd)
         output.close()
-        _kill(process)
-        await _wait_until_ended(pidfd)
-        os.close(pidfd)
         process.stdout.close()
+        _kill(process)
+        try:
+            await _wait_until_ended(pidfd)
+        finally:  # also if this is cancelled once more
+            os.close(pidfd)
         code = process.poll()
     if code == 0:
         return ""

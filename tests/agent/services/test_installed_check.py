@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -183,3 +184,48 @@ async def test_a_program_that_the_kernel_refuses_fails(checks: Path) -> None:
     (checks / "db-ready").write_bytes(b"\x7fELF not a program")
     (checks / "db-ready").chmod(0o755)
     assert await tried() == "exec format error"
+
+
+def open_descriptors() -> set[str]:
+    """Return the numbers of this process's descriptors, less that of looking."""
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+async def test_one_without_a_descriptor_is_ended(
+    checks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent has none left: nobody would wait for the check, or read what it prints."""
+    install(checks, f"touch {tmp_path}/started; sleep 1000")
+
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    before = open_descriptors()
+    assert await tried() == "too many open files"
+    assert open_descriptors() <= before
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+async def test_one_that_is_cancelled_twice_leaves_nothing(
+    checks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its time is up, and then the service is removed."""
+    install(checks, f"touch {tmp_path}/started; sleep 1000")
+    ending = asyncio.Event()
+
+    async def held_up(_pidfd: int) -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    before = open_descriptors()
+    monkeypatch.setattr(installed_check, "_wait_until_ended", held_up)
+    trial = asyncio.create_task(tried())
+    await until((tmp_path / "started").exists)
+    trial.cancel()
+    await ending.wait()
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    assert open_descriptors() <= before
