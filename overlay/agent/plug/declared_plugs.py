@@ -9,6 +9,7 @@ how an interface is plugged.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -20,6 +21,8 @@ from overlay.agent.state.documents import PluggedInterface
 from overlay.core.declared.host_objects import DeclaredPlug, existing
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Network
+
+_SHOWN_MAX = 8
 
 
 class Plugging(Protocol):
@@ -75,16 +78,25 @@ class DeclaredPlugs(Controller):
         for plug in [each for each in self._plugged if each.is_declared]:
             found = wanted.get((plug.vni, plug.interface))
             if found is None or found[1].segment != plug.segment:
-                await self._plugging.remove([plug])
+                with self._noting(f"plug {plug.vni}/{plug.interface}"):
+                    await self._plugging.remove([plug])
         for network, each in wanted.values():
-            try:
+            with self._noting(f"plug {network.name}/{each.interface}"):
                 self.require_allowed(each.interface)
                 await self._plugging.plug(network, each.interface, each.segment, is_declared=True)
-            except OverlayError as error:
-                self._failures[f"plug {network.name}/{each.interface}"] = error
         if self._failures:
             title, first = next(iter(self._failures.items()))
             raise OverlayError(f"{title}: {first.what}", why=first.why, hint=first.hint)
+
+    @contextlib.contextmanager
+    def _noting(self, title: str) -> Iterator[None]:
+        """Note the error of one plug."""
+        try:
+            yield
+        except OverlayError as error:
+            self._failures[title] = error
+        except OSError as error:
+            self._failures[title] = OverlayError(error.strerror or str(error))
 
     def require_allowed(self, interface: str) -> None:
         """Raise ConflictError for an interface that members may not declare a plug of."""
@@ -106,10 +118,17 @@ class DeclaredPlugs(Controller):
         return [each for each in existing(self._declared.objects, DeclaredPlug) if each.host == own]
 
     def faults(self) -> Iterator[Fault]:
-        """Yield what could not be made so."""
-        for title, error in self._failures.items():
+        """Yield what could not be made so; of very many, as any member may declare, the first."""
+        failures = list(self._failures.items())
+        for title, error in failures[:_SHOWN_MAX]:
             reason = f"{error.what}: {error.why}" if error.why else error.what
             yield Fault(
                 f"{title} is declared for this host, and not in force: {reason}",
                 error.hint or "The agent retries automatically",
+            )
+        if failures[_SHOWN_MAX:]:
+            yield Fault(
+                f"{len(failures) - _SHOWN_MAX} further plugs are declared for this host, and not "
+                "in force",
+                "overlayd export shows what is declared",
             )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
+from overlay.model import Network
 from tests.agent.plug.bench import ETH2, ETH3
 from tests.agent.plug.service_bench import ServiceBench
 
@@ -87,3 +90,39 @@ async def test_no_interface_is_allowed_without_configuration(
     await host.service.declared.attempt()
 
     assert list(host.plugged) == []
+
+
+async def test_very_many_declared_plugs_are_counted(
+    host: ServiceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member may declare as many as it has objects; `status` stays readable."""
+    host.serve(monkeypatch, "")
+    for number in range(20):
+        host.declare(f"eth{number}", f"s{number}")
+    await host.service.declared.attempt()
+
+    *shown, last = host.service.declared.faults()
+    assert len(shown) == 8
+    assert last.text.startswith("12 further plugs are declared for this host")
+
+
+async def test_an_interface_that_the_kernel_refuses_holds_up_no_other(
+    host: ServiceBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the error is the kernel's own."""
+    host.serve(monkeypatch, "eth*")
+    for interface in ("eth2", "eth3"):
+        host.declare(interface, interface)
+    plug = host.service.plug
+
+    async def refusing(network: Network, interface: str, segment: str, **more: bool) -> bool:
+        if interface == "eth2":
+            raise OSError(errno.ENOBUFS, "no buffer space available")
+        return await plug(network, interface, segment, **more)
+
+    monkeypatch.setattr(host.service, "plug", refusing)
+    await host.service.declared.attempt()
+    assert [each.interface for each in host.plugged] == ["eth3"]
+    (fault,) = host.service.declared.faults()
+    assert "plug blue/eth2" in fault.text
+    assert "no buffer space available" in fault.text
