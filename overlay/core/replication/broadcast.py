@@ -78,7 +78,7 @@ class Broadcast:
         for scope, batch in by_scope.items():
             peers = self.interested(scope)
             if len(peers) > self._settings.push_direct_max:
-                for segment in batch:
+                for segment in reversed(batch):  # each goes to the front of the queue
                     self._add(segment, len(peers), own=True)
                 self._due = now
                 peers = self._new_peers(batch)
