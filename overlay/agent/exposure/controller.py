@@ -206,6 +206,7 @@ class ExposureController(Controller):
             await self.reconcile_network(vni)
         with contextlib.suppress(OverlayError, OSError):  # a network that needs it fails by itself
             await self._forwarding.apply()
+            await self._forwarding.remove_leftovers()
 
     async def differences(self) -> list[str]:
         """Describe what is wrong in the host's namespace: interfaces and sysctls."""

@@ -48,6 +48,10 @@ class HostForwarding:
             await self._stop_forwarding()
         await self._rules.apply()
 
+    async def remove_leftovers(self) -> None:
+        """Remove the rules of a previous process where no network is exposed now."""
+        await self._rules.remove_leftovers()
+
     async def _stop_forwarding(self) -> None:
         """Restore the sysctls before removing the rules that keep this host from routing."""
         restored = await self._kernel.call(ip_forwarding.restore_sysctls, self._run_dir)

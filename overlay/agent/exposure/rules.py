@@ -142,6 +142,12 @@ class HostRules(Controller):
             await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
 
+    async def remove_leftovers(self) -> None:
+        """Remove a table that the previous process left, unless one is wanted."""
+        async with self._lock:
+            if self._may_be_left and self._wanted() is None:
+                await self._clear()
+
     async def _clear(self) -> None:
         """Remove the table, also one that the previous process left."""
         if self._table is None and self._written is None and not self._may_be_left:

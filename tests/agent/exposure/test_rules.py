@@ -163,27 +163,43 @@ def test_an_unfinished_change_is_finished_by_the_next(
     assert calls_of(monkeypatch, tmp_path, work) == ["holds", "write", "others"]
 
 
-def test_what_a_former_process_left_goes_when_the_node_leaves(
+def test_what_a_former_process_left_is_found_and_removed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A process that was killed left the table; the next one needs none, and leaves at once."""
+    """It was killed before it removed the table; the next process needs none."""
+
+    async def work(_made: HostRules, _kernel: Kernel) -> None:
+        thread = KernelThread()
+        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        assert await successor.differences() == ["nft table inet table is left over"]
+        await successor.remove_leftovers()
+        assert await successor.differences() == []
+        await successor.remove_leftovers()
+        thread.close()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["others back", "remove"]
+
+
+def test_a_table_that_is_wanted_is_no_leftover(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The next process takes it over."""
 
     async def work(_made: HostRules, kernel: Kernel) -> None:
         thread = KernelThread()
         successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
-        assert await successor.differences() == ["nft table inet table is left over"]
-        await successor.remove()
-        assert not kernel.is_there()
-        assert await successor.differences() == []
+        successor.set_links(Vni(1), [LINK])
+        await successor.remove_leftovers()
+        assert kernel.is_there()
         thread.close()
 
-    assert calls_of(monkeypatch, tmp_path, work) == ["remove", "others back"]
+    assert calls_of(monkeypatch, tmp_path, work) == []
 
 
 def test_a_node_that_leaves_at_once_removes_what_was_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is removed though nobody has looked for it before."""
+    """Though nobody has looked for it before."""
 
     async def work(_made: HostRules, _kernel: Kernel) -> None:
         thread = KernelThread()
