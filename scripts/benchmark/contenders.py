@@ -100,16 +100,16 @@ def _number(host: HostProcess) -> int:
     return int(host.name.removeprefix("vm"))
 
 
-def cable(pair: Sequence[HostProcess], kind: str = underlays.DEFAULT) -> None:
+def cable(pair: Sequence[HostProcess], kind: str = underlays.DEFAULT, name: str = "cable") -> None:
     """Connect two hosts by a veth pair, and route their underlay addresses through it."""
     one, two = pair
-    ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", "cable"]
-    far = ["type", "veth", "peer", "name", "cable", "netns", str(two.pid)]
+    ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", name]
+    far = ["type", "veth", "peer", "name", name, "netns", str(two.pid)]
     subprocess.run([*ends, *far], check=True, timeout=30)
     for own, other in ((one, two), (two, one)):
-        underlays.apply(own, "cable", kind)
-        ok(own, "ip", "link", "set", "cable", "up")
-        ok(own, "ip", "route", "add", f"{underlay.address_of(_number(other))}/32", "dev", "cable",
+        underlays.apply(own, name, kind)
+        ok(own, "ip", "link", "set", name, "up")
+        ok(own, "ip", "route", "add", f"{underlay.address_of(_number(other))}/32", "dev", name,
            "src", underlay.address_of(_number(own)))  # fmt: skip
 
 

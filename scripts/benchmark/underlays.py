@@ -43,8 +43,13 @@ def apply(host: HostProcess, interface: str, kind: str) -> None:
     if kind == JUMBO:
         _set_mtu(host, interface, _MTU)
     if kind in {SEGMENTED, SEGMENTED_GRO}:
-        _set_offload(host, interface, _SEGMENTATION, on=False)
-        _set_offload(host, interface, _GRO, on=kind == SEGMENTED_GRO)
+        set_offloads(host, interface, segments=False, merges=kind == SEGMENTED_GRO)
+
+
+def set_offloads(host: HostProcess, interface: str, *, segments: bool, merges: bool) -> None:
+    """Have an interface segment TCP or leave that to the kernel, and merge packets or not (GRO)."""
+    _set_offload(host, interface, _SEGMENTATION, on=segments)
+    _set_offload(host, interface, _GRO, on=merges)
 
 
 def _set_mtu(host: HostProcess, interface: str, value: int) -> None:
