@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from overlay.errors import DegradedError
 from overlay.lab import host_process, lab
 from overlay.lab.driver import WAIT_S, catch_up, lasting
 from overlay.lab.fixtures import LabCluster, lab_cluster
@@ -46,8 +47,10 @@ class Cluster:
         return out
 
     def json(self, number: int, *verb: str) -> dict[str, Any]:
-        """Run a reading verb; return its JSON."""
-        found: dict[str, Any] = json.loads(self.ok(number, "overlayd", *verb, "--json"))
+        """Run a reading verb; return its JSON, also where it tells of something wrong."""
+        code, out, err = self.run(number, "overlayd", *verb, "--json")
+        assert code in (0, DegradedError.exit_code), f"vm{number}: {' '.join(verb)}: {out}{err}"
+        found: dict[str, Any] = json.loads(out)
         return found
 
     def differences(self, number: int) -> list[str]:
