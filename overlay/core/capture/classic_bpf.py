@@ -12,6 +12,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 # linux/bpf_common.h: load from an offset of the packet, jump, and return how many bytes are kept.
 LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30
+LOAD_HALF_BEHIND: Final = 0x48  # from an offset behind the index
+INDEX_IP_HEADER: Final = 0xB1  # the index is the size of the IPv4 header at an offset
 UNLESS_EQUAL: Final = 0x15  # with no jump where it is equal
 JUMP: Final = 0x05
 RETURN: Final = 0x06

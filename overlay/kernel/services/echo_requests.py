@@ -1,6 +1,7 @@
 """Ask other hosts' kernels for echoes: ICMP of RFC 792 and RFC 4443, by raw(7).
 
-Each request carries bytes that nobody can guess, so only who saw it can answer it.
+Each request carries bytes that nobody can guess, so only who saw it can answer it. The kernel drops
+replies with another identifier, so that a flood of these does not wake this process.
 
 Owns: the socket, the packets, and which answers are to own requests. Does not: know what a missing
 answer means. Without CAP_NET_RAW there is no socket.
@@ -16,10 +17,21 @@ from collections import OrderedDict
 from typing import Final
 
 from overlay import limits
+from overlay.core.capture.classic_bpf import (
+    INDEX_IP_HEADER,
+    LOAD_HALF,
+    LOAD_HALF_BEHIND,
+    RETURN,
+    UNLESS_EQUAL,
+    Instruction,
+    Program,
+)
+from overlay.kernel.capture import socket_filter
 from overlay.kernel.icmp_echo import checksum
 from overlay.model import Ip, NodeId, ip_text
 
 _HEAD: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
+_IDENTIFIER_AT: Final = 4
 _TOKEN_SIZE: Final = 16
 _REQUEST: Final = {4: 8, 16: 128}  # by the size of an address
 _REPLY: Final = {4: 0, 16: 129}
@@ -28,6 +40,22 @@ _ICMP6_FILTER: Final = 1  # linux/icmpv6.h: the bits are types to drop as well
 _SOL_RAW: Final = 255
 _SENT_MAX: Final = limits.LIVENESS_HOSTS_MAX * limits.LIVENESS_OPEN_MAX
 _READ_MAX: Final = 4 * limits.LIVENESS_HOSTS_MAX  # at once: others send replies, too
+
+
+def _own_replies(size: int, identifier: int) -> Program:
+    """Return what lets replies with an identifier pass; of IPv4 the socket sees the IP header."""
+    load: Program = (Instruction(LOAD_HALF, 0, 0, _IDENTIFIER_AT),)
+    if size == 4:
+        load = (
+            Instruction(INDEX_IP_HEADER, 0, 0, 0),
+            Instruction(LOAD_HALF_BEHIND, 0, 0, _IDENTIFIER_AT),
+        )
+    return (
+        *load,
+        Instruction(UNLESS_EQUAL, 0, 1, identifier),
+        Instruction(RETURN, 0, 0, 0xFFFF),
+        Instruction(RETURN, 0, 0, 0),
+    )
 
 
 class EchoRequests:
@@ -47,6 +75,7 @@ class EchoRequests:
         )
         try:
             self._receive_replies_only()
+            socket_filter.attach(self._socket, _own_replies(self._size, self.identifier))
             self._socket.bind((ip_text(source), 0))
         except OSError:
             self._socket.close()

@@ -70,3 +70,25 @@ def test_forged_answers_do_not_count(segment: Segment, host: Callable[[int], Ip]
             for token in (bytes(16), b"", bytes(15)):
                 forger.sendto(head + token, (ip_text(host(NEAR)), 0))
         assert answers(requests, 0.5) == []
+
+
+def test_other_programs_replies_wake_nobody(segment: Segment, host: Callable[[int], Ip]) -> None:
+    """Each would cost the agent a read; anybody can send very many."""
+    segment.add(FAR)
+    is_ipv4 = len(host(FAR)) == 4
+    family = socket.AF_INET if is_ipv4 else socket.AF_INET6
+    protocol = socket.IPPROTO_ICMP if is_ipv4 else socket.IPPROTO_ICMPV6
+    kind = bytes([0 if is_ipv4 else 129, 0, 0, 0])
+    with opened(segment, host(NEAR)) as requests:
+        with netns.inside(segment.world.fd(segment.names[FAR])):
+            forger = socket.socket(family, socket.SOCK_RAW, protocol)
+        with forger:
+            for other in (1, 2, 0xFFFF):
+                identifier = (requests.identifier ^ other).to_bytes(2, "big")
+                forger.sendto(kind + identifier + bytes(18), (ip_text(host(NEAR)), 0))
+            own = requests.identifier.to_bytes(2, "big")
+            forger.sendto(kind + own + bytes(18), (ip_text(host(NEAR)), 0))
+        select.select([requests], [], [], PATIENCE_S)
+        assert len(requests._socket.recv(256)) in (24, 44)
+        with pytest.raises(BlockingIOError):  # the last one came, so the others have as well
+            requests._socket.recv(256)
