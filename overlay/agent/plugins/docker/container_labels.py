@@ -110,6 +110,17 @@ def own_labels(container_id: str, labels: Mapping[str, str]) -> dict[str, str]:
 
     Blocks. Raises OverlayError if Docker cannot tell.
     """
+    try:
+        inherited = _image_labels(container_id)
+    except (LookupError, TypeError, AttributeError) as error:  # of another version of Docker
+        raise OverlayError(
+            "Docker's answer is not understood", why=f"{type(error).__name__}: {error}"
+        ) from error
+    return {key: value for key, value in labels.items() if inherited.get(key) != value}
+
+
+def _image_labels(container_id: str) -> Mapping[str, str]:
+    """Return the labels of a container's image; without any, Docker may leave the key out."""
     filters = quote(json.dumps({"id": [container_id]}))
     listed = query_docker(f"/containers/json?filters={filters}")
     image = listed and query_docker(f"/images/{quote(str(listed[0]['ImageID']))}/json")
@@ -119,8 +130,8 @@ def own_labels(container_id: str, labels: Mapping[str, str]) -> dict[str, str]:
             why="the container, or its image, is gone",
             hint="Make the container anew",
         )
-    inherited = image["Config"]["Labels"] or {}
-    return {key: value for key, value in labels.items() if inherited.get(key) != value}
+    found: Mapping[str, str] = (image.get("Config") or {}).get("Labels") or {}
+    return found
 
 
 def attach_spec(target: str, labels: Mapping[str, str]) -> AttachSpec:

@@ -211,3 +211,29 @@ def test_labels_that_cannot_be_are_refused(labels: dict[str, str], told: str) ->
 
     assert told in str(caught.value)
     assert "Make the container anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [{}, {"Config": None}, {"Config": {}}, {"Config": {"Cmd": []}}])
+async def test_an_image_may_have_no_labels_in_any_form(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, image: dict[str, Any]
+) -> None:
+    """Docker leaves out what is empty, by version and image; a KeyError ended the agent."""
+    answers = [[{"ImageID": "sha256:1"}], {"Id": "sha256:1", **image}]
+    monkeypatch.setattr(container_labels, "query_docker", lambda _path: answers.pop(0))
+    bench.labeled.started("id", WEB)
+    await bench.labeled.reconcile()
+
+    assert [type(each) for each in bench.done] == [tuple, AttachSpec]
+
+
+@pytest.mark.parametrize("answer", [[{}], [None], {"message": "x"}])
+async def test_an_answer_of_another_form_is_a_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    """It is tried again, and the agent goes on."""
+    monkeypatch.setattr(container_labels, "query_docker", lambda _path: answer)
+    bench.labeled.started("id", WEB)
+    await bench.labeled.attempt()
+
+    assert bench.labeled.fault is not None
+    assert "web: Docker's answer is not understood" in bench.labeled.fault.text
