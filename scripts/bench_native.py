@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from overlay.lab import lab
@@ -29,10 +28,9 @@ from overlay.lab.driver import wait_until
 from overlay.lab.host_process import HostProcess
 
 from benchmark import contenders, dataplane, requests, underlays
-from benchmark.contenders import Contender, End, ok
+from benchmark.contenders import Contender, ok
 
 FAST, BOTH, SENT, RECEIVED = "fast path", "native", "native to it", "native from it"
-FIRST = ("chrt", "-f", "1")
 NETWORK = "blue"
 OFFLOADS = {  # segmentation, GRO
     "segmentation, no GRO": (True, False),
@@ -90,8 +88,9 @@ def measure(
     offloads: Sequence[str],
 ) -> Figures:
     """Measure all ways in turn, beginning with another one in each round."""
-    prefixes = (("taskset", "1"), ("taskset", "2")) if arguments.apart else (FIRST, FIRST)
-    ways = {name: contender(name, pair, prefixes) for name, pair in cables.items()}
+    apart = ("taskset", "1"), ("taskset", "2")
+    prefixes = apart if arguments.apart else (dataplane.FIRST, dataplane.FIRST)
+    ways = {name: contenders.overlayd(p).prefixed(*prefixes) for name, p in cables.items()}
     seconds = arguments.seconds
     measures: dict[str, Callable[[Contender], float]] = {
         "TCP": partial(dataplane.tcp, seconds=seconds),
@@ -120,18 +119,6 @@ def prepare(
         underlays.set_offloads(host, interface, segments=segments, merges=merges)
         if apart:
             handle_packets_on(host, interface, 1 << core)
-
-
-def contender(
-    name: str, pair: tuple[HostProcess, HostProcess], prefixes: Sequence[tuple[str, ...]]
-) -> Contender:
-    """Return the way between two hosts' containers, whose commands have a prefix."""
-
-    def prefixed(end: End, prefix: tuple[str, ...]) -> End:
-        return replace(end, enter=(*end.enter, *prefix))
-
-    one, two = contenders.overlayd(pair).ends
-    return Contender(name, (prefixed(one, prefixes[0]), prefixed(two, prefixes[1])))
 
 
 def handle_packets_on(host: HostProcess, interface: str, cores: int) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overlay.lab import host_process, lab, underlay
@@ -46,6 +46,15 @@ class Contender:
 
     name: str
     ends: tuple[End, End]
+
+    def prefixed(self, sender: tuple[str, ...], receiver: tuple[str, ...]) -> Contender:
+        """Return the same path, on which every command runs by another one, as chrt(1)."""
+        one, two = self.ends
+        ends = (
+            replace(one, enter=(*one.enter, *sender)),
+            replace(two, enter=(*two.enter, *receiver)),
+        )
+        return replace(self, ends=ends)
 
 
 def ok(host: HostProcess, *command: str, stdin: str | None = None) -> str:

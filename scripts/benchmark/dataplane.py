@@ -18,7 +18,7 @@ _PING_COUNT = 20_000
 _TRIES = 20
 _TOOK = re.compile(r"time (\d+)ms")
 # Ahead of all other programs, so that other load on the machine hardly matters.
-_FIRST = ("chrt", "-f", "50") if shutil.which("chrt") else ()
+FIRST = ("chrt", "-f", "1") if shutil.which("chrt") else ()
 
 Samples = dict[str, dict[str, list[float]]]
 """Contender -> measure -> one value per round: Mbit/s, packets/s, microseconds, responses/s."""
@@ -28,6 +28,7 @@ def measure(
     contenders: Sequence[Contender], rounds: int, seconds: int, tell: Callable[[str], None]
 ) -> Samples:
     """Measure every contender once per round, starting with another one each time."""
+    contenders = [each.prefixed(FIRST, FIRST) for each in contenders]
     samples: Samples = {each.name: {name: [] for name in MEASURES} for each in contenders}
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")
@@ -57,7 +58,7 @@ def udp(contender: Contender, seconds: int) -> float:
 def rtt(contender: Contender) -> float:
     """Return the time from packet to packet of a flood ping, in microseconds."""
     one, two = contender.ends
-    shown = one.run(*_FIRST, "ping", "-f", "-q", "-c", str(_PING_COUNT), two.address)
+    shown = one.run("ping", "-f", "-q", "-c", str(_PING_COUNT), two.address)
     found = _TOOK.search(shown)
     assert found is not None, shown
     return 1000 * int(found[1]) / _PING_COUNT

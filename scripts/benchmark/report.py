@@ -251,8 +251,8 @@ Each round measures every contender once, and each round starts with another one
 A ratio is the median of the rounds' ratios; brackets show the extremes.
 `iperf3` sends and receives on the same two cores, and throughput is what they have left.
 So only ratios are meaningful.
-The flood ping has real-time priority (`chrt -f`), so other load hardly matters to it.
-Its round trip is the time from packet to packet.
+All programs run with real-time priority (`chrt -f`), so that other load matters less.
+The round trip of the flood ping is the time from packet to packet.
 Requests of 1 and 128 bytes are answered by as many; each connection has one under way.
 Docker runs with its own defaults except for the data path port.
 The hand-made VXLAN is a bridge, a VTEP and fixed rows.
