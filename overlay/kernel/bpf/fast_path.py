@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -217,11 +217,11 @@ class FastPath:
         else:
             syscall.delete(self._sources, programs.source_key(index, row.mac, row.ip))
 
-    def _target_entries(self) -> list[tuple[bytes, bytes]]:
+    def _target_entries(self) -> Iterator[tuple[bytes, bytes]]:
         sizes = programs.TARGET_KEY.size, programs.TARGET_VALUE.size
         return syscall.entries(self._targets, *sizes)
 
-    def _source_entries(self) -> list[tuple[bytes, bytes]]:
+    def _source_entries(self) -> Iterator[tuple[bytes, bytes]]:
         sizes = programs.SOURCE_KEY.size, programs.SOURCE_VALUE_SIZE
         return syscall.entries(self._sources, *sizes)
 
@@ -244,7 +244,8 @@ class FastPath:
     def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow | PolicyRow]:
         """Return map entries and hooks of this object's programs as rows.
 
-        An interface that no longer exists is named by its index ("#17").
+        Without those of `remote`, which may be very many. An interface that no longer exists is
+        named by its index ("#17").
         """
         found: set[FastRow | PolicyRow] = set()
         for key, value in self._target_entries():
@@ -258,7 +259,6 @@ class FastPath:
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
             ip = Ip(raw) if any(raw[4:]) else Ip(raw[:4])
             found.add(SourceRow(ip, Mac(mac), names.get(index, f"#{index}")))
-        found.update(self.remote.rows())
         for index, number, is_leaving in running(socket, names):
             name = self._name_of(number)
             is_vlan = name.kind in _VLAN_KINDS

@@ -186,7 +186,7 @@ class PolicyMaps:
         self._enforce(table=table, shut=False)
 
     def _clear(self, table: int) -> None:
-        for map_fd, key, _ in self._all():
+        for map_fd, key, _ in [*self._all()]:  # reading goes on from the last key
             if key[_TABLE] == _table_bytes(table):
                 syscall.delete(map_fd, key)
 

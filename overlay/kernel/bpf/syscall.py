@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
@@ -80,9 +81,8 @@ def delete(map_fd: int, key: bytes) -> None:
         return
 
 
-def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
-    """Return all entries of a map; what is changed meanwhile may come twice, or not."""
-    found: list[tuple[bytes, bytes]] = []
+def entries(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all entries of a map; what is changed meanwhile may come twice, or not."""
     keys = ctypes.create_string_buffer(key_size * _BATCH)
     values = ctypes.create_string_buffer(value_size * _BATCH)
     position = ctypes.create_string_buffer(max(8, key_size))  # of a trie, a key
@@ -99,15 +99,14 @@ def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, by
         except FileNotFoundError:
             ended = True
         (count,) = struct.unpack_from("=I", attributes, 32)
-        found += [
-            (
-                keys.raw[index * key_size : (index + 1) * key_size],
-                values.raw[index * value_size : (index + 1) * value_size],
+        found_keys, found_values = keys.raw, values.raw
+        for index in range(count):
+            yield (
+                found_keys[index * key_size : (index + 1) * key_size],
+                found_values[index * value_size : (index + 1) * value_size],
             )
-            for index in range(count)
-        ]
         if ended:
-            return found
+            return
         begun = True
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import (
@@ -353,7 +353,7 @@ _IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
 
 
 def decode_neighbors(
-    buffers: list[bytes],
+    buffers: Iterable[bytes],
     names: Mapping[int, str],
     macs: Mapping[int, bytes],
 ) -> Iterator[Row]:

@@ -14,9 +14,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from overlay import failpoint
 from overlay.errors import OverlayError
@@ -40,6 +41,8 @@ from overlay.kernel.netlink.codec import (
     messages_in,
     refusal_in,
 )
+
+T = TypeVar("T")
 
 # linux/netlink.h
 _SOL_NETLINK: Final = 270
@@ -84,13 +87,13 @@ class TornDumpError(OverlayError):
     none that never existed.
     """
 
-    def __init__(self, seen: list[bytes]) -> None:
+    def __init__(self) -> None:
         super().__init__(
             "the kernel's tables changed while they were read",
             why=f"{_DUMP_ATTEMPTS} attempts in a row",
             hint="the agent retries automatically",
         )
-        self.seen = seen
+        self.seen: list[bytes] = []
 
 
 class LostNotificationsError(Exception):
@@ -270,18 +273,26 @@ class NetlinkSocket:
         interrupted, NetlinkError if the kernel refuses.
         """
         seen: list[bytes] = []
-        for _ in range(_DUMP_ATTEMPTS):
-            found, torn = self._dump_once(kind, body)
-            if not torn:
-                return found
-            seen += found
-        raise TornDumpError(seen)
 
-    def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        """Return the buffers of one dump, and whether a change interrupted it."""
+        def dump() -> list[bytes]:
+            first = len(seen)
+            seen.extend(self.dump_stream(kind, body))
+            return seen[first:]
+
+        try:
+            return whole(dump)
+        except TornDumpError as error:
+            error.seen = seen
+            raise
+
+    def dump_stream(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """Yield the buffers of one dump as they come, so that none of a large one has to be kept.
+
+        Raises TornDumpError at its end if a change interrupted it, NetlinkError if the kernel
+        refuses.
+        """
         # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can miss entries.
         wanted = self._send_one(kind, NLM_F_DUMP, body)
-        found: list[bytes] = []
         torn = 0
         unpack = HEADER.unpack_from
         while True:
@@ -297,11 +308,13 @@ class NetlinkSocket:
                     (result,) = ERROR.unpack_from(buffer, position + 16)
                     if result:
                         raise NetlinkError(-result, os.strerror(-result))
-                    found.append(buffer[:position])
-                    return found, bool(torn & NLM_F_DUMP_INTR)
+                    yield buffer[:position]
+                    if torn & NLM_F_DUMP_INTR:
+                        raise TornDumpError
+                    return
                 position += (length + 3) & ~3
             if sequence == wanted:
-                found.append(buffer)
+                yield buffer
 
     def _send_one(self, kind: int, flags: int, body: bytes) -> int:
         self._sequence += 1
@@ -341,6 +354,17 @@ class NetlinkSocket:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+
+
+def whole(read: Callable[[], T]) -> T:
+    """Return what a function reads by `dump_stream`; one that changes interrupt is repeated.
+
+    Raises TornDumpError if every attempt was interrupted.
+    """
+    for _ in range(_DUMP_ATTEMPTS - 1):
+        with suppress(TornDumpError):
+            return read()
+    return read()
 
 
 def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:

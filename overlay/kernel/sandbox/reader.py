@@ -1,4 +1,4 @@
-"""Read a sandbox's state as a value.
+"""Read a sandbox's state as a value: its links, then its rows.
 
 Owns: the required netlink dumps (rtnetlink(7)), and which of their entries count.
 Does not: change anything; `sandbox` does.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.link_state import (
@@ -20,7 +21,7 @@ from overlay.core.dataplane.link_state import (
     Vxlan,
 )
 from overlay.core.dataplane.planning.planned_rows import RemoteRows, SeenRows
-from overlay.core.dataplane.state import Row, SandboxState
+from overlay.core.dataplane.state import Row
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.shared_rate import SharedRates
@@ -41,13 +42,19 @@ from overlay.kernel.shortcut import pair, sender
 _FDB_WALK_MAX: Final = 1_000_000
 
 
-class SandboxSnapshot(NamedTuple):
-    """The sandbox's state, and what is known of its links beside it."""
+class SeenLinks(NamedTuple):
+    """The sandbox's links, and what is known of them beside their state."""
 
-    state: SandboxState
+    own: dict[int, Link]  # by index
     names: dict[int, str]  # of all links, by index
+    macs: dict[int, bytes]  # likewise
     shortcuts: dict[str, int]  # by name: the indexes of the ends in the host's namespace
     zero_checksums: dict[str, bool]  # by name: whether a VXLAN device accepts packets without
+
+    @property
+    def by_name(self) -> dict[str, Link]:
+        """Return the links as a state has them."""
+        return {link.name: link for link in self.own.values()}
 
 
 class SandboxTables(NamedTuple):
@@ -76,14 +83,8 @@ class SandboxReader:
         self._peers = peers
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
-    def read(self, fast_path: FastPath | None, planned: RemoteRows) -> SandboxSnapshot:
-        """Return the sandbox's state, including the fast path.
-
-        Of the `planned` rows, those that it has are not held once more.
-        Excludes what the kernel creates by itself: learned rows, its own MACs, multicast,
-        link-local addresses, the loopback. Raises TornDumpError if the tables change during every
-        attempt.
-        """
+    def read_links(self) -> SeenLinks:
+        """Return the sandbox's links. Raises TornDumpError if they change during every attempt."""
         found = all_links(self._socket)
         names = {link.index: link.name for link in found}
         host_netns = netlinksocket.namespace_id(self._socket, self._host_fd)
@@ -101,29 +102,39 @@ class SandboxReader:
                 shortcuts[link.name] = 0 if end is None else end.index
             if link is not None:
                 own_links[each.index] = link
+        accepting = {
+            each.name: link_decoder.accepts_zero_checksum(each)
+            for each in found
+            if each.kind == "vxlan"
+        }
         macs = {each.index: each.mac for each in found}
-        owned = {index: link.name for index, link in own_links.items()}
-        fast = hooks_left if fast_path is None else fast_path.read
-        seen = SeenRows(planned)
-        self._read_neighbors(own_links, macs, seen)
+        return SeenLinks(own_links, names, macs, shortcuts, accepting)
+
+    def read_rows(
+        self, links: SeenLinks, fast_path: FastPath | None, planned: RemoteRows
+    ) -> AbstractSet[Row]:
+        """Return the rows on the links, and those of the fast path.
+
+        Of the `planned` rows, those that it has are not held once more.
+        Excludes what the kernel creates by itself: learned rows, its own MACs, multicast,
+        link-local addresses, the loopback. Raises TornDumpError if the tables change during every
+        attempt.
+        """
+        owned = {index: link.name for index, link in links.own.items()}
+        seen = self._read_neighbors(links, planned)
         seen.update(self._routing(owned))
-        seen.update(fast(self._socket, owned))
-        seen.update(sender.read(fast_path, shortcuts, self._host_fd))
+        if fast_path is None:
+            seen.update(hooks_left(self._socket, owned))
+        else:
+            seen.update(fast_path.read(self._socket, owned))
+            seen.update(fast_path.remote.rows())
+        seen.update(sender.read(fast_path, links.shortcuts, self._host_fd))
         for rows in self._read_tables(owned):
             seen.update(rows)
-        seen.update(rate_limit.read(self._socket, names))
+        seen.update(rate_limit.read(self._socket, links.names))
         seen.update(self._tables.marks.read(self._socket, owned))
         seen.update(self._tables.shared_rates.read(self._socket, owned))
-        return SandboxSnapshot(
-            SandboxState({link.name: link for link in own_links.values()}, seen.rows()),
-            names,
-            shortcuts,
-            {
-                each.name: link_decoder.accepts_zero_checksum(each)
-                for each in found
-                if each.kind == "vxlan"
-            },
-        )
+        return seen.rows()
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""
@@ -147,21 +158,30 @@ class SandboxReader:
             return error.errno != errno.ENOENT  # deleted since the links were read
         return any(neighbor_rows.is_local_entry(each, bridge) for each in found)
 
-    def _read_neighbors(
-        self, own_links: Mapping[int, Link], macs: Mapping[int, bytes], seen: SeenRows
-    ) -> None:
+    def _read_neighbors(self, links: SeenLinks, planned: RemoteRows) -> SeenRows:
         """Read the rows for MACs and addresses."""
-        names = {index: link.name for index, link in own_links.items()}
+        names = {index: link.name for index, link in links.own.items()}
         addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-        buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOR_DUMP)
-        for index in self._ports_to_read(own_links):
-            buffers += self._dump_port(neighbor_rows.fdb_dump(index))
-        seen.update(neighbor_rows.decode_neighbors(buffers, names, macs))
+        seen = netlinksocket.whole(lambda: self._dump_neighbors(links, planned))
         self._row_count = seen.count
         for message in addresses:
             row = neighbor_rows.decode_address(message, names)
             if row is not None:
                 seen.add(row)
+        return seen
+
+    def _dump_neighbors(self, links: SeenLinks, planned: RemoteRows) -> SeenRows:
+        """Return the rows in the dumps, each decoded as it comes. Raises TornDumpError."""
+        names = {index: link.name for index, link in links.own.items()}
+        dumps = [self._socket.dump_stream(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOR_DUMP)]
+        dumps += [
+            self._dump_port(neighbor_rows.fdb_dump(index))
+            for index in self._ports_to_read(links.own)
+        ]
+        seen = SeenRows(planned)
+        for dump in dumps:
+            seen.update(neighbor_rows.decode_neighbors(dump, names, links.macs))
+        return seen
 
     def _routing(self, names: Mapping[int, str]) -> set[Row]:
         routes = self._socket.dump(codec.RTM_GETROUTE, routing.DUMP)
@@ -186,10 +206,9 @@ class SandboxReader:
             or (isinstance(link, Port) and link.name.startswith(HOST_PORT_PREFIX))
         ]
 
-    def _dump_port(self, request: bytes) -> list[bytes]:
+    def _dump_port(self, request: bytes) -> Iterator[bytes]:
         try:
-            return self._socket.dump_buffers(codec.RTM_GETNEIGH, request)
+            yield from self._socket.dump_stream(codec.RTM_GETNEIGH, request)
         except NetlinkError as error:
-            if error.errno == errno.ENODEV:  # deleted since the links were read
-                return []
-            raise
+            if error.errno != errno.ENODEV:  # deleted since the links were read
+                raise

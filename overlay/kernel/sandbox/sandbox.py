@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
@@ -34,7 +35,7 @@ from overlay.core.dataplane.operations import (
     PutRow,
 )
 from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, RemoteRows
-from overlay.core.dataplane.state import NeighborRow, SandboxState
+from overlay.core.dataplane.state import NeighborRow, Row, SandboxState
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
@@ -57,7 +58,7 @@ from overlay.kernel.sandbox.interception import open_interception
 from overlay.kernel.sandbox.link_indexes import LinkIndexes
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
-from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables
+from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables, SeenLinks
 from overlay.kernel.sandbox.row_applier import RowApplier
 from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
@@ -196,15 +197,24 @@ class Sandbox:
         netns.give_name(self.netns_fd, self.name)
 
     def read(self, planned: RemoteRows = NO_REMOTE_ROWS) -> SandboxState:
-        """Return the present state; of the `planned` rows it holds no copies.
+        """Return the present state, as `read_links` and `read_rows` do."""
+        links = self.read_links()
+        return SandboxState(links.by_name, self.read_rows(links, planned))
 
-        Raises TornDumpError as `SandboxReader.read` does.
-        """
-        seen = self._reader.read(self.fast_path, planned)
+    def read_links(self) -> SeenLinks:
+        """Return the present links, and note them. Raises TornDumpError."""
+        seen = self._reader.read_links()
         self._links.replace(seen.names)
         self.shortcuts.host_ends = seen.shortcuts
         self.zero_checksums = seen.zero_checksums
-        return seen.state
+        return seen
+
+    def read_rows(self, links: SeenLinks, planned: RemoteRows) -> AbstractSet[Row]:
+        """Return the present rows on links that were just read; no copies of the `planned` ones.
+
+        Raises TornDumpError.
+        """
+        return self._reader.read_rows(links, self.fast_path, planned)
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
         """Announce changed MACs of addresses to this host's containers.
