@@ -239,17 +239,18 @@ class View:
         if network is None or self._owners is None:
             return set()
         owned = self._owners.ownership(network)
-        claims: dict[Ip, set[NodeId]] = {}
+        claims: dict[Ip, tuple[NodeId, ...]] = {}  # a set each would take three times as much
         for origin, endpoint in endpoints:
             for ip in endpoint.ips:
-                if owned.owner_of(ip) != origin:
-                    claims.setdefault(ip, set()).add(origin)
+                claimants = claims.get(ip, ())
+                if origin not in claimants and owned.owner_of(ip) != origin:
+                    claims[ip] = (*claimants, origin)
         if not claims:
             return set()
         losing: set[NodeId] = set()
         for other, value in self._store.values(scope, "endpoint"):
             for ip in value.ips if isinstance(value, Endpoint) else ():
-                losing |= claims.get(ip, set()) - {other}
+                losing.update(each for each in claims.get(ip, ()) if each != other)
         return losing
 
     def owns_addresses(self, network: Network, origin: NodeId, endpoint: Endpoint) -> bool:
