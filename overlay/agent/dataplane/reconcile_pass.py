@@ -9,54 +9,53 @@ changed of them. All functions run in the kernel thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.link_state import Port
+from overlay.core.dataplane.link_state import Link, Port
 from overlay.core.dataplane.operations import (
     DeleteRow,
     Operation,
     PutLink,
     PutRow,
-    applied,
     name_of_link,
 )
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges
 from overlay.core.dataplane.planning.links import natively
-from overlay.core.dataplane.planning.planned_rows import (
-    NO_REMOTE_ROWS,
-    PlannedRows,
-    RemoteRows,
-    neighbor_count,
-    own_rows,
-)
+from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, neighbor_count
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.planning.remote_table import RemoteTable, RowChanges, updated
+from overlay.core.dataplane.planning.remote_table import (
+    RemoteTable,
+    RowChanges,
+    table_of,
+    updated,
+)
+from overlay.core.dataplane.planning.steps import (
+    PassStep,
+    left_by,
+    step,
+    steps,
+    without_ports,
+)
 from overlay.core.dataplane.state import HookRow, PolicyClassRow, SandboxState, VerdictRow
 from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.operation_failure import OperationFailure
+from overlay.kernel.sandbox.reader import SeenLinks
 
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
     """The outcome of a pass."""
 
-    operations: list[Operation]
+    operation_count: int
     failures: list[OperationFailure]
     rows_before: int
     repair_count: int  # of the operations, those that undo changes made by others; not those of
     # ports that are gone: their containers ended, or `agent.endpoints.repair` says what it did
     has_drifted: bool  # since the pass before, which went well
-
-
-class _Step(NamedTuple):
-    """The desired state, and the one before; rows that both have may be left out of both."""
-
-    before: SandboxState
-    after: SandboxState
 
 
 def run_pass(
@@ -74,92 +73,93 @@ def run_pass(
     sandbox = runtime.sandbox
     left, runtime.left = runtime.left, None
     if left is not None and runtime.reconnected:
-        left = _without_ports(left, runtime.reconnected)
+        left = without_ports(left, runtime.reconnected)
     runtime.reconnected = set()
     if left is None or read:
         if not sandbox.named():
             sandbox.restore_name()
-        actual = _read(runtime, NO_REMOTE_ROWS if runtime.table is None else runtime.table.rows)
+        links = sandbox.read_links()
+        moved = _plan_next(runtime, given, changes, links.by_name)
+        actual = _read(runtime, links, runtime.table)  # most rows are planned: no copies of these
+        rows_before = len(actual.rows)
+        found = steps(actual, runtime.desired)
         runtime.reads += 1
     else:
+        rows_before = len(left.rows)
+        moved = _plan_next(runtime, given, changes, left.links)
         actual = left
-    rows_before = len(actual.rows)
-    moved = _plan_next(runtime, given, changes, actual, prune=prune)
-    desired = runtime.desired
-    step = _step(actual, desired, moved)
-    operations = diff(step.after, step.before, prune=prune)
-    asked = operations
-    if actual is not left:
-        asked = [] if left is None else diff(*reversed(_step(left, desired, moved)), prune=prune)
-    new_macs = runtime.last_macs.changes(given, step.before, operations, step.after)
-    failures = sandbox.apply(operations) if operations else []
-    sandbox.announce(new_macs)
+        found = iter([step(left, runtime.desired, moved)])
+    asked: set[Operation] = set()
+    if left is not None and actual is not left:
+        one = step(left, runtime.desired, moved)
+        asked = {*diff(one.after, one.before, prune=prune)}
+    done = _take(runtime, given, found, asked, prune=prune)
     runtime.policy = None if given is None else given.policy
-    of_policies = (each.reason for each in failures if _is_of_policy(each.operation))
+    of_policies = (each.reason for each in done.failures if _is_of_policy(each.operation))
     runtime.unpoliced = next(of_policies, "")
-    if not failures:
-        is_desired = prune or _has_nothing_else(actual, desired)
-        runtime.left = desired if is_desired else applied(actual, operations)
+    if not done.failures:
+        runtime.left = done.reached
     ends = sandbox.shortcuts.host_ends if runtime.left is not None else {}
-    runtime.shortcuts = {name: ends[name] for name in ends.keys() & desired.links.keys()}
-    lost = lost_ports(failures)
-    repairs = {each for each in set(operations) - set(asked) if not _is_of_lost(each, lost)}
-    has_drifted = left is not None and bool(repairs)
-    return PassResult(operations, failures, rows_before, len(repairs), has_drifted)
+    runtime.shortcuts = {name: ends[name] for name in ends.keys() & runtime.desired.links.keys()}
+    has_drifted = left is not None and bool(done.repair_count)
+    return PassResult(
+        done.operation_count, done.failures, rows_before, done.repair_count, has_drifted
+    )
+
+
+class _Taken(NamedTuple):
+    """The outcome of a pass's steps; `reached` is the state if nothing failed."""
+
+    operation_count: int
+    repair_count: int
+    failures: list[OperationFailure]
+    reached: SandboxState
+
+
+def _take(
+    runtime: SandboxRuntime,
+    given: PlanInput | None,
+    found: Iterable[PassStep],
+    asked: Collection[Operation],
+    *,
+    prune: bool,
+) -> _Taken:
+    """Take the steps one after the other; what is not `asked` for is a repair."""
+    reached = runtime.desired
+    operation_count = repair_count = 0
+    failures: list[OperationFailure] = []
+    for one in found:
+        operations = diff(one.after, one.before, prune=prune)
+        new_macs = runtime.last_macs.changes(given, one.before, operations, one.after)
+        failed = runtime.sandbox.apply(operations) if operations else []
+        runtime.sandbox.announce(new_macs)
+        lost = lost_ports(failed)
+        repairs = (each for each in operations if each not in asked and not _is_of_lost(each, lost))
+        operation_count += len(operations)
+        repair_count += sum(1 for _ in repairs)
+        failures += failed
+        if not prune and not one.is_addition and not failures:
+            reached = left_by(one, operations, runtime.desired)
+    return _Taken(operation_count, repair_count, failures, reached)
 
 
 def _plan_next(
     runtime: SandboxRuntime,
     given: PlanInput | None,
     changes: RemoteChanges | None,
-    actual: SandboxState,
-    *,
-    prune: bool,
+    links: Mapping[str, Link],
 ) -> RowChanges | None:
-    """Plan, and note the plan in `runtime`; return the changes of its table, None if another.
-
-    Where rows stay behind, the old table stays as well.
-    """
+    """Plan, and note the plan in `runtime`; return the changes of its table, None if another."""
     table, runtime.table = runtime.table, None  # after an exception the next pass takes all anew
     if given is None:
         runtime.desired = SandboxState()
         return None
-    based = _based(runtime, given, actual)
+    based = _based(runtime, given, links)
     changes = RemoteChanges(given.remotes) if changes is None else changes
-    table, moved = updated(table, based, changes, in_place=prune)
+    table, moved = updated(table, based, changes)
     runtime.desired, runtime.table = _plan(runtime, based, table), table
     runtime.neighbor_count = neighbor_count(runtime.desired)
     return moved
-
-
-def _step(before: SandboxState, after: SandboxState, moved: RowChanges | None) -> _Step:
-    """Return the step between two states, of which the first is older than its table's changes."""
-    rows, wanted = before.rows, after.rows
-    if moved is None or not isinstance(rows, PlannedRows) or not isinstance(wanted, PlannedRows):
-        return _Step(before, after)
-    if rows.remote is not wanted.remote:
-        return _Step(before, after)
-    if _keeps_rows(before, after):
-        return _Step(
-            SandboxState(before.links, rows.own | moved.removed),
-            SandboxState(after.links, wanted.own | moved.added),
-        )
-    former = frozenset(row for row in rows.remote if row not in moved.added)
-    return _Step(SandboxState(before.links, rows.own | former | moved.removed), after)
-
-
-def _keeps_rows(before: SandboxState, after: SandboxState) -> bool:
-    """Return whether both states have the links that rows of remote endpoints are on."""
-    kept, wanted = (
-        {name: link for name, link in state.links.items() if not isinstance(link, Port)}
-        for state in (before, after)
-    )
-    return kept == wanted
-
-
-def _has_nothing_else(actual: SandboxState, desired: SandboxState) -> bool:
-    """Return whether a pass leaves the desired state although it deletes nothing."""
-    return actual.links.keys() <= desired.links.keys() and actual.rows <= desired.rows
 
 
 def lost_ports(failures: Iterable[OperationFailure]) -> list[str]:
@@ -179,23 +179,30 @@ def _is_of_lost(operation: Operation, lost: Collection[str]) -> bool:
 
 def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:
     """Return the operations of a pass that reads the kernel, without applying them."""
-    return diff(*read_states(runtime, given), prune=True)
+    if given is None:
+        return diff(*read_states(runtime, given), prune=True)
+    links = runtime.sandbox.read_links()
+    based = _based(runtime, given, links.by_name)
+    table = table_of(based)
+    found = steps(_read(runtime, links, table), _plan(runtime, based, table))
+    return [each for one in found for each in diff(one.after, one.before, prune=True)]
 
 
 def read_states(
     runtime: SandboxRuntime, given: PlanInput | None
 ) -> tuple[SandboxState, SandboxState]:
     """Return the desired state, and the actual one as the kernel has it now."""
-    actual = _read(runtime)
+    actual = _read(runtime, runtime.sandbox.read_links(), None)
     if given is None:
         return SandboxState(), actual
-    return _plan(runtime, _based(runtime, given, actual)), actual
+    return _plan(runtime, _based(runtime, given, actual.links)), actual
 
 
-def _read(runtime: SandboxRuntime, planned: RemoteRows = NO_REMOTE_ROWS) -> SandboxState:
-    leaving = frozenset(runtime.leaving)
-    actual = runtime.sandbox.read(planned)
-    return _without_ports(actual, leaving) if leaving else actual
+def _read(runtime: SandboxRuntime, links: SeenLinks, table: RemoteTable | None) -> SandboxState:
+    """Return the actual state, with links that were just read."""
+    planned = NO_REMOTE_ROWS if table is None else table.rows
+    actual = SandboxState(links.by_name, runtime.sandbox.read_rows(links, planned))
+    return without_ports(actual, frozenset(runtime.leaving)) if runtime.leaving else actual
 
 
 def _plan(
@@ -213,9 +220,9 @@ def _plan(
     )
 
 
-def _based(runtime: SandboxRuntime, given: PlanInput, actual: SandboxState) -> PlanInput:
+def _based(runtime: SandboxRuntime, given: PlanInput, links: Mapping[str, Link]) -> PlanInput:
     """Return the input with the names that the sending devices have, and the path of unicast."""
-    base = sending_base(actual, given.local, given.receiving)
+    base = sending_base(links, given.local, given.receiving)
     given = given if base == given.device_base else replace(given, device_base=base)
     return natively(given, allowed=runtime.is_native and _has_fast_path(runtime))
 
@@ -238,12 +245,3 @@ def _is_of_policy(operation: Operation) -> bool:
     return isinstance(row, PolicyClassRow | VerdictRow) or (
         isinstance(row, HookRow) and row.is_policed
     )
-
-
-def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:
-    """Return a state without some ports, which may be gone, or new ones of the same name."""
-    links = {name: link for name, link in state.links.items() if name not in ports}
-    rows = frozenset(row for row in own_rows(state) if row.link not in ports)
-    if isinstance(state.rows, PlannedRows):
-        return SandboxState(links, PlannedRows(rows, state.rows.remote))
-    return SandboxState(links, rows)

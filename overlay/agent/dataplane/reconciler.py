@@ -351,7 +351,7 @@ class Reconciler(Controller):
             )
             rows = len(runtime.desired.rows)
             runtime.passes += 1
-            runtime.operations += len(done.operations)
+            runtime.operations += done.operation_count
             if done.has_drifted:
                 runtime.drifts += 1
                 runtime.repairs += done.repair_count

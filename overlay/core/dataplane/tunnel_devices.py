@@ -9,9 +9,10 @@ Owns: which of the two names is whose, by what the sandbox has. Does not: know w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from overlay.core.dataplane.link_state import Vxlan
+from overlay.core.dataplane.link_state import Link, Vxlan
 from overlay.core.dataplane.state import FdbRow, FloodRow, SandboxState
 from overlay.model import Ip
 
@@ -24,18 +25,18 @@ def other_base(base: str) -> str:
     return DEVICE_BASES[base == DEVICE_BASES[0]]
 
 
-def sending_base(state: SandboxState, local: Ip, receiving: Ip | None) -> str:
+def sending_base(links: Mapping[str, Link], local: Ip, receiving: Ip | None) -> str:
     """Return what the names of the devices with the address `local` begin with, or should.
 
     They keep their names; where there are none yet, they get those that the devices with the
     address `receiving` do not have.
     """
     first, second = DEVICE_BASES
-    if len(local) in _families(state, first):
+    if len(local) in _families(links, first):
         return first
-    if len(local) in _families(state, second):
+    if len(local) in _families(links, second):
         return second
-    taken = receiving is not None and len(receiving) in _families(state, first)
+    taken = receiving is not None and len(receiving) in _families(links, first)
     return second if taken else first
 
 
@@ -47,10 +48,10 @@ def sending_device(state: SandboxState, segment: int) -> str:
     return next((name for name in there if name in rows), there[0] if there else names[0])
 
 
-def _families(state: SandboxState, base: str) -> set[int]:
+def _families(links: Mapping[str, Link], base: str) -> set[int]:
     """Return the sizes of the local addresses of the devices whose names begin so."""
     return {
         len(link.local)
-        for name, link in state.links.items()
+        for name, link in links.items()
         if isinstance(link, Vxlan) and name.removeprefix(base).isdigit()
     }

@@ -109,7 +109,7 @@ class Node:
     def passes(self, *, read: bool = False) -> tuple[int, int]:
         """Make a pass; return how many operations it took and how many failed."""
         done = run_pass(self.runtime, self.given(), prune=True, read=read)
-        return len(done.operations), len(done.failures)
+        return done.operation_count, len(done.failures)
 
     def differences(self) -> list[str]:
         """Return how the kernel differs from the plan."""
@@ -158,7 +158,7 @@ def test_a_pass_after_one_that_read_follows_changes(
         [RemoteEndpoint(OTHER, parse_ip("192.168.56.12"), endpoint(TEN))], is_whole=False
     )
     given = replace(node.given(), remotes=())
-    assert len(run_pass(node.runtime, given, changes, prune=True, read=False).operations) == 3
+    assert run_pass(node.runtime, given, changes, prune=True, read=False).operation_count == 3
     assert compared == [1]  # of two
     node.remotes.append(TEN)
     assert node.differences() == []
@@ -197,7 +197,7 @@ def test_what_was_altered_is_put_right_by_a_pass_that_reads(node: Node) -> None:
     assert node.passes() == (0, 0)
     node.remotes.append(NINE)
     done = run_pass(node.runtime, node.given(), prune=True, read=True)
-    assert (len(done.operations), done.repair_count, done.has_drifted) == (4, 1, True)
+    assert (done.operation_count, done.repair_count, done.has_drifted) == (4, 1, True)
     node.remotes.append(parse_ip("10.32.0.12"))
     assert not run_pass(node.runtime, node.given(), prune=True, read=True).has_drifted
     assert node.differences() == []
@@ -219,7 +219,7 @@ def test_a_start_is_no_drift(node: Node) -> None:
     node.runtime.left = None
     node.remotes.append(NINE)
     done = run_pass(node.runtime, node.given(), prune=True, read=True)
-    assert (done.operations != [], done.has_drifted) == (True, False)
+    assert (done.operation_count > 0, done.has_drifted) == (True, False)
 
 
 def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
@@ -228,7 +228,7 @@ def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
     node.passes()
     node.remotes.remove(NINE)
     done = run_pass(node.runtime, node.given(), prune=False, read=False)
-    assert done.operations == []
+    assert done.operation_count == 0
     assert node.runtime.left != node.runtime.desired
     assert node.passes() == (3, 0)
     assert node.runtime.reads == 1
@@ -340,7 +340,7 @@ def test_passes_that_follow_changes_are_as_exact(node: Node) -> None:
         done = run_pass(node.runtime, given, changes, prune=True, read=False)
         assert done.failures == []
         assert node.differences() == []
-        return len(done.operations)
+        return done.operation_count
 
     node.remotes = [NINE]
     assert follow(endpoint(NINE)) == 3

@@ -116,6 +116,23 @@ class RemoteRows(AbstractSet[Row]):
     def __len__(self) -> int:
         return sum(each.row_count for each in self.segments)
 
+    def in_place_of(self, row: Row) -> Iterator[Row]:
+        """Yield the row that has the place of another one in the kernel, if that is another's."""
+        rows: tuple[Row, ...] = ()
+        if isinstance(row, NeighborRow):
+            at = self._by_bridge.get(row.link)
+            found = None if at is None else at.by_ip.get(row.ip)
+            rows = () if at is None or found is None else at.ip_rows(row.ip, found)
+        elif isinstance(row, FdbRow):
+            at = self._by_vxlan.get(row.link)
+            found = None if at is None else at.by_mac.get(row.mac)
+            rows = () if at is None or found is None else at.mac_rows(row.mac, found)
+        elif isinstance(row, RemoteRow) and row.segment < len(self.segments):
+            at = self.segments[row.segment]
+            found = at.by_mac.get(row.mac)
+            rows = () if found is None else at.mac_rows(row.mac, found)
+        yield from (each for each in rows if type(each) is type(row))
+
     def has_neighbor(self, link: str, ip: Ip) -> bool:
         """Return whether an address is resolved on a bridge, whatever its MAC."""
         at = self._by_bridge.get(link)
@@ -165,14 +182,48 @@ class SeenRows:
     def rows(self) -> AbstractSet[Row]:
         """Return all rows that were taken."""
         others = frozenset(self._others)
-        if self.count == len(others):
+        planned_count = len(self._planned)
+        if not planned_count:
             return others
-        if self.count == len(others) + len(self._planned):
+        if self.count == len(others) + planned_count:
             return PlannedRows(others, self._planned)
-        return others.union(row for row in self._planned if self._has_noted(row))
+        return PartOfPlan(others, self._planned, self._noted)
+
+
+class PartOfPlan(AbstractSet[Row]):
+    """Rows that were read: some of a plan's rows of remote endpoints, and others."""
+
+    def __init__(
+        self, own: frozenset[Row], remote: RemoteRows, noted: Mapping[tuple[type, str], set[bytes]]
+    ) -> None:
+        self.own = own
+        self.remote = remote
+        self._noted = noted
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Row]) -> frozenset[Row]:  # type: ignore[override]
+        return frozenset(it)
+
+    def with_own(self, own: frozenset[Row]) -> PartOfPlan:
+        """Return the same with other rows beside the plan's."""
+        return PartOfPlan(own, self.remote, self._noted)
+
+    def missing(self) -> Iterator[Row]:
+        """Yield the rows of remote endpoints that the plan has beyond these."""
+        return (row for row in self.remote if not self._has_noted(row))
 
     def _has_noted(self, row: Row) -> bool:
-        return self._planned.key_of(row) in self._noted.get((type(row), row.link), ())
+        return self.remote.key_of(row) in self._noted.get((type(row), row.link), ())
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.own or (row in self.remote and self._has_noted(row))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Row]:
+        yield from self.own
+        yield from (row for row in self.remote if self._has_noted(row))
+
+    def __len__(self) -> int:
+        return len(self.own) + sum(map(len, self._noted.values()))
 
 
 class PlannedRows(AbstractSet[Row]):
@@ -185,6 +236,10 @@ class PlannedRows(AbstractSet[Row]):
     @classmethod
     def _from_iterable(cls, it: Iterable[Row]) -> frozenset[Row]:  # type: ignore[override]
         return frozenset(it)
+
+    def with_own(self, own: frozenset[Row]) -> PlannedRows:
+        """Return the same with other rows beside those of remote endpoints."""
+        return PlannedRows(own, self.remote)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PlannedRows) and other.remote is self.remote:
@@ -211,16 +266,15 @@ class PlannedRows(AbstractSet[Row]):
 
 def own_rows(state: SandboxState) -> AbstractSet[Row]:
     """Return the rows of a state without those of remote endpoints, where these are apart."""
-    return state.rows.own if isinstance(state.rows, PlannedRows) else state.rows
+    return state.rows.own if isinstance(state.rows, PlannedRows | PartOfPlan) else state.rows
 
 
 def has_neighbor(state: SandboxState, link: str, ip: Ip) -> bool:
     """Return whether a state resolves an address on a bridge, whatever its MAC."""
     if isinstance(state.rows, PlannedRows) and state.rows.remote.has_neighbor(link, ip):
         return True
-    return any(
-        type(row) is NeighborRow and row.ip == ip and row.link == link for row in own_rows(state)
-    )
+    rows = own_rows(state) if isinstance(state.rows, PlannedRows) else state.rows
+    return any(type(row) is NeighborRow and row.ip == ip and row.link == link for row in rows)
 
 
 def neighbor_count(state: SandboxState) -> int:

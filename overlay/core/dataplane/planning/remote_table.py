@@ -233,13 +233,10 @@ def table_of(given: PlanInput) -> RemoteTable:
 
 
 def updated(
-    table: RemoteTable | None, given: PlanInput, changes: RemoteChanges, *, in_place: bool = True
+    table: RemoteTable | None, given: PlanInput, changes: RemoteChanges
 ) -> tuple[RemoteTable, RowChanges | None]:
-    """Return the table after changes, and the difference in rows; None if it is another table.
-
-    Without `in_place`, the rows of the given table stay as they are.
-    """
-    if in_place and table is not None and table.frame == frame_of(given):
+    """Return the table after changes, and the difference in rows; None if it is another table."""
+    if table is not None and table.frame == frame_of(given):
         return table, table.update(given, changes)
     if not changes.is_whole:
         if table is None:

@@ -137,23 +137,6 @@ def test_any_changes_give_the_rows_of_a_plan_made_anew(sequence: list[Step]) -> 
         before, own = anew, frozenset(own_rows(followed))
 
 
-@given(st.lists(steps, min_size=2, max_size=5))
-def test_a_table_that_must_stay_is_not_changed(sequence: list[Step]) -> None:
-    """A pass that leaves surplus rows where they are needs the rows of before."""
-    known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
-    table = table_of(_given(sequence[0], known))
-    rows = frozenset(table.rows)
-    for step in sequence[1:]:
-        full = _given(step, known)
-        changes = _changes(step, full)
-        other, moved = updated(table, full, changes, in_place=False)
-
-        assert moved is None
-        assert frozenset(table.rows) == rows
-        assert frozenset(other.rows) == frozenset(table_of(full).rows)
-        table, rows = other, frozenset(other.rows)
-
-
 def test_planned_rows_are_a_set_like_any_other() -> None:
     """What asks for rows need not know how they are held."""
     remote = RemoteEndpoint(NODES[0], VTEPS[0], _endpoint(1, [IPS[1]], None))
