@@ -220,12 +220,20 @@ class Directory:
 
     def all_endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
         """Yield all endpoints on a network, of containers and hosts."""
-        counts: dict[NodeId, bool] = {}
-        for origin, value in self._store.values(Scope(vni), "endpoint"):
-            if origin not in counts:
-                counts[origin] = origin == self.own or not self.view.is_gone(origin)
-            if counts[origin] and isinstance(value, Endpoint):
-                yield PlacedEndpoint(origin, value)
+        for origin in self.endpoint_writers(vni):
+            for endpoint in self.endpoints_of(origin, vni):
+                yield PlacedEndpoint(origin, endpoint)
+
+    def endpoint_writers(self, vni: Vni) -> list[NodeId]:
+        """Return the nodes whose endpoints on a network count."""
+        origins = self._store.origins(Scope(vni))
+        return [each for each in origins if each == self.own or not self.view.is_gone(each)]
+
+    def endpoints_of(self, origin: NodeId, vni: Vni) -> Iterator[Endpoint]:
+        """Yield a node's endpoints on a network, of containers and of the host."""
+        for value in self._store.values_of(origin, Scope(vni), "endpoint"):
+            if isinstance(value, Endpoint):
+                yield value
 
     def has_endpoint_name(self, vni: Vni, name: str) -> bool:
         """Return whether any endpoint on a network may have a name, whatever its case.
@@ -246,9 +254,7 @@ class Directory:
 
     def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
         """Yield this node's own endpoints on a network."""
-        for value in self._store.values_of(self.own, Scope(vni), "endpoint"):
-            if isinstance(value, Endpoint):
-                yield value
+        return self.endpoints_of(self.own, vni)
 
     def own_version(self, vni: Vni) -> int:
         """Return a number that grows with each change of this node's records of a network."""

@@ -37,17 +37,38 @@ class Records:
 
     def __init__(self) -> None:
         self.endpoints: list[Endpoint] = []
+        self.writers = [OTHER]
+        self.reads: list[int] = []  # the turns of the event loop before each
+        self.turns = 0
         self.surplus: list[tuple[NodeId, str]] = []
         self.events: list[tuple[str, str]] = []
         directory = SimpleNamespace(
             view=SimpleNamespace(network_claims=list),
             networks=lambda: [BLUE],
-            endpoints=lambda _vni: [(OTHER, each) for each in self.endpoints],
+            endpoint_writers=lambda _vni: self.writers,
+            endpoints_of=self.read,
             node_name=lambda _node_id: "vm4",
             surplus=lambda: iter(self.surplus),
         )
         log = SimpleNamespace(record=lambda kind, text, **_: self.events.append((kind, text)))
         self.report = ConflictReport(cast("Any", directory), cast("Any", None), cast("Any", log))
+
+    def read(self, _origin: NodeId, _vni: Vni) -> list[Endpoint]:
+        """Return the endpoints, whoever has them."""
+        self.reads.append(self.turns)
+        return self.endpoints
+
+    async def report_beside_others(self) -> None:
+        """Report while something else wants the event loop."""
+
+        async def other() -> None:
+            while True:
+                self.turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(other())
+        await self.report.reconcile()
+        others.cancel()
 
     def texts(self) -> list[str]:
         """Return the health lines after a pass."""
@@ -88,3 +109,11 @@ def test_a_log_beyond_its_bound_is_reported_once() -> None:
     assert records.texts() == told
     assert records.texts() == told
     assert records.events == [("conflict", told[0])]
+
+
+def test_others_have_their_turns_while_records_are_read() -> None:
+    """After each member's, of which 4,160 count: together they are any number."""
+    records = Records()
+    records.writers = [NodeId(bytes([number]) * 16) for number in range(13)]
+    asyncio.run(records.report_beside_others())
+    assert records.reads == [0, *range(1, 13)]
