@@ -40,6 +40,7 @@ STATE_DIR = Path("/var/lib/overlayd")
 FEW = 50
 SPACES = 20
 SETTLE_S = 120.0
+AFTER_START_S = 20.0  # for what an agent does once, after its start
 PARALLEL_ROUNDS = 3
 _KILL = "kill -9 $(pgrep -f '[o]verlay[^ ]* agent')"
 _HAS_ENDED = "! pgrep -f '[o]verlay[^ ]* agent'"
@@ -112,6 +113,7 @@ def measure(records: int, rounds: int) -> list[str]:
         _fill(cluster)
         tell(f"{cluster.records:,} records: {time.monotonic() - started:.0f} s")
     memory = [_memory(cluster) for cluster in clusters]
+    time.sleep(AFTER_START_S)
     for cluster in clusters:  # the first attach has more to do
         tell(f"first attach beside {cluster.records:,}: {_attach(cluster, 'b0')}")
     spent = [list(map(_spent_s, cluster.pids)) for cluster in clusters]
@@ -228,11 +230,14 @@ def _spent_s(pid: int) -> float:
 
 
 def _paired(name: str, samples: Sequence[Sequence[T]], of: Callable[[T], float]) -> str:
-    """Return a line with medians, and the median of the ratios of each round."""
+    """Return a line with medians, and median and quartiles of the ratios of each round."""
     few, many = ([of(each) for each in taken] for taken in samples)
-    ratio = statistics.median(b / a for a, b in zip(few, many, strict=True))
+    low, ratio, high = statistics.quantiles(
+        [b / a for a, b in zip(few, many, strict=True)], n=4, method="inclusive"
+    )
     return (
-        f"| {name} | {statistics.median(few):.1f} | {statistics.median(many):.1f} | {ratio:.2f} |"
+        f"| {name} | {statistics.median(few):.1f} | {statistics.median(many):.1f}"
+        f" | {ratio:.2f} ({low:.2f} to {high:.2f}) |"
     )
 
 
