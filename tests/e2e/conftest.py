@@ -27,6 +27,10 @@ ADDRESS = re.compile(r"[\da-f:.]+(?=\s)")  # the first word that it prints
 TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 
 
+class FailedCommandError(AssertionError):
+    """A command failed that must succeed: at once, or by the end where that is waited for."""
+
+
 class Cluster:
     """The hosts of a lab, controlled through the command line only."""
 
@@ -41,7 +45,8 @@ class Cluster:
     def ok(self, number: int, *command: str) -> str:
         """Run a command that must succeed; return its stdout."""
         code, out, err = self.run(number, *command)
-        assert code == 0, f"vm{number}: {' '.join(command)}: {out}{err}"
+        if code != 0:
+            raise FailedCommandError(f"vm{number}: {' '.join(command)}: {out}{err}")
         if (unconfirmed := UNCONFIRMED.search(err)) and (ip := ADDRESS.match(out)):
             catch_up(unconfirmed[1].split(", "), ip[0])
         return out
@@ -49,7 +54,8 @@ class Cluster:
     def json(self, number: int, *verb: str) -> dict[str, Any]:
         """Run a reading verb; return its JSON, also where it tells of something wrong."""
         code, out, err = self.run(number, "overlayd", *verb, "--json")
-        assert code in (0, DegradedError.exit_code), f"vm{number}: {' '.join(verb)}: {out}{err}"
+        if code not in (0, DegradedError.exit_code):
+            raise FailedCommandError(f"vm{number}: {' '.join(verb)}: {out}{err}")
         found: dict[str, Any] = json.loads(out)
         return found
 
@@ -83,10 +89,20 @@ class Cluster:
 
 
 def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = WAIT_S) -> None:
-    """Poll until a condition holds; on a timeout, fail with its description."""
+    """Poll until a condition holds; on a timeout, fail with its description.
+
+    A look whose command fails is repeated as well: its file, or its agent, may not be there yet.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {told}"
+    while True:
+        failed = None
+        try:
+            if condition():
+                return
+        except FailedCommandError as error:
+            failed = error
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {timeout_s} s in vain: {told}") from failed
         time.sleep(0.02)
 
 
