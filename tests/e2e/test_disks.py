@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
-WAIT_S = 40.0
+PREVIOUS = "/var/lib/overlayd/state.previous.db"
+WAIT_S = 60.0
 # What a reboot leaves of a host: its disk. The processes of its containers end, too.
 REBOOT = (
     "for name in $(ls /run/netns); do ip netns del $name; done; rm -rf /run/netns /run/overlayd; "
@@ -99,6 +100,7 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
         four.ok(3, "overlayd", "container", "add", old, "--network", "blue")
         four.ok(3, "bash", "-c", KILL)
         four.ok(3, "overlayd", "join")  # its state is copied at this start
+        four.ok(3, "cp", "-a", PREVIOUS, "/run/previous")  # and again every 10 s
         made = four.ok(3, "overlayd", "container", "add", new, "--network", "blue")
         address = made.split()[0]
         interface = four.inside(3, new, "cat", "/sys/class/net/eth0/ifindex")[1]
@@ -106,7 +108,8 @@ def test_a_damaged_state_loses_no_container(four: Cluster, eventually: Callable[
         # A detach waits for the others no longer than a second; what they don't know is lost.
         eventually(lambda old=old: old not in known_to(four, 1), f"{old} is gone")
 
-        four.ok(3, "bash", "-c", f"{KILL}; cd /var/lib/overlayd; rm -f *-wal *-shm; {damage}")
+        ended = f"{KILL}; cp -a /run/previous {PREVIOUS}"
+        four.ok(3, "bash", "-c", f"{ended}; cd /var/lib/overlayd; rm -f *-wal *-shm; {damage}")
         four.ok(3, "overlayd", "join")
 
         def recovered() -> bool:
