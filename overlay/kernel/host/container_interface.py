@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from overlay.errors import OverlayError
-from overlay.kernel.host.default_route import find_interface
+from overlay.kernel.host.default_route import interface_among
 from overlay.kernel.netlink import codec, link_requests, neighbor_rows, routes
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links
@@ -96,7 +96,8 @@ def _differences(
         if (route := routes.decode_default(message)) is not None
     }
     for each in wanted:
-        index = find_interface(inside, each.ifname, each.mac)
+        # Among those: the container may have made another one since.
+        index = interface_among(links.values(), each.ifname, each.mac)
         if not index:
             continue  # its port in the sandbox is gone as well, and repaired from there
         name = names[index]

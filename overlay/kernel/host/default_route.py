@@ -8,7 +8,7 @@ chose it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 from overlay.errors import OverlayError
 from overlay.kernel.netlink import codec, link_requests, routes
 from overlay.kernel.netlink.codec import attributes
+from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.container_namespace import socket_in
@@ -65,7 +66,11 @@ def find_interface(inside: NetlinkSocket, ifname: str, mac: Mac) -> int:
 
     Returns 0 if it is gone.
     """
-    links = all_links(inside)
+    return interface_among(all_links(inside), ifname, mac)
+
+
+def interface_among(links: Collection[LinkInfo], ifname: str, mac: Mac) -> int:
+    """Return the index of a container's interface among the links of its namespace, or 0."""
     by_mac = [each.index for each in links if each.mac == mac]
     by_name = [each.index for each in links if each.name == ifname]
     return next(iter(by_mac or by_name), 0)

@@ -209,7 +209,13 @@ def interfaces_of(route: Any) -> list[int]:
 
 
 def _underlay(host: HostAddresses, index: int, ip: Ip) -> UnderlayAddress:
-    link = host.links[index]
+    link = host.links.get(index)
+    if link is None:
+        raise OverlayError(
+            f"the interface with {ip_text(ip)} has just been made",
+            why="this host's interfaces are being changed",
+            hint="Try again; an agent does so by itself",
+        )
     # An underlay address may be on the loopback, whose MTU exceeds the largest possible packet.
     return UnderlayAddress(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
 

@@ -9,9 +9,12 @@ from overlay.kernel import netns
 from overlay.kernel.host import container_interface
 from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
 from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
+from overlay.kernel.netlink import link_lookup
 from overlay.model import Vni, mac_for, parse_ip
 
 if TYPE_CHECKING:
+    from overlay.kernel.netlink.link_decoder import LinkInfo
+    from overlay.kernel.netlink.socket import NetlinkSocket
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
@@ -111,3 +114,22 @@ def test_an_interface_that_is_gone_lacks_nothing(container: Container) -> None:
     assert container.texts() == []
     container.identity = (container.identity[0], 1)
     assert container.texts() == []
+
+
+def test_an_interface_made_anew_is_for_the_next_check(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root in a container can do so all the time; a KeyError ended the agent."""
+    seen = link_lookup.all_links
+
+    def outdated(inside: NetlinkSocket) -> list[LinkInfo]:
+        found = seen(inside)
+        mac = container.wanted.mac.hex(":")
+        container.ip("link", "del", "eth0")
+        container.ip("link", "add", "eth0", "address", mac, "type", "veth", "peer", "eth0x")
+        return found
+
+    monkeypatch.setattr(container_interface, "all_links", outdated)
+    assert container.texts()
+    monkeypatch.undo()
+    assert container.restore()

@@ -162,3 +162,13 @@ def test_choice_is_a_value(machine: Machine) -> None:
         chosen = underlay.choose_underlay("eth1", None)
         assert chosen == underlay.choose_underlay("eth1", None)
     assert chosen == underlay.UnderlayAddress(Ip(bytes([192, 168, 56, 11])), "eth1", 9000)
+
+
+def test_an_interface_that_has_just_been_made_is_awaited(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address is listed, and it is not yet: interfaces and addresses are read one by one."""
+    monkeypatch.setattr(underlay, "all_links", lambda _socket: [])
+
+    with pytest.raises(OverlayError, match="has just been made"):
+        machine.choose("192.168.56.11")
