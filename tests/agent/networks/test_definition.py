@@ -175,7 +175,7 @@ def test_ipv6_adds_a_random_unique_local_subnet() -> None:
         assert (each.base[:1], each.prefix_length, each.base[6:]) == (b"\xfd", 64, bytes(10))
 
 
-def test_a_network_that_has_all_ipv6_subnets_holds_up_nobody() -> None:
+def test_a_network_that_has_all_subnets_holds_up_nobody() -> None:
     """Any member may write one; so may a route of the host cover all. The agent went on drawing."""
     wide = Subnet(parse_ip("8000::"), 1, parse_ip("8000::1"))
     hostile = Network(Vni(9), "wide", (wide,), NodeId(bytes(16)))
