@@ -26,6 +26,7 @@ from overlay.agent.api.services.schema import (
 )
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.records.known_names import meant_text
 from overlay.core.services.derivation import BackendState, ServiceBackend
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.core.services.values import IpNetwork
@@ -61,7 +62,8 @@ class ServiceHandlers:
         wanted = service_of(request, network.vni)
         made, created = await components.services.create(network, wanted)
         view = ServiceView(components)
-        return {**view.detail(made), "created": created, "warnings": view.warnings(made)}
+        warnings = view.warnings(made, (*request.drain, *request.weights))
+        return {**view.detail(made), "created": created, "warnings": warnings}
 
     async def inspect(self, name: str) -> ServiceDetailResponse:
         """GET /v1/services/NAME."""
@@ -78,12 +80,13 @@ class ServiceHandlers:
             name, lambda service: _changed(service, request)
         )
         view = ServiceView(components)
+        warnings = view.warnings(after, (*request.drain, *request.weights))
         changed = [
             _API_NAMES.get(each.name, each.name)
             for each in fields(Service)
             if getattr(before, each.name) != getattr(after, each.name)
         ]
-        return {**view.detail(after), "changed": changed, "warnings": view.warnings(after)}
+        return {**view.detail(after), "changed": changed, "warnings": warnings}
 
     async def remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/services/NAME."""
@@ -201,6 +204,28 @@ def _pairs(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(labels.items()))
 
 
+def backend_warnings(
+    service: Service, found: Iterable[ServiceBackend], named: Iterable[str]
+) -> list[str]:
+    """Return what may be a mistake: backends that no container is.
+
+    `named` are those that a request drains or gives a weight.
+    """
+    names = {each.endpoint.name.lower(): each.endpoint.name for each in found}
+    missing = [name for name in service.backends if name.lower() not in names]
+    warnings = [f"no container on the network is called {name}" for name in missing]
+    for name in dict.fromkeys(named):
+        if name.lower() not in names and name not in missing:
+            meant = meant_text(name, [*names.values()])
+            warnings.append(f"none of its backends is called {name}. {meant}".rstrip(". "))
+    if service.selector and not names:
+        shown = " and ".join(f"{key}={value}" for key, value in service.selector)
+        warnings.append(f"no container on the network has the label {shown}")
+    if not service.selector and not service.backends and not names:
+        warnings.append(f"no container on the network has the alias {service.name}")
+    return warnings
+
+
 class ServiceView:
     """Services as the API shows them; the containers of a network are read once."""
 
@@ -286,20 +311,11 @@ class ServiceView:
             "problem": self._problem(service, backend),
         }
 
-    def warnings(self, service: Service) -> list[str]:
-        """Return what may be a mistake: backends that no container is."""
+    def warnings(self, service: Service, named: Iterable[str]) -> list[str]:
+        """Return what may be a mistake; a request has named some backends to change them."""
         if self.unknown_network(service) is not None:
             return []
-        found = self._backends(service)
-        names = {each.endpoint.name.lower() for each in found}
-        missing = [name for name in service.backends if name.lower() not in names]
-        warnings = [f"no container on the network is called {name}" for name in missing]
-        if service.selector and not found:
-            shown = " and ".join(f"{key}={value}" for key, value in service.selector)
-            warnings.append(f"no container on the network has the label {shown}")
-        if not service.selector and not service.backends and not found:
-            warnings.append(f"no container on the network has the alias {service.name}")
-        return warnings
+        return backend_warnings(service, self._backends(service), named)
 
 
 def _check_response(check: HealthCheck | None) -> HealthCheckResponse | None:

@@ -1,4 +1,4 @@
-"""Requests about services that only root may send."""
+"""Requests about services: who may send them, and what may be a mistake in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.api.http.caller import ApiCaller
-from overlay.agent.api.services.handlers import ServiceHandlers
+from overlay.agent.api.services.handlers import ServiceHandlers, backend_warnings
 from overlay.agent.api.services.schema import (
     ServiceCreateRequest,
     ServicePortRequest,
@@ -16,6 +16,7 @@ from overlay.agent.api.services.schema import (
     ServiceSetRequest,
 )
 from overlay.errors import ForbiddenError
+from tests.core.services.test_derivation import WEB, candidate, index
 
 MEMBER = ApiCaller(os.geteuid() + 1001, frozenset({12_300}))
 LOW = (ServicePublishRequest(port=22, service_port=80),)
@@ -33,3 +34,19 @@ async def test_a_low_port_of_the_hosts_is_roots() -> None:
     with pytest.raises(ForbiddenError, match="publish a port below 1024"):
         await handlers.set("web", ServiceSetRequest(publish=LOW), MEMBER)
     agent.require_components().services.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("named", "warnings"),
+    [
+        ((), []),
+        (("c1", "C2"), []),
+        (("c11",), ["none of its backends is called c11. Did you mean c1?"]),
+        (("database",), ["none of its backends is called database"]),
+    ],
+)
+def test_a_name_that_is_no_backend_is_told(named: tuple[str, ...], warnings: list[str]) -> None:
+    """Somebody would stop a container that is not drained at all."""
+    found = index(candidate(1), candidate(2)).backends(WEB)
+
+    assert backend_warnings(WEB, found, named) == warnings
