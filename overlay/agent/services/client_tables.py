@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -101,6 +101,8 @@ class ClientTables(Controller):
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
+        # By container: the path, and ports that lost a backend, whose flows are still there.
+        self._moving: dict[_Identity, tuple[str, dict[VirtualPort, frozenset[Ip]]]] = {}
         self._is_ready = self._is_leaving = False
         self._lock = asyncio.Lock()
         self._host_networks = host
@@ -129,6 +131,7 @@ class ClientTables(Controller):
                 self.trigger()
             else:
                 await self._ensure(identity, verify=True)
+                await self._end_flows(identity)
         except (OverlayError, OSError):
             self.trigger()  # it fails there as well, and is reported
 
@@ -152,10 +155,11 @@ class ClientTables(Controller):
             clients.add(self._host)
         self._bare &= clients
         for identity in clients | self._clients.keys():
-            try:
+            with _noting(failures):
                 await self._ensure(identity, verify=verify)
-            except (OverlayError, OSError) as error:
-                failures.append(error)
+        for identity in list(self._moving):  # once new connections go elsewhere in all of them
+            with _noting(failures):
+                await self._end_flows(identity)
         in_use = {id(client.reachable) for client in self._clients.values()}
         self._reachable = {at: it for at, it in self._reachable.items() if id(it) in in_use}
         self._planner.forget_others([each for ports in self._ports.values() for each in ports])
@@ -177,6 +181,7 @@ class ClientTables(Controller):
         self._is_leaving = True
         if self._host is not None:
             await self._ensure(self._host, verify=True)
+            await self._end_flows(self._host)
 
     async def differences(self) -> list[str]:
         """Describe the tables that are not as they should be."""
@@ -251,7 +256,20 @@ class ClientTables(Controller):
                 before.reachable.ports if before is not None else None, wanted.ports
             )
             if moving:
-                await self._kernel.call(table_writer.forget_flows, path, identity, moving)
+                _, known = self._moving.get(identity, (path, {}))
+                self._moving[identity] = path, known | moving
+
+    async def _end_flows(self, identity: _Identity) -> None:
+        """End flows of a container to backends that are gone; if that fails, the next pass does."""
+        if identity not in self._moving:
+            return
+        path, moving = self._moving.pop(identity)
+        try:
+            await self._kernel.call(table_writer.forget_flows, path, identity, moving)
+        except (OverlayError, OSError):
+            _, newer = self._moving.get(identity, (path, {}))
+            self._moving[identity] = path, moving | newer
+            raise
 
     def _path_of(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)
@@ -260,6 +278,15 @@ class ClientTables(Controller):
     def _called(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)
         return mine[0].target if mine else "this host"
+
+
+@contextlib.contextmanager
+def _noting(failures: list[OverlayError | OSError]) -> Iterator[None]:
+    """Note an error of the block, so that one container holds up no other."""
+    try:
+        yield
+    except (OverlayError, OSError) as error:
+        failures.append(error)
 
 
 def _answering(
