@@ -38,6 +38,8 @@ class DeclaredFile:
     def located(self, error: OverlayError) -> OverlayError:
         """Return an error of the agent about this file that names the line."""
         line = self._positions.line_of(error.field)
+        if line is None:  # of an unknown section, where its first object is
+            line = self._positions.line_of(f"{error.field}[0]")
         if line is None:
             return error
         why = _PATH.sub(lambda match: self._line_text(match[0]), error.why)

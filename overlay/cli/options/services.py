@@ -150,6 +150,13 @@ def _ports(texts: Sequence[str]) -> list[JsonObject]:
     found: list[JsonObject] = []
     for text in texts:
         name, equals, numbers = text.rpartition("=")
+        if not equals and text[:1].isalpha():
+            raise UsageError(
+                f"invalid port {text!r}",
+                why="it begins with a number, or with a name and '='",
+                hint="Such as 80:8080, 53/udp, or http=80:8080",
+                field="ports",
+            )
         parsed = parse_pairs(numbers, "ports", "PORT:TARGET")
         if equals and len(parsed) > 1:
             raise UsageError(

@@ -65,6 +65,15 @@ def test_what_was_not_done_is_said(overlayd: Run, agent: FakeAgent, file: Path) 
     assert "1 of 2 changes made" in outcome.err
 
 
+def test_an_unknown_section_has_its_line(overlayd: Run, agent: FakeAgent, file: Path) -> None:
+    """The agent names it without a number, as it knows no list of that name."""
+    file.write_text('owner = "shop"\n\n[[netwrok]]\nname = "x"\n', encoding="utf-8")
+    agent.fail("POST /v1/apply", "usage", 400, what="unknown field 'netwrok'", field="netwrok")
+    outcome = overlayd("apply", str(file))
+
+    assert f"error: {file}:3: unknown field 'netwrok'" in outcome.err
+
+
 def test_the_agents_error_names_the_line(overlayd: Run, agent: FakeAgent, file: Path) -> None:
     """Also in the cause, where that names another object."""
     agent.fail("POST /v1/apply", "conflict", 409, what="it overlaps",

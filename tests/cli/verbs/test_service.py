@@ -100,6 +100,7 @@ def test_none_removes_what_was_there(overlayd: Run, agent: FakeAgent) -> None:
     [
         ("create web --network blue", "no port given"),
         ("create web --network blue --port 0", "--port: invalid port '0'"),
+        ("create web --network blue --port http:80", "or with a name and '='"),
         ("create web --network blue --port a=80-90", "a range of ports cannot have one name"),
         ("create web --network blue --port 80 --weight c1=x", "'x' is not a weight"),
         ("create web --network blue --port 80 --check ping", "'ping' is not a check"),
