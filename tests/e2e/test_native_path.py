@@ -182,6 +182,27 @@ def test_changes_of_the_underlay_are_followed(pair: Pair) -> None:
     wait_until(pair.all_healthy, "all are well")
 
 
+def test_an_interface_with_another_name_is_followed(pair: Pair) -> None:
+    """By `status`, by the path, and by the rules of the firewall that name it."""
+    two = pair.host(2)
+
+    def name(before: str, after: str) -> None:
+        for words in ((before, "down"), (before, "name", after), (after, "up")):
+            two.run("ip", "link", "set", *words)
+        wait_until(lambda: two.get("/v1/status")["node"]["interface"] == after, after)
+
+    two.run("nft", RULES.replace("udp", "iifname up0 udp"))
+    wait_until(lambda: pair.is_native(2), "the native path beside a rule for another interface")
+    name("eth1", "up0")
+    wait_until(lambda: not pair.has_shortcut(2), "the native path off")
+    name("up0", "eth1")
+    wait_until(lambda: pair.is_native(2) and pair.has_shortcut(2), "the native path on")
+    two.run("nft", "delete table inet fw")
+    with pair.flow(2, 1):
+        wait_until(partial(more, pair, pair.received(1, SHORTCUT)), "native again")
+    wait_until(pair.all_healthy, "all are well")
+
+
 def test_a_killed_agent_and_the_next_one_lose_no_packet(pair: Pair) -> None:
     """The programs run on without an agent, and the next one replaces them."""
     one = pair.host(1)

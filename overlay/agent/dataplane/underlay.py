@@ -71,6 +71,7 @@ class Underlay(Controller):
         try:
             if moved:
                 self._move(found)
+            self.interface = found.interface  # it may have a new name, or the address another one
         finally:
             await self.address_checked.emit(found)
 
@@ -153,7 +154,6 @@ class Underlay(Controller):
         documents.CLUSTER.put(self._gossip.state, cluster)
         self._gossip.cluster = cluster
         self._gossip.renew_card(address=found.address)
-        self.interface = found.interface
         self._reconciler.mark_stale()
         self._event_log.record(
             "underlay",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
@@ -27,6 +27,15 @@ _JUDGES: Final = (
     'the host\'s firewall judges VXLAN packets ({}); native_path = "on" would bypass it'
 )
 _UNREADABLE: Final = "the host's firewall could not be read ({}), so it may judge VXLAN packets"
+
+
+class _Question(NamedTuple):
+    """Whose packets are asked about."""
+
+    own: Ip
+    members: frozenset[Ip]
+    interfaces: frozenset[int]  # that lead to members
+    interface: str  # with this host's address; rules have names, and it may have a new one
 
 
 class HostFirewall(Controller):
@@ -53,14 +62,14 @@ class HostFirewall(Controller):
         self._kernel = context.kernel
         self._follow = follow
         self._paths = paths
-        self._asked: tuple[Ip, frozenset[Ip], frozenset[int]] | None = None  # by the last pass
+        self._asked: _Question | None = None  # by the last pass
         self._took_s = 0.0
         paths.determined.connect(self._follow_paths)
 
-    def _question(self) -> tuple[Ip, frozenset[Ip], frozenset[int]]:
-        """Return this host's address, the members', and the interfaces that lead to them."""
+    def _question(self) -> _Question:
         indexes = frozenset(path.interface for path in self._paths.known or ())
-        return self._gossip.card.address, self._directory.view.vteps(), indexes
+        members = self._directory.view.vteps()
+        return _Question(self._gossip.card.address, members, indexes, self._paths.interface)
 
     def _follow_paths(self) -> None:
         if self._question() != self._asked:
@@ -83,12 +92,12 @@ class HostFirewall(Controller):
         """Look at the firewall, and switch the path by it."""
         if self._follow is None:
             return
-        self._asked = own, members, indexes = self._question()
-        port, fallback = self._gossip.cluster.vxlan_port, self._paths.interface
+        self._asked = self._question()
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            found = await self._kernel.call(judging_rule, own, members, indexes, fallback, port)
+            port = self._gossip.cluster.vxlan_port
+            found = await self._kernel.call(judging_rule, *self._asked, port)
             why = _JUDGES.format(found) if found else ""
         except OverlayError as error:
             why = _UNREADABLE.format(error.why or error.what)
