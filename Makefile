@@ -43,9 +43,9 @@ data-path-test: setup
 	    --tx "$${LABS:-3}*popen//python=tests/apart" -m "data_path and not vm and not chaos" tests/e2e || failed=1; \
 	done; exit $$failed
 
-# Every fault, with real agents (minutes). Prints the measurements.
+# Every fault, with real agents (minutes), on the native path or on DATA_PATH. Prints the measurements.
 chaos: setup
-	OVERLAYD_WRITE_TABLE=1 .venv/bin/pytest -q -s -m chaos tests/e2e
+	OVERLAYD_LAB_DATA_PATH=$(or $(DATA_PATH),native) OVERLAYD_WRITE_TABLE=1 .venv/bin/pytest -q -s -m chaos tests/e2e
 
 # Churn on real agents: memory, descriptors, namespaces and rows must return to where they were.
 soak: setup

@@ -27,6 +27,10 @@ FILES = tuple(
         "virtual_address",
     )
 )  # fmt: skip
+# Of `make chaos`: whose containers send nothing to other hosts, or encrypted.
+WITHOUT_PACKETS = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("crash_points", "docker_crashes", "encryption_faults")
+)
 # Where networks take another path than the others of their host, by what `status` says.
 EXCEPTIONS = {
     "it is encrypted": "fast",

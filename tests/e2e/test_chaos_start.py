@@ -14,6 +14,7 @@ from overlay.lab import host_process
 from overlay.lab.driver import differences, endpoints, join_all, wait_until
 from overlay.lab.fixtures import attach, lab_cluster
 from overlay.lab.flow import require_no_loss
+from tests.e2e.data_paths import PathWatch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 HOURS_S = 7 * 3600
@@ -22,7 +23,7 @@ ENDPOINT_COUNT = 1000
 Tell = Callable[[str, str, str], None]
 
 
-def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
+def test_clock_stepped(tmp_path: Path, tell: Tell, path_watch: PathWatch) -> None:
     """A wall clock seven hours ahead, then behind, affects only the times of events."""
     library = tmp_path / "clockshift.so"
     source = Path(__file__).parent / "clockshift.c"
@@ -49,12 +50,13 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
             victim.end(signal.SIGKILL)
             victim.start(**environment)
         wait_until(made.all_healthy, "all well", 180.0)
+        path_watch.look()
         measured = f"{' and '.join(told)}, then a kill -9: {require_no_loss(verdicts)}; all equal"
     promised = "nothing but the times of events follows it"
     tell("clock of one agent stepped by hours (preloaded clock_gettime)", promised, measured)
 
 
-def test_without_the_nft_program(tell: Tell) -> None:
+def test_without_the_nft_program(tell: Tell, path_watch: PathWatch) -> None:
     """Without the program nft, agents start, containers connect, and the filter is in place."""
     assert not host_process.running()
     with lab_cluster(2, populated=False) as made:
@@ -66,12 +68,13 @@ def test_without_the_nft_program(tell: Tell) -> None:
             time.sleep(5.0)
         health = [item["text"] for item in made.host(1).get("/v1/status")["health"]]
         assert not any(differences(each) for each in made.drivers)
+        path_watch.look()
         said = f"status says: {'; '.join(health)}" if health else "status has no complaint"
         measured = f"{require_no_loss(verdicts)}; {said}"
     tell("no `nft` program", "the same: rules are written by netlink", measured)
 
 
-def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
+def test_a_thousand_endpoints_on_one_host(tell: Tell, path_watch: PathWatch) -> None:
     """Eight clients attach them and other hosts know them; a killed agent returns without loss."""
     assert not host_process.running()
     with lab_cluster(2) as made:
@@ -92,6 +95,7 @@ def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
             crowded.start()
             start_s = time.monotonic() - started
             wait_until(made.all_healthy, "all well", 60.0)
+        path_watch.look()
         measured = (
             f"attached in {attached_s:.0f} s by 8 clients; a killed agent answers after "
             f"{start_s:.1f} s: {require_no_loss(verdicts)}; all equal"
