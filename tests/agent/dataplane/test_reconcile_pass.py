@@ -14,6 +14,7 @@ from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import DeleteRow, Operation
+from overlay.core.dataplane.planning import steps
 from overlay.core.dataplane.planning.inputs import (
     LocalPort,
     PlanInput,
@@ -387,6 +388,28 @@ def test_a_pass_that_reads_holds_no_copies_of_planned_rows(node: Node) -> None:
     )  # fmt: skip
     assert node.passes(read=True) == (2, 0)
     assert node.differences() == []
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_what_is_missing_is_put_in_portions(
+    node: Node, monkeypatch: pytest.MonkeyPatch, *, prune: bool
+) -> None:
+    """In several rounds with the kernel, beside rows that are another's or must be replaced."""
+    monkeypatch.setattr(steps, "PORTION", 1)
+    node.remotes = [NINE, TEN]
+    assert run_pass(node.runtime, node.given(), prune=prune, read=True).failures == []
+    assert node.differences() == []
+    sandbox, mac = node.host.sandbox.name, mac_text(mac_for(VNI, NINE))
+    node.world.run(sandbox, "ip", "neighbour", "flush", "dev", "br0", "nud", "permanent")
+    node.world.run(
+        sandbox, "bridge", "fdb", "replace", mac, "dev", "vxlan0", "dst", "192.168.56.99", "self",
+        "permanent",
+    )  # fmt: skip
+    done = run_pass(node.runtime, node.given(), prune=prune, read=True)
+
+    assert (done.operation_count, done.repair_count, done.failures) == (3, 3, [])
+    assert node.differences() == []
+    assert node.runtime.left is node.runtime.desired
 
 
 def test_without_pruning_and_surplus_no_rows_are_held(node: Node) -> None:
