@@ -26,7 +26,7 @@ _AND_IMMEDIATE, _OR_IMMEDIATE, _SHIFT_LEFT, _SHIFT_RIGHT = 0x57, 0x47, 0x67, 0x7
 _JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
 _JUMP_ABOVE: Final = 0x25
 _JUMP_EQUAL_REGISTER, _JUMP_UNEQUAL_REGISTER, _JUMP_ABOVE_REGISTER = 0x1D, 0x5D, 0x2D
-_MULTIPLY, _XOR_REGISTER = 0x27, 0xAF
+_MULTIPLY, _MULTIPLY_REGISTER, _XOR_REGISTER = 0x27, 0x2F, 0xAF
 _TO_BIG_ENDIAN: Final = 0xDC
 _CALL, _EXIT = 0x85, 0x95
 
@@ -107,6 +107,10 @@ class Assembler:
     def multiply(self, target: int, value: int) -> None:
         """Multiply a register by a constant."""
         self._add(_MULTIPLY, target, immediate=value)
+
+    def multiply_register(self, target: int, source: int) -> None:
+        """Multiply a register by another."""
+        self._add(_MULTIPLY_REGISTER, target, source)
 
     def flip_bits_of(self, target: int, source: int) -> None:
         """Flip the bits that another register has."""

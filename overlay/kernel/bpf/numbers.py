@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-MAP_LOOKUP, MAP_UPDATE, KTIME_NS, CLONE_REDIRECT, REDIRECT = 1, 2, 5, 13, 23
+MAP_LOOKUP, MAP_UPDATE, KTIME_NS, RANDOM, CLONE_REDIRECT, REDIRECT = 1, 2, 5, 7, 13, 23
 VLAN_PUSH, VLAN_POP = 18, 19
 STORE_BYTES, CHECKSUM_REPLACE, LOAD_BYTES, ADJUST_ROOM, REDIRECT_PEER = 9, 10, 26, 50, 155
 FLOW_HASH, FIB_LOOKUP, REDIRECT_NEIGH, JIFFIES = 34, 69, 152, 118
+SOCKET_COOKIE, NETNS_COOKIE = 46, 122
 MAC_LAYER: Final = 1  # BPF_ADJ_ROOM_MAC: room after the Ethernet header
 REDIRECT_INGRESS: Final = 1  # BPF_F_INGRESS: as if the interface had received the frame
 PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge or out

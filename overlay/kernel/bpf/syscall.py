@@ -27,6 +27,9 @@ TCX_INGRESS: Final = 46  # BPF_TCX_INGRESS, since Linux 6.6
 _REPLACE: Final = 1 << 2  # BPF_F_REPLACE
 _ATTACHED_MAX: Final = 64  # programs at one hook of one interface, BPF_MPROG_MAX
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
+_CGROUP_SOCK_ADDR: Final = 18  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
+_LINK_CREATE: Final = 28  # of control groups since Linux 5.7
+CONNECT: Final = {4: 10, 16: 11}  # BPF_CGROUP_INET4_CONNECT and 6, by size of an address
 LICENSE: Final = "Apache-2.0"
 _LOG_SIZE: Final = 65_536
 _BATCH: Final = 4_096  # entries read at once
@@ -81,6 +84,17 @@ def delete(map_fd: int, key: bytes) -> None:
         return
 
 
+def lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
+    """Return the value of a key of a map; None without one."""
+    pinned, value = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value_size)
+    where = ctypes.addressof(pinned), ctypes.addressof(value)
+    try:
+        _call(_MAP_LOOKUP, _buffer("=I4xQQQ", map_fd, *where, 0))
+    except FileNotFoundError:
+        return None
+    return value.raw
+
+
 def entries(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield all entries of a map; what is changed meanwhile may come twice, or not."""
     keys = ctypes.create_string_buffer(key_size * _BATCH)
@@ -130,23 +144,24 @@ def entries_singly(map_fd: int, key_size: int, value_size: int) -> list[tuple[by
         found.append((key.raw, value.raw))
 
 
-def load(code: bytes, name: str, terms: str = LICENSE) -> int:
-    """Load a tc program and return its descriptor.
+def load(code: bytes, name: str, terms: str = LICENSE, connect: int = 0) -> int:
+    """Load a tc program and return its descriptor; with `connect`, one of `CONNECT`.
 
     `terms` is its license, as some helpers are only for programs under the GPL
     (Documentation/bpf/bpf_licensing.rst). The error of a rejected program contains the last lines
     of the verifier's log.
     """
+    kind = _CGROUP_SOCK_ADDR if connect else _SCHED_CLS
     program = ctypes.create_string_buffer(code, len(code))
     license_text = ctypes.create_string_buffer(terms.encode("ascii"))
     text = name.encode("ascii")[:15]
     where = len(code) // 8, ctypes.addressof(program), ctypes.addressof(license_text)
-    layout = "=IIQQIIQII16s"
+    layout, end = "=IIQQIIQII16sII", (text, 0, connect)
     try:
-        return _call(_PROG_LOAD, _buffer(layout, _SCHED_CLS, *where, 0, 0, 0, 0, 0, text))
+        return _call(_PROG_LOAD, _buffer(layout, kind, *where, 0, 0, 0, 0, 0, *end))
     except OSError as error:
         log = ctypes.create_string_buffer(_LOG_SIZE)
-        again = _buffer(layout, _SCHED_CLS, *where, 1, _LOG_SIZE, ctypes.addressof(log), 0, 0, text)
+        again = _buffer(layout, kind, *where, 1, _LOG_SIZE, ctypes.addressof(log), 0, 0, *end)
         try:
             return _call(_PROG_LOAD, again)
         except OSError:
@@ -207,6 +222,14 @@ def attach(program_fd: int, index: int, former_fd: int | None = None) -> None:
 def detach(program_fd: int, index: int) -> None:
     """Take a program off an interface."""
     _call(_PROG_DETACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, 0, 0, 0, 0))
+
+
+def link(program_fd: int, cgroup_fd: int, connect: int) -> int:
+    """Run a program at each connect(2) of a control group's processes, beside those of others.
+
+    Returns a descriptor; when the last one is closed, with its process at the latest, it ends.
+    """
+    return _call(_LINK_CREATE, _buffer("=4I", program_fd, cgroup_fd, connect, 0))
 
 
 def attached(index: int) -> list[int]:
