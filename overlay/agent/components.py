@@ -315,6 +315,7 @@ class Components:
             host_endpoints,
             self.attacher.context.container_changed,
             controller.exposure_changed,
+            self.config.services_at_connect,
         )
         self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
         ends = (self.attacher, self.detacher, self._editor)

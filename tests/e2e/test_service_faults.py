@@ -160,9 +160,11 @@ def ready(cluster: Cluster, number: int) -> set[str]:
 
 
 def led_to(lab: ServiceLab, name: str) -> bool:
-    """Return whether the client's own table leads to a backend."""
+    """Return whether the client's own table leads new connections to a backend."""
     listed = lab.cluster.ok(1, *netns("client"), "nft", "list", "ruleset")
-    return lab.ips[name] in re.findall(r"[0-9.]+", listed)
+    sets = re.split(r"\n\t(?:map|set) ", listed)
+    new = " ".join(each for each in sets if not each.startswith("moved"))
+    return lab.ips[name] in re.findall(r"[0-9.]+", new)
 
 
 def member(cluster: Cluster, name: str) -> str:

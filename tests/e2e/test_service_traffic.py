@@ -146,6 +146,12 @@ def test_six_backends_share_the_connections(web: tuple[Cluster, str]) -> None:
     assert {answer.split()[1] for answer in found} == {own}
     assert len(names(found)) == 6
     assert all(400 <= count <= 600 for count in names(found).values())
+    led = cluster.json(1, "status")["services_at_connect"]
+    assert cluster.json(1, "service", "inspect", "web")["translated_why"] == led["why"]
+    connect = f"socket.create_connection(('{virtual}', 80)).getpeername()[0]"
+    program = ("python3", "-c", f"import socket; print({connect})")
+    peer = cluster.ok(1, *netns("c1"), *program).strip()
+    assert (peer != virtual) == led["active"]
 
 
 def test_connections_outlive_the_agent(

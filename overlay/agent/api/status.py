@@ -78,6 +78,11 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
             "why": components.reconciler.fast_path.why or None,
         },
         "native_path": _native_path(components),
+        "services_at_connect": {
+            "mode": components.service_data_plane.at_connect.mode,
+            "active": not components.service_data_plane.at_connect.why,
+            "why": components.service_data_plane.at_connect.why or None,
+        },
         "underlay_filter": _underlay_filter(components.underlay_filter),
         "networks": networks,
         "drops": dict(sorted((components.gossip.drops() | components.paths.drops).items())),

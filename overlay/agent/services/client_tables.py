@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
+from overlay.agent.services.connect_choice import ConnectChoice
 from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
@@ -32,6 +33,7 @@ from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _Identity: TypeAlias = tuple[int, int]
+_log = logging.getLogger(__name__)
 
 
 class HostNetworks(Protocol):
@@ -87,8 +89,10 @@ class ClientTables(Controller):
         host: HostNetworks,
         container_changed: AsyncSignal[[_Identity]],
         exposure_changed: Signal[[]],
+        at_connect: ConnectChoice,
     ) -> None:
         super().__init__(context.event_log)
+        self._at_connect = at_connect
         self.changed: Signal[[]] = Signal()
         self._gossip = context.gossip
         self._kernel = context.kernel
@@ -115,8 +119,9 @@ class ClientTables(Controller):
         """Wait until this node's records are as new as they were: others may miss services."""
         await self._gossip.until_may_write()
         self._host = await self._kernel.call(netns.own_identity)
-        self._is_ready = True
-        yield
+        async with self._at_connect.running():
+            self._is_ready = True
+            yield
 
     async def ensure(self, identity: _Identity) -> None:
         """Have the table that a container needs, or none; a failure is retried.
@@ -239,6 +244,7 @@ class ClientTables(Controller):
                 return
             path = before.path if before is not None else self._path_of(identity)
             written = before.written if before is not None else None
+            await self._at_connect.follow(path, identity, wanted.ports)
             after, is_altered = await self._kernel.call(
                 table_writer.ensure, path, identity, self._table, wanted.plan, written
             )
@@ -247,6 +253,7 @@ class ClientTables(Controller):
                 text = f"nftables table {self._table.name} in {where} was altered or gone"
                 self._event_log.record("repaired", f"{text}: rewritten", level=logging.WARNING)
             if after is None:
+                await self._at_connect.follow(path, identity, ())
                 self._clients.pop(identity, None)
                 self._bare.add(identity)
             else:
@@ -270,6 +277,23 @@ class ClientTables(Controller):
             _, newer = self._moving.get(identity, (path, {}))
             self._moving[identity] = path, moving | newer
             raise
+        await self._move_unanswered(identity, moving)
+
+    async def _move_unanswered(self, identity: _Identity, losing: Collection[VirtualPort]) -> None:
+        """Lead connections that a backend has not answered, and will not, to others."""
+        client = self._clients.get(identity)
+        if client is None:
+            return
+        try:
+            moves = await self._at_connect.unanswered(
+                client.path, identity, losing, client.reachable.ports
+            )
+            if moves:
+                place = client.path, identity, self._table, client.written
+                written = await self._kernel.call(table_writer.move, *place, moves)
+                self._clients[identity] = replace(client, written=written)
+        except (OverlayError, OSError) as error:
+            _log.warning("%s: connections wait for a backend: %s", self._called(identity), error)
 
     def _path_of(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)

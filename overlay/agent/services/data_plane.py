@@ -10,6 +10,7 @@ from overlay.agent.process.controller import Controller
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.checks import HealthChecks
 from overlay.agent.services.client_tables import ClientTables, HostNetworks
+from overlay.agent.services.connect_choice import ConnectChoice
 from overlay.agent.services.host_probes import HostProbes
 from overlay.agent.state.attachments import Attachments
 from overlay.signals import AsyncSignal, Signal
@@ -26,8 +27,11 @@ class ServiceDataPlane:
         host: HostNetworks,
         container_changed: AsyncSignal[[tuple[int, int]]],
         exposure_changed: Signal[[]],
+        connect_mode: str,
     ) -> None:
-        self.clients = ClientTables(context, attachments, host, container_changed, exposure_changed)
+        self.at_connect = ConnectChoice(context, connect_mode)
+        signals = container_changed, exposure_changed
+        self.clients = ClientTables(context, attachments, host, *signals, self.at_connect)
         self.hosts = HostProbes(context, self.clients)
         self.checks = HealthChecks(context, attachments, catalog)
 

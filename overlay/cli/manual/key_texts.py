@@ -63,4 +63,8 @@ TEXTS: Final[dict[str, str]] = {
         "kernel can, and no rule of the firewall could judge such packets), on, off; needs the "
         "fast path (docs/guide/native-path.md)"
     ),
+    "services_at_connect": (
+        "choose a service's backend when a program connects, so that no packet of its TCP "
+        "connections is translated: auto (if the kernel can), off (docs/guide/services.md)"
+    ),
 }

@@ -234,6 +234,7 @@ def inspect_text(service: JsonObject) -> str:
             ("Check", _check_text(service["check"])),
             ("Affinity", service["affinity"]),
             ("Local first", "yes" if service["local_first"] else "no"),
+            ("Connections", _way_text(service)),
             ("Published", published or output.ABSENT),
             ("Labels", labels or output.ABSENT),
             ("Ready", f"{service['ready']} of {service['total']}"),
@@ -242,6 +243,16 @@ def inspect_text(service: JsonObject) -> str:
     if not service["backend_list"]:
         return text
     return f"{text}\n\n{output.table(PS_HEADERS, _backend_rows(service))}"
+
+
+def _way_text(service: JsonObject) -> str:
+    """Return how this host's connections reach a backend."""
+    if not service["ips"]:
+        return "to the backends' own addresses"
+    if "translated_why" not in service:
+        return output.ABSENT  # an agent of before
+    why = service["translated_why"]
+    return f"translated: {why}" if why else "led to a backend as they begin (TCP)"
 
 
 def _chosen_text(service: JsonObject) -> str:

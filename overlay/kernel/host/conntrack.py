@@ -28,7 +28,7 @@ _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
 _ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _TARGETS: Final = {2: 2, 10: 4}  # by family: CTA_IP_V4_DST, CTA_IP_V6_DST
 _SOURCES: Final = {2: 1, 10: 3}
-_NUMBER, _TARGET_PORT = 1, 3
+_NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
 _TCP: Final = b"\x06"
 _PROTOCOLS: Final = {"tcp": _TCP, "udp": b"\x11"}
 _STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
@@ -122,6 +122,24 @@ def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> i
         body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, flow.original)
         deleted += not tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
     return deleted
+
+
+def forget_connections(netns_fd: int, places: Iterable[tuple[Ip, int, Ip, int]]) -> None:
+    """Delete TCP connections in a namespace, by (source, its port, destination, its port).
+
+    Those that are not tracked are no error. Raises OSError.
+    """
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
+        for source, source_port, target, target_port in places:
+            family = _FAMILIES[len(target)]
+            addresses = attribute(_SOURCES[family], source) + attribute(_TARGETS[family], target)
+            protocol = attribute(_NUMBER, _TCP)
+            for kind, port in ((_SOURCE_PORT, source_port), (_TARGET_PORT, target_port)):
+                protocol += attribute(kind, struct.pack(">H", port))
+            original = attribute(_ADDRESSES | _NESTED, addresses)
+            original += attribute(_PROTOCOL | _NESTED, protocol)
+            body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, original)
+            tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
 
 
 def forget_untranslated(

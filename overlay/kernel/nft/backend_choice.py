@@ -92,6 +92,29 @@ def _concatenated(*types: int) -> int:
     return whole
 
 
+def connection_map(name: str, size: int) -> Set:
+    """Return a map of single connections, empty: from source and destination to (address, port).
+
+    Its elements may have a time, after which the kernel removes them.
+    """
+    place = _TYPE_ADDRESS[size], _TYPE_PORT
+    types, value = _concatenated(*place, *place), _concatenated(*place)
+    return Set(name, types, 2 * (size + 4), value_type=value, value_size=size + 4, expires=True)
+
+
+def translate_connection(name: str, size: int) -> Rule:
+    """Translate a packet of a connection that a map has; others continue."""
+    words = size // 4
+    return (
+        ex.network_header(_SOURCE[size], size, _register(0)),
+        ex.transport_header(0, 2, _register(words)),
+        ex.network_header(_DESTINATION[size], size, _register(words + 1)),
+        ex.transport_header(2, 2, _register(2 * words + 1)),
+        looked_up(name),
+        destination_from(size, _register(words)),
+    )
+
+
 def requested_address(size: int) -> Rule:
     """Load the packet's destination for `translate`."""
     return (ex.network_header(_DESTINATION[size], size, _register(0)),)

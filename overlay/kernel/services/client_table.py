@@ -21,6 +21,7 @@ from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule, number
 from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, Chain, Set, Table
+from overlay.kernel.services import connection_moves
 from overlay.model import NodeId
 
 TABLE_PREFIX: Final = "overlayd_services_"
@@ -46,22 +47,24 @@ def table_of(node_id: NodeId) -> Table:
         for size in choice.SIZES
     ]
     maps = map(choice.ring_map, choice.RINGS)
+    state = Set(STATE, _TYPE_STATE, STATE_SIZE)
     return Table(
         FAMILY_INET,
         f"{TABLE_PREFIX}{node_id[:3].hex()}",
-        (*maps, *addresses, *pinged, Set(STATE, _TYPE_STATE, STATE_SIZE)),
+        (*maps, *addresses, *pinged, *connection_moves.sets(), state),
         (
             *(Chain(_VIRTUAL[size], tuple(_translations(size))) for size in choice.SIZES),
-            Chain("sent", tuple(_to_virtual()), (OUTPUT, _DESTINATION), "nat"),
+            Chain("sent", tuple(_sent()), (OUTPUT, _DESTINATION), "nat"),
         ),
     )
 
 
-def _to_virtual() -> Iterator[Rule]:
+def _sent() -> Iterator[Rule]:
     """Go on with packets to virtual addresses in the chain of their family; others pass.
 
     The kernel asks a chain of translations about the first packet of a connection only.
     """
+    yield from connection_moves.rules()
     for size in choice.SIZES:
         family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
         meant = (*family, *choice.requested_address(size), ex.in_set(ADDRESSES[size]))

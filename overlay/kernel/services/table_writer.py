@@ -8,7 +8,7 @@ that starts adopts the table without reading it: 100,000 elements take seconds.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -17,9 +17,12 @@ from overlay.core.services.values import VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.host import conntrack
 from overlay.kernel.nft import backend_choice as choice
+from overlay.kernel.nft.messages import put_elements
 from overlay.kernel.nft.table import Elements, Table
 from overlay.kernel.nft.tables import NftTables
+from overlay.kernel.services import connection_moves, waiting_sockets
 from overlay.kernel.services.client_table import ICMP, STATE
+from overlay.kernel.services.connection_moves import KEPT_MS, Move
 from overlay.kernel.services.table_plan import TablePlan, change_requests, creation_requests
 from overlay.model import Ip
 
@@ -124,6 +127,57 @@ def _change(
         tables.change(table, stated, old, change_requests(table, before.plan, plan))
         return True
     return False
+
+
+def move(
+    path: str,
+    identity: tuple[int, int],
+    table: Table,
+    written: WrittenTable,
+    moves: Sequence[Move],
+) -> WrittenTable:
+    """Lead a container's connections to other backends with their next SYN.
+
+    Those for which there is none end. Returns what is written now. Raises OverlayError, OSError.
+    """
+    with _tables_of(path, identity) as tables:
+        if tables is None:
+            return written
+        listed: dict[str, set[bytes]] = {}
+        for connection, backend in moves:
+            if backend is not None:
+                name = connection_moves.SETS[len(backend.ip)]
+                listed.setdefault(name, set()).add(connection_moves.element(connection, backend))
+        if listed:
+            written = _put_moved(tables, table, written, listed)
+    fd = netns.open_same(path, identity)
+    if fd is not None:
+        with netns.closing(fd):
+            conntrack.forget_connections(fd, [connection[:4] for connection, to in moves if to])
+            waiting_sockets.end(
+                fd, [connection for connection, backend in moves if backend is None]
+            )
+    return written
+
+
+def _put_moved(
+    tables: NftTables, table: Table, written: WrittenTable, listed: Mapping[str, set[bytes]]
+) -> WrittenTable:
+    """Add elements, in place of former ones of the same connections; the table stays as it was."""
+    former = {}
+    for name, elements in listed.items():
+        key_size = next(each.key_size for each in table.sets if each.name == name)
+        keys = {each[:key_size] for each in elements}
+        known = tables.elements_of(table, name)
+        former[name] = frozenset(each for each in known if each[:key_size] in keys)
+    generation = tables.generation()
+    state = written.plan.digest + _NATIVE.pack(generation + 1 & 0xFFFFFFFF)
+    put, gone = {STATE: frozenset([state])}, {STATE: frozenset([written.state])}
+    added = put_elements(table, {name: frozenset(each) for name, each in listed.items()}, KEPT_MS)
+    tables.change(table, put, {**former, **gone}, added)
+    after = tables.generation()
+    is_alone = written.generation == generation and state.endswith(_NATIVE.pack(after))
+    return WrittenTable(written.plan, state, after if is_alone else None)
 
 
 def _state_left(tables: NftTables, table: Table) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.services.client_tables import ClientTables
+from overlay.agent.services.connect_choice import ConnectChoice
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.services.values import Backend, VirtualPort
@@ -64,6 +66,7 @@ class Bench:
         self.flows: list[tuple[int, int]] = []  # where they were ended, after which tables
         self.wrote_after_flows = False
         self.flows_stay_in: set[tuple[int, int]] = set()
+        self.move_error: OSError | None = None
         self.attachments = Attachments(attached)
         self.exposed_vnis: set[Vni] = set()
         self.changed: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
@@ -74,7 +77,9 @@ class Bench:
         context = cast("NodeContext", SimpleNamespace(
             gossip=gossip, directory=records, kernel=self, event_log=log
         ))  # fmt: skip
-        self.tables = ClientTables(context, self.attachments, self, self.changed, Signal())
+        signals: tuple[Any, Signal[[]]] = self.changed, Signal()
+        off = ConnectChoice(context, "off")
+        self.tables = ClientTables(context, self.attachments, self, *signals, off)
 
     @staticmethod
     async def _may_write() -> None:
@@ -85,6 +90,11 @@ class Bench:
         if function is netns.own_identity:
             return HOST
         identity = args[1]
+        if function is table_writer.move:
+            self.calls.append(("move", identity))
+            if self.move_error is not None:
+                raise self.move_error
+            return replace(args[3], state=b"moved")
         if function is table_writer.forget_flows:
             self.moved = args[2]
             self.flows.append(identity)
@@ -228,3 +238,39 @@ def test_flows_end_after_all_tables_are_written(tmp_path: Path) -> None:
     assert bench.flows == [WEB]
     assert bench.tables.fault is None
     assert bench.moved == {port(2, 3): frozenset({Ip(bytes([10, 32, 0, 2]))})}
+
+
+class FakeChoice(ConnectChoice):
+    """Connections that wait for a backend that is gone."""
+
+    losing: Any = None
+    seen: Any = None
+
+    async def unanswered(
+        self, path: str, identity: tuple[int, int], losing: Any, after: Any
+    ) -> list[Any]:
+        """Note the ports; there is one connection."""
+        self.losing, self.seen = [*losing], (path, identity, after)
+        return ["a connection"]
+
+
+@pytest.mark.parametrize("error", [None, OSError(12, "no memory")])
+def test_connections_that_nobody_answers_are_moved(tmp_path: Path, error: OSError | None) -> None:
+    """When a backend goes, and at no other time; a failure is no fault of the table."""
+    bench = Bench(tmp_path, attachment(WEB))
+    choice = FakeChoice(
+        cast("NodeContext", SimpleNamespace(kernel=bench, gossip=bench.tables._gossip)), "off"
+    )
+    bench.tables._at_connect = choice
+    bench.move_error = error
+    bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
+    assert ("move", WEB) not in bench.reconcile()
+    bench.ports[BLUE] = (port(2, 3, 4, protocol="tcp"),)
+    assert ("move", WEB) not in bench.reconcile()
+    bench.ports[BLUE] = (port(2, 4, protocol="tcp"),)
+    assert ("move", WEB) in bench.reconcile()
+
+    assert choice.losing == [port(2, 3, 4, protocol="tcp")]
+    assert bench.tables.fault is None
+    state = bench.tables._clients[WEB].written.state
+    assert state == (b"moved" if error is None else b"")

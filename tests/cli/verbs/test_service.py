@@ -142,6 +142,26 @@ def test_lists_show_ports_as_they_are_typed(overlayd: Run, agent: FakeAgent) -> 
     assert overlayd("service", "ls", "--filter", "network=red").out == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({}, "-"),
+        ({"translated_why": None}, "led to a backend as they begin (TCP)"),
+        ({"translated_why": "it has affinity"}, "translated: it has affinity"),
+        ({"translated_why": None, "ips": []}, "to the backends' own addresses"),
+    ],
+)
+def test_inspect_tells_how_connections_go(
+    overlayd: Run, agent: FakeAgent, given: dict[str, Any], shown: str
+) -> None:
+    """From this host; an agent of before does not say."""
+    agent.answer("GET /v1/services/web", WEB | given)
+    lines = overlayd("service", "inspect", "web").out.splitlines()
+
+    (line,) = [line for line in lines if line.startswith("Connections")]
+    assert line.split(maxsplit=1)[1] == shown
+
+
 def test_inspect_shows_each_backends_state(overlayd: Run, agent: FakeAgent) -> None:
     """With what chooses them, and the check."""
     agent.answer("GET /v1/services/web", WEB)

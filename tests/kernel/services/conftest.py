@@ -14,6 +14,7 @@ import pytest
 from overlay.core.services.values import Backend, ServiceProtocol, VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.services import table_writer
+from overlay.kernel.services.client_table import table_of
 from overlay.kernel.services.table_plan import TablePlanner
 from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import Ip, NodeId, Vni, ip_text, parse_ip
@@ -40,6 +41,7 @@ class Segment:
         self.path = str(netns.path_of(self.names[1]))
         self.identity = netns.identity(world.fd(self.names[1]))
         self.written: WrittenTable | None = None
+        self.table = table_of(NODE)
 
     def add(self, number: int) -> None:
         """Add a container."""

@@ -164,6 +164,14 @@ class NativePathResponse(TypedDict):
     interfaces: int  # of the underlay that run its program
 
 
+class ConnectChoiceResponse(TypedDict):
+    """Whether TCP connections to virtual addresses are led to a backend as they begin."""
+
+    mode: str
+    active: bool
+    why: str | None
+
+
 class UnderlayFilterResponse(TypedDict):
     """Whether only members can reach the VXLAN port."""
 
@@ -254,6 +262,7 @@ class StatusResponse(TypedDict):
     overlay_mtu: NotRequired[int]
     fast_path: NotRequired[FastPathResponse]
     native_path: NotRequired[NativePathResponse]
+    services_at_connect: NotRequired[ConnectChoiceResponse]
     underlay_filter: NotRequired[UnderlayFilterResponse]
     paths: NotRequired[list[PeerPathResponse]]
     gossip: NotRequired[GossipResponse]

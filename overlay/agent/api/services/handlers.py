@@ -233,6 +233,7 @@ class ServiceView:
         self._directory = components.directory
         self._own = components.gossip.node_id
         self._checks = components.service_data_plane.checks
+        self._at_connect = components.service_data_plane.at_connect
         self._indexes = {
             vni: self._directory.view.backend_index(vni)
             for vni in {service.vni for service in components.services.catalog.all()}
@@ -294,7 +295,16 @@ class ServiceView:
     def detail(self, service: Service) -> ServiceDetailResponse:
         """Return a service with its backends."""
         backends = [self._backend(service, each) for each in self._backends(service)]
-        return {**self.service(service), "backend_list": backends}
+        why = self._translated_why(service)
+        return {**self.service(service), "translated_why": why, "backend_list": backends}
+
+    def _translated_why(self, service: Service) -> str | None:
+        """Return why packets of TCP connections are translated here; None if they are not."""
+        if service.affinity:
+            return "it has affinity"
+        if not any(port.protocol == "tcp" for port in service.ports):
+            return "it has no port of TCP"
+        return self._at_connect.why or None
 
     def _problem(self, service: Service, backend: ServiceBackend) -> str:
         endpoint_id = backend.endpoint.endpoint_id

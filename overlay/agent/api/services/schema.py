@@ -1,6 +1,6 @@
 """Requests and responses on services."""
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta, Struct, field
 
@@ -194,8 +194,13 @@ class ServiceBackendResponse(TypedDict):
 
 
 class ServiceDetailResponse(ServiceResponse):
-    """A service with the containers that match it."""
+    """A service with the containers that match it.
 
+    `translated_why` is why each packet of this host's TCP connections is translated; null: they are
+    led to a backend as they begin.
+    """
+
+    translated_why: NotRequired[str | None]
     backend_list: list[ServiceBackendResponse]
 
 
