@@ -3,8 +3,9 @@
 
 In a lab of two hosts, containers of vm1 ask a backend of vm1 and one of vm2: directly, directly
 from a container that has no table of services (`--hands-off`), by the address of a service with
-that backend alone, and by that address from a container whose namespace has the rules that
-kube-proxy writes in its nftables mode, in place of overlayd's. All take turns, and the programs run
+that backend alone, by that of one whose connections the client's table translates, and by that from
+a container whose namespace has the rules that kube-proxy writes in its nftables mode, in place of
+overlayd's. All take turns, and the programs run
 with real-time priority (chrt(1)), so that other load meets all alike. Run as root, with Debian's
 gcc:
     .venv/bin/python scripts/bench_services.py [--rounds 15] [--seconds 1.0]
@@ -97,11 +98,12 @@ int main(int count, char **words) {
   printf("%.0f\\n", done / (now() - begun));
 }
 """
-WAYS = {  # client, and whether by the virtual address
-    "direct, without services": ("plain", False),
-    "direct, beside services": ("c1", False),
-    "virtual address": ("c1", True),
-    "rules as of kube-proxy": ("kube", True),
+WAYS = {  # client, and which of the backend's own, its virtual and its translated address
+    "direct, without services": ("plain", 0),
+    "direct, beside services": ("c1", 0),
+    "virtual address": ("c1", 1),
+    "translated": ("c1", 2),
+    "rules as of kube-proxy": ("kube", 2),
 }
 MEASURES = {"request/response": "turns", "new connections": "new", "throughput": "bulk"}
 UNITS = {"request/response": "/s", "new connections": "/s", "throughput": " Gbit/s"}
@@ -144,16 +146,19 @@ KUBE_CHAINS = """
 """
 
 
-def kube_rules(places: dict[str, tuple[str, str]]) -> str:
+Place = tuple[str, str, str]
+
+
+def kube_rules(places: dict[str, Place]) -> str:
     """Return rules that lead each virtual address to its backend."""
     chains = "".join(
-        KUBE_CHAINS.format(at=at, ip=ip, port=PORT) for at, (ip, _) in enumerate(places.values())
+        KUBE_CHAINS.format(at=at, ip=ip, port=PORT) for at, (ip, *_) in enumerate(places.values())
     )
     services = ", ".join(
         f"{virtual} . tcp . {PORT} : goto service-{at}"
-        for at, (_, virtual) in enumerate(places.values())
+        for at, (*_, virtual) in enumerate(places.values())
     )
-    virtual = ", ".join(virtual for _, virtual in places.values())
+    virtual = ", ".join(virtual for *_, virtual in places.values())
     return KUBE_RULES.format(chains=chains, services=services, virtual=virtual)
 
 
@@ -171,14 +176,19 @@ def attach(host: HostProcess, name: str, *options: str) -> str:
     return ok(host, "overlayd", "attach", name, "--network", "blue", *options).strip()
 
 
-def backend(host: HostProcess, name: str, program: str) -> tuple[str, str]:
-    """Start a backend with a service of its own; return its address and the virtual one."""
+def backend(host: HostProcess, name: str, program: str) -> Place:
+    """Start a backend with two services; return its address and the virtual ones.
+
+    Connections to the second are never led to the backend as they begin, as it has affinity.
+    """
     ip = attach(host, name)
     inside = f"ip netns exec {name} setsid {' '.join(FIRST)}"
     ok(host, "sh", "-c", f"{inside} {program} {PORT} </dev/null >/dev/null 2>&1 &")
-    create = ("overlayd", "service", "create", f"s-{name}", "--network", "blue")
-    ports = ("--port", str(PORT), "--backend", name)
-    return ip, ok(host, *create, *ports).split()[0]
+    of = ("--network", "blue", "--port", str(PORT), "--backend", name)
+    create = ("overlayd", "service", "create")
+    led = ok(host, *create, f"s-{name}", *of).split()[0]
+    translated = ok(host, *create, f"t-{name}", "--affinity", "client", *of).split()[0]
+    return ip, led, translated
 
 
 def measured(
@@ -195,18 +205,16 @@ def shown(value: float, title: str) -> str:
 
 
 def measure(
-    host: HostProcess, places: dict[str, tuple[str, str]], program: str, rounds: int, seconds: float
+    host: HostProcess, places: dict[str, Place], program: str, rounds: int, seconds: float
 ) -> Iterator[str]:
     """Yield the table's rows."""
-    for place, (ip, virtual) in places.items():
+    for place, addresses in places.items():
         for title, kind in MEASURES.items():
             found: dict[str, list[float]] = {way: [] for way in WAYS}
             for turn in range(rounds):
                 ways = list(WAYS.items())
-                for way, (client, is_virtual) in (
-                    ways[turn % len(ways) :] + ways[: turn % len(ways)]
-                ):
-                    target = virtual if is_virtual else ip
+                for way, (client, which) in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+                    target = addresses[which]
                     found[way].append(measured(host, client, target, kind, program, seconds))
             plain = found["direct, without services"]
             cells = [shown(statistics.median(plain), title)]
