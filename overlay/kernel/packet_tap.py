@@ -19,8 +19,7 @@ from overlay.core.capture.classic_bpf import (
     Instruction,
     Program,
 )
-from overlay.kernel import netns
-from overlay.kernel.capture import socket_filter
+from overlay.kernel import netns, socket_filter
 from overlay.model import Ip
 
 MARK_SIZE: Final = 8

@@ -22,8 +22,7 @@ from overlay.core.capture.classic_bpf import (
     Instruction,
     Program,
 )
-from overlay.kernel import netns
-from overlay.kernel.capture import socket_filter
+from overlay.kernel import netns, socket_filter
 
 _ALL: Final = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _OUTGOING: Final = 4  # PACKET_OUTGOING, linux/if_packet.h

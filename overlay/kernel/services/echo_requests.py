@@ -26,7 +26,7 @@ from overlay.core.capture.classic_bpf import (
     Instruction,
     Program,
 )
-from overlay.kernel.capture import socket_filter
+from overlay.kernel import socket_filter
 from overlay.kernel.icmp_echo import checksum
 from overlay.model import Ip, NodeId, ip_text
 
