@@ -277,17 +277,17 @@ class ClientTables(Controller):
             _, newer = self._moving.get(identity, (path, {}))
             self._moving[identity] = path, moving | newer
             raise
-        await self._move_unanswered(identity, moving)
+        async with self._lock:
+            await self._move_unanswered(identity, moving)
 
     async def _move_unanswered(self, identity: _Identity, losing: Collection[VirtualPort]) -> None:
         """Lead connections that a backend has not answered, and will not, to others."""
         client = self._clients.get(identity)
         if client is None:
             return
+        after = client.reachable.ports
         try:
-            moves = await self._at_connect.unanswered(
-                client.path, identity, losing, client.reachable.ports
-            )
+            moves = await self._at_connect.unanswered(client.path, identity, losing, after)
             if moves:
                 place = client.path, identity, self._table, client.written
                 written = await self._kernel.call(table_writer.move, *place, moves)
