@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.kernel.native import tcx_hooks
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, wait_until
 from tests.e2e.packages import COPY_ON_WRITE, OVERLAYD, agent_pid, dpkg, stop_agent, version_of
@@ -297,6 +298,13 @@ def wait_for_reach(cluster: Cluster, number: int, source: str, name: str) -> Non
     wait_until(lambda: reaches(cluster, number, source, name), f"{source} reaches {name}")
 
 
+def is_fastest(cluster: Cluster, number: int) -> bool:
+    """Return whether a host's frames of blue take the fastest path that `auto` may use here."""
+    wanted = "native" if tcx_hooks.has_tcx() else "fast"
+    networks = answer(cluster, number, "status")["networks"]
+    return {each["data_path"] for each in networks if each["name"] == "blue"} == {wanted}
+
+
 def names_known(cluster: Cluster, number: int) -> set[str]:
     """Return the names that a host resolves on the networks that all hosts participate in."""
     names = answer(cluster, number, "dns")["names"]
@@ -334,6 +342,7 @@ def test_an_upgrade_under_traffic_loses_no_packet(cluster: Cluster, package: Pat
         upgrade(cluster, 1, package)
         wait_until(lambda: dead_to(cluster, 1) == {"vm2", "vm3"}, "vm1 hears nobody", SETTLE_S)
         wait_until(lambda: "vm1" in dead_to(cluster, 2), "vm2 does not hear vm1", SETTLE_S)
+        wait_until(lambda: is_fastest(cluster, 1), "vm1's native path", SETTLE_S)
 
     assert changes(listed, kept_lists(cluster, 1)) == []
     now = state_of(cluster, 1)
@@ -362,6 +371,7 @@ def test_the_last_upgrades_lose_no_packet(cluster: Cluster, package: Path) -> No
     with pings(cluster, (1, 2), (2, 1), (3, 2)):
         upgrade(cluster, 2, package)
         wait_until(lambda: dead_to(cluster, 2) == {"vm3"}, "vm2 hears vm1", SETTLE_S)
+        wait_until(lambda: is_fastest(cluster, 2), "vm2's native path", SETTLE_S)
     assert changes(listed, kept_lists(cluster, 2)) == []
 
     kept = kept_lists(cluster, 3)
