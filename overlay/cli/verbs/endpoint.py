@@ -212,10 +212,11 @@ def _warn_unreachable(nodes: list[str]) -> None:
     """Warn about nodes whose gossip works while VXLAN between the hosts does not."""
     if nodes:
         output.warn(
-            f"the data path to {', '.join(nodes)} does not answer: containers there are not "
-            "reachable from this host, or by small packets only, although the agents reach each "
-            "other",
-            "Allow the VXLAN port (UDP 4789 by default) between the hosts; see: overlayd status",
+            f"the data path to {', '.join(nodes)} does not answer now, although the agents reach "
+            "each other: if that lasts, containers there are not reachable from this host, or by "
+            "small packets only",
+            "overlayd status says whether it lasts; allow the VXLAN port (UDP 4789 by default) "
+            "between the hosts",
         )
 
 
