@@ -18,4 +18,4 @@ ZERO_CHECKSUM_KIND: Final = 11
 DECLARED_PLUG_KIND: Final = 12
 
 OWN_KINDS: Final = frozenset({PLUG_KIND, INTEREST_KIND, ZERO_CHECKSUM_KIND})
-"""What each host says of itself: no other member's record overrides it."""
+"""Kinds of objects that each host declares about itself: no other member's record overrides one."""

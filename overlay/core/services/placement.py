@@ -52,7 +52,7 @@ class _Network:
 
 
 class Placements:
-    """What was derived last, by network."""
+    """The newest placement of each network, and the matches that it was derived from."""
 
     def __init__(self) -> None:
         self._networks: dict[Vni, _Network] = {}

@@ -22,9 +22,6 @@ from overlay.kernel.bpf.assembler import (
     HALF,
     R0,
     R1,
-    R2,
-    R3,
-    R4,
     R6,
     R7,
     R8,
@@ -32,6 +29,7 @@ from overlay.kernel.bpf.assembler import (
     WORD,
     Assembler,
 )
+from overlay.kernel.bpf.calls import look_up, update
 from overlay.model import Ip
 
 # Who asks for what: cookie of the network namespace, address, port, size of the address.
@@ -117,19 +115,13 @@ def _look_up_ring(code: Assembler, size: int, ports_fd: int, rings_fd: int) -> N
     code.store(HALF, R10, _KEY_AT + 24, R1)
     code.store_constant(HALF, R10, _KEY_AT + 26, size)
     code.store_constant(WORD, R10, _KEY_AT + 28, 0)
-    _look_up(code, ports_fd, _KEY_AT)
+    look_up(code, ports_fd, _KEY_AT)
+    code.jump_equal(R0, 0, "done")
     code.load(WORD, R1, R0, 0)
     code.store(WORD, R10, _RING_AT, R1)
-    _look_up(code, rings_fd, _RING_AT)
-    code.move(R7, R0)
-
-
-def _look_up(code: Assembler, map_fd: int, key_at: int) -> None:
-    code.load_map(R1, map_fd)
-    code.move(R2, R10)
-    code.add(R2, key_at)
-    code.call(numbers.MAP_LOOKUP)
+    look_up(code, rings_fd, _RING_AT)
     code.jump_equal(R0, 0, "done")
+    code.move(R7, R0)
 
 
 def _choose(code: Assembler) -> None:
@@ -151,10 +143,4 @@ def _note_socket(code: Assembler, begun_fd: int) -> None:
     code.move(R1, R6)
     code.call(numbers.SOCKET_COOKIE)
     code.store(DOUBLE, R10, _COOKIE_AT, R0)
-    code.load_map(R1, begun_fd)
-    code.move(R2, R10)
-    code.add(R2, _COOKIE_AT)
-    code.move(R3, R10)
-    code.add(R3, _NOTE_AT)
-    code.set(R4, 0)
-    code.call(numbers.MAP_UPDATE)
+    update(code, begun_fd, _COOKIE_AT, _NOTE_AT)

@@ -63,7 +63,7 @@ class PortSlots:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TablePlan:
-    """What a table holds, and a digest of that. Two plans are the same object or differ."""
+    """The elements of a table, with their digest. Compared by identity."""
 
     slots: frozenset[PortSlots]
     fixed: Elements  # of the sets that are no rings
