@@ -97,3 +97,6 @@ assert CAPTURE_ANSWER_S < CAPTURE_PEER_LASTS_S
 CAPTURE_QUEUE_MAX: Final = 1024  # answers that wait for the reader
 SIGHTING_WATCH_S: Final = 6.0  # a trace waits for 2 s
 SIGHTING_WAIT_S: Final = 1.5  # for the other host's answer
+
+# --- Status --------------------------------------------------------------------------------
+DECLARED_FAULTS_MAX: Final = 8  # objects of a kind that `status` names; any member may declare many

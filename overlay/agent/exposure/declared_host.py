@@ -9,27 +9,24 @@ Does not: know how a port is published or a network exposed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
+from overlay.agent.declared.host_follower import HostFollower
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.port_ranges import PortRanges, contains
 from overlay.core.dataplane.published_port import DECLARED_OWNER, PortRequest
 from overlay.core.declared.host_objects import DeclaredPort, existing
 from overlay.core.declared.objects import DeclaredObjects
-from overlay.errors import ConflictError, OverlayError
+from overlay.errors import ConflictError
 from overlay.model import Vni
 
 
-class DeclaredHost(Controller):
+class DeclaredHost(HostFollower):
     """Keeps this host's ports and exposures as the records declare them."""
 
     name = "declared ports and exposures"
-    problem = "what is declared for this host is not in force"
-    settle_s = 0.05  # one pass covers a file of several objects
-    retry_max_s = 10.0
+    things = "ports and exposures"
     event_kind = "publish"
 
     def __init__(
@@ -49,18 +46,15 @@ class DeclaredHost(Controller):
         self._ports = published_ports
         self._allowed = allowed
         self._exposed: dict[Vni, bool] = exposure.eligibility.preferences.declared()
-        self._failures: dict[str, OverlayError] = {}  # by port, and by network
 
     async def reconcile(self) -> None:
         """Expose, hide, publish and unpublish; an error of one object does not hold up others."""
         if not self._gossip.node.caught_up:
             return
-        self._failures = {}
+        self.failures = {}
         await self._follow_exposures()
         await self._follow_ports()
-        if self._failures:
-            title, error = next(iter(self._failures.items()))
-            raise OverlayError(f"{title}: {error.what}", why=error.why, hint=error.hint)
+        self.require_all()
 
     async def _follow_exposures(self) -> None:
         before, wanted = self._exposed, self._exposure.eligibility.preferences.declared()
@@ -73,10 +67,8 @@ class DeclaredHost(Controller):
                 continue
             if before.get(vni) == wanted.get(vni) and wanted.get(vni, exposed) == exposed:
                 continue
-            try:
+            with self.noting(f"network {network.name}"):
                 await self._exposure.follow_preference(network)
-            except OverlayError as error:
-                self._failures[f"network {network.name}"] = error
 
     async def _follow_ports(self) -> None:
         own = self._directory.node_name(self._directory.own)
@@ -86,38 +78,25 @@ class DeclaredHost(Controller):
         for owner in self._ports.declared_owners() - wanted.keys():
             await self._ports.withdraw(owner)
         for owner, port in wanted.items():
-            if not contains(self._allowed, port.host_port):
-                self._failures[f"port {port.place}"] = ConflictError(
-                    "cluster_ports does not allow it",
-                    hint="Publish it by a command on this host, or add it to cluster_ports in "
-                    "/etc/overlayd/overlayd.toml and restart the agent",
-                )
-                await self._ports.withdraw(owner)
-                continue
-            request = PortRequest(
-                port.protocol,
-                port.host_ip,
-                range(port.host_port, port.host_port + 1),
-                port.port,
+            with self.noting(f"port {port.place}"):
+                await self._follow_port(owner, port)
+
+    async def _follow_port(self, owner: str, port: DeclaredPort) -> None:
+        if not contains(self._allowed, port.host_port):
+            await self._ports.withdraw(owner)
+            raise ConflictError(
+                "cluster_ports does not allow it",
+                hint="Publish it by a command on this host, or add it to cluster_ports in "
+                "/etc/overlayd/overlayd.toml and restart the agent",
             )
-            try:
-                await self._ports.publish_for(owner, port.name, port.network, [request])
-            except OverlayError as error:
-                self._failures[f"port {port.place}"] = error
+        ports = range(port.host_port, port.host_port + 1)
+        request = PortRequest(port.protocol, port.host_ip, ports, port.port)
+        await self._ports.publish_for(owner, port.name, port.network, [request])
 
     def endpoints_changed(self) -> None:
         """Have a pass try again soon what failed: a port's container may be there now."""
-        if self._failures:
+        if self.failures:
             self.trigger()
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield what could not be made so."""
-        for title, error in self._failures.items():
-            reason = f"{error.what}: {error.why}" if error.why else error.what
-            yield Fault(
-                f"{title} is declared for this host, and not in force: {reason}",
-                error.hint or "The agent retries automatically",
-            )
 
 
 def _owner(port: DeclaredPort) -> str:

@@ -9,20 +9,17 @@ how an interface is plugged.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from overlay.agent.declared.host_follower import HostFollower
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.plug.controller import PlugController
-from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.documents import PluggedInterface
 from overlay.core.declared.host_objects import DeclaredPlug, existing
-from overlay.errors import ConflictError, OverlayError
+from overlay.errors import ConflictError
 from overlay.model import Network
-
-_SHOWN_MAX = 8
 
 
 class Plugging(Protocol):
@@ -37,14 +34,12 @@ class Plugging(Protocol):
         """Give interfaces back to the host."""
 
 
-class DeclaredPlugs(Controller):
+class DeclaredPlugs(HostFollower):
     """Keeps this host's plugs as the records declare them."""
 
     name = "declared plugs"
-    problem = "what is declared for this host is not in force"
+    things = "plugs"
     interval_s = 30.0
-    settle_s = 0.05  # one pass covers a file of several objects
-    retry_max_s = 10.0
     event_kind = "plug"
 
     def __init__(
@@ -63,13 +58,12 @@ class DeclaredPlugs(Controller):
         self._plugged = controller.plugged
         self._plugging = plugging
         self._allowed = [each.strip() for each in allowed.split(",")]
-        self._failures: dict[str, OverlayError] = {}
 
     async def reconcile(self) -> None:
         """Unplug and plug; an error of one plug does not hold up others."""
         if self.is_leaving or not self._gossip.node.caught_up:
             return
-        self._failures = {}
+        self.failures = {}
         wanted = {
             (network.vni, each.interface): (network, each)
             for each in self._own()
@@ -78,25 +72,13 @@ class DeclaredPlugs(Controller):
         for plug in [each for each in self._plugged if each.is_declared]:
             found = wanted.get((plug.vni, plug.interface))
             if found is None or found[1].segment != plug.segment:
-                with self._noting(f"plug {plug.vni}/{plug.interface}"):
+                with self.noting(f"plug {plug.vni}/{plug.interface}"):
                     await self._plugging.remove([plug])
         for network, each in wanted.values():
-            with self._noting(f"plug {network.name}/{each.interface}"):
+            with self.noting(f"plug {network.name}/{each.interface}"):
                 self.require_allowed(each.interface)
                 await self._plugging.plug(network, each.interface, each.segment, is_declared=True)
-        if self._failures:
-            title, first = next(iter(self._failures.items()))
-            raise OverlayError(f"{title}: {first.what}", why=first.why, hint=first.hint)
-
-    @contextlib.contextmanager
-    def _noting(self, title: str) -> Iterator[None]:
-        """Note the error of one plug."""
-        try:
-            yield
-        except OverlayError as error:
-            self._failures[title] = error
-        except OSError as error:
-            self._failures[title] = OverlayError(error.strerror or str(error))
+        self.require_all()
 
     def require_allowed(self, interface: str) -> None:
         """Raise ConflictError for an interface that members may not declare a plug of."""
@@ -116,19 +98,3 @@ class DeclaredPlugs(Controller):
     def _own(self) -> list[DeclaredPlug]:
         own = self._directory.node_name(self._directory.own)
         return [each for each in existing(self._declared.objects, DeclaredPlug) if each.host == own]
-
-    def faults(self) -> Iterator[Fault]:
-        """Yield what could not be made so; of very many, as any member may declare, the first."""
-        failures = list(self._failures.items())
-        for title, error in failures[:_SHOWN_MAX]:
-            reason = f"{error.what}: {error.why}" if error.why else error.what
-            yield Fault(
-                f"{title} is declared for this host, and not in force: {reason}",
-                error.hint or "The agent retries automatically",
-            )
-        if failures[_SHOWN_MAX:]:
-            yield Fault(
-                f"{len(failures) - _SHOWN_MAX} further plugs are declared for this host, and not "
-                "in force",
-                "overlayd export shows what is declared",
-            )
