@@ -66,6 +66,14 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_section_is_there_twice(document: Path) -> None:
+    """A merge that adds a section on both sides leaves two."""
+    sections = re.findall(r"^## .+$", document.read_text(), re.MULTILINE)
+
+    assert len(sections) == len(set(sections))
+
+
 def test_the_readme_is_short() -> None:
     """It leads to the pages, and does not replace them."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES_MAX
