@@ -44,7 +44,7 @@ ENDPOINT = {
     "ifname": "eth0", "mac": "02:42:00:00:00:77", "dns_servers": ["10.79.0.1"],
     "dns_search": ["overlay"], "default_routes": ["10.79.0.1"],
     "ips": [{"address": "10.79.0.9/16", "gateway": "10.79.0.1"}],
-    "unconfirmed": [], "unreachable": [], "degraded": [],
+    "unconfirmed": [], "unreachable": [], "unanswered": [], "degraded": [],
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parent.parent.parent
-LATE = re.compile(r"warning: (not yet confirmed by|the data path to [\w, -]+ does not answer)")
+LATE = re.compile(r"warning: (not yet confirmed by|the data path to [\w, -]+ has not answered)")
 PAGES = [
     "docs/guide/networks.md",
     "docs/guide/apply.md",

@@ -6,11 +6,9 @@ from msgspec.structs import asdict
 
 from overlay.agent.api.endpoints import (
     attached_endpoint,
-    degraded,
     endpoint_options,
+    outcome,
     require_attachable,
-    unconfirmed,
-    unreachable,
 )
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.caller import ApiCaller
@@ -76,9 +74,7 @@ class ContainerHandlers:
             "created": created,
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
-            "unconfirmed": unconfirmed(results, self._agent.components),
-            "unreachable": unreachable(results, self._agent.components),
-            "degraded": degraded(results, self._agent.components),
+            **outcome(results, self._agent.components),
         }
 
     async def show(self) -> ContainerListResponse:

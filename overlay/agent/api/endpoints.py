@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http import privileges
@@ -13,6 +13,7 @@ from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.api.schema.endpoints import (
     AttachedEndpointResponse,
     AttachOptions,
+    AttachOutcome,
     AttachRequest,
     AttachResponse,
     DetachRequest,
@@ -86,9 +87,7 @@ class EndpointHandlers:
         return {
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
-            "unconfirmed": unconfirmed(results, components),
-            "unreachable": unreachable(results, components),
-            "degraded": degraded(results, components),
+            **outcome(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
@@ -272,19 +271,20 @@ def attached_endpoint(result: EndpointResult) -> AttachedEndpointResponse:
     }
 
 
-def unconfirmed(results: Sequence[EndpointResult], components: Components | None) -> list[str]:
-    """Return the names of the live nodes that have not confirmed all endpoints."""
-    return _names({node for result in results for node in result.unconfirmed}, components)
+def outcome(results: Sequence[EndpointResult], components: Components | None) -> AttachOutcome:
+    """Return what is missing or not known yet after an attach."""
+    return {
+        "unconfirmed": _names((each.unconfirmed for each in results), components),
+        "unreachable": _names((each.unreachable for each in results), components),
+        "unanswered": _names((each.unanswered for each in results), components),
+        "degraded": degraded(results, components),
+    }
 
 
-def unreachable(results: Sequence[EndpointResult], components: Components | None) -> list[str]:
-    """Return the names of the live nodes that no data-path probe reached."""
-    return _names({node for result in results for node in result.unreachable}, components)
-
-
-def _names(nodes: set[NodeId], components: Components | None) -> list[str]:
+def _names(found: Iterable[Iterable[NodeId]], components: Components | None) -> list[str]:
     if components is None:
         return []
+    nodes = {node for nodes in found for node in nodes}
     return [components.directory.node_name(node) for node in sorted(nodes)]
 
 

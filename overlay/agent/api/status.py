@@ -18,7 +18,6 @@ from overlay.agent.native.data_path import data_path_of
 from overlay.agent.notices import notices
 from overlay.agent.process.controller import Fault
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
-from overlay.core.paths.view import PathState
 from overlay.model import (
     Card,
     Network,
@@ -144,7 +143,7 @@ def _paths(components: Components) -> list[schema.PeerPathResponse]:
     found: list[schema.PeerPathResponse] = [
         {
             "peer": components.directory.node_name(view.node_id),
-            "ok": not view.loses and view.sending is PathState.OK,
+            "ok": view.carries,
             "size_carried": view.size_carried,
         }
         for view in components.paths.paths()

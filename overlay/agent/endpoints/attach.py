@@ -59,7 +59,8 @@ class EndpointResult:
     unconfirmed: tuple[NodeId, ...] = ()
     changes: tuple[FieldChange, ...] = ()  # of an endpoint that was attached already
     ipv6_disabled: bool = False  # the container, so it has no IPv6 address on the network
-    unreachable: tuple[NodeId, ...] = ()  # participants that no data-path probe reached
+    unreachable: tuple[NodeId, ...] = ()  # participants to or from which frames are lost
+    unanswered: tuple[NodeId, ...] = ()  # those that have not answered a probe yet
 
 
 @dataclass(frozen=True, slots=True)

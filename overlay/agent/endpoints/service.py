@@ -88,9 +88,11 @@ class AttachService:
             await self._attacher.roll_back(results, error)
             raise
         await self.changed.emit(target.name)
-        unreachable = tuple(await self._paths.unproven(peers)) if peers else ()
-        if unreachable:
-            results = [replace(result, unreachable=unreachable) for result in results]
+        if peers:
+            lost, unanswered = await self._paths.probe_outcome(peers)
+            results = [
+                replace(result, unreachable=lost, unanswered=unanswered) for result in results
+            ]
         return results
 
     async def _publish(self, results: list[EndpointResult], ports: tuple[PortPair, ...]) -> None:

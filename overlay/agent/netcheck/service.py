@@ -165,6 +165,10 @@ class NetcheckService:
                 await self._answered.wait()
                 await asyncio.sleep(limits.PATH_REPORT_DELAY_S * 10)  # the others' answers
 
+    def is_unreported(self, check: PeerCheck) -> bool:
+        """Return whether a member has reported none of the probes sent since it was asked."""
+        return not self._paths.is_proven_since(check.node_id, check.asked_at)
+
     def is_unheard(self, check: PeerCheck) -> bool:
         """Return whether a member that was asked to probe this host was not heard to do so."""
         return check.rtt_s is not None and not self._paths.is_heard_since(

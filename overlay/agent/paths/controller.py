@@ -13,6 +13,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -34,6 +35,13 @@ from overlay.signals import Signal
 from overlay.wire.codec import path_probe
 
 _LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
+
+
+class ProbeOutcome(NamedTuple):
+    """What probes of peers have shown within a short time. A path in neither lost nothing."""
+
+    lost: tuple[NodeId, ...]  # by the verdict on their paths
+    unanswered: tuple[NodeId, ...]  # proven before, without an answer now: not known yet
 
 
 class PathController(Controller):
@@ -111,7 +119,7 @@ class PathController(Controller):
         return texts.Carrier(texts.WIREGUARD, self._encryption.port_of(card))
 
     def probe(self, vnis: Iterable[Vni]) -> list[NodeId]:
-        """Probe the live participants of networks now; `unproven` takes what this returns.
+        """Probe the live participants of networks now; `probe_outcome` takes what this returns.
 
         A path that was never proven is left to its own rounds, and so are those of large networks.
         """
@@ -129,10 +137,11 @@ class PathController(Controller):
             self._run_timers()
         return sorted(peers)
 
-    async def unproven(self, peers: list[NodeId]) -> list[NodeId]:
-        """Return the peers whose path does not carry frames now.
+    async def probe_outcome(self, peers: list[NodeId]) -> ProbeOutcome:
+        """Return which peers' paths lose frames, and which have not answered `probe`.
 
-        Waits for the answers to `probe` for at most `limits.PATH_ATTACH_WAIT_S`.
+        Waits for the answers for at most `limits.PATH_ATTACH_WAIT_S`, which is too short to call a
+        path lost: only the verdict that stands does.
         """
         proven = [each for each in peers if self._sending(each) is PathState.OK]
         if len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
@@ -141,8 +150,11 @@ class PathController(Controller):
                     while any(map(self._is_unanswered, proven)):
                         self._answered.clear()
                         await self._answered.wait()
-        unanswered = {each for each in proven if self._is_unanswered(each)}
-        return [each for each in peers if each in unanswered or self._loses(each)]
+        lost = [each for each in peers if self._loses(each)]
+        return ProbeOutcome(
+            tuple(lost),
+            tuple(each for each in proven if each not in lost and self._is_unanswered(each)),
+        )
 
     async def check_sizes(self, seconds: float) -> None:
         """Check which packet sizes the paths carry; returns when that is known, or after a time."""
@@ -170,9 +182,9 @@ class PathController(Controller):
         """Return whether a frame of a peer has arrived since a time."""
         return self._prober.is_heard_since(node_id, start)
 
-    def is_waiting(self, node_id: NodeId) -> bool:
-        """Return whether the newest probe of a peer has not been reported yet."""
-        return self._prober.is_waiting(node_id)
+    def is_proven_since(self, node_id: NodeId, start: float) -> bool:
+        """Return whether a peer has reported a probe that was sent since a time."""
+        return self._prober.is_proven_since(node_id, start)
 
     def _sending(self, node_id: NodeId) -> PathState:
         view = self._prober.path(node_id)

@@ -160,6 +160,7 @@ def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
     _warn_unreachable(attached.get("unreachable") or [])
+    _warn_unanswered(attached.get("unanswered") or [])
     for text in attached.get("degraded") or []:
         output.warn(f"degraded network {text}", "'overlayd verify' lists every difference")
     if args.json:
@@ -212,11 +213,19 @@ def _warn_unreachable(nodes: list[str]) -> None:
     """Warn about nodes whose gossip works while VXLAN between the hosts does not."""
     if nodes:
         output.warn(
-            f"the data path to {', '.join(nodes)} does not answer now, although the agents reach "
-            "each other: if that lasts, containers there are not reachable from this host, or by "
-            "small packets only",
-            "overlayd status says whether it lasts; allow the VXLAN port (UDP 4789 by default) "
-            "between the hosts",
+            f"the data path to {', '.join(nodes)} loses frames, although the agents reach each "
+            "other: containers there are not reachable from this host, or by small packets only",
+            "overlayd status says which direction or size; allow the VXLAN port (UDP 4789 by "
+            "default) between the hosts",
+        )
+
+
+def _warn_unanswered(nodes: list[str]) -> None:
+    """Warn about nodes of which it is not known yet whether VXLAN between the hosts works."""
+    if nodes:
+        output.warn(
+            f"the data path to {', '.join(nodes)} has not answered yet",
+            "In a few seconds, overlayd status says whether it loses frames",
         )
 
 

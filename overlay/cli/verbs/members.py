@@ -85,17 +85,17 @@ def _data_path(path: JsonObject | None) -> str | None:
     """Return what probes say of the path to a member: `ok`, `to: lost`, `1400 bytes`."""
     if path is None:
         return None
-    bad = [
-        f"{word}: {path[direction]}"
-        for word, direction in (("to", "sending"), ("from", "receiving"))
-        if path[direction] not in ("ok", "unknown")
-    ]
-    if bad:
-        return ", ".join(bad)
+    sending, receiving = str(path["sending"]), str(path["receiving"])
+    if sending == receiving == "unknown":
+        return "unknown"
+    both = (f"to: {sending}", f"from: {receiving}")
+    not_ok = [text for text in both if not text.endswith(": ok")]
+    if not_ok:
+        return ", ".join(not_ok)
     carried = path["size_carried"]
     if carried is not None and carried < path["size_expected"]:
         return f"{carried} bytes"
-    return str(path["sending"])
+    return "ok"
 
 
 def _logs(member: JsonObject) -> str:

@@ -124,8 +124,8 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
         **config.port_options(),
     }
     endpoint = client.post("/v1/plugin/attach", body)
-    for name in ("unconfirmed", "unreachable", "degraded"):
-        if endpoint[name]:  # runtimes log what a plugin writes here
+    for name in ("unconfirmed", "unreachable", "unanswered", "degraded"):
+        if endpoint.get(name):  # runtimes log what a plugin writes here
             sys.stderr.write(f"overlayd: warning: {name}: {', '.join(endpoint[name])}\n")
     return result.added(config.version, previous, endpoint, asked.netns, settings)
 

@@ -123,7 +123,7 @@ def _state(member: Mapping[str, Any]) -> str:
     if path is None:
         return "unknown"  # no network in common: nothing is probed
     ways = {path["sending"], path["receiving"]}
-    if ways & {"lost", "silent"}:
+    if ways & {"lost", "silent", "damaged"}:
         return "lost"
     if path["size_carried"] is not None and path["size_carried"] < path["size_expected"]:
         return f"{path['size_carried']} bytes only"

@@ -120,7 +120,7 @@ class PeerFacts:
     shares_network: bool = True
     sending: str = "ok"
     receiving: str = "ok"
-    is_waiting: bool = False  # the newest probe has not been reported
+    is_waiting: bool = False  # no probe sent during the check has been reported
     is_unheard: bool = False  # it was asked to probe this host, and nothing came
     size_expected: int = 1500
     size_carried: int | None = 1500

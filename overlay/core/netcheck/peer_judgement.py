@@ -114,12 +114,28 @@ def _data(peer: PeerFacts, facts: Facts) -> Iterator[NetcheckFinding]:
     elif from_bad:
         text = f"{what} (UDP {port}) from {where} does not arrive at this host"
         yield _lost(peer, facts, f"{code}-lost-from", text, True)
+    elif "unknown" in (peer.sending, peer.receiving):
+        yield _not_probed(peer, what, port)
     else:
         yield from _size(peer, facts)
 
 
+def _not_probed(peer: PeerFacts, what: str, port: int) -> NetcheckFinding:
+    """Return the finding about a path without a verdict, neither good nor bad."""
+    ways = (("to", peer.sending), ("from", peer.receiving))
+    unknown = " and ".join(way for way, state in ways if state == "unknown")
+    return NetcheckFinding(
+        "note",
+        "not-probed",
+        peer.name,
+        f"{what} (UDP {port}) {unknown} {peer.name} ({peer.address}) has not been probed yet",
+        "the first probes take some seconds, once both hosts have a network in common",
+        "Try again in some seconds: sudo overlayd netcheck",
+    )
+
+
 def _is_lost_to(peer: PeerFacts) -> bool:
-    return peer.sending in _BAD or peer.is_waiting
+    return peer.sending in _BAD or (peer.is_waiting and peer.sending != "unknown")
 
 
 def _is_lost_from(peer: PeerFacts) -> bool:

@@ -78,6 +78,10 @@ class Path:
         is_heard = self._heard_at >= start or is_silent
         return is_heard and self._outgoing.is_known_since(start, now)
 
+    def is_proven_since(self, start: float) -> bool:
+        """Return whether the peer has reported a probe that was sent since a time."""
+        return self._outgoing.proven_at >= start
+
     def is_heard_since(self, start: float) -> bool:
         """Return whether a frame of the peer has arrived since a time."""
         return self._heard_at >= start

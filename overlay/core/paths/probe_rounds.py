@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ class OutgoingProbes:
         self.judged_count = 0  # rounds that were awaited, and of them those in vain
         self.lost_count = 0
         self.round_at = now
+        self.proven_at = -math.inf  # when the newest round was sent of which a report came
         self._to = to
         self._key = key
         self._rounds: deque[_Round] = deque(maxlen=limits.PATH_MISSES_LOST)  # the newest last
@@ -154,6 +156,7 @@ class OutgoingProbes:
         if not noted.small_arrived and _arrived(noted.small, report):
             noted.small_arrived = True
             self._proven = max(self._proven, noted.small)
+            self.proven_at = max(self.proven_at, noted.at)
             self.missed_count = self._bare_history = 0
             self.state = PathState.OK
         if noted.bare is not None and not noted.bare_arrived:

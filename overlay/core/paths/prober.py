@@ -91,6 +91,11 @@ class PathProber:
         path = self._paths.get(node_id)
         return path is None or path.is_known_since(start, now)
 
+    def is_proven_since(self, node_id: NodeId, start: float) -> bool:
+        """Return whether a peer has reported a probe that was sent since a time."""
+        path = self._paths.get(node_id)
+        return path is not None and path.is_proven_since(start)
+
     def is_heard_since(self, node_id: NodeId, start: float) -> bool:
         """Return whether a frame of a peer has arrived since a time."""
         path = self._paths.get(node_id)

@@ -70,6 +70,14 @@ class PathView:
         )
 
     @property
+    def carries(self) -> bool | None:
+        """Whether frames arrive in both directions, at full size; None while that is not known."""
+        if self.loses:
+            return False
+        is_known = self.sending is self.receiving is PathState.OK
+        return True if is_known else None
+
+    @property
     def verdict(self) -> tuple[PathState, PathState, bool, int | None, int]:
         """The part that people are told of; a change of it is an event."""
         return (

@@ -68,6 +68,8 @@ def path_out(facts: HostFacts, vtep: Ip) -> Judged:
         return unknown(step, f"{ends}: not probed yet", "Try again in some seconds")
     if path.sending is PathState.LOST:
         return drop(step, f"{ends}: probes do not arrive at {node}", _open_port(facts))
+    if path.sending is PathState.DAMAGED:
+        return drop(step, f"{ends}: probes arrive at {node} with wrong checksums", _checksums())
     if path.sending is PathState.SILENT:
         return unknown(
             step,
@@ -85,7 +87,13 @@ def path_in(facts: HostFacts, vtep: Ip) -> Judged:
         return unknown(step, f"{ends}: not probed yet", "Try again in some seconds")
     if path.receiving is PathState.LOST:
         return drop(step, f"{ends}: probes do not arrive", _open_port(facts))
+    if path.receiving is PathState.DAMAGED:
+        return drop(step, f"{ends}: probes arrive with wrong checksums", _checksums())
     return ok(step, f"{ends}: probes arrive")
+
+
+def _checksums() -> str:
+    return "'overlayd netcheck' says which interface computes them wrongly"
 
 
 def _open_port(facts: HostFacts) -> str:

@@ -80,7 +80,7 @@ async def test_a_path_that_was_never_proven_is_not_judged(host: Host) -> None:
 
     assert peers == [PEER]
     async with asyncio.timeout(limits.PATH_ATTACH_WAIT_S / 2):
-        assert await host.controller.unproven(peers) == []
+        assert await host.controller.probe_outcome(peers) == ((), ())
 
 
 async def test_a_lost_path_is_named_by_an_attach(host: Host) -> None:
@@ -90,7 +90,18 @@ async def test_a_lost_path_is_named_by_an_attach(host: Host) -> None:
 
     assert path is not None
     assert path.receiving is PathState.LOST
-    assert await host.controller.unproven(host.controller.probe([VNI])) == [PEER]
+    outcome = await host.controller.probe_outcome(host.controller.probe([VNI]))
+    assert outcome == ((PEER,), ())
+
+
+async def test_a_late_answer_is_no_loss(host: Host) -> None:
+    """A proven path whose probe is not answered at once has not answered yet, and no more."""
+    host.prober._paths[PEER]._outgoing.state = PathState.OK
+    peers = host.controller.probe([VNI])
+
+    assert await host.controller.probe_outcome(peers) == ((), (PEER,))
+    host.report(sent=9, missed=limits.PATH_MISSES_LOST)
+    assert await host.controller.probe_outcome(peers) == ((PEER,), ())
 
 
 async def test_no_member_makes_the_overlay_too_small(host: Host) -> None:

@@ -47,6 +47,7 @@ ENDPOINTS = {
         ("alive", OK | {"receiving": "lost"}, "lost"),
         ("alive", OK | {"sending": "silent"}, "lost"),
         ("alive", OK | {"sending": "unknown"}, "unknown"),
+        ("alive", OK | {"receiving": "damaged"}, "lost"),
         ("alive", OK | {"size_carried": 1400}, "1400 bytes only"),
         ("alive", OK | {"size_carried": None}, "ok"),
         ("suspect", OK, "suspect"),

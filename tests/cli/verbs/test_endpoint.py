@@ -116,6 +116,25 @@ def test_unconfirmed_peers_are_named_on_stderr(
     assert "not yet confirmed by vm2, vm3" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("unanswered", "the data path to vm2, vm3 has not answered yet"),
+        ("unreachable", "containers there are not reachable from this host"),
+    ],
+)
+def test_a_path_is_called_lost_by_its_verdict_only(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any], field: str, text: str
+) -> None:
+    """A late answer is no loss; either is a warning beside the address."""
+    agent.answer("POST /v1/endpoints", _answer([attached], []) | {field: ["vm2", "vm3"]})
+    outcome = overlayd("attach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert text in outcome.err
+    assert outcome.err.count("warning") == 1
+
+
 def test_attaching_again_returns_the_same_address(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:

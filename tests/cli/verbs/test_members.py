@@ -7,9 +7,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.cli.screen import watch
+from overlay.cli.verbs.members import _data_path
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
+
+
+@pytest.mark.parametrize(
+    ("sending", "receiving", "told"),
+    [
+        ("ok", "ok", "ok"),
+        ("unknown", "unknown", "unknown"),
+        ("ok", "unknown", "from: unknown"),
+        ("silent", "ok", "to: silent"),
+        ("lost", "damaged", "to: lost, from: damaged"),
+    ],
+)
+def test_a_path_is_ok_if_both_directions_are(sending: str, receiving: str, told: str) -> None:
+    """What was not probed yet is neither ok nor lost."""
+    sizes = {"size_carried": 1500, "size_expected": 1500}
+    assert _data_path({"sending": sending, "receiving": receiving, **sizes}) == told
 
 
 def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:

@@ -35,7 +35,7 @@ ATTACHED = {
     "ips": [{"address": "10.32.0.2/16", "gateway": "10.32.0.1"},
             {"address": "fd40::2/64", "gateway": None}],
     "default_routes": ["10.32.0.1"], "dns_servers": ["10.32.0.1"], "dns_search": ["overlay"],
-    "unconfirmed": [], "unreachable": [], "degraded": [],
+    "unconfirmed": [], "unreachable": [], "unanswered": [], "degraded": [],
 }  # fmt: skip
 
 

@@ -122,6 +122,22 @@ def test_each_fault_of_a_path_is_named(changes: dict[str, Any], code: str) -> No
     assert finding.hint
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"sending": "unknown", "is_waiting": True}, "not-probed"),
+        ({"receiving": "unknown"}, "not-probed"),
+        ({"sending": "unknown", "is_waiting": True, "receiving": "lost"}, "vxlan-lost-from"),
+    ],
+)
+def test_a_path_without_a_verdict_is_not_called_lost(changes: dict[str, Any], code: str) -> None:
+    """Nor does it count as a problem; a direction that is lost does."""
+    (finding,) = found(HOST, replace(VM2, **changes), VM3)
+
+    assert (finding.subject, finding.code) == ("vm2", code)
+    assert (finding.level == "note") is (code == "not-probed")
+
+
 def test_the_other_pairs_narrow_the_cause() -> None:
     """VXLAN to another member works: this host sends it."""
     lost = replace(VM2, sending="lost")

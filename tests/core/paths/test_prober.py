@@ -281,6 +281,41 @@ def test_a_check_knows_both_directions_at_once() -> None:
     assert pair.probers[A].is_known_since(B, start, pair.now)
 
 
+def test_a_probe_is_proven_by_its_own_report() -> None:
+    """Not by one of an earlier probe, so a check says what it saw itself."""
+    pair = Pair()
+    pair.run(20.0)
+    pair.frame_lost = lambda *_: True
+    start = pair.now
+    pair.probers[A].probe_now(B, start)
+    pair.run(0.5)
+
+    assert pair.states() == [OK, OK]  # too early for a verdict
+    assert pair.probers[A].is_proven_since(B, 0.0)
+    assert not pair.probers[A].is_proven_since(B, start)
+    pair.frame_lost = never
+    pair.run(1.0)
+    assert pair.probers[A].is_proven_since(B, start)
+
+
+@pytest.mark.parametrize(
+    ("sending", "receiving", "carries"),
+    [
+        (PathState.OK, PathState.OK, True),
+        (PathState.OK, PathState.UNKNOWN, None),
+        (PathState.UNKNOWN, PathState.OK, None),
+        (PathState.UNKNOWN, PathState.LOST, False),
+        (PathState.SILENT, PathState.OK, False),
+    ],
+)
+def test_a_path_carries_what_was_seen(
+    sending: PathState, receiving: PathState, carries: bool | None
+) -> None:
+    """A direction that was not probed yet is neither good nor bad."""
+    view = PathView(B, sending, receiving, 0.0, 1500, 1500, size_fails=False)
+    assert view.carries is carries
+
+
 def test_a_restarted_agent_is_proven_again() -> None:
     """Its key is new, and reports about its former frames are not taken for its own."""
     pair = Pair()

@@ -104,7 +104,7 @@ def _peer(components: Components, check: PeerCheck, tunnel: Tunnel | None) -> Ne
         "shares_network": view is not None,
         "sending": sending,
         "receiving": receiving,
-        "is_waiting": view is not None and components.paths.is_waiting(node_id),
+        "is_waiting": view is not None and components.netcheck.is_unreported(check),
         "is_unheard": view is not None and components.netcheck.is_unheard(check),
         "size_expected": 0 if view is None else view.size_expected,
         "size_carried": None if view is None else view.size_carried,

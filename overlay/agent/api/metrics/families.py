@@ -229,11 +229,8 @@ def _of_peers(peers: list[PeerFacts]) -> Iterator[AnyFamily]:
     yield Family(
         "overlayd_path_up",
         "1 if the newest probes of the data path arrived, in both directions and at full size.",
-        [
-            Sample(path.sending is PathState.OK and not path.loses, label)
-            for label, path in judged
-        ],
-    )  # fmt: skip
+        [Sample(path.carries, label) for label, path in probed if path.carries is not None],
+    )
     yield Family(
         "overlayd_path_transmit_up",
         "1 if the newest probes from this host arrived at the peer.",

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from overlay.agent.api.endpoints import (
     control_changes,
     degraded,
+    outcome,
     require_unpoliced,
-    unconfirmed,
-    unreachable,
 )
 from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.server import ApiServer
@@ -78,9 +77,7 @@ class PluginEndpointHandlers:
         attachment, _ = components.plugin_endpoints.require(key)
         return {
             **await self._shown(components, attachment, result),
-            "unconfirmed": unconfirmed([result], components),
-            "unreachable": unreachable([result], components),
-            "degraded": degraded([result], components),
+            **outcome([result], components),
         }
 
     async def detach(self, request: PluginKeyRequest) -> PluginDetachResponse:

@@ -223,7 +223,7 @@ class PeerPathResponse(TypedDict):
     """Whether the newest probes of the data path to a peer arrived, and what size it carries."""
 
     peer: str
-    ok: bool
+    ok: bool | None  # null: not known yet
     size_carried: int | None
 
 

@@ -5,7 +5,11 @@ from typing import Annotated, Literal, TypedDict
 from msgspec import Meta
 
 from overlay import limits
-from overlay.agent.api.schema.endpoints import AttachedEndpointResponse, AttachOptions
+from overlay.agent.api.schema.endpoints import (
+    AttachedEndpointResponse,
+    AttachOptions,
+    AttachOutcome,
+)
 from overlay.agent.api.schema.field_types import Address, Name, ResolverWord
 
 
@@ -49,12 +53,9 @@ class ContainerListResponse(TypedDict):
     containers: list[ContainerResponse]
 
 
-class ContainerCreatedResponse(ContainerIdentityResponse):
+class ContainerCreatedResponse(ContainerIdentityResponse, AttachOutcome):
     """A bare container that exists now, and the results of its attach."""
 
     created: bool
     endpoints: list[AttachedEndpointResponse]
     published: list[str]
-    unconfirmed: list[str]
-    unreachable: list[str]
-    degraded: list[str]

@@ -298,7 +298,7 @@ class NetcheckPeerResponse(TypedDict):
 
     `gossip_answers`: something has come straight from it since it was asked; `clock_ahead_s` and
     `rtt_ms` are null without an answer to the question itself, as of an older agent. `is_waiting`:
-    the newest probe to it was not reported; `is_unheard`: it was asked to probe this host, and
+    no probe sent to it since then was reported; `is_unheard`: it was asked to probe this host, and
     nothing came. `is_encrypted`: probes take the tunnel of encrypted networks; `wireguard_port` is
     that of the tunnel there, null without one.
     """

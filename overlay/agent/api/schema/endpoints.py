@@ -243,17 +243,23 @@ class AttachedEndpointResponse(TypedDict):
     changed: list[FieldChangeResponse]
 
 
-class AttachResponse(TypedDict):
-    """The results of an attach, and the live nodes that may not reach the endpoints yet.
+class AttachOutcome(TypedDict):
+    """What is missing or not known yet after an attach: nodes by name, and networks.
 
     `degraded` names the networks that the kernel refused a part of, each with the reason.
     """
 
+    unconfirmed: list[str]  # live nodes that may not reach the endpoints yet
+    unreachable: list[str]  # nodes to or from which frames are lost although gossip works
+    unanswered: list[str]  # nodes that have not answered a probe of the data path yet
+    degraded: list[str]
+
+
+class AttachResponse(AttachOutcome):
+    """The results of an attach."""
+
     endpoints: list[AttachedEndpointResponse]
     published: list[str]
-    unconfirmed: list[str]
-    unreachable: list[str]  # nodes to which frames are lost although gossip works
-    degraded: list[str]
     elapsed_ms: float
 
 

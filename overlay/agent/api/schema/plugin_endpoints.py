@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypedDict
 from msgspec import Meta
 
 from overlay import limits
+from overlay.agent.api.schema.endpoints import AttachOutcome
 from overlay.agent.api.schema.field_types import (
     Address,
     InterfaceName,
@@ -125,12 +126,8 @@ class PluginEndpointResponse(TypedDict):
     dns_search: list[str]
 
 
-class PluginAttachResponse(PluginEndpointResponse):
-    """The result of an attach, and the live nodes that may not reach the endpoint yet."""
-
-    unconfirmed: list[str]
-    unreachable: list[str]
-    degraded: list[str]
+class PluginAttachResponse(PluginEndpointResponse, AttachOutcome):
+    """The result of an attach, and what is missing or not known yet."""
 
 
 class PluginCheckResponse(PluginEndpointResponse):

@@ -219,9 +219,11 @@ def _notes(found: JsonObject) -> Iterator[str]:
         yield "no container here is on this network: sent from its gateway"
     if probed is None:
         return
-    if probed["sending"] in ("lost", "damaged", "silent"):
+    if probed["sending"] in ("lost", "damaged"):
         yield f"probes to {target['node']} do not arrive: overlayd members"
-    if probed["receiving"] == "lost":
+    elif probed["sending"] == "silent":
+        yield f"{target['node']} reports no probes: overlayd members"
+    if probed["receiving"] in ("lost", "damaged"):
         yield f"probes from {target['node']} do not arrive here: overlayd members"
 
 

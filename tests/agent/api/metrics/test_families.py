@@ -111,6 +111,15 @@ def test_a_path_that_was_not_probed_yet_is_not_down() -> None:
     ]
 
 
+def test_a_path_is_not_up_before_both_directions_were_probed() -> None:
+    """Of a path of which one direction is known, that one is shown."""
+    half = PeerFacts("n-1", "vm1", None, path(receiving=PathState.UNKNOWN))
+    shown = prometheus.text(families(documented_status(), PROCESS, member_facts(peers=[half])))
+
+    assert "overlayd_path_up{" not in shown
+    assert 'overlayd_path_transmit_up{peer="vm1"} 1' in shown
+
+
 def test_peers_of_one_name_are_told_apart() -> None:
     """Two series with the same labels would make Prometheus refuse the page."""
     same = [PeerFacts(f"n-{number}", "vm1", 0.001, None) for number in (1, 2)]
