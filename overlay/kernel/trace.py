@@ -16,7 +16,7 @@ from overlay import limits
 from overlay.core.trace.facts import CachedNeighbor, ContainerFacts, RouteFacts
 from overlay.kernel import netns
 from overlay.kernel.host.default_route import find_interface
-from overlay.kernel.netlink import codec, link_requests, neighbor_rows, routes
+from overlay.kernel.netlink import address_requests, codec, neighbor_rows, routes
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
@@ -74,7 +74,7 @@ def read_container(
 
 def _route(inside: NetlinkSocket, peer: Ip, names: dict[int, str]) -> RouteFacts | None:
     try:
-        found = inside.get(link_requests.get_route(peer))
+        found = inside.get(address_requests.get_route(peer))
     except NetlinkError:
         return None
     for message in found:

@@ -24,7 +24,13 @@ from overlay.core.evpn.announcement import OwnMac, OwnRow
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.evpn.shadow_table import BRIDGE, OWN, PEER, VXLAN, ShadowTable
-from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink import (
+    address_requests,
+    codec,
+    link_decoder,
+    link_requests,
+    neighbor_rows,
+)
 from overlay.kernel.netlink.codec import Request, attribute
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
@@ -118,8 +124,10 @@ class Shadow:
         self._socket.transact([link_requests.set_alias(1, ALIAS), link_requests.set_up(1)])
         for row in self._local_addresses():
             if row.ip != local:
-                self._socket.transact([link_requests.delete_address(1, row.ip, row.prefix_length)])
-        self._socket.transact([link_requests.add_address(1, local, 32)])
+                self._socket.transact(
+                    [address_requests.delete_address(1, row.ip, row.prefix_length)]
+                )
+        self._socket.transact([address_requests.add_address(1, local, 32)])
         if not find_link(self._socket, _NEXT_HOP):
             self._make_pair(_NEXT_HOP, _NEXT_HOP_PEER, 0)
         index = find_link(self._socket, _NEXT_HOP)

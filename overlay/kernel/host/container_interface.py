@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import interface_among
-from overlay.kernel.netlink import codec, link_requests, neighbor_rows, routes
+from overlay.kernel.netlink import address_requests, codec, link_requests, neighbor_rows, routes
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -107,7 +107,7 @@ def _differences(
         for ip, length in each.addresses:
             if (name, ip, length) not in present:
                 text = f"{name} has no address {ip_text(ip)}/{length}"
-                request = link_requests.add_address(index, ip, length)
+                request = address_requests.add_address(index, ip, length)
                 yield InterfaceDifference(each.network, text, request)
         for size in sorted(each.default_routes - led):
             text = f"there is no default route for IPv{4 if size == 4 else 6}"

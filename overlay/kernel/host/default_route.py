@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.errors import OverlayError
-from overlay.kernel.netlink import codec, link_requests, routes
+from overlay.kernel.netlink import address_requests, codec, routes
 from overlay.kernel.netlink.codec import attributes
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, find_link
@@ -99,7 +99,7 @@ def _reconcile_family(
     if [(route.link, route.gateway) for route in present] == [(index, gateway)]:
         return None
     with suppress(FileExistsError):
-        inside.request(link_requests.add_default_route(index, gateway, replace=True))
+        inside.request(address_requests.add_default_route(index, gateway, replace=True))
     return found[index].ifname
 
 
@@ -154,7 +154,7 @@ def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
     socket's namespace; sends no packet.
     """
     try:
-        found = socket.get(link_requests.get_route(destination))
+        found = socket.get(address_requests.get_route(destination))
     except NetlinkError:
         return 0
     for message in found:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import find_interface
-from overlay.kernel.netlink import codec, link_requests
+from overlay.kernel.netlink import address_requests, codec
 from overlay.kernel.sandbox.container_namespace import socket_in
 from overlay.model import Ip, Mac, ip_text
 
@@ -41,7 +41,7 @@ def ensure(netns_path: str, identity: tuple[int, int], wanted: Sequence[SubnetRo
         for each in wanted:
             index = find_interface(inside, each.ifname, each.mac)
             if index:
-                request = link_requests.add_subnet_route(
+                request = address_requests.add_subnet_route(
                     index, each.base, each.prefix_length, each.gateway
                 )
                 found = inside.transact([request])
@@ -60,7 +60,7 @@ def drop(netns_path: str, identity: tuple[int, int], unwanted: Sequence[SubnetRo
             return
         for each in unwanted:
             index = find_interface(inside, each.ifname, each.mac)
-            _, _, body = link_requests.add_subnet_route(
+            _, _, body = address_requests.add_subnet_route(
                 index, each.base, each.prefix_length, each.gateway
             )
             found = inside.transact([(codec.RTM_DELROUTE, 0, body)]) if index else []

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from overlay import limits
 from overlay.errors import OverlayError, UsageError
-from overlay.kernel.netlink import codec, link_requests, neighbor_rows
+from overlay.kernel.netlink import address_requests, codec, neighbor_rows
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
@@ -171,8 +171,8 @@ def _source_of_route(socket: NetlinkSocket, destination: Ip) -> tuple[Ip, int] |
 def routes_towards(
     socket: NetlinkSocket, destination: Ip, *, configured: bool = False, interface: int = 0
 ) -> list[Any]:
-    """Return the route to a destination, as `link_requests.get_route` asks for it; or nothing."""
-    query = link_requests.get_route(destination, configured=configured, interface=interface)
+    """Return the route to a destination as the kernel answers `get_route`; or nothing."""
+    query = address_requests.get_route(destination, configured=configured, interface=interface)
     try:
         return [_decode(message) for message in socket.get(query)]
     except NetlinkError:

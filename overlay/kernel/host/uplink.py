@@ -14,7 +14,7 @@ from typing import TypeAlias
 from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel import netns
 from overlay.kernel.host import default_route, ip_forwarding, loopback_route
-from overlay.kernel.netlink import codec, link_requests, neighbor_rows
+from overlay.kernel.netlink import address_requests, codec, link_requests, neighbor_rows
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
@@ -185,16 +185,16 @@ def _link_local(link: Uplink) -> tuple[_Prefix, ...]:
 
 def _repairs(link: Uplink, index: int, found: UplinkSurvey) -> list[Request]:
     have = found.addresses.get(link.name, frozenset())
-    steps = [link_requests.delete_address(index, *each) for each in have - set(link.addresses)]
+    steps = [address_requests.delete_address(index, *each) for each in have - set(link.addresses)]
     steps += [
         link_requests.set_mtu(index, link.mtu),
         link_requests.set_alias(index, links.ALIAS_DEFAULT),
     ]
     steps.append(link_requests.set_up(index))
-    steps += [link_requests.add_address(index, ip, length) for ip, length in _link_local(link)]
+    steps += [address_requests.add_address(index, ip, length) for ip, length in _link_local(link)]
     for ip, length in link.addresses:
-        steps.append(link_requests.add_address(index, ip, length))
-        steps.append(link_requests.add_link_route(index, _base(ip, length), length, ip))
+        steps.append(address_requests.add_address(index, ip, length))
+        steps.append(address_requests.add_link_route(index, _base(ip, length), length, ip))
     return steps
 
 

@@ -23,7 +23,13 @@ from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import GuardRow, HookRow
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
-from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink import (
+    address_requests,
+    codec,
+    link_decoder,
+    link_requests,
+    neighbor_rows,
+)
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
@@ -296,10 +302,10 @@ def set_up_inside(
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
     steps: list[Request] = [
         link_requests.set_alias(index, alias, link_local=has_ipv6 and link_local),
-        *(link_requests.add_address(index, ip, length) for ip, length in addresses),
+        *(address_requests.add_address(index, ip, length) for ip, length in addresses),
         link_requests.set_up(index),
     ]
-    routes = [link_requests.add_default_route(index, each) for each in gateways]
+    routes = [address_requests.add_default_route(index, each) for each in gateways]
     made = [True] * len(gateways)
     for refusal in inside.transact([*steps, *routes]):
         position = refusal.position - len(steps)

@@ -23,7 +23,13 @@ from typing import Final, NamedTuple
 
 from overlay.core.encryption.device import TunnelState
 from overlay.core.encryption.inner_address import PREFIX_LENGTH, RANGE
-from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink import (
+    address_requests,
+    codec,
+    link_decoder,
+    link_requests,
+    neighbor_rows,
+)
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
 from overlay.kernel.netlink.link_lookup import links_best_effort
@@ -238,10 +244,10 @@ def _repairs(wanted: TunnelState, there: LinkInfo, present: _Present) -> list[Re
     steps: list[Request] = [
         link_requests.set_mtu(index, wanted.mtu),
         link_requests.set_alias(index, ALIAS, link_local=False),
-        *(link_requests.delete_address(index, *each) for each in present.addresses - {own}),
+        *(address_requests.delete_address(index, *each) for each in present.addresses - {own}),
         *((codec.RTM_DELROUTE, 0, _route(index, each, None)) for each in surplus),
         link_requests.set_up(index),
-        link_requests.add_address(index, *own),
+        address_requests.add_address(index, *own),
     ]
     missing = routes if not there.up else routes - present.routes
     flags = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
