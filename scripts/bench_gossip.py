@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from overlay.agent.gossip.service import GossipService
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import StateDatabase
 from overlay.core.protocol.messages import Ping
 from overlay.core.protocol.outbox import Priority
@@ -43,7 +43,7 @@ BATCH = 80  # endpoints per write: ten segments
 async def generate(kind: str, vni: int, rate: int, records: int) -> None:
     """Act as vm2's agent and load vm1; print the amount sent as JSON."""
     with contextlib.closing(StateDatabase(Path("/var/lib/overlayd"))) as state:
-        cluster = documents.CLUSTER.find(state)
+        cluster = membership_documents.CLUSTER.find(state)
         assert cluster is not None
         address = parse_ip(underlay.address_of(2))
         gossip = GossipService(state, cluster, address, 1500)

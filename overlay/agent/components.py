@@ -103,8 +103,8 @@ from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import StoredCluster
 from overlay.agent.state.identity_trail import IdentityTrail
+from overlay.agent.state.membership_documents import StoredCluster
 from overlay.agent.state.previous_copy import PreviousCopy
 from overlay.agent.trace.context import WayContext
 from overlay.model import Ip

@@ -27,9 +27,9 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.metrics_listener import MetricsListener
 from overlay.agent.process.tasks import BackgroundTasks
-from overlay.agent.state import documents
+from overlay.agent.state import documents, membership_documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.membership_documents import StoredCluster
 from overlay.agent.status_events import StatusEvents
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
@@ -94,7 +94,7 @@ class AgentLifecycle:
             self.event_log.record("state", text, level=logging.WARNING)
         for text in await self.containers.restore():
             self.event_log.record("container", text)
-        cluster = documents.CLUSTER.find(self.state)
+        cluster = membership_documents.CLUSTER.find(self.state)
         if cluster is not None:
             self._settled = await self._run(cluster)
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
@@ -198,7 +198,7 @@ class AgentLifecycle:
             seeds=(),
         )
         key = authority.make_key(0, os.urandom(SECRET_SIZE), time.time())
-        self.state.commit(documents.membership_rows(key, authority=authority))
+        self.state.commit(membership_documents.rows(key, authority=authority))
         try:
             components = await self._run(cluster)
         except BaseException:
@@ -241,7 +241,7 @@ class AgentLifecycle:
             seeds=spec.peers,
         )
         welcome = entry.welcome
-        self.state.commit(documents.membership_rows(welcome.key, certificate=welcome.certificate))
+        self.state.commit(membership_documents.rows(welcome.key, certificate=welcome.certificate))
         try:
             components = await self._run(cluster, entry.via.address)
             try:
@@ -282,7 +282,7 @@ class AgentLifecycle:
                 reached.setdefault(chosen.address, []).append(seed)
         if not reached:
             raise failures[0]
-        identity = documents.ensure_identity(self.state)
+        identity = membership_documents.ensure_identity(self.state)
         with contextlib.ExitStack() as opened:
             attempts = []
             for address, group in reached.items():
@@ -296,9 +296,9 @@ class AgentLifecycle:
 
         With the same identity, a repeated join does not count as another use of the token.
         """
-        identity = documents.ensure_identity(self.state)
+        identity = membership_documents.ensure_identity(self.state)
         self.state.wipe(keep=documents.CONTAINERS.kind)
-        documents.IDENTITY.put(self.state, identity)
+        membership_documents.IDENTITY.put(self.state, identity)
 
     async def _contact_members(
         self, components: Components, seeds: list[JoinSeed], entry: JoinResult
@@ -326,7 +326,7 @@ class AgentLifecycle:
 
     def _remember(self, components: Components, cluster: StoredCluster) -> None:
         kept = replace(cluster, address=ip_text(components.gossip.card.address))
-        documents.CLUSTER.put(self.state, kept)
+        membership_documents.CLUSTER.put(self.state, kept)
         components.gossip.cluster = kept
         self.state.keep_backup()
         self._settled = components

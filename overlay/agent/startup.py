@@ -23,7 +23,7 @@ from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.records.directory import Directory
 from overlay.agent.router.sandbox_needs import SandboxNeeds
-from overlay.agent.state.documents import LostState
+from overlay.agent.state.membership_documents import LostState
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.model import Vni
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from overlay import __version__, limits
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.gossip.stored_records import stored_card, stored_segment
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import Row, StateDatabase, StoredSegment
-from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.membership_documents import StoredCluster
 from overlay.core.events import CardAccepted
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
@@ -54,8 +54,11 @@ def add(directory: Path, cluster_number: int, vni: Vni, records: int) -> MemberR
         raise ValueError(f"{COUNT} members have no {records} endpoints that count")
     made = []
     with contextlib.closing(StateDatabase(directory)) as state:
-        cluster, authority = documents.CLUSTER.find(state), documents.AUTHORITY.find(state)
-        keyring = documents.require_keyring(state)
+        cluster, authority = (
+            membership_documents.CLUSTER.find(state),
+            membership_documents.AUTHORITY.find(state),
+        )
+        keyring = membership_documents.require_keyring(state)
         assert cluster is not None
         assert authority is not None
         for number, address in enumerate(addresses(cluster_number)):
@@ -63,7 +66,7 @@ def add(directory: Path, cluster_number: int, vni: Vni, records: int) -> MemberR
             first, end = (records * each // COUNT for each in (number, number + 1))
             segments = [*member.segments(vni, range(first, end))]
             state.commit(segments=segments, cards=[stored_card(member.card)])
-            made.append([*member.rows(), documents.KEYRING.row(keyring)])
+            made.append([*member.rows(), membership_documents.KEYRING.row(keyring)])
     return made
 
 
@@ -74,7 +77,7 @@ async def serve(members: Sequence[Sequence[Row]]) -> None:
             folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
             state = running.enter_context(contextlib.closing(StateDatabase(folder / str(number))))
             state.commit(rows)
-            cluster = documents.CLUSTER.find(state)
+            cluster = membership_documents.CLUSTER.find(state)
             assert cluster is not None
             gossip = GossipService(state, cluster, parse_ip(cluster.address), 1500)
             running.callback(gossip.close)
@@ -106,10 +109,10 @@ class _Member:
     def rows(self) -> list[Row]:
         """Return the rows of its state; its next card has a later epoch than this one."""
         return [
-            documents.IDENTITY.row(self._identity),
-            documents.CLUSTER.row(self._cluster),
-            documents.CERTIFICATE.row(self._certificate),
-            documents.EPOCH.row(self.card.epoch),
+            membership_documents.IDENTITY.row(self._identity),
+            membership_documents.CLUSTER.row(self._cluster),
+            membership_documents.CERTIFICATE.row(self._certificate),
+            membership_documents.EPOCH.row(self.card.epoch),
         ]
 
     def segments(self, vni: Vni, numbers: range) -> Iterator[StoredSegment]:

@@ -20,9 +20,9 @@ from overlay.agent.gossip.join_request import JoinSeed
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.membership_documents import StoredCluster
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
@@ -114,7 +114,7 @@ class Sites:
         authority = Authority.generate(os.urandom)
         state = StateDatabase(self._directory / "vm1")
         key = authority.make_key(0, os.urandom(32), time.time())
-        state.commit(documents.membership_rows(key, authority=authority))
+        state.commit(membership_documents.rows(key, authority=authority))
         anchor = TrustAnchor(authority.anchor)
         site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
         site.holders.declare()
@@ -127,8 +127,8 @@ class Sites:
         name, address = f"vm{number}", f"127.0.0.{number}"
         state = StateDatabase(self._directory / name)
         if identity is not None:
-            documents.IDENTITY.put(state, identity)
-        own = documents.ensure_identity(state)
+            membership_documents.IDENTITY.put(state, identity)
+        own = membership_documents.ensure_identity(state)
         try:
             application = JoinAttempt(own, token, name, parse_ip(address), [through.seed])
             entry = await application.run(5.0)
@@ -136,7 +136,7 @@ class Sites:
             state.close()
             raise
         welcome = entry.welcome
-        state.commit(documents.membership_rows(welcome.key, certificate=welcome.certificate))
+        state.commit(membership_documents.rows(welcome.key, certificate=welcome.certificate))
         cluster = self._cluster(name, TrustAnchor(token.anchor))
         site = self._start(state, cluster, address)
         site.gossip.transport.send_join_hello(through.seed.address, through.seed.port)

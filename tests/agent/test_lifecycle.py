@@ -9,7 +9,7 @@ from overlay import __version__
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
-from overlay.agent.state.documents import StoredCluster
+from overlay.agent.state.membership_documents import StoredCluster
 from overlay.errors import OverlayError
 
 STARTED = f"started: overlayd {__version__}"

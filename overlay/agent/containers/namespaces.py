@@ -26,7 +26,8 @@ from overlay.agent.records.directory import Directory
 from overlay.agent.resolvers.resolv_conf import host_search, search_list
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import CONTAINERS, LOST, RESTART_ALWAYS, StoredContainer
+from overlay.agent.state.documents import CONTAINERS, RESTART_ALWAYS, StoredContainer
+from overlay.agent.state.membership_documents import LOST
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns

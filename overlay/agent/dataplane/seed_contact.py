@@ -17,7 +17,7 @@ from overlay.agent.gossip import join_request
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.join_request import JoinSeed
 from overlay.agent.process.controller import Controller
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import OverlayError
 from overlay.model import Card
@@ -100,4 +100,4 @@ class SeedContact(Controller):
         known = tuple(dict.fromkeys([*peers, *gossip.cluster.seeds]))[: limits.SEED_COUNT_MAX]
         if known != gossip.cluster.seeds:
             gossip.cluster = replace(gossip.cluster, seeds=known)
-            documents.CLUSTER.put(gossip.state, gossip.cluster)
+            membership_documents.CLUSTER.put(gossip.state, gossip.cluster)

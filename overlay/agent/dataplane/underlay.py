@@ -16,7 +16,7 @@ from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.watch import watch_monitor
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import underlay
 from overlay.kernel.host.underlay import UnderlayAddress
@@ -125,7 +125,7 @@ class Underlay(Controller):
                 field="underlay",
             )
         cluster = replace(self._gossip.cluster, underlay=text)
-        documents.CLUSTER.put(self._gossip.state, cluster)
+        membership_documents.CLUSTER.put(self._gossip.state, cluster)
         self._gossip.cluster = cluster
         await self.reconcile()
 
@@ -151,7 +151,7 @@ class Underlay(Controller):
                 hint=error.hint,
             ) from error
         cluster = replace(self._gossip.cluster, address=after)
-        documents.CLUSTER.put(self._gossip.state, cluster)
+        membership_documents.CLUSTER.put(self._gossip.state, cluster)
         self._gossip.cluster = cluster
         self._gossip.renew_card(address=found.address)
         self._reconciler.mark_stale()

@@ -17,7 +17,7 @@ from overlay.agent.gossip.admission_rate import AdmissionRate
 from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
@@ -219,7 +219,7 @@ class AdmissionService:
         authority = self._holders.require_authority()
         state = self._gossip.state
         cluster = self._gossip.cluster
-        stored = documents.TOKEN.find(state)
+        stored = membership_documents.TOKEN.find(state)
         if stored is not None:
             token = Token(
                 authority.anchor,
@@ -232,7 +232,9 @@ class AdmissionService:
             if invitation is not None and self.refusal(invitation, None) is None:
                 return token
         token = self.create(label="default", expires_in_s=None, uses=None)
-        documents.TOKEN.put(state, documents.StoredToken(token.token_id, token.secret))
+        membership_documents.TOKEN.put(
+            state, membership_documents.StoredToken(token.token_id, token.secret)
+        )
         return token
 
     def revoke(self, text: str) -> JoinToken:

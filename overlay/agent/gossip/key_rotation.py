@@ -20,7 +20,7 @@ from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.core.keys.rotation import Ring
 from overlay.core.keys.rotation_driver import (
     KEY_STATE_KEY,
@@ -194,11 +194,11 @@ class KeyRotation(Controller):
         held = {key.id: key for key in (*gossip.keyring.keys, *([] if new is None else [new]))}
         kept = Keyring([held[known] for known in sorted(ring.held)], ring.sealing)
         if action.record is not None:
-            rows = [documents.KEYRING.row(kept)]
+            rows = [membership_documents.KEYRING.row(kept)]
             segments = gossip.commit(CLUSTER_SCOPE, [action.record], rows=rows)
         else:
             segments = []
-            documents.KEYRING.put(gossip.state, kept)
+            membership_documents.KEYRING.put(gossip.state, kept)
         self._refused = ""
         gossip.keyring.replace(ring, new)
         self.driver.applied(ring, self._wall_clock())

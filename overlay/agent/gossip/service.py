@@ -18,7 +18,7 @@ from typing import TypedDict
 from overlay import __version__, limits
 from overlay.agent.gossip.stored_records import read_records, stored_card, stored_segment
 from overlay.agent.gossip.transport import Transport
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import (
     Floor,
     Row,
@@ -26,7 +26,7 @@ from overlay.agent.state.database import (
     StoredCard,
     StoredSegment,
 )
-from overlay.agent.state.documents import LostState, StoredCluster, next_epoch
+from overlay.agent.state.membership_documents import LostState, StoredCluster, next_epoch
 from overlay.core.node import Node
 from overlay.core.protocol.records import Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
@@ -55,10 +55,10 @@ class GossipService:
     ) -> None:
         self.state = state
         self.cluster = cluster
-        self.identity = documents.ensure_identity(state)
+        self.identity = membership_documents.ensure_identity(state)
         self.anchor = TrustAnchor(bytes.fromhex(cluster.anchor))
-        self.authority = documents.AUTHORITY.find(state)
-        self.keyring = documents.require_keyring(state)
+        self.authority = membership_documents.AUTHORITY.find(state)
+        self.keyring = membership_documents.require_keyring(state)
         self.codec = MsgpackCodec()
         self.signer = KeySigner(self.identity, self.anchor)
         self._waits: dict[int, asyncio.Future[None]] = {}
@@ -134,11 +134,11 @@ class GossipService:
 
     def _certificate(self, address: Ip) -> Certificate:
         """Return the stored certificate; the cluster's first host issues its own."""
-        certificate = documents.CERTIFICATE.find(self.state)
+        certificate = membership_documents.CERTIFICATE.find(self.state)
         if certificate is None:
             assert self.authority is not None, "every member has a certificate"
             certificate = self.issue_own_certificate(self.authority, address)
-            documents.CERTIFICATE.put(self.state, certificate)
+            membership_documents.CERTIFICATE.put(self.state, certificate)
         return certificate
 
     def issue_own_certificate(self, authority: Authority, address: Ip) -> Certificate:
@@ -153,7 +153,7 @@ class GossipService:
         """Use a new certificate from now on; return False if it is not valid for this node."""
         if not self.anchor.verify_certificate(replace(self.card, certificate=certificate)):
             return False
-        documents.CERTIFICATE.put(self.state, certificate)
+        membership_documents.CERTIFICATE.put(self.state, certificate)
         self.renew_card(certificate=certificate)
         return True
 
@@ -163,7 +163,7 @@ class GossipService:
         if authority.anchor != self.anchor.public:
             return False
         if self.authority is None:
-            documents.AUTHORITY.put(self.state, authority)
+            membership_documents.AUTHORITY.put(self.state, authority)
             self.authority = authority
         return True
 
@@ -273,7 +273,7 @@ class GossipService:
     def state_caught_up(self) -> None:
         """Note that what this node's disk had lost is back, as far as it can be."""
         if self.lost_state is not None:
-            documents.LOST.drop(self.state)
+            membership_documents.LOST.drop(self.state)
             self.lost_state = None
 
     def commit(
@@ -374,7 +374,7 @@ class GossipService:
         if epoch < self.card.epoch:
             return
         with contextlib.suppress(OverlayError):
-            documents.EPOCH.put(self.state, epoch)
+            membership_documents.EPOCH.put(self.state, epoch)
             self.renew_card()
 
     def _schedule_save(self) -> None:

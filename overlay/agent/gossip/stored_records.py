@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import StateDatabase, StoredCard, StoredSegment
-from overlay.agent.state.documents import LostState
+from overlay.agent.state.membership_documents import LostState
 from overlay.agent.state.state_file import PREVIOUS_NAME
 from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import Segment
@@ -43,7 +43,7 @@ def read_records(
     the state counts as old from then on, durably. Raises OverlayError if there is such a record
     but no peer that could have it.
     """
-    found = StoredRecords(documents.LOST.find(state))
+    found = StoredRecords(membership_documents.LOST.find(state))
     for kept in state.cards():
         card = _read(found, codec.decode_card, kept.raw, kept.signature)
         if card is not None and card.node_id != own.node_id and signer.verify_card(card):
@@ -83,7 +83,7 @@ def _note_own_damage(state: StateDatabase, found: StoredRecords) -> None:
         found.lost_state = LostState(
             "one of this node's own records in the state file is damaged", now_s, now_s
         )
-        documents.LOST.put(state, found.lost_state)
+        membership_documents.LOST.put(state, found.lost_state)
 
 
 def stored_segment(segment: Segment) -> StoredSegment:

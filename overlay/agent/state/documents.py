@@ -1,42 +1,20 @@
-"""The documents that a node keeps on disk, one table for each kind.
+"""The documents about this host's endpoints, containers and interfaces, one table for each kind.
 
 Owns: kind, key and JSON of each. Does not: write the file (`database`).
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from overlay.agent.state.database import Row, StateDatabase
-from overlay.agent.state.state_file import LOST_KIND
-from overlay.agent.state.table import Table, single
+from overlay.agent.state.table import Table, without_empty
 from overlay.core.dataplane.published_port import PublishedPort
-from overlay.core.protocol.records import KeyId
-from overlay.errors import OverlayError
 from overlay.kernel.host.macvlan import InterfaceLocation
-from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text, parse_ip
-from overlay.wire.identity.authority import Authority
-from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.keyring import ClusterKey, Keyring
+from overlay.model import Endpoint, Ip, Vni, ip_text, parse_ip
 
 RESTART_ALWAYS = "always"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCluster:
-    """The cluster that this node belongs to, and how it joined."""
-
-    cluster_id: str  # hex
-    anchor: str  # hex; the public half of the authority's key
-    gossip_port: int
-    vxlan_port: int
-    node_name: str
-    underlay: str | None  # the value of --underlay
-    address: str  # the underlay address last used; empty before the first start
-    seeds: tuple[str, ...] = ()  # the peers named at join: contacted while no member is alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +55,6 @@ class AddressReservation:
     def key(self) -> str:
         """Return its key on disk."""
         return f"{self.vni}/{self.ip}"
-
-
-@dataclass(frozen=True, slots=True)
-class DockerPool:
-    """A pool of addresses that Docker asked for: one subnet of a Docker network."""
-
-    pool_id: str
-    subnet: str
-    chosen: bool  # by overlayd: Docker named none
-    ip_range: str = ""
-    network_name: str = ""  # of overlayd; empty: not named
-    network_id: str = ""  # Docker's; empty: the network is not created yet
-    gateway: str = ""
-    auxiliary: list[list[str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class DockerNetwork:
-    """A Docker network of this host, and the network of the cluster that it is bound to."""
-
-    network_id: str
-    name: str  # of overlayd's network; empty: not known yet
-    internal: bool = False
-    vni: int = 0  # 0: not bound yet
-    of_swarm: bool = False  # a manager of Docker's swarm creates and removes it
-    freed: bool = False  # removed from the swarm: the cluster's network follows once it is unused
-
-
-@dataclass(frozen=True, slots=True)
-class DockerEndpoint:
-    """An endpoint that Docker has created, joined to a container or not."""
-
-    endpoint_id: str  # Docker's
-    network_id: str  # Docker's
-    ips: list[str]
-    mac: str
-    options: dict[str, str] = field(
-        default_factory=dict
-    )  # of its port, as Docker gave them; not stored if empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +108,6 @@ class EndedEndpoint:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredToken:
-    """The permanent join token of an authority holder."""
-
-    token_id: bytes
-    secret: bytes = field(repr=False)
-
-
 class ExposurePreference(NamedTuple):
     """A network that was exposed or hidden by hand on this host."""
 
@@ -202,15 +133,6 @@ class FormerAddresses(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LostState:
-    """That the state file is older than what this node has done; stored until it has caught up."""
-
-    why: str
-    copied_s: float  # Unix time: what the file has is from then
-    found_s: float  # Unix time
-
-
-@dataclass(frozen=True, slots=True)
 class StoredContainer:
     """A bare container made on this host. Fields that are empty are not stored."""
 
@@ -223,18 +145,9 @@ class StoredContainer:
     restart: str = ""  # RESTART_ALWAYS: a start makes it again if its namespace is gone
 
 
-def _to_hex(secret: Identity | Authority) -> str:
-    return secret.to_bytes().hex()
-
-
-def _without_empty(document: Any, *later: str) -> dict[str, Any]:
-    """Leave out fields that came later, if empty: an earlier version reads what has none."""
-    return {key: value for key, value in asdict(document).items() if value or key not in later}
-
-
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
     later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key")
-    return _without_empty(attachment, *later)
+    return without_empty(attachment, *later)
 
 
 def _encode_container(container: StoredContainer) -> dict[str, Any]:
@@ -242,11 +155,7 @@ def _encode_container(container: StoredContainer) -> dict[str, Any]:
 
 
 def _encode_ended(ended: EndedEndpoint) -> dict[str, Any]:
-    return _without_empty(ended, "hands_off", "more_ips", "removed_s", "keep")
-
-
-def _encode_docker_endpoint(endpoint: DockerEndpoint) -> dict[str, Any]:
-    return _without_empty(endpoint, "options")
+    return without_empty(ended, "hands_off", "more_ips", "removed_s", "keep")
 
 
 def _encode_plug(plug: PluggedInterface) -> dict[str, Any]:
@@ -258,60 +167,6 @@ def _encode_published_port(port: PublishedPort) -> dict[str, Any]:
     # An earlier version reads what has no owner.
     found = port._asdict() | {"host_ip": port.host_ip.hex()}
     return {key: value for key, value in found.items() if value or key != "owner"}
-
-
-def _decode_cluster(value: dict[str, Any]) -> StoredCluster:
-    if "anchor" not in value or "secret" in value:
-        raise OverlayError(
-            "the state file describes a cluster without an authority or a keyring",
-            why="an earlier development version of overlayd created it",
-            hint="Start again: sudo overlayd reset, then sudo overlayd join",
-        )
-    return StoredCluster(**value)
-
-
-def _encode_keyring(keyring: Keyring) -> dict[str, Any]:
-    keys = [
-        {
-            "generation": key.generation,
-            "made_s": key.made_s,
-            "secret": key.secret.hex(),
-            "warrant": key.warrant.hex(),
-        }
-        for key in keyring.keys
-    ]
-    return {"keys": keys, "sealing": list(keyring.sealing)}
-
-
-def _decode_keyring(value: dict[str, Any]) -> Keyring:
-    keys = [
-        ClusterKey(
-            key["generation"],
-            key["made_s"],
-            bytes.fromhex(key["secret"]),
-            bytes.fromhex(key["warrant"]),
-        )
-        for key in value["keys"]
-    ]
-    return Keyring(keys, KeyId(*value["sealing"]))
-
-
-def _encode_certificate(certificate: Certificate) -> dict[str, Any]:
-    return {
-        "address": certificate.address.hex(),
-        "not_before_s": certificate.not_before_s,
-        "not_after_s": certificate.not_after_s,
-        "signature": certificate.signature.hex(),
-    }
-
-
-def _decode_certificate(value: dict[str, Any]) -> Certificate:
-    return Certificate(
-        Ip(bytes.fromhex(value["address"])),
-        value["not_before_s"],
-        value["not_after_s"],
-        bytes.fromhex(value["signature"]),
-    )
 
 
 def _decode_attachment(_key: str, value: dict[str, Any]) -> Attachment:
@@ -326,21 +181,6 @@ def _decode_removal(mark: str, value: dict[str, Any]) -> InterfaceLocation:
 
 # --- the kinds --------------------------------------------------------------------------
 
-# One document each.
-EPOCH = single("epoch", int, int)  # how often this node has started
-IDENTITY = single("identity", _to_hex, lambda text: Identity.from_bytes(bytes.fromhex(text)))
-CLUSTER = single("cluster", asdict, _decode_cluster)
-AUTHORITY = single("authority", _to_hex, lambda text: Authority(bytes.fromhex(text)))
-CERTIFICATE = single("certificate", _encode_certificate, _decode_certificate)
-KEYRING = single("keyring", _encode_keyring, _decode_keyring)
-LOST = single(LOST_KIND, asdict, lambda value: LostState(**value))
-TOKEN = single(
-    "token",
-    lambda token: {"id": token.token_id.hex(), "secret": token.secret.hex()},
-    lambda value: StoredToken(bytes.fromhex(value["id"]), bytes.fromhex(value["secret"])),
-)
-
-# One document for each thing of its kind.
 ATTACHMENTS: Table[Attachment] = Table(
     "endpoint", attrgetter("endpoint_id"), _encode_attachment, _decode_attachment
 )
@@ -378,18 +218,6 @@ PUBLISHED_PORTS: Table[PublishedPort] = Table(
 RESERVATIONS: Table[AddressReservation] = Table(
     "reservation", attrgetter("key"), asdict, lambda _, value: AddressReservation(**value)
 )
-DOCKER_POOLS: Table[DockerPool] = Table(
-    "docker-pool", attrgetter("pool_id"), asdict, lambda _, value: DockerPool(**value)
-)
-DOCKER_NETWORKS: Table[DockerNetwork] = Table(
-    "docker-network", attrgetter("network_id"), asdict, lambda _, value: DockerNetwork(**value)
-)
-DOCKER_ENDPOINTS: Table[DockerEndpoint] = Table(
-    "docker-endpoint",
-    attrgetter("endpoint_id"),
-    _encode_docker_endpoint,
-    lambda _, value: DockerEndpoint(**value),
-)
 # macvlan and ipvlan interfaces whose endpoint is withdrawn.
 INTERFACE_REMOVALS: Table[InterfaceLocation] = Table(
     "unplugging",
@@ -404,44 +232,3 @@ CONTAINERS: Table[StoredContainer] = Table(
     _encode_container,
     lambda name, value: StoredContainer(name, **value),
 )
-
-
-def membership_rows(
-    key: ClusterKey,
-    *,
-    authority: Authority | None = None,
-    certificate: Certificate | None = None,
-) -> list[Row]:
-    """Return the rows that store this node's membership, before it has a cluster document.
-
-    They also delete what an interrupted attempt to create or join another cluster has left.
-    """
-    return [
-        TOKEN.deletion(),
-        AUTHORITY.deletion() if authority is None else AUTHORITY.row(authority),
-        CERTIFICATE.deletion() if certificate is None else CERTIFICATE.row(certificate),
-        KEYRING.row(Keyring([key], key.id)),
-    ]
-
-
-def ensure_identity(state: StateDatabase) -> Identity:
-    """Return this node's identity; create and store it if there is none."""
-    identity = IDENTITY.find(state)
-    if identity is None:
-        identity = Identity.generate(os.urandom)
-        IDENTITY.put(state, identity)
-    return identity
-
-
-def require_keyring(state: StateDatabase) -> Keyring:
-    """Return the cluster's keys; every member has at least one."""
-    keyring = KEYRING.find(state)
-    assert keyring is not None, "every member has a key"
-    return keyring
-
-
-def next_epoch(state: StateDatabase) -> int:
-    """Increment and return the number of starts; it is durable before it is used."""
-    epoch = (EPOCH.find(state) or 0) + 1
-    EPOCH.put(state, epoch)
-    return epoch

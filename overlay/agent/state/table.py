@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from overlay.agent.state.database import Row, StateDatabase
@@ -57,3 +57,11 @@ class Table(Generic[T]):
 def single(kind: str, encode: Callable[[T], Any], decode: Callable[[Any], T]) -> Table[T]:
     """Return the table of a kind that has one document at most."""
     return Table(kind, lambda _: "", encode, lambda _, value: decode(value))
+
+
+def without_empty(document: Any, *later: str) -> dict[str, Any]:
+    """Return a document's fields without those of `later` that are empty.
+
+    They came later than the others: an earlier version reads what has none of them.
+    """
+    return {key: value for key, value in asdict(document).items() if value or key not in later}

@@ -13,7 +13,7 @@ import pytest
 from overlay import limits
 from overlay.agent.gossip import admission
 from overlay.agent.gossip.join_client import JoinAttempt
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import StateDatabase
 from overlay.core.events import AuthorityMessage
 from overlay.core.protocol.messages import AuthorityHandover, CertificateRenewal
@@ -272,7 +272,7 @@ async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
         site.certificate.renew_if_due()
         await until(functools.partial(is_renewed, site, before))
 
-    assert documents.CERTIFICATE.find(vm2.state) == vm2.gossip.card.certificate
+    assert membership_documents.CERTIFICATE.find(vm2.state) == vm2.gossip.card.certificate
     assert not vm2.certificate.renew_if_due()
 
 
@@ -357,13 +357,16 @@ def test_a_failed_join_leaves_no_authority_behind(tmp_path: Path) -> None:
     authority = Authority.generate(os.urandom)
     certificate = authority.sign_certificate(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
     key = authority.make_key(0, b"k" * 32, 0)
-    state.commit(documents.membership_rows(key, authority=authority))
-    state.commit(documents.membership_rows(key, certificate=certificate))
-    assert (documents.AUTHORITY.find(state), documents.CERTIFICATE.find(state)) == (
+    state.commit(membership_documents.rows(key, authority=authority))
+    state.commit(membership_documents.rows(key, certificate=certificate))
+    assert (
+        membership_documents.AUTHORITY.find(state),
+        membership_documents.CERTIFICATE.find(state),
+    ) == (
         None,
         certificate,
     )
-    state.commit(documents.membership_rows(key, authority=authority))
+    state.commit(membership_documents.rows(key, authority=authority))
 
-    assert documents.CERTIFICATE.find(state) is None
+    assert membership_documents.CERTIFICATE.find(state) is None
     state.close()

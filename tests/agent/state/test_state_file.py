@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from overlay.agent.state import documents
+from overlay.agent.state import membership_documents
 from overlay.agent.state.database import Row, StateDatabase
 from overlay.agent.state.state_file import FILE_NAME, PREVIOUS_NAME
 from overlay.agent.state.witness import WITNESS_NAME
@@ -48,7 +48,7 @@ class Host:
     def is_lost(self) -> bool:
         """Run an agent; return whether it knows that its state is old."""
         state = self.open()
-        found = documents.LOST.find(state)
+        found = membership_documents.LOST.find(state)
         state.close()
         return found is not None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlay.agent.state import documents, wireguard_keys
+from overlay.agent.state import docker_documents, documents, membership_documents, wireguard_keys
 from overlay.agent.state.database import Row, StateDatabase
 from overlay.agent.state.state_file import FILE_NAME
 from overlay.agent.state.table import Table
@@ -166,7 +166,7 @@ STORED = [
 ]
 TABLES = {
     table.kind: table
-    for module in (documents, wireguard_keys)
+    for module in (docker_documents, documents, membership_documents, wireguard_keys)
     for table in vars(module).values()
     if isinstance(table, Table)
 }
@@ -235,12 +235,12 @@ def test_a_dropped_document_is_gone(state: StateDatabase) -> None:
 
 def test_a_membership_replaces_an_interrupted_one(state: StateDatabase) -> None:
     """The rows of a new membership delete the token and authority of an earlier attempt."""
-    (key,) = documents.require_keyring(state).keys
-    state.commit(documents.membership_rows(key))
+    (key,) = membership_documents.require_keyring(state).keys
+    state.commit(membership_documents.rows(key))
 
-    assert documents.TOKEN.find(state) is None
-    assert documents.AUTHORITY.find(state) is None
-    assert documents.CERTIFICATE.find(state) is None
+    assert membership_documents.TOKEN.find(state) is None
+    assert membership_documents.AUTHORITY.find(state) is None
+    assert membership_documents.CERTIFICATE.find(state) is None
     state.close()
 
 
@@ -274,7 +274,7 @@ def test_rows_from_before_swarms_are_read(state: StateDatabase) -> None:
     )
 
     reservation = documents.RESERVATIONS.find(state, "7/10.77.0.2")
-    network = documents.DOCKER_NETWORKS.find(state, "dc417cd8c128")
+    network = docker_documents.NETWORKS.find(state, "dc417cd8c128")
     assert reservation is not None
     assert network is not None
     assert (reservation.for_any_node, network.of_swarm, network.freed) == (False, False, False)
@@ -283,6 +283,6 @@ def test_rows_from_before_swarms_are_read(state: StateDatabase) -> None:
 
 def test_the_epoch_increases_with_each_start(state: StateDatabase) -> None:
     """The number of starts is stored before it is returned."""
-    assert documents.next_epoch(state) == 3
-    assert documents.EPOCH.find(state) == 3
+    assert membership_documents.next_epoch(state) == 3
+    assert membership_documents.EPOCH.find(state) == 3
     state.close()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overlay.agent.state import documents
+from overlay.agent.state import docker_documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerPool
+from overlay.agent.state.docker_documents import DockerEndpoint, DockerNetwork, DockerPool
 from overlay.errors import NotFoundError
 
 _RECREATE_HINT = "Create the Docker network anew: docker network rm NAME, docker network create"
@@ -21,9 +21,9 @@ class DockerBindings:
 
     def __init__(self, state: StateDatabase) -> None:
         self._state = state
-        self.pools = {each.pool_id: each for each in documents.DOCKER_POOLS.load(state)}
-        self.networks = {each.network_id: each for each in documents.DOCKER_NETWORKS.load(state)}
-        self.endpoints = {each.endpoint_id: each for each in documents.DOCKER_ENDPOINTS.load(state)}
+        self.pools = {each.pool_id: each for each in docker_documents.POOLS.load(state)}
+        self.networks = {each.network_id: each for each in docker_documents.NETWORKS.load(state)}
+        self.endpoints = {each.endpoint_id: each for each in docker_documents.ENDPOINTS.load(state)}
 
     # --- pools --------------------------------------------------------------------------
 
@@ -40,13 +40,13 @@ class DockerBindings:
 
     def put_pool(self, pool: DockerPool) -> None:
         """Store a pool."""
-        documents.DOCKER_POOLS.put(self._state, pool)
+        docker_documents.POOLS.put(self._state, pool)
         self.pools[pool.pool_id] = pool
 
     def drop_pool(self, pool_id: str) -> None:
         """Delete a pool, if it exists."""
         if pool_id in self.pools:
-            documents.DOCKER_POOLS.drop(self._state, pool_id)
+            docker_documents.POOLS.drop(self._state, pool_id)
             del self.pools[pool_id]
 
     def unbound_pools(self) -> list[DockerPool]:
@@ -73,7 +73,10 @@ class DockerBindings:
     def put_network(self, network: DockerNetwork, pools: list[DockerPool]) -> None:
         """Store a Docker network with its pools, in one transaction."""
         self._state.commit(
-            [documents.DOCKER_NETWORKS.row(network), *map(documents.DOCKER_POOLS.row, pools)]
+            [
+                docker_documents.NETWORKS.row(network),
+                *map(docker_documents.POOLS.row, pools),
+            ]
         )
         self.networks[network.network_id] = network
         self.pools.update((pool.pool_id, pool) for pool in pools)
@@ -83,8 +86,8 @@ class DockerBindings:
         pools = [replace(pool, network_id="") for pool in self.pools_of(network_id)]
         self._state.commit(
             [
-                documents.DOCKER_NETWORKS.deletion(network_id),
-                *map(documents.DOCKER_POOLS.row, pools),
+                docker_documents.NETWORKS.deletion(network_id),
+                *map(docker_documents.POOLS.row, pools),
             ]
         )
         self.networks.pop(network_id, None)
@@ -94,11 +97,11 @@ class DockerBindings:
 
     def put_endpoint(self, endpoint: DockerEndpoint) -> None:
         """Store an endpoint."""
-        documents.DOCKER_ENDPOINTS.put(self._state, endpoint)
+        docker_documents.ENDPOINTS.put(self._state, endpoint)
         self.endpoints[endpoint.endpoint_id] = endpoint
 
     def drop_endpoint(self, endpoint_id: str) -> None:
         """Delete an endpoint, if it exists."""
         if endpoint_id in self.endpoints:
-            documents.DOCKER_ENDPOINTS.drop(self._state, endpoint_id)
+            docker_documents.ENDPOINTS.drop(self._state, endpoint_id)
             del self.endpoints[endpoint_id]

@@ -28,7 +28,7 @@ from overlay.agent.plugins.docker.messages import (
     PoolRequest,
 )
 from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, NetworkBinder
-from overlay.agent.state.documents import DockerPool
+from overlay.agent.state.docker_documents import DockerPool
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Ip, Network, Subnet, ip_text, parse_ip

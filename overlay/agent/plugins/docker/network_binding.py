@@ -18,7 +18,7 @@ from overlay.agent.components import Components
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, parse_range, subnet_of
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.state.documents import DockerNetwork, DockerPool
+from overlay.agent.state.docker_documents import DockerNetwork, DockerPool
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.model import LABEL_PREFIX, Network, Subnet, valid_name

@@ -35,7 +35,7 @@ from overlay.agent.plugins.docker.messages import (
 from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, NetworkBinder
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings, port_requests
 from overlay.agent.runtimes.targets import Target
-from overlay.agent.state.documents import DockerEndpoint, DockerNetwork, DockerPool
+from overlay.agent.state.docker_documents import DockerEndpoint, DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import (

@@ -33,7 +33,7 @@ from overlay.agent.plugins.docker.messages import (
 )
 from overlay.agent.plugins.docker.network_binding import ALLOCATED, NETWORK_OPTION, NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver, missing_pool_error
-from overlay.agent.state.documents import DockerNetwork, DockerPool
+from overlay.agent.state.docker_documents import DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
 from overlay.errors import OverlayError, UsageError
 from overlay.model import Ip, Network, ip_text

@@ -20,7 +20,7 @@ from overlay.agent.plugins.docker.bindings import DockerBindings
 from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER
 from overlay.agent.plugins.docker.network_mirror import DockerNetworkMirror, MirrorRemoval
 from overlay.agent.records.directory import Directory
-from overlay.agent.state.documents import DockerNetwork
+from overlay.agent.state.docker_documents import DockerNetwork
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.errors import OverlayError
 from overlay.signals import Signal

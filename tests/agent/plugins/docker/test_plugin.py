@@ -30,7 +30,7 @@ from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.records.directory import Directory
-from overlay.agent.state import documents
+from overlay.agent.state import docker_documents
 from overlay.core.dataplane.published_port import PortRequest
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.errors import ConflictError
@@ -589,7 +589,7 @@ async def test_driver_options_are_options_of_the_port(engine: Engine) -> None:
     ):
         assert told in (await create({f"overlayd.{name}": value}))["Err"]
     await create({"overlayd.priority": "5", "overlayd.vlan": "10", PORT_MAP: []})
-    (stored,) = documents.DOCKER_ENDPOINTS.load(engine.agent.components.gossip.state)
+    (stored,) = docker_documents.ENDPOINTS.load(engine.agent.components.gossip.state)
     assert stored.options == {"priority": "5", "vlan": "10"}
 
     await engine.about("Join")
