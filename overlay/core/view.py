@@ -1,13 +1,12 @@
 """A read model of the records: the planner's input for a network.
 
-Owns: which networks exist, who participates, whose rows count. Does not: know the kernel or the
-event loop; agent and simulator use it alike.
+Owns: which networks exist, who participates, whose rows count; `services` has the services on them.
+Does not: know the kernel or the event loop; agent and simulator use it alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from overlay.core.dataplane.conflicts import usable_networks
@@ -32,24 +31,14 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
-    BackendHealth,
     Participation,
     RemovedNetwork,
     Scope,
     key_of,
 )
 from overlay.core.remote_changes import remote_changes
-from overlay.core.services.derivation import (
-    BackendIndex,
-    Candidate,
-    PlacedService,
-    ingress_ports,
-)
-from overlay.core.services.liveness import HostLiveness
-from overlay.core.services.placement import Placement, Placements
-from overlay.core.services.service import Service
-from overlay.core.services.values import IngressPort, VirtualPort
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
+from overlay.core.services.view import ServiceSource, ServiceView
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni
 
 
 class OwnershipSource(Protocol):
@@ -64,13 +53,6 @@ class ExpirySource(Protocol):
 
     def is_expired(self, node_id: NodeId) -> bool:
         """Return whether a node has been dead for longer than the grace period."""
-
-
-class ServiceSource(Protocol):
-    """Knows the services of the cluster."""
-
-    def services(self, vni: Vni) -> Sequence[Service]:
-        """Return the services on a network, by name."""
 
 
 class View:
@@ -92,7 +74,6 @@ class View:
         services: ServiceSource | None = None,
         declared: DeclaredObjects | None = None,
     ) -> None:
-        self._services = services
         self._store = store
         self._membership = membership
         self._self_id = self_id
@@ -101,8 +82,9 @@ class View:
         self._inner_prefix = inner_prefix
         self._objects = declared
         self.switches = SwitchView(store, membership, self_id)
-        self.liveness = HostLiveness()  # of the hosts of backends; empty unless somebody asks them
-        self._placements = Placements()
+        self.services = ServiceView(
+            store, self_id, services, self._current_networks, self._owns, membership.state_of
+        )
         # With the numbers of changes to the records that they depend on.
         self._networks: tuple[list[int], dict[Vni, Network]] | None = None
 
@@ -266,97 +248,9 @@ class View:
         taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
         return all(owned.owner_of(ip) == origin and ip not in taken for ip in endpoint.ips)
 
-    # --- services -----------------------------------------------------------------------
-
-    def virtual_ports(self, network: Network) -> tuple[VirtualPort, ...]:
-        """Return the ports of a network's virtual addresses, with their backends now, in order."""
-        return self._placement(network).ports
-
-    def ingress_ports(self, network: Network) -> tuple[IngressPort, ...]:
-        """Return the hosts' ports that lead to a network's services, with their backends now."""
-        if not any(service.ingress for service in self._declared(network.vni)):
-            return ()
-        return ingress_ports(self._placement(network).services)
-
-    def has_service(self, vni: Vni, name: str) -> bool:
-        """Return whether a network has a service with a name, whatever its case."""
-        return any(each.name.lower() == name.lower() for each in self._declared(vni))
-
-    def _declared(self, vni: Vni) -> Sequence[Service]:
-        return () if self._services is None else self._services.services(vni)
-
-    def services(self, network: Network) -> list[Service]:
-        """Return a network's services, by name, with the virtual addresses that count.
-
-        Not those of gateways, other devices and endpoints, and none outside the network: any
-        member may write a service, and must not divert what goes to others. Of two services with
-        one address, made during a partition, the first by name has it.
-        """
-        found = self._declared(network.vni)
-        if not found:
-            return []
-        taken = {subnet.gateway for subnet in network.subnets}
-        taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
-        virtual = {ip for service in found for ip in service.ips}
-        for origin, value in self._store.values(Scope(network.vni), "endpoint"):
-            if isinstance(value, Endpoint) and not virtual.isdisjoint(value.ips):
-                taken.update(ip for ip in value.ips if self._owns(network, origin, ip))
-        counted = []
-        for service in found:
-            ips = tuple(
-                ip
-                for ip in service.ips
-                if ip not in taken and any(ip in subnet for subnet in network.subnets)
-            )
-            taken.update(ips)
-            counted.append(service if ips == service.ips else replace(service, ips=ips))
-        return counted
-
-    def placed_services(self, network: Network) -> tuple[PlacedService, ...]:
-        """Return a network's services with their backends now, by name."""
-        return self._placement(network).services
-
-    def _placement(self, network: Network) -> Placement:
-        services = self.services(network)
-        if not services:
-            return Placement((), ())
-        self._placements.keep(self._current_networks())
-        vni, states = network.vni, self._host_states(network.vni)
-        counts = [self._store.change_count(Scope(vni), kind) for kind in ("endpoint", "health")]
-        return self._placements.of(
-            vni, services, (states, counts), lambda: self.backend_index(vni, states)
-        )
-
     def _owns(self, network: Network, origin: NodeId, ip: Ip) -> bool:
         """Return whether an address is a node's to use, as far as known here."""
         return self._owners is None or self._owners.ownership(network).owner_of(ip) == origin
-
-    def _host_states(self, vni: Vni) -> dict[NodeId, MemberState]:
-        """Return how the hosts are that have records of a network."""
-        found = {}
-        for origin in self._store.origins(Scope(vni)):
-            state = self._membership.state_of(origin)
-            state = MemberState.DEAD if state is None else state
-            found[origin] = self.liveness.state_of(origin, state)
-        return found | {self._self_id: MemberState.ALIVE}
-
-    def backend_index(
-        self, vni: Vni, states: Mapping[NodeId, MemberState] | None = None
-    ) -> BackendIndex:
-        """Return the containers of a network that may be backends, and what checks say."""
-        states = self._host_states(vni) if states is None else states
-        candidates = (
-            Candidate(origin, value, states[origin])
-            for origin, value in self._store.values(Scope(vni), "endpoint")
-            if isinstance(value, Endpoint) and not is_host(value)
-        )
-
-        def health_of(node: NodeId, endpoint_id: bytes, service: str) -> bool | None:
-            key = key_of(BackendHealth(endpoint_id, service, is_healthy=False))
-            value = self._store.value(node, Scope(vni), key)
-            return value.is_healthy if isinstance(value, BackendHealth) else None
-
-        return BackendIndex(candidates, health_of)
 
     def is_gone(self, origin: NodeId) -> bool:
         """Return whether a node's records no longer count; false for this node."""

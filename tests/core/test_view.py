@@ -19,7 +19,8 @@ from overlay.core.mtu import encrypted_mtu, network_mtu
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.view import ServiceSource, View
+from overlay.core.services.view import ServiceSource
+from overlay.core.view import View
 from overlay.model import (
     Card,
     Endpoint,

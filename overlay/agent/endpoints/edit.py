@@ -168,7 +168,7 @@ def require_free(directory: Directory, network: Network, wanted: WantedName) -> 
     Unless all endpoints with this name share it. Likewise if one has one of the MACs.
     """
     name = wanted.name
-    if directory.view.has_service(network.vni, name):
+    if directory.view.services.has(network.vni, name):
         raise ConflictError(
             f"the name {name!r} is taken on network {network.name}",
             why="a service has it",

@@ -101,7 +101,7 @@ class Ingress(Controller):
 
     def _ports(self) -> Iterator[IngressPort]:
         for network in self._directory.networks():
-            yield from self._directory.view.ingress_ports(network)
+            yield from self._directory.view.services.ingress_ports(network)
 
     async def _update(self) -> None:
         before = {(each.port.protocol, each.port.port) for each in self.status if each.forward}

@@ -34,7 +34,8 @@ from overlay.core.protocol.records import (
     Scope,
 )
 from overlay.core.services.derivation import PlacedService
-from overlay.core.view import ExpirySource, OwnershipSource, ServiceSource, View
+from overlay.core.services.view import ServiceSource
+from overlay.core.view import ExpirySource, OwnershipSource, View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
 
@@ -269,7 +270,7 @@ class Directory:
     def services(self, vni: Vni) -> tuple[PlacedService, ...]:
         """Return the services on a network with their backends, by name."""
         network = self.network_by_vni(vni)
-        return () if network is None else self.view.placed_services(network)
+        return () if network is None else self.view.services.placed(network)
 
     def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
         """Yield the custom DNS records that a network's DNS serves, each with its writer's node.

@@ -227,7 +227,7 @@ class ClientTables(Controller):
         if vni in self._ports and vni not in self._stale:
             return self._ports[vni]
         network = self._directory.network_by_vni(vni)
-        now = () if network is None else self._directory.view.virtual_ports(network)
+        now = () if network is None else self._directory.view.services.virtual_ports(network)
         self._stale.discard(vni)
         if self._ports.get(vni) != now:
             known = {each: each for each in self._ports.get(vni, ())}

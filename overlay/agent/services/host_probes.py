@@ -49,7 +49,7 @@ class HostProbes(Controller):
         self.changed: Signal[[]] = Signal()
         self._gossip = context.gossip
         self._directory = context.directory
-        self._liveness = context.directory.view.liveness
+        self._liveness = context.directory.view.services.liveness
         self._clients = clients
         self._event_loop = asyncio.get_running_loop()
         self._socket: EchoRequests | None = None

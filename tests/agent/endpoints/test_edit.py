@@ -67,7 +67,7 @@ class Node:
         directory = SimpleNamespace(
             network_by_vni={1: BLUE, 2: RED}.get,
             endpoint_of=lambda attachment: self.records[attachment.vni],
-            view=SimpleNamespace(has_service=lambda _vni, name: name == "shop"),
+            view=SimpleNamespace(services=SimpleNamespace(has=lambda _vni, name: name == "shop")),
             all_endpoints=lambda vni: [(OWN, self.other)] if vni == 2 else [],
             has_endpoint_name=lambda vni, name: vni == 2 and name.lower() == "taken",
             node_name=lambda _node: "vm1",

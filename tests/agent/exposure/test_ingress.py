@@ -52,7 +52,9 @@ class Bench:
         network = SimpleNamespace(vni=BLUE, name="blue")
         endpoint = SimpleNamespace(endpoint_id=b"e" * 8, ips=(HERE,))
         records = SimpleNamespace(
-            view=SimpleNamespace(ingress_ports=lambda _network: self.ports),
+            view=SimpleNamespace(
+                services=SimpleNamespace(ingress_ports=lambda _network: self.ports)
+            ),
             networks=lambda: [network],
             network_by_vni=lambda _vni: network,
             own_endpoints=lambda _vni: [endpoint],

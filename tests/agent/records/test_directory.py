@@ -13,13 +13,14 @@ from overlay.errors import ConflictError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
 OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
+NOBODY = SimpleNamespace(state_of=lambda _node_id: None)
 BASE = parse_ip("10.1.0.0")
 
 
 def require(*labels: tuple[str, str]) -> None:
     """Check that this host may participate in another host's network with these labels."""
     store = SimpleNamespace(card=lambda _node_id: None)
-    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=NOBODY)), OWN)
     subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
     directory.require_participation(Network(Vni(1), "blue", subnets, OTHER, labels=labels))
 
@@ -51,7 +52,7 @@ def holding(*names: str) -> Directory:
     subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
     known = [Network(Vni(vni), name, subnets, OTHER) for vni, name in enumerate(names, 1)]
     store = SimpleNamespace(card=lambda _node_id: None)
-    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=NOBODY)), OWN)
     view = SimpleNamespace(networks=lambda: {network.vni: network for network in known})
     directory.view = cast("Any", view)
     return directory
@@ -104,6 +105,6 @@ def test_an_encrypted_network_keeps_its_name() -> None:
         change_count=lambda *_: 1,
         values=lambda _scope, kind: [(OWN, clear), (OTHER, vault)] if kind == "network" else [],
     )
-    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=NOBODY)), OWN)
 
     assert directory.network("vault") == vault

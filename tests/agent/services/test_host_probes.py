@@ -71,7 +71,7 @@ class Bench:
         self.states: dict[NodeId, MemberState] = {}
         card = SimpleNamespace(address=Ip(b"\n\0\0\1"))
         records = SimpleNamespace(
-            view=SimpleNamespace(liveness=self.liveness),
+            view=SimpleNamespace(services=SimpleNamespace(liveness=self.liveness)),
             node_state=lambda node_id: self.states.get(node_id, MemberState.ALIVE),
             node_name=NAMES.__getitem__,
             card=lambda _: card,

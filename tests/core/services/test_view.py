@@ -38,11 +38,11 @@ class ServiceSeat(Seat):
 
     def virtual_ips(self) -> list[Ip]:
         """Return the virtual addresses that count."""
-        return [port.ip for port in self.view.virtual_ports(BLUE)]
+        return [port.ip for port in self.view.services.virtual_ports(BLUE)]
 
     def weights(self) -> list[int]:
         """Return the weights of the backends of the first virtual port."""
-        return [each.weight for each in self.view.virtual_ports(BLUE)[0].backends]
+        return [each.weight for each in self.view.services.virtual_ports(BLUE)[0].backends]
 
 
 def service(name: str = "web", ip: Ip = VIP, check: HealthCheck | None = None) -> Service:
@@ -61,7 +61,7 @@ def test_a_service_has_the_containers_of_all_hosts() -> None:
     seat = ServiceSeat(service())
     seat.tell("owner", SCOPE, container("c1", parse_ip("10.1.0.7")))
     seat.tell("thief", SCOPE, container("c2", parse_ip("10.1.0.8")))
-    (port,) = seat.view.virtual_ports(BLUE)
+    (port,) = seat.view.services.virtual_ports(BLUE)
 
     assert [each.node for each in port.backends] == [IDS["owner"], IDS["thief"]]
 
@@ -98,11 +98,11 @@ def test_only_a_backends_own_host_says_how_it_is() -> None:
     healthy = BackendHealth(backend.endpoint_id, "web", is_healthy=True)
     seat.tell("owner", SCOPE, backend)
     seat.tell("thief", SCOPE, healthy)
-    assert [each.weight for each in seat.view.virtual_ports(BLUE)[0].backends] == [0]
+    assert [each.weight for each in seat.view.services.virtual_ports(BLUE)[0].backends] == [0]
 
     seat = ServiceSeat(service(check=HealthCheck("tcp", "", 2.0, 1.0, 3)))
     seat.tell("owner", SCOPE, backend, healthy)
-    assert [each.weight for each in seat.view.virtual_ports(BLUE)[0].backends] == [1]
+    assert [each.weight for each in seat.view.services.virtual_ports(BLUE)[0].backends] == [1]
 
 
 def test_a_change_that_backends_depend_on_is_seen() -> None:
@@ -113,7 +113,7 @@ def test_a_change_that_backends_depend_on_is_seen() -> None:
     seat.tell("thief", SCOPE, container("c2", parse_ip("10.1.0.8")))
     assert seat.weights() == [1, 1]
 
-    liveness = seat.view.liveness
+    liveness = seat.view.services.liveness
     liveness.watch({thief: MemberState.ALIVE})
     for at in range(limits.LIVENESS_PROOF):
         ((_, number),) = liveness.tick(float(at))[0]

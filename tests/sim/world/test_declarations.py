@@ -98,7 +98,7 @@ class Services:
         return self._cluster.schedule.now - begun
 
     def _ports(self, view: View) -> dict[Ip, VirtualPort]:
-        return {port.ip: port for port in view.virtual_ports(self._network)}
+        return {port.ip: port for port in view.services.virtual_ports(self._network)}
 
     def endpoint(self, writer: int, number: int) -> Endpoint:
         """Return a host's container that is a backend of a service."""

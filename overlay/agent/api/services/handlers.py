@@ -235,7 +235,7 @@ class ServiceView:
         self._checks = components.service_data_plane.checks
         self._at_connect = components.service_data_plane.at_connect
         self._indexes = {
-            vni: self._directory.view.backend_index(vni)
+            vni: self._directory.view.services.backend_index(vni)
             for vni in {service.vni for service in components.services.catalog.all()}
         }
 
