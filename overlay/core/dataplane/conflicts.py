@@ -10,7 +10,7 @@ is not something that nodes can agree on.
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -176,31 +176,37 @@ def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
     return sorted(usable, key=lambda network: network.vni)
 
 
-def contested_claims(claims: Sequence[Claim]) -> list[Claim]:
-    """Return the claims on a network that share a name, address or MAC.
+class ContestedKeys:
+    """The names, MACs and addresses that several endpoints of a network claim; usually none.
 
-    Usually none. Makes `endpoint_conflicts` cheap where there are very many endpoints.
+    Makes `endpoint_conflicts` cheap where there are very many endpoints: it needs only those that
+    claim one of these. What is reserved counts as claimed.
     """
-    shared: set[str | bytes] = set()
-    for values in (
-        (claim.endpoint.name.lower() for claim in claims),
-        (claim.endpoint.mac for claim in claims),
-        (ip for claim in claims for ip in claim.endpoint.ips),
-    ):
-        shared |= _repeated(values)
-    return [claim for claim in claims if shared and not shared.isdisjoint(_claimed(claim))]
 
+    def __init__(self, reserved: Iterable[bytes] = ()) -> None:
+        self._claimed: set[str | bytes] = set(reserved)  # names are text, MACs have 6 bytes
+        self._contested: set[str | bytes] = set()
 
-def _repeated(values: Iterable[str | bytes]) -> set[str | bytes]:
-    seen: set[str | bytes] = set()
-    repeated: set[str | bytes] = set()
-    for value in values:
-        (repeated if value in seen else seen).add(value)
-    return repeated
+    def add(self, endpoints: Sequence[Endpoint]) -> None:
+        """Add endpoints, each once."""
+        names = [each.name.lower() for each in endpoints]
+        macs = [each.mac for each in endpoints]
+        ips = [ip for each in endpoints for ip in each.ips]
+        kinds: tuple[Sequence[str | bytes], ...] = (names, macs, ips)
+        for values in kinds:
+            found = set(values)
+            if len(found) < len(values):
+                self._contested.update(key for key, count in Counter(values).items() if count > 1)
+            self._contested |= self._claimed & found
+            self._claimed |= found
 
+    def __bool__(self) -> bool:
+        return bool(self._contested)
 
-def _claimed(claim: Claim) -> tuple[str | bytes, ...]:
-    return (claim.endpoint.name.lower(), claim.endpoint.mac, *claim.endpoint.ips)
+    def are_claimed_by(self, endpoint: Endpoint) -> bool:
+        """Return whether an endpoint claims any of them."""
+        keys = (endpoint.name.lower(), endpoint.mac, *endpoint.ips)
+        return not self._contested.isdisjoint(keys)
 
 
 def endpoint_conflicts(claims: Iterable[Claim], owner_of: OwnerOf | None = None) -> list[Conflict]:

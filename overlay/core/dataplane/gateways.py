@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim
-from overlay.model import Mac, Network, gateway_mac, ip_text, mac_text
+from overlay.model import Ip, Mac, Network, gateway_mac, ip_text, mac_text
 
 
 class GatewayClaim(NamedTuple):
@@ -29,10 +29,15 @@ def gateway_macs(network: Network) -> frozenset[Mac]:
     return frozenset(gateway_mac(network.vni, index) for index in range(len(network.subnets)))
 
 
+def gateway_ips(network: Network) -> frozenset[Ip]:
+    """Return the gateways' addresses of a network."""
+    return frozenset(subnet.gateway for subnet in network.subnets)
+
+
 def gateway_claims(network: Network, claims: Iterable[Claim]) -> list[GatewayClaim]:
     """Return the claims of endpoints to a gateway's MAC or address, by origin and endpoint."""
     macs = gateway_macs(network)
-    ips = {subnet.gateway for subnet in network.subnets}
+    ips = gateway_ips(network)
     found = []
     for claim in claims:
         endpoint = claim.endpoint

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hypothesis import given
@@ -7,8 +8,8 @@ from hypothesis import strategies as st
 from overlay.core.dataplane.conflicts import (
     Claim,
     ConflictKind,
+    ContestedKeys,
     NetworkClaim,
-    contested_claims,
     endpoint_conflicts,
     network_conflicts,
     usable_networks,
@@ -53,6 +54,16 @@ def claims_of(pairs: list[tuple[NodeId, Endpoint]]) -> list[Claim]:
     return [Claim(*pair) for pair in pairs]
 
 
+def contested(claims: list[Claim], reserved: Sequence[bytes] = ()) -> list[Claim]:
+    """Return the claims to what is claimed twice or reserved, as found member by member."""
+    keys = ContestedKeys(reserved)
+    for origin in (A, B, C):
+        keys.add([claim.endpoint for claim in claims if claim.origin == origin])
+    found = [claim for claim in claims if keys.are_claimed_by(claim.endpoint)]
+    assert bool(keys) == bool(found)
+    return found
+
+
 def described(claims: list[tuple[NodeId, Endpoint]], owner: NodeId | None = None) -> list[str]:
     """Return the conflicts as `kind subject winner > losers`."""
     return [
@@ -71,7 +82,7 @@ def test_distinct_things_do_not_conflict() -> None:
     ]
 
     assert endpoint_conflicts(claims_of(claims)) == []
-    assert contested_claims(claims_of(claims)[:2]) == []
+    assert not contested(claims_of(claims)[:2])
     assert network_conflicts([network(A, 7, "blue"), network(B, 8, "red")]) == []
 
 
@@ -178,7 +189,15 @@ def test_every_node_names_the_same_winners(
     one, other = (claims_of(each) for each in claims)
     assert endpoint_conflicts(one) == endpoint_conflicts(other)
     seven = [claim for claim in one if claim.endpoint.vni == 7]
-    assert endpoint_conflicts(contested_claims(seven)) == endpoint_conflicts(seven)
+    assert endpoint_conflicts(contested(seven)) == endpoint_conflicts(seven)
+
+
+def test_what_is_reserved_is_contested_by_one() -> None:
+    """Its MAC or its address is enough; others are left out."""
+    claims = claims_of([(A, endpoint(1, 5)), (A, endpoint(2, 6)), (B, endpoint(3, 7))])
+    reserved = [claims[0].endpoint.mac, *claims[2].endpoint.ips]
+
+    assert contested(claims, reserved) == [claims[0], claims[2]]
 
 
 def test_an_encrypted_network_keeps_its_vni() -> None:
