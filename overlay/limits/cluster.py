@@ -129,6 +129,7 @@ PUBLISH_TRIES_MAX: Final = 64  # ports of the host that are tried where any of a
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection passes
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before reuse: ARP caches expire
 BACKGROUND_AGAIN_S: Final = 5.0  # before background work that the host refused is retried
+CALLBACK_AGAIN_S: Final = 1.0  # before a timer whose callback raised an exception runs again
 CONTROLLER_RETRY_FIRST_S: Final = 1.0  # after a reconcile pass that failed; doubled up to
 CONTROLLER_RETRY_MAX_S: Final = 5.0
 assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S

@@ -101,12 +101,11 @@ class PeerCapture:
 
     def _check(self) -> None:
         now = self._loop.time()
+        self._checking = self._loop.call_at(now + _CHECK_S, self._check)
         if container_tap.is_gone(self._place, self._tap) or now >= self._lasts_until:
             self._end(CaptureState.ENDED)
         elif now >= self._ends_at:
             self._end(CaptureState.TOO_LONG)
-        else:
-            self._checking = self._loop.call_later(_CHECK_S, self._check)
 
     # --- frames ---------------------------------------------------------------------------
 

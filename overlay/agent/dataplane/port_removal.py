@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from overlay.errors import OverlayError
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
 
@@ -63,7 +62,7 @@ class PortRemoval:
             gone = await asyncio.to_thread(
                 veth.detach_interfaces, self._sandbox, list(wanted), when_gone
             )
-        except (OSError, OverlayError) as error:
+        except Exception as error:  # noqa: BLE001 - whoever removes these ports raises it
             for future in wanted.values():
                 if not future.done():
                     future.set_exception(error)

@@ -32,13 +32,15 @@ def watch_monitor(
     def on_readable() -> None:
         nonlocal timer
         loop.remove_reader(descriptor)
-        wake()
         timer = loop.call_later(settle_s, resume)
+        wake()
 
     def resume() -> None:
-        monitor.drain()
-        wake()
-        loop.add_reader(descriptor, on_readable)
+        try:
+            monitor.drain()
+            wake()
+        finally:
+            loop.add_reader(descriptor, on_readable)
 
     loop.add_reader(descriptor, on_readable)
     try:
@@ -64,14 +66,16 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
 
     def check() -> None:
         runtime.settling = None
-        found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)
-        if found and runtime.passes:
-            runtime.hints = found[:3]
-            on_contradiction()
-        if runtime.monitor.has_more:  # continue after other callbacks of the loop
-            runtime.settling = loop.call_later(0, check)
-        else:
-            loop.add_reader(descriptor, on_readable)
+        try:
+            found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)
+            if found and runtime.passes:
+                runtime.hints = found[:3]
+                on_contradiction()
+        finally:
+            if runtime.monitor.has_more:  # continue after other callbacks of the loop
+                runtime.settling = loop.call_later(0, check)
+            else:
+                loop.add_reader(descriptor, on_readable)
 
     def check_table(table: WatchedTable, text: str) -> None:
         if table.altered():

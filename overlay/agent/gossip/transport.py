@@ -250,8 +250,10 @@ class Transport:
         self._timer = self._loop.call_at(when, self._on_timer, when)
 
     def _on_timer(self, due: float) -> None:
-        self._timer = None
         now = self.now()
+        # It runs again even if an exception ends this; else `flush` replaces it.
+        again = now + limits.CALLBACK_AGAIN_S
+        self._timer = self._loop.call_at(again, self._on_timer, again)
         lag_s = now - due
         self.lag.note(lag_s, now)
         if lag_s > _LAG_LOGGED_S:

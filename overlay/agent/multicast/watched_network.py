@@ -68,12 +68,14 @@ class WatchedNetwork:
         """Take a burst of frames, then rest, so that a container's flood costs little."""
         self._loop.remove_reader(tap.fileno())
         started = self._loop.time()
-        self._hear(tap, started)
-        took_s = self._loop.time() - started
-        rest_s = min(max(limits.MULTICAST_REST_S, limits.MULTICAST_REST * took_s), _REST_MAX_S)
-        self._timers[tap] = self._loop.call_later(
-            rest_s, self._loop.add_reader, tap.fileno(), self._read, tap
-        )
+        try:
+            self._hear(tap, started)
+        finally:
+            took_s = self._loop.time() - started
+            rest_s = min(max(limits.MULTICAST_REST_S, limits.MULTICAST_REST * took_s), _REST_MAX_S)
+            self._timers[tap] = self._loop.call_later(
+                rest_s, self._loop.add_reader, tap.fileno(), self._read, tap
+            )
 
     def _hear(self, tap: ReportTap, now: float) -> None:
         reports = map(read_report, tap.frames(limits.MULTICAST_FRAMES_MAX))

@@ -305,7 +305,10 @@ class PathController(Controller):
 
     def _run_timers(self) -> None:
         """Begin what is due; the timer that is armed, if this is not it, is replaced."""
-        self._prober.handle_timer(self._event_loop.time())
+        now = self._event_loop.time()
+        # It runs again even if an exception ends this; else `_flush` replaces it.
+        self._arm(now + limits.CALLBACK_AGAIN_S)
+        self._prober.handle_timer(now)
         self._answered.set()  # a round without an answer is one, too
         self._flush()
 
@@ -318,7 +321,9 @@ class PathController(Controller):
             self._send(frame)
         for before, after in self._prober.drain_changes():
             self._tell(before, after)
-        due = self._prober.next_timer()
+        self._arm(self._prober.next_timer())
+
+    def _arm(self, due: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if due is None else self._event_loop.call_at(due, self._run_timers)

@@ -109,6 +109,8 @@ class HostProbes(Controller):
 
     def _tick(self) -> None:
         assert self._socket is not None, "the timer ends with it"
+        due = self._event_loop.time() + limits.LIVENESS_INTERVAL_S
+        self._timer = self._event_loop.call_at(due, self._tick)
         self._receive()  # what came while this agent was busy came in time
         now = self._event_loop.time()
         requests, changes = self._liveness.tick(now)
@@ -122,7 +124,6 @@ class HostProbes(Controller):
                 self._record(change.node_id, text, logging.WARNING)
         if changes:
             self.changed.emit()
-        self._timer = self._event_loop.call_at(now + limits.LIVENESS_INTERVAL_S, self._tick)
 
     def _record(self, node_id: NodeId, text: str, level: int) -> None:
         name = self._directory.node_name(node_id)

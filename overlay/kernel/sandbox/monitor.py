@@ -106,6 +106,7 @@ class SandboxMonitor:
         Empty if nothing does: at most the agent's own changes were notified. `replugged` are ports
         created or removed since the plan; they are ignored. Returns at most 16 texts.
         """
+        self.has_more = False
         try:
             waiting = self._socket.notifications(_BATCH_COUNT)
             self.has_more = len(waiting) >= _BATCH_COUNT

@@ -77,3 +77,20 @@ async def test_a_port_that_is_gone_waits_for_no_answer(kernel: Kernel) -> None:
     assert len(kernel.asked) == 2  # two calls at a time
     kernel.may_go.set()
     assert await asyncio.wait_for(third, 10)
+
+
+async def test_a_defect_is_told_and_stops_nothing(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked hears of it at once, too, and later removals do not wait for it."""
+
+    def refuse(*_: object) -> list[str]:
+        raise KeyError("odd")
+
+    removing = PortRemoval(cast("Sandbox", None))
+    with monkeypatch.context() as broken:
+        broken.setattr(veth, "detach_interfaces", refuse)
+        with pytest.raises(KeyError, match="odd"):
+            await asyncio.wait_for(removing.remove("a"), 10)
+    kernel.may_go.set()
+    assert await asyncio.wait_for(removing.remove("b"), 10)

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from typing import Any, cast
+from unittest.mock import Mock
 
 from overlay.agent.dataplane.watch import watch_monitor
 from tests.agent.conftest import until
@@ -114,3 +115,16 @@ async def test_the_end_closes_the_monitor() -> None:
 
     assert watched.monitor.closed
     assert (watched.wakes, watched.monitor.drained) == (1, 0)
+
+
+async def test_a_defect_does_not_end_the_watch() -> None:
+    """The monitor is watched again, and the loop reports what was raised."""
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    async with watching(settle_s=0.05) as watched:
+        drain = watched.monitor.drain
+        watched.monitor.drain = Mock(side_effect=KeyError("odd"))  # type: ignore[method-assign]
+        watched.monitor.notify()
+        await until(lambda: len(found) == 1)
+        watched.monitor.drain = drain  # type: ignore[method-assign]
+        await until(lambda: watched.monitor.drained > 0)

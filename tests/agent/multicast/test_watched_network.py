@@ -126,3 +126,18 @@ async def test_a_host_that_missed_reports_wants_all() -> None:
     now = asyncio.get_running_loop().time() + limits.MULTICAST_LEARNING_S
     assert bench.watched.memberships.interest(now).wants_all
     bench.watched.close()
+
+
+async def test_a_defect_does_not_end_the_reading() -> None:
+    """A container that finds such a frame does not make this host deaf."""
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    bench = Bench(SENDER)
+    local_macs, bench.watched._local_macs = bench.watched._local_macs, cast("Any", None)
+    bench.tap.far.send(JOIN)
+    await until(lambda: len(found) == 1)
+    bench.watched._local_macs = local_macs
+    bench.tap.far.send(JOIN)
+
+    await until(lambda: bench.groups() == (GROUP,))
+    bench.watched.close()

@@ -14,6 +14,7 @@ from overlay.core.paths.view import PathState, PeerPath
 from overlay.core.protocol.messages import PathReport
 from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
+from tests.agent.conftest import until
 
 OWN, PEER = NodeId(b"o" * 16), NodeId(b"p" * 16)
 VNI = Vni(7)
@@ -127,3 +128,24 @@ async def test_a_check_of_sizes_waits_for_peers_that_answer(host: Host) -> None:
     await host.controller.check_sizes(0.05)
 
     assert host.prober.is_size_waiting()
+
+
+async def test_a_defect_does_not_end_the_probes(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer runs again, and what it begins is begun then."""
+    monkeypatch.setattr(limits, "CALLBACK_AGAIN_S", 0.01)
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    runs: list[float] = []
+    handle_timer = host.prober.handle_timer
+    monkeypatch.setattr(host.prober, "handle_timer", None)
+    host.controller._arm(0.0)
+    await until(lambda: len(found) > 0)
+
+    def note(now: float) -> None:
+        runs.append(now)
+        handle_timer(now)
+
+    monkeypatch.setattr(host.prober, "handle_timer", note)
+    await until(lambda: len(runs) > 0)

@@ -104,10 +104,11 @@ class Bench:
     def tick(self, count: int) -> None:
         """Let a number of intervals pass."""
         for _ in range(count):
-            assert self._due is not None
+            due, self._due = self._due, None
+            assert due is not None
             self.probes._receive()
             self.now += limits.LIVENESS_INTERVAL_S
-            self._due()
+            due()
 
 
 @pytest.fixture(autouse=True)
@@ -211,5 +212,24 @@ def test_without_the_right_to_ask_gossip_judges_alone(
         requests.refusal = None
         await bench.probes.attempt()
         assert bench.probes.fault is None
+
+    in_loop(main)
+
+
+def test_a_defect_does_not_end_the_watch(
+    tmp_path: Path, requests: type[FakeRequests], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next interval asks again."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.hosts = {VM2}
+        await bench.probes.reconcile()
+        with monkeypatch.context() as broken:
+            broken.setattr(bench.liveness, "tick", None)
+            with pytest.raises(TypeError):
+                bench.tick(1)
+        bench.tick(1)
+        assert requests.opened[0].asked == [VM2] * 2
 
     in_loop(main)
