@@ -18,6 +18,7 @@ from overlay import __version__, limits
 from overlay.agent.components import Components
 from overlay.agent.containers.namespaces import ContainerService
 from overlay.agent.containers.resolver_files import ResolverFiles
+from overlay.agent.defects import Defects
 from overlay.agent.gossip import join_request
 from overlay.agent.gossip.join_client import JoinAttempt, JoinResult, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
@@ -70,7 +71,12 @@ class AgentLifecycle:
         self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
         self._status_events = StatusEvents(self.event_log, lambda: self._settled)
         self._settled: Components | None = None  # a membership whose join is complete
-        self.fault_sources: list[FaultSource] = [self.resolver_files, self.metrics_listener]
+        self.defects = Defects(self.event_log)
+        self.fault_sources: list[FaultSource] = [
+            self.defects,
+            self.resolver_files,
+            self.metrics_listener,
+        ]
         """Sources of faults for `overlayd status`, beside the components of a membership."""
         self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()

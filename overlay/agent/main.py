@@ -77,6 +77,7 @@ async def _serve(config: Config) -> None:
     plugin = DockerPlugin(agent, config.docker_plugin)
     agent.fault_sources.append(plugin)
     loop = asyncio.get_running_loop()
+    agent.defects.watch(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, config)

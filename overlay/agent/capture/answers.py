@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import time
 from functools import partial
 
 from overlay import limits
 from overlay.agent.capture.peer_capture import PeerCapture
+from overlay.agent.process.tasks import report_defect
 from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.ends import Ends, find_ends
 from overlay.core.capture import classic_bpf
@@ -92,8 +92,8 @@ class CaptureAnswers:
             sender, request = await self._queue.get()
             try:
                 state = await self._start(sender, request)
-            except Exception:  # a member's request must not end the agent
-                logging.getLogger("overlayd").exception("defect while starting a capture")
+            except Exception as error:  # noqa: BLE001 - a member's request must not end the agent
+                report_defect("defect while starting a capture", error)
                 state = CaptureState.FAILED
             self._starting.discard((sender, request.request_id))
             if state is not CaptureState.CAPTURING:

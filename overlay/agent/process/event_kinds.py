@@ -70,6 +70,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "amnesia": "Members had newer records of this host: its disk was rolled back.",
     "metrics": "Metrics are served on TCP, or cannot be.",
     "background": "Background work failed and is tried again, or works again.",
+    "defect": "The agent met an error that it did not expect: please report it.",
     # What `status` says and nothing above does.
     "health": "A health line of `overlayd status` has begun.",
     "health-over": "It is over.",

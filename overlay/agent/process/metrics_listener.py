@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from overlay import limits
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.listen_address import parse_listen_address
-from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.process.tasks import BackgroundTasks, report_defect
 
-_LOG = logging.getLogger("overlayd.metrics")
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -159,8 +157,8 @@ class MetricsListener(Controller):
             if time.monotonic() - made_at >= limits.METRICS_AGE_MAX_S:
                 try:
                     text = await page.make()
-                except Exception:  # noqa: BLE001 - a defect must not look like an empty page
-                    _LOG.exception("cannot make %s", path)
+                except Exception as error:  # noqa: BLE001 - a defect must not look like an empty page
+                    report_defect(f"cannot make {path}", error)
                     return _Answer(500, "the agent could not collect this; its log has the cause\n")
                 self._made[path] = (time.monotonic(), text)
             return _Answer(200, text, page.content_type)

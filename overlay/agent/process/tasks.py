@@ -52,6 +52,15 @@ class BackgroundTasks:
         await cancel_all(self._tasks)
 
 
+def report_defect(what: str, error: Exception) -> None:
+    """Report an exception that was caught because it must not end the agent; `status` tells of it.
+
+    Call it in the handler. The event loop logs `what` with the traceback.
+    """
+    context = {"message": what, "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
+
+
 def _end_process_on_defect(task: asyncio.Task[None]) -> None:
     if task.cancelled() or task.exception() is None:
         return

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.process.tasks import report_defect
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.attempt import CheckPlace, attempt
 from overlay.agent.services.installed_check import installation_problem
@@ -168,12 +169,19 @@ class HealthChecks(Controller):
         while True:
             begun_s = loop.time()
             async with self._room:
-                problem = await attempt(self._context.kernel, wanted.check, wanted.place)
+                problem = await self._attempt(wanted)
             self._problems[wanted.vni, _record_key(wanted)] = problem
             if monitor.note(loop.time(), passed=not problem):
                 self._report(wanted, problem)
                 self.trigger()
             await asyncio.sleep(max(0.0, begun_s + wanted.check.period_s - loop.time()))
+
+    async def _attempt(self, wanted: _Wanted) -> str:
+        try:
+            return await attempt(self._context.kernel, wanted.check, wanted.place)
+        except Exception as error:  # noqa: BLE001 - a container's answer must not end its check
+            report_defect(f"defect while checking {wanted.endpoint}", error)
+            return "a defect in overlayd; see the agent's log"
 
     def _report(self, wanted: _Wanted, problem: str) -> None:
         text = f"{wanted.endpoint} fails the check of service {wanted.service}: {problem}"

@@ -10,7 +10,6 @@ the kernel (`half`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.tasks import report_defect
 from overlay.core.events import TraceMessage
 from overlay.core.protocol.trace import (
     Finding,
@@ -129,8 +129,8 @@ async def findings_of(half: FindingSource, request: TraceRequest) -> list[Findin
         return await half.findings(request)
     except (OverlayError, OSError) as error:
         text = f"the host could not be read: {error}"
-    except Exception as error:  # a member's request must not end the agent
-        logging.getLogger("overlayd").exception("defect while tracing")
+    except Exception as error:  # noqa: BLE001 - a member's request must not end the agent
+        report_defect("defect while tracing", error)
         text = f"a defect in overlayd: {type(error).__name__}; see the agent's log"
     hint = "Run the command again; overlayd status on that host"
     return [Finding(phase, Step.AGENT, Outcome.UNKNOWN, text, hint) for phase in Phase]

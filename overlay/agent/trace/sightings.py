@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.agent.process.tasks import report_defect
 from overlay.agent.trace.context import WayContext
 from overlay.agent.trace.ends import find_ends
 from overlay.agent.trace.party import Pair
@@ -128,8 +128,8 @@ class Sightings:
             sender, request = await self._queue.get()
             try:
                 answer = await self._answer(sender, request)
-            except Exception:  # a member's request must not end the agent
-                logging.getLogger("overlayd").exception("defect while watching for a packet")
+            except Exception as error:  # noqa: BLE001 - a member's request must not end the agent
+                report_defect("defect while watching for a packet", error)
                 answer = SightingAnswer(request.mark, CaptureState.FAILED)
             self._gossip.node.send_to(sender, answer)
             self._gossip.transport.flush_soon()

@@ -138,3 +138,17 @@ async def test_what_nobody_asks_for_ends(bench: Bench) -> None:
     bench.declared.remove(SERVICE_KIND, "web")
     bench.checks.trigger()
     await until(lambda: bench.results() == {})
+
+
+async def test_a_defect_does_not_end_a_check(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a failure that the loop reports, and the next attempt counts."""
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    with monkeypatch.context() as broken:
+        broken.setattr(bench, "problems", None)
+        bench.attach("c1", 2)
+        bench.declare(WEB)
+        await until(lambda: bench.results() == {"c1": False})
+        assert "defect" in bench.checks.problem_of(VNI, "web", b"c1".ljust(8))
+    await until(lambda: bench.results() == {"c1": True})
+    assert len(found) > 0

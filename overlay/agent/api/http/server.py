@@ -26,6 +26,7 @@ from overlay.agent.api.schema.field_types import EmptyRequest, Request
 from overlay.agent.process import unix_listener
 from overlay.agent.process.idle_connections import IdleConnections
 from overlay.agent.process.lean_aiohttp import web
+from overlay.agent.process.tasks import report_defect
 from overlay.errors import (
     ConflictError,
     NotFoundError,
@@ -166,7 +167,7 @@ class ApiServer:
             )
         except Exception as error:  # noqa: BLE001 - the boundary to people
             # A defect must not look like an empty response, nor end the agent.
-            _LOG.exception("defect while answering %s", request.path)
+            report_defect(f"defect while answering {request.path}", error)
             return _failure(defect_error(name, error))
 
     async def _serve(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -34,12 +33,11 @@ from overlay.agent.plugins.docker.swarm import CAPABILITIES, SwarmDrivers
 from overlay.agent.process import unix_listener
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.lean_aiohttp import web
-from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.process.tasks import BackgroundTasks, report_defect
 from overlay.agent.runtimes.engines import DOCKER_SOCKET
 from overlay.docker_socket import CONSTANT_ANSWERS, PLUGIN_DIR, SOCKET_NAME, SWARM_PREFIX
 from overlay.errors import ConflictError, OverlayError, UsageError, defect_error
 
-_LOG = logging.getLogger("overlayd.docker")
 _CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
 
 Call = Callable[[Any], Awaitable[dict[str, Any]]]
@@ -199,7 +197,7 @@ class DockerPlugin(Controller):
             self._syncing.cancel()
             (ended,) = await asyncio.gather(self._syncing, return_exceptions=True)
             if isinstance(ended, Exception):
-                _LOG.error("defect while following Docker's events", exc_info=ended)
+                report_defect("defect while following Docker's events", ended)
             self._syncing = self._followed = None
 
     async def close(self) -> None:
@@ -253,7 +251,7 @@ class DockerPlugin(Controller):
             reason = error.strerror or str(error)
             return _failure(OverlayError(f"{name} failed", why=reason, hint="overlayd status"))
         except Exception as error:  # noqa: BLE001 - the boundary to Docker
-            _LOG.exception("defect while answering %s", name)
+            report_defect(f"defect while answering {name}", error)
             return _failure(defect_error(name, error))
         finally:
             self._calls_in_progress -= 1
