@@ -55,23 +55,10 @@ from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.former_identity import FormerIdentity
-from overlay.agent.gossip.admission import AdmissionService
-from overlay.agent.gossip.authority.backup import AuthorityBackup
-from overlay.agent.gossip.authority.certificate import CertificateKeeper
-from overlay.agent.gossip.authority.handover import AuthoritySharing
-from overlay.agent.gossip.authority.holders import AuthorityHolders
-from overlay.agent.gossip.card_report import CardReport
+from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.gossip.forget import ForgetService
-from overlay.agent.gossip.identity_conflicts import IdentityConflicts
-from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.gossip.service import GossipService
-from overlay.agent.ipam.address_counts import AddressCounts
-from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.ipam.grants import GrantService
-from overlay.agent.ipam.reclaim import Reclaim
-from overlay.agent.ipam.reservations import Reservations
-from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.ipam.address_management import AddressManagement
 from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.name_resolution import NameResolution
 from overlay.agent.native.controller import NativePath
@@ -94,7 +81,6 @@ from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.record_readers import RecordReaders
 from overlay.agent.records.conflict_report import ConflictReport
-from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.router.routers import Routers
 from overlay.agent.router.sandbox_needs import SandboxNeeds
 from overlay.agent.services.data_plane import ServiceDataPlane
@@ -132,22 +118,11 @@ class Components:
         self.service_catalog, self._plug_catalog = readers.catalog, readers.plugs
         context = self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.declared = DeclaredService(context, readers.declared)
-        self._construct_cluster_services()
+        self.administration = Administration(self.gossip, self.directory, event_log, config)
+        self.ipam = AddressManagement(self.gossip, self.directory, self._space, event_log)
+        self.conflict_report = ConflictReport(self.directory, self._space, event_log)
         self._construct_dataplane(interface)
-        self.policies = Policies(context, self.declared, readers.policies, self.reconciler)
-        self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
-        self.multicast = MulticastController(context, self.declared, self.reconciler)
-        self.networks = NetworkService(
-            context,
-            self.participation,
-            self.reserves,
-            self.encryption,
-            self.declared,
-            self._plug_catalog,
-        )
-        self.services = ServiceRegistry(
-            context, self.declared, self.service_catalog, self.allocator, self.participation
-        )
+        self._construct_objects(readers)
         self._construct_endpoints()
         self._construct_exposure()
         self._construct_dns()
@@ -165,7 +140,7 @@ class Components:
         )
         moved, trail = (self.restart, self.participation), IdentityTrail(config.run_dir)
         self.former_identity = FormerIdentity(
-            context, self.forget_service, *moved, self._space, trail
+            context, self.administration.forgetting, *moved, self._space, trail
         )
         self.previous_copy = PreviousCopy(state, event_log)
         registries = Registries(self.networks, self.services, self.policies, self.routers)
@@ -173,34 +148,6 @@ class Components:
         self.apply = apply_service(context, self.declared, registries, of_hosts)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
-
-    def _construct_cluster_services(self) -> None:
-        """Construct admission, authority, keys, identities and addresses: no data plane needed."""
-        gossip, directory, event_log = self.gossip, self.directory, self.event_log
-        self.holders = AuthorityHolders(gossip)
-        self.admission = AdmissionService(gossip, self.holders, event_log)
-        self._certificate = CertificateKeeper(gossip, directory, self.holders, event_log)
-        self.authority_sharing = AuthoritySharing(
-            gossip, directory, self.holders, event_log, self.config.authority_holders
-        )
-        self.authority_backup = AuthorityBackup(
-            gossip, self.holders, self.authority_sharing, event_log
-        )
-        self.key_rotation = KeyRotation(
-            gossip, directory, self.holders, event_log, self.config.key_rotation_interval_s
-        )
-        self.forget_service = ForgetService(gossip, directory, self.holders, event_log)
-        self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
-        self.protocol_versions = ProtocolVersions(directory, event_log, gossip.transport.now)
-        gossip.transport.session_opened.connect(self.protocol_versions.met)
-        self.allocator = AddressAllocator(gossip, directory, event_log, self._space)
-        self.reservations = Reservations(gossip, self._space)
-        self.address_counts = AddressCounts(self._space)
-        self.grants = GrantService(gossip, directory, self.allocator, event_log)
-        self.conflict_report = ConflictReport(directory, self._space, event_log)
-        self.card_report = CardReport(self.gossip, directory, event_log)
-        self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
-        self.reserves = ReserveController(gossip, directory, self._space, event_log)
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
@@ -246,6 +193,28 @@ class Components:
         host = (self.drivers.macvlan_ports, self.underlay, self.config.cluster_plugs)
         self.plugs = PlugService(context, plugs, self.participation, *host)
 
+    def _construct_objects(self, readers: RecordReaders) -> None:
+        """Construct what people create in the cluster: networks, services, policies, routers."""
+        context = self._context
+        self.policies = Policies(context, self.declared, readers.policies, self.reconciler)
+        self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
+        self.multicast = MulticastController(context, self.declared, self.reconciler)
+        self.networks = NetworkService(
+            context,
+            self.participation,
+            self.ipam.reserves,
+            self.encryption,
+            self.declared,
+            self._plug_catalog,
+        )
+        self.services = ServiceRegistry(
+            context,
+            self.declared,
+            self.service_catalog,
+            self.ipam.allocator,
+            self.participation,
+        )
+
     def _construct_endpoints(self) -> None:
         """Construct attach, detach, and the repair of attached endpoints."""
         directory, event_log = self.directory, self.event_log
@@ -253,7 +222,7 @@ class Components:
         endpoints = EndpointContext(
             self._context,
             self.attachments,
-            self.allocator,
+            self.ipam.allocator,
             self.drivers,
             default_routes,
             SubnetRoutes(self._context, self.attachments),
@@ -276,7 +245,7 @@ class Components:
         """Construct this host's own endpoints, forwarding, published ports, and attach."""
         config, kernel = self.config, self._context.kernel
         rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
-        host_endpoints = HostEndpoints(self._context, self.allocator, self.reconciler, rules)
+        host_endpoints = HostEndpoints(self._context, self.ipam.allocator, self.reconciler, rules)
         controller = ExposureController(
             self._context,
             host_endpoints,
@@ -341,19 +310,11 @@ class Components:
     def _make_event_router(self) -> EventRouter:
         return EventRouter(
             context=self._context,
-            allocator=self.allocator,
-            grants=self.grants,
-            admission=self.admission,
+            administration=self.administration,
+            ipam=self.ipam,
             conflict_report=self.conflict_report,
-            authority_sharing=self.authority_sharing,
-            certificate=self._certificate,
             reconciler=self.reconciler,
-            identity_conflicts=self.identity_conflicts,
-            protocol_versions=self.protocol_versions,
-            reclaim=self._reclaim,
-            reserves=self.reserves,
             declared=self.declared,
-            key_rotation=self.key_rotation,
             resolver=self.resolver,
             removed_records=self._names.removed_records,
             exposure=self.exposure,
@@ -389,12 +350,12 @@ class Components:
             self.previous_copy,
             self.drivers.macvlan_ports,
             self.container_ends,
-            self._certificate,
-            self.authority_sharing,
-            self.key_rotation,
+            self.administration.certificate,
+            self.administration.sharing,
+            self.administration.key_rotation,
             self._removed_networks,
-            self._reclaim,
-            self.reserves,
+            self.ipam.reclaim,
+            self.ipam.reserves,
             self.declared,
             self._rollback,
             self.underlay,
@@ -404,7 +365,7 @@ class Components:
             self.paths,
             *self.netcheck.controllers,
             self.conflict_report,
-            self.card_report,
+            self.administration.card_report,
             self._names.removed_records,
             *self.exposure.controllers,
             *self.service_data_plane.controllers,

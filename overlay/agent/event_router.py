@@ -21,24 +21,15 @@ from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.exposure.service import ExposureService
-from overlay.agent.gossip.admission import AdmissionService
-from overlay.agent.gossip.authority.certificate import CertificateKeeper
-from overlay.agent.gossip.authority.handover import AuthoritySharing
-from overlay.agent.gossip.authority.holders import HOLDER_KEY
+from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.gossip.identity_conflicts import IdentityConflicts
-from overlay.agent.gossip.key_rotation import KeyRotation
-from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.ipam.grants import GrantService
-from overlay.agent.ipam.reclaim import Reclaim
-from overlay.agent.ipam.reserves import ReserveController
+from overlay.agent.ipam.address_management import AddressManagement
 from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.service import NetworkService
 from overlay.agent.paths.controller import PathController
 from overlay.agent.plug.service import PlugService
 from overlay.agent.records.conflict_report import ConflictReport
-from overlay.agent.records.protocol_versions import ProtocolVersions
 from overlay.agent.router.controller import RouterController
 from overlay.agent.services.data_plane import ServiceDataPlane
 from overlay.core.events import (
@@ -77,19 +68,11 @@ class EventRouter:
     """The components of one membership that act on events; connects to the transport's events."""
 
     context: NodeContext
-    allocator: AddressAllocator
-    grants: GrantService
-    admission: AdmissionService
+    administration: Administration
+    ipam: AddressManagement
     conflict_report: ConflictReport
-    authority_sharing: AuthoritySharing
-    certificate: CertificateKeeper
     reconciler: Reconciler
-    identity_conflicts: IdentityConflicts
-    protocol_versions: ProtocolVersions
-    reclaim: Reclaim
-    reserves: ReserveController
     declared: DeclaredService
-    key_rotation: KeyRotation
     resolver: Resolver
     removed_records: RemovedRecords
     exposure: ExposureService
@@ -124,20 +107,16 @@ class EventRouter:
                 self.context.gossip.segment_accepted(segment)
             case CardAccepted(card=card):
                 self._card_accepted(card)
-            case GrantRequested(sender=sender, request=request):
-                self.grants.handle_request(sender, request)
-            case GrantRefused(refusal=refusal):
-                if not self.reserves.handle_refusal(refusal):
-                    self.allocator.handle_refusal(refusal)
+            case GrantRequested() | GrantRefused():
+                self.ipam.grant_event(event)
             case AuthorityMessage():
-                self.certificate.handle_message(event)
-                self.authority_sharing.handle_message(event)
+                self.administration.authority_message(event)
             case ForgottenBy(node_id=node_id):
-                self.identity_conflicts.forgotten_by_member(node_id)
+                self.administration.identity_conflicts.forgotten_by_member(node_id)
             case DuplicateIdentity(node_id=node_id, address=address):
-                self.identity_conflicts.duplicate_seen(node_id, address)
+                self.administration.identity_conflicts.duplicate_seen(node_id, address)
             case OtherVersion(node_id=node_id, version=version):
-                self.protocol_versions.heard(node_id, version)
+                self.administration.protocol_versions.heard(node_id, version)
             case OwnCardAhead(epoch=epoch):
                 self.context.gossip.own_card_ahead(epoch)
             case PathReported(sender=sender, report=report):
@@ -156,9 +135,7 @@ class EventRouter:
                 self._member_changed(event)
             case NodeForgotten(node_id=node_id):
                 self.context.gossip.node_forgotten(node_id)
-                self.admission.records_changed()
-                self.authority_sharing.holders_changed()
-                self.key_rotation.trigger()
+                self.administration.node_forgotten()
                 self.encryption.trigger()
                 self.encryption_switch.trigger()
             case _:
@@ -184,9 +161,7 @@ class EventRouter:
                 pass
 
     def _records_written(self, scope: Scope, keys: tuple[Key, ...]) -> None:
-        self.key_rotation.records_changed(keys)  # no other scope has such records
-        if HOLDER_KEY in keys:
-            self.authority_sharing.holders_changed()
+        self.administration.records_written(keys)
         # A key rotation changes one record of each member; nothing else depends on these.
         if any(key != rotation_driver.KEY_STATE_KEY for key in keys):
             self._store_changed(scope)
@@ -201,9 +176,8 @@ class EventRouter:
     def _member_changed(self, event: MemberChanged) -> None:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):
             self.context.gossip.member_unresponsive(event.node_id)
-        self.key_rotation.trigger()
-        self.authority_sharing.trigger()
-        self.reserves.trigger()
+        self.administration.member_changed()
+        self.ipam.reserves.trigger()
         self.resolver.records_changed(None)
         self.service_data_plane.hosts.member_changed(event.node_id, event.after)
         self._services_changed()
@@ -223,16 +197,14 @@ class EventRouter:
         self.exposure.ingress.trigger()
 
     def _store_changed(self, scope: Scope) -> None:
-        self.allocator.records_changed()
+        self.ipam.records_changed()
         self.conflict_report.trigger()
-        self.reclaim.trigger()
-        self.reserves.trigger()
         self.exposure.published_ports.endpoints_changed(scope or None)
         self._services_changed()
         self.exposure.declared.endpoints_changed()
         self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
-            self.admission.records_changed()
+            self.administration.admission.records_changed()
             self.removed_networks.trigger()
             self.declared.trigger()
             self.paths.trigger()

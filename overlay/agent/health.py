@@ -62,7 +62,7 @@ def _is_announced(controller: Controller, fault: Fault) -> bool:
 
 def _identity(components: Components) -> Iterator[Fault]:
     """Yield that this node was forgotten, and that several hosts share one identity."""
-    conflicts, own = components.identity_conflicts, components.gossip.card
+    conflicts, own = components.administration.identity_conflicts, components.gossip.card
     for node_id in list(conflicts.forgotten_by)[:1]:
         yield Fault(
             f"{components.directory.node_name(node_id)} says that this host was forgotten: "
@@ -112,7 +112,7 @@ def _paths(components: Components) -> Iterator[Fault]:
 
 def _versions(components: Components) -> Iterator[Fault]:
     """Yield the members that speak another version of the protocol."""
-    versions = components.protocol_versions
+    versions = components.administration.protocol_versions
     for node_id, version in versions.recent():
         yield Fault(*versions.explain(components.directory.node_name(node_id), version))
 

@@ -211,7 +211,7 @@ class AgentLifecycle:
             self._undo_failed_join()
             raise
         self._remember(components, cluster)
-        components.holders.declare()
+        components.administration.holders.declare()
         self.event_log.record("join", f"created cluster {cluster.cluster_id[:8]}")
         return components
 
@@ -349,8 +349,8 @@ class AgentLifecycle:
         """
         components = self.require_components()
         if not force:
-            components.holders.require_another()
-        if components.identity_conflicts.has_duplicate():
+            components.administration.holders.require_another()
+        if components.administration.identity_conflicts.has_duplicate():
             raise ConflictError(
                 "another host uses this host's identity, and would leave as well",
                 why="one disk is a copy of the other ('overlayd status' shows the other host)",
@@ -363,8 +363,8 @@ class AgentLifecycle:
         await components.routers.controller.withdraw()
         await components.plugs.withdraw()
         await components.service_data_plane.clients.withdraw()
-        components.reserves.begin_to_leave()
-        await components.grants.hand_back()
+        components.ipam.reserves.begin_to_leave()
+        await components.ipam.grants.hand_back()
         await components.gossip.say_goodbye()
         await components.evpn.remove()
         await components.encryption.remove()

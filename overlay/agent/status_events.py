@@ -98,7 +98,7 @@ def snapshot(components: Components) -> StatusSnapshot:
             for network in networks
             if components.reconciler.runtime(network.vni) is not None
         ),
-        tuple(components.holders.names()),
+        tuple(components.administration.holders.names()),
         components.reconciler.fast_path.why,
         components.reconciler.fast_path.native_why,
         {without_numbers(fault.text): fault for fault in silent_faults(components)},

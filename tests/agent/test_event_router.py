@@ -8,7 +8,9 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.event_router import EventRouter
+from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.authority.holders import HOLDER_KEY
+from overlay.agent.ipam.address_management import AddressManagement
 from overlay.core.events import (
     CaptureMessage,
     CardAccepted,
@@ -46,16 +48,27 @@ class Bench:
         self.calls.directory.node_name.return_value = "vm2"
         self.calls.reserves.handle_refusal.return_value = False
         names = (
-            "allocator", "grants", "admission", "conflict_report", "authority_sharing",
-            "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
-            "resolver", "exposure", "removed_networks", "underlay", "reserves", "declared",
-            "paths", "protocol_versions", "networks", "diagnosis", "netcheck", "encryption",
+            "conflict_report", "reconciler", "resolver", "exposure", "removed_networks", "underlay",
+            "declared", "paths", "networks", "diagnosis", "netcheck", "encryption",
             "service_data_plane", "encryption_switch", "removed_records",
             "mtu_controller", "evpn", "plugs", "multicast", "routers",
         )  # fmt: skip
         cast("Any", EventRouter)(
-            context=self.calls, **{name: getattr(self.calls, name) for name in names}
-        )
+            context=self.calls,
+            administration=self._of(
+                Administration, "admission", "sharing", "certificate", "identity_conflicts",
+                "key_rotation", "protocol_versions",
+            ),
+            ipam=self._of(AddressManagement, "allocator", "grants", "reclaim", "reserves"),
+            **{name: getattr(self.calls, name) for name in names},
+        )  # fmt: skip
+
+    def _of(self, group: type, *names: str) -> Any:
+        """Return a group of components that only note their calls."""
+        made: Any = object.__new__(group)
+        for name in names:
+            setattr(made, name, getattr(self.calls, name))
+        return made
 
     def emit(self, event: Event) -> set[str]:
         """Let the transport announce an event; return the components that were called."""
@@ -79,7 +92,7 @@ def test_a_holders_record_concerns_those_who_share(bench: Bench) -> None:
     """A new holder of the authority may be the last one that was missing."""
     reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (HOLDER_KEY,)))
 
-    assert reached >= {"authority_sharing", "admission"}
+    assert reached >= {"sharing", "admission"}
 
 
 def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
@@ -117,7 +130,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
     """The gossip service is one of the consumers, beside those that show and plan."""
     reached = bench.emit(MemberChanged(OTHER, MemberState.ALIVE, after))
 
-    assert reached >= {"key_rotation", "authority_sharing", "resolver", "underlay", "event_log"}
+    assert reached >= {"key_rotation", "sharing", "resolver", "underlay", "event_log"}
     assert bench.calls.gossip.member_unresponsive.called is is_marked
 
 
@@ -126,7 +139,7 @@ def test_sessions_learn_of_members_that_do_not_answer(
     [
         (
             NodeForgotten(OTHER),
-            {"gossip", "admission", "authority_sharing", "key_rotation", *ENCRYPTION},
+            {"gossip", "admission", "sharing", "key_rotation", *ENCRYPTION},
         ),
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),

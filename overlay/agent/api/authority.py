@@ -32,28 +32,30 @@ class AuthorityHandlers:
         own = components.gossip.node_id
         held = components.gossip.authority is not None
         found = [own] * held + sorted(
-            components.holders.others(), key=components.directory.node_name
+            components.administration.holders.others(), key=components.directory.node_name
         )
         return {
-            "wanted": components.authority_sharing.choice.wanted,
+            "wanted": components.administration.sharing.choice.wanted,
             "holders": [_holder(components, node_id) for node_id in found],
         }
 
     async def promote(self, request: PromoteRequest) -> PromotedResponse:
         """POST /v1/promote."""
-        sharing = self._agent.require_components().authority_sharing
+        sharing = self._agent.require_components().administration.sharing
         return {"node": request.node, "promoted": await sharing.promote(request.node)}
 
     async def export(self, request: AuthorityExportRequest) -> AuthorityExportResponse:
         """POST /v1/authority/export."""
         components = self._agent.require_components()
-        sealed = await components.authority_backup.export(request.passphrase)
+        sealed = await components.administration.backup.export(request.passphrase)
         return {"cluster": components.gossip.cluster.cluster_id[:8], "sealed": sealed}
 
     async def restore(self, request: AuthorityImportRequest) -> AuthorityImportResponse:
         """POST /v1/authority/import."""
         components = self._agent.require_components()
-        imported = await components.authority_backup.restore(request.sealed, request.passphrase)
+        imported = await components.administration.backup.restore(
+            request.sealed, request.passphrase
+        )
         return {"cluster": components.gossip.cluster.cluster_id[:8], "imported": imported}
 
 

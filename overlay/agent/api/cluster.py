@@ -85,9 +85,11 @@ class ClusterHandlers:
         The agent of a copied disk does not leave: it would withdraw the original's records.
         """
         components = self._agent.components
-        is_copy = components is not None and components.identity_conflicts.has_duplicate()
+        is_copy = (
+            components is not None and components.administration.identity_conflicts.has_duplicate()
+        )
         left = components is not None and not is_copy
-        lost = left and components is not None and components.holders.is_only_one()
+        lost = left and components is not None and components.administration.holders.is_only_one()
         if not is_copy:
             await self._agent.containers.remove_all()
         if left:
@@ -104,7 +106,7 @@ class ClusterHandlers:
         """POST /v1/forget."""
         components = self._agent.require_components()
         gossip, directory = components.gossip, components.directory
-        node_id = components.forget_service.forget(
+        node_id = components.administration.forgetting.forget(
             request.node,
             powered_off=request.powered_off,
             bar=request.bar,
@@ -181,7 +183,7 @@ def _identity(components: Components, card: Card) -> schema.MemberIdentityRespon
         "name": card.name,
         "address": ip_text(card.address),
         "version": card.software,
-        "authority": components.holders.is_holder(card.node_id),
+        "authority": components.administration.holders.is_holder(card.node_id),
         "certificate_expires": certificate.not_after_s,
     }
 

@@ -30,7 +30,7 @@ def ipam(components: Components, networks: list[Network]) -> IpamResponse:
 
 
 def _network(components: Components, network: Network) -> NetworkOwnersResponse:
-    found = components.allocator.space.shares(network)
+    found = components.ipam.allocator.space.shares(network)
     return {
         "network": network.name,
         "subnets": [

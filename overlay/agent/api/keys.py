@@ -32,7 +32,7 @@ class KeyHandlers:
 
     async def rotate(self, _request: EmptyRequest) -> KeyNameResponse:
         """POST /v1/keys/rotate."""
-        key = await self._agent.require_components().key_rotation.rotate()
+        key = await self._agent.require_components().administration.key_rotation.rotate()
         return {"generation": key.generation, "mark": mark(key)}
 
 
@@ -56,7 +56,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
 
 def key_status(components: Components) -> KeyStatusResponse:
     """Return the keys held here, the state of each member, and the datagrams by key."""
-    rotation, keyring = components.key_rotation, components.gossip.keyring
+    rotation, keyring = components.administration.key_rotation, components.gossip.keyring
     since = rotation.driver.waiting_since
     return {
         "generation": keyring.sealing.generation,
@@ -84,7 +84,7 @@ def key_summary(components: Components) -> KeySummaryResponse:
     """Return the part of the key state that GET /v1/status shows."""
     return {
         "generation": components.gossip.keyring.sealing.generation,
-        "step": components.key_rotation.driver.step().value,
+        "step": components.administration.key_rotation.driver.step().value,
         "accepted": _accepted(components),
     }
 
@@ -98,12 +98,19 @@ def _accepted(components: Components) -> list[KeyUseResponse]:
 
 def _peers(components: Components) -> list[KeyPeerResponse]:
     own = components.gossip.node_id
-    shown = [_peer(components, own, components.key_rotation.driver.rotation.ring.state, "alive")]
+    shown = [
+        _peer(
+            components,
+            own,
+            components.administration.key_rotation.driver.rotation.ring.state,
+            "alive",
+        )
+    ]
     others = [
         _peer(
             components,
             item.node_id,
-            components.key_rotation.driver.state_of(item.node_id),
+            components.administration.key_rotation.driver.state_of(item.node_id),
             STATE_NAMES[item.state],
         )
         for item in components.gossip.node.membership.members()

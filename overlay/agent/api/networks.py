@@ -264,7 +264,7 @@ def network_detail(item: Network, components: Components) -> NetworkDetailRespon
         ],
         "multicast": _multicast(item, directory),
         "grants": [
-            _grant(item, share, directory) for share in components.allocator.space.shares(item)
+            _grant(item, share, directory) for share in components.ipam.allocator.space.shares(item)
         ],
         "outside": machines(item, components),
     }

@@ -161,7 +161,7 @@ def _cluster(components: Components) -> schema.ClusterResponse:
         "id": components.gossip.cluster.cluster_id[:8],
         "members": counts,
         "partitioned": None if parted is None else {"seen": parted[0], "total": parted[1]},
-        "authority_holders": components.holders.count(),
+        "authority_holders": components.administration.holders.count(),
     }
 
 

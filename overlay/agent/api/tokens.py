@@ -34,7 +34,9 @@ class TokenHandlers:
 
     async def show(self) -> DefaultTokenResponse:
         """GET /v1/token."""
-        return {"token": str(self._agent.require_components().admission.default_token())}
+        return {
+            "token": str(self._agent.require_components().administration.admission.default_token())
+        }
 
     async def list(self) -> TokenListResponse:
         """GET /v1/tokens."""
@@ -42,14 +44,14 @@ class TokenHandlers:
 
     async def create(self, request: TokenCreateRequest) -> TokenCreatedResponse:
         """POST /v1/tokens."""
-        token = self._agent.require_components().admission.create(
+        token = self._agent.require_components().administration.admission.create(
             label=request.label or "", expires_in_s=request.expires_s, uses=request.uses
         )
         return {"id": token.token_id.hex(), "token": str(token)}
 
     async def revoke(self, token_id: str) -> TokenRevokedResponse:
         """DELETE /v1/tokens/ID."""
-        revoked = self._agent.require_components().admission.revoke(token_id)
+        revoked = self._agent.require_components().administration.admission.revoke(token_id)
         return {"revoked": revoked.token_id.hex()}
 
 
@@ -83,7 +85,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
 
 def list_tokens(components: Components) -> list[TokenSummary]:
     """Return the tokens that the authority created, newest first, without their secrets."""
-    admission = components.admission
+    admission = components.administration.admission
     book = admission.records()
     shown: list[TokenSummary] = []
     for invitation in sorted(book.invitations.values(), key=lambda one: -one.created_s):

@@ -92,7 +92,7 @@ async def member_facts(components: Components) -> MemberFacts:
         await _subnets(components),
         await _networks(components),
         components.attacher.times,
-        components.holders.is_holder(components.gossip.node_id),
+        components.administration.holders.is_holder(components.gossip.node_id),
         max(made, default=0),
         certificate.not_before_s,
         certificate.not_after_s,
@@ -135,7 +135,7 @@ async def _subnets(components: Components) -> list[SubnetFacts]:
         for network in components.directory.networks()
         if components.directory.follows(own, network.vni)  # its records are held here
     ]
-    shares = await components.address_counts.shares(held)
+    shares = await components.ipam.counts.shares(held)
     found = []
     for network in held:
         for index, subnet in enumerate(network.subnets):

@@ -51,7 +51,7 @@ class EngineSync:
         self._ports = ports
         self._labeled = labeled
         self._offered = components.runtime_endpoints
-        self._reservations = components.reservations
+        self._reservations = components.ipam.reservations
         self._event_log = components.event_log
         self._bindings = bindings
         self._binder = binder

@@ -49,8 +49,8 @@ class DockerIpamDriver:
     ) -> None:
         self._components = components
         self._directory = components.directory
-        self._allocator = components.allocator
-        self._reservations = components.reservations
+        self._allocator = components.ipam.allocator
+        self._reservations = components.ipam.reservations
         self._bindings = bindings
         self._binder = binder
         self._expects_new_container = expects_new_container

@@ -61,8 +61,8 @@ class SwarmDrivers:
         network: DockerNetworkDriver,
     ) -> None:
         self._event_log = components.event_log
-        self._allocator = components.allocator
-        self._reservations = components.reservations
+        self._allocator = components.ipam.allocator
+        self._reservations = components.ipam.reservations
         self._bindings = bindings
         self._binder = binder
         self._ipam = ipam

@@ -16,8 +16,7 @@ import pytest
 import pytest_asyncio
 from overlay import limits
 from overlay.agent.endpoints.edit import EndpointEdit
-from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.ipam.reservations import Reservations
+from overlay.agent.ipam.address_management import AddressManagement
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints
@@ -215,8 +214,7 @@ def components_of(site: Site) -> Any:
         gossip=site.gossip,
         directory=directory,
         event_log=site.event_log,
-        allocator=AddressAllocator(site.gossip, directory, site.event_log, space),
-        reservations=Reservations(site.gossip, space),
+        ipam=AddressManagement(site.gossip, directory, space, site.event_log),
         networks=FakeNetworks(site, directory),
         runtime_endpoints=FakeOffered(),
         attach_service=None,
@@ -520,7 +518,7 @@ async def test_the_gateway_is_not_allocated(engine: Engine) -> None:
     answer = await engine.call("IpamDriver.RequestAddress", PoolID=pool["PoolID"], Options=gateway)
 
     assert answer["Address"] == "10.77.0.1/16"
-    assert engine.agent.components.reservations.all() == []
+    assert engine.agent.components.ipam.reservations.all() == []
 
 
 async def test_addresses_are_reserved_until_released(engine: Engine) -> None:
@@ -694,8 +692,9 @@ async def test_what_docker_created_survives_the_agent(engine: Engine) -> None:
     await engine.endpoint(pool)
     components = engine.agent.components
     again = SimpleNamespace(**vars(components))
-    space = AddressSpace(components.gossip.node.store, components.gossip.node_id)
-    again.reservations = Reservations(components.gossip, space)
+    gossip = components.gossip
+    space = AddressSpace(gossip.node.store, gossip.node_id)
+    again.ipam = AddressManagement(gossip, components.directory, space, components.event_log)
     engine.agent.require_components = lambda: again
 
     assert "InterfaceName" in await engine.about("Join")
@@ -783,7 +782,7 @@ async def test_what_docker_lacks_twice_is_removed(engine: Engine) -> None:
     sync = engine.plugin._require_drivers().sync
 
     await sync._sweep(set(), set())
-    assert components.reservations.all()
+    assert components.ipam.reservations.all()
     assert components.directory.find_network("blue") is not None
     for _ in range(2):  # what an endpoint held is unused once the endpoint is gone
         await sync._sweep(set(), set())
@@ -794,7 +793,7 @@ async def test_what_docker_lacks_twice_is_removed(engine: Engine) -> None:
     for _ in range(2):
         await sync._sweep(set(), set())
     assert components.runtime_endpoints.attached == {}
-    assert components.reservations.all() == []
+    assert components.ipam.reservations.all() == []
     assert components.directory.find_network("blue") is None
 
 

@@ -68,7 +68,7 @@ async def test_a_tasks_address_is_for_any_node(engine: Engine) -> None:
     found = await engine.call("swarm/IpamDriver.RequestAddress", PoolID=pool)
     ip = parse_ip(found["Address"].partition("/")[0])
     components, network = engine.agent.components, blue(engine)
-    space, now = components.allocator.space, components.gossip.transport.now()
+    space, now = components.ipam.allocator.space, components.gossip.transport.now()
 
     def grant(ip: Ip, *, exact: bool) -> Any:
         request = GrantRequest(bytes(7) + bytes([exact]), network.vni, ip, 1, exact=exact)
@@ -89,7 +89,7 @@ async def test_a_local_reservation_is_granted_to_nobody(engine: Engine) -> None:
     components, network = engine.agent.components, blue(engine)
     request = GrantRequest(bytes(8), network.vni, parse_ip("10.77.3.3"), 1, exact=True)
 
-    answer, _ = components.allocator.space.decide_grant(
+    answer, _ = components.ipam.allocator.space.decide_grant(
         network, NodeId(bytes(range(16))), request, components.gossip.transport.now()
     )
 
@@ -120,7 +120,7 @@ async def test_a_manager_and_a_task_share_a_host(engine: Engine) -> None:
     assert blue(engine) is not None
     await engine.call("swarm/NetworkDriver.FreeNetwork", NetworkID=NETWORK)
     assert blue(engine) is None
-    assert engine.agent.components.reservations.all() == []
+    assert engine.agent.components.ipam.reservations.all() == []
 
 
 async def test_a_new_manager_takes_over(engine: Engine) -> None:
@@ -202,12 +202,12 @@ async def test_what_the_swarm_holds_is_kept(
         held = SwarmHoldings(frozenset({ip}), virtual)
         sync._warn_of_virtual_ips(held)
         await sync._sweep({NETWORK}, set(), held)
-    assert len(components.reservations.all()) == 1
+    assert len(components.ipam.reservations.all()) == 1
     assert caplog.text.count("docker service update --endpoint-mode dnsrr web") == 1
 
     for _ in range(2):
         await sync._sweep({NETWORK}, set(), SwarmHoldings(frozenset(), frozenset()))
-    assert components.reservations.all() == []
+    assert components.ipam.reservations.all() == []
     for _ in range(2):
         await sync._sweep(set(), set(), None)  # no manager any longer: the network is not its own
     assert blue(engine) is not None
