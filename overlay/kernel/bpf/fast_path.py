@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from overlay import failpoint, limits
+from overlay import limits
 from overlay.core.dataplane.link_state import ROUTER_LINK_PREFIX, SHORTCUT_PREFIX
 from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import HookRow, RemoteRow, SourceRow, TargetRow, VlanRow
@@ -313,7 +313,6 @@ def apply(
         assert isinstance(row, FAST_ROWS)
         index = int(row.link[1:]) if row.link.startswith("#") else index_of(row.link)
         is_put = isinstance(operation, PutRow)
-        failpoint.failpoint("bpf")
         if isinstance(row, HookRow):
             if is_put and index and fast is not None:
                 fast.hook(row, index, socket)

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from overlay import failpoint, limits
+from overlay import limits
 from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import PolicyClassRow, VerdictRow
 from overlay.kernel.bpf import policy_layout as layout
@@ -137,7 +137,6 @@ class PolicyMaps:
         """Apply operations on policy rows in one step; all of them fail if one does."""
         changes: _Changes = {}
         try:
-            failpoint.failpoint("bpf")
             for operation in operations:
                 row = operation.row
                 assert isinstance(row, POLICY_ROWS)

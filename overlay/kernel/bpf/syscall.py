@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from overlay import failpoint
+
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 2, 3, 5
 _TEST_RUN, _PROGRAM_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 13, 14, 15, 24
@@ -70,6 +72,7 @@ def create_map(
 
 def update(map_fd: int, key: bytes, value: bytes) -> None:
     """Write an entry, replacing one with the same key."""
+    failpoint.failpoint("bpf.update")
     pinned = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
     addresses = (ctypes.addressof(each) for each in pinned)
     _call(_MAP_UPDATE, _buffer("=I4xQQQ", map_fd, *addresses, 0))
@@ -77,6 +80,7 @@ def update(map_fd: int, key: bytes, value: bytes) -> None:
 
 def delete(map_fd: int, key: bytes) -> None:
     """Delete an entry; a missing one is not an error."""
+    failpoint.failpoint("bpf.delete")
     pinned = ctypes.create_string_buffer(key)
     try:
         _call(_MAP_DELETE, _buffer("=I4xQQQ", map_fd, ctypes.addressof(pinned), 0, 0))
@@ -215,12 +219,14 @@ def attach(program_fd: int, index: int, former_fd: int | None = None) -> None:
     It stays without this process (BPF_PROG_ATTACH with BPF_TCX_INGRESS), and runs before the
     filters of tc(8).
     """
+    failpoint.failpoint("bpf.attach")
     flags, former = (0, 0) if former_fd is None else (_REPLACE, former_fd)
     _call(_PROG_ATTACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, flags, former, 0, 0))
 
 
 def detach(program_fd: int, index: int) -> None:
     """Take a program off an interface."""
+    failpoint.failpoint("bpf.detach")
     _call(_PROG_DETACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, 0, 0, 0, 0))
 
 
@@ -229,6 +235,7 @@ def link(program_fd: int, cgroup_fd: int, connect: int) -> int:
 
     Returns a descriptor; when the last one is closed, with its process at the latest, it ends.
     """
+    failpoint.failpoint("bpf.attach")
     return _call(_LINK_CREATE, _buffer("=4I", program_fd, cgroup_fd, connect, 0))
 
 

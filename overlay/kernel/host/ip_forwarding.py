@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from overlay import failpoint
 from overlay.core.dataplane.host_rules import ForwardingInterface
 from overlay.core.dataplane.link_state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
 from overlay.core.encryption.device import DEVICES
@@ -117,6 +118,7 @@ def restore_sysctls(run_dir: Path, root: Path = ROOT) -> list[str]:
         if _read(root, name) == written and not (
             name.split("/")[0] in routers and name != _ALL_IPV6
         ):
+            failpoint.failpoint("host.sysctl")
             with suppress(OSError):
                 (root / name).write_text(value, encoding="ascii")
                 restored.append(name)
@@ -162,6 +164,7 @@ def missing_sysctls(
 
 
 def _write(root: Path, name: str, value: str) -> None:
+    failpoint.failpoint("host.sysctl")
     try:
         (root / name).write_text(value, encoding="ascii")
     except FileNotFoundError:
@@ -182,6 +185,7 @@ def _read(root: Path, name: str) -> str | None:
 
 
 def _record(run_dir: Path, values: dict[str, str]) -> None:
+    failpoint.failpoint("host.sysctl-record")
     draft = run_dir / f"{MEMORY_NAME}.new"
     draft.write_text(json.dumps(values), encoding="ascii")
     draft.replace(run_dir / MEMORY_NAME)

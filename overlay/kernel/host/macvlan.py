@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from overlay import failpoint
 from overlay.core.dataplane.link_state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
@@ -296,6 +297,7 @@ def _move_into_container(
 
 def _enable_announcements(netns_fd: int, name: str) -> None:
     """Make the kernel announce new addresses to the segment."""
+    failpoint.failpoint("container.sysctl")
     with netns.inside(netns_fd):
         for setting in (f"ipv4/conf/{name}/arp_notify", f"ipv6/conf/{name}/ndisc_notify"):
             with suppress(OSError):  # a kernel without IPv6 has no such file

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from overlay import failpoint, limits
+from overlay import limits
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
@@ -117,7 +117,6 @@ class NativeReceiver:
         What is new comes into the maps before a new interface runs the program. An interface or a
         shortcut that no longer exists is no failure: the routes and the sandbox follow.
         """
-        failpoint.failpoint("native")
         wanted, present = _path_keys(after), _path_keys(before)
         for key in wanted - present:
             syscall.update(self._paths, key, _NOTHING)

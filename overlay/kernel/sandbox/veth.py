@@ -18,6 +18,7 @@ from pathlib import Path
 from select import select
 from typing import Final, NamedTuple
 
+from overlay import failpoint
 from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import GuardRow, HookRow
@@ -275,6 +276,7 @@ def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int
     a container that was made without IPv6 gets such an address only on request.
     """
     if any(len(ip) == 16 for ip, _ in addresses):
+        failpoint.failpoint("container.sysctl")
         with (
             netns.inside(netns_fd),
             suppress(OSError),

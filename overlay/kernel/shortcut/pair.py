@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from overlay import failpoint
 from overlay.core.dataplane.link_state import SHORTCUT_HOST_PREFIX, SHORTCUT_PREFIX, Port, Shortcut
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests
@@ -114,6 +115,7 @@ def _forward(name: str, value: str, netns_fd: int) -> None:
 
 
 def _write(path: str, value: str, netns_fd: int) -> None:
+    failpoint.failpoint("sandbox.sysctl")
     with netns.inside(netns_fd), suppress(OSError):  # a kernel without IPv6 has no such file
         Path("/proc/sys", path).write_text(value, encoding="ascii")
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from overlay import failpoint
 from overlay.core.encryption.device import TunnelState
 from overlay.core.encryption.inner_address import PREFIX_LENGTH, RANGE
 from overlay.kernel.netlink import (
@@ -270,6 +271,7 @@ def _route(index: int, route: _Route, source: Ip | None) -> bytes:
 
 def _allow_ipv6(name: str) -> None:
     """Enable IPv6 on the device alone, on a host where new interfaces have none."""
+    failpoint.failpoint("host.sysctl")
     path = _SETTINGS / name / "disable_ipv6"
     with contextlib.suppress(OSError):
         if path.read_text(encoding="ascii").strip() != "0":
