@@ -181,7 +181,7 @@ class View:
         return inner_address(self._inner_prefix, origin)
 
     def encrypted_vnis(self) -> frozenset[Vni]:
-        """Return the VNIs whose frames pass by the tunnels alone, including all segments."""
+        """Return the VNIs whose frames pass through the tunnels alone, including all segments."""
         return self._vnis_in({SwitchPhase.ENCRYPTED})
 
     def switching_vnis(self) -> frozenset[Vni]:

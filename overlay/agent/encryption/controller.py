@@ -197,7 +197,7 @@ class EncryptionController(Controller):
             raise TimedOutError(
                 "the WireGuard keys are not replaced yet",
                 why="; ".join(self.waits()) or "this host has not finished",
-                hint="Packets pass by the former keys, and the rotation continues: 'overlayd "
+                hint="Packets use the former keys, and the rotation continues: 'overlayd "
                 "encryption status' shows it. A member that is gone: overlayd forget NAME",
             ) from None
         return epoch

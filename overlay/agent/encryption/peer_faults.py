@@ -60,7 +60,7 @@ class PeerFaults:
             shown = " and ".join(map(str, sorted(ports)))
             yield Fault(
                 f"the WireGuard keys are not replaced yet: {'; '.join(self.waits())}",
-                "Packets pass by the former keys. Start the agent of that host; allow UDP "
+                "Packets use the former keys. Start the agent of that host; allow UDP "
                 f"{shown} between the hosts; or, if the host is gone: overlayd forget NAME",
             )
 

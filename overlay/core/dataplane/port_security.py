@@ -208,7 +208,7 @@ def uses_fast_path(
     source: tuple[Mac, Ip],
     local_target: tuple[Mac, str] | None,
 ) -> bool:
-    """Return whether plain unicast from a port, MAC and address passes by the bridge.
+    """Return whether plain unicast from a port, MAC and address bypasses the bridge.
 
     `local_target` is the MAC and port of a target on the same host; None: it is elsewhere.
     """

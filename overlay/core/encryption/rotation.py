@@ -9,7 +9,7 @@ of a tunnel must be of one slot. Each acts on its own, from what the others publ
 3. *Retire*: withdraw the former key when all packets leave by the next one, which is in use then.
 4. *Forget*: delete the former key and its device when every member has withdrawn its own.
 
-A member whose agent is down holds this up, and its packets pass by the former keys. Nothing is ever
+A member whose agent is down holds this up, and its packets use the former keys. Nothing is ever
 sent in clear, and no step waits for a clock.
 
 Owns: these conditions. Does not: make keys or devices (`agent.encryption`).

@@ -161,7 +161,7 @@ def fast_path_out(facts: HostFacts) -> Iterator[Judged]:
     elif not _target(facts.actual, own.segment, DEFAULT_TARGET_MAC):
         yield warn(step, "the fast path has no way out: frames take the bridge", REPAIR)
     else:
-        yield ok(step, "frames pass by the bridge (eBPF)")
+        yield ok(step, "frames bypass the bridge (eBPF)")
 
 
 def fast_path_in(facts: HostFacts) -> Iterator[Judged]:

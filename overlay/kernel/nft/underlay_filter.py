@@ -18,7 +18,7 @@ dropped if they come from a container by the host endpoint of a network, or are 
 member's. Otherwise a container's packets, masqueraded, would count as this host's on the others.
 Gossip is not tracked either: a full table of connections would cut this host off.
 
-Frames of encrypted networks pass by the WireGuard devices alone: any that come by another
+Frames of encrypted networks pass through the WireGuard devices alone: any that come by another
 interface, also from a member's address, and any that would leave by another one are dropped. By
 interface, not by a mark, because others' rules can set or clear marks; after all other programs'
 output hooks, as these may change the route.

@@ -39,7 +39,7 @@ def test_a_rotation_of_another_member_is_followed() -> None:
 
 
 def test_a_member_without_a_next_key_is_waited_for() -> None:
-    """Its packets pass by the former key; the others move."""
+    """Its packets use the former key; the others move."""
     own = OwnSlots(0, next=1)
     members = [MemberKeys(B, keys(0, 1), answers_next=True), MemberKeys(C, keys(0))]
 

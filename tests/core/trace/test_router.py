@@ -67,7 +67,7 @@ def test_a_way_between_networks_is_explained() -> None:
     texts = [each.text for each in _sent(found)]
     assert f"10.2.0.3 by {THERE}, to network red" in texts
     assert any("leads to 192.0.2.2" in text for text in texts)
-    assert not any("pass by the bridge" in text for text in texts)
+    assert not any("bypass the bridge" in text for text in texts)
 
 
 def _sent(found: HostFacts) -> list[Finding]:

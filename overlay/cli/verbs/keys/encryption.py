@@ -52,7 +52,7 @@ clear.
 
 Each host makes a next key and a second device for it.  Two hosts use these as soon as they have
 greeted each other there; the former keys are deleted when no host uses them.  A member that is down
-holds this up: the command names it, and packets to it pass by the former key.  Rotation is
+holds this up: the command names it, and packets to it use the former key.  Rotation is
 automatic, once a day (encryption_rotation_interval_s in the configuration; 0 disables it).  The
 command returns once this host sends by the next keys only.
 
