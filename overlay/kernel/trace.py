@@ -46,7 +46,7 @@ def read_container(
     fd = container_namespace.open_same(netns_path, identity)
     if fd is None:
         return None
-    with netns.closing(fd), NetlinkSocket(fd) as inside:
+    with netns.closing(fd), NetlinkSocket.in_container(fd) as inside:
         listens = None if listener is None else _listens(fd, *listener)
         index = find_interface(inside, *interface)
         links = all_links(inside)

@@ -73,10 +73,19 @@ class ContainerEnds(Controller):
         self._report(identity, [each.text for each in found], "repaired")
 
     async def differences(self) -> list[tuple[str, str]]:
-        """Return what containers' interfaces lack, as pairs of network name and description."""
+        """Return what containers' interfaces lack, as pairs of network name and description.
+
+        A container that cannot be read is said to be one, and holds up no other.
+        """
         found: list[tuple[str, str]] = []
-        for identity in self._identities():
-            found += await self.differences_of(identity)
+        targets = {each.netns_identity: each for each in self._attachments.values()}
+        for identity, first in targets.items():
+            try:
+                found += await self.differences_of(identity)
+            except (OverlayError, OSError) as error:
+                network = self._directory.network_by_vni(first.vni)
+                name = "" if network is None else network.name
+                found.append((name, f"{first.target} cannot be read: {error}"))
         return found
 
     async def differences_of(self, identity: tuple[int, int]) -> list[tuple[str, str]]:

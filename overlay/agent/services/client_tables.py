@@ -193,9 +193,12 @@ class ClientTables(Controller):
         found = []
         for identity, client in list(self._clients.items()):
             place, plan = (client.path, identity), client.written.plan
-            if not await self._kernel.call(table_writer.is_intact, *place, self._table, plan):
-                table = f"nft table inet {self._table.name}"
-                found.append(f"{self._called(identity)}: {table} is altered or gone")
+            table = f"{self._called(identity)}: nft table inet {self._table.name}"
+            try:
+                if not await self._kernel.call(table_writer.is_intact, *place, self._table, plan):
+                    found.append(f"{table} is altered or gone")
+            except (OverlayError, OSError) as error:
+                found.append(f"{table} cannot be read: {error}")
         return found
 
     # --- one container ------------------------------------------------------------------

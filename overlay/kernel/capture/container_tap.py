@@ -37,7 +37,7 @@ def open_tap(place: TapPlace, program: Program, *, snap: int, buffer_size: int) 
     if fd is None:
         return None
     with netns.closing(fd):
-        with NetlinkSocket(fd) as inside:
+        with NetlinkSocket.in_container(fd) as inside:
             index = find_interface(inside, place.ifname, place.mac)
             name = next((each.name for each in all_links(inside) if each.index == index), None)
         if name is None:

@@ -117,7 +117,7 @@ def _ends_in(
         ports = {index: port for (where, index), port in sandbox.ports.items() if where == number}
         if number < 0 or not ports:
             continue
-        with suppress(OverlayError, OSError), NetlinkSocket(descriptor) as inside:  # it just ended
+        with suppress(OverlayError, OSError), _socket_in(descriptor) as inside:  # it just ended
             for link in all_links(inside):
                 if link.index in ports and link_decoder.is_overlayd_link(link.alias):
                     yield _end(sandbox.name, ports[link.index], path, descriptor, inside, link)
@@ -127,11 +127,16 @@ def _marked_in(descriptor: int, path: str, marks: Collection[str]) -> Iterator[C
     """Yield the macvlan and ipvlan interfaces in a namespace that have one of the marks."""
     if not marks:
         return
-    with suppress(OverlayError, OSError), NetlinkSocket(descriptor) as inside:  # it just ended
+    with suppress(OverlayError, OSError), _socket_in(descriptor) as inside:  # it just ended
         for link in all_links(inside):
             mark = link.alias.removeprefix(f"{link_decoder.ALIAS_DEFAULT}:")
             if link.kind in macvlan.KINDS and mark in marks:
                 yield _end("", mark, path, descriptor, inside, link)
+
+
+def _socket_in(descriptor: int) -> NetlinkSocket:
+    is_host = netns.identity(descriptor) == netns.own_identity()
+    return NetlinkSocket(descriptor) if is_host else NetlinkSocket.in_container(descriptor)
 
 
 def _end(

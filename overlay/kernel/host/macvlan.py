@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,9 +246,9 @@ def attach_interface(
     ConflictError if the namespace is not a container's, or the interface exists, NotFoundError if
     the parent does not, OverlayError otherwise.
     """
-    with NetlinkSocket(netns_fd) as inside, NetlinkSocket() as host:
+    with NetlinkSocket.in_container(netns_fd) as inside, NetlinkSocket() as host:
         require_container_of(inside, netns_fd, container)
-        there = _of(all_links(inside), mark)
+        there = _of(inside, mark)
         if there:  # the attach was repeated
             return AttachedInterface(there[0].name, default_route=False)
         alias = f"{ALIAS_DEFAULT}:{mark}"
@@ -314,8 +314,8 @@ def detach_interface(place: InterfaceLocation) -> bool:
     fd = netns.open_same(place.netns_path, place.netns_identity)
     if fd is None:
         return False
-    with netns.closing(fd), NetlinkSocket(fd) as inside:
-        found = _of(links_best_effort(inside), place.mark) or _of(all_links(inside), place.mark)
+    with netns.closing(fd), NetlinkSocket.in_container(fd) as inside:
+        found = _of(inside, place.mark, links_best_effort) or _of(inside, place.mark)
         inside.transact([link_requests.delete_link(each.index) for each in found])
         return bool(found)
 
@@ -334,15 +334,19 @@ def _may_exist(place: InterfaceLocation) -> bool:
         fd = netns.open_same(place.netns_path, place.netns_identity)
         if fd is None:
             return False
-        with netns.closing(fd), NetlinkSocket(fd) as inside:
-            return bool(_of(all_links(inside), place.mark))
+        with netns.closing(fd), NetlinkSocket.in_container(fd) as inside:
+            return bool(_of(inside, place.mark))
     except (OverlayError, OSError):
         return True
 
 
-def _of(found: list[LinkInfo], mark: str) -> list[LinkInfo]:
+def _of(
+    inside: NetlinkSocket,
+    mark: str,
+    read: Callable[[NetlinkSocket, str], list[LinkInfo]] = all_links,
+) -> list[LinkInfo]:
     alias = f"{ALIAS_DEFAULT}:{mark}"
-    return [each for each in found if each.kind in KINDS and each.alias == alias]
+    return [each for kind in KINDS for each in read(inside, kind) if each.alias == alias]
 
 
 def remove_interfaces_from(netns_fd: int) -> list[str]:
@@ -352,15 +356,14 @@ def remove_interfaces_from(netns_fd: int) -> list[str]:
     the check fails.
     """
     host = netns.own_fd()
-    with netns.closing(host), NetlinkSocket(netns_fd) as inside:
-        found_links = links_best_effort(inside)  # the dump gives the host's namespace an id
+    with netns.closing(host), NetlinkSocket.in_container(netns_fd) as inside:
+        # The dump gives the host's namespace an id.
+        found_links = [each for kind in KINDS for each in links_best_effort(inside, kind)]
         here = socket.namespace_id(inside, host)
         gone = [
             found
             for found in found_links
-            if found.kind in KINDS
-            and link_decoder.is_overlayd_link(found.alias)
-            and found.netns == here >= 0
+            if link_decoder.is_overlayd_link(found.alias) and found.netns == here >= 0
         ]
         inside.transact([link_requests.delete_link(found.index) for found in gone])
         return [found.name for found in gone]

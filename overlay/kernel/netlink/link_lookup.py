@@ -14,7 +14,7 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpE
 
 # Device groups (ip-link(8)) are numbered per namespace; overlayd uses this one for deletion only.
 _DELETION_GROUP: Final = 0x6F76
-_IFLA_TARGET_NETNSID: Final = 46  # linux/if_link.h
+_IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_TARGET_NETNSID = 18, 1, 46  # linux/if_link.h
 _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 
 
@@ -28,26 +28,29 @@ def delete_links(socket: NetlinkSocket, indexes: Sequence[int]) -> None:
         socket.transact([*steps, link_requests.delete_group(_DELETION_GROUP)])
 
 
-def all_links(socket: NetlinkSocket) -> list[LinkInfo]:
-    """Return the links of a namespace.
+def all_links(socket: NetlinkSocket, kind: str = "") -> list[LinkInfo]:
+    """Return the links of a namespace, or those of a kind.
 
-    Raises TornDumpError if they change during every attempt.
+    Raises TornDumpError if they change during every attempt, LargeDumpError if they are too many
+    for the socket.
     """
-    return [
-        link_decoder.decode(each) for each in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
-    ]
+    wanted = link_decoder.DUMP_BODY
+    if kind:  # a kernel that knows no such kind gives all
+        wanted += codec.attribute(_IFLA_LINKINFO, codec.attribute(_IFLA_INFO_KIND, kind.encode()))
+    found = map(link_decoder.decode, socket.dump(codec.RTM_GETLINK, wanted))
+    return [each for each in found if kind in ("", each.kind)]
 
 
-def links_best_effort(socket: NetlinkSocket) -> list[LinkInfo]:
-    """Return the links of a namespace, even if they change all the time.
+def links_best_effort(socket: NetlinkSocket, kind: str = "") -> list[LinkInfo]:
+    """Return them even if they change all the time.
 
     In that case it is the union of several dumps: a link may be missing, or already gone.
     """
     try:
-        return all_links(socket)
+        return all_links(socket, kind)
     except TornDumpError as error:
         found = map(link_decoder.decode, messages_of(error.seen))
-        return list({link.index: link for link in found}.values())
+        return list({link.index: link for link in found if kind in ("", link.kind)}.values())
 
 
 def find_link(socket: NetlinkSocket, name: str) -> int:

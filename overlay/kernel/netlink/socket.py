@@ -11,6 +11,7 @@ reported. Its message classes are used outside hot paths.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -19,7 +20,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from overlay import failpoint
+from overlay import failpoint, limits
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec
@@ -52,6 +53,7 @@ _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
 _NETNSA_NSID: Final = 1  # linux/net_namespace.h
 _NETNSA_FD: Final = 3
+_SIOCGSKNS: Final = 0x894C  # linux/sockios.h: a descriptor of a socket's namespace
 _DUMP_ENDS: Final = (NLMSG_DONE, NLMSG_ERROR)
 # Failpoints before a batch, by the type of its first message.
 _FAILPOINTS: Final = {
@@ -96,6 +98,17 @@ class TornDumpError(OverlayError):
         self.seen: list[bytes] = []
 
 
+class LargeDumpError(OverlayError):
+    """A dump is larger than its reader allows."""
+
+    def __init__(self, size_max: int) -> None:
+        super().__init__(
+            "there is too much in the kernel's tables of this network namespace to read it",
+            why=f"more than {size_max // 1024} KiB in one of them",
+            hint="root there may have added links, addresses, routes, sockets or rules",
+        )
+
+
 class LostNotificationsError(Exception):
     """The kernel dropped notifications (ENOBUFS, netlink(7)).
 
@@ -116,15 +129,20 @@ class NetlinkSocket:
         *,
         groups: Sequence[int] = (),
         protocol: int = socket.NETLINK_ROUTE,
+        dump_size_max: int | None = None,
     ) -> None:
-        if netns_fd is None:
-            self._socket = _open_raw(protocol)
-        else:
-            with netns.inside(netns_fd):
-                self._socket = _open_raw(protocol)
+        """Open the socket. `dump_size_max` bounds each dump, in bytes."""
+        self._protocol = protocol
+        self._dump_size_max = dump_size_max
+        self._socket = _open_in(netns_fd, protocol)
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._sequence = 0
+
+    @classmethod
+    def in_container(cls, netns_fd: int, *, protocol: int = socket.NETLINK_ROUTE) -> Self:
+        """Open a socket in a namespace whose tables others fill: its dumps are bounded."""
+        return cls(netns_fd, protocol=protocol, dump_size_max=limits.CONTAINER_DUMP_SIZE_MAX)
 
     def fileno(self) -> int:
         """Return the file descriptor, for an event loop to wait on."""
@@ -270,7 +288,7 @@ class NetlinkSocket:
         """Return a dump as buffers of whole messages, without NLMSG_DONE.
 
         A dump interrupted by a change is repeated. Raises TornDumpError if every attempt was
-        interrupted, NetlinkError if the kernel refuses.
+        interrupted, LargeDumpError if it is too large, NetlinkError if the kernel refuses.
         """
         seen: list[bytes] = []
 
@@ -288,16 +306,21 @@ class NetlinkSocket:
     def dump_stream(self, kind: int, body: bytes) -> Iterator[bytes]:
         """Yield the buffers of one dump as they come, so that none of a large one has to be kept.
 
-        Raises TornDumpError at its end if a change interrupted it, NetlinkError if the kernel
-        refuses.
+        Raises TornDumpError at its end if a change interrupted it, LargeDumpError if it is too
+        large, NetlinkError if the kernel refuses.
         """
         # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can miss entries.
         wanted = self._send_one(kind, NLM_F_DUMP, body)
-        torn = 0
+        torn, left = 0, self._dump_size_max
         unpack = HEADER.unpack_from
         while True:
             buffer = self._socket.recv(_RECEIVE_SIZE)
             position, size = 0, len(buffer)
+            if left is not None:
+                left -= size
+                if left < 0:
+                    self._abandon_dump()
+                    raise LargeDumpError(self._dump_size_max or 0)
             sequence = wanted
             while position < size:
                 length, reply, flags, sequence, _ = unpack(buffer, position)
@@ -315,6 +338,12 @@ class NetlinkSocket:
                 position += (length + 3) & ~3
             if sequence == wanted:
                 yield buffer
+
+    def _abandon_dump(self) -> None:
+        """Replace the socket by another one there: it refuses a dump while one has not ended."""
+        netns_fd = fcntl.ioctl(self._socket, _SIOCGSKNS)
+        with netns.closing(netns_fd), self._socket:
+            self._socket = _open_in(netns_fd, self._protocol)
 
     def _send_one(self, kind: int, flags: int, body: bytes) -> int:
         self._sequence += 1
@@ -374,6 +403,13 @@ def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:
         for buffer in buffers
         for kind, _, _, start, end in messages_in(buffer)
     ]
+
+
+def _open_in(netns_fd: int | None, protocol: int) -> socket.socket:
+    if netns_fd is None:
+        return _open_raw(protocol)
+    with netns.inside(netns_fd):
+        return _open_raw(protocol)
 
 
 def _open_raw(protocol: int) -> socket.socket:

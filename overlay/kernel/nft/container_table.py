@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from overlay import limits
 from overlay.kernel import netns
 from overlay.kernel.nft.tables import NftTables
 
@@ -16,7 +17,7 @@ class ContainerTable:
 
     def __init__(self, netns_fd: int) -> None:
         """Open a socket in the namespace. Raises NftMissingError without nftables."""
-        self._tables = NftTables(netns_fd)
+        self._tables = NftTables(netns_fd, dump_size_max=limits.CONTAINER_DUMP_SIZE_MAX)
 
     @classmethod
     def open(cls, netns_path: str, identity: tuple[int, int]) -> Self | None:

@@ -79,9 +79,13 @@ class NftTables:
     Every write is one transaction.
     """
 
-    def __init__(self, netns_fd: int | None = None) -> None:
-        """Open a socket in the namespace. Raises NftMissingError without nftables."""
-        self._socket = _open(netns_fd)
+    def __init__(self, netns_fd: int | None = None, *, dump_size_max: int | None = None) -> None:
+        """Open a socket in the namespace. Raises NftMissingError without nftables.
+
+        Where others fill the tables, `dump_size_max` bounds what is read at once, in bytes: reading
+        raises LargeDumpError beyond.
+        """
+        self._socket = _open(netns_fd, dump_size_max=dump_size_max)
 
     @property
     def port_id(self) -> int:
@@ -314,9 +318,11 @@ def _same_rules(rules: tuple[Rule, ...], shown: list[bytes]) -> bool:
     return len(rules) == len(shown) and all(map(matches, rules, shown))
 
 
-def _open(netns_fd: int | None, *groups: int) -> NetlinkSocket:
+def _open(netns_fd: int | None, *groups: int, dump_size_max: int | None = None) -> NetlinkSocket:
     try:
-        return NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER, groups=groups)
+        return NetlinkSocket(
+            netns_fd, protocol=_NETLINK_NETFILTER, groups=groups, dump_size_max=dump_size_max
+        )
     except OSError as error:
         if error.errno in netns.SHORTAGE:
             raise

@@ -31,7 +31,7 @@ def require_container(netns_fd: int, target: str, remedy: str = "") -> None:
 
     `remedy`: how such a container gets a namespace of its own.
     """
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         require_container_of(inside, netns_fd, target, remedy)
 
 
@@ -80,7 +80,7 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
     if fd is None:
         return None
     try:
-        with NetlinkSocket(fd) as inside:
+        with NetlinkSocket.in_container(fd) as inside:
             is_container = _is_container(fd, inside)
     except BaseException:
         os.close(fd)
@@ -101,7 +101,7 @@ def socket_in(path: str | Path, wanted: tuple[int, int]) -> Iterator[NetlinkSock
     if fd is None:
         yield None
         return
-    with netns.closing(fd), NetlinkSocket(fd) as inside:
+    with netns.closing(fd), NetlinkSocket.in_container(fd) as inside:
         yield inside if _is_container(fd, inside) else None
 
 
@@ -116,7 +116,7 @@ def _is_host(netns_fd: int) -> bool:
 
 def is_bare_container(netns_fd: int) -> bool:
     """Return whether a namespace is a container made by `overlayd container add`."""
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         return _alias(inside) == NAMESPACE_ALIAS
 
 

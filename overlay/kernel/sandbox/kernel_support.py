@@ -26,7 +26,7 @@ from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.socket import LargeDumpError, NetlinkError, NetlinkSocket
 from overlay.model import Ip, Mac, Vni
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
@@ -114,10 +114,10 @@ def vni_holders(port: int | None = None) -> list[VniHolder]:
     try:
         for fd, where in namespaces():
             try:
-                with NetlinkSocket(fd) as inside:
+                with NetlinkSocket.in_container(fd) as inside:
                     found += _vxlans(inside, host, fd, where)
-            except OSError:
-                continue  # ended meanwhile
+            except (OSError, LargeDumpError):
+                continue  # ended meanwhile, or a container that has made thousands
     finally:
         os.close(host)
     return [holder for holder in found if port is None or holder.port == port]
@@ -154,9 +154,9 @@ def vni_conflict_text(host_fd: int, own_fd: int, link: Vxlan, error: OSError) ->
 def _vxlans(inside: NetlinkSocket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
     is_host = netns.identity(fd) == netns.identity(host)
     host_id = -1 if is_host else socket.namespace_id(inside, host)
-    for found in links_best_effort(inside):
+    for found in links_best_effort(inside, "vxlan"):
         # Without a namespace id, the socket is in the device's own namespace.
-        if found.kind == "vxlan" and found.netns == host_id and (is_host or host_id >= 0):
+        if found.netns == host_id and (is_host or host_id >= 0):
             vni, port, _ = link_decoder.vxlan_identity(found)
             yield VniHolder(vni, port, found.name, where, found.alias, netns.identity(fd))
 

@@ -78,7 +78,7 @@ def create_namespace(name: str) -> int:
     """
     netns_fd = netns.create(name)
     try:
-        with NetlinkSocket(netns_fd) as inside:
+        with NetlinkSocket.in_container(netns_fd) as inside:
             for request in (link_requests.set_alias(1, NAMESPACE_ALIAS), link_requests.set_up(1)):
                 inside.request(request)
     except BaseException:
@@ -122,7 +122,7 @@ def attach_interface(
     ConflictError if it is, or if the interface or the port exists, NotFoundError if the bridge does
     not, OverlayError otherwise.
     """
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         links = all_links(inside)
         if container is not None:  # here, where no sandbox is being created meanwhile
             require_container_of(inside, netns_fd, container, links=links)
@@ -192,7 +192,7 @@ def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str 
 
     A runtime that moves an interface renames it and gives it addresses before it brings it up.
     """
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         links = (each for each in all_links(inside) if each.up or not up_only)
         return next((found.name for found in links if found.mac == mac), None)
 
@@ -342,7 +342,7 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
 
 def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:
     """Return the container's interface; None if there is none of that name."""
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         for found in all_links(inside):
             if found.name == ifname:
                 return _interface(inside, found)
@@ -367,7 +367,7 @@ def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
     The port's is part of the sandbox. Raises NotFoundError if there is no such interface,
     NetlinkError if the kernel refuses.
     """
-    with NetlinkSocket(netns_fd) as inside:
+    with NetlinkSocket.in_container(netns_fd) as inside:
         index = find_link(inside, ifname)
         if not index:
             raise NotFoundError(f"the container has no interface {ifname}")

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from overlay import limits
 from overlay.core.services.maglev import backends_at
 from overlay.core.services.values import VirtualPort
 from overlay.kernel.netlink.codec import Request
@@ -26,6 +27,7 @@ _RINGS: Final = tuple(ring.name for ring in choice.RINGS)
 _FIXED: Final = (*ADDRESSES.values(), *PINGED.values())
 _NOTHING: Final = frozenset[bytes]()
 _DIGEST_SIZE: Final = 16
+_DUMPED_SIZE_MAX: Final = 128  # bytes of an element, as the kernel shows it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,11 @@ class PortSlots:
     def elements(self) -> set[bytes]:
         """Return the elements one by one."""
         return {element for (element,) in struct.iter_unpack(self._format, self.packed)}
+
+    @property
+    def count(self) -> int:
+        """Return the number of elements."""
+        return len(self.packed) // (self.ring.key_size + self.ring.value_size)
 
     @property
     def place(self) -> tuple[str, bytes]:
@@ -84,6 +91,12 @@ class TablePlan:
     def is_empty(self) -> bool:
         """Return whether no table is needed."""
         return not any(self.fixed.values())
+
+    @property
+    def dump_size_max(self) -> int:
+        """Return how many bytes of a table are read: more than what all elements take."""
+        count = sum(each.count for each in self.slots) + sum(map(len, self.fixed.values()))
+        return limits.CONTAINER_DUMP_SIZE_MAX + count * _DUMPED_SIZE_MAX
 
     def elements(self) -> Elements:
         """Return all elements by set."""

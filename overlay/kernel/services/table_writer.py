@@ -11,11 +11,13 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from overlay.core.services.values import VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.host import conntrack
+from overlay.kernel.netlink.socket import LargeDumpError
 from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft.messages import put_elements
 from overlay.kernel.nft.table import Elements, Table
@@ -27,6 +29,7 @@ from overlay.kernel.services.table_plan import TablePlan, change_requests, creat
 from overlay.model import Ip
 
 _NATIVE: Final = struct.Struct("=I")
+_DUMP_SIZE_MAX: Final = attrgetter("dump_size_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ def ensure(
     container is gone), and whether another program had altered the table. Raises OverlayError,
     NftMissingError, OSError.
     """
-    with _tables_of(path, identity) as tables:
+    expected = plan if written is None else max(plan, written.plan, key=_DUMP_SIZE_MAX)
+    with _tables_of(path, identity, expected) as tables:
         if tables is None:
             return None, False
         if plan.is_empty:
@@ -62,19 +66,21 @@ def ensure(
 
 def is_intact(path: str, identity: tuple[int, int], table: Table, plan: TablePlan) -> bool:
     """Return whether a container's table holds exactly this, or the container is gone."""
-    with _tables_of(path, identity) as tables:
+    with _tables_of(path, identity, plan) as tables:
         return tables is None or _matches(_contents(tables, table), plan)
 
 
 @contextmanager
-def _tables_of(path: str, identity: tuple[int, int]) -> Iterator[NftTables | None]:
-    """Open the tables of a container; None if it is gone."""
+def _tables_of(
+    path: str, identity: tuple[int, int], expected: TablePlan
+) -> Iterator[NftTables | None]:
+    """Open the tables of a container, to read what is expected there; None if it is gone."""
     fd = netns.open_same(path, identity)
     if fd is None:
         yield None
         return
     with netns.closing(fd):
-        tables = NftTables(fd)
+        tables = NftTables(fd, dump_size_max=expected.dump_size_max)
         try:
             yield tables
         finally:
@@ -140,7 +146,7 @@ def move(
 
     Those for which there is none end. Returns what is written now. Raises OverlayError, OSError.
     """
-    with _tables_of(path, identity) as tables:
+    with _tables_of(path, identity, written.plan) as tables:
         if tables is None:
             return written
         listed: dict[str, set[bytes]] = {}
@@ -182,13 +188,14 @@ def _put_moved(
 
 def _state_left(tables: NftTables, table: Table) -> bytes:
     """Return what the table of a former agent says about itself; empty without one."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, LargeDumpError):
         return next(iter(tables.elements_of(table, STATE)), b"")
     return b""
 
 
 def _contents(tables: NftTables, table: Table) -> Elements | None:
-    with suppress(FileNotFoundError):
+    """Return what is in a table; None if it is not this one, or has too much in it."""
+    with suppress(FileNotFoundError, LargeDumpError):
         if tables.holds(table):
             return tables.elements(table)
     return None

@@ -39,7 +39,7 @@ class Waiting(NamedTuple):
 
 def sockets(netns_fd: int, sizes: Collection[int]) -> list[Waiting]:
     """Return a namespace's sockets that wait for an answer, by size of address. Raises OSError."""
-    with NetlinkSocket(netns_fd, protocol=_NETLINK_SOCK_DIAG) as diagnosis:
+    with NetlinkSocket.in_container(netns_fd, protocol=_NETLINK_SOCK_DIAG) as diagnosis:
         return [each for size in sizes for each in _waiting(diagnosis, size)]
 
 
@@ -58,7 +58,7 @@ def _request(size: int) -> bytes:
 
 def end(netns_fd: int, found: Collection[Waiting]) -> None:
     """End these connections: connect(2) fails with ECONNABORTED. Raises OSError."""
-    with NetlinkSocket(netns_fd, protocol=_NETLINK_SOCK_DIAG) as diagnosis:
+    with NetlinkSocket.in_container(netns_fd, protocol=_NETLINK_SOCK_DIAG) as diagnosis:
         for each in found:
             try:
                 diagnosis.request((_DESTROY, 0, _request(len(each.target)) + each.raw))

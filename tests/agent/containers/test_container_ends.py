@@ -14,6 +14,7 @@ from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
 from overlay.kernel.host import container_interface
 from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+from overlay.kernel.netlink.socket import LargeDumpError
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.signals import AsyncSignal
 
@@ -107,6 +108,15 @@ def test_the_same_change_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "in netns:web: refused: the agent retries (--hands-off leaves it so)"
     ]
     assert host.check(refusal) == []
+
+
+def test_one_that_cannot_be_read_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root in it may have added a million routes; `verify` shows what all others lack."""
+    host = Host(monkeypatch, attachment())
+    host.lacks = LargeDumpError(4096)
+    ((network, text),) = asyncio.run(host.ends.differences())
+    assert network == "blue"
+    assert text.startswith("netns:web cannot be read: there is too much in the kernel's tables")
 
 
 def test_the_interface_is_wanted_as_attached(monkeypatch: pytest.MonkeyPatch) -> None:

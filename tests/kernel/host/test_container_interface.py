@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay import limits
 from overlay.kernel import netns
 from overlay.kernel.host import container_interface
 from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
 from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
-from overlay.kernel.netlink import link_lookup
+from overlay.kernel.netlink import codec, link_decoder, link_lookup, neighbor_rows, routes
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.netlink.socket import LargeDumpError
+from overlay.kernel.sandbox.container_namespace import socket_in
 from overlay.model import Vni, mac_for, parse_ip
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from overlay.kernel.netlink.link_decoder import LinkInfo
     from overlay.kernel.netlink.socket import NetlinkSocket
     from tests.kernel.conftest import World
@@ -20,6 +26,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 IP, IP6 = parse_ip("10.32.0.2"), parse_ip("fd32::2")
 ADDRESSES = ((IP, 16), (IP6, 64))
+DUMPS = (
+    (codec.RTM_GETLINK, link_decoder.DUMP_BODY),
+    (codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP),
+    (codec.RTM_GETROUTE, routes.DUMP),
+)
 
 
 class Container:
@@ -133,3 +144,36 @@ def test_an_interface_made_anew_is_for_the_next_check(
     assert container.texts()
     monkeypatch.undo()
     assert container.restore()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "route add 192.0.{high}.{low}/32 dev eth0",
+        "addr add 192.0.{high}.{low}/32 dev eth0",
+        "link add t{high}x{low} type bridge",
+    ],
+)
+def test_too_many_rows_are_not_read(
+    container: Container, row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root in a container may add millions; that it is so is an error of this container's."""
+    monkeypatch.setattr(limits, "CONTAINER_DUMP_SIZE_MAX", 64 * 1024)
+    count = 60 if row.startswith("link") else 1_500
+    batch = tmp_path / "batch"
+    rows = [row.format(high=number >> 8, low=number & 255) for number in range(count)]
+    batch.write_text("\n".join(rows))
+    container.ip("-batch", str(batch))
+
+    for read in (container.texts, container.restore):
+        with pytest.raises(LargeDumpError, match="more than 64 KiB"):
+            read()
+    with socket_in(container.path, container.identity) as inside:
+        assert inside is not None
+        for _ in range(2):
+            with pytest.raises(LargeDumpError):
+                _ = [inside.dump(kind, body) for kind, body in DUMPS]
+        assert find_link(inside, "eth0")  # the socket is of use, and still in the container
+
+    monkeypatch.undo()
+    assert container.texts() == []

@@ -6,7 +6,9 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay import limits
 from overlay.kernel.services import client_table, leftovers, table_writer
+from overlay.kernel.services.table_plan import TablePlanner
 from overlay.model import ip_text
 from tests.kernel.services.conftest import (
     NODE,
@@ -19,6 +21,8 @@ from tests.kernel.services.conftest import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kernel.services.conftest import Segment
 
 pytestmark = pytest.mark.netns
@@ -238,6 +242,26 @@ def test_what_another_alters_is_put_back(segment: Segment) -> None:
             assert "10.9.0.7 }" not in listed
             assert not segment.put(virtual_port(SIX))
     assert "inet others" in segment.world.run(inside, "nft", "list", "tables")
+
+
+def test_a_table_that_another_fills_is_replaced_unread(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root in a container may add millions of elements, or of rules."""
+    monkeypatch.setattr(limits, "CONTAINER_DUMP_SIZE_MAX", 16 * 1024)
+    name, inside = client_table.table_of(NODE).name, segment.names[1]
+    listed = ", ".join(f"10.{number >> 8}.{number & 255}.7" for number in range(1_500))
+    rule = f"add rule inet {name} sent ip daddr 10.8.0.1 drop\n"
+    many = tmp_path / "many"
+    for text in (f"add element inet {name} addresses {{ {listed} }}", rule * 300):
+        segment.put(virtual_port(SIX))
+        many.write_text(text)
+        segment.world.run(inside, "nft", "-f", str(many))
+        plan = TablePlanner(NODE).plan([virtual_port(SIX)])
+        assert not table_writer.is_intact(segment.path, segment.identity, segment.table, plan)
+        assert segment.put(virtual_port(SIX))
+        assert "10.1.1.7" not in segment.world.run(inside, "nft", "list", "ruleset")
+        assert table_writer.is_intact(segment.path, segment.identity, segment.table, plan)
 
 
 def test_without_services_there_is_no_table(segment: Segment) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay import limits
 from overlay.kernel import netns
+from overlay.kernel.netlink.socket import LargeDumpError
 from overlay.kernel.services import table_writer
 from overlay.kernel.services.connect_hook import ConnectHook
 from overlay.model import Ip, ip_text, parse_ip
@@ -211,3 +212,19 @@ def test_without_a_backend_a_connection_ends(segment: Segment, hook: ConnectHook
     table_writer.move(*place, segment.written, moves)
 
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNABORTED
+
+
+def test_too_many_waiting_sockets_are_not_read(
+    segment: Segment, hook: ConnectHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs in a container may open hundreds of thousands: theirs wait for their backend."""
+    lose(segment, 4)
+    lead(hook, segment, virtual_port((2,)))
+    for _ in range(50):
+        begun(segment, VIRTUAL[4], PORT)
+    none = virtual_port(())
+    monkeypatch.setattr(limits, "CONTAINER_DUMP_SIZE_MAX", 2048)
+    with pytest.raises(LargeDumpError):
+        hook.unanswered(segment.path, segment.identity, {(none.ip, none.port): none})
+    monkeypatch.undo()
+    assert hook.unanswered(segment.path, segment.identity, {(none.ip, none.port): none})
