@@ -24,6 +24,7 @@ Vni = NewType("Vni", int)
 """A 24-bit VXLAN network identifier (RFC 7348); never 0 here."""
 
 NODE_ID_SIZE = 16
+_LOOPBACK_IPV6 = bytes(15) + b"\1"
 # At most one dot between two letters or digits: DNS has no empty labels. ASCII only, as otherwise
 # letters of other alphabets would match whose other case is an ASCII letter. No text matches in
 # two ways: that would take time exponential in its length.
@@ -38,6 +39,11 @@ def ip_text(ip: Ip) -> str:
 def parse_ip(text: str) -> Ip:
     """Return a packed address; raises ValueError if `text` is not one."""
     return Ip(ipaddress.ip_address(text).packed)
+
+
+def is_loopback(ip: Ip) -> bool:
+    """Return whether an address is every host's own (RFC 1122 section 3.2.1.3, RFC 4291)."""
+    return ip[0] == 127 if len(ip) == 4 else ip == _LOOPBACK_IPV6
 
 
 def mac_text(mac: Mac) -> str:

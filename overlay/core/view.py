@@ -38,7 +38,7 @@ from overlay.core.protocol.records import (
 )
 from overlay.core.remote_changes import remote_changes
 from overlay.core.services.view import ServiceSource, ServiceView
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_loopback
 
 
 class OwnershipSource(Protocol):
@@ -137,12 +137,13 @@ class View:
 
         None for a node that left, was forgotten, or is dead beyond the grace period: only those
         lose their rows, never those that merely seem dead (their data plane forwards without an
-        agent).
+        agent). And None if its card names a loopback address: this host itself would receive what
+        is sent there, past its filter.
         """
         card = self._store.card(origin)
         if card is None or card.left or self.is_gone(origin):
             return None
-        return card.address
+        return None if is_loopback(card.address) else card.address
 
     def wireguard_keys(self, origin: NodeId) -> tuple[WireguardKey, ...]:
         """Return the WireGuard keys that a node publishes: the one in use, then the next one."""

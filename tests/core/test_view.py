@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
-from overlay.core.dataplane.state import FdbRow, NeighborRow
+from overlay.core.dataplane.state import FdbRow, FloodRow, NeighborRow
 from overlay.core.encryption.inner_address import inner_address, inner_prefix
 from overlay.core.encryption.key_record import WireguardKey, key_record
 from overlay.core.ipam.address_space import AddressSpace
@@ -90,6 +90,28 @@ def test_an_address_belongs_to_its_owner_whoever_claims_it(thief_id: bytes) -> N
     seat.tell("owner", Scope(BLUE.vni), endpoint(b"endpoint"))
 
     assert seat.way_to(IP) == {VTEPS["owner"]}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1"])
+def test_nothing_is_sent_to_a_card_with_a_loopback_address(address: str) -> None:
+    """The kernel would hand broadcasts back to their senders, past the filter of this host."""
+    seat, part = Seat(), Participation(BLUE.vni, forwards=True)
+    seat.tell("owner", CLUSTER_SCOPE, BLUE, part)
+    seat.tell("self", CLUSTER_SCOPE, part)
+    seat.tell("thief", CLUSTER_SCOPE, part)
+    at = VTEPS["owner"], VTEPS["thief"]
+
+    def flooded_to() -> set[Ip]:
+        rows = seat.view.desired(BLUE, VTEPS["self"], 4789, 1450, ()).rows
+        return {each.vtep for each in rows if isinstance(each, FloodRow)}
+
+    assert seat.view.vteps() == flooded_to() == {*at}
+
+    card = seat.store.card(IDS["thief"])
+    assert card is not None
+    seat.store.accept_card(replace(card, address=parse_ip(address), epoch=2))
+
+    assert seat.view.vteps() == flooded_to() == {at[0]}
 
 
 def test_an_endpoint_loses_only_to_another_ones_claim() -> None:

@@ -48,7 +48,7 @@ def unpack_card(raw: bytes, signature: bytes) -> Card:
         validation.name(name),
         key,
         validation.octets(seal_key, 32),
-        validation.ip(address),
+        validation.host_ip(address),
         validation.integer(port, 65535, 1),
         validation.integer(epoch, 2**32),
         validation.integer(mtu, limits.IP_PACKET_SIZE_MAX, limits.UNDERLAY_MTU_MIN - 700),

@@ -17,6 +17,8 @@ from overlay.model import Ip, valid_name
 
 MALFORMED = "malformed"
 UINT64_MAX = 2**64 - 1
+_IPV4_GROUPS, _IPV6_GROUPS = 224, 0xFF  # the first byte; behind those of IPv4 nothing is a host's
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def refuse_malformed() -> NoReturn:
@@ -109,6 +111,21 @@ def ip(value: Any) -> Ip:
     if type(value) is not bytes or len(value) not in {4, 16}:
         refuse_malformed()
     return Ip(value)
+
+
+def host_ip(value: Any) -> Ip:
+    """Return an address that a host can have; no group's, and none that means all hosts.
+
+    Nor one of IPv4 in the form of IPv6 (RFC 4291 section 2.5.5.2), which is written otherwise.
+    """
+    found = ip(value)
+    if len(found) == 4:
+        refused = found[0] == 0 or found[0] >= _IPV4_GROUPS
+    else:
+        refused = found[0] == _IPV6_GROUPS or found.startswith(_IPV4_MAPPED) or not any(found)
+    if refused:
+        refuse_malformed()
+    return found
 
 
 def text(value: Any, size_max: int = limits.NAME_LENGTH_MAX) -> str:

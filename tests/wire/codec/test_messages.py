@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.protocol.messages import Ping
 from overlay.errors import RemoteError, UsageError
-from overlay.wire.codec.cards import unpack_card
+from overlay.model import Card, node_id_of, parse_ip
+from overlay.wire.codec.cards import pack_card, unpack_card
 from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.codec.segments import unpack_segment
 from overlay.wire.identity.token import Token
@@ -46,6 +47,40 @@ def test_random_shapes_raise_only_a_named_drop(number: int, fields: list[object]
 
     for message in decoded:
         assert CODEC.decode(CODEC.encode(message)) == [message]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_accepted"),
+    [
+        ("192.168.56.11", True),
+        ("10.255.255.255", True),  # not every network ends at a byte
+        ("fd56::11", True),
+        ("fe80::11", True),
+        ("0.0.0.1", False),
+        ("224.0.0.5", False),
+        ("239.1.2.3", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("ff02::1", False),
+        ("::ffff:192.168.56.11", False),
+    ],
+)
+def test_a_cards_address_is_one_of_a_host(address: str, *, is_accepted: bool) -> None:
+    """Whatever is sent to a member reaches one host: no group, and not all hosts of a segment."""
+    card = Card(
+        node_id_of(b"k" * 32),
+        "vm1",
+        b"k" * 32,
+        b"s" * 32,
+        parse_ip(address),
+        7948,
+        1,
+        1500,
+        "0.4.0",
+    )
+    with contextlib.nullcontext() if is_accepted else pytest.raises(RemoteError, match="malformed"):
+        assert unpack_card(pack_card(card), b"") == card
 
 
 @pytest.mark.parametrize(
