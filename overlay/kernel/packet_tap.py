@@ -22,7 +22,6 @@ from overlay.core.capture.classic_bpf import (
 from overlay.kernel import netns, socket_filter
 from overlay.model import Ip
 
-MARK_SIZE: Final = 8
 _ALL: Final = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _OUTGOING: Final = 4  # PACKET_OUTGOING, linux/if_packet.h
 _SEEN_MAX: Final = 64

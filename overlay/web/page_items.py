@@ -19,9 +19,6 @@ from overlay.web.agent_link import Answers
 Items = Mapping[str, JsonObject]
 SHAPE_COUNT = 5  # with the colors, 40 networks look different; neighbors differ in both
 _CLOCK_JITTER_S = 2.0
-_MEMBER_FIELDS = (
-    "name", "id", "address", "version", "state", "authority", "certificate_expires",
-)  # fmt: skip
 _ENDPOINT_FIELDS = (
     "id", "name", "network", "ips", "mac", "node", "local", "target", "ifname", "aliases", "labels",
     "rate_in", "rate_out",

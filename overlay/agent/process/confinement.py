@@ -83,8 +83,7 @@ def _check(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-_PR_GET_DUMPABLE = 3  # linux/prctl.h
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def forbid_core_dumps() -> None:
@@ -93,9 +92,3 @@ def forbid_core_dumps() -> None:
     if library.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         text = os.strerror(ctypes.get_errno())
         logging.getLogger("overlayd").warning("cannot forbid core dumps: %s", text)
-
-
-def core_dumps_forbidden() -> bool:
-    """Return whether the kernel writes no core dump of this process."""
-    library = ctypes.CDLL(None, use_errno=True)
-    return int(library.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)) == 0

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from overlay import limits
 from overlay.core.declared import bodies
@@ -127,7 +127,6 @@ class DeclaredPlug:
         return bodies.encode(fields, f"plug {self.host}/{self.network}/{self.interface}")
 
 
-HostObject: TypeAlias = DeclaredRecord | DeclaredPort | DeclaredExposure | DeclaredPlug
 _Kind = TypeVar("_Kind", DeclaredRecord, DeclaredPort, DeclaredExposure, DeclaredPlug)
 
 

@@ -98,11 +98,6 @@ class Membership:
         return self._detector.incarnation
 
     @property
-    def health_score(self) -> int:
-        """This node's own slowness: 0 is healthy (Lifeguard section IV.A)."""
-        return self._awareness.score
-
-    @property
     def loss(self) -> float:
         """The share (0 to 1) of datagrams lost one way, measured by probes."""
         return self._prober.loss

@@ -72,10 +72,6 @@ class Outbox:
     def __len__(self) -> int:
         return self._message_count
 
-    def waiting_count(self, to: NodeId) -> int:
-        """Return how many messages are queued for `to`."""
-        return len(self._queues.get(to, ()))
-
     def put(self, to: NodeId, message: Message, priority: Priority) -> bool:
         """Queue a message; return False if it was dropped.
 

@@ -17,7 +17,6 @@ from overlay.wire.codec.datagram import TOO_SHORT, VERSION
 from overlay.wire.codec.session_header import (
     RESPONSE_SIZE,
     SHORT_SIZE,
-    ResponseHeader,
     hello_header,
     response_header,
 )
@@ -95,11 +94,6 @@ class HandshakeMaker:
 
     def _ephemeral(self) -> KeyPair:
         return KeyPair(self._random_bytes(KEY_SIZE))
-
-
-def names_key(header: ResponseHeader, key: KeyId) -> bool:
-    """Return whether a response names a cluster key."""
-    return header.key == (key.generation & 0xFFFF, key.mark)
 
 
 assert limits.TAG_SIZE == SECOND_SIZE - KEY_SIZE, "both boxes are AES-256-GCM"

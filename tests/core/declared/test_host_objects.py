@@ -12,7 +12,6 @@ from overlay.core.declared.host_objects import (
     DeclaredPlug,
     DeclaredPort,
     DeclaredRecord,
-    HostObject,
     existing,
 )
 from overlay.core.declared.objects import DeclaredObjects, PlacedObject
@@ -48,7 +47,9 @@ class Objects(DeclaredObjects):
 
 
 @given(objects)
-def test_objects_read_back(item: HostObject) -> None:
+def test_objects_read_back(
+    item: DeclaredRecord | DeclaredPort | DeclaredExposure | DeclaredPlug,
+) -> None:
     """Every value survives, under a name that records accept."""
     found = Objects(item.kind, item.object_name, item.body())
 

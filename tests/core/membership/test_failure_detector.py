@@ -152,7 +152,7 @@ def test_refutation(seat: Seat) -> None:
     refuted = Rumours((Rumour(ME, OWN + 1, ALIVE, ME),))
     assert refuted in seat.sent(THIRD)
     assert seat.membership.drain_events() == [SelfRefuted(OTHER, SUSPECT, OWN + 1)]
-    assert seat.membership.health_score == 1
+    assert seat.membership._awareness.score == 1
 
 
 def test_accusation_of_an_earlier_life(seat: Seat) -> None:
@@ -284,14 +284,14 @@ def test_lag_extends_suspicions(seat: Seat) -> None:
     seat.membership.handle_timer(504.0)
 
     assert seat.view(PEER)[0] == SUSPECT
-    assert seat.membership.health_score >= 1
+    assert seat.membership._awareness.score >= 1
 
 
 def test_a_little_lag_is_normal(seat: Seat) -> None:
     """Below the threshold, lag has no effect."""
     seat.membership.observe_lag(0.05, 1.0)
 
-    assert seat.membership.health_score == 0
+    assert seat.membership._awareness.score == 0
 
 
 def test_updates_about_unknown_nodes_are_kept(codec: TableCodec) -> None:

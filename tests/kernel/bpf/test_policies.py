@@ -25,7 +25,6 @@ from overlay.kernel import netns
 from overlay.kernel.bpf import fast_path, syscall
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import gratuitous_arp
-from overlay.kernel.sandbox.policy_counters import read_policy_counters
 from overlay.model import Ip, gateway_mac, ip_text, mac_for, mac_text, parse_ip
 from tests.kernel.bpf.test_fast_path import FOUR, THREE, TWO, Fast, cluster  # noqa: F401
 from tests.kernel.bpf.test_probes import probe_arrives
@@ -96,8 +95,10 @@ class Policed(Fast):
 
     def denied(self) -> int:
         """Return how many packets were denied here."""
-        counters = read_policy_counters(self.host.sandbox)
-        return sum(each.denied for each in counters.counts.values())
+        fast_path = self.host.sandbox.fast_path
+        assert fast_path is not None
+        assert fast_path.policy_maps is not None
+        return sum(each.denied for each in fast_path.policy_maps.counts().values())
 
 
 @dataclass

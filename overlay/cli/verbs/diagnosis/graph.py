@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from overlay.cli.parser import VerbGroup
 
-FORMS = ("text", "mermaid", "dot", "svg")
 DESCRIPTION = """\
 Draw the cluster as this host knows it: hosts, containers, networks, and the state of the paths
 from this host to the others.
