@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -57,11 +57,15 @@ class _Reachable:
 
 @dataclass(frozen=True, slots=True)
 class _Client:
-    """A container with a table: where it is, what it may reach, and what was written."""
+    """A container with a table: where it is, what it may reach, and what was written.
+
+    Until `rests_until_s` of the event loop's clock nobody looks for changes by others.
+    """
 
     path: str
     reachable: _Reachable
     written: WrittenTable
+    rests_until_s: float = 0.0
 
 
 class ClientTables(Controller):
@@ -135,7 +139,7 @@ class ClientTables(Controller):
             if identity not in self._clients and self._wanted(identity).plan.is_empty:
                 self.trigger()
             else:
-                await self._ensure(identity, verify=True)
+                await self._ensure(identity, verify=self._is_due(identity))
                 await self._end_flows(identity)
         except (OverlayError, OSError):
             self.trigger()  # it fails there as well, and is reported
@@ -143,16 +147,16 @@ class ClientTables(Controller):
     async def reconcile(self) -> None:
         """Write what has changed, in every container; one that fails holds up no other."""
         try:
-            await self._reconcile(verify=self.fault is not None)
+            await self._reconcile(verify=self._is_due if self.fault is not None else _never)
         finally:
             self.changed.emit()
 
     async def verify_all(self) -> None:
         """Read the table of every container, and repair it."""
         with self.outcome():
-            await self._reconcile(verify=True)
+            await self._reconcile(verify=_always)
 
-    async def _reconcile(self, *, verify: bool) -> None:
+    async def _reconcile(self, *, verify: Callable[[_Identity], bool]) -> None:
         self._stale = set(self._ports)
         failures: list[OverlayError | OSError] = []
         clients = {each.netns_identity for each in self._attachments.values()}
@@ -161,7 +165,7 @@ class ClientTables(Controller):
         self._bare &= clients
         for identity in clients | self._clients.keys():
             with _noting(failures):
-                await self._ensure(identity, verify=verify)
+                await self._ensure(identity, verify=verify(identity))
         for identity in list(self._moving):  # once new connections go elsewhere in all of them
             with _noting(failures):
                 await self._end_flows(identity)
@@ -237,6 +241,10 @@ class ClientTables(Controller):
             self._ports[vni] = tuple(known.get(each, each) for each in now)
         return self._ports[vni]
 
+    def _is_due(self, identity: _Identity) -> bool:
+        client = self._clients.get(identity)
+        return client is None or client.rests_until_s <= asyncio.get_running_loop().time()
+
     async def _ensure(self, identity: _Identity, *, verify: bool) -> None:
         """Have the table of a container; unless to verify it, only where something has changed."""
         async with self._lock:
@@ -260,7 +268,11 @@ class ClientTables(Controller):
                 self._clients.pop(identity, None)
                 self._bare.add(identity)
             else:
-                self._clients[identity] = _Client(path, wanted, after)
+                rests_until_s = asyncio.get_running_loop().time()
+                is_same = before is not None and before.reachable is wanted
+                if is_same and after is not written:  # others had changed rules, so it was read
+                    rests_until_s += wanted.plan.count * limits.SERVICE_ELEMENT_REST_S
+                self._clients[identity] = _Client(path, wanted, after, rests_until_s)
                 self._bare.discard(identity)
             moving = _answering(
                 before.reachable.ports if before is not None else None, wanted.ports
@@ -305,6 +317,14 @@ class ClientTables(Controller):
     def _called(self, identity: _Identity) -> str:
         mine = self._attachments.of_target(identity)
         return mine[0].target if mine else "this host"
+
+
+def _always(_identity: _Identity) -> bool:
+    return True
+
+
+def _never(_identity: _Identity) -> bool:
+    return False
 
 
 @contextlib.contextmanager

@@ -93,10 +93,14 @@ class TablePlan:
         return not any(self.fixed.values())
 
     @property
+    def count(self) -> int:
+        """Return the number of elements."""
+        return sum(each.count for each in self.slots) + sum(map(len, self.fixed.values()))
+
+    @property
     def dump_size_max(self) -> int:
         """Return how many bytes of a table are read: more than what all elements take."""
-        count = sum(each.count for each in self.slots) + sum(map(len, self.fixed.values()))
-        return limits.CONTAINER_DUMP_SIZE_MAX + count * _DUMPED_SIZE_MAX
+        return limits.CONTAINER_DUMP_SIZE_MAX + self.count * _DUMPED_SIZE_MAX
 
     def elements(self) -> Elements:
         """Return all elements by set."""

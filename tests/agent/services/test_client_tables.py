@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.services.client_tables import ClientTables
@@ -195,6 +196,28 @@ def test_one_failure_holds_up_no_other(tmp_path: Path) -> None:
     bench.fails_in = set()
     assert ("put", WEB) in bench.reconcile()
     assert bench.tables.fault is None
+
+
+def test_a_table_that_was_read_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root there may change rules all the time, and 100,000 elements take 2 s to read."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    bench.ports[BLUE] = (port(2),)
+    bench.reconcile()
+    monkeypatch.setattr(limits, "SERVICE_ELEMENT_REST_S", 3600.0)
+
+    async def check() -> None:
+        for identity in (WEB, WEB, API):
+            await bench.changed.emit(identity)
+
+    bench.calls.clear()
+    asyncio.run(check())
+    assert bench.calls == [("put", WEB), ("put", API)]
+    bench.ports[BLUE] = (port(2, 3),)  # a change is written at once
+    assert bench.reconcile() == [("put", WEB), ("put", API)]
+    bench.calls.clear()
+    asyncio.run(check())
+    asyncio.run(bench.tables.verify_all())  # and who asks for a repair gets it
+    assert bench.calls == 2 * [("put", WEB), ("put", API)]
 
 
 def test_flows_leave_a_backend_that_stops_answering(tmp_path: Path) -> None:
