@@ -31,7 +31,7 @@ from tests.kernel.native.conftest import (
 from tests.kernel.native.packets import VxlanPacket
 from tests.kernel.native.streams import DATA, set_offload, stream
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 
 
 @pytest.mark.parametrize("inner", [4, 6])

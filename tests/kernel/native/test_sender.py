@@ -28,7 +28,7 @@ from tests.kernel.native.conftest import (
 )
 from tests.kernel.native.streams import DATA, set_offload, stream
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 
 
 @pytest.fixture

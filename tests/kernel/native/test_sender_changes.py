@@ -13,7 +13,7 @@ from overlay.model import Ip, ip_text
 from tests.kernel.conftest import Capture, World
 from tests.kernel.native.conftest import Native, start_sending
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 OWN, NEW, OTHER = "192.168.56.11", "192.168.56.77", "192.168.56.12"
 _PINGS = 5
 

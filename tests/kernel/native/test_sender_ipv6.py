@@ -22,7 +22,7 @@ from tests.kernel.native.conftest import (
 )
 from tests.kernel.native.streams import DATA, stream
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 
 _ETHERNET, _IPV6 = 14, 40
 _INNER = _ETHERNET + _IPV6 + 8 + 8

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from overlay.core.services.values import VirtualPort
     from tests.kernel.services.conftest import Segment
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 SIX = range(2, 8)
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
@@ -54,8 +54,7 @@ def ask(segment: Segment, backends: Backends, size: int, kind: int = TCP) -> tup
     connected = parse_ip(client.getpeername()[0])
     if kind == UDP:
         client.send(b"?")
-    backends.serve()
-    answer = client.recv(64)
+    answer = backends.answer(client)
     client.close()
     return connected, answer
 
@@ -109,11 +108,11 @@ def test_each_namespace_has_its_own_services(segment: Segment, hook: ConnectHook
     hook.lead(*place, [virtual_port((4,))])
     asking = segment.socket(2, TCP, address(2, 4))
     asking.connect((ip_text(VIRTUAL[4]), PORT))
-    backends.serve()
+    answer = backends.answer(asking)
     connected = ask(segment, backends, 4)[0]
     backends.close()
 
-    assert asking.recv(64) == b"4"
+    assert answer == b"4"
     assert connected == address(3, 4)
 
 
