@@ -13,19 +13,12 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TypedDict
 
-from overlay import __version__, limits
-from overlay.agent.gossip.stored_records import read_records, stored_card, stored_segment
+from overlay import __version__
+from overlay.agent.gossip.stored_records import UnsavedRecords, read_records, stored_card
 from overlay.agent.gossip.transport import Transport
 from overlay.agent.state import membership_documents
-from overlay.agent.state.database import (
-    Floor,
-    Row,
-    StateDatabase,
-    StoredCard,
-    StoredSegment,
-)
+from overlay.agent.state.database import Floor, Row, StateDatabase
 from overlay.agent.state.membership_documents import LostState, StoredCluster, next_epoch
 from overlay.core.node import Node
 from overlay.core.protocol.records import Key, Scope, Segment, Value
@@ -37,8 +30,6 @@ from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.sessions import Sessions
 
-_LAZY_WRITE_S = 1.0
-_DISK_RETRY_S = 5.0
 _POLL_S = 0.005
 _LONG_POLL_S = 0.05  # in waits that may take hours
 _GOODBYE_S = 0.5
@@ -62,9 +53,7 @@ class GossipService:
         self.codec = MsgpackCodec()
         self.signer = KeySigner(self.identity, self.anchor)
         self._waits: dict[int, asyncio.Future[None]] = {}
-        self._unsaved: list[Segment] = []
-        self._unsaved_cards: list[Card] = []
-        self._save_timer: asyncio.TimerHandle | None = None
+        self._unsaved = UnsavedRecords(state)
         self._loop = asyncio.get_running_loop()
         self.card = self._own_card(address, underlay_mtu)
         stored = read_records(state, self.codec, self.signer, self.card)
@@ -111,8 +100,7 @@ class GossipService:
         Nothing is written later, when the state may belong to another membership.
         """
         self.transport.close()
-        self._save()
-        self._saved()
+        self._unsaved.close()
         for waiting in self._waits.values():
             waiting.cancel()
 
@@ -294,9 +282,7 @@ class GossipService:
         if self.lost_state is not None and not on_old_state:
             self._require_may_write(self.lost_state)
         segments = self.node.write(scope, puts, deletes)
-        # Records it depends on are saved too: an attachment without its network would be lost.
-        self.state.commit(rows, **_changes([*self._unsaved, *segments], self._unsaved_cards))
-        self._saved()
+        self._unsaved.commit_with(rows, segments)
         self.node.apply(segments, self.transport.now())
         self.transport.flush_soon()
         return segments
@@ -346,15 +332,13 @@ class GossipService:
 
     def segment_accepted(self, segment: Segment) -> None:
         """Save another node's segment, soon."""
-        self._unsaved.append(segment)
-        self._schedule_save()
+        self._unsaved.add_segment(segment)
 
     def card_accepted(self, card: Card) -> None:
         """Use a card for sessions; save it, soon, if it is another node's."""
         self.sessions.learn(card)
         if card.node_id != self.node_id:
-            self._unsaved_cards.append(card)
-            self._schedule_save()
+            self._unsaved.add_card(card)
 
     def node_forgotten(self, node_id: NodeId) -> None:
         """End the sessions with a forgotten node."""
@@ -376,53 +360,3 @@ class GossipService:
         with contextlib.suppress(OverlayError):
             membership_documents.EPOCH.put(self.state, epoch)
             self.renew_card()
-
-    def _schedule_save(self) -> None:
-        if len(self._unsaved) >= limits.RECENT_EVENTS_MAX and not self.state.fault:
-            self._save()
-        elif self._save_timer is None:
-            pause_s = _DISK_RETRY_S if self.state.fault else _LAZY_WRITE_S
-            self._save_timer = self._loop.call_later(pause_s, self._save)
-
-    def _save(self) -> None:
-        """Write other nodes' records; the next sync with them repairs a loss.
-
-        After a failure the newest records are kept, up to a bound, and written later; `status`
-        shows the fault.
-        """
-        segments, cards = self._unsaved, self._unsaved_cards
-        self._saved()
-        try:
-            self.state.commit(**_changes(segments, cards))
-        except OverlayError:
-            self._unsaved = segments[-limits.RECENT_EVENTS_MAX :]
-            self._unsaved_cards = cards[-limits.RECENT_EVENTS_MAX :]
-            self._schedule_save()
-
-    def _saved(self) -> None:
-        """Note that no record waits to be written."""
-        if self._save_timer is not None:
-            self._save_timer.cancel()
-            self._save_timer = None
-        self._unsaved, self._unsaved_cards = [], []
-
-
-class _Changes(TypedDict):
-    """Records to commit to the state file, as `StateDatabase.commit` takes them."""
-
-    segments: list[StoredSegment]
-    floors: list[Floor]
-    cards: list[StoredCard]
-
-
-def _changes(segments: Sequence[Segment], cards: Iterable[Card]) -> _Changes:
-    """Return what stores records, and deletes the segments that they supersede."""
-    floors: dict[tuple[NodeId, Scope], int] = {}
-    for segment in segments:
-        log = (segment.origin, segment.scope)
-        floors[log] = max(floors.get(log, 0), segment.floor)
-    return {
-        "segments": [*map(stored_segment, segments)],
-        "floors": [Floor(*log, upto) for log, upto in floors.items() if upto],
-        "cards": [*map(stored_card, cards)],
-    }
