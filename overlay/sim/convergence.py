@@ -259,7 +259,7 @@ class ConvergenceCheck:
 
 
 def _live(log: object) -> object:
-    return {} if log is None else {key: entry.value for key, entry in log.live.items()}  # type: ignore[attr-defined]
+    return {} if log is None else dict(log.live)  # type: ignore[attr-defined]
 
 
 def _difference(host: Host, network: Network, desired: object, actual: object) -> str:

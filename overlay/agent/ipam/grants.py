@@ -69,7 +69,7 @@ class GrantService:
             return
         # Granted before, but the sender does not know it yet: send that segment again.
         log = self._gossip.node.store.segments_beyond(self._gossip.node_id, scope, 0)
-        holding = [s for s in log if any(e.value == grant for e in s.entries)]
+        holding = [s for s in log if grant in s.written]
         self._gossip.node.send_to(sender, Delta(tuple(holding[-1:])))
 
     async def hand_back(self) -> None:

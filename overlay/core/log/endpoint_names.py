@@ -5,7 +5,7 @@ Owns: how many endpoints have each name. Does not: know which of them count, or 
 
 from __future__ import annotations
 
-from overlay.core.protocol.records import Entry
+from overlay.core.protocol.records import Value
 from overlay.model import Endpoint
 
 
@@ -18,10 +18,8 @@ class EndpointNames:
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._counts
 
-    def replace(self, former: Entry | None, entry: Entry | None) -> None:
-        """Follow one entry that takes the place of another; None: there is none."""
-        before = None if former is None else former.value
-        after = None if entry is None else entry.value
+    def replace(self, before: Value | None, after: Value | None) -> None:
+        """Follow one value that takes the place of another; None: there is none."""
         if isinstance(after, Endpoint):
             name = _key(after.name)
             self._counts[name] = self._counts.get(name, 0) + 1

@@ -15,7 +15,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Final
 
 from overlay import limits
-from overlay.core.protocol.records import Entry, Key, Value
+from overlay.core.protocol.records import Key, Value
 
 COUNT_MAX: Final = {
     "network": limits.NETWORKS_PER_NODE_MAX,
@@ -34,13 +34,13 @@ COUNT_MAX: Final = {
 """How many records of a kind count in one log."""
 
 
-class LiveEntries(MutableMapping[Key, Entry]):
-    """The live entries by key; `values_of` and `value` show only those that count."""
+class LiveEntries(MutableMapping[Key, Value]):
+    """Their values by key; `values_of` and `value` show only those that count."""
 
     __slots__ = ("_kinds", "_ordered")
 
     def __init__(self) -> None:
-        self._kinds: dict[str, dict[bytes, Entry]] = {}  # by identity within the kind
+        self._kinds: dict[str, dict[bytes, Value]] = {}  # by identity within the kind
         self._ordered: dict[str, list[bytes]] = {}  # only of kinds that exceed their bound
 
     def values_of(self, kind: str) -> Iterator[Value]:
@@ -49,20 +49,15 @@ class LiveEntries(MutableMapping[Key, Entry]):
         ordered = self._ordered.get(kind)
         counted = entries if ordered is None else ordered[: COUNT_MAX[kind]]
         for identity in counted:
-            value = entries[identity].written
-            if not isinstance(value, tuple):
-                yield value
+            yield entries[identity]
 
     def value(self, key: Key) -> Value | None:
         """Return one value if it counts."""
-        entry = self.get(key)
-        if entry is None:
-            return None
         kind, identity = key
         ordered = self._ordered.get(kind)
         if ordered is not None and bisect_left(ordered, identity) >= COUNT_MAX[kind]:
             return None
-        return entry.value
+        return self.get(key)
 
     def surplus(self) -> dict[str, int]:
         """Return how many entries of each kind do not count; usually none."""
@@ -74,15 +69,15 @@ class LiveEntries(MutableMapping[Key, Entry]):
 
     # --- the mapping, of all entries ----------------------------------------------------
 
-    def __getitem__(self, key: Key) -> Entry:
+    def __getitem__(self, key: Key) -> Value:
         kind, identity = key
         return self._kinds.get(kind, {})[identity]
 
-    def __setitem__(self, key: Key, entry: Entry) -> None:
+    def __setitem__(self, key: Key, value: Value) -> None:
         kind, identity = key
         entries = self._kinds.setdefault(kind, {})
         is_new = identity not in entries
-        entries[identity] = entry
+        entries[identity] = value
         if not is_new:
             return
         if kind in self._ordered:

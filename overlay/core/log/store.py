@@ -308,8 +308,8 @@ class Store:
         self._oversized.pop((origin, scope), None)
         for kind in {key[0] for key in log.live}:
             self._journal.note_many(scope, kind)
-        for entry in log.live.values():
-            self._names[scope].replace(entry, None)
+        for value in log.live.values():
+            self._names[scope].replace(value, None)
         buckets = self._buckets.get(scope)
         if buckets is not None:
             index = bucket_of(origin, scope)

@@ -41,9 +41,9 @@ class LogWriter:
         log = self._store.log(self._store.self_id, scope) or Log()
         changes: list[tuple[Key, Value | None]] = []
         for value in puts:
-            entry = log.live.get(key_of(value))
-            if entry is None or entry.value != value:
-                changes.append((key_of(value), value))
+            key = key_of(value)
+            if log.live.get(key) != value:
+                changes.append((key, value))
         changes += [(key, None) for key in deletes if key in log.live]
         if not changes:
             return []
@@ -53,17 +53,11 @@ class LogWriter:
 
     def _cleaning(self, log: Log, touched: set[Key]) -> tuple[int, list[tuple[Key, Value | None]]]:
         """Return the new floor, and the live entries to rewrite above it."""
-        # Large records fill more segments than small ones.
-        need = 1 + max(len(log.live) // _PACKED_TOGETHER, log.live_size // _PACKED_SIZE)
-        if len(log.segments) <= 2 * need + _SLACK_COUNT:
+        if not _has_dead_weight(log):
             return log.floor, []
         floor = log.segments[min(_CLEANED_AT_ONCE, len(log.segments) - 1) - 1].upto
-        survivors = [
-            (key, entry.value)
-            for key, entry in log.live.items()
-            if entry.version <= floor and key not in touched
-        ]
-        return floor, survivors
+        above = log.written_above(floor) | touched
+        return floor, [(key, value) for key, value in log.live.items() if key not in above]
 
     def _segments(
         self, scope: Scope, version: int, floor: int, changes: list[tuple[Key, Value | None]]
@@ -95,3 +89,12 @@ class LogWriter:
                 self._signer.issue_segment(scope, floor if last else old_floor, after, upto, batch)
             )
         return segments
+
+
+def _has_dead_weight(log: Log) -> bool:
+    """Return whether a log has far more segments than its live values would fill."""
+    need = 1 + len(log.live) // _PACKED_TOGETHER
+    if len(log.segments) <= 2 * need + _SLACK_COUNT:
+        return False
+    need = max(need, 1 + log.live_size() // _PACKED_SIZE)  # large values fill more than small ones
+    return len(log.segments) > 2 * need + _SLACK_COUNT

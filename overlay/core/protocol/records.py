@@ -198,6 +198,9 @@ Value: TypeAlias = (
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): a record's kind, and its identity within the kind."""
 
+Written: TypeAlias = Value | Key
+"""What an entry wrote: a value, or the key of what it deleted."""
+
 
 def key_of(value: Value) -> Key:
     """Return the key under which its origin's log holds `value`."""
@@ -244,40 +247,25 @@ def _name_digest(name: str) -> bytes:
     return hashlib.blake2s(name.lower().encode("ascii"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Entry:
-    """One write: at `version`, `key` became `value`, or was deleted (None).
-
-    A host holds very many entries, so one with a value holds no key: the value says it.
-    """
+class Entry(NamedTuple):
+    """One write: at `version`, `key` became `value`, or was deleted (None)."""
 
     version: int
-    written: Value | Key
-    """The value, or the key of what was deleted."""
-
-    def __init__(self, version: int, key: Key, value: Value | None) -> None:
-        """`key` is that of `value`, unless it is None."""
-        object.__setattr__(self, "version", version)
-        object.__setattr__(self, "written", key if value is None else value)
+    key: Key
+    value: Value | None
 
     @property
-    def key(self) -> Key:
-        """Return the key that was written."""
-        written = self.written
-        return written if isinstance(written, tuple) else key_of(written)
-
-    @property
-    def value(self) -> Value | None:
-        """Return what the key became; None if it was deleted."""
-        written = self.written
-        return None if isinstance(written, tuple) else written
+    def written(self) -> Written:
+        """Return the value, or the key of what was deleted."""
+        return self.key if self.value is None else self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """All entries of one log with versions in `(after, upto]`.
+    """All entries of one log with versions in `(after, upto]`: what each of these wrote, in order.
 
-    `raw` are the bytes that the origin signed.
+    A host holds very many, so there is no object for an entry: its place says its version, and its
+    value its key. `raw` are the bytes that the origin signed.
     """
 
     origin: NodeId
@@ -285,6 +273,16 @@ class Segment:
     floor: int
     after: int
     upto: int
-    entries: tuple[Entry, ...]
+    written: tuple[Written, ...]
     raw: bytes = field(default=b"", compare=False, repr=False)
     signature: bytes = field(default=b"", compare=False, repr=False)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the entries, made anew."""
+        return tuple(
+            Entry(version, written, None)
+            if isinstance(written, tuple)
+            else Entry(version, key_of(written), written)
+            for version, written in enumerate(self.written, self.after + 1)
+        )

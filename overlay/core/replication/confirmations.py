@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox, Priority, pages
-from overlay.core.protocol.records import Scope, Segment
+from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Endpoint, NodeId
 from overlay.signals import Signal
@@ -190,9 +190,8 @@ class Confirmations:
         for segment in reversed(log.segments):
             if segment.upto <= programmed:
                 return
-            for entry in segment.entries:
-                value = entry.value
-                if isinstance(value, Endpoint) and log.live.get(entry.key) is entry:
+            for value in segment.written:
+                if isinstance(value, Endpoint) and log.live.get(key_of(value)) is value:
                     yield version.origin, value
 
     def programmed(self, versions: Iterable[LogVersion]) -> None:

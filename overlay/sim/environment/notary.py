@@ -35,7 +35,8 @@ class FakeSigner:
         kept = tuple(entries)
         raw = pack_segment(self._node_id, scope, floor, after, upto, kept)
         signature = _signed(self._sign_key, raw)
-        return Segment(self._node_id, scope, floor, after, upto, kept, raw, signature)
+        written = tuple(entry.written for entry in kept)
+        return Segment(self._node_id, scope, floor, after, upto, written, raw, signature)
 
     def segment_size(self, entries: Sequence[Entry]) -> int:
         """Return an upper bound of a segment's size in bytes."""

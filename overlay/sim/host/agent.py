@@ -247,9 +247,8 @@ class SimAgent:
         """Return the segment of the own log that holds a grant."""
         store = self._store()
         scope = Scope(grant.vni)
-        entry = store.log(self.host.node_id, scope).live[key_of(grant)]
-        found: list[Segment] = store.segments_beyond(self.host.node_id, scope, entry.version - 1)
-        return found[:1]
+        segments: list[Segment] = store.segments_beyond(self.host.node_id, scope, 0)
+        return [each for each in segments if grant in each.written][-1:]
 
     def divide(self, network: Network) -> None:
         """Grant each keeper its part of a network that this host has just created."""

@@ -98,7 +98,7 @@ def claimed(host: Host, vni: Vni) -> frozenset[Ip]:
     if host.node is None:
         return frozenset()
     log = host.node.store.log(host.node_id, Scope(vni))
-    values = () if log is None else (entry.value for entry in log.live.values())
+    values = () if log is None else log.live.values()
     return frozenset(
         ip
         for value in values

@@ -115,7 +115,7 @@ def _subnet_fields(subnet: Subnet) -> list[Any]:
     return [*head, subnet.auxiliary, subnet.block_length]
 
 
-def _shared(value: Shared) -> Shared:
+def shared(value: Shared) -> Shared:
     """Return an equal value of an earlier record, so that very many records hold it once."""
     known: Shared = _first_equal(value)
     return known
@@ -127,7 +127,7 @@ def _first_equal(value: Any) -> Any:
 
 
 def _vni(value: Any) -> Vni:
-    return _shared(Vni(validation.integer(value, limits.VNI_MAX, 1)))
+    return shared(Vni(validation.integer(value, limits.VNI_MAX, 1)))
 
 
 def _node(value: Any) -> NodeId:
@@ -205,7 +205,7 @@ def _endpoint(fields: Any) -> Endpoint:
     return Endpoint(
         validation.octets(endpoint_id, 8), _vni(vni), validation.name(name), hardware, addresses,
         tuple(validation.name(item) for item in validation.items(aliases, limits.ALIAS_COUNT_MAX)),
-        _shared(validation.labels(labels)),
+        shared(validation.labels(labels)),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from overlay import limits
 from overlay.core.protocol.records import Entry, Scope, Segment
 from overlay.model import NodeId
 from overlay.wire.codec import validation
-from overlay.wire.codec.records import decode_entry, encode_entry
+from overlay.wire.codec.records import decode_entry, encode_entry, shared
 
 _PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
 
@@ -34,17 +34,18 @@ def unpack_segment(raw: bytes, signature: bytes) -> Segment:
     origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
     start = validation.integer(after, 2**62)
     end = start + validation.integer(span, 2**32, 1)
-    entries = tuple(decode_entry(item, start) for item in validation.items(body))
-    versions = [entry.version for entry in entries]
-    if versions != sorted(set(versions)) or (versions and versions[-1] > end):
+    entries = [decode_entry(item, start) for item in validation.items(body)]
+    if end - start != len(entries):
+        validation.refuse_malformed()
+    if any(entry.version != version for version, entry in enumerate(entries, start + 1)):
         validation.refuse_malformed()
     return Segment(
-        NodeId(validation.octets(origin, 16)),
+        shared(NodeId(validation.octets(origin, 16))),
         Scope(validation.integer(scope, limits.VNI_MAX)),
         validation.integer(floor, start),
         start,
         end,
-        entries,
+        tuple(entry.written for entry in entries),
         raw,
         signature,
     )

@@ -44,7 +44,8 @@ class KeySigner:
         kept = tuple(entries)
         raw = pack_segment(origin, scope, floor, after, upto, kept)
         signature = self._identity.sign(_SEGMENT_CONTEXT + raw)
-        segment = Segment(origin, scope, floor, after, upto, kept, raw, signature)
+        written = tuple(entry.written for entry in kept)
+        segment = Segment(origin, scope, floor, after, upto, written, raw, signature)
         _require_acceptable(unpack_segment, segment)
         return segment
 

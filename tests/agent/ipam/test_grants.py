@@ -62,8 +62,8 @@ def test_a_repeated_request_gets_the_same_grant(bench: Bench, grant: Grant) -> N
     bench.decide(grant)
     bench.gossip.commit.return_value = []
     segment, other = MagicMock(), MagicMock()
-    segment.entries = [MagicMock(value=grant)]
-    other.entries = [MagicMock(value=None)]
+    segment.written = (grant,)
+    other.written = ()
     bench.gossip.node.store.segments_beyond.return_value = [segment, other]
 
     bench.grants.handle_request(OTHER, REQUEST)

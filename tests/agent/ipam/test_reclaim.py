@@ -22,14 +22,12 @@ from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
-    Entry,
     ForgottenNode,
     Participation,
     ReclaimStatement,
     Scope,
     Segment,
     Value,
-    key_of,
 )
 from overlay.errors import ConflictError
 from overlay.model import Card, Ip, Network, NodeId, Subnet, Vni, node_id_of
@@ -87,11 +85,8 @@ class Host:
     def absorb(self, values: list[Value]) -> None:
         """Receive a log of the hostile member, in the largest segments possible."""
         for at in range(0, len(values), 64):
-            entries = tuple(
-                Entry(at + 1 + index, key_of(value), value)
-                for index, value in enumerate(values[at : at + 64])
-            )
-            self.store.accept(Segment(HOSTILE, CLUSTER_SCOPE, 0, at, at + len(entries), entries))
+            some = tuple(values[at : at + 64])
+            self.store.accept(Segment(HOSTILE, CLUSTER_SCOPE, 0, at, at + len(some), some))
 
     def reconcile(self) -> None:
         """Run one pass."""

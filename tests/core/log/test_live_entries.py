@@ -11,7 +11,6 @@ from overlay.core.log.store import Store
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     CustomRecord,
-    Entry,
     Key,
     Participation,
     Scope,
@@ -33,15 +32,11 @@ def part(number: int) -> Participation:
 
 def log_of(scope: Scope, values: list[Value], deletes: list[Key] | None = None) -> list[Segment]:
     """Return the segments of a log with these writes."""
-    writes = [
-        *((key_of(value), value) for value in values),
-        *((key, None) for key in deletes or ()),
-    ]
-    entries = [Entry(at + 1, key, value) for at, (key, value) in enumerate(writes)]
+    writes = [*values, *(deletes or ())]
     return [
         Segment(ORIGIN, scope, 0, at, at + len(some), tuple(some))
-        for at in range(0, len(entries), 64)
-        for some in [entries[at : at + 64]]
+        for at in range(0, len(writes), 64)
+        for some in [writes[at : at + 64]]
     ]
 
 
@@ -60,10 +55,10 @@ def test_the_first_by_key_count(writes: list[tuple[int, bool]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(COUNT_MAX, "participation", 5)
         live, model = LiveEntries(), dict[int, Participation]()
-        for version, (number, is_put) in enumerate(writes):
+        for number, is_put in writes:
             value = part(number)
             if is_put:
-                live[key_of(value)] = Entry(version, key_of(value), value)
+                live[key_of(value)] = value
                 model[number] = value
             elif model.pop(number, None) is not None:
                 del live[key_of(value)]

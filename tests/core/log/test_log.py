@@ -11,7 +11,7 @@ from overlay.core.log.live_entries import LiveEntries
 from overlay.core.log.log import Log
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
-from overlay.core.protocol.records import CustomRecord, Entry, Key, Scope, key_of
+from overlay.core.protocol.records import CustomRecord, Key, Scope, Value, key_of
 from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.environment.notary import FakeSigner
 
@@ -55,14 +55,14 @@ class Written:
         return [log for log in found if log is not None]
 
 
-def size_of_all(log: Log) -> int:
-    """Return the size of the live entries, counted anew."""
-    return sum(
+def live_sizes(log: Log) -> list[int]:
+    """Return the size of each live value, as a part of its segment."""
+    return [
         max(0, len(segment.raw) - 40) // len(segment.entries)
         for segment in log.segments
         for entry in segment.entries
-        if log.live.get(entry.key) is entry
-    )
+        if entry.value is not None and log.live.get(entry.key) is entry.value
+    ]
 
 
 @settings(max_examples=30)
@@ -71,16 +71,30 @@ def size_of_all(log: Log) -> int:
         st.tuples(st.integers(0, 6), st.integers(0, 8), st.booleans()), min_size=1, max_size=120
     )
 )
-def test_the_size_of_live_entries_is_followed(writes: list[tuple[int, int, bool]]) -> None:
+def test_live_values_are_found(writes: list[tuple[int, int, bool]]) -> None:
     """Whatever is written, rewritten, deleted and cleaned, and whatever a replica has missed."""
     written = Written()
     for name, size, arrives in writes:
         written.write(name, size, arrives=arrives)
-        assert all(log.live_size == size_of_all(log) for log in written.logs())
+        assert all(len(log.live) == len(live_sizes(log)) for log in written.logs())
     written.catch_up()
-    assert all(log.live_size == size_of_all(log) for log in written.logs())
-    sizes = {(log.live_size, len(log.segments)) for log in written.logs()}
-    assert len(sizes) <= 1
+    logs = written.logs()
+    assert len({(log.live_size(), len(log.segments)) for log in logs}) <= 1
+    assert all(dict(log.live) == dict(logs[0].live) for log in logs)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_the_size_of_live_values_is_known(size: int) -> None:
+    """Approximately, where half of the writes are of other values, and others are deletions."""
+    written = Written()
+    for name in range(20):
+        written.write(name, size)
+        written.write(name + 100, size)
+        written.write(name + 100, 0)
+    (log, _) = written.logs()
+
+    assert len(log.live) == 20
+    assert log.live_size() == pytest.approx(sum(live_sizes(log)), rel=0.1)
 
 
 def test_a_write_into_a_large_log_looks_at_no_other_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +106,7 @@ def test_a_write_into_a_large_log_looks_at_no_other_record(monkeypatch: pytest.M
     looked: list[Key] = []
     get = LiveEntries.__getitem__
 
-    def noting(self: LiveEntries, key: Key) -> Entry:
+    def noting(self: LiveEntries, key: Key) -> Value:
         looked.append(key)
         return get(self, key)
 

@@ -6,7 +6,7 @@ import itertools
 import random
 
 from overlay.core.log.store import Acceptance, Store
-from overlay.core.protocol.records import Entry, Participation, Scope, Segment, key_of
+from overlay.core.protocol.records import Participation, Scope, Segment
 from overlay.model import Card, Ip, NodeId
 
 ORIGIN = NodeId(b"o" * 16)
@@ -23,11 +23,7 @@ def part(number: int) -> Participation:
 def segment(after: int, upto: int, floor: int, *numbers: int) -> Segment:
     """Return a segment that puts one value per version."""
     assert len(numbers) == upto - after
-    entries = tuple(
-        Entry(after + 1 + index, key_of(part(number)), part(number))
-        for index, number in enumerate(numbers)
-    )
-    return Segment(ORIGIN, SCOPE, floor, after, upto, entries)
+    return Segment(ORIGIN, SCOPE, floor, after, upto, tuple(map(part, numbers)))
 
 
 # Value 1 is written, then 2 and 3; 3 is rewritten with 4, and the log is cleaned up to 2: value 1

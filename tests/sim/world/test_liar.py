@@ -349,4 +349,4 @@ def test_a_count_that_differs_is_detected(monkeypatch: pytest.MonkeyPatch) -> No
 
 def values_by_arrival(self: LiveEntries, kind: str) -> Iterator[Value]:
     """Yield all values, whatever the bound."""
-    return (self[key].value for key in list(self) if key[0] == kind)  # type: ignore[misc]
+    return (self[key] for key in list(self) if key[0] == kind)
