@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from overlay.core.dataplane.planning.inputs import RemoteEndpoint
 from overlay.core.dataplane.state import (
@@ -20,6 +20,8 @@ from overlay.core.dataplane.state import (
     SandboxState,
 )
 from overlay.model import Ip, Mac, NodeId
+
+_KINDS: Final = (FdbRow, BridgeFdbRow, NeighborRow, RemoteRow)
 
 
 class RemoteSegment(NamedTuple):
@@ -52,10 +54,15 @@ class RemoteSegment(NamedTuple):
     @property
     def row_count(self) -> int:
         """Return the number of rows."""
-        count = 2 * len(self.by_mac) + len(self.by_ip)
-        if self.sends and self.receivers is not None:
-            return count + sum(map(self.sends_to, list(self.by_mac.values())))
-        return count + len(self.by_mac) if self.sends else count
+        return sum(map(self.count_of, _KINDS))
+
+    def count_of(self, kind: type[Row]) -> int:
+        """Return the number of rows of one kind."""
+        if kind is NeighborRow:
+            return len(self.by_ip)
+        if kind is RemoteRow and self.sends and self.receivers is not None:
+            return sum(map(self.sends_to, list(self.by_mac.values())))
+        return len(self.by_mac) if kind is not RemoteRow or self.sends else 0
 
 
 class RemoteRows(AbstractSet[Row]):
@@ -133,6 +140,13 @@ class RemoteRows(AbstractSet[Row]):
             rows = () if found is None else at.mac_rows(row.mac, found)
         yield from (each for each in rows if type(each) is type(row))
 
+    def count_like(self, row: Row) -> int:
+        """Return how many rows of the same kind there are on the link of one that is there."""
+        if isinstance(row, RemoteRow):
+            return self.segments[row.segment].count_of(RemoteRow)
+        by_link = self._by_bridge if isinstance(row, NeighborRow) else self._by_vxlan
+        return by_link[row.link].count_of(type(row))
+
     def has_neighbor(self, link: str, ip: Ip) -> bool:
         """Return whether an address is resolved on a bridge, whatever its MAC."""
         at = self._by_bridge.get(link)
@@ -147,16 +161,23 @@ class RemoteRows(AbstractSet[Row]):
 NO_REMOTE_ROWS: Final = RemoteRows()
 
 
+Place: TypeAlias = tuple[type[Row], str]
+"""A kind of row, and the link that rows of it are on."""
+
+
 class SeenRows:
     """The rows that were read from the kernel: those that a plan has are noted, not held.
 
     So reading 150,000 rows of remote endpoints takes no memory for them, unless one is missing.
+    What is noted of one kind on one link is forgotten once none of these is missing.
     """
 
     def __init__(self, planned: RemoteRows) -> None:
         self._planned = planned
         self._others: set[Row] = set()
-        self._noted: dict[tuple[type, str], set[bytes]] = {}  # keys by kind and link
+        self._noted: dict[Place, set[bytes]] = {}  # keys
+        self._wanted: dict[Place, int] = {}  # number of rows
+        self._complete: dict[Place, int] = {}  # the same, where all are there
 
     def add(self, row: Row) -> None:
         """Take one row."""
@@ -164,10 +185,17 @@ class SeenRows:
         if key is None:
             self._others.add(row)
             return
-        noted = self._noted.get((type(row), row.link))
+        place = type(row), row.link
+        noted = self._noted.get(place)
         if noted is None:
-            noted = self._noted[type(row), row.link] = set()
+            if place in self._complete:
+                return
+            noted = self._noted[place] = set()
+            self._wanted[place] = self._planned.count_like(row)
         noted.add(key)
+        if len(noted) == self._wanted[place]:
+            self._complete[place] = len(noted)
+            del self._noted[place]
 
     def update(self, rows: Iterable[Row]) -> None:
         """Take some rows."""
@@ -177,7 +205,8 @@ class SeenRows:
     @property
     def count(self) -> int:
         """Return how many rows were taken."""
-        return len(self._others) + sum(map(len, self._noted.values()))
+        noted = sum(map(len, self._noted.values()))
+        return len(self._others) + noted + sum(self._complete.values())
 
     def rows(self) -> AbstractSet[Row]:
         """Return all rows that were taken."""
@@ -187,18 +216,23 @@ class SeenRows:
             return others
         if self.count == len(others) + planned_count:
             return PlannedRows(others, self._planned)
-        return PartOfPlan(others, self._planned, self._noted)
+        return PartOfPlan(others, self._planned, self._noted, self._complete)
 
 
 class PartOfPlan(AbstractSet[Row]):
     """Rows that were read: some of a plan's rows of remote endpoints, and others."""
 
     def __init__(
-        self, own: frozenset[Row], remote: RemoteRows, noted: Mapping[tuple[type, str], set[bytes]]
+        self,
+        own: frozenset[Row],
+        remote: RemoteRows,
+        noted: Mapping[Place, set[bytes]],
+        complete: Mapping[Place, int],
     ) -> None:
         self.own = own
         self.remote = remote
         self._noted = noted
+        self._complete = complete
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Row]) -> frozenset[Row]:  # type: ignore[override]
@@ -206,14 +240,15 @@ class PartOfPlan(AbstractSet[Row]):
 
     def with_own(self, own: frozenset[Row]) -> PartOfPlan:
         """Return the same with other rows beside the plan's."""
-        return PartOfPlan(own, self.remote, self._noted)
+        return PartOfPlan(own, self.remote, self._noted, self._complete)
 
     def missing(self) -> Iterator[Row]:
         """Yield the rows of remote endpoints that the plan has beyond these."""
         return (row for row in self.remote if not self._has_noted(row))
 
     def _has_noted(self, row: Row) -> bool:
-        return self.remote.key_of(row) in self._noted.get((type(row), row.link), ())
+        place = type(row), row.link
+        return place in self._complete or self.remote.key_of(row) in self._noted.get(place, ())
 
     def __contains__(self, row: object) -> bool:
         return row in self.own or (row in self.remote and self._has_noted(row))  # type: ignore[arg-type]
@@ -223,7 +258,8 @@ class PartOfPlan(AbstractSet[Row]):
         yield from (row for row in self.remote if self._has_noted(row))
 
     def __len__(self) -> int:
-        return len(self.own) + sum(map(len, self._noted.values()))
+        noted = sum(map(len, self._noted.values()))
+        return len(self.own) + noted + sum(self._complete.values())
 
 
 class PlannedRows(AbstractSet[Row]):
