@@ -28,6 +28,7 @@ from overlay.kernel.evpn import process
 _SWITCH_INTERVAL_S = 0.0005
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE_SIZE = 128 * 1024  # bytes: what the C library begins with
+_TRIM_INTERVAL_S = 15.0
 
 
 def run(
@@ -81,7 +82,7 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, config)
-    watchdog: asyncio.Task[None] | None = None
+    upkeep: list[asyncio.Task[None]] = []
     try:
         # The socket comes first: a second agent must be refused before it touches any state.
         await server.start()
@@ -95,12 +96,12 @@ async def _serve(config: Config) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         systemd.notify_systemd("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
-        watchdog = loop.create_task(_watchdog())
+        upkeep = [loop.create_task(_watchdog()), loop.create_task(_return_free_memory())]
         await agent.stopping.wait()
         systemd.notify_systemd("STOPPING=1")
     finally:
-        if watchdog is not None:
-            watchdog.cancel()
+        for task in upkeep:
+            task.cancel()
         await plugin.close()
         await server.close()
         with contextlib.suppress(asyncio.CancelledError):
@@ -115,6 +116,18 @@ def return_large_blocks() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library may have no such call
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_SIZE)
+
+
+async def _return_free_memory() -> None:
+    """Have the GNU C library return free pages, also between blocks in use, now and then.
+
+    Of itself it keeps those of each thread: 7 MiB of 123 beside 50,000 records (measured), most
+    left by a copy of the state.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None:  # another C library may have no such call
+        await asyncio.sleep(_TRIM_INTERVAL_S)
+        await asyncio.to_thread(trim, 0)  # 0.1 to 1 ms
 
 
 def _spare_collections() -> None:
