@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -26,10 +27,11 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.services import table_writer
+from overlay.kernel.services import lost_flows, table_writer
+from overlay.kernel.services.lost_flows import Losses
 from overlay.kernel.services.table_plan import TablePlan, TablePlanner
 from overlay.kernel.services.table_writer import WrittenTable
-from overlay.model import Ip, NodeId, Vni
+from overlay.model import NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _Identity: TypeAlias = tuple[int, int]
@@ -109,8 +111,8 @@ class ClientTables(Controller):
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
-        # By container: the path, and ports that lost a backend, whose flows are still there.
-        self._moving: dict[_Identity, tuple[str, dict[VirtualPort, frozenset[Ip]]]] = {}
+        # By container: the path, and what lost a backend, whose flows are still there.
+        self._moving: dict[_Identity, tuple[str, Losses]] = {}
         self._is_ready = self._is_leaving = False
         self._lock = asyncio.Lock()
         self._host_networks = host
@@ -274,12 +276,10 @@ class ClientTables(Controller):
                     rests_until_s += wanted.plan.count * limits.SERVICE_ELEMENT_REST_S
                 self._clients[identity] = _Client(path, wanted, after, rests_until_s)
                 self._bare.discard(identity)
-            moving = _answering(
-                before.reachable.ports if before is not None else None, wanted.ports
-            )
-            if moving:
-                _, known = self._moving.get(identity, (path, {}))
-                self._moving[identity] = path, known | moving
+            if before is None or before.reachable is not wanted:
+                self._note_losses(
+                    identity, path, _losses(before.reachable if before else None, wanted)
+                )
 
     async def _end_flows(self, identity: _Identity) -> None:
         """End flows of a container to backends that are gone; if that fails, the next pass does."""
@@ -287,13 +287,18 @@ class ClientTables(Controller):
             return
         path, moving = self._moving.pop(identity)
         try:
-            await self._kernel.call(table_writer.forget_flows, path, identity, moving)
+            await self._kernel.call(lost_flows.end, path, identity, moving)
         except (OverlayError, OSError):
-            _, newer = self._moving.get(identity, (path, {}))
-            self._moving[identity] = path, moving | newer
+            _, newer = self._moving.pop(identity, (path, Losses()))
+            self._note_losses(identity, path, moving | newer)
             raise
         async with self._lock:
-            await self._move_unanswered(identity, moving)
+            await self._move_unanswered(identity, moving.ports)
+
+    def _note_losses(self, identity: _Identity, path: str, lost: Losses) -> None:
+        _, known = self._moving.get(identity, (path, Losses()))
+        if known or lost:
+            self._moving[identity] = path, known | lost
 
     async def _move_unanswered(self, identity: _Identity, losing: Collection[VirtualPort]) -> None:
         """Lead connections that a backend has not answered, and will not, to others."""
@@ -336,24 +341,9 @@ def _noting(failures: list[OverlayError | OSError]) -> Iterator[None]:
         failures.append(error)
 
 
-def _answering(
-    before: Sequence[VirtualPort] | None, after: Sequence[VirtualPort]
-) -> dict[VirtualPort, frozenset[Ip]]:
-    """Return the ports that lost a backend, with those that they have still.
-
-    A start of the agent (None) does not know which did, so each UDP port may have.
-    """
-    now = {(each.ip, each.protocol, each.port): each for each in after}
+@functools.lru_cache(maxsize=2)
+def _losses(before: _Reachable | None, after: _Reachable) -> Losses:
+    """Return what the containers lost whose reach has changed, computed once for all of them."""
     if before is None:
-        return {each: _ips(each) for each in after if each.protocol == "udp"}
-    moving: dict[VirtualPort, frozenset[Ip]] = {}
-    for each in before:
-        present = now.get((each.ip, each.protocol, each.port))
-        left = _ips(present) if present is not None else frozenset[Ip]()
-        if _ips(each) - left:
-            moving[each] = left
-    return moving
-
-
-def _ips(port: VirtualPort) -> frozenset[Ip]:
-    return frozenset(each.ip for each in port.backends if each.weight > 0)
+        return lost_flows.at_start(after.ports)
+    return lost_flows.between(before.ports, after.ports, before.plan, after.plan)

@@ -10,13 +10,14 @@ Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from overlay.kernel.netlink import codec, neighbor_rows
-from overlay.kernel.netlink.codec import attribute, attributes
-from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip
 
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
@@ -36,6 +37,10 @@ _NESTED: Final = 0x8000
 _FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
 _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
 _FAMILIES: Final = {4: 2, 16: 10}
+Place: TypeAlias = tuple[Ip, int, Ip, int]
+"""A connection: its source, the port there, its destination, and the port there."""
+Kept: TypeAlias = Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
+"""Who may answer, by protocol, requested address and port."""
 
 
 def forget_misdirected(kept: Mapping[tuple[str, int, int], Collection[Ip]]) -> int:
@@ -99,20 +104,24 @@ class Flow(NamedTuple):
 def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
     """Yield the connections of a dump request."""
     for message in tracker.dump(_SUBSYSTEM | _GET, query):
-        parts = attributes(message.buffer, message.start + 4, message.end)
-        original, reply = parts[_ORIGINAL], parts[_REPLY]
-        there, back = attributes(original, 0, len(original)), attributes(reply, 0, len(reply))
-        protocol = attributes(there[_PROTOCOL], 0, len(there[_PROTOCOL]))
-        requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES]))
-        replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES]))
-        yield Flow(
-            original,
-            protocol.get(_NUMBER, b""),
-            requested.get(_TARGETS[family], b""),
-            protocol.get(_TARGET_PORT, b""),
-            replying.get(_SOURCES[family], b""),
-            bool(int.from_bytes(parts.get(_STATUS, b""), "big") & _SEEN_REPLY),
-        )
+        yield _flow(message, family)
+
+
+def _flow(message: NetlinkMessage, family: int) -> Flow:
+    parts = attributes(message.buffer, message.start + 4, message.end)
+    original, reply = parts[_ORIGINAL], parts[_REPLY]
+    there, back = attributes(original, 0, len(original)), attributes(reply, 0, len(reply))
+    protocol = attributes(there[_PROTOCOL], 0, len(there[_PROTOCOL]))
+    requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES]))
+    replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES]))
+    return Flow(
+        original,
+        protocol.get(_NUMBER, b""),
+        requested.get(_TARGETS[family], b""),
+        protocol.get(_TARGET_PORT, b""),
+        replying.get(_SOURCES[family], b""),
+        bool(int.from_bytes(parts.get(_STATUS, b""), "big") & _SEEN_REPLY),
+    )
 
 
 def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> int:
@@ -124,27 +133,51 @@ def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> i
     return deleted
 
 
-def forget_connections(netns_fd: int, places: Iterable[tuple[Ip, int, Ip, int]]) -> None:
-    """Delete TCP connections in a namespace, by (source, its port, destination, its port).
+def forget_connections(netns_fd: int, places: Iterable[Place]) -> None:
+    """Delete TCP connections in a namespace; those that are not tracked are no error.
 
-    Those that are not tracked are no error. Raises OSError.
+    Raises OSError.
     """
     with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
-        for source, source_port, target, target_port in places:
-            family = _FAMILIES[len(target)]
-            addresses = attribute(_SOURCES[family], source) + attribute(_TARGETS[family], target)
-            protocol = attribute(_NUMBER, _TCP)
-            for kind, port in ((_SOURCE_PORT, source_port), (_TARGET_PORT, target_port)):
-                protocol += attribute(kind, struct.pack(">H", port))
-            original = attribute(_ADDRESSES | _NESTED, addresses)
-            original += attribute(_PROTOCOL | _NESTED, protocol)
-            body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, original)
-            tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
+        for place in places:
+            tracker.transact([(_SUBSYSTEM | _DELETE, 0, _place_query(place))])
 
 
-def forget_untranslated(
-    netns_fd: int, kept: Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
-) -> int:
+def _place_query(place: Place) -> bytes:
+    source, source_port, target, target_port = place
+    family = _FAMILIES[len(target)]
+    addresses = attribute(_SOURCES[family], source) + attribute(_TARGETS[family], target)
+    protocol = attribute(_NUMBER, _TCP)
+    for kind, port in ((_SOURCE_PORT, source_port), (_TARGET_PORT, target_port)):
+        protocol += attribute(kind, struct.pack(">H", port))
+    original = attribute(_ADDRESSES | _NESTED, addresses)
+    original += attribute(_PROTOCOL | _NESTED, protocol)
+    return _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, original)
+
+
+def forget_unanswered(netns_fd: int, places: Iterable[Place], kept: Kept) -> int:
+    """Delete those TCP connections that nobody has answered and that lead to none of `kept`.
+
+    Each is looked up, which needs no dump. `kept` is that of `forget_untranslated`. Returns the
+    number of deleted entries. Raises OSError.
+    """
+    deleted = 0
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
+        for place in places:
+            family = _FAMILIES[len(place[2])]
+            try:
+                found = tracker.get((_SUBSYSTEM | _GET, 0, _place_query(place)))
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                continue
+            tracked = [_flow(each, family) for each in found]
+            gone = [each for each in tracked if _is_misled(each, kept)]
+            deleted += delete_flows(tracker, family, gone)
+    return deleted
+
+
+def forget_untranslated(netns_fd: int, kept: Kept) -> int:
     """Delete connections in a namespace that are answered by none of those that should.
 
     Of TCP only those that nobody has answered, so that the next SYN finds somebody.
@@ -162,19 +195,17 @@ def _entry_count(tracker: NetlinkSocket) -> int:
     return int.from_bytes(parts.get(_ENTRIES, b"\1"), "big")
 
 
-def _forget(
-    tracker: NetlinkSocket, kept: Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
-) -> int:
+def _forget(tracker: NetlinkSocket, kept: Kept) -> int:
     deleted = 0
     for size in {len(requested) for _, requested, _ in kept}:
         family = _FAMILIES[size]
         found = list(flows(tracker, family, _query(family, kept)))
-        gone = [
-            flow
-            for flow in found
-            if (answering := kept.get((flow.protocol, flow.requested, flow.port))) is not None
-            and flow.replying not in answering
-            and not (flow.protocol == _TCP and flow.is_answered)
-        ]
-        deleted += delete_flows(tracker, family, gone)
+        deleted += delete_flows(tracker, family, [each for each in found if _is_misled(each, kept)])
     return deleted
+
+
+def _is_misled(flow: Flow, kept: Kept) -> bool:
+    """Return whether nobody who should answers; an answered TCP connection ends by itself."""
+    answering = kept.get((flow.protocol, flow.requested, flow.port))
+    is_wrong = answering is not None and flow.replying not in answering
+    return is_wrong and not (flow.protocol == _TCP and flow.is_answered)

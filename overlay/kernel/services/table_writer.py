@@ -1,4 +1,4 @@
-"""Write a client's table, compare it, and end flows to backends that are gone.
+"""Write a client's table, and compare it.
 
 The table says what it holds and what the number of the namespace's rules was when it was written.
 As long as that number (NFT_MSG_GETGEN) is the same, nobody has changed a rule there, so an agent
@@ -14,19 +14,16 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
-from overlay.core.services.values import VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.host import conntrack
 from overlay.kernel.netlink.socket import LargeDumpError
-from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft.messages import put_elements
 from overlay.kernel.nft.table import Elements, Table
 from overlay.kernel.nft.tables import NftTables
 from overlay.kernel.services import connection_moves, waiting_sockets
-from overlay.kernel.services.client_table import ICMP, STATE
+from overlay.kernel.services.client_table import STATE
 from overlay.kernel.services.connection_moves import KEPT_MS, Move
 from overlay.kernel.services.table_plan import TablePlan, change_requests, creation_requests
-from overlay.model import Ip
 
 _NATIVE: Final = struct.Struct("=I")
 _DUMP_SIZE_MAX: Final = attrgetter("dump_size_max")
@@ -205,24 +202,3 @@ def _matches(contents: Elements | None, plan: TablePlan) -> bool:
     if contents is None:
         return False
     return all(contents[name] == listed for name, listed in plan.elements().items())
-
-
-def forget_flows(
-    path: str, identity: tuple[int, int], answering: Mapping[VirtualPort, frozenset[Ip]]
-) -> int:
-    """End a container's UDP flows and pings to backends that no longer answer; return how many.
-
-    So end connections that they have not answered: the next SYN goes to another.
-    `answering` are the addresses that still answer for each virtual port.
-    """
-    kept: dict[tuple[bytes, bytes, bytes], frozenset[Ip]] = {}
-    for port, ips in answering.items():
-        protocol = choice.PROTOCOLS[port.protocol]
-        kept[protocol, bytes(port.ip), port.port.to_bytes(2, "big")] = ips
-        ping = (ICMP[len(port.ip)], bytes(port.ip), b"")
-        kept[ping] = kept.get(ping, frozenset()) | ips
-    fd = netns.open_same(path, identity)
-    if fd is None or not kept:
-        return 0
-    with netns.closing(fd):
-        return conntrack.forget_untranslated(fd, kept)

@@ -19,7 +19,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.services.values import Backend, VirtualPort
 from overlay.kernel import netns
-from overlay.kernel.services import table_writer
+from overlay.kernel.services import lost_flows, table_writer
 from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
@@ -97,8 +97,8 @@ class Bench:
             if self.move_error is not None:
                 raise self.move_error
             return replace(args[3], state=b"moved")
-        if function is table_writer.forget_flows:
-            self.moved = args[2]
+        if function is lost_flows.end:
+            self.moved = args[2].ports
             self.flows.append(identity)
             if identity in self.flows_stay_in:
                 raise OSError(12, "no memory")

@@ -138,34 +138,6 @@ def test_fragments_arrive(segment: Segment, size: int) -> None:
     assert client.recv(65_536) == b"Q" * 8_000
 
 
-@pytest.mark.parametrize("size", [4, 16])
-def test_udp_flows_leave_a_backend_that_is_gone(segment: Segment, size: int) -> None:
-    """And those to the one that stays, stay; as do TCP connections."""
-    for number in (2, 3):
-        segment.add(number)
-    backends = Backends(segment, range(2, 4), UDP, size)
-    both, one = (virtual_port(numbers, size, "udp") for numbers in ((2, 3), (3,)))
-    segment.put(both)
-    clients = [segment.socket(1, UDP, address(1, size), 20_000 + at) for at in range(16)]
-
-    def answers() -> list[bytes]:
-        for client in clients:
-            client.connect((ip_text(VIRTUAL[size]), PORT))
-            client.send(b"?")
-        return [backends.answer(client) for client in clients]
-
-    before = answers()
-    assert set(before) == {b"2", b"3"}
-    segment.put(one)
-    assert answers() == before  # the kernel remembers each flow
-    gone = table_writer.forget_flows(
-        segment.path, segment.identity, {one: frozenset({address(3, size)})}
-    )
-    assert gone == before.count(b"2")
-    assert answers() == [b"3"] * 16
-    backends.close()
-
-
 def test_a_connection_outlives_the_table_change(segment: Segment) -> None:
     """Its backend takes no new ones any more."""
     for number in (2, 3):
@@ -180,28 +152,6 @@ def test_a_connection_outlives_the_table_change(segment: Segment) -> None:
     client.send(b"still")
     with accepted:
         assert accepted.recv(64) == b"still"
-
-
-def test_a_syn_that_nobody_answers_finds_another(segment: Segment) -> None:
-    """A connection that was begun before its backend was known to be gone is not lost."""
-    segment.add(3)
-    backends = Backends(segment, range(3, 4), TCP, 4)
-    lost = ("lladdr", "02:00:00:00:00:02", "dev", "eth0", "nud", "permanent")
-    segment.world.run(segment.names[1], "ip", "neigh", "add", ip_text(address(2, 4)), *lost)
-    segment.put(virtual_port((2,)))  # there is no container 2 any more
-    client = segment.socket(1, TCP, address(1, 4))
-    client.setblocking(False)
-    client.connect_ex((ip_text(VIRTUAL[4]), PORT))
-    left = virtual_port((3,))
-    segment.put(left)
-    kept = {left: frozenset({address(3, 4)})}
-    assert table_writer.forget_flows(segment.path, segment.identity, kept) == 1
-    client.setblocking(True)
-    client.settimeout(20)
-    segment.world.wait_until(lambda: backends.serve().total() > 0, "the next SYN")
-    backends.close()
-
-    assert client.recv(64) == b"3"
 
 
 def test_an_unchanged_table_is_adopted(segment: Segment) -> None:
