@@ -27,6 +27,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
 from overlay.kernel import netns
+from overlay.kernel.nft.tables import NftTables
 from overlay.kernel.services import lost_flows, table_writer
 from overlay.kernel.services.lost_flows import Losses
 from overlay.kernel.services.table_plan import TablePlan, TablePlanner
@@ -165,9 +166,14 @@ class ClientTables(Controller):
         if self._host is not None:
             clients.add(self._host)
         self._bare &= clients
+        unclosed: list[NftTables] = []
         for identity in clients | self._clients.keys():
             with _noting(failures):
-                await self._ensure(identity, verify=verify(identity))
+                await self._ensure(identity, verify=verify(identity), unclosed=unclosed)
+            if len(unclosed) >= limits.SERVICE_TABLES_OPEN_MAX:
+                await self._kernel.call(table_writer.close, unclosed)
+        if unclosed:
+            await self._kernel.call(table_writer.close, unclosed)
         for identity in list(self._moving):  # once new connections go elsewhere in all of them
             with _noting(failures):
                 await self._end_flows(identity)
@@ -247,7 +253,9 @@ class ClientTables(Controller):
         client = self._clients.get(identity)
         return client is None or client.rests_until_s <= asyncio.get_running_loop().time()
 
-    async def _ensure(self, identity: _Identity, *, verify: bool) -> None:
+    async def _ensure(
+        self, identity: _Identity, *, verify: bool, unclosed: list[NftTables] | None = None
+    ) -> None:
         """Have the table of a container; unless to verify it, only where something has changed."""
         async with self._lock:
             before, wanted = self._clients.get(identity), self._wanted(identity)
@@ -259,7 +267,7 @@ class ClientTables(Controller):
             written = before.written if before is not None else None
             await self._at_connect.follow(path, identity, wanted.ports)
             after, is_altered = await self._kernel.call(
-                table_writer.ensure, path, identity, self._table, wanted.plan, written
+                table_writer.ensure, path, identity, self._table, wanted.plan, written, unclosed
             )
             if is_altered:
                 where = self._called(identity)

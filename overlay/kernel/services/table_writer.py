@@ -3,6 +3,9 @@
 The table says what it holds and what the number of the namespace's rules was when it was written.
 As long as that number (NFT_MSG_GETGEN) is the same, nobody has changed a rule there, so an agent
 that starts adopts the table without reading it: 100,000 elements take seconds.
+
+A socket that has deleted something is closed only once no packet can meet that (RCU): 10 ms and
+more, in which nothing else is written. So sockets of many containers are closed at their end.
 """
 
 from __future__ import annotations
@@ -44,15 +47,16 @@ def ensure(
     table: Table,
     plan: TablePlan,
     written: WrittenTable | None,
+    unclosed: list[NftTables] | None = None,
 ) -> tuple[WrittenTable | None, bool]:
     """Have a container's table hold exactly this; without virtual addresses there is no table.
 
-    `written` is what the last call returned. Returns what is written now (None: no table, or the
-    container is gone), and whether another program had altered the table. Raises OverlayError,
-    NftMissingError, OSError.
+    `written` is what the last call returned. The socket is left in `unclosed`, if that is given.
+    Returns what is written now (None: no table, or the container is gone), and whether another
+    program had altered the table. Raises OverlayError, NftMissingError, OSError.
     """
     expected = plan if written is None else max(plan, written.plan, key=_DUMP_SIZE_MAX)
-    with _tables_of(path, identity, expected) as tables:
+    with _tables_of(path, identity, expected, unclosed) as tables:
         if tables is None:
             return None, False
         if plan.is_empty:
@@ -69,7 +73,10 @@ def is_intact(path: str, identity: tuple[int, int], table: Table, plan: TablePla
 
 @contextmanager
 def _tables_of(
-    path: str, identity: tuple[int, int], expected: TablePlan
+    path: str,
+    identity: tuple[int, int],
+    expected: TablePlan,
+    unclosed: list[NftTables] | None = None,
 ) -> Iterator[NftTables | None]:
     """Open the tables of a container, to read what is expected there; None if it is gone."""
     fd = netns.open_same(path, identity)
@@ -81,7 +88,16 @@ def _tables_of(
         try:
             yield tables
         finally:
-            tables.close()
+            if unclosed is None:
+                tables.close()
+            else:
+                unclosed.append(tables)
+
+
+def close(unclosed: list[NftTables]) -> None:
+    """Close the sockets that `ensure` left."""
+    while unclosed:
+        unclosed.pop().close()
 
 
 def _put(
