@@ -18,7 +18,6 @@ from typing import Final
 from overlay import failpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
 from overlay.kernel.nft.elements.expression_lists import matches, packets
@@ -62,6 +61,9 @@ _GROUP: Final = 7  # NFNLGRP_NFTABLES
 _HEADER: Final = struct.Struct(">BBH")  # family, version, resource: NFNL_SUBSYS in a batch
 _DORMANT: Final = 1  # NFT_TABLE_F_DORMANT
 _GENERATION_ID: Final = 1
+_TABLE: Final = 1  # NFTA_TABLE_NAME, and the same number in all that is in a table
+_SENDER: Final = struct.Struct("=I")  # nlmsg_pid, the end of struct nlmsghdr
+_ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 # Errors of a kernel without nf_tables, or without a family or an expression that overlayd needs.
 _ABSENT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
 # In a batch that creates all it refers to, only an expression or a chain type can be missing.
@@ -300,14 +302,13 @@ class Monitor:
             waiting = self._socket.notifications(_NOTIFICATIONS)
         except LostNotificationsError:
             return True
-        return any(
-            message.kind != SUBSYSTEM | NEW_GENERATION
-            and is_asked(
-                _sender(message),
-                attributes(message.buffer, message.start + 4, message.end).get(1, b""),
-            )
+        # A transaction may have thousands of elements, each with a message of its own.
+        seen = {
+            (_sender(message), _table_name(message))
             for message in waiting
-        )
+            if message.kind != SUBSYSTEM | NEW_GENERATION
+        }
+        return any(is_asked(sender, name) for sender, name in seen)
 
 
 def _data(nested: bytes) -> bytes:
@@ -331,8 +332,18 @@ def _open(netns_fd: int | None, *groups: int, dump_size_max: int | None = None) 
 
 def _sender(message: NetlinkMessage) -> int:
     """Return the port id of the socket that made the notified change."""
-    header = codec.HEADER.unpack_from(message.buffer, message.start - codec.HEADER.size)
-    return int(header[4])
+    return int(_SENDER.unpack_from(message.buffer, message.start - _SENDER.size)[0])
+
+
+def _table_name(message: NetlinkMessage) -> bytes:
+    """Return the table of a notified change, which the kernel names first; empty without one."""
+    buffer, start = message.buffer, message.start + _HEADER.size
+    if message.end - start < _ATTRIBUTE.size:
+        return b""
+    length, kind = _ATTRIBUTE.unpack_from(buffer, start)
+    if kind != _TABLE:
+        return attributes(buffer, start, message.end).get(_TABLE, b"")
+    return buffer[start + _ATTRIBUTE.size : start + length]
 
 
 def _text(raw: bytes) -> str:
