@@ -10,6 +10,7 @@ kernel's.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -19,6 +20,7 @@ from overlay.core.services.values import Backend, VirtualPort
 from overlay.model import NodeId
 
 _DIGEST_SIZE: Final = 16
+_REMEMBERED: Final = 8  # sets of backends: several ports, and both data planes, ask for the same
 _SLOTS_PER_TURN: Final = 10  # with fewer, a slot more or less is more than a tenth of a share
 
 
@@ -30,6 +32,11 @@ def backends_at(port: VirtualPort, node: NodeId) -> tuple[Backend, ...]:
     if port.local_first:
         return tuple(each for each in usable if each.node == node) or usable
     return usable
+
+
+def has_backends(port: VirtualPort) -> bool:
+    """Return whether any backend takes new connections, on whatever host."""
+    return any(each.weight > 0 and len(each.ip) == len(port.ip) for each in port.backends)
 
 
 def table_size(backends: Sequence[Backend]) -> int:
@@ -44,10 +51,12 @@ def slots_of(backends: Sequence[Backend], size: int | None = None) -> tuple[Back
 
     Equal backends in any order give equal slots, on every host.
     """
-    ordered = sorted(set(backends), key=lambda each: (each.ip, each.port))
-    if not ordered:
-        return ()
-    count = size or table_size(ordered)
+    ordered = tuple(sorted(set(backends), key=lambda each: (each.ip, each.port)))
+    return _slots(ordered, size or table_size(ordered)) if ordered else ()
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _slots(ordered: tuple[Backend, ...], count: int) -> tuple[Backend, ...]:
     preferences = [_preferences(each, count) for each in ordered]
     taken: list[Backend | None] = [None] * count
     turns = _turns([each.weight for each in ordered])

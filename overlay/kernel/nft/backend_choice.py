@@ -34,6 +34,7 @@ _SOURCE: Final = {4: 12, 16: 8}  # offsets in the IP header
 _DESTINATION: Final = {4: 16, 16: 24}
 _META_L4PROTO: Final = 16
 _NATIVE: Final = struct.Struct("=I")
+_TARGET_PORT: Final = struct.Struct(">H2x")
 _REMEMBERED: Final = 8  # sets of backends
 # nft(8)'s own numbers of data types, to print the maps with.
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}
@@ -184,14 +185,24 @@ def slot_elements(
     address: bytes, protocol: str, number: int, backends: Sequence[Backend]
 ) -> list[bytes]:
     """Return the elements of the slots of a port of an address; none without backends."""
-    start = address + PROTOCOLS[protocol] + bytes(3) + struct.pack(">H2x", number)
-    return [start + rest for rest in _slots_and_targets(tuple(backends))]
+    start = key_start(address, protocol, number)
+    size = _NATIVE.size + len(address) + _TARGET_PORT.size
+    packed = packed_slots(tuple(backends))
+    return [start + packed[at : at + size] for at in range(0, len(packed), size)]
+
+
+def key_start(address: bytes, protocol: str, number: int) -> bytes:
+    """Return what the keys of a port's slots begin with."""
+    return address + PROTOCOLS[protocol] + bytes(3) + _TARGET_PORT.pack(number)
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _slots_and_targets(backends: tuple[Backend, ...]) -> tuple[bytes, ...]:
-    """Return the rest of each element: many ports may have the same backends."""
-    targets = {each: each.ip + struct.pack(">H2x", each.port) for each in backends}
-    return tuple(
+def packed_slots(backends: tuple[Backend, ...]) -> bytes:
+    """Return what follows in each element, one after the other.
+
+    In one piece, as there may be 100,000; many ports may have the same backends.
+    """
+    targets = {each: each.ip + _TARGET_PORT.pack(each.port) for each in backends}
+    return b"".join(
         _NATIVE.pack(slot) + targets[backend] for slot, backend in enumerate(slots_of(backends))
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay import limits
-from overlay.core.services.maglev import backends_at, slots_of
+from overlay.core.services.maglev import backends_at, has_backends, slots_of
 from overlay.core.services.values import VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
@@ -99,7 +99,7 @@ class ConnectHook:
         wanted = {
             program.key_of(cookie, each.ip, each.port): each
             for each in ports
-            if each.protocol == "tcp" and not each.affinity and backends_at(each, self._node_id)
+            if each.protocol == "tcp" and not each.affinity and has_backends(each)
         }
         for key in led.keys() - wanted.keys():
             self._stop(led, key)

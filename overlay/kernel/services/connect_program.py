@@ -8,8 +8,8 @@ Owns: the instructions, and the layout of the maps. Does not: fill or run them (
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 from overlay import limits
@@ -43,6 +43,7 @@ _NUMBERED_MAX: Final = 256  # what a byte can tell apart
 _BACKEND: Final = struct.Struct("=16s2s2x")
 _BACKENDS: Final = _COUNT.size + _SLOTS_MAX
 RING_SIZE: Final = _BACKENDS + _NUMBERED_MAX * _BACKEND.size
+_REMEMBERED: Final = 8  # rings: many ports may have the same backends
 COOKIE: Final = struct.Struct("=Q")  # of a socket
 NOTE: Final = struct.Struct("=16s2sH4x")  # what it asked for: a key without the namespace
 
@@ -64,7 +65,8 @@ def key_of(cookie: int, ip: Ip, port: int) -> bytes:
     return _KEY.pack(cookie, bytes(ip), port.to_bytes(2, "big"), len(ip))
 
 
-def ring_of(backends: Sequence[Backend]) -> bytes:
+@functools.lru_cache(maxsize=_REMEMBERED)
+def ring_of(backends: tuple[Backend, ...]) -> bytes:
     """Return the ring of these backends, of which there are at most SERVICE_BACKENDS_MAX."""
     slots = slots_of(backends)
     numbered = {each: number for number, each in enumerate(dict.fromkeys(slots))}

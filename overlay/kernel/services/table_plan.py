@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,47 +24,41 @@ from overlay.model import Ip, NodeId
 
 _RINGS: Final = tuple(ring.name for ring in choice.RINGS)
 _FIXED: Final = (*ADDRESSES.values(), *PINGED.values())
-_NOTHING: Final = frozenset[bytes]()
+_REMEMBERED: Final = 8  # pairs of sets of backends
 _DIGEST_SIZE: Final = 16
 _DUMPED_SIZE_MAX: Final = 128  # bytes of an element, as the kernel shows it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PortSlots:
-    """The slots of a virtual port, in one piece: a table may have 100,000.
-
-    Those of equal ports are the same object.
-    """
+    """The slots of a virtual port. Those of equal ports are the same object."""
 
     ring: Ring
-    packed: bytes
+    start: bytes  # of the key of each: nobody else has it
+    packed: bytes  # what follows in each element (`backend_choice.packed_slots`)
     digest: bytes
 
     @classmethod
-    def of(cls, ring: Ring, elements: Iterable[bytes]) -> PortSlots:
-        """Return these elements of a ring's map."""
-        packed = b"".join(elements)
+    def of(cls, ring: Ring, start: bytes, packed: bytes) -> PortSlots:
+        """Return these slots of a ring's map."""
         whole = hashlib.blake2s(ring.name.encode("ascii"), digest_size=_DIGEST_SIZE)
+        whole.update(start)
         whole.update(packed)
-        return cls(ring, packed, whole.digest())
+        return cls(ring, start, packed, whole.digest())
 
     def elements(self) -> set[bytes]:
         """Return the elements one by one."""
-        return {element for (element,) in struct.iter_unpack(self._format, self.packed)}
+        return {self.start + rest for rest in _rests(self.packed, _rest_size(*self.place))}
 
     @property
     def count(self) -> int:
         """Return the number of elements."""
-        return len(self.packed) // (self.ring.key_size + self.ring.value_size)
+        return len(self.packed) // _rest_size(*self.place)
 
     @property
-    def place(self) -> tuple[str, bytes]:
-        """Return the map, and the first slot's key there: nobody else has it."""
-        return self.ring.name, self.packed[: self.ring.key_size]
-
-    @property
-    def _format(self) -> str:
-        return f"{self.ring.key_size + self.ring.value_size}s"
+    def place(self) -> tuple[Ring, bytes]:
+        """Return where it is: the map, and what the keys begin with."""
+        return self.ring, self.start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,17 +108,35 @@ def _by_ring(slots: Iterable[PortSlots]) -> Elements:
 
 
 def delta(before: TablePlan, after: TablePlan) -> tuple[Elements, Elements]:
-    """Return what to put and what to delete; only ports that differ are read, one by one."""
+    """Return what to put and what to delete; only ports that differ are read."""
     put = {name: set(after.fixed[name] - before.fixed[name]) for name in _FIXED}
     gone = {name: set(before.fixed[name] - after.fixed[name]) for name in _FIXED}
-    new = {each.place: each.elements() for each in after.slots - before.slots}
-    old = {each.place: each.elements() for each in before.slots - after.slots}
+    new = {each.place: each for each in after.slots - before.slots}
+    old = {each.place: each for each in before.slots - after.slots}
     for place in new.keys() | old.keys():
-        ring, _ = place
-        now, then = new.get(place, _NOTHING), old.get(place, _NOTHING)
-        put.setdefault(ring, set()).update(now - then)
-        gone.setdefault(ring, set()).update(then - now)
+        ring, start = place
+        now, then = (of[place].packed if place in of else b"" for of in (new, old))
+        comes, goes = _differences(now, then, _rest_size(ring, start))
+        put.setdefault(ring.name, set()).update(start + rest for rest in comes)
+        gone.setdefault(ring.name, set()).update(start + rest for rest in goes)
     return _frozen(put), _frozen(gone)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _differences(
+    now: bytes, then: bytes, rest_size: int
+) -> tuple[frozenset[bytes], frozenset[bytes]]:
+    """Return what packed slots have that others lack, and the reverse; many ports share both."""
+    present, former = (frozenset(_rests(each, rest_size)) for each in (now, then))
+    return present - former, former - present
+
+
+def _rest_size(ring: Ring, start: bytes) -> int:
+    return ring.key_size + ring.value_size - len(start)
+
+
+def _rests(packed: bytes, size: int) -> Iterator[bytes]:
+    return (packed[at : at + size] for at in range(0, len(packed), size))
 
 
 def _frozen(elements: Mapping[str, set[bytes]]) -> Elements:
@@ -172,8 +183,8 @@ class TablePlanner:
         if port not in self._slots:
             backends = backends_at(port, self._node_id)
             ring = choice.ring_for(len(port.ip), backends, affinity=port.affinity)
-            listed = choice.slot_elements(port.ip, port.protocol, port.port, backends)
-            self._slots[port] = PortSlots.of(ring, listed)
+            start = choice.key_start(port.ip, port.protocol, port.port)
+            self._slots[port] = PortSlots.of(ring, start, choice.packed_slots(backends))
         return self._slots[port]
 
     def forget_others(self, ports: Collection[VirtualPort]) -> None:

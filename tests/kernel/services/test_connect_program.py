@@ -28,7 +28,7 @@ def backends(count: int, size: int) -> list[Backend]:
 def test_a_ring_has_the_slots_of_the_table(count: int, size: int) -> None:
     """So weights count alike, whichever way a connection goes."""
     given = backends(count, size)
-    ring = connect_program.ring_of(given)
+    ring = connect_program.ring_of(tuple(given))
     (slots,) = struct.unpack_from("=I", ring)
     found: Counter[tuple[bytes, int]] = Counter()
     for number in ring[4 : 4 + slots]:
