@@ -39,7 +39,7 @@ def add_service_options(parser: StrictParser) -> None:
             "label of its backends; repeatable: all of them",
         ),
         ("--backend", "backends", BACKEND, "a container that is a backend, by name; repeatable"),
-        ("--weight", "weights", "NAME=N", f"share of a backend, 0 to {WEIGHT_MAX} (default: 1)"),
+        ("--weight", "weights", "NAME=N", f"its share, 0 (drained) to {WEIGHT_MAX} (default: 1)"),
         ("--drain", "drain", BACKEND, "give a backend no new connections; repeatable"),
     ):
         parser.add_argument(

@@ -21,7 +21,7 @@ class BackendState(Enum):
     """Whether a container gets connections of a service, and why not."""
 
     READY = "ready"
-    DRAINING = "draining"  # keeps its connections, gets no new ones
+    DRAINING = "draining"  # drained, or of weight 0: keeps its connections, gets no new ones
     UNHEALTHY = "unhealthy"
     UNCHECKED = "unchecked"  # its host has not checked it yet
     SUSPECT = "suspect"  # its host has not answered: it gets some only where none is ready
@@ -116,6 +116,7 @@ def backends_of(service: Service, matches: Iterable[Match]) -> list[ServiceBacke
     )
     weights = {name.lower(): weight for name, weight in service.weights}
     drained = {name.lower() for name in service.drained}
+    drained |= {name for name, weight in weights.items() if not weight}
     return [
         ServiceBackend(
             each.candidate.node,

@@ -137,6 +137,14 @@ def test_weights_and_draining_are_by_name() -> None:
     )
 
 
+def test_a_backend_of_weight_0_is_draining() -> None:
+    """It gets no new connection, so it is not ready, and no name leads to it (`dns_rr`)."""
+    found = placed(replace(WEB, weights=(("C1", 0),)), index(candidate(1), candidate(2)))
+
+    assert [each.state for each in found.backends] == [BackendState.DRAINING, BackendState.READY]
+    assert [each.endpoint.name for each in found.ready()] == ["c2"]
+
+
 def test_each_family_has_backends_of_its_own() -> None:
     """A connection to an IPv6 address goes to an IPv6 address."""
     found = ports(replace(WEB, ips=(VIP, VIP6)), index(candidate(1)))
