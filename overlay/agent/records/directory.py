@@ -336,7 +336,10 @@ class Directory:
         staying = [each for each in matches if self.node_state(each) is not MemberState.LEFT]
         matches = staying or matches
         if not matches:
-            raise NotFoundError(f"there is no node {name!r}", hint="'overlayd members' lists them")
+            present = {each for each in known if self.node_state(each) is not MemberState.LEFT}
+            names = sorted(map(self.node_name, present | {self.own}))
+            hint = meant_text(name, names) or "'overlayd members' lists them"
+            raise NotFoundError(f"there is no node {name!r}", hint=hint)
         if len(matches) > 1:
             ids = ", ".join(node_text(node_id) for node_id in matches)
             raise ConflictError(f"node name {name!r} is ambiguous", hint=f"Use an id: {ids}")

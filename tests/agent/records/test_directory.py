@@ -9,7 +9,7 @@ import pytest
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import MACVLAN, OVERLAY, labels_of
 from overlay.core.protocol.messages import MemberState
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
 OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
@@ -74,14 +74,14 @@ def test_of_two_cases_the_exact_name_is_chosen() -> None:
     ]  # fmt: skip
 
 
-def named(states: dict[NodeId, MemberState]) -> NodeId:
-    """Return which of several nodes with the same name the directory chooses."""
+def named(states: dict[NodeId, MemberState], name: str = "vm2") -> NodeId:
+    """Return which of several nodes called vm2 the directory chooses for a name."""
     store = SimpleNamespace(card=lambda each: SimpleNamespace(name="vm2") if each != OWN else None)
     membership = SimpleNamespace(
         members=lambda: [SimpleNamespace(node_id=each) for each in states], state_of=states.get
     )
     return Directory(cast("Any", SimpleNamespace(store=store, membership=membership)), OWN).node(
-        "vm2"
+        name
     )
 
 
@@ -93,6 +93,18 @@ def test_a_name_means_its_current_node() -> None:
     assert named({before: MemberState.LEFT}) == before
     with pytest.raises(ConflictError, match="ambiguous"):
         named({before: MemberState.DEAD, OTHER: MemberState.ALIVE})
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [(MemberState.DEAD, "Did you mean vm2?"), (MemberState.LEFT, "'overlayd members' lists them")],
+)
+def test_an_unknown_node_may_be_a_typo(state: MemberState, hint: str) -> None:
+    """Of one that is a member; as in a file that publishes ports of hosts."""
+    with pytest.raises(NotFoundError, match="there is no node 'wm2'") as refused:
+        named({OTHER: state}, "wm2")
+
+    assert refused.value.hint == hint
 
 
 def test_an_encrypted_network_keeps_its_name() -> None:
