@@ -81,6 +81,7 @@ class View:
         self._expiry = expiry
         self._inner_prefix = inner_prefix
         self._objects = declared
+        self.excluded_vteps: frozenset[Ip] = frozenset()  # from here they lead to no other host
         self.switches = SwitchView(store, membership, self_id)
         self.services = ServiceView(
             store, self_id, services, self._current_networks, self._owns, membership.state_of
@@ -137,13 +138,14 @@ class View:
 
         None for a node that left, was forgotten, or is dead beyond the grace period: only those
         lose their rows, never those that merely seem dead (their data plane forwards without an
-        agent). And None if its card names a loopback address: this host itself would receive what
+        agent). And None if its card names an address at which this host itself would receive what
         is sent there, past its filter.
         """
         card = self._store.card(origin)
         if card is None or card.left or self.is_gone(origin):
             return None
-        return None if is_loopback(card.address) else card.address
+        at = card.address
+        return None if is_loopback(at) or at in self.excluded_vteps else at
 
     def wireguard_keys(self, origin: NodeId) -> tuple[WireguardKey, ...]:
         """Return the WireGuard keys that a node publishes: the one in use, then the next one."""

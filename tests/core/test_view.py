@@ -112,6 +112,8 @@ def test_nothing_is_sent_to_a_card_with_a_loopback_address(address: str) -> None
     seat.store.accept_card(replace(card, address=parse_ip(address), epoch=2))
 
     assert seat.view.vteps() == flooded_to() == {at[0]}
+    seat.view.excluded_vteps = frozenset({at[0]})  # by the routes of this host
+    assert seat.view.vteps() == flooded_to() == set()
 
 
 def test_an_endpoint_loses_only_to_another_ones_claim() -> None:

@@ -14,6 +14,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.kernel.host import arrival_paths
 from overlay.kernel.host.underlay import UnderlayAddress
+from overlay.model import Ip, ip_text
 from overlay.signals import Signal
 
 
@@ -57,14 +58,26 @@ class ArrivalPaths:
         if not self._is_restored:
             self._is_restored = True
             self._seen |= self._filter.paths or frozenset()
-        members = self._directory.view.vteps()
+        view = self._directory.view
+        members = view.vteps() | view.excluded_vteps
         found = await self._kernel.call(arrival_paths.further_paths, members, self._seen)
+        self._exclude(found.no_hosts)
         self._seen &= found.existing
         further = found.equal | frozenset(found.asymmetric)
         await self._filter.use_paths(further)
         self.known = found.best | further
         self.determined.emit()
         self._report(found.asymmetric)
+
+    def _exclude(self, no_hosts: frozenset[Ip]) -> None:
+        """Have nothing sent to addresses at which this host would receive it itself."""
+        view = self._directory.view
+        before, view.excluded_vteps = view.excluded_vteps, no_hosts
+        if before != no_hosts:
+            self._underlay.replan()
+        for ip in sorted(no_hosts - before):
+            text = f"a member names {ip_text(ip)}, which is no other host's seen from here"
+            self._event_log.record("card", f"{text}: it gets nothing", level=logging.WARNING)
 
     def _report(self, paths: dict[ArrivalPath, str]) -> None:
         names = {

@@ -75,6 +75,10 @@ class Underlay(Controller):
         finally:
             await self.address_checked.emit(found)
 
+    def replan(self) -> None:
+        """Have every network planned anew: other members than before can be reached."""
+        self._reconciler.mark_dirty()
+
     async def _choose(self) -> UnderlayAddress:
         """Return the address given by --underlay, else the present one, else the one by which a
         peer is reached, else the one that the interface has now.

@@ -24,13 +24,15 @@ class FurtherPaths:
 
     `equal` have a route that is as specific. `asymmetric` were seen and have none; with the name
     of their interface. `existing` are those of the seen ones whose interface and peer exist, and
-    `best` those of the best routes.
+    `best` those of the best routes. The addresses in `no_hosts` are this host's own, or those of a
+    whole segment: what is sent there comes back.
     """
 
     equal: frozenset[ArrivalPath]
     asymmetric: dict[ArrivalPath, str]
     existing: frozenset[ArrivalPath]
     best: frozenset[ArrivalPath] = frozenset()
+    no_hosts: frozenset[Ip] = frozenset()
 
 
 def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPaths:
@@ -42,12 +44,16 @@ def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPa
     """
     equal: set[ArrivalPath] = set()
     best_paths: set[ArrivalPath] = set()
+    no_hosts: set[Ip] = set()
     members = frozenset(peers)
     with NetlinkSocket() as socket:
         host = underlay.read_host(socket)
         by_route: dict[tuple[object, ...], frozenset[int]] = {}
         for peer in members:
             for route in underlay.routes_towards(socket, peer, configured=True):
+                if route["type"] != underlay.RTN_UNICAST:
+                    no_hosts.add(peer)
+                    continue
                 best = (len(peer), route.get_attr("RTA_DST"), route["dst_len"])
                 used = frozenset(underlay.interfaces_of(route))
                 best_paths.update(ArrivalPath(index, peer) for index in used)
@@ -61,7 +67,9 @@ def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPa
         path for path in seen if path.interface in host.links and path.member in members
     )
     names = {path: host.links[path.interface].name for path in existing - best_paths - equal}
-    return FurtherPaths(frozenset(equal), names, existing, frozenset(best_paths))
+    return FurtherPaths(
+        frozenset(equal), names, existing, frozenset(best_paths), frozenset(no_hosts)
+    )
 
 
 def _interfaces(host: HostAddresses, size: int) -> frozenset[int]:

@@ -24,7 +24,7 @@ from overlay.model import Ip, ip_text, parse_ip
 Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOOPBACK_INDEX: Final = 1
-_RTN_UNICAST: Final = 1
+RTN_UNICAST: Final = 1
 _RT_TABLE_LOCAL: Final = 255
 # VirtualBox gives every machine this same address, each behind its own NAT.
 _VIRTUALBOX_NAT: Final = parse_ip("10.0.2.15")
@@ -277,7 +277,7 @@ def routes() -> list[Route]:
             table = route.get_attr("RTA_TABLE") or route["table"]
             if route["dst_len"] == 0 or table == _RT_TABLE_LOCAL:
                 continue
-            if route["type"] != _RTN_UNICAST:
+            if route["type"] != RTN_UNICAST:
                 continue
             target = ipaddress.ip_network((route.get_attr("RTA_DST"), route["dst_len"]))
             if target.is_link_local:

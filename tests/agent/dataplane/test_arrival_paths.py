@@ -24,27 +24,45 @@ class Host:
         self.used: frozenset[ArrivalPath] = frozenset()
         self.path_used: Signal[[ArrivalPath]] = Signal()
         self.address_checked: AsyncSignal[[Any]] = AsyncSignal()
-        view = SimpleNamespace(vteps=lambda: frozenset({PEER}), members=list)
+        self.no_hosts: frozenset[Ip] = frozenset()
+        self.asked: list[frozenset[Ip]] = []
+        self.events: list[str] = []
+        self.replanned = 0
+        self.view: Any = SimpleNamespace(
+            vteps=lambda: frozenset({PEER}) - self.view.excluded_vteps,
+            members=list,
+            excluded_vteps=frozenset(),
+        )
         transport = SimpleNamespace(path_used=self.path_used)
         context = SimpleNamespace(
-            directory=SimpleNamespace(view=view),
+            directory=SimpleNamespace(view=self.view),
             kernel=SimpleNamespace(call=self._call),
-            event_log=None,
+            event_log=SimpleNamespace(record=lambda _kind, text, **_: self.events.append(text)),
             gossip=SimpleNamespace(transport=transport),
         )
         underlay = SimpleNamespace(
-            address_checked=self.address_checked, trigger=lambda: None, interface="eth1"
+            address_checked=self.address_checked,
+            trigger=lambda: None,
+            interface="eth1",
+            replan=self._replan,
         )
         vxlan_filter = SimpleNamespace(paths=former, use_paths=self._use)
 
-        def further(_members: object, seen: set[ArrivalPath]) -> FurtherPaths:
-            return FurtherPaths(frozenset(), dict.fromkeys(seen, "eth1"), frozenset(seen))
+        def further(members: frozenset[Ip], seen: set[ArrivalPath]) -> FurtherPaths:
+            self.asked.append(members)
+            asymmetric = dict.fromkeys(seen, "eth1")
+            return FurtherPaths(
+                frozenset(), asymmetric, frozenset(seen), frozenset(), self.no_hosts & members
+            )
 
         monkeypatch.setattr(arrival_paths, "further_paths", further)
         self.paths = ArrivalPaths(*(cast("Any", one) for one in (context, underlay, vxlan_filter)))
 
     async def _call(self, function: Any, *args: object) -> Any:
         return function(*args)
+
+    def _replan(self) -> None:
+        self.replanned += 1
 
     async def _use(self, paths: frozenset[ArrivalPath]) -> None:
         self.used = paths
@@ -67,3 +85,20 @@ async def test_a_former_process_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
     await host.address_checked.emit(None)
 
     assert host.used == {SECOND}
+
+
+async def test_nothing_is_sent_where_this_host_would_receive_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As long as the routes say so; it is told once, and networks are planned without it."""
+    host = Host(monkeypatch, frozenset())
+    for no_hosts, replanned in ((True, 1), (True, 1), (False, 2)):
+        host.no_hosts = frozenset({PEER} if no_hosts else ())
+        await host.address_checked.emit(None)
+        assert host.view.vteps() == frozenset({PEER}) - host.no_hosts
+        assert host.replanned == replanned
+
+    assert host.asked == 3 * [frozenset({PEER})]
+    assert host.events == [
+        "a member names 192.168.56.11, which is no other host's seen from here: it gets nothing"
+    ]

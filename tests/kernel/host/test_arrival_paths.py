@@ -92,3 +92,15 @@ def test_paths_that_were_seen_count_while_they_exist(host: Host) -> None:
 
     best = frozenset({paths[0]})
     assert found == FurtherPaths(frozenset(), {paths[1]: "wan0"}, frozenset(paths), best)
+
+
+def test_own_addresses_and_those_of_a_segment_are_no_hosts(host: Host) -> None:
+    """Whatever is sent there comes back, or goes to all; other addresses may be a peer's."""
+    host.interface("docker0", 105, "172.17.0.1/16")
+    own = {parse_ip(text) for text in ("192.168.56.11", "fd56::11", "172.17.0.1")}
+    all_hosts = {parse_ip(text) for text in ("192.168.56.255", "172.17.255.255")}
+    unknown = {parse_ip("203.0.113.9"), parse_ip("172.17.0.9")}
+    found = host.further(own | all_hosts | unknown | set(PEERS.values()))
+
+    assert found.no_hosts == own | all_hosts
+    assert {path.member for path in found.best} == set(PEERS.values()) | {parse_ip("172.17.0.9")}
