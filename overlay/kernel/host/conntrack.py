@@ -13,11 +13,12 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay.kernel.netlink import codec, neighbor_rows
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
-from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, messages_of, whole
 from overlay.model import Ip
 
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
@@ -102,9 +103,13 @@ class Flow(NamedTuple):
 
 
 def flows(tracker: NetlinkSocket, family: int, query: bytes) -> Iterator[Flow]:
-    """Yield the connections of a dump request."""
-    for message in tracker.dump(_SUBSYSTEM | _GET, query):
-        yield _flow(message, family)
+    """Yield the connections of a dump request as they come: there may be hundreds of thousands.
+
+    Raises TornDumpError at the end if the kernel says that some may be missing.
+    """
+    for buffer in tracker.dump_stream(_SUBSYSTEM | _GET, query):
+        for message in messages_of([buffer]):
+            yield _flow(message, family)
 
 
 def _flow(message: NetlinkMessage, family: int) -> Flow:
@@ -199,9 +204,14 @@ def _forget(tracker: NetlinkSocket, kept: Kept) -> int:
     deleted = 0
     for size in {len(requested) for _, requested, _ in kept}:
         family = _FAMILIES[size]
-        found = list(flows(tracker, family, _query(family, kept)))
-        deleted += delete_flows(tracker, family, [each for each in found if _is_misled(each, kept)])
+        gone = whole(partial(_misled, tracker, family, kept))
+        deleted += delete_flows(tracker, family, gone)
     return deleted
+
+
+def _misled(tracker: NetlinkSocket, family: int, kept: Kept) -> list[Flow]:
+    found = flows(tracker, family, _query(family, kept))
+    return [each for each in found if _is_misled(each, kept)]
 
 
 def _is_misled(flow: Flow, kept: Kept) -> bool:
