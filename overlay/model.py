@@ -46,6 +46,11 @@ def is_loopback(ip: Ip) -> bool:
     return ip[0] == 127 if len(ip) == 4 else ip == _LOOPBACK_IPV6
 
 
+def printable(text: str) -> str:
+    """Return a text in which `?` stands for what could control a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def mac_text(mac: Mac) -> str:
     """Return six hex pairs joined by colons."""
     return mac.hex(":")

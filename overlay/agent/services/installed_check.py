@@ -20,7 +20,7 @@ from typing import Final
 
 from overlay import limits
 from overlay.kernel import netns
-from overlay.model import Ip, ip_text
+from overlay.model import Ip, ip_text, printable
 
 CHECKS_DIRECTORY: Final = Path("/etc/overlayd/checks")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -146,8 +146,7 @@ class _Output:
     @property
     def first_line(self) -> str:
         """Return its first line, as far as it is text."""
-        line = self._head.partition(b"\n")[0].decode("ascii", "replace")
-        return "".join(each if each.isprintable() else "?" for each in line).strip()
+        return printable(self._head.partition(b"\n")[0].decode("ascii", "replace")).strip()
 
     def read(self) -> None:
         """Read what there is."""

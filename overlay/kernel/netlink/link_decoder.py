@@ -27,7 +27,7 @@ from overlay.core.dataplane.link_state import (
     Vxlan,
 )
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
-from overlay.model import Ip, Mac, Vni
+from overlay.model import Ip, Mac, Vni, printable
 
 ALIAS_DEFAULT: Final = "overlayd"
 _PLUG_MARK: Final = ":plug:"  # in the alias of a plugged interface's port, before its name
@@ -306,7 +306,8 @@ def _nested(
 
 
 def _text(value: bytes | None) -> str:
-    return "" if value is None else value.rstrip(b"\0").decode(errors="replace")
+    """Return a name or alias as a terminal may show it: root in a container chooses it."""
+    return "" if value is None else printable(value.rstrip(b"\0").decode(errors="replace"))
 
 
 def _number(value: bytes | None) -> int:

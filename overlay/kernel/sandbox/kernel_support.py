@@ -27,7 +27,7 @@ from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import LargeDumpError, NetlinkError, NetlinkSocket
-from overlay.model import Ip, Mac, Vni
+from overlay.model import Ip, Mac, Vni, printable
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 _NETNS_DIRECTORIES: Final = (
@@ -222,10 +222,8 @@ def port_holder(port: int) -> str | None:
             for descriptor in (process / "fd").iterdir():
                 with suppress(OSError):
                     if str(descriptor.readlink()) in inodes:
-                        name = (
-                            (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                        )
-                        return f"{name} (process {process.name})"
+                        name = (process / "comm").read_text(encoding="utf-8", errors="replace")
+                        return f"{printable(name.strip())} (process {process.name})"
     return None
 
 

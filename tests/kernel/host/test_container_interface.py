@@ -119,6 +119,20 @@ def test_what_is_there_besides_is_left_alone(container: Container) -> None:
     assert container.ip("-o", "addr") == before
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J\x1b[1m", "\u202egnol", "\x9b31m"])
+def test_a_name_controls_no_terminal(container: Container, name: str) -> None:
+    """The kernel takes any that has no slash, colon or space; root in a container chooses it."""
+    container.ip("link", "set", "eth0", "down")
+    container.ip("link", "set", "eth0", "name", name)
+    texts = container.texts()
+
+    assert texts[0].endswith(" is down")
+    assert all(text.isprintable() for text in texts)
+    assert len(container.restore()) == len(texts)
+    container.routes()
+    assert container.texts() == []
+
+
 def test_an_interface_that_is_gone_lacks_nothing(container: Container) -> None:
     """It is recreated from its port in the sandbox; a namespace that is gone has no interface."""
     container.ip("link", "del", "eth0")
