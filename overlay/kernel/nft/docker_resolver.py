@@ -14,6 +14,7 @@ import ipaddress
 from pathlib import Path
 from typing import Final
 
+from overlay import limits
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.container_table import ContainerTable
 from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, Chain, Table
@@ -44,8 +45,12 @@ def table() -> Table:
 
 
 def is_here() -> bool:
-    """Return whether Docker's resolver listens in the thread's namespace."""
-    return _DOCKERS_IN_PROC in _UDP_SOCKETS.read_text(encoding="ascii")
+    """Return whether Docker's resolver listens in the thread's namespace.
+
+    Programs there may open a million sockets: it is not found among so many.
+    """
+    with _UDP_SOCKETS.open(encoding="ascii") as table:
+        return _DOCKERS_IN_PROC in table.read(limits.CONTAINER_TABLE_SIZE_MAX)
 
 
 class DockerResolverTable(ContainerTable):

@@ -216,7 +216,8 @@ def _cgroup_root() -> str:
     """Return where the root of the control groups is, of version 2. Raises OSError without one."""
     if Path("/proc/self/ns/cgroup").stat().st_ino != _INITIAL_CGROUP_NAMESPACE:
         raise OSError(errno.EOPNOTSUPP, "the agent sees only a part of the control groups")
-    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
+    # Where users may mount (fusermount), they name directories by any bytes.
+    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         mounted, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 ") and mounted.split()[3] == "/":
             return mounted.split()[4]

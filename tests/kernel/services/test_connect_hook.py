@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -227,3 +230,14 @@ def test_too_many_waiting_sockets_are_not_read(
         hook.unanswered(segment.path, segment.identity, {(none.ip, none.port): none})
     monkeypatch.undo()
     assert hook.unanswered(segment.path, segment.identity, {(none.ip, none.port): none})
+
+
+def test_any_name_of_a_mount_is_read(tmp_path: Path) -> None:
+    """Users may mount where `fusermount` is installed; one such mount ended each agent's start."""
+    place = os.fsencode(tmp_path) + b"/\xff\xfe"
+    Path(os.fsdecode(place)).mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        ConnectHook(NODE).close()
+    finally:
+        subprocess.run(["umount", place], check=True)
