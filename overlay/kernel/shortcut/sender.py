@@ -55,7 +55,8 @@ def apply(
         row = operation.row
         assert isinstance(row, HookRow)
         if fast is not None:
-            fast.remote.disconnect(row.segment)
+            # The row of an earlier agent's program has no segment; its link has.
+            fast.remote.disconnect(int(row.link.removeprefix(SHORTCUT_PREFIX)))
         if isinstance(operation, DeleteRow):
             _unhook(pairs, row.link)
         elif fast is not None:

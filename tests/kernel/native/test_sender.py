@@ -211,6 +211,21 @@ def test_the_device_takes_over_again(senders: tuple[Native, Native], world: Worl
     assert one.pings_past_device(10) <= 0
 
 
+def test_the_next_agent_takes_back_what_its_predecessor_sends(
+    senders: tuple[Native, Native], world: World
+) -> None:
+    """A network may have got a shared rate while the agent was down: the device shapes it."""
+    one, _ = senders
+    assert one.host.sandbox.fast_path is not None
+    one.host.sandbox.fast_path.close()
+    one.host.sandbox.fast_path = FastPath()
+    one.sends = False
+    with netns.inside(world.fd(one.host.name)):
+        assert one.converge() == []
+    assert one.differences() == []
+    assert one.pings_past_device(10) <= 0
+
+
 def test_a_spoofed_source_does_not_leave(senders: tuple[Native, Native], world: World) -> None:
     """A packet from an address that is not the port's is left to the bridge and its filter."""
     one, two = senders
