@@ -2,9 +2,10 @@
 # Run tests in one emulated machine with Debian's kernel, which has modules that slim kernels lack:
 # netem, ipvlan, vlan, wireguard. Needs root to build the box; uses no service and no network.
 #
-#   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m vm, of the files that have such tests)
+#   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m 'vm or kernels', of the files that have such)
+#   vagrant/vm-test.sh --run SCRIPT [ARGUMENT...]     a Python script of this tree instead, such as a benchmark
 #
-# Environment: ACCEL (tcg, or kvm), MEMORY (1024), SECONDS_MAX (3600).
+# Environment: ACCEL (tcg, or kvm), MEMORY (1024), SECONDS_MAX (3600), FILES (of this tree that are needed besides).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 box=build/vagrant
@@ -18,14 +19,22 @@ deploy/environment.sh "$stage" /srv/overlayd-tests "${testing[@]}"
 mkdir "$stage/tree"
 cp "$(command -v wireguard-go)" "$stage/" # beside the kernel's: clusters may mix them
 cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
+for file in ${FILES:-}; do cp -a --parents "$file" "$stage/tree/"; done
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
 # Compiled here: in the emulated machine the first agent would spend much of its time to start on it.
 /usr/bin/python3 -I -m compileall -q "$stage"/tree/{overlay,tests}
 if [ $# = 0 ]; then
-  mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.vm\b' tests)
-  set -- -m vm "${files[@]}"
+  mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.(vm|kernels)\b' tests)
+  set -- -m 'vm or kernels' "${files[@]}"
 fi
-printf '%q ' "$@" > "$stage/arguments"
+record=()
+if [ "$1" = --run ]; then
+  shift
+else
+  record=(OVERLAYD_VM=1 OVERLAYD_RECORD=vm "OVERLAYD_RECORD_TITLE=\`make vm-test\`")
+  set -- -m pytest --color=no -p no:cacheprovider --timeout=1200 "$@"
+fi
+printf '%q ' env "${record[@]}" /srv/overlayd-tests/bin/python "$@" > "$stage/command"
 # Emulated, a lab of three hosts takes minutes to come up: a test may take longer than elsewhere.
 # systemd in the machine starts this script; its output goes to the serial line.
 cat > "$stage/run" <<'INSIDE'
@@ -35,11 +44,12 @@ stty -F /dev/ttyS0 -onlcr 2>/dev/null
 mkdir -p /srv/overlayd-tests
 mount --bind /mnt/srv/overlayd-tests /srv/overlayd-tests
 ip link set lo up
+ulimit -n 65536 # tests open thousands of sockets, and systemd allows a service 1024
 cp /mnt/wireguard-go /usr/local/sbin/
 touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
-eval "OVERLAYD_VM=1 OVERLAYD_RECORD=vm OVERLAYD_RECORD_TITLE='\`make vm-test\`' /srv/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider --timeout=1200 $(cat /mnt/arguments)"
+eval "$(cat /mnt/command)"
 code=$?
 [ ! -e build/platforms/vm.json ] || echo "vm-test: record $(tr -d '\n' < build/platforms/vm.json)"
 echo "vm-test: exit $code"
