@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from overlay.lab.driver import AgentDriver, Json, differences
-from tests.e2e.walk import SETTLE_S, Walk, names_on
+from tests.e2e.walk import Walk, names_on
+from tests.e2e.walk_hosts import SETTLE_S
 from tests.e2e.world import ASK, SERVE
 
 PAIRS_MAX, DENIED_MAX, PORTS_MAX = 6, 2, 3
@@ -42,7 +43,7 @@ def check(walk: Walk) -> None:
     until = time.monotonic() + SETTLE_S
     while found := faults(walk):
         assert time.monotonic() < until, "\n".join(found)
-    walk.shaken = False
+    walk.hosts.shaken = False
     found = [*_unreached(walk), *_unanswered(walk)]
     assert not found, "\n".join(found)
 
@@ -56,7 +57,7 @@ def faults(walk: Walk) -> list[str]:
         for ip in seat["ips"]
     ]
     found = [f"given twice: {each}" for each in set(taken) if taken.count(each) > 1]
-    for driver in walk.drivers:
+    for driver in walk.hosts.drivers:
         said = [*_cluster(driver), *_networks(walk, driver), *_endpoints(walk, driver),
                 *_names(walk, driver), *_log(driver)]  # fmt: skip
         said += [f"verify: {each}" for each in differences(driver)]
@@ -161,7 +162,7 @@ def _unreached(walk: Walk) -> list[str]:
     for pair in walk.rng.sample(allowed, min(PAIRS_MAX, len(allowed))):
         found += _not_reached(walk, *pair)
     for source, target, network, ip in walk.rng.sample(denied, min(DENIED_MAX, len(denied))):
-        driver = walk.host(walk.containers[source].host)
+        driver = walk.hosts.driver(walk.containers[source].host)
         if "1 received" in _inside(driver, source, _ping(walk, source, network, ip)):
             found.append(f"{source} reaches {target} at {ip} on {network}, and must not")
         walk.denied_pings.start(driver, source, target, _endless_ping(walk, source, network, ip))
@@ -178,7 +179,7 @@ def _endless_ping(walk: Walk, source: str, network: str, ip: str) -> str:
 
 def _not_reached(walk: Walk, source: str, target: str, network: str, ip: str) -> list[str]:
     held = walk.containers[source]
-    driver, found = walk.host(held.host), []
+    driver, found = walk.hosts.driver(held.host), []
     ping = _ping(walk, source, network, ip)
     if not _soon(lambda: "1 received" in _inside(driver, source, ping)):
         found.append(f"{source} does not reach {target} at {ip} on {network}")
@@ -214,11 +215,11 @@ def _unanswered(walk: Walk) -> list[str]:
 
 
 def _not_answered(walk: Walk, number: int, port: int, name: str) -> list[str]:
-    driver, asker = walk.host(walk.containers[name].host), walk.host(number % 3 + 1)
+    driver, asker = walk.hosts.driver(walk.containers[name].host), walk.hosts.driver(number % 3 + 1)
     serve = f"timeout 60 ip netns exec {name} python3 -c '{SERVE}' 0.0.0.0 80 tcp"
     driver.run("sh", "-c", f"{serve} >/dev/null 2>&1 & echo $! >/run/server")
-    ask = f"python3 -c '{ASK}' {walk.host(number).address} {port} tcp 2>/dev/null || true"
+    ask = f"python3 -c '{ASK}' {walk.hosts.driver(number).address} {port} tcp 2>/dev/null || true"
     answers = _soon(lambda: asker.run("sh", "-c", ask) != "")
     driver.run("sh", "-c", "kill $(cat /run/server) || true")
-    shown = walk.host(number).get("/v1/published")["published"]
+    shown = walk.hosts.driver(number).get("/v1/published")["published"]
     return [] if answers else [f"vm{number}'s port {port}, to {name}, does not answer: {shown}"]

@@ -13,7 +13,8 @@ from overlay.lab import host_process, lab
 from overlay.lab.driver import connect, end_all, join_all, wait_until
 from tests.e2e import settled
 from tests.e2e.data_paths import PathWatch
-from tests.e2e.walk import SETTLE_S, Walk, names_on
+from tests.e2e.walk import Walk, names_on
+from tests.e2e.walk_hosts import SETTLE_S
 
 SEED = int(os.environ.get("SEED") or 20261121)
 STEPS = int(os.environ.get("STEPS") or 60)
@@ -63,5 +64,5 @@ def empty(walk: Walk) -> None:
     settled.check(walk)
     for name in list(walk.networks):
         walk.remove_network(walk.rng.randint(1, 3), name)
-    wait_until(lambda: not any(map(names_on, walk.drivers)), "no networks", SETTLE_S)
+    wait_until(lambda: not any(map(names_on, walk.hosts.drivers)), "no networks", SETTLE_S)
     settled.check(walk)

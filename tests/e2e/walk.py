@@ -6,12 +6,10 @@ model (`settled`).
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +17,9 @@ from overlay.lab.driver import AgentDriver, ApiRefusedError, Json, wait_until
 from overlay.lab.host_process import HostProcess
 from overlay.lab.host_process import run as run_on
 from tests.e2e.denied_pings import DeniedPings
+from tests.e2e.walk_hosts import EXCUSED, SETTLE_S, WalkHosts
 
-SETTLE_S = 60.0
 NETWORKS_MAX, CONTAINERS_MAX, POLICIES_MAX = 5, 9, 6
-# Permitted refusals while a host is partitioned, or was a moment ago.
-CONFLICT = 409
-EXCUSED = (404, 409, 500, 503, 504)
 
 
 @dataclass
@@ -62,7 +57,7 @@ class Walk:
         rng: random.Random,
         tell: Callable[[str], None],  # the steps so far, printed on failure
     ) -> None:
-        self.drivers = drivers
+        self.hosts = WalkHosts(drivers, tell)
         self._tell = tell
         self.rng = rng
         self.networks: dict[str, Network] = {}
@@ -72,10 +67,6 @@ class Walk:
         self.denied: dict[str, tuple[str, str, str]] = {}  # policy: network, source, target
         self.denied_pings = DeniedPings()
         self.holders = {1}  # of the cluster's authority
-        self.shaken = False  # an agent was killed or partitioned, and may still be catching up
-        self._is_cut = False
-        self._delay_s: float | None = None  # until the next verb's agent is killed
-        self._repeated = False
         self._switch = switch
         self._number = 0
         self._usual: list[tuple[int, Callable[[], None]]] = [
@@ -93,10 +84,6 @@ class Walk:
 
     # --- actions --------------------------------------------------------------------------
 
-    def host(self, number: int) -> AgentDriver:
-        """Return a host, counted from 1."""
-        return self.drivers[number - 1]
-
     def step(self) -> None:
         """Make one move."""
         self._move([*self._usual, *self._more, *self._rare])
@@ -104,69 +91,12 @@ class Walk:
     def _move(self, moves: list[tuple[int, Callable[[], None]]]) -> None:
         self.rng.choices([move for _, move in moves], [weight for weight, _ in moves])[0]()
 
-    def ask(self, number: int, method: str, path: str, **body: Any) -> Json:
-        """Send a request that must succeed.
-
-        A host that was killed or partitioned a moment ago may refuse it for a while; one that is
-        killed meanwhile gets it once more.
-        """
-        self._tell(f"vm{number} {method} {path} {body or ''}")
-        self._repeated = False
-        if self._delay_s is None:
-            return self._call(number, method, path, body)
-        delay_s, self._delay_s = self._delay_s, None
-        with self._ending(number, delay_s), contextlib.suppress(OSError, ValueError):
-            return self._call(number, method, path, body)
-        self._tell(f"vm{number} asked once more")
-        self._repeated = True
-        return self._call(number, method, path, body)
-
-    @contextlib.contextmanager
-    def _ending(self, number: int, delay_s: float) -> Iterator[None]:
-        """Kill an agent so long after the block has begun, and start it again after the block."""
-        self._tell(f"vm{number} kill -9 {1000 * delay_s:.0f} ms after that")
-        timer = threading.Timer(delay_s, self.host(number).end)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.join()
-            self.host(number).start()
-            self.shaken = True
-
-    def _call(self, number: int, method: str, path: str, body: Json) -> Json:
-        until = time.monotonic() + SETTLE_S
-        while True:
-            try:
-                return self.host(number).call(method, path, body if method == "POST" else None)
-            except ApiRefusedError as error:
-                if self._repeated and method == "DELETE" and error.status == 404:
-                    return {}  # the first request had succeeded
-                if self._is_cut or not self.shaken or error.status not in EXCUSED:
-                    raise
-                if time.monotonic() > until:
-                    raise
-            time.sleep(0.05)
-
-    def must_refuse(self, number: int, method: str, path: str, **body: Any) -> None:
-        """Send a request that must be refused as a conflict."""
-        if self.shaken:
-            return
-        answer: object = None
-        try:
-            answer = self.ask(number, method, path, **body)
-        except ApiRefusedError as error:
-            if error.status == CONFLICT:
-                return
-            raise
-        raise AssertionError(f"not refused: {answer}")
-
     def _name(self, start: str) -> str:
         self._number += 1
         return f"{start}{self._number}"
 
     def _any_host(self) -> int:
-        return self.rng.randint(1, len(self.drivers))
+        return self.rng.randint(1, len(self.hosts.drivers))
 
     def _some(self, things: Iterable[Any]) -> Any:
         found = sorted(things)
@@ -189,10 +119,10 @@ class Walk:
         }  # fmt: skip
         if body["driver"] == "overlay" and rng.random() < 0.3:
             body["vni"] = 1000 + 10 * self._number
-        made = self.ask(number, "POST", "/v1/networks", **body)
+        made = self.hosts.ask(number, "POST", "/v1/networks", **body)
         shown = [subnet["subnet"] for subnet in made["subnets"]]
         self.networks[name] = Network(number, made["vni"], shown, body["internal"], body["driver"])
-        for driver in self.drivers:
+        for driver in self.hosts.drivers:
             wait_until(lambda driver=driver: name in names_on(driver), name, SETTLE_S)  # type: ignore[misc]
 
     def _subnet(self, kind: str) -> Json:
@@ -218,13 +148,13 @@ class Walk:
             return
         number, path = self._any_host(), f"/v1/networks/{name}"
         if any(name in container.seats for container in self.containers.values()):
-            self.must_refuse(number, "DELETE", path)
+            self.hosts.must_refuse(number, "DELETE", path)
             return
         self.remove_network(number, name)
 
     def remove_network(self, number: int, name: str) -> None:
         """Remove a network that nothing is attached to."""
-        self.ask(number, "DELETE", f"/v1/networks/{name}")
+        self.hosts.ask(number, "DELETE", f"/v1/networks/{name}")
         del self.networks[name]
         for key in [key for key in self.given if key[1] == name]:
             del self.given[key]
@@ -242,14 +172,14 @@ class Walk:
         source, target = self.rng.sample(there, 2)
         name = self._name("p")
         body = {"network": network, "from": [f"name={source}"], "to": [f"name={target}"]}
-        self.ask(self._any_host(), "POST", "/v1/policies", name=name, action="deny", **body)
+        self.hosts.ask(self._any_host(), "POST", "/v1/policies", name=name, action="deny", **body)
         self.denied[name] = (network, source, target)
 
     def _allow(self) -> None:
         name = self._some(self.denied)
         if name is not None:
             self.denied_pings.end(*self.denied[name][1:])
-            self.ask(self._any_host(), "DELETE", f"/v1/policies/{name}")
+            self.hosts.ask(self._any_host(), "DELETE", f"/v1/policies/{name}")
             del self.denied[name]
 
     def denies(self, network: str, source: str, target: str) -> bool:
@@ -266,10 +196,10 @@ class Walk:
         network = self.networks[name]
         number = self.rng.choice(network.hosts())
         if network.internal:
-            self.must_refuse(number, "POST", "/v1/expose", network=name)
+            self.hosts.must_refuse(number, "POST", "/v1/expose", network=name)
             return
         exposed = self.rng.random() < 0.6
-        self.ask(number, "POST", "/v1/expose" if exposed else "/v1/unexpose", network=name)
+        self.hosts.ask(number, "POST", "/v1/expose" if exposed else "/v1/unexpose", network=name)
         network.exposed[number] = exposed
 
     def is_exposed(self, number: int, name: str) -> bool:
@@ -289,10 +219,10 @@ class Walk:
             name, host = self._name("c"), self._any_host()
             is_bare = self.rng.random() < 0.7
             if is_bare:
-                self.ask(host, "POST", "/v1/containers", name=name)
+                self.hosts.ask(host, "POST", "/v1/containers", name=name)
             else:
                 self._tell(f"vm{host} ip netns add {name}")
-                self.host(host).run("ip", "netns", "add", name)
+                self.hosts.driver(host).run("ip", "netns", "add", name)
             self.containers[name] = Container(host, is_bare)
         held = self.containers[name]
         chosen = [each for each in sorted(self.networks) if self.rng.random() < 0.5][:2]
@@ -321,7 +251,7 @@ class Walk:
             wish |= rng.choice(({"isolated": True}, {"vlan": "10"}, {"vlan": "20"}))
         if rng.random() < 0.2:
             wish["gateway_priority"] = rng.randint(-5, 5)
-        made = self.ask(held.host, "POST", "/v1/endpoints", **wish)["endpoints"][0]
+        made = self.hosts.ask(held.host, "POST", "/v1/endpoints", **wish)["endpoints"][0]
         held.seats[network] = wish | {key: made[key] for key in ("ips", "mac", "ifname")}
 
     def _seated(self) -> str | None:
@@ -336,7 +266,7 @@ class Walk:
         held = self.containers[name]
         network = self._some(held.seats)
         rate = self.rng.choice((0, 64_000, 32_000_000_000))
-        made = self.ask(
+        made = self.hosts.ask(
             held.host, "POST", "/v1/endpoints",
             target=f"netns:{name}", networks=[network], rate_in=rate,
         )["endpoints"][0]  # fmt: skip
@@ -349,9 +279,11 @@ class Walk:
         held = self.containers[name]
         chosen = [each for each in sorted(held.seats) if self.rng.random() < 0.6]
         self.denied_pings.end(name)
-        answer = self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}", networks=chosen)
+        answer = self.hosts.ask(
+            held.host, "POST", "/v1/detach", target=f"netns:{name}", networks=chosen
+        )
         gone = {each["network"] for each in answer["detached"]}
-        assert self._repeated or gone == set(chosen or held.seats), answer
+        assert self.hosts.repeated or gone == set(chosen or held.seats), answer
         held.seats = {
             each: seat for each, seat in held.seats.items() if each not in chosen and chosen
         }
@@ -366,12 +298,12 @@ class Walk:
         held = self.containers[name]
         self.denied_pings.end(name)
         if held.is_bare:
-            self.ask(held.host, "DELETE", f"/v1/containers/{name}")
+            self.hosts.ask(held.host, "DELETE", f"/v1/containers/{name}")
         else:
             if self.rng.random() < 0.5:  # or it simply exits
-                self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}")
+                self.hosts.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}")
             self._tell(f"vm{held.host} ip netns del {name}")
-            self.host(held.host).run("ip", "netns", "del", name)
+            self.hosts.driver(held.host).run("ip", "netns", "del", name)
         del self.containers[name]
 
     # --- names and ports ----------------------------------------------------------------
@@ -389,7 +321,7 @@ class Walk:
         port = 8000 + self.rng.randrange(200)
         if (held.host, port) in self.published:
             return
-        self.ask(
+        self.hosts.ask(
             held.host, "POST", "/v1/published",
             name=name, network=network, ports=[f"{port}:80"],
         )  # fmt: skip
@@ -400,7 +332,7 @@ class Walk:
         if place is not None:
             number, port = place
             name, _ = self.published[place]
-            self.ask(number, "POST", "/v1/unpublish", name=name, ports=[f"{port}:80"])
+            self.hosts.ask(number, "POST", "/v1/unpublish", name=name, ports=[f"{port}:80"])
             del self.published[place]
 
     def _give(self) -> None:
@@ -410,38 +342,38 @@ class Walk:
         number, network = self.containers[name].host, self._some(self.containers[name].seats)
         key = (number, network, f"given{self.rng.randrange(4)}-{number}")
         ip = f"192.0.2.{self.rng.randint(1, 250)}"
-        self.ask(number, "POST", "/v1/dns", network=network, name=key[2], ips=[ip])
+        self.hosts.ask(number, "POST", "/v1/dns", network=network, name=key[2], ips=[ip])
         self.given[key] = ip
 
     def _take_back(self) -> None:
         key = self._some(self.given)
         if key is not None:
             number, network, name = key
-            self.ask(number, "DELETE", f"/v1/dns/{name}?network={network}")
+            self.hosts.ask(number, "DELETE", f"/v1/dns/{name}?network={network}")
             del self.given[key]
 
     # --- the cluster --------------------------------------------------------------------
 
     def _invite(self) -> None:
         number = self._some(self.holders)
-        made = self.ask(number, "POST", "/v1/tokens", uses=1, expires_s=600, label="a walk")
-        self.ask(number, "DELETE", f"/v1/tokens/{made['id']}")
+        made = self.hosts.ask(number, "POST", "/v1/tokens", uses=1, expires_s=600, label="a walk")
+        self.hosts.ask(number, "DELETE", f"/v1/tokens/{made['id']}")
 
     def _rotate(self) -> None:
-        self.ask(self._some(self.holders), "POST", "/v1/keys/rotate")
+        self.hosts.ask(self._some(self.holders), "POST", "/v1/keys/rotate")
 
     def _repair(self) -> None:
         number = self._any_host()
         self._tell(f"vm{number} verify --repair")
-        self.host(number).get("/v1/verify?repair=1")
+        self.hosts.driver(number).get("/v1/verify?repair=1")
 
     def _restart(self) -> None:
         number = self._any_host()
         how = self.rng.choice((signal.SIGTERM, signal.SIGKILL))
         self._tell(f"vm{number} {how.name} and start")
-        self.host(number).end(how)
-        self.host(number).start()
-        self.shaken = True
+        self.hosts.driver(number).end(how)
+        self.hosts.driver(number).start()
+        self.hosts.shaken = True
 
     def _leave(self) -> None:
         """Leave and join again, as another node; containers stay, attached to nothing."""
@@ -452,7 +384,7 @@ class Walk:
         holder = self._some(others[number])
         self.denied_pings.end(*(name for name, held in self.containers.items()
                                 if held.host == number))  # fmt: skip
-        self.ask(number, "POST", "/v1/leave")
+        self.hosts.ask(number, "POST", "/v1/leave")
         for held in self.containers.values():
             held.seats = {} if held.host == number else held.seats
         for network in self.networks.values():
@@ -461,14 +393,16 @@ class Walk:
         self.given = {key: ip for key, ip in self.given.items() if key[0] != number}
         self.published = {at: what for at, what in self.published.items() if at[0] != number}
         self.holders.discard(number)
-        token = self.host(holder).get("/v1/token")["token"]
-        self.shaken = True
-        self.ask(number, "POST", "/v1/join", peers=[self.host(holder).address], token=token)
+        token = self.hosts.driver(holder).get("/v1/token")["token"]
+        self.hosts.shaken = True
+        self.hosts.ask(
+            number, "POST", "/v1/join", peers=[self.hosts.driver(holder).address], token=token
+        )
         self.promote(holder, number)
 
     def promote(self, holder: int, number: int) -> None:
         """Make a host another holder of the authority."""
-        self.ask(holder, "POST", "/v1/promote", node=f"vm{number}")
+        self.hosts.ask(holder, "POST", "/v1/promote", node=f"vm{number}")
         self.holders.add(number)
 
     def _cut(self) -> None:
@@ -477,7 +411,7 @@ class Walk:
         port = f"to-vm{number}"
         self._tell(f"vm{number} is cut off")
         run_on(self._switch, "ip", "link", "set", port, "down")
-        self._is_cut = self.shaken = True
+        self.hosts.is_cut = self.hosts.shaken = True
         try:
             until = time.monotonic() + 3 * self.rng.random()
             while True:
@@ -491,16 +425,16 @@ class Walk:
                     break
         finally:
             run_on(self._switch, "ip", "link", "set", port, "up")
-            self._is_cut = False
+            self.hosts.is_cut = False
             self._tell(f"vm{number} is back")
 
     def _end_meanwhile(self) -> None:
         """Kill an agent during a verb."""
-        self._delay_s = 0.08 * self.rng.random()
+        self.hosts.delay_s = 0.08 * self.rng.random()
         try:
             self._move([*self._usual, *self._more])
         finally:
-            self._delay_s = None
+            self.hosts.delay_s = None
 
 
 def names_on(driver: AgentDriver) -> set[str]:
