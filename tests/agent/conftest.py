@@ -35,7 +35,7 @@ from overlay.core.events import (
 )
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Value
-from overlay.model import parse_ip
+from overlay.model import Subnet, parse_ip
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
@@ -174,6 +174,11 @@ class Sites:
         site = Site(state, cluster, address)
         self._open.append(site)
         return site
+
+
+def subnet(base: str) -> Subnet:
+    """Return a /24 with its first address as gateway."""
+    return Subnet(parse_ip(base), 24, parse_ip(base[:-1] + "1"))
 
 
 def met(one: Site, other: Site) -> bool:

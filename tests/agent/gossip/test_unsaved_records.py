@@ -14,6 +14,7 @@ from overlay.agent.state.database import StateDatabase
 from overlay.core.protocol.records import CLUSTER_SCOPE, Segment
 from overlay.errors import OverlayError
 from overlay.model import NodeId
+from tests.agent.conftest import until
 
 OTHER, OWN = NodeId(b"x" * 16), NodeId(b"o" * 16)
 
@@ -36,13 +37,6 @@ def written(state: StateDatabase) -> list[tuple[NodeId, int]]:
     return [(NodeId(each.origin), each.upto) for each in state.segments()]
 
 
-async def until_written(state: StateDatabase) -> None:
-    """Wait until any segment is on disk."""
-    async with asyncio.timeout(60.0):
-        while not written(state):  # noqa: ASYNC110 - nothing tells when a timer has run
-            await asyncio.sleep(0.001)
-
-
 async def test_own_segments_are_written_with_all_that_waits(state: StateDatabase) -> None:
     """What this node writes may depend on a record that it has just received."""
     unsaved = UnsavedRecords(state)
@@ -62,7 +56,7 @@ async def test_records_are_written_soon_and_at_the_end(
     monkeypatch.setattr(stored_records, "_LAZY_WRITE_S", 0.0)
     unsaved = UnsavedRecords(state)
     unsaved.add_segment(segment(1))
-    await until_written(state)
+    await until(lambda: bool(written(state)), 60.0)
     monkeypatch.setattr(stored_records, "_LAZY_WRITE_S", 1_000.0)
     unsaved.add_segment(segment(2))
     assert written(state) == [(OTHER, 1)]
@@ -87,7 +81,7 @@ async def test_a_disk_that_rejects_writes_loses_only_the_oldest(
             unsaved.add_segment(segment(number))
         await asyncio.sleep(0.01)  # the timer runs, and is set again
         assert written(state) == []
-    await until_written(state)
+    await until(lambda: bool(written(state)), 60.0)
 
     assert written(state) == [(OTHER, 3), (OTHER, 4)]
     unsaved.close()

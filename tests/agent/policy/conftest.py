@@ -20,12 +20,11 @@ from overlay.model import (
     HOST_LABEL,
     Endpoint,
     Network,
-    Subnet,
     Vni,
     mac_for,
     parse_ip,
 )
-from tests.agent.conftest import Site, Sites
+from tests.agent.conftest import Site, Sites, subnet
 
 BLUE, RED, LAN = Vni(7), Vni(9), Vni(11)
 
@@ -73,11 +72,6 @@ class PolicyBench:
     def written(self) -> int:
         """Return how far this member's log goes."""
         return self.site.gossip.node.store.version(self.site.gossip.node_id, CLUSTER_SCOPE)
-
-
-def subnet(base: str) -> Subnet:
-    """Return a /24 with its first address as gateway."""
-    return Subnet(parse_ip(base), 24, parse_ip(base[:-1] + "1"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from overlay.core.dataplane.network_drivers import labels_of
 from overlay.core.declared.objects import DeclaredObjects
 from overlay.core.protocol.records import Participation
 from overlay.model import Network, Subnet, Vni, parse_ip
-from tests.agent.conftest import Site, Sites
+from tests.agent.conftest import Site, Sites, subnet
 
 SIX = Subnet(parse_ip("fd00::"), 64, parse_ip("fd00::1"))
 
@@ -50,11 +50,6 @@ class RouterBench:
         network = self.directory.network_by_vni(vni)
         assert network is not None
         return [each.name for each in self.directory.routed_with(network)]
-
-
-def subnet(base: str) -> Subnet:
-    """Return a /24 with its first address as gateway."""
-    return Subnet(parse_ip(base), 24, parse_ip(base[:-1] + "1"))
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.records import CLUSTER_SCOPE, CustomRecord, Participation, Scope
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.model import Endpoint, Network, Subnet, Vni, mac_for, parse_ip
-from tests.agent.conftest import Site, Sites
+from overlay.model import Endpoint, Network, Vni, mac_for, parse_ip
+from tests.agent.conftest import Site, Sites, subnet
 
 BLUE, RED = Vni(7), Vni(9)
 
@@ -75,12 +75,6 @@ class Bench:
     def written(self) -> int:
         """Return how far this member's log goes."""
         return self.site.gossip.node.store.version(self.site.gossip.node_id, CLUSTER_SCOPE)
-
-
-def subnet(base: str) -> Subnet:
-    """Return a /24 with its first address as gateway."""
-    ip = parse_ip(base)
-    return Subnet(ip, 24, parse_ip(base[:-1] + "1"))
 
 
 WEB = Service("web", BLUE, (), (ServicePort(80, 80),))
