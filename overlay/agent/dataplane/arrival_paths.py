@@ -75,7 +75,10 @@ class ArrivalPaths:
         before, view.excluded_vteps = view.excluded_vteps, no_hosts
         if before != no_hosts:
             self._underlay.replan()
+        own = self._directory.card(self._directory.own)
         for ip in sorted(no_hosts - before):
+            if own is not None and ip == own.address:
+                continue  # a former identity of this host, or `gossip.card_report` tells of it
             text = f"a member names {ip_text(ip)}, which is no other host's seen from here"
             self._event_log.record("card", f"{text}: it gets nothing", level=logging.WARNING)
 

@@ -51,7 +51,7 @@ def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPa
         by_route: dict[tuple[object, ...], frozenset[int]] = {}
         for peer in members:
             for route in underlay.routes_towards(socket, peer, configured=True):
-                if route["type"] != underlay.RTN_UNICAST:
+                if underlay.leads_back(route):
                     no_hosts.add(peer)
                     continue
                 best = (len(peer), route.get_attr("RTA_DST"), route["dst_len"])

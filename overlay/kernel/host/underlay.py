@@ -24,7 +24,8 @@ from overlay.model import Ip, ip_text, parse_ip
 Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LOOPBACK_INDEX: Final = 1
-RTN_UNICAST: Final = 1
+_RTN_UNICAST: Final = 1
+_TO_THIS_HOST: Final = frozenset({2, 3, 4, 5})  # RTN_LOCAL, BROADCAST, ANYCAST, MULTICAST
 _RT_TABLE_LOCAL: Final = 255
 # VirtualBox gives every machine this same address, each behind its own NAT.
 _VIRTUALBOX_NAT: Final = parse_ip("10.0.2.15")
@@ -208,6 +209,11 @@ def interfaces_of(route: Any) -> list[int]:
     return [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF") or 0]
 
 
+def leads_back(route: Any) -> bool:
+    """Return whether a route is to this host itself, or to all hosts of a segment."""
+    return route["type"] in _TO_THIS_HOST
+
+
 def _underlay(host: HostAddresses, index: int, ip: Ip) -> UnderlayAddress:
     link = host.links.get(index)
     if link is None:
@@ -277,7 +283,7 @@ def routes() -> list[Route]:
             table = route.get_attr("RTA_TABLE") or route["table"]
             if route["dst_len"] == 0 or table == _RT_TABLE_LOCAL:
                 continue
-            if route["type"] != RTN_UNICAST:
+            if route["type"] != _RTN_UNICAST:
                 continue
             target = ipaddress.ip_network((route.get_attr("RTA_DST"), route["dst_len"]))
             if target.is_link_local:

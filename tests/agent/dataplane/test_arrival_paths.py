@@ -14,6 +14,7 @@ from overlay.model import Ip
 from overlay.signals import AsyncSignal, Signal
 
 PEER = Ip(bytes([192, 168, 56, 11]))
+OWN = Ip(bytes([192, 168, 56, 12]))
 FIRST, SECOND = ArrivalPath(2, PEER), ArrivalPath(3, PEER)
 
 
@@ -35,7 +36,9 @@ class Host:
         )
         transport = SimpleNamespace(path_used=self.path_used)
         context = SimpleNamespace(
-            directory=SimpleNamespace(view=self.view),
+            directory=SimpleNamespace(
+                view=self.view, own="self", card=lambda _node: SimpleNamespace(address=OWN)
+            ),
             kernel=SimpleNamespace(call=self._call),
             event_log=SimpleNamespace(record=lambda _kind, text, **_: self.events.append(text)),
             gossip=SimpleNamespace(transport=transport),
@@ -102,3 +105,16 @@ async def test_nothing_is_sent_where_this_host_would_receive_it(
     assert host.events == [
         "a member names 192.168.56.11, which is no other host's seen from here: it gets nothing"
     ]
+
+
+async def test_this_hosts_own_address_in_another_card_is_no_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is a former identity of this host, or else the card report tells of it."""
+    host = Host(monkeypatch, frozenset())
+    host.view.vteps = lambda: frozenset({PEER, OWN})
+    host.no_hosts = frozenset({OWN})
+    await host.address_checked.emit(None)
+
+    assert host.view.excluded_vteps == {OWN}
+    assert host.events == []

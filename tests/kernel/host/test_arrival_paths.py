@@ -104,3 +104,12 @@ def test_own_addresses_and_those_of_a_segment_are_no_hosts(host: Host) -> None:
 
     assert found.no_hosts == own | all_hosts
     assert {path.member for path in found.best} == set(PEERS.values()) | {parse_ip("172.17.0.9")}
+
+
+def test_where_nothing_gets_through_may_be_another_hosts(host: Host) -> None:
+    """Its route may come back."""
+    for kind, text in (("blackhole", "10.9.0.1"), ("unreachable", "fd99::1")):
+        host.world.run(host.name, "ip", "route", "add", kind, text)
+
+    found = host.further({parse_ip("10.9.0.1"), parse_ip("fd99::1"), parse_ip("fd98::1")})
+    assert found.no_hosts == frozenset()
