@@ -3,8 +3,9 @@
 
 In a lab of five hosts with 20 backends and a client each, one file declares the services. Then
 backends are detached, drained, and fail their check; each time the kernel tables of all containers
-are asked, by messages of their own, until none leads to that backend. A detached backend changes
-all services: what a host has to do at worst. Run as root:
+are asked, by messages of their own, until none leads to that backend; or, as services are created
+one by one, until each has the new one. A detached backend changes all services: what a host has to
+do at worst. Run as root:
     .venv/bin/python scripts/bench_services_scale.py [--rounds 8] [--services 100] [--backends 20]
 It prints Markdown; docs/SCALE.md holds the last run.
 """
@@ -259,8 +260,32 @@ class Lab:
 
         Of one service, if its address is given.
         """
-        ip, left = self.ips[name], list(self.tables)
+        ip = self.ips[name]
         ring, key = self._place(name, virtual)
+        return self._until_all(
+            act, lambda each: each.leads_to(ring, key, ip) is leads, self.at[name].client
+        )
+
+    def create_one(self) -> Change:
+        """Create one more service; measure until all tables have it."""
+        self.services += 1
+        body = {
+            "name": f"s{self.services - 1}",
+            "network": "blue",
+            "ports": [{"port": 80, "target": 8080}],
+            "selector": LABELS,
+        }
+        first = self.hosts[0]
+        return self._until_all(
+            partial(first.api.post, "/v1/services", body),
+            lambda each: each.service_count() >= self.services,
+            first.client,
+        )
+
+    def _until_all(
+        self, act: Callable[[], object], is_done: Callable[[ClientTable], bool], own: str
+    ) -> Change:
+        left = list(self.tables)
         before = [each.agent() for each in self.hosts]
         at: dict[str, float] = {}
         begun = time.monotonic()
@@ -270,9 +295,7 @@ class Lab:
             def is_followed() -> bool:
                 if done.done():
                     done.result()
-                return not left_after(
-                    left, lambda each: each.leads_to(ring, key, ip) is not leads, at, begun
-                )
+                return not left_after(left, lambda each: not is_done(each), at, begun)
 
             until(is_followed)
             done.result()
@@ -280,8 +303,7 @@ class Lab:
         used = [now.cpu_s - then.cpu_s for now, then in
                 zip((each.agent() for each in self.hosts), before, strict=True)]  # fmt: skip
         clients = {name: at[name] for name in (each.client for each in self.hosts)}
-        own = clients[self.at[name].client]
-        return Change(own, max(clients.values()), max(at.values()), statistics.fmean(used))
+        return Change(clients[own], max(clients.values()), max(at.values()), statistics.fmean(used))
 
     def _place(self, name: str, virtual: Ip | None) -> tuple[str, bytes]:
         """Return a slot that leads to a backend; remember it, for when it does not."""
@@ -327,6 +349,7 @@ def measure(made: Lab, rounds: int) -> Iterator[tuple[str, list[Change]]]:
         back.append(made.change(name, partial(post, "/v1/endpoints", attach), leads=True))
     yield "a backend of all services is detached", away
     yield "it is attached again", back
+    yield "one more service is created", [made.create_one() for _ in names]
     virtual = parse_ip(first.get("/v1/services/s0")["ips"][0])
     yield (
         "a backend of one service is drained",
