@@ -23,7 +23,7 @@ RUNTIMES = {  # Debian's package, and the program that prints its version
     "Incus": ("incus", "incus"),
     "systemd": ("systemd", "systemctl"),
 }
-_FILES_NAMED_MAX = 6
+_FILES_NAMED_MAX = 8
 
 
 def write(folder: Path, name: str, tests: str, root: Path = Path("/")) -> Path:
