@@ -5,9 +5,8 @@ In a lab of two hosts, containers of vm1 ask a backend of vm1 and one of vm2: di
 from a container that has no table of services (`--hands-off`), by the address of a service with
 that backend alone, by that of one whose connections the client's table translates, and by that from
 a container whose namespace has the rules that kube-proxy writes in its nftables mode, in place of
-overlayd's. All take turns, and the programs run
-with real-time priority (chrt(1)), so that other load meets all alike. Run as root, with Debian's
-gcc:
+overlayd's. All take turns, and the programs run with real-time priority (chrt(1)), so that other
+load meets all alike. Run as root, with Debian's gcc:
     .venv/bin/python scripts/bench_services.py [--rounds 15] [--seconds 1.0]
 It prints Markdown; docs/benchmarks/services.md holds the last run.
 """
@@ -18,8 +17,6 @@ import argparse
 import datetime as dt
 import os
 import platform
-import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,77 +24,9 @@ from pathlib import Path
 from overlay.lab import host_process, lab
 from overlay.lab.host_process import HostProcess
 
-PORT = 8080
-FIRST = ("chrt", "-f", "1")
-CLIENT = """
-#include <arpa/inet.h>
-#include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+from benchmark import connections
+from benchmark.connections import FIRST, MEASURES, PORT, Way, median, ratio
 
-static char bytes[1 << 17];
-
-static double now(void) {
-  struct timespec at;
-  clock_gettime(CLOCK_MONOTONIC, &at);
-  return at.tv_sec + at.tv_nsec / 1e9;
-}
-
-static int dial(struct sockaddr_in *to) {
-  int one = 1, made = socket(AF_INET, SOCK_STREAM, 0);
-  setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  if (connect(made, (void *)to, sizeof *to)) { perror("connect"); exit(1); }
-  return made;
-}
-
-static void turn(int made) {
-  char byte = 'x';
-  if (write(made, &byte, 1) != 1 || read(made, &byte, 1) != 1) { perror("turn"); exit(1); }
-}
-
-int main(int count, char **words) {
-  if (count == 2) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(words[1]))};
-    int one = 1, all = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(all, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(all, (void *)&at, sizeof at) || listen(all, 4096)) { perror("listen"); return 1; }
-    for (;;) {
-      int made = accept(all, 0, 0);
-      ssize_t size;
-      setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-      while ((size = read(made, bytes, sizeof bytes)) > 0)
-        if (size == 1 && write(made, bytes, 1) != 1) break;
-      close(made);
-    }
-  }
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(words[2]))};
-  struct linger reset = {1, 0};
-  inet_aton(words[1], &to.sin_addr);
-  double begun = now(), end = begun + atof(words[4]);
-  long done = 0;
-  if (!strcmp(words[3], "turns")) {
-    int made = dial(&to);
-    for (; now() < end; done++) turn(made);
-  } else if (!strcmp(words[3], "bulk")) {
-    int made = dial(&to);
-    while (now() < end) done += write(made, bytes, sizeof bytes);
-    printf("%.3f\\n", done * 8 / 1e9 / (now() - begun));
-    return 0;
-  } else {
-    for (; now() < end; done++) {
-      int made = dial(&to);
-      turn(made);
-      setsockopt(made, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-      close(made);
-    }
-  }
-  printf("%.0f\\n", done / (now() - begun));
-}
-"""
 WAYS = {  # client, and which of the backend's own, its virtual and its translated address
     "direct, without services": ("plain", 0),
     "direct, beside services": ("c1", 0),
@@ -105,8 +34,6 @@ WAYS = {  # client, and which of the backend's own, its virtual and its translat
     "translated": ("c1", 2),
     "rules as of kube-proxy": ("kube", 2),
 }
-MEASURES = {"request/response": "turns", "new connections": "new", "throughput": "bulk"}
-UNITS = {"request/response": "/s", "new connections": "/s", "throughput": " Gbit/s"}
 
 
 # The chains that a packet of a pod passes with kube-proxy's mode nftables, for two services.
@@ -191,17 +118,12 @@ def backend(host: HostProcess, name: str, program: str) -> Place:
     return ip, led, translated
 
 
-def measured(
-    host: HostProcess, client: str, ip: str, kind: str, program: str, seconds: float
-) -> float:
-    """Return one figure, in the unit of its kind."""
-    inside = ("ip", "netns", "exec", client)
-    return float(ok(host, *inside, *FIRST, program, ip, str(PORT), kind, str(seconds)))
-
-
-def shown(value: float, title: str) -> str:
-    """Return a figure with its unit."""
-    return f"{value:,.0f}/s" if value > 1000 else f"{value:.1f}{UNITS[title]}"
+def ways_to(host: HostProcess, place: Place) -> dict[str, Way]:
+    """Return the ways from a host's containers to a backend."""
+    return {
+        name: Way(tuple(host_process.enter_command(host, ["ip", "netns", "exec", who])), place[of])
+        for name, (who, of) in WAYS.items()
+    }
 
 
 def measure(
@@ -209,22 +131,11 @@ def measure(
 ) -> Iterator[str]:
     """Yield the table's rows."""
     for place, addresses in places.items():
-        for title, kind in MEASURES.items():
-            found: dict[str, list[float]] = {way: [] for way in WAYS}
-            for turn in range(rounds):
-                ways = list(WAYS.items())
-                for way, (client, which) in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
-                    target = addresses[which]
-                    found[way].append(measured(host, client, target, kind, program, seconds))
-            plain = found["direct, without services"]
-            cells = [shown(statistics.median(plain), title)]
-            for way in list(WAYS)[1:]:
-                ratios = [mine / other for mine, other in zip(found[way], plain, strict=True)]
-                middle = statistics.quantiles(ratios, n=4)
-                cells.append(
-                    f"{shown(statistics.median(found[way]), title)}, "
-                    f"{middle[1]:.3f} ({middle[0]:.2f} to {middle[2]:.2f})"
-                )
+        for title in MEASURES:
+            found = connections.measured(ways_to(host, addresses), title, program, rounds, seconds)
+            plain, *others = found.values()
+            cells = [median(plain, title)]
+            cells += [f"{median(each, title)}, {ratio(each, plain)}" for each in others]
             yield f"| {place}, {title} | {' | '.join(cells)} |"
 
 
@@ -235,10 +146,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "turns")
-        subprocess.run(
-            ["gcc", "-O2", "-x", "c", "-", "-o", program], input=CLIENT, text=True, check=True
-        )
+        program = str(Path(folder) / "connections")
+        connections.compile_to(Path(program))
         hosts = lab.make(2)
         try:
             lab.join(hosts)
