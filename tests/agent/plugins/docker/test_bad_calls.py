@@ -9,13 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from overlay.agent.state import documents
-from tests.agent.plugins.docker import test_plugin
-from tests.agent.plugins.docker.test_plugin import CALLS, ENDPOINT, NETWORK, OTHER
+from tests.agent.plugins.docker.engine import CALLS, ENDPOINT, NETWORK, OTHER
 
 if TYPE_CHECKING:
-    from tests.agent.plugins.docker.test_plugin import Engine
+    from tests.agent.plugins.docker.engine import Engine
 
-engine = test_plugin.engine
 POOL = "the pool of network blue"  # its id is known once it was requested
 BLUE = {"com.docker.network.generic": {"overlayd.network": "blue"}}
 SWARMS = {"com.docker.network.generic": {"overlayd.network": "green"}}

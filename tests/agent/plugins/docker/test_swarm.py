@@ -11,13 +11,11 @@ from overlay.agent.plugins.docker import container_names, engine_sync, swarm_hol
 from overlay.agent.plugins.docker.swarm_holdings import SwarmHoldings
 from overlay.core.protocol.messages import GrantRequest
 from overlay.model import Grant, Ip, NodeId, parse_ip
-from tests.agent.plugins.docker import test_plugin
-from tests.agent.plugins.docker.test_plugin import ENDPOINT
+from tests.agent.plugins.docker.engine import ENDPOINT
 
 if TYPE_CHECKING:
-    from tests.agent.plugins.docker.test_plugin import Engine
+    from tests.agent.plugins.docker.engine import Engine
 
-engine = test_plugin.engine
 NETWORK = "hzjf7gmcf8uyosgzoroqfqalb"
 GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
 
