@@ -40,15 +40,20 @@ class GraphPath(NamedTuple):
     """
 
     peer: str
-    state: str  # ok, lost, unknown, "1400 bytes only", or the state of a member that is not alive
+    state: str  # ok, lost, silent, unknown, "1400 bytes only", or that of a member not alive
     rtt_ms: float | None
     size_carried: int | None = None  # bytes; None: not known
 
     @property
     def kind(self) -> str:
-        """Its state in one word: ok, limited, lost, unknown, or away: no live member."""
+        """Its state in one word: ok, limited, lost, unknown, or away: no live member.
+
+        One whose peer reports no probes is shown with those that are lost.
+        """
         if self.state in ("ok", "lost", "unknown"):
             return self.state
+        if self.state == "silent":
+            return "lost"
         return "limited" if self.state.endswith("only") else "away"
 
     @property
@@ -123,8 +128,10 @@ def _state(member: Mapping[str, Any]) -> str:
     if path is None:
         return "unknown"  # no network in common: nothing is probed
     ways = {path["sending"], path["receiving"]}
-    if ways & {"lost", "silent", "damaged"}:
+    if ways & {"lost", "damaged"}:
         return "lost"
+    if "silent" in ways:  # it reports no probes: whether they arrive is not known
+        return "silent"
     if path["size_carried"] is not None and path["size_carried"] < path["size_expected"]:
         return f"{path['size_carried']} bytes only"
     return "ok" if ways == {"ok"} else "unknown"

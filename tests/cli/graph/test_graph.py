@@ -45,7 +45,7 @@ ENDPOINTS = {
         ("alive", OK, "ok"),
         ("alive", None, "unknown"),
         ("alive", OK | {"receiving": "lost"}, "lost"),
-        ("alive", OK | {"sending": "silent"}, "lost"),
+        ("alive", OK | {"sending": "silent"}, "silent"),
         ("alive", OK | {"sending": "unknown"}, "unknown"),
         ("alive", OK | {"receiving": "damaged"}, "lost"),
         ("alive", OK | {"size_carried": 1400}, "1400 bytes only"),
@@ -67,6 +67,7 @@ def test_a_path_says_what_it_carries_and_its_kind() -> None:
         member("vm2", path=OK),
         member("vm3", path=OK | {"size_carried": 1400}),
         member("vm4", "dead"),
+        member("vm5", path=OK | {"sending": "silent"}),
     ]
     graph = model.read(members, ENDPOINTS)
 
@@ -74,6 +75,7 @@ def test_a_path_says_what_it_carries_and_its_kind() -> None:
         ("ok", 1500),
         ("limited", 1400),
         ("away", None),
+        ("lost", 1500),
     ]
 
 

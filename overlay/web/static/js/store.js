@@ -102,7 +102,7 @@ export function pathText(host) {
     if (path.sending === "lost") ways.push(`to ${host.name}`);
     if (path.receiving === "lost") ways.push(`from ${host.name}`);
     if (ways.length) return `lost ${ways.join(" and ")}`;
-    return "no report";
+    return [path.sending, path.receiving].includes("damaged") ? "wrong checksums" : "no report";
   }
   if (path.kind === "limited") return `only ${path.size_carried} bytes`;
   if (path.kind === "unknown") return "not probed";
