@@ -18,7 +18,13 @@ from typing import Final
 from overlay import failpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
+from overlay.kernel.netlink.codec import (
+    NLM_F_EXCL,
+    NetlinkMessage,
+    Request,
+    attribute,
+    attributes,
+)
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
 from overlay.kernel.nft.elements.expression_lists import matches, packets
 from overlay.kernel.nft.expressions import Rule, text
@@ -106,9 +112,25 @@ class NftTables:
         No packet passes without one of the two. Raises NftMissingError, OSError.
         """
         head = [new_table(table), delete_table(table.family, table.name), new_table(table)]
+        self._fill(head, table, elements, further)
+
+    def create(self, table: Table, elements: Elements, further: Iterable[Request] = ()) -> bool:
+        """Create a table, as `replace` does; return False if there is one of its name.
+
+        Nothing is deleted, so that the kernel does not wait as it closes the socket.
+        """
+        kind, flags, body = new_table(table)
+        try:
+            self._fill([(kind, flags | NLM_F_EXCL, body)], table, elements, further)
+        except FileExistsError:
+            return False
+        return True
+
+    def _fill(
+        self, head: list[Request], table: Table, elements: Elements, further: Iterable[Request]
+    ) -> None:
         body = [*new_sets(table), *new_chains(table), *new_rules(table)]
-        elements_put = put_elements(table, elements)
-        self._transact([*head, *body, *elements_put, *further], _ABSENT_PART)
+        self._transact([*head, *body, *put_elements(table, elements), *further], _ABSENT_PART)
 
     def probe(self, table: Table) -> None:
         """Raise NftMissingError if the kernel does not support such a table.

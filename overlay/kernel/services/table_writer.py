@@ -103,7 +103,7 @@ def close(unclosed: list[NftTables]) -> None:
 def _put(
     tables: NftTables, table: Table, plan: TablePlan, written: WrittenTable | None
 ) -> tuple[WrittenTable, bool]:
-    generation, is_altered = tables.generation(), False
+    generation, is_altered, is_new = tables.generation(), False, False
     if written is None or written.generation != generation:
         left = _state_left(tables, table) if written is None else b""
         if left == plan.digest + _NATIVE.pack(generation):
@@ -116,9 +116,10 @@ def _put(
         is_altered = written is not None and not is_intact
         found = next(iter(contents[STATE]), b"") if contents is not None else b""
         written = WrittenTable(expected, found, generation) if is_intact and found else None
+        is_new = contents is None
     elif written.plan is plan:
         return written, False
-    return _write(tables, table, written, plan, generation), is_altered
+    return _write(tables, table, written, plan, generation, is_new=is_new), is_altered
 
 
 def _write(
@@ -127,12 +128,19 @@ def _write(
     before: WrittenTable | None,
     plan: TablePlan,
     generation: int,
+    *,
+    is_new: bool = False,
 ) -> WrittenTable:
-    """Write what differs, or all of it without knowing what is there; in one transaction."""
+    """Write what differs, or all of it without knowing what is there; in one transaction.
+
+    A table that seems to be new is created, as nothing has to be waited for then.
+    """
     state = plan.digest + _NATIVE.pack(generation + 1 & 0xFFFFFFFF)
     stated = {STATE: frozenset([state])}
     if before is None or not _change(tables, table, before, plan, stated):
-        tables.replace(table, stated, creation_requests(table, plan))
+        whole = stated, creation_requests(table, plan)
+        if not (is_new and tables.create(table, *whole)):
+            tables.replace(table, *whole)
     after = tables.generation()
     return WrittenTable(plan, state, after if state.endswith(_NATIVE.pack(after)) else None)
 

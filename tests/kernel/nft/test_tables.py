@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
 from overlay.kernel.nft.host_table import HostTable
-from overlay.kernel.nft.table import Chain, Table
+from overlay.kernel.nft.table import FAMILY_INET, Chain, Set, Table
 from overlay.kernel.nft.tables import Monitor, NftMissingError, NftTables
 from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Ip, NodeId, Vni, parse_ip
@@ -185,6 +186,16 @@ def test_tables_of_others_are_left_alone(place: Place) -> None:
     assert "table inet filter" in place.nft("list tables")
     for each in (one, other, monitor):
         each.close()
+
+
+def test_a_table_is_created_once(place: Place) -> None:
+    """One that is there stays as it is."""
+    table = Table(FAMILY_INET, "once", (Set("held", 7, 4),), ())
+    one, other = ({"held": frozenset([bytes(parse_ip(ip))])} for ip in ("10.0.0.1", "10.0.0.2"))
+    with closing(NftTables(place.fd)) as tables:
+        assert tables.create(table, one)
+        assert not tables.create(table, other)
+        assert tables.elements(table) == one
 
 
 def test_a_refused_batch_changes_nothing(place: Place) -> None:
