@@ -29,7 +29,8 @@ FILES = tuple(
 )  # fmt: skip
 # Of `make chaos`: whose containers send nothing to other hosts, or encrypted.
 WITHOUT_PACKETS = tuple(
-    f"tests/e2e/test_{name}.py" for name in ("crash_points", "docker_crashes", "encryption_faults")
+    f"tests/e2e/test_{name}.py"
+    for name in ("crash_points", "docker_crashes", "encryption_faults", "object_crash_points")
 )
 # Where networks take another path than the others of their host, by what `status` says.
 EXCEPTIONS = {

@@ -7,141 +7,31 @@ leaked or owned twice, and nothing is left behind. Then the verb is repeated, an
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import re
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
-from overlay.errors import OverlayError, TimedOutError
-from overlay.failpoint import EXIT_CODE, VARIABLE
-from overlay.lab import host_process, lab
-from overlay.lab.driver import (
-    AgentDriver,
-    ApiRefusedError,
-    Json,
-    connect,
-    differences,
-    end_all,
-    endpoints,
-    join_all,
-    wait_until,
+from overlay.lab.driver import AgentDriver, ApiRefusedError, Json
+from tests.e2e.crash_points import (
+    FLAT,
+    Pair,
+    Verb,
+    attach,
+    crash,
+    crash_pair,
+    detach,
+    nothing,
+    points,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
-PLAN = "/run/crash-plan"
-FLAT = {VARIABLE: PLAN}
-
-
-class Pair:
-    """Two hosts with agents that obey a crash plan."""
-
-    def __init__(self, drivers: list[AgentDriver]) -> None:
-        self.one, self.two = drivers
-        self.both = drivers
-        self.chosen = 0
-        self.fault = ""
-        self.all_owned = self.owned()
-
-    def restart(self, driver: AgentDriver) -> None:
-        """Start a crashed agent again, with no plan."""
-        driver.run("rm", "-f", PLAN)
-        driver.start(**FLAT)
-
-    def left_over(self, driver: AgentDriver) -> dict[str, list[str]]:
-        """Return overlayd's namespaces and their links in a host's kernel."""
-        names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
-        found = {}
-        for name in sorted(names):
-            # A crash between creating the name and the namespace leaves a name without one.
-            shown = driver.run("sh", "-c", f"ip -n {name} -o link 2>/dev/null || true")
-            links = shown.splitlines()
-            found[name] = sorted(re.split(r"[:@]\s*", line)[1] for line in links)
-        return found
-
-    def members(self) -> list[AgentDriver]:
-        """Return the hosts that are in the cluster."""
-        return [each for each in self.both if each.get("/v1/status")["cluster"] is not None]
-
-    def owned(self) -> int:
-        """Return the number of addresses of network blue that some host owns."""
-        shown = self.one.get("/v1/networks/blue")["grants"]
-        return sum(int(each["addresses"]) for each in shown)
-
-    def sound(self) -> bool:
-        """Return whether all hosts agree, with each other and with their kernels."""
-        self.fault = self._fault()
-        return not self.fault
-
-    def _fault(self) -> str:
-        members = self.members()
-        # A host that does not participate in a network does not hold its records.
-        holders = [each for each in members if not each.get("/v1/endpoints")["elsewhere"]]
-        seen = [endpoints(each) for each in holders]
-        addresses = [address for _, address, _ in seen[0]]
-        if any(other != seen[0] for other in seen) or len(set(addresses)) != len(addresses):
-            return f"the hosts see {seen}"
-        if self.owned() != self.all_owned:
-            return f"{self.owned()} of {self.all_owned} addresses are anybody's"
-        used = {each.get("/v1/keys")["generation"] for each in members}
-        if len(used) > 1:
-            return f"the hosts seal with generations {used}"
-        for each in members:
-            if differences(each):
-                return f"{each.host.name}'s kernel differs: {differences(each)}"
-            if not self._is_exact(each):
-                return f"{each.host.name} has {self.left_over(each)} for {seen[0]}"
-        return ""
-
-    def _is_exact(self, driver: AgentDriver) -> bool:
-        """Return whether exactly the used endpoints have a sandbox, a port and a rate."""
-        mine = [each for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]]
-        local: collections.Counter[int] = collections.Counter(int(each["vni"]) for each in mine)
-        kernel = self.left_over(driver)
-        sandboxes = {name: links for name, links in kernel.items() if name.startswith("ov-")}
-        ports = {
-            int(name[3:9], 16): sum(link.startswith("ve") for link in links)
-            for name, links in sandboxes.items()
-        }
-        shapers = sum(link.startswith("sh") for links in sandboxes.values() for link in links)
-        if shapers != sum(each["rate_out"] is not None for each in mine):
-            return False
-        others = (links for name, links in kernel.items() if name not in sandboxes)
-        inside = sum(link.startswith("eth") for links in others for link in links)
-        return ports == dict(local) and inside == sum(local.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One verb: the state before it, the request, and how it is undone."""
-
-    name: str
-    victim: Callable[[Pair], AgentDriver]
-    prepare: Callable[[Pair], object]
-    act: Callable[[Pair], object]
-    undo: Callable[[Pair], object]
-
-
-def attach(driver: AgentDriver) -> Json:
-    """Attach the host's namespace."""
-    return driver.post("/v1/endpoints", target=f"netns:c{driver.number}", networks=["blue"])
 
 
 def limit(driver: AgentDriver) -> Json:
     """Attach the host's namespace with a rate, or give it one."""
     where: Json = {"target": f"netns:c{driver.number}", "networks": ["blue"]}
     return driver.post("/v1/endpoints", **where, rate_in=10**7, rate_out=10**7)
-
-
-def detach(driver: AgentDriver) -> Json:
-    """Detach it."""
-    return driver.post("/v1/detach", target=f"netns:c{driver.number}")
-
-
-def nothing(_pair: Pair) -> None:
-    """There is nothing to prepare or to undo."""
 
 
 def create(pair: Pair) -> Json:
@@ -303,64 +193,8 @@ VERBS = (
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     """Two joined hosts with network blue, each with a namespace to attach."""
-    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[AgentDriver] = []
-    try:
-        drivers = connect(lab.make(2))
-        join_all(drivers, **FLAT)
-        drivers[0].post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
-        for each in drivers:
-            each.run("ip", "netns", "add", f"c{each.number}")
-        attach(drivers[0])
-        yield Pair(drivers)
-    finally:
-        end_all(drivers)
-
-
-def points(pair: Pair, verb: Verb) -> list[str]:
-    """Return the points that the verb passes, in order."""
-    verb.prepare(pair)
-    victim = verb.victim(pair)
-    victim.run("sh", "-c", f"rm -f {PLAN}.passed; echo trace > {PLAN}")
-    verb.act(pair)
-    victim.run("rm", PLAN)
-    passed = victim.run("cat", f"{PLAN}.passed").split()
-    verb.undo(pair)
-    with contextlib.suppress(TimedOutError):
-        wait_until(pair.sound, f"all well after an uninterrupted {verb.name}")
-    assert pair.fault == ""
-    return passed
-
-
-def crash(pair: Pair, verb: Verb, point: str) -> bool:
-    """Crash at a point, start again, check; False if the verb did not pass it this time."""
-    verb.prepare(pair)
-    victim = verb.victim(pair)
-    victim.run("sh", "-c", f"rm -f {PLAN}.passed; echo '{point}' > {PLAN}")
-    with contextlib.suppress(OSError, OverlayError):
-        verb.act(pair)
-    crashed = victim.run("sh", "-c", f"rm -f {PLAN}; cat {PLAN}.passed 2>/dev/null || true") != ""
-    if crashed:
-        assert victim.wait() == EXIT_CODE
-        pair.restart(victim)
-    told = f"all well after a crash of {verb.name} at {point}"
-    try:
-        wait_until(pair.sound, told)
-        wait_until(lambda: succeeds(verb, pair), f"{told}, asked for again")
-        verb.undo(pair)
-        wait_until(pair.sound, f"{told}, done again and undone")
-    except OverlayError as error:
-        raise AssertionError(f"{error}: {pair.fault}") from error
-    return crashed
-
-
-def succeeds(verb: Verb, pair: Pair) -> bool:
-    """Ask for the verb; hosts that have just started may need a moment to find each other."""
-    try:
-        verb.act(pair)
-    except ApiRefusedError:
-        return False
-    return True
+    with crash_pair() as made:
+        yield made
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
