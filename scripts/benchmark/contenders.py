@@ -189,7 +189,16 @@ def overlayd(pair: Sequence[HostProcess]) -> Contender:
 
 def docker(hosts: Sequence[HostProcess], mtu: int = 1450) -> Contender:
     """Create a two-node swarm with an attachable overlay and a container on each node."""
-    archive = _image()
+    swarm(hosts, mtu)
+    return Contender("Docker swarm overlay", (container(hosts[0], 1), container(hosts[1], 2)))
+
+
+def swarm(hosts: Sequence[HostProcess], mtu: int, programs: Sequence[Path] = ()) -> None:
+    """Create a two-node swarm with the attachable overlay dnet, and the image lab:1.
+
+    The image has busybox and these static programs, in /bin.
+    """
+    archive = _image(programs)
     for host in hosts:
         script = (
             "mkdir -p /run/docker-data && mount -t tmpfs d /run/docker-data;"
@@ -208,25 +217,32 @@ def docker(hosts: Sequence[HostProcess], mtu: int = 1450) -> Contender:
     ok(hosts[0], "docker", "network", "create", "-d", "overlay", "--attachable",
        "--opt", f"com.docker.network.driver.mtu={mtu}",
        "--subnet", "10.88.0.0/16", "dnet")  # fmt: skip
-    return Contender("Docker swarm overlay", (_container(hosts[0], 1), _container(hosts[1], 2)))
 
 
-def _container(host: HostProcess, number: int) -> End:
+def container(host: HostProcess, number: int) -> End:
+    """Start a container on dnet that does nothing."""
     ok(host, "docker", "run", "-d", "--name", f"d{number}", "--network", "dnet",
        "lab:1", "/bin/sleep", "100000")  # fmt: skip
-    (shown,) = json.loads(ok(host, "docker", "inspect", f"d{number}"))
+    return end_of(host, f"d{number}")
+
+
+def end_of(host: HostProcess, name: str) -> End:
+    """Return where a container on dnet is."""
+    (shown,) = json.loads(ok(host, "docker", "inspect", name))
     pid = shown["State"]["Pid"]
     enter = host_process.enter_command(host, ["nsenter", "--target", str(pid), "--net"])
     return End(tuple(enter), shown["NetworkSettings"]["Networks"]["dnet"]["IPAddress"])
 
 
-def _image() -> Path:
-    """Return a container image as a tar file with only a static busybox."""
+def _image(programs: Sequence[Path]) -> Path:
+    """Return a container image as a tar file with only static programs and busybox."""
     root = Path(tempfile.mkdtemp(prefix="overlayd-bench-"))
     (root / "bin").mkdir()
     busybox = shutil.which("busybox")
     assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
     shutil.copy(busybox, root / "bin/busybox")
+    for program in programs:
+        shutil.copy(program, root / "bin" / program.name)
     for applet in ("sh", "sleep"):
         (root / "bin" / applet).symlink_to("busybox")
     for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
