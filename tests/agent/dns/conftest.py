@@ -185,12 +185,23 @@ class Loopback:
 
 
 @pytest.fixture
-async def loopback(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
+def free_port() -> int:
+    """Return a port that is free by UDP and TCP, and that the kernel gives to no client."""
+    while True:
+        port = random.randrange(10_000, 32_000)  # below net.ipv4.ip_local_port_range
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            try:
+                for each in (udp, tcp):
+                    each.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture
+async def loopback(monkeypatch: pytest.MonkeyPatch, free_port: int) -> AsyncIterator[Loopback]:
     """Return a place for resolvers that forwarded queries reach."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setattr(upstream, "PORT", port)
-    place = Loopback(port)
+    monkeypatch.setattr(upstream, "PORT", free_port)
+    place = Loopback(free_port)
     yield place
     await place.close()

@@ -64,17 +64,15 @@ async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @pytest.fixture
-async def udp_only(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+async def udp_only(monkeypatch: pytest.MonkeyPatch, free_port: int) -> AsyncIterator[str]:
     """Run a resolver that answers only by UDP; return its address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(upstream, "PORT", sock.getsockname()[1])
-        monkeypatch.setattr(upstream, "TCP_WAIT_S", 0.5)
-        monkeypatch.setattr(upstream, "UDP_WAITS_S", (0.2, 0.3))
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(Udp, sock=sock)
-        yield "127.0.0.1"
-        transport.close()
+    monkeypatch.setattr(upstream, "PORT", free_port)
+    monkeypatch.setattr(upstream, "TCP_WAIT_S", 0.5)
+    monkeypatch.setattr(upstream, "UDP_WAITS_S", (0.2, 0.3))
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Udp, ("127.0.0.1", free_port))
+    yield "127.0.0.1"
+    transport.close()
 
 
 @pytest.fixture

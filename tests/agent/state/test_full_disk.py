@@ -91,7 +91,7 @@ async def test_a_closed_service_does_not_write_later(
 
     def recorded(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         timer = call_later(delay, callback, *args)
-        if getattr(callback, "__qualname__", "") == "GossipService._save":
+        if getattr(callback, "__qualname__", "") == "UnsavedRecords._save":
             saves.append(timer)
         return timer
 
