@@ -112,6 +112,8 @@ class ClientTables(Controller):
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
+        self._led: dict[_Identity, tuple[VirtualPort, ...]] = {}  # by connect(2), by container
+        self._all_led = False  # as the records were when this pass read them last
         # By container: the path, and what lost a backend, whose flows are still there.
         self._moving: dict[_Identity, tuple[str, Losses]] = {}
         self._is_ready = self._is_leaving = False
@@ -127,6 +129,7 @@ class ClientTables(Controller):
         await self._gossip.until_may_write()
         self._host = await self._kernel.call(netns.own_identity)
         async with self._at_connect.running():
+            self._led.clear()
             self._is_ready = True
             yield
 
@@ -159,17 +162,25 @@ class ClientTables(Controller):
         with self.outcome():
             await self._reconcile(verify=_always)
 
+    def trigger(self) -> None:
+        """Have a pass soon; one that is under way leads connections as it now should."""
+        self._all_led = False
+        super().trigger()
+
     async def _reconcile(self, *, verify: Callable[[_Identity], bool]) -> None:
-        self._stale = set(self._ports)
+        self._all_led = False
         failures: list[OverlayError | OSError] = []
         clients = {each.netns_identity for each in self._attachments.values()}
         if self._host is not None:
             clients.add(self._host)
         self._bare &= clients
+        clients |= self._clients.keys()
         unclosed: list[NftTables] = []
-        for identity in clients | self._clients.keys():
+        await self._lead_all(clients, failures)
+        for identity in clients:
             with _noting(failures):
                 await self._ensure(identity, verify=verify(identity), unclosed=unclosed)
+            await self._lead_all(clients, failures)  # what has changed meanwhile
             if len(unclosed) >= limits.SERVICE_TABLES_OPEN_MAX:
                 await self._kernel.call(table_writer.close, unclosed)
         if unclosed:
@@ -263,9 +274,9 @@ class ClientTables(Controller):
                 return
             if before is not None and before.reachable is wanted and not verify:
                 return
-            path = before.path if before is not None else self._path_of(identity)
+            path = self._path_of(identity)
             written = before.written if before is not None else None
-            await self._at_connect.follow(path, identity, wanted.ports)
+            await self._lead(identity, wanted.ports)
             after, is_altered = await self._kernel.call(
                 table_writer.ensure, path, identity, self._table, wanted.plan, written, unclosed
             )
@@ -274,7 +285,7 @@ class ClientTables(Controller):
                 text = f"nftables table {self._table.name} in {where} was altered or gone"
                 self._event_log.record("repaired", f"{text}: rewritten", level=logging.WARNING)
             if after is None:
-                await self._at_connect.follow(path, identity, ())
+                await self._lead(identity, ())
                 self._clients.pop(identity, None)
                 self._bare.add(identity)
             else:
@@ -288,6 +299,31 @@ class ClientTables(Controller):
                 self._note_losses(
                     identity, path, _losses(before.reachable if before else None, wanted)
                 )
+
+    async def _lead_all(
+        self, clients: Collection[_Identity], failures: list[OverlayError | OSError]
+    ) -> None:
+        """Have all containers' connections led as the records say: one table may take 0.3 s."""
+        if self._all_led:
+            return
+        self._all_led, self._stale = True, set(self._ports)
+        for identity in clients:
+            with _noting(failures):
+                async with self._lock:
+                    await self._lead(identity, self._wanted(identity).ports)
+
+    async def _lead(self, identity: _Identity, ports: tuple[VirtualPort, ...]) -> None:
+        """Have a container's TCP connections led to the backends of these ports, unless they are.
+
+        What has not changed is the same object, so that this costs little.
+        """
+        if self._led.get(identity, ()) == ports:
+            return
+        await self._at_connect.follow(self._path_of(identity), identity, ports)
+        if ports:
+            self._led[identity] = ports
+        else:
+            self._led.pop(identity, None)
 
     async def _end_flows(self, identity: _Identity) -> None:
         """End flows of a container to backends that are gone; if that fails, the next pass does."""
@@ -324,6 +360,9 @@ class ClientTables(Controller):
             _log.warning("%s: connections wait for a backend: %s", self._called(identity), error)
 
     def _path_of(self, identity: _Identity) -> str:
+        client = self._clients.get(identity)
+        if client is not None:
+            return client.path
         mine = self._attachments.of_target(identity)
         return mine[0].netns_path if mine else netns.OWN_NAMESPACE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +135,55 @@ def test_every_client_has_the_table_once(tmp_path: Path) -> None:
     assert bench.reconcile() == [("put", WEB)]
     bench.ports[BLUE] = ()
     assert bench.reconcile() == [("remove", WEB)]
+
+
+async def test_connections_are_led_everywhere_before_tables_are_filled(tmp_path: Path) -> None:
+    """A table may take 0.3 s; and what has not changed is not told again."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    led: list[tuple[str, tuple[int, int], int]] = []
+
+    async def follow(path: str, identity: tuple[int, int], ports: Sequence[VirtualPort]) -> None:
+        led.append((path, identity, len(ports)))
+        assert not bench.calls, "no table is written yet"
+
+    choice = SimpleNamespace(follow=follow, running=bench.tables._at_connect.running)
+    bench.tables._at_connect = cast("ConnectChoice", choice)
+    bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
+    async with bench.tables.prepare():
+        await bench.tables.attempt()
+        assert sorted(led) == [("/proc/7/ns/net", WEB, 1), ("/proc/8/ns/net", API, 1)]
+        for now, count in ((bench.ports[BLUE], 0), ((), 2)):
+            led.clear()
+            bench.calls.clear()
+            bench.ports[BLUE] = now
+            await bench.tables.attempt()
+            assert [ports for _, _, ports in led] == [0] * count
+
+
+async def test_a_change_while_tables_are_filled_is_led_at_once(tmp_path: Path) -> None:
+    """Whoever creates 100 services writes their records one after the other."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    order: list[tuple[tuple[int, int], int]] = []
+    call = bench.call
+
+    async def follow(_path: str, identity: tuple[int, int], ports: Sequence[VirtualPort]) -> None:
+        order.append((identity, len(ports)))
+
+    async def call_and_create(function: Callable[..., Any], *args: Any) -> Any:
+        if function is table_writer.ensure and len(bench.ports[BLUE]) == 1:
+            bench.ports[BLUE] += (replace(port(4, protocol="tcp"), port=54),)
+            bench.tables.trigger()
+        return await call(function, *args)
+
+    choice = SimpleNamespace(follow=follow, running=bench.tables._at_connect.running)
+    bench.tables._at_connect = cast("ConnectChoice", choice)
+    bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
+    bench.call = call_and_create  # type: ignore[method-assign]
+    async with bench.tables.prepare():
+        await bench.tables.attempt()
+
+    assert sorted(order[:2]) == [(WEB, 1), (API, 1)]
+    assert sorted(order[2:]) == [(WEB, 2), (API, 2)]
 
 
 def test_an_attach_waits_for_no_table_without_services(tmp_path: Path) -> None:
