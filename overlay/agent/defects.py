@@ -1,4 +1,4 @@
-"""Report defects: exceptions that nothing expected, and that end no more than they interrupt.
+"""Report defects: unexpected exceptions, each of which ends only the work that it interrupts.
 
 They reach the event loop from timers and readers, from tasks that nobody awaits, and from requests
 (`process.tasks.report_defect`). The agent goes on: ending it, as a background task's defect does,

@@ -1,4 +1,4 @@
-"""What is declared for this host: each object on its own, with the errors of those that fail.
+"""Apply the objects declared for this host one by one, so that one that fails holds up no other.
 
 Any member may declare objects for any host, as many as it has records.
 

@@ -38,7 +38,7 @@ _LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
 
 
 class ProbeOutcome(NamedTuple):
-    """What probes of peers have shown within a short time. A path in neither lost nothing."""
+    """The peers whose paths lose frames, or have not answered in a short time."""
 
     lost: tuple[NodeId, ...]  # by the verdict on their paths
     unanswered: tuple[NodeId, ...]  # proven before, without an answer now: not known yet

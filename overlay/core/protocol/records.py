@@ -199,7 +199,7 @@ Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): a record's kind, and its identity within the kind."""
 
 Written: TypeAlias = Value | Key
-"""What an entry wrote: a value, or the key of what it deleted."""
+"""The content of an entry: the value that it wrote, or the key that it deleted."""
 
 
 def key_of(value: Value) -> Key:

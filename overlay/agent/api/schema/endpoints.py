@@ -244,7 +244,7 @@ class AttachedEndpointResponse(TypedDict):
 
 
 class AttachOutcome(TypedDict):
-    """What is missing or not known yet after an attach: nodes by name, and networks.
+    """The nodes and networks on which an attach is not complete, or not known to be.
 
     `degraded` names the networks that the kernel refused a part of, each with the reason.
     """
