@@ -50,7 +50,6 @@ SERVICE_ELEMENT_REST_S: Final = 0.0004
 # What the programs at connect(2) know; the rest is left to the tables of the clients.
 SERVICE_CONNECT_PORTS_MAX: Final = 65_536  # virtual ports times containers: 6 MB of kernel memory
 SERVICE_CONNECT_RINGS_MAX: Final = 4_096  # virtual ports with different backends, 6 kB each
-SERVICE_CONNECT_BEGUN_MAX: Final = 16_384  # latest sockets, of 1.6 s at 10,000 a second: 2 MB
 
 # --- Hosts of backends -----------------------------------------------------------------
 # A dead host is noticed at most (misses + 1) intervals after its last answer: below 1 s, where

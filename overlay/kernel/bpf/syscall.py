@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from overlay import failpoint
+from overlay.kernel.bpf import btf
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 2, 3, 5
 _TEST_RUN, _PROGRAM_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 13, 14, 15, 24
 HASH, ARRAY, LRU_HASH, LPM_TRIE = 1, 2, 9, 11  # BPF_MAP_TYPE_*
+_SOCKET_STORAGE: Final = 24  # BPF_MAP_TYPE_SK_STORAGE
 INTERFACES: Final = 25  # BPF_MAP_TYPE_DEVMAP_HASH: an interface that is deleted leaves it by itself
 _MAP_LOOKUP, _MAP_NEXT_KEY = 1, 4
 _NO_PREALLOC: Final = 1  # impossible for an array and for least recently used
@@ -30,6 +32,7 @@ _REPLACE: Final = 1 << 2  # BPF_F_REPLACE
 _ATTACHED_MAX: Final = 64  # programs at one hook of one interface, BPF_MPROG_MAX
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
 _CGROUP_SOCK_ADDR: Final = 18  # BPF_PROG_TYPE_CGROUP_SOCK_ADDR
+_BTF_LOAD: Final = 18
 _LINK_CREATE: Final = 28  # of control groups since Linux 5.7
 CONNECT: Final = {4: 10, 16: 11}  # BPF_CGROUP_INET4_CONNECT and 6, by size of an address
 LICENSE: Final = "Apache-2.0"
@@ -70,6 +73,22 @@ def create_map(
     )
 
 
+def create_socket_map(value_size: int, name: str) -> int:
+    """Return the descriptor of a new map with a value at each socket, which ends with the socket.
+
+    A program adds the values, and sock_diag(7) shows them; the size is in bytes.
+    """
+    described = btf.of_bytes(value_size)
+    pinned = ctypes.create_string_buffer(described, len(described))
+    types = _call(_BTF_LOAD, _buffer("=QQIII", ctypes.addressof(pinned), 0, len(described), 0, 0))
+    try:
+        shape = _SOCKET_STORAGE, 4, value_size, 0, _NO_PREALLOC, 0, 0, name.encode("ascii")[:15]
+        known = 0, types, btf.KEY_TYPE, btf.VALUE_TYPE
+        return _call(_MAP_CREATE, _buffer("=7I16s4I", *shape, *known))
+    finally:
+        os.close(types)
+
+
 def update(map_fd: int, key: bytes, value: bytes) -> None:
     """Write an entry, replacing one with the same key."""
     failpoint.failpoint("bpf.update")
@@ -86,17 +105,6 @@ def delete(map_fd: int, key: bytes) -> None:
         _call(_MAP_DELETE, _buffer("=I4xQQQ", map_fd, ctypes.addressof(pinned), 0, 0))
     except FileNotFoundError:
         return
-
-
-def lookup(map_fd: int, key: bytes, value_size: int) -> bytes | None:
-    """Return the value of a key of a map; None without one."""
-    pinned, value = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value_size)
-    where = ctypes.addressof(pinned), ctypes.addressof(value)
-    try:
-        _call(_MAP_LOOKUP, _buffer("=I4xQQQ", map_fd, *where, 0))
-    except FileNotFoundError:
-        return None
-    return value.raw
 
 
 def entries(map_fd: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:

@@ -51,19 +51,13 @@ class ConnectHook:
         self._last_ring = 0
         self._cookies: dict[_Identity, int] = {}
         self._led: dict[_Identity, dict[bytes, _Ring]] = {}
-        with netns.closing(netns.own_fd()) as own:
-            waiting_sockets.sockets(own, (4,))  # that the kernel can tell
         with ExitStack() as opened:
             self._ports = _map(opened, program.KEY_SIZE, 4, limits.SERVICE_CONNECT_PORTS_MAX)
             self._rings_map = _map(opened, 4, program.RING_SIZE, limits.SERVICE_CONNECT_RINGS_MAX)
-            self._begun = syscall.create_map(
-                program.COOKIE.size,
-                program.NOTE.size,
-                limits.SERVICE_CONNECT_BEGUN_MAX,
-                "overlayd_begun",
-                syscall.LRU_HASH,
-            )
-            opened.callback(os.close, self._begun)
+            self._notes = syscall.create_socket_map(program.NOTE.size, "overlayd_asked")
+            opened.callback(os.close, self._notes)
+            with netns.closing(netns.own_fd()) as own:
+                waiting_sockets.sockets(own, (4,), self._notes)  # that the kernel can tell
             self._link(opened)
             self._opened = opened.pop_all()
 
@@ -71,7 +65,7 @@ class ConnectHook:
         root = os.open(_cgroup_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for size, where in syscall.CONNECT.items():
-                code = program.program(size, self._ports, self._rings_map, self._begun)
+                code = program.program(size, self._ports, self._rings_map, self._notes)
                 loaded = syscall.load(code, f"ovs_{self._node_id[:3].hex()}", connect=where)
                 try:
                     opened.callback(os.close, syscall.link(loaded, root, where))
@@ -128,11 +122,10 @@ class ConnectHook:
         if fd is None:
             return []
         with netns.closing(fd):
-            waiting = waiting_sockets.sockets(fd, {len(ip) for ip, _ in ports})
+            waiting = waiting_sockets.sockets(fd, {len(ip) for ip, _ in ports}, self._notes)
         found: list[Move] = []
         for each in waiting:
-            note = syscall.lookup(self._begun, each.cookie, program.NOTE.size)
-            asked = program.noted(note) if note is not None else None
+            asked = program.noted(each.note) if each.note else None
             if asked is not None and asked in ports:
                 port = ports[asked]
                 left = backends_at(port, self._node_id) if port is not None else ()

@@ -22,6 +22,9 @@ from overlay.kernel.bpf.assembler import (
     HALF,
     R0,
     R1,
+    R2,
+    R3,
+    R4,
     R6,
     R7,
     R8,
@@ -29,7 +32,7 @@ from overlay.kernel.bpf.assembler import (
     WORD,
     Assembler,
 )
-from overlay.kernel.bpf.calls import look_up, update
+from overlay.kernel.bpf.calls import look_up
 from overlay.model import Ip
 
 # Who asks for what: cookie of the network namespace, address, port, size of the address.
@@ -44,20 +47,20 @@ _BACKEND: Final = struct.Struct("=16s2s2x")
 _BACKENDS: Final = _COUNT.size + _SLOTS_MAX
 RING_SIZE: Final = _BACKENDS + _NUMBERED_MAX * _BACKEND.size
 _REMEMBERED: Final = 8  # rings: many ports may have the same backends
-COOKIE: Final = struct.Struct("=Q")  # of a socket
-NOTE: Final = struct.Struct("=16s2sH4x")  # what it asked for: a key without the namespace
+COOKIE: Final = struct.Struct("=Q")  # of a network namespace
+NOTE: Final = struct.Struct("=16s2sH4x")  # what a socket asked for: a key without the namespace
 
 # struct bpf_sock_addr, linux/bpf.h
 _ADDRESS: Final = {4: 4, 16: 8}
-_PORT, _PROTOCOL = 24, 36
+_PORT, _PROTOCOL, _SOCKET = 24, 36, 64
 _GO_ON: Final = 1
 # The stack
-_KEY_AT, _RING_AT, _COOKIE_AT = -32, -36, -48
+_KEY_AT, _RING_AT = -32, -36
 _NOTE_AT: Final = _KEY_AT + COOKIE.size
 
 assert max(limits.SERVICE_SLOTS_SMALL, limits.SERVICE_SLOTS_LARGE) <= _SLOTS_MAX
 assert limits.SERVICE_BACKENDS_MAX <= _NUMBERED_MAX
-assert NOTE.size == KEY_SIZE - COOKIE.size
+assert NOTE.size == KEY_SIZE - COOKIE.size == 24
 
 
 def key_of(cookie: int, ip: Ip, port: int) -> bytes:
@@ -82,7 +85,7 @@ def noted(note: bytes) -> tuple[Ip, int]:
     return Ip(address[:size]), int.from_bytes(port, "big")
 
 
-def program(size: int, ports_fd: int, rings_fd: int, begun_fd: int) -> bytes:
+def program(size: int, ports_fd: int, rings_fd: int, notes_fd: int) -> bytes:
     """Return the program for addresses of a size in bytes."""
     code = Assembler()
     code.move(R6, R1)
@@ -90,7 +93,7 @@ def program(size: int, ports_fd: int, rings_fd: int, begun_fd: int) -> bytes:
     code.jump_unequal(R0, numbers.TCP, "done")
     _look_up_ring(code, size, ports_fd, rings_fd)
     _choose(code)
-    _note_socket(code, begun_fd)
+    _note(code, notes_fd)
     for offset in range(0, size, 4):
         code.load(WORD, R1, R8, _BACKENDS + offset)
         code.store(WORD, R6, _ADDRESS[size] + offset, R1)
@@ -141,8 +144,15 @@ def _choose(code: Assembler) -> None:
     code.add_register(R8, R1)
 
 
-def _note_socket(code: Assembler, begun_fd: int) -> None:
-    code.move(R1, R6)
-    code.call(numbers.SOCKET_COOKIE)
-    code.store(DOUBLE, R10, _COOKIE_AT, R0)
-    update(code, begun_fd, _COOKIE_AT, _NOTE_AT)
+def _note(code: Assembler, notes_fd: int) -> None:
+    """Note at the socket what it asked for, unless there is no memory."""
+    code.load_map(R1, notes_fd)
+    code.load(DOUBLE, R2, R6, _SOCKET)
+    code.set(R3, 0)
+    code.set(R4, numbers.STORAGE_CREATE)
+    code.call(numbers.SOCKET_STORAGE)
+    code.jump_equal(R0, 0, "noted")
+    for offset in range(0, NOTE.size, 8):
+        code.load(DOUBLE, R1, R10, _NOTE_AT + offset)
+        code.store(DOUBLE, R0, offset, R1)
+    code.label("noted")

@@ -201,6 +201,27 @@ def test_a_syn_that_nobody_answers_finds_another(
     assert table_writer.is_intact(segment.path, segment.identity, table, written.plan)
 
 
+def test_no_container_costs_another_its_notes(segment: Segment, hook: ConnectHook) -> None:
+    """However many connections it begins: each is noted at its own socket."""
+    segment.add(3)
+    other = segment.world.fd(segment.names[3])
+    lose(segment, 4)
+    lead(hook, segment, virtual_port((2,)))
+    hook.lead(str(netns.path_of(segment.names[3])), netns.identity(other), [virtual_port((3,))])
+    client = begun(segment, VIRTUAL[4], PORT)
+    with netns.inside(other):
+        for _ in range(20_000):
+            with socket.socket() as refused:
+                refused.setblocking(False)
+                refused.connect_ex((ip_text(VIRTUAL[4]), PORT))
+    left = virtual_port((3,))
+    moves = hook.unanswered(segment.path, segment.identity, {(left.ip, left.port): left})
+
+    assert [(each.source_port, to) for each, to in moves] == [
+        (client.getsockname()[1], left.backends[0])
+    ]
+
+
 def test_without_a_backend_a_connection_ends(segment: Segment, hook: ConnectHook) -> None:
     """At once, as no other would answer."""
     lose(segment, 4)
