@@ -43,6 +43,7 @@ SERVICE_SLOTS_SMALL: Final = 251  # up to 25 backends: 30 kB of kernel memory pe
 SERVICE_SLOTS_LARGE: Final = 1021  # for more backends: a tenth more or less at 100 of them
 SERVICE_SETTLE_S: Final = 0.05  # one pass over the containers covers a burst of changes
 SERVICE_TABLES_OPEN_MAX: Final = 64  # sockets of containers that a pass keeps, to close together
+SERVICE_LED_AT_ONCE: Final = 16  # containers in one call of the kernel thread: others wait for it
 # Of a client's table that was read, for each element, before it is read again: reading one takes
 # 20 us, and root in the container can change rules there all the time.
 SERVICE_ELEMENT_REST_S: Final = 0.0004

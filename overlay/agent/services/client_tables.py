@@ -21,8 +21,8 @@ from typing import Protocol, TypeAlias
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
-from overlay.agent.process.controller import Controller
-from overlay.agent.services.connect_choice import ConnectChoice
+from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
 from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
@@ -37,6 +37,7 @@ from overlay.signals import AsyncSignal, Signal
 
 _Identity: TypeAlias = tuple[int, int]
 _log = logging.getLogger(__name__)
+_LEFT_HINT = "Connections work, a little slower; the agent retries automatically"
 
 
 class HostNetworks(Protocol):
@@ -112,8 +113,7 @@ class ClientTables(Controller):
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
-        self._led: dict[_Identity, tuple[VirtualPort, ...]] = {}  # by connect(2), by container
-        self._all_led = False  # as the records were when this pass read them last
+        self._all_led = False  # at connect(2), as the records were when this pass read them last
         # By container: the path, and what lost a backend, whose flows are still there.
         self._moving: dict[_Identity, tuple[str, Losses]] = {}
         self._is_ready = self._is_leaving = False
@@ -129,7 +129,6 @@ class ClientTables(Controller):
         await self._gossip.until_may_write()
         self._host = await self._kernel.call(netns.own_identity)
         async with self._at_connect.running():
-            self._led.clear()
             self._is_ready = True
             yield
 
@@ -167,6 +166,20 @@ class ClientTables(Controller):
         self._all_led = False
         super().trigger()
 
+    def faults(self) -> Iterator[Fault]:
+        """Yield the fault, and the containers that an error keeps from being led at connect(2)."""
+        yield from super().faults()
+        left = self._at_connect.left
+        if left:
+            first = min(left)
+            where = self._called(first) + (
+                f" (and in {len(left) - 1} more)" if len(left) > 1 else ""
+            )
+            yield Fault(
+                f"each packet to a virtual address is translated in {where}: {left[first]}",
+                _LEFT_HINT,
+            )
+
     async def _reconcile(self, *, verify: Callable[[_Identity], bool]) -> None:
         self._all_led = False
         failures: list[OverlayError | OSError] = []
@@ -176,11 +189,11 @@ class ClientTables(Controller):
         self._bare &= clients
         clients |= self._clients.keys()
         unclosed: list[NftTables] = []
-        await self._lead_all(clients, failures)
+        await self._lead_all(clients)
         for identity in clients:
             with _noting(failures):
                 await self._ensure(identity, verify=verify(identity), unclosed=unclosed)
-            await self._lead_all(clients, failures)  # what has changed meanwhile
+            await self._lead_all(clients)  # what has changed meanwhile
             if len(unclosed) >= limits.SERVICE_TABLES_OPEN_MAX:
                 await self._kernel.call(table_writer.close, unclosed)
         if unclosed:
@@ -276,7 +289,7 @@ class ClientTables(Controller):
                 return
             path = self._path_of(identity)
             written = before.written if before is not None else None
-            await self._lead(identity, wanted.ports)
+            await self._at_connect.follow([LedContainer(path, identity, wanted.ports)])
             after, is_altered = await self._kernel.call(
                 table_writer.ensure, path, identity, self._table, wanted.plan, written, unclosed
             )
@@ -285,7 +298,7 @@ class ClientTables(Controller):
                 text = f"nftables table {self._table.name} in {where} was altered or gone"
                 self._event_log.record("repaired", f"{text}: rewritten", level=logging.WARNING)
             if after is None:
-                await self._lead(identity, ())
+                await self._at_connect.follow([LedContainer(path, identity, ())])
                 self._clients.pop(identity, None)
                 self._bare.add(identity)
             else:
@@ -300,30 +313,20 @@ class ClientTables(Controller):
                     identity, path, _losses(before.reachable if before else None, wanted)
                 )
 
-    async def _lead_all(
-        self, clients: Collection[_Identity], failures: list[OverlayError | OSError]
-    ) -> None:
+    async def _lead_all(self, clients: Collection[_Identity]) -> None:
         """Have all containers' connections led as the records say: one table may take 0.3 s."""
         if self._all_led:
             return
         self._all_led, self._stale = True, set(self._ports)
-        for identity in clients:
-            with _noting(failures):
-                async with self._lock:
-                    await self._lead(identity, self._wanted(identity).ports)
-
-    async def _lead(self, identity: _Identity, ports: tuple[VirtualPort, ...]) -> None:
-        """Have a container's TCP connections led to the backends of these ports, unless they are.
-
-        What has not changed is the same object, so that this costs little.
-        """
-        if self._led.get(identity, ()) == ports:
-            return
-        await self._at_connect.follow(self._path_of(identity), identity, ports)
-        if ports:
-            self._led[identity] = ports
-        else:
-            self._led.pop(identity, None)
+        identities = list(self._at_connect.known.union(clients))
+        for at in range(0, len(identities), limits.SERVICE_LED_AT_ONCE):
+            async with self._lock:
+                await self._at_connect.follow(
+                    [
+                        LedContainer(self._path_of(each), each, self._wanted(each).ports)
+                        for each in identities[at : at + limits.SERVICE_LED_AT_ONCE]
+                    ]
+                )
 
     async def _end_flows(self, identity: _Identity) -> None:
         """End flows of a container to backends that are gone; if that fails, the next pass does."""

@@ -1,10 +1,10 @@
 """Choose backends at connect(2) where the kernel and the configuration let it.
 
 It spares TCP connections the translation of each packet. The clients' tables are there all the
-same, so whatever it does not do, they do: nothing here is a fault.
+same, so whatever it does not do, they do: a container that it cannot follow is left to its table.
 
-Owns: whether it is in use, and why not. Does not: decide which ports a container may reach
-(`client_tables`).
+Owns: whether it is in use, and why not; which containers it leads. Does not: decide which ports a
+container may reach (`client_tables`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from overlay.agent.gossip.context import NodeContext
 from overlay.core.services.values import VirtualPort
@@ -23,10 +24,25 @@ from overlay.model import Ip
 OFF = "switched off by the configuration"
 _NOT_YET = "not started yet"
 _log = logging.getLogger(__name__)
+_Identity: TypeAlias = tuple[int, int]
+
+
+class LedContainer(NamedTuple):
+    """A container, where its namespace is, and the ports that its connections are led from.
+
+    A port that has not changed is the same object, so that comparing costs little.
+    """
+
+    path: str
+    identity: _Identity
+    ports: tuple[VirtualPort, ...]
 
 
 class ConnectChoice:
-    """The programs of this agent; `why` is the reason where there are none."""
+    """The programs of this agent; `why` is the reason where there are none.
+
+    `left` are containers whose connections are left to their tables by an error, with its text.
+    """
 
     def __init__(self, context: NodeContext, mode: str) -> None:
         self.mode = mode
@@ -34,6 +50,13 @@ class ConnectChoice:
         self._kernel = context.kernel
         self._node_id = context.gossip.node_id
         self._hook: ConnectHook | None = None
+        self._led: dict[_Identity, tuple[VirtualPort, ...]] = {}
+        self.left: dict[_Identity, str] = {}
+
+    @property
+    def known(self) -> set[_Identity]:
+        """Return the containers that are led, or should be."""
+        return {*self._led, *self.left}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -48,27 +71,39 @@ class ConnectChoice:
             yield
         finally:
             if self._hook is not None:
-                hook, self._hook, self.why = self._hook, None, _NOT_YET
-                hook.close()
+                self._end(_NOT_YET)
 
-    async def follow(
-        self, path: str, identity: tuple[int, int], ports: Sequence[VirtualPort]
-    ) -> None:
-        """Lead the connections of a container to the backends of these ports."""
-        if self._hook is None:
+    async def follow(self, containers: Iterable[LedContainer]) -> None:
+        """Lead the connections of containers to the backends of these ports, unless they are.
+
+        All of them in one call of the kernel thread. One that fails costs no other anything: it is
+        left to its table, until a later call succeeds.
+        """
+        changed = [
+            each
+            for each in containers
+            if self._led.get(each.identity, ()) != each.ports or each.identity in self.left
+        ]
+        if self._hook is None or not changed:
             return
         try:
-            if ports:
-                await self._kernel.call(self._hook.lead, path, identity, ports)
-            else:
-                await self._kernel.call(self._hook.forget, identity)
-        except (OverlayError, OSError) as error:
-            self._give_up(str(error))
+            failed = await self._kernel.call(_lead, self._hook, changed)
+        except OSError as error:  # what the programs know may be outdated, and stays so
+            self._end(error.strerror or str(error))
+            _log.warning("backends are no longer chosen at connect(2): %s", error)
+            return
+        for _, identity, ports in changed:
+            self._led.pop(identity, None)
+            self.left.pop(identity, None)
+            if identity in failed:
+                self.left[identity] = failed[identity]
+            elif ports:
+                self._led[identity] = ports
 
     async def unanswered(
         self,
         path: str,
-        identity: tuple[int, int],
+        identity: _Identity,
         losing: Iterable[VirtualPort],
         after: Sequence[VirtualPort],
     ) -> list[Move]:
@@ -82,12 +117,31 @@ class ConnectChoice:
             return []
         return await self._kernel.call(self._hook.unanswered, path, identity, lost)
 
-    def _give_up(self, why: str) -> None:
-        """Leave everything to the tables: what the programs know may be outdated."""
+    def _end(self, why: str) -> None:
+        """Leave everything to the tables."""
         if self._hook is not None:
-            self._hook.close()
-            self._hook, self.why = None, why
-            _log.warning("backends are no longer chosen at connect(2): %s", why)
+            hook, self._hook, self.why = self._hook, None, why
+            hook.close()
+        self._led.clear()
+        self.left.clear()
+
+
+def _lead(hook: ConnectHook, containers: Sequence[LedContainer]) -> dict[_Identity, str]:
+    """Lead containers; return those that are led nowhere now, with the error's text.
+
+    Raises OSError if one is still led as it was.
+    """
+    failed: dict[_Identity, str] = {}
+    for path, identity, ports in containers:
+        try:
+            if ports:
+                hook.lead(path, identity, ports)
+            else:
+                hook.forget(identity)
+        except (OverlayError, OSError) as error:
+            hook.forget(identity)
+            failed[identity] = (error.strerror if isinstance(error, OSError) else "") or str(error)
+    return failed
 
 
 def _place(port: VirtualPort) -> tuple[Ip, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.services.client_tables import ClientTables
-from overlay.agent.services.connect_choice import ConnectChoice
+from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.services.values import Backend, VirtualPort
@@ -137,37 +137,74 @@ def test_every_client_has_the_table_once(tmp_path: Path) -> None:
     assert bench.reconcile() == [("remove", WEB)]
 
 
+class NotedChoice(ConnectChoice):
+    """Containers that are to be led, in order, each time that this changes."""
+
+    def __init__(self, bench: Bench) -> None:
+        context = SimpleNamespace(kernel=bench, gossip=bench.tables._gossip)
+        super().__init__(cast("NodeContext", context), "off")
+        self._bench = bench
+        bench.tables._at_connect = self
+        self.noted: list[tuple[str, tuple[int, int], int]] = []
+        self.tables_written: list[int] = []  # before each
+
+    async def follow(self, containers: Iterable[LedContainer]) -> None:
+        """Note the containers that have changed."""
+        for each in containers:
+            if self._led.get(each.identity, ()) != each.ports:
+                self._led[each.identity] = each.ports
+                self.noted.append((each.path, each.identity, len(each.ports)))
+                self.tables_written.append(len(self._bench.calls))
+
+
 async def test_connections_are_led_everywhere_before_tables_are_filled(tmp_path: Path) -> None:
     """A table may take 0.3 s; and what has not changed is not told again."""
     bench = Bench(tmp_path, attachment(WEB), attachment(API))
-    led: list[tuple[str, tuple[int, int], int]] = []
-
-    async def follow(path: str, identity: tuple[int, int], ports: Sequence[VirtualPort]) -> None:
-        led.append((path, identity, len(ports)))
-        assert not bench.calls, "no table is written yet"
-
-    choice = SimpleNamespace(follow=follow, running=bench.tables._at_connect.running)
-    bench.tables._at_connect = cast("ConnectChoice", choice)
+    choice = NotedChoice(bench)
     bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
     async with bench.tables.prepare():
         await bench.tables.attempt()
-        assert sorted(led) == [("/proc/7/ns/net", WEB, 1), ("/proc/8/ns/net", API, 1)]
+        assert sorted(choice.noted) == [("/proc/7/ns/net", WEB, 1), ("/proc/8/ns/net", API, 1)]
         for now, count in ((bench.ports[BLUE], 0), ((), 2)):
-            led.clear()
+            choice.noted.clear()
             bench.calls.clear()
             bench.ports[BLUE] = now
             await bench.tables.attempt()
-            assert [ports for _, _, ports in led] == [0] * count
+            assert [ports for _, _, ports in choice.noted] == [0] * count
+    assert not any(choice.tables_written)
+
+
+async def test_a_container_that_is_gone_is_led_no_longer(tmp_path: Path) -> None:
+    """Also one that never had a table, as that failed."""
+    bench = Bench(tmp_path, attachment(WEB))
+    bench.fails_in = {WEB}
+    choice = NotedChoice(bench)
+    bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
+    async with bench.tables.prepare():
+        await bench.tables.attempt()
+        assert [ports for _, _, ports in choice.noted] == [1]
+        del bench.attachments[bytes.fromhex(attachment(WEB).endpoint_id)]
+        await bench.tables.attempt()
+    assert [ports for _, _, ports in choice.noted] == [1, 0]
+
+
+def test_containers_that_cannot_be_led_are_named(tmp_path: Path) -> None:
+    """Each of their packets is translated, until a later call succeeds."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    choice = NotedChoice(bench)
+    choice.left = {WEB: "no memory"}
+    (found,) = bench.tables.faults()
+    assert found.text.endswith("translated in netns:7: no memory")
+    choice.left[API] = "no memory either"
+    (found,) = bench.tables.faults()
+    assert found.text.endswith("translated in netns:7 (and in 1 more): no memory")
 
 
 async def test_a_change_while_tables_are_filled_is_led_at_once(tmp_path: Path) -> None:
     """Whoever creates 100 services writes their records one after the other."""
     bench = Bench(tmp_path, attachment(WEB), attachment(API))
-    order: list[tuple[tuple[int, int], int]] = []
+    choice = NotedChoice(bench)
     call = bench.call
-
-    async def follow(_path: str, identity: tuple[int, int], ports: Sequence[VirtualPort]) -> None:
-        order.append((identity, len(ports)))
 
     async def call_and_create(function: Callable[..., Any], *args: Any) -> Any:
         if function is table_writer.ensure and len(bench.ports[BLUE]) == 1:
@@ -175,13 +212,12 @@ async def test_a_change_while_tables_are_filled_is_led_at_once(tmp_path: Path) -
             bench.tables.trigger()
         return await call(function, *args)
 
-    choice = SimpleNamespace(follow=follow, running=bench.tables._at_connect.running)
-    bench.tables._at_connect = cast("ConnectChoice", choice)
     bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
     bench.call = call_and_create  # type: ignore[method-assign]
     async with bench.tables.prepare():
         await bench.tables.attempt()
 
+    order = [(identity, count) for _, identity, count in choice.noted]
     assert sorted(order[:2]) == [(WEB, 1), (API, 1)]
     assert sorted(order[2:]) == [(WEB, 2), (API, 2)]
 

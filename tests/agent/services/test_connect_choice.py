@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.services import connect_choice
-from overlay.agent.services.connect_choice import ConnectChoice
+from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
 from overlay.core.services.values import Backend, ServiceProtocol, VirtualPort
 from overlay.model import Ip, NodeId, Vni
 
 NODE = NodeId(bytes(16))
-WEB = (4, 7)
+WEB, API = (4, 7), (4, 8)
 VIRTUAL = Ip(bytes([10, 32, 0, 100]))
 
 
@@ -23,7 +23,8 @@ class FakeHook:
     """Programs that only note what they are told."""
 
     refusal: OSError | None = None
-    error: OSError | None = None
+    fails_in: tuple[tuple[int, int], ...] = ()
+    forgets = True
 
     def __init__(self, _node_id: NodeId) -> None:
         if self.refusal is not None:
@@ -37,13 +38,15 @@ class FakeHook:
         self.is_closed = True
 
     def lead(self, _path: str, identity: tuple[int, int], ports: Any) -> None:
-        """Note the ports of a container."""
-        if self.error is not None:
-            raise self.error
+        """Note the ports of a container, also where it cannot have all of them."""
         self.led[identity] = ports
+        if identity in self.fails_in:
+            raise OSError(12, "no memory")
 
     def forget(self, identity: tuple[int, int]) -> None:
         """Note that it has none."""
+        if not self.forgets:
+            raise OSError(5, "no way")
         self.led.pop(identity, None)
 
     def unanswered(self, _path: str, _identity: tuple[int, int], ports: Any) -> list[Any]:
@@ -53,10 +56,13 @@ class FakeHook:
 
 
 class Kernel:
-    """Calls what it is given."""
+    """Calls what it is given, and counts."""
+
+    calls = 0
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function of the kernel layer."""
+        self.calls += 1
         return function(*args)
 
 
@@ -65,20 +71,25 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> type[FakeHook]:
     """Have the agent run programs that only note."""
     monkeypatch.setattr(connect_choice, "ConnectHook", FakeHook)
     monkeypatch.setattr(FakeHook, "refusal", None)
-    monkeypatch.setattr(FakeHook, "error", None)
     return FakeHook
 
 
-def choice(mode: str = "auto") -> ConnectChoice:
+def choice(mode: str = "auto", kernel: Kernel | None = None) -> ConnectChoice:
     """Return the choice of an agent."""
     gossip = SimpleNamespace(node_id=NODE)
-    return ConnectChoice(cast("NodeContext", SimpleNamespace(kernel=Kernel(), gossip=gossip)), mode)
+    context = SimpleNamespace(kernel=kernel or Kernel(), gossip=gossip)
+    return ConnectChoice(cast("NodeContext", context), mode)
 
 
 def port(number: int = 80, protocol: ServiceProtocol = "tcp") -> VirtualPort:
     """Return a virtual port."""
     backends = (Backend(Ip(bytes([10, 32, 0, 2])), 8080, NODE),)
     return VirtualPort(Vni(1), VIRTUAL, protocol, number, backends)
+
+
+def led(identity: tuple[int, int], *ports: VirtualPort) -> LedContainer:
+    """Return a container with these ports."""
+    return LedContainer("/p", identity, ports)
 
 
 @pytest.mark.usefixtures("hook")
@@ -90,13 +101,32 @@ def test_containers_are_led_while_the_agent_runs() -> None:
         async with mine.running():
             made: Any = mine._hook
             assert mine.why == ""
-            await mine.follow("/p", WEB, [port()])
-            assert made.led == {WEB: [port()]}
-            await mine.follow("/p", WEB, ())
-            assert made.led == {}
+            await mine.follow([led(WEB, port())])
+            assert (made.led, mine.known) == ({WEB: (port(),)}, {WEB})
+            await mine.follow([led(WEB)])
+            assert (made.led, mine.known) == ({}, set())
         assert made.is_closed
-        await mine.follow("/p", WEB, [port()])
-        assert (made.led, bool(mine.why)) == ({}, True)
+        await mine.follow([led(WEB, port())])
+        assert (made.led, mine.known, bool(mine.why)) == ({}, set(), True)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("hook")
+def test_many_containers_take_one_call() -> None:
+    """And those that have not changed take none."""
+
+    async def main() -> None:
+        calls = Kernel()
+        mine = choice(kernel=calls)
+        async with mine.running():
+            begun = calls.calls
+            given = [led((4, number), port()) for number in range(22)]
+            for _ in range(2):
+                await mine.follow(given)
+            assert calls.calls == begun + 1
+            await mine.follow([led(WEB, port(), port(81)), *given[8:]])
+            assert calls.calls == begun + 2
 
     asyncio.run(main())
 
@@ -118,23 +148,51 @@ def test_without_programs_the_reason_is_told(
         mine = choice(mode)
         async with mine.running():
             assert mine.why == why
-            await mine.follow("/p", WEB, [port()])
+            await mine.follow([led(WEB, port())])
             assert await mine.unanswered("/p", WEB, [port()], ()) == []
 
     asyncio.run(main())
 
 
-def test_programs_that_cannot_follow_are_ended(hook: type[FakeHook]) -> None:
-    """They might lead to a backend that is gone; the tables have the right ones."""
+@pytest.mark.usefixtures("hook")
+def test_a_container_that_fails_costs_no_other() -> None:
+    """It is left to its table, as what it was told may be outdated, and tried again."""
 
     async def main() -> None:
         mine = choice()
         async with mine.running():
             made: Any = mine._hook
-            hook.error = OSError(12, "no memory")
-            await mine.follow("/p", WEB, [port()])
+            both = [led(WEB, port()), led(API, port())]
+            await mine.follow(both)
+            made.fails_in = (WEB,)
+            now = [led(WEB, port(81)), led(API, port(81))]
+            await mine.follow(now)
+            assert (made.led, mine.left) == ({API: (port(81),)}, {WEB: "no memory"})
+            assert (mine.known, mine.why) == ({WEB, API}, "")
+            made.fails_in = ()
+            await mine.follow(now)
+            assert (made.led, mine.left) == ({WEB: (port(81),), API: (port(81),)}, {})
+            made.fails_in = (WEB,)
+            await mine.follow(both)
+            await mine.follow([led(WEB)])
+            assert (mine.left, mine.known) == ({}, {API})
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("hook")
+def test_programs_that_cannot_forget_are_ended() -> None:
+    """They would lead to a backend that is gone; the tables have the right ones."""
+
+    async def main() -> None:
+        mine = choice()
+        async with mine.running():
+            made: Any = mine._hook
+            await mine.follow([led(WEB, port()), led(API, port())])
+            made.fails_in, made.forgets = (WEB,), False
+            await mine.follow([led(WEB, port(81))])
             assert made.is_closed
-            assert "no memory" in mine.why
+            assert (mine.why, mine.known) == ("no way", set())
 
     asyncio.run(main())
 
