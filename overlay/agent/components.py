@@ -9,66 +9,31 @@ from __future__ import annotations
 
 from overlay.agent.apply.kinds import HostServices, Registries, apply_service
 from overlay.agent.containers.container_ends import ContainerEnds
-from overlay.agent.controls.segment_controls import SegmentControls
-from overlay.agent.dataplane.arrival_paths import ArrivalPaths
-from overlay.agent.dataplane.fabric_table import FabricTable
-from overlay.agent.dataplane.fast_path import FastPathSupport
-from overlay.agent.dataplane.mtu import MtuController
-from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.dataplane.seed_contact import SeedContact
-from overlay.agent.dataplane.traffic import TrafficMeter
-from overlay.agent.dataplane.underlay import Underlay
-from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
-from overlay.agent.encryption.controller import EncryptionController
-from overlay.agent.encryption.switch import EncryptionSwitch
-from overlay.agent.encryption.switch_service import SwitchService
-from overlay.agent.endpoints.attach import EndpointAttacher
-from overlay.agent.endpoints.context import EndpointContext
-from overlay.agent.endpoints.detach import EndpointDetacher
-from overlay.agent.endpoints.edit import EndpointEditor
+from overlay.agent.endpoints.endpoint_management import EndpointManagement
 from overlay.agent.endpoints.older_state.adoption import Adoption
 from overlay.agent.endpoints.older_state.newer_records import NewerRecords
-from overlay.agent.endpoints.removed_networks import RemovedNetworks
-from overlay.agent.endpoints.rename import ContainerNames
-from overlay.agent.endpoints.repair import Repair
-from overlay.agent.endpoints.restart import Restart
-from overlay.agent.endpoints.rollback import Rollback
-from overlay.agent.endpoints.routes.default_route import DefaultRoutes
-from overlay.agent.endpoints.routes.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.runtime_endpoints import RuntimeEndpoints
 from overlay.agent.endpoints.runtimes.plugin_endpoints import PluginEndpoints
 from overlay.agent.endpoints.service import AttachService
-from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
-from overlay.agent.evpn.controller import EvpnController
-from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.context import ExposureContext
 from overlay.agent.exposure.declared_exposures import DeclaredExposures
-from overlay.agent.exposure.declared_host import DeclaredHost
-from overlay.agent.exposure.eligibility import Eligibility
-from overlay.agent.exposure.host_endpoints import HostEndpoints
-from overlay.agent.exposure.ingress import Ingress
-from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.exposure.preferences import ExposurePreferences
-from overlay.agent.exposure.published_ports import PublishedPorts
-from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.former_identity import FormerIdentity
+from overlay.agent.frame_forwarding import FrameForwarding
 from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.address_management import AddressManagement
 from overlay.agent.multicast.controller import MulticastController
 from overlay.agent.name_resolution import NameResolution
-from overlay.agent.native.controller import NativePath
-from overlay.agent.native.zero_checksum_report import ZeroChecksumReport
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
 from overlay.agent.netcheck.service import NetcheckService
-from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.networks.service import NetworkService
-from overlay.agent.paths.controller import PathController
 from overlay.agent.plug.controller import PlugController
 from overlay.agent.plug.intents import PluggedInterfaces
 from overlay.agent.plug.service import PlugService
@@ -77,7 +42,6 @@ from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.record_readers import RecordReaders
 from overlay.agent.records.conflict_report import ConflictReport
@@ -115,97 +79,83 @@ class Components:
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
         readers = RecordReaders(self.gossip, config.dead_grace_s)
         self.directory, self._space = readers.directory, readers.space
-        self.service_catalog, self._plug_catalog = readers.catalog, readers.plugs
+        self.service_catalog = readers.catalog
         context = self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.declared = DeclaredService(context, readers.declared)
         self.administration = Administration(self.gossip, self.directory, event_log, config)
         self.ipam = AddressManagement(self.gossip, self.directory, self._space, event_log)
         self.conflict_report = ConflictReport(self.directory, self._space, event_log)
-        self._construct_dataplane(interface)
+        self.forwarding = FrameForwarding(
+            context, self.attachments, self.declared, config, interface
+        )
+        self._construct_participation(readers)
         self._construct_objects(readers)
         self._construct_endpoints()
-        self._construct_exposure()
-        self._construct_dns()
-        decider = self.policies.decider
-        ways = WayContext(context, self.attachments, self.reconciler, self.paths, decider)
-        self.diagnosis = Diagnosis(ways, captures_for_peers=config.capture_from_peers)
+        self.names = NameResolution(
+            context,
+            self.attachments,
+            self.declared,
+            self.forwarding.reconciler,
+            self.endpoints.attacher,
+            self.runtime_endpoints,
+            domain=config.dns_domain,
+        )
+        self._construct_diagnosis()
         self.startup = Startup(
             self.gossip,
             self.directory,
-            self.reconciler,
+            self.forwarding.reconciler,
             self.participation,
             self._sandbox_needs,
-            Adoption(self.attacher.context),
-            NewerRecords(self.attacher.context, self.restart),
+            Adoption(self.endpoints.context),
+            NewerRecords(self.endpoints.context, self.endpoints.restart),
         )
-        moved, trail = (self.restart, self.participation), IdentityTrail(config.run_dir)
+        moved, trail = (self.endpoints.restart, self.participation), IdentityTrail(config.run_dir)
         self.former_identity = FormerIdentity(
             context, self.administration.forgetting, *moved, self._space, trail
         )
         self.previous_copy = PreviousCopy(state, event_log)
         registries = Registries(self.networks, self.services, self.policies, self.routers)
-        of_hosts = HostServices(self.custom_records, self.exposure, self.plugs)
+        of_hosts = HostServices(self.names.custom_records, self.exposure, self.plugs)
         self.apply = apply_service(context, self.declared, registries, of_hosts)
         self._event_router = self._make_event_router()
         self._tasks = BackgroundTasks(event_log)
 
-    def _construct_dataplane(self, interface: str) -> None:
-        """Construct sandboxes, the underlay that carries them, and participation in networks."""
-        context, attachments = self._context, self.attachments
-        gossip, directory = self.gossip, self.directory
-        config, interval_s = self.config, self.config.reconcile_interval_s
-        self.fabric = FabricTable()
-        self.underlay_filter = UnderlayFilter(context, self.fabric, interval_s)
-        self.encryption = EncryptionController(context, self.config)
-        fabric, fast_path = self.fabric, FastPathSupport(config.fast_path, config.native_path)
-        tables = self.underlay_filter, fast_path, self.encryption, fabric
-        self.reconciler = Reconciler(context, attachments, *tables, interval_s)
-        self.evpn = EvpnController(context, self.config, self.reconciler, self.fabric)
-        self.traffic = TrafficMeter(context.kernel, self.reconciler)
-        self.controls = SegmentControls(context, self.reconciler, attachments)
-        self.underlay = Underlay(context, self.reconciler, interface)
-        self.seed_contact = SeedContact(context)
-        self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
-        self.native_path = NativePath(context, self.reconciler, self.arrival_paths, interval_s)
-        self._zero_checksums = ZeroChecksumReport(context, self.declared, self.reconciler)
-        self.paths = PathController(context, self.reconciler, self.encryption)
-        self.mtu_controller = MtuController(
-            context, self.reconciler, attachments, self.underlay, self.paths
-        )
-        self.encryption_switch = EncryptionSwitch(
-            context, self.encryption, self.reconciler, self.mtu_controller
-        )
-        self.switch_service = SwitchService(directory, self.encryption, self.encryption_switch)
-        self.netcheck = NetcheckService(
-            context, self.paths, self.underlay_filter, ChecksumErrors(context, attachments)
-        )
-        self.drivers = NetworkDrivers(context, self.reconciler, attachments)
+    def _construct_participation(self, readers: RecordReaders) -> None:
+        """Construct participation in networks, and what has this host on them: its plugs, ports."""
+        context, forwarding, state = self._context, self.forwarding, self.gossip.state
         self._preferences = ExposurePreferences(
-            gossip.state, self.service_catalog, DeclaredExposures(directory)
+            state, self.service_catalog, DeclaredExposures(self.directory)
         )
-        plugged = PluggedInterfaces(gossip.state, self.fabric)
-        self._sandbox_needs = SandboxNeeds(directory, attachments, (self._preferences, plugged))
+        plugged = PluggedInterfaces(state, forwarding.fabric)
+        self._sandbox_needs = SandboxNeeds(
+            self.directory, self.attachments, (self._preferences, plugged)
+        )
         self.participation = ParticipationService(
-            context, self.reconciler, attachments, self._sandbox_needs, self.encryption
+            context,
+            forwarding.reconciler,
+            self.attachments,
+            self._sandbox_needs,
+            forwarding.encryption,
         )
-        records = (self.declared, self._plug_catalog, plugged)
-        plugs = PlugController(context, *records, self.reconciler, self._space)
-        host = (self.drivers.macvlan_ports, self.underlay, self.config.cluster_plugs)
+        records = (self.declared, readers.plugs, plugged)
+        plugs = PlugController(context, *records, forwarding.reconciler, self._space)
+        host = (forwarding.drivers.macvlan_ports, forwarding.underlay, self.config.cluster_plugs)
         self.plugs = PlugService(context, plugs, self.participation, *host)
 
     def _construct_objects(self, readers: RecordReaders) -> None:
         """Construct what people create in the cluster: networks, services, policies, routers."""
-        context = self._context
-        self.policies = Policies(context, self.declared, readers.policies, self.reconciler)
+        context, reconciler = self._context, self.forwarding.reconciler
+        self.policies = Policies(context, self.declared, readers.policies, reconciler)
         self.routers = Routers(context, self.declared, self._sandbox_needs, self.participation)
-        self.multicast = MulticastController(context, self.declared, self.reconciler)
+        self.multicast = MulticastController(context, self.declared, reconciler)
         self.networks = NetworkService(
             context,
             self.participation,
             self.ipam.reserves,
-            self.encryption,
+            self.forwarding.encryption,
             self.declared,
-            self._plug_catalog,
+            readers.plugs,
         )
         self.services = ServiceRegistry(
             context,
@@ -216,96 +166,57 @@ class Components:
         )
 
     def _construct_endpoints(self) -> None:
-        """Construct attach, detach, and the repair of attached endpoints."""
-        directory, event_log = self.directory, self.event_log
-        default_routes = DefaultRoutes(self._context, self.attachments)
-        endpoints = EndpointContext(
-            self._context,
-            self.attachments,
-            self.ipam.allocator,
-            self.drivers,
-            default_routes,
-            SubnetRoutes(self._context, self.attachments),
-            self.participation,
-            self.fabric,
+        """Construct the endpoints of containers, those of this host, and their services."""
+        node, attachments = self._context, self.attachments
+        allocator, participation = self.ipam.allocator, self.participation
+        endpoints = self.endpoints = EndpointManagement(
+            node, attachments, allocator, participation, self.forwarding
         )
-        self.detacher = EndpointDetacher(endpoints)
-        self._rollback = Rollback(self.detacher, directory, self.attachments, event_log)
-        update_service = UpdateService(endpoints, self.reconciler)
-        self.attacher = EndpointAttacher(endpoints, self._rollback, update_service)
-        self.container_ends = ContainerEnds(self.attacher)
-        state = self.gossip.state
-        self._editor = EndpointEditor(endpoints)
-        names = ContainerNames(state, directory, self.attachments, self._editor, event_log)
-        self.restart = Restart(state, directory, self.attacher, self.attachments, names, event_log)
-        self._repair = Repair(self.attacher, self.detacher, self.restart, self.reconciler)
-        self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher, event_log)
-
-    def _construct_exposure(self) -> None:
-        """Construct this host's own endpoints, forwarding, published ports, and attach."""
-        config, kernel = self.config, self._context.kernel
-        rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
-        host_endpoints = HostEndpoints(self._context, self.ipam.allocator, self.reconciler, rules)
-        controller = ExposureController(
-            self._context,
-            host_endpoints,
-            Eligibility(
-                self._preferences, self.directory, host_endpoints, kernel, self.attachments
-            ),
-            HostForwarding(host_endpoints, rules, kernel, self.event_log, config.run_dir),
-            self.reconciler,
-            self.participation,
-            self.mtu_controller,
+        attacher, detacher, editor = endpoints.attacher, endpoints.detacher, endpoints.editor
+        self.container_ends = ContainerEnds(attacher)
+        exposure = ExposureContext(
+            node,
+            attachments,
+            allocator,
+            participation,
+            self.forwarding,
+            self._preferences,
+            endpoints.context.default_routes.default_route_moved,
+            attacher.endpoint_attached,
+            editor.endpoint_renamed,
         )
-        published_ports = PublishedPorts(
-            self._context,
-            controller,
-            rules,
-            self.attachments,
-            self.attacher.context.default_routes.default_route_moved,
-            config.reconcile_interval_s,
-        )
-        allowed = parse_port_ranges(config.cluster_ports)
-        self.exposure = ExposureService(
-            controller,
-            published_ports,
-            Ingress(self._context, controller, rules, published_ports, self.attachments, allowed),
-            DeclaredHost(
-                self._context, self.declared.objects, controller, published_ports, allowed
-            ),
-            rules,
-            self.attacher.endpoint_attached,
-            self._editor.endpoint_renamed,
-        )
+        self.exposure = ExposureService(exposure, self.declared.objects, self.config)
+        published_ports = self.exposure.published_ports
         self.service_data_plane = ServiceDataPlane(
-            self._context,
-            self.attachments,
+            node,
+            attachments,
             self.service_catalog,
-            host_endpoints,
-            self.attacher.context.container_changed,
-            controller.exposure_changed,
+            self.exposure.host_endpoints,
+            endpoints.context.container_changed,
+            self.exposure.controller.exposure_changed,
             self.config.services_at_connect,
         )
-        self.runtime_endpoints = RuntimeEndpoints(self.attacher, self.detacher, self._editor)
-        ends = (self.attacher, self.detacher, self._editor)
-        self.attach_service = AttachService(*ends, self.restart, published_ports, self.paths)
+        self.runtime_endpoints = RuntimeEndpoints(attacher, detacher, editor)
+        self.attach_service = AttachService(
+            attacher, detacher, editor, endpoints.restart, published_ports, self.forwarding.paths
+        )
         self.plugin_endpoints = PluginEndpoints(
-            self.attach_service, self.attacher, self.detacher, published_ports
+            self.attach_service, attacher, detacher, published_ports
         )
 
-    def _construct_dns(self) -> None:
-        """Construct name resolution for containers."""
-        self._names = NameResolution(
-            self._context,
-            self.attachments,
-            self.declared,
-            self.reconciler,
-            self.attacher,
-            self.runtime_endpoints,
-            domain=self.config.dns_domain,
+    def _construct_diagnosis(self) -> None:
+        """Construct what explains, captures, and asks members about now."""
+        context, attachments, forwarding = self._context, self.attachments, self.forwarding
+        self.netcheck = NetcheckService(
+            context,
+            forwarding.paths,
+            forwarding.underlay_filter,
+            ChecksumErrors(context, attachments),
         )
-        self.resolver, self.dns = self._names.resolver, self._names.service
-        self.custom_records = self._names.custom_records
+        ways = WayContext(
+            context, attachments, forwarding.reconciler, forwarding.paths, self.policies.decider
+        )
+        self.diagnosis = Diagnosis(ways, captures_for_peers=self.config.capture_from_peers)
 
     def _make_event_router(self) -> EventRouter:
         return EventRouter(
@@ -313,22 +224,15 @@ class Components:
             administration=self.administration,
             ipam=self.ipam,
             conflict_report=self.conflict_report,
-            reconciler=self.reconciler,
+            forwarding=self.forwarding,
             declared=self.declared,
-            resolver=self.resolver,
-            removed_records=self._names.removed_records,
+            names=self.names,
             exposure=self.exposure,
             service_data_plane=self.service_data_plane,
             networks=self.networks,
-            removed_networks=self._removed_networks,
-            underlay=self.underlay,
-            mtu_controller=self.mtu_controller,
-            encryption=self.encryption,
+            removed_networks=self.endpoints.removed_networks,
             routers=self.routers.controller,
-            encryption_switch=self.encryption_switch,
-            evpn=self.evpn,
             plugs=self.plugs,
-            paths=self.paths,
             diagnosis=self.diagnosis,
             netcheck=self.netcheck,
             multicast=self.multicast,
@@ -337,40 +241,41 @@ class Components:
     @property
     def controllers(self) -> tuple[Controller, ...]:
         """Return all controllers of this membership, in order of their start."""
+        forwarding = self.forwarding
         return (
-            self.underlay_filter,
-            self.encryption,
-            self.reconciler,
-            self.encryption_switch,
-            self.evpn,
+            forwarding.underlay_filter,
+            forwarding.encryption,
+            forwarding.reconciler,
+            forwarding.encryption_switch,
+            forwarding.evpn,
             *self.plugs.controllers,
             self.startup,
             self.routers.controller,
             self.former_identity,
             self.previous_copy,
-            self.drivers.macvlan_ports,
+            forwarding.drivers.macvlan_ports,
             self.container_ends,
             self.administration.certificate,
             self.administration.sharing,
             self.administration.key_rotation,
-            self._removed_networks,
+            self.endpoints.removed_networks,
             self.ipam.reclaim,
             self.ipam.reserves,
             self.declared,
-            self._rollback,
-            self.underlay,
-            *self.native_path.controllers,
-            self._zero_checksums,
-            self.seed_contact,
-            self.paths,
+            self.endpoints.rollback,
+            forwarding.underlay,
+            *forwarding.native_path.controllers,
+            forwarding.zero_checksums,
+            forwarding.seed_contact,
+            forwarding.paths,
             *self.netcheck.controllers,
             self.conflict_report,
             self.administration.card_report,
-            self._names.removed_records,
+            self.names.removed_records,
             *self.exposure.controllers,
             *self.service_data_plane.controllers,
             self.policies.drop_reports,
-            self.controls.storm_reports,
+            forwarding.controls.storm_reports,
             self.multicast,
         )
 
@@ -378,34 +283,29 @@ class Components:
         """Adopt this node's sandboxes, then start all controllers."""
         self.gossip.start()
         self.startup.report_unreadable()
-        await self.evpn.load()
-        await self.native_path.firewall.attempt()
+        await self.forwarding.evpn.load()
+        await self.forwarding.native_path.firewall.attempt()
         await self.startup.adopt()
-        await self.drivers.start()
-        await self.attacher.context.default_routes.reconcile_all()
-        await self.attacher.context.subnet_routes.ensure_all()
-        await self._names.start()
+        await self.forwarding.drivers.start()
+        await self.endpoints.start()
+        await self.names.start()
         await self.exposure.start()
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
-        self._tasks.start(self.reconciler.watch, "sandbox poll")
+        self._tasks.start(self.forwarding.reconciler.watch, "sandbox poll")
         for run, name in self.diagnosis.background:
             self._tasks.start(run, name)
-        for follower in self.restart.followers:
+        for follower in self.endpoints.restart.followers:
             self._tasks.start(follower.run, f"{follower.kind} events")
 
     async def close(self) -> None:
         """Stop everything; the kernel keeps forwarding."""
         await self._tasks.close()
-        await self._repair.close()
+        await self.endpoints.close()
         self.diagnosis.close()
-        await self._names.close()
-        self.paths.close()
+        await self.names.close()
         self.multicast.close()
         self.gossip.close()
-        self.evpn.close()
         self.plugs.controller.close()
-        await self.reconciler.close()
-        self.underlay_filter.close()
-        self.native_path.close()
+        await self.forwarding.close()
         self.exposure.close()

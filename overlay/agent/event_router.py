@@ -9,25 +9,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from overlay.agent.dataplane.mtu import MtuController
-from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
-from overlay.agent.dns.records.removed_records import RemovedRecords
-from overlay.agent.dns.resolver import Resolver
-from overlay.agent.encryption.controller import EncryptionController
-from overlay.agent.encryption.switch import EncryptionSwitch
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
-from overlay.agent.evpn.controller import EvpnController
 from overlay.agent.exposure.service import ExposureService
+from overlay.agent.frame_forwarding import FrameForwarding
 from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.address_management import AddressManagement
 from overlay.agent.multicast.controller import MulticastController
+from overlay.agent.name_resolution import NameResolution
 from overlay.agent.netcheck.service import NetcheckService
 from overlay.agent.networks.service import NetworkService
-from overlay.agent.paths.controller import PathController
 from overlay.agent.plug.service import PlugService
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.router.controller import RouterController
@@ -71,22 +64,15 @@ class EventRouter:
     administration: Administration
     ipam: AddressManagement
     conflict_report: ConflictReport
-    reconciler: Reconciler
+    forwarding: FrameForwarding
     declared: DeclaredService
-    resolver: Resolver
-    removed_records: RemovedRecords
+    names: NameResolution
     exposure: ExposureService
     service_data_plane: ServiceDataPlane
     networks: NetworkService
     removed_networks: RemovedNetworks
-    underlay: Underlay
-    mtu_controller: MtuController
-    encryption: EncryptionController
     routers: RouterController
-    encryption_switch: EncryptionSwitch
-    evpn: EvpnController
     plugs: PlugService
-    paths: PathController
     diagnosis: Diagnosis
     netcheck: NetcheckService
     multicast: MulticastController
@@ -120,7 +106,7 @@ class EventRouter:
             case OwnCardAhead(epoch=epoch):
                 self.context.gossip.own_card_ahead(epoch)
             case PathReported(sender=sender, report=report):
-                self.paths.report_received(sender, report)
+                self.forwarding.paths.report_received(sender, report)
             case TraceMessage():
                 self.diagnosis.trace_peers.handle_message(event)
             case SightingMessage():
@@ -136,8 +122,7 @@ class EventRouter:
             case NodeForgotten(node_id=node_id):
                 self.context.gossip.node_forgotten(node_id)
                 self.administration.node_forgotten()
-                self.encryption.trigger()
-                self.encryption_switch.trigger()
+                self.forwarding.node_forgotten()
             case _:
                 self._log(event)
 
@@ -169,28 +154,21 @@ class EventRouter:
     def _card_accepted(self, card: Card) -> None:
         self.context.gossip.card_accepted(card)
         if card.node_id != self.context.gossip.node_id:
-            self.encryption.trigger()
-            self.reconciler.mark_dirty()
-            self.paths.peer_moved(card.node_id)
+            self.forwarding.peer_card_accepted(card.node_id)
 
     def _member_changed(self, event: MemberChanged) -> None:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):
             self.context.gossip.member_unresponsive(event.node_id)
         self.administration.member_changed()
         self.ipam.reserves.trigger()
-        self.resolver.records_changed(None)
+        self.names.resolver.records_changed(None)
         self.service_data_plane.hosts.member_changed(event.node_id, event.after)
         self._services_changed()
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)
         self.context.event_log.record("member", f"{name} is {state}", peer=name)
-        self.underlay.trigger()
-        self.encryption.trigger()
-        self.encryption_switch.trigger()
-        self.paths.trigger()
+        self.forwarding.member_changed(has_left=event.after is MemberState.LEFT)
         self.multicast.member_changed(event.node_id)
-        if event.after is MemberState.LEFT:
-            self.reconciler.mark_dirty()
 
     def _services_changed(self) -> None:
         self.service_data_plane.trigger()
@@ -202,27 +180,22 @@ class EventRouter:
         self.exposure.published_ports.endpoints_changed(scope or None)
         self._services_changed()
         self.exposure.declared.endpoints_changed()
-        self.resolver.records_changed(scope or None)
+        self.names.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.administration.admission.records_changed()
             self.removed_networks.trigger()
             self.declared.trigger()
-            self.paths.trigger()
-            self.encryption.trigger()
-            self.encryption_switch.trigger()
+            self.forwarding.networks_changed()
             self.routers.trigger()
-            self.evpn.trigger()
             self.plugs.records_changed()
-            self.mtu_controller.networks_changed()
             self.exposure.controller.networks_changed()
             self.exposure.declared.trigger()
-            self.removed_records.trigger()
+            self.names.removed_records.trigger()
             self.multicast.trigger()
             self.networks.changed.emit()
-            self.reconciler.mark_dirty()
-        elif self.reconciler.runtime(Vni(scope)) is None:
+        elif self.forwarding.reconciler.runtime(Vni(scope)) is None:
             # A node without a sandbox only holds the records: its kernel needs nothing.
             node = self.context.gossip.node
             node.confirmations.programmed(node.store.versions(scope))
         else:
-            self.reconciler.mark_dirty(scope)
+            self.forwarding.reconciler.mark_dirty(scope)

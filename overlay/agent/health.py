@@ -32,7 +32,9 @@ def faults(components: Components) -> list[Fault]:
 def announced_faults(components: Components) -> Iterator[Fault]:
     """Yield the faults whose owner records an event when they begin, and when they end."""
     yield from silent_member_faults(
-        components.gossip, components.directory, underlay_works=components.underlay.fault is None
+        components.gossip,
+        components.directory,
+        underlay_works=components.forwarding.underlay.fault is None,
     )
     yield from _names(components)
     for controller in components.controllers:
@@ -89,7 +91,7 @@ def _host(components: Components) -> Iterator[Fault]:
             "Free space or make the disk writable; existing attachments keep working",
             "error",
         )
-    own = components.reconciler.neighbor_count()
+    own = components.forwarding.reconciler.neighbor_count()
     for table in neighbor_table.neighbor_tables():
         if table.entries - own >= limits.NEIGHBORS_FULL * table.limit:
             yield Fault(
@@ -102,7 +104,7 @@ def _host(components: Components) -> Iterator[Fault]:
 
 def _paths(components: Components) -> Iterator[Fault]:
     """Yield the members whose packets take another way here than those to them."""
-    for text in components.arrival_paths.asymmetric[:3]:
+    for text in components.forwarding.arrival_paths.asymmetric[:3]:
         yield Fault(
             text,
             "They are accepted. A firewall, or rp_filter=1, on that interface would drop them: "
@@ -139,7 +141,7 @@ def _smaller_underlays(components: Components) -> Iterator[Fault]:
 
 def network_failures(components: Components, network: Network) -> list[str]:
     """Return what the kernel refused of a network on this host, not all if there is much."""
-    driver = components.drivers.of(network)
+    driver = components.forwarding.drivers.of(network)
     return [] if driver is None else driver.faults(network.vni)[:_FAILURES_SHOWN_MAX]
 
 
@@ -158,7 +160,7 @@ def _networks(components: Components) -> Iterator[Fault]:
 def _names(components: Components) -> Iterator[Fault]:
     """Yield the networks that serve no names."""
     names = {network.vni: network.name for network in components.directory.networks()}
-    for vni, ip, reason in components.dns.faults():
+    for vni, ip, reason in components.names.service.faults():
         yield Fault(
             f"network {names.get(vni, vni)}: no names on {ip_text(ip)}: {reason}",
             "The agent retries automatically. To see what holds port 53: ip netns exec "

@@ -136,7 +136,7 @@ class AgentLifecycle:
             self.config, self.state, self.kernel, self.event_log, cluster, place
         )
         components.attach_service.changed.connect(self.containers.point_resolver)
-        components.restart.attached_again.connect(self.containers.point_resolver)
+        components.endpoints.restart.attached_again.connect(self.containers.point_resolver)
         try:
             await components.start()
         except BaseException:
@@ -171,9 +171,9 @@ class AgentLifecycle:
             if self.components is not None:
                 self._require_same_cluster(token)
                 if spec.underlay is not None:
-                    await self.components.underlay.move_to(spec.underlay)
+                    await self.components.forwarding.underlay.move_to(spec.underlay)
                 if spec.peers:
-                    await self.components.seed_contact.require_member(spec.peers)
+                    await self.components.forwarding.seed_contact.require_member(spec.peers)
                 return self.components, False, None
             if spec.peers or token is not None:
                 return await self._enter(spec, token)
@@ -254,8 +254,8 @@ class AgentLifecycle:
                 await self._contact_members(components, seeds, entry)
             except BaseException:
                 self.components = None
-                await components.native_path.remove()
-                await components.underlay_filter.remove()
+                await components.forwarding.native_path.remove()
+                await components.forwarding.underlay_filter.remove()
                 await components.close()
                 raise
         except BaseException:
@@ -358,7 +358,7 @@ class AgentLifecycle:
             )
         count = 0
         for attachment in list(components.attachments.values()):
-            count += len(await components.detacher.remove(attachment))
+            count += len(await components.endpoints.detacher.remove(attachment))
         await components.exposure.withdraw()
         await components.routers.controller.withdraw()
         await components.plugs.withdraw()
@@ -366,10 +366,10 @@ class AgentLifecycle:
         components.ipam.reserves.begin_to_leave()
         await components.ipam.grants.hand_back()
         await components.gossip.say_goodbye()
-        await components.evpn.remove()
-        await components.encryption.remove()
-        await components.native_path.remove()
-        await components.underlay_filter.remove()
+        await components.forwarding.evpn.remove()
+        await components.forwarding.encryption.remove()
+        await components.forwarding.native_path.remove()
+        await components.forwarding.underlay_filter.remove()
         self.components = self._settled = None
         await components.close()
         self.state.wipe(keep=documents.CONTAINERS.kind)

@@ -90,17 +90,15 @@ class StatusEvents(Controller):
 
 def snapshot(components: Components) -> StatusSnapshot:
     """Return what the status shows now."""
-    networks = components.directory.networks()
+    networks, reconciler = components.directory.networks(), components.forwarding.reconciler
     return StatusSnapshot(
         {network.vni: network for network in networks},
         frozenset(
-            network.vni
-            for network in networks
-            if components.reconciler.runtime(network.vni) is not None
+            network.vni for network in networks if reconciler.runtime(network.vni) is not None
         ),
         tuple(components.administration.holders.names()),
-        components.reconciler.fast_path.why,
-        components.reconciler.fast_path.native_why,
+        reconciler.fast_path.why,
+        reconciler.fast_path.native_why,
         {without_numbers(fault.text): fault for fault in silent_faults(components)},
     )
 

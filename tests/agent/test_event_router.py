@@ -8,9 +8,11 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.event_router import EventRouter
+from overlay.agent.frame_forwarding import FrameForwarding
 from overlay.agent.gossip.administration import Administration
 from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.agent.ipam.address_management import AddressManagement
+from overlay.agent.name_resolution import NameResolution
 from overlay.core.events import (
     CaptureMessage,
     CardAccepted,
@@ -48,10 +50,8 @@ class Bench:
         self.calls.directory.node_name.return_value = "vm2"
         self.calls.reserves.handle_refusal.return_value = False
         names = (
-            "conflict_report", "reconciler", "resolver", "exposure", "removed_networks", "underlay",
-            "declared", "paths", "networks", "diagnosis", "netcheck", "encryption",
-            "service_data_plane", "encryption_switch", "removed_records",
-            "mtu_controller", "evpn", "plugs", "multicast", "routers",
+            "conflict_report", "exposure", "removed_networks", "declared", "networks", "diagnosis",
+            "netcheck", "service_data_plane", "plugs", "multicast", "routers",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls,
@@ -60,6 +60,11 @@ class Bench:
                 "key_rotation", "protocol_versions",
             ),
             ipam=self._of(AddressManagement, "allocator", "grants", "reclaim", "reserves"),
+            forwarding=self._of(
+                FrameForwarding, "reconciler", "underlay", "paths", "encryption",
+                "encryption_switch", "mtu_controller", "evpn",
+            ),
+            names=self._of(NameResolution, "resolver", "removed_records"),
             **{name: getattr(self.calls, name) for name in names},
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ class ClusterHandlers:
 
     async def _check_paths(self, query: schema.LookRequest) -> None:
         if query.wait_ms and self._agent.components is not None:
-            await self._agent.components.paths.check_sizes(query.wait_ms / 1000)
+            await self._agent.components.forwarding.paths.check_sizes(query.wait_ms / 1000)
 
     async def join(self, request: schema.JoinRequest) -> schema.JoinResponse:
         """POST /v1/join."""
@@ -55,10 +55,10 @@ class ClusterHandlers:
             "already": already,
             "cluster": components.gossip.cluster.cluster_id[:8],
             "via": _seed_text(via),
-            "node": views.node(components.gossip.card, components.underlay.interface),
+            "node": views.node(components.gossip.card, components.forwarding.underlay.interface),
             "vxlan_port": components.gossip.cluster.vxlan_port,
             "gossip_port": components.gossip.cluster.gossip_port,
-            "overlay_mtu": components.reconciler.overlay_mtu,
+            "overlay_mtu": components.forwarding.reconciler.overlay_mtu,
             "members": self._agent.members_alive(),
             "networks": len(components.directory.networks()),
             "endpoints": sum(
@@ -157,7 +157,7 @@ def _other(components: Components, item: Member, card: Card) -> schema.MemberRes
         "since_s": round(max(0.0, now - item.since), 1),
         "incarnation": item.incarnation,
         "rtt_ms": None if item.rtt_s is None else round(item.rtt_s * 1000, 3),
-        "path": _path(components.paths.path(item.node_id), now),
+        "path": _path(components.forwarding.paths.path(item.node_id), now),
         "logs": _logs(components, item.node_id),
         "self": False,
     }

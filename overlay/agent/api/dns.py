@@ -37,7 +37,7 @@ class DnsHandlers:
             "names": [
                 {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
                 for network in held
-                for name, ips in components.resolver.all_names(network).items()
+                for name, ips in components.names.resolver.all_names(network).items()
             ],
             "elsewhere": [network.name for network in elsewhere],
         }
@@ -55,9 +55,9 @@ class DnsHandlers:
             )
         ip = _address(name)
         found = (
-            components.resolver.lookup(held, name)
+            components.names.resolver.lookup(held, name)
             if ip is None
-            else components.resolver.reverse_lookup(held, ip)
+            else components.names.resolver.reverse_lookup(held, ip)
         )
         if found is None or not (found.ips or found.names):
             unknown = ", ".join(network.name for network in elsewhere)
@@ -81,9 +81,9 @@ class DnsHandlers:
         ips = tuple(dict.fromkeys(request.ips))
         components = self._agent.require_components()
         network = components.directory.network(request.network)
-        name = components.resolver.local_name(network, request.name)
+        name = components.names.resolver.local_name(network, request.name)
         if request.target is None:
-            components.custom_records.add(network, name, ips)
+            components.names.custom_records.add(network, name, ips)
         else:
             privileges.require_target(caller, request.target)
             edit = EndpointEdit(add_labels=(label_of(name, ips),))
@@ -95,7 +95,7 @@ class DnsHandlers:
                 why = "each record of a container is one of its labels"
                 raise UsageError(error.what, why=why, hint=hint) from error
             ips = ips or edited[0][1].ips
-        answer = components.resolver.lookup([network], request.name)
+        answer = components.names.resolver.lookup([network], request.name)
         return {
             "name": request.name,
             "network": network.name,
@@ -109,7 +109,7 @@ class DnsHandlers:
         network = components.directory.network(query.network)
         records = components.directory.custom_records(network.vni)
         names = {record.name for _, record in records}
-        below = components.resolver.below_domain(name)
+        below = components.names.resolver.below_domain(name)
         stored = name.lower() if name.lower() in names else below
         holders = [
             placed
@@ -117,7 +117,7 @@ class DnsHandlers:
             if any(tied.name in (name.lower(), below) for tied in tied_records(placed.endpoint))
         ]
         if stored in names or not holders:
-            components.custom_records.remove(network, stored)
+            components.names.custom_records.remove(network, stored)
         for placed in holders:
             await _untie(components, network, placed, below)
         return {"name": name, "network": network.name}

@@ -41,7 +41,7 @@ async def encryption_status(
 ) -> EncryptionStatusResponse:
     """GET /v1/encryption[?network=NAME]."""
     components = agent.require_components()
-    directory, encryption = components.directory, components.encryption
+    directory, encryption = components.directory, components.forwarding.encryption
     networks = [each for each in directory.networks() if _is_concerned(each)]
     if query.network:
         chosen = directory.network(query.network)
@@ -56,7 +56,7 @@ async def encryption_status(
         networks = [chosen]
     found = await encryption.readings()
     key, age_s = encryption.keys.current, encryption.replacement.age_s
-    clear_in, clear_out = components.underlay_filter.refused_clear
+    clear_in, clear_out = components.forwarding.underlay_filter.refused_clear
     backend = encryption.support.backend
     return {
         "backend": None if backend is None else backend.value,
@@ -77,7 +77,7 @@ async def encryption_status(
 
 async def rotate(agent: AgentLifecycle, _request: EmptyRequest) -> EncryptionKeyResponse:
     """POST /v1/encryption/rotate."""
-    return {"key_epoch": await agent.require_components().encryption.rotate()}
+    return {"key_epoch": await agent.require_components().forwarding.encryption.rotate()}
 
 
 def _is_concerned(network: Network) -> bool:
@@ -91,7 +91,7 @@ def _switching(components: Components, network: Network) -> EncryptionSwitchingR
         "network": network.name,
         "encrypted": goal is not None and goal.encrypted,
         "phase": _PHASES[phase],
-        "waiting_for": components.encryption_switch.waits(network),
+        "waiting_for": components.forwarding.encryption_switch.waits(network),
     }
 
 
@@ -101,7 +101,7 @@ async def switch(
     """POST /v1/encryption/switch."""
     components = agent.require_components()
     name = components.directory.network(request.network).name
-    changed = await components.switch_service.switch(name, encrypted=request.encrypted)
+    changed = await components.forwarding.switch_service.switch(name, encrypted=request.encrypted)
     return {"network": name, "encrypted": request.encrypted, "changed": changed}
 
 
@@ -135,7 +135,7 @@ def _peers(
         if directory.own in participants:
             for node_id in participants:
                 shared.setdefault(node_id, []).append(network.name)
-    used = components.encryption.keys_used()
+    used = components.forwarding.encryption.keys_used()
     rows = [
         _peer(components, node_id, shared.get(node_id, []), found, used.get(node_id))
         for node_id in directory.view.members()
@@ -151,7 +151,7 @@ def _peer(
     found: dict[str, DeviceReading],
     key: WireguardKey | None,
 ) -> EncryptionPeerResponse:
-    encryption = components.encryption
+    encryption = components.forwarding.encryption
     device = None if key is None else DEVICES[key.slot]
     reading = None if device is None else found.get(device)
     there = None if reading is None or key is None else reading.peers.get(key.public_key)

@@ -60,7 +60,7 @@ class EndpointHandlers:
         components = self._agent.require_components()
         directory = components.directory
         chosen = [directory.network(query.network)] if query.network else directory.networks()
-        await components.controls.drops.read(network.vni for network in chosen)
+        await components.forwarding.controls.drops.read(network.vni for network in chosen)
         elsewhere = [
             network.name
             for network in chosen
@@ -154,7 +154,7 @@ async def require_attachable(
         network = components.directory.find_network(name)
         parent = "" if network is None else parent_interface_of(network)
         if parent:
-            own = components.underlay.interface
+            own = components.forwarding.underlay.interface
             is_underlay = await kernel.call(is_on_underlay, parent, own)
             privileges.require_parent(caller, parent, is_underlay=is_underlay)
 
@@ -222,7 +222,11 @@ def _endpoint(
     components: Components, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
 ) -> EndpointResponse:
     rates, controls = rates_on(item, found), controls_on(item, found)
-    drops = None if local is None else dict(components.controls.drops.of_port(item.vni, local.port))
+    drops = (
+        None
+        if local is None
+        else dict(components.forwarding.controls.drops.of_port(item.vni, local.port))
+    )
     return {
         "id": found.endpoint_id.hex(),
         "name": found.name,
@@ -295,7 +299,8 @@ def degraded(results: Sequence[EndpointResult], components: Components | None) -
     return [
         f"{result.network.name}: {runtime.failures[0]}"
         for result in results
-        if (runtime := components.reconciler.runtime(result.network.vni)) and runtime.failures
+        if (runtime := components.forwarding.reconciler.runtime(result.network.vni))
+        and runtime.failures
     ]
 
 

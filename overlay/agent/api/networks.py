@@ -96,7 +96,7 @@ class NetworkHandlers:
         )
         definition.require_valid(spec)
         if spec.parent:
-            kernel, own = self._agent.kernel, components.underlay.interface
+            kernel, own = self._agent.kernel, components.forwarding.underlay.interface
             is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
             privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
             await self._agent.kernel.call(macvlan.require_driver, spec.driver, spec.parent)
@@ -111,7 +111,7 @@ class NetworkHandlers:
         """GET /v1/networks/NAME."""
         components = self._agent.require_components()
         found = components.directory.network(name)
-        await components.controls.drops.read([found.vni])
+        await components.forwarding.controls.drops.read([found.vni])
         return network_detail(found, components)
 
     async def network_set(
@@ -218,13 +218,13 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "creator": directory.node_name(item.creator),
         "endpoints": sum(1 for _ in directory.endpoints(item.vni)),
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
-        "here": components.reconciler.runtime(item.vni) is not None
+        "here": components.forwarding.reconciler.runtime(item.vni) is not None
         or (
             not has_sandbox(item)
             and any(a.vni == item.vni for a in components.attachments.values())
         ),
-        "mtu": components.reconciler.mtu_of(item) if has_sandbox(item) else None,
-        "mtu_why": components.mtu_controller.why(item),
+        "mtu": components.forwarding.reconciler.mtu_of(item) if has_sandbox(item) else None,
+        "mtu_why": components.forwarding.mtu_controller.why(item),
         "driver": driver_of(item),
         "parent": parent_interface_of(item) or None,
         "encrypted": is_encrypted(item),

@@ -64,17 +64,19 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
     if components is None:
         return alone
     networks = [_network_status(item, components) for item in components.directory.networks()]
+    forwarding = components.forwarding
+    fast_path = forwarding.reconciler.fast_path
     return {
         **alone,
-        "node": node(components.gossip.card, components.underlay.interface),
+        "node": node(components.gossip.card, forwarding.underlay.interface),
         "cluster": _cluster(components),
         "vxlan_port": components.gossip.cluster.vxlan_port,
         "gossip_port": components.gossip.cluster.gossip_port,
-        "overlay_mtu": components.reconciler.overlay_mtu,
+        "overlay_mtu": forwarding.reconciler.overlay_mtu,
         "fast_path": {
-            "mode": components.reconciler.fast_path.mode,
-            "active": components.reconciler.fast_path.is_active,
-            "why": components.reconciler.fast_path.why or None,
+            "mode": fast_path.mode,
+            "active": fast_path.is_active,
+            "why": fast_path.why or None,
         },
         "native_path": _native_path(components),
         "services_at_connect": {
@@ -82,9 +84,9 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
             "active": not components.service_data_plane.at_connect.why,
             "why": components.service_data_plane.at_connect.why or None,
         },
-        "underlay_filter": _underlay_filter(components.underlay_filter),
+        "underlay_filter": _underlay_filter(forwarding.underlay_filter),
         "networks": networks,
-        "drops": dict(sorted((components.gossip.drops() | components.paths.drops).items())),
+        "drops": dict(sorted((components.gossip.drops() | forwarding.paths.drops).items())),
         "paths": _paths(components),
         "gossip": {
             "received": components.gossip.transport.received,
@@ -118,7 +120,7 @@ def _agent_faults(agent: AgentLifecycle) -> Iterator[Fault]:
 
 
 def _native_path(components: Components) -> schema.NativePathResponse:
-    native = components.native_path
+    native = components.forwarding.native_path
     return {
         "mode": native.mode,
         "active": not native.why,
@@ -146,7 +148,7 @@ def _paths(components: Components) -> list[schema.PeerPathResponse]:
             "ok": view.carries,
             "size_carried": view.size_carried,
         }
-        for view in components.paths.paths()
+        for view in components.forwarding.paths.paths()
     ]
     return sorted(found, key=lambda each: each["peer"])
 
@@ -166,13 +168,14 @@ def _cluster(components: Components) -> schema.ClusterResponse:
 
 
 def _network_status(item: Network, components: Components) -> schema.NetworkStatusResponse:
-    runtime = components.reconciler.runtime(item.vni)
+    forwarding = components.forwarding
+    runtime = forwarding.reconciler.runtime(item.vni)
     local = sum(1 for a in components.attachments.values() if a.vni == item.vni)
     state: schema.SandboxStateName = "absent"
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
     failures = network_failures(components, item)
-    path = data_path_of(item, components.reconciler, components.native_path)
+    path = data_path_of(item, forwarding.reconciler, forwarding.native_path)
     if not has_sandbox(item):
         state = "degraded" if failures else "none"
     return {

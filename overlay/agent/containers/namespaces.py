@@ -18,7 +18,7 @@ from overlay import limits
 from overlay.agent.containers import etc_files, modes
 from overlay.agent.containers.modes import NetworkMode, mode_of, sharers
 from overlay.agent.endpoints.attach import EndpointResult
-from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.endpoint_management import EndpointManagement
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.process.kernel_thread import KernelThread
@@ -54,8 +54,8 @@ class Membership(Protocol):
         """Attaches and detaches containers."""
 
     @property
-    def detacher(self) -> EndpointDetacher:
-        """Detaches endpoints."""
+    def endpoints(self) -> EndpointManagement:
+        """The management of endpoints on this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ class ContainerService:
         if components is not None:
             for attachment in list(components.attachments.values()):
                 if attachment.target == f"netns:{name}":
-                    await components.detacher.remove(attachment)
+                    await components.endpoints.detacher.remove(attachment)
         await self._delete(name)
 
     def status(self, name: str) -> ContainerStatus:

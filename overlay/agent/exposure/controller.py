@@ -12,14 +12,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 
-from overlay.agent.dataplane.mtu import MtuController
-from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.watch import watch_monitor
+from overlay.agent.exposure.context import ExposureContext
 from overlay.agent.exposure.eligibility import Eligibility
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ip_forwarding import HostForwarding
-from overlay.agent.gossip.context import NodeContext
-from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.link_state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
@@ -44,33 +41,31 @@ class ExposureController(Controller):
 
     def __init__(
         self,
-        context: NodeContext,
+        context: ExposureContext,
         host_endpoints: HostEndpoints,
         eligibility: Eligibility,
         host_forwarding: HostForwarding,
-        reconciler: Reconciler,
-        participation: ParticipationService,
-        mtu_controller: MtuController,
     ) -> None:
-        super().__init__(context.event_log)
+        node, reconciler = context.node, context.forwarding.reconciler
+        super().__init__(node.event_log)
         self.exposure_changed: Signal[[]] = Signal()
         self.interval_s = reconciler.interval_s
         self.host_endpoints = host_endpoints
         self.eligibility = eligibility
         self.failures: dict[Vni, str] = {}  # of each network's last pass, for `status`
         self._forwarding = host_forwarding
-        self._gossip = context.gossip
-        self._directory = context.directory
-        self._kernel = context.kernel
+        self._gossip = node.gossip
+        self._directory = node.directory
+        self._kernel = node.kernel
         self._reconciler = reconciler
-        self._participation = participation
+        self._participation = context.participation
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
         self._internal: dict[Vni, bool] = {}
         self._retries: dict[Vni, asyncio.TimerHandle] = {}
         reconciler.ports_lost.connect(self._on_ports_lost)
-        participation.before_sandbox_removal.connect(self.withdraw_before_removal)
-        mtu_controller.mtu_changed.connect(self.trigger)
+        context.participation.before_sandbox_removal.connect(self.withdraw_before_removal)
+        context.forwarding.mtu_controller.mtu_changed.connect(self.trigger)
 
     # --- commands -----------------------------------------------------------------------
 

@@ -1,38 +1,60 @@
-"""This host on its networks: starts, checks and withdraws endpoints, rules and published ports."""
+"""This host on its networks: its endpoints, forwarding, rules and published ports.
+
+Owns: the construction of these, their common start, check and withdrawal. Does not: decide which
+network is exposed (`eligibility`).
+"""
 
 from __future__ import annotations
 
+from overlay.agent.exposure.context import ExposureContext
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.declared_host import DeclaredHost
+from overlay.agent.exposure.eligibility import Eligibility
+from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ingress import Ingress
+from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
+from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Controller
-from overlay.model import Vni
-from overlay.signals import AsyncSignal
+from overlay.agent.process.port_ranges import parse_port_ranges
+from overlay.core.declared.objects import DeclaredObjects
 
 
 class ExposureService:
-    """This host on its networks: endpoints, forwarding and published ports."""
+    """The parts of exposure on this node."""
 
-    def __init__(
-        self,
-        controller: ExposureController,
-        published_ports: PublishedPorts,
-        ingress: Ingress,
-        declared: DeclaredHost,
-        rules: HostRules,
-        endpoint_attached: AsyncSignal[[Vni]],
-        endpoint_renamed: AsyncSignal[[Vni, str, str]],
-    ) -> None:
-        self.controller = controller
-        self.published_ports = published_ports
-        self.ingress = ingress
-        self.declared = declared
-        self.rules = rules
-        endpoint_attached.connect(controller.endpoint_attached)
-        endpoint_attached.connect(published_ports.endpoint_attached)
-        endpoint_renamed.connect(published_ports.endpoint_renamed)
+    def __init__(self, context: ExposureContext, objects: DeclaredObjects, config: Config) -> None:
+        node, attachments = context.node, context.attachments
+        reconciler, interval_s = context.forwarding.reconciler, config.reconcile_interval_s
+        allowed = parse_port_ranges(config.cluster_ports)
+        self.rules = HostRules(node.gossip.node_id, node.kernel, node.event_log, interval_s)
+        self.host_endpoints = HostEndpoints(node, context.allocator, reconciler, self.rules)
+        self.controller = ExposureController(
+            context,
+            self.host_endpoints,
+            Eligibility(
+                context.preferences, node.directory, self.host_endpoints, node.kernel, attachments
+            ),
+            HostForwarding(
+                self.host_endpoints, self.rules, node.kernel, node.event_log, config.run_dir
+            ),
+        )
+        self.published_ports = PublishedPorts(
+            node,
+            self.controller,
+            self.rules,
+            attachments,
+            context.default_route_moved,
+            interval_s,
+        )
+        self.ingress = Ingress(
+            node, self.controller, self.rules, self.published_ports, attachments, allowed
+        )
+        self.declared = DeclaredHost(node, objects, self.controller, self.published_ports, allowed)
+        context.endpoint_attached.connect(self.controller.endpoint_attached)
+        context.endpoint_attached.connect(self.published_ports.endpoint_attached)
+        context.endpoint_renamed.connect(self.published_ports.endpoint_renamed)
 
     async def start(self) -> None:
         """Adopt what the host has; must run before any pass may prune."""

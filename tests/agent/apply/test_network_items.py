@@ -120,7 +120,8 @@ def components(*found: Network) -> Components:
         own=CREATOR,
     )
     resolver = SimpleNamespace(local_name=lambda _, name: name.lower())
-    return cast("Components", SimpleNamespace(directory=directory, resolver=resolver))
+    resolution = SimpleNamespace(resolver=resolver)
+    return cast("Components", SimpleNamespace(directory=directory, names=resolution))
 
 
 @given(networks(), st.booleans())

@@ -114,13 +114,15 @@ class Refused(ExposureController):
 async def test_a_refused_host_endpoint_leaves_one_retry(tmp_path: Path) -> None:
     """A hundred failed passes leave one timer."""
     without = cast("Any", SimpleNamespace(preferences={}))
-    context = NodeContext(NOTHING, NOTHING, NOTHING, EventLog(tmp_path))
-    reconciler = cast("Any", SimpleNamespace(ports_lost=Signal(), interval_s=30.0))
-    participation = cast("Any", SimpleNamespace(before_sandbox_removal=AsyncSignal()))
-    mtu_controller = cast("Any", SimpleNamespace(mtu_changed=Signal()))
-    exposure = Refused(
-        context, NOTHING, without, NOTHING, reconciler, participation, mtu_controller
+    context = SimpleNamespace(
+        node=NodeContext(NOTHING, NOTHING, NOTHING, EventLog(tmp_path)),
+        participation=SimpleNamespace(before_sandbox_removal=AsyncSignal()),
+        forwarding=SimpleNamespace(
+            reconciler=SimpleNamespace(ports_lost=Signal(), interval_s=30.0),
+            mtu_controller=SimpleNamespace(mtu_changed=Signal()),
+        ),
     )
+    exposure = Refused(cast("Any", context), NOTHING, without, NOTHING)
     before = timers()
 
     for _ in range(100):

@@ -117,7 +117,7 @@ class _Reader:
 
     def __init__(self, components: Components) -> None:
         self._directory = components.directory
-        self._resolver = components.resolver
+        self._resolver = components.names.resolver
         self._declared: dict[str, tuple[tuple[str, str], ...]] = {}  # labels, by network
 
     def items(self, request: Request, path: str) -> list[DeclaredItem]:

@@ -74,7 +74,7 @@ class DeclaredHandlers:
                 continue
             spec = spec_of(step.item)
             if spec.parent:
-                kernel, own = self._agent.kernel, components.underlay.interface
+                kernel, own = self._agent.kernel, components.forwarding.underlay.interface
                 is_underlay = await kernel.call(is_on_underlay, spec.parent, own)
                 privileges.require_parent(caller, spec.parent, is_underlay=is_underlay)
                 await kernel.call(macvlan.require_driver, spec.driver, spec.parent)

@@ -28,15 +28,16 @@ async def netcheck(agent: AgentLifecycle, query: NetcheckRequest) -> NetcheckRes
     chosen = peers[: limits.NETCHECK_PEERS_MAX]
     checks = await components.netcheck.check(chosen, query.wait_ms / 1000)
     card = components.gossip.card
-    tunnels = components.encryption.tunnels()
+    encryption = components.forwarding.encryption
+    tunnels = encryption.tunnels()
     rewritten_s = components.netcheck.conditions.filter_rewritten_s()
     return {
         "name": card.name,
         "address": ip_text(card.address),
-        "interface": components.underlay.interface,
+        "interface": components.forwarding.underlay.interface,
         "vxlan_port": components.gossip.cluster.vxlan_port,
         "gossip_port": components.gossip.cluster.gossip_port,
-        "wireguard_port": components.encryption.port if components.encryption.is_in_use else None,
+        "wireguard_port": encryption.port if encryption.is_in_use else None,
         "peers": [_peer(components, check, tunnels.get(check.node_id)) for check in checks],
         "peers_left_out": len(peers) - len(chosen),
         "filter_rewritten_s": None if rewritten_s is None else round(rewritten_s, 1),
@@ -64,7 +65,7 @@ def _peers(components: Components, name: str | None) -> list[NodeId]:
         and member.node_id != own
         and directory.card(member.node_id) is not None
     ]
-    paths = components.paths
+    paths = components.forwarding.paths
     members.sort(
         key=lambda member: (
             member.state is MemberState.ALIVE
@@ -92,7 +93,7 @@ def _peer(components: Components, check: PeerCheck, tunnel: Tunnel | None) -> Ne
     directory, node_id = components.directory, check.node_id
     card = directory.card(node_id)
     state = directory.node_state(node_id)
-    view = components.paths.path(node_id)
+    view = components.forwarding.paths.path(node_id)
     sending, receiving = _UNPROBED if view is None else (view.sending.value, view.receiving.value)
     return {
         "name": directory.node_name(node_id),
@@ -110,7 +111,7 @@ def _peer(components: Components, check: PeerCheck, tunnel: Tunnel | None) -> Ne
         "size_carried": None if view is None else view.size_carried,
         "size_fails": view is not None and view.size_fails,
         "size_received": 0 if view is None else view.size_received,
-        "is_encrypted": components.paths.is_encrypted(node_id),
+        "is_encrypted": components.forwarding.paths.is_encrypted(node_id),
         "wireguard_port": None if tunnel is None else tunnel.port,
         "wireguard_answers": None if tunnel is None else tunnel.answers,
         "filter_rewritten": CheckCondition.FILTER_REWRITTEN in check.conditions,

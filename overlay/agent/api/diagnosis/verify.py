@@ -25,12 +25,12 @@ _REPAIR_PAUSE_S = 0.1
 async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     """GET /v1/verify[?repair=1]."""
     components = agent.require_components()
-    sandboxes = await components.reconciler.differences()
-    filter_texts = await components.underlay_filter.differences()
-    native_texts = await components.native_path.differences()
-    tunnel_texts = await components.encryption.differences()
+    sandboxes = await components.forwarding.reconciler.differences()
+    filter_texts = await components.forwarding.underlay_filter.differences()
+    native_texts = await components.forwarding.native_path.differences()
+    tunnel_texts = await components.forwarding.encryption.differences()
     host_texts = await components.exposure.differences()
-    lost = await components.drivers.differences()
+    lost = await components.forwarding.drivers.differences()
     changed = await components.container_ends.differences()
     clients = await components.service_data_plane.clients.differences()
     repaired = query.repair == "1" and await _repaired(components)
@@ -70,31 +70,31 @@ async def _repaired(components: Components) -> bool:
     Several passes may be needed: a lost interface is recreated outside of them.
     """
     for _ in range(_REPAIR_TRIES):
-        left = await components.reconciler.differences()
+        left = await components.forwarding.reconciler.differences()
         if await _matches(components, left):
             return True
-        await components.underlay_filter.attempt()
-        components.native_path.mark_stale()
-        await components.native_path.attempt()
-        await components.encryption.attempt()
+        await components.forwarding.underlay_filter.attempt()
+        components.forwarding.native_path.mark_stale()
+        await components.forwarding.native_path.attempt()
+        await components.forwarding.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
         await components.service_data_plane.clients.verify_all()
         for vni, operations in left.items():
             if operations:
-                await components.reconciler.reconcile_network(vni)
+                await components.forwarding.reconciler.reconcile_network(vni)
         await asyncio.sleep(_REPAIR_PAUSE_S)
-    return await _matches(components, await components.reconciler.differences())
+    return await _matches(components, await components.forwarding.reconciler.differences())
 
 
 async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> bool:
     return (
         not any(left.values())
-        and not await components.underlay_filter.differences()
-        and not await components.native_path.differences()
-        and not await components.encryption.differences()
+        and not await components.forwarding.underlay_filter.differences()
+        and not await components.forwarding.native_path.differences()
+        and not await components.forwarding.encryption.differences()
         and not await components.exposure.differences()
-        and not await components.drivers.differences()
+        and not await components.forwarding.drivers.differences()
         and not await components.container_ends.differences()
         and not await components.service_data_plane.clients.differences()
     )

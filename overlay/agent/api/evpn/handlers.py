@@ -32,7 +32,7 @@ class EvpnHandlers:
     async def enable(self, request: schema.EvpnEnableRequest) -> schema.EvpnEnabledResponse:
         """POST /v1/evpn."""
         components = self._agent.require_components()
-        evpn = components.evpn
+        evpn = components.forwarding.evpn
         if request.asn is not None:
             changed = await evpn.enable(await self._settings(request, request.asn))
         else:
@@ -41,7 +41,7 @@ class EvpnHandlers:
 
     async def disable(self) -> schema.EvpnDisabledResponse:
         """DELETE /v1/evpn."""
-        return {"disabled": await self._agent.require_components().evpn.disable()}
+        return {"disabled": await self._agent.require_components().forwarding.evpn.disable()}
 
     async def enable_cluster(
         self, request: schema.EvpnClusterRequest
@@ -51,23 +51,23 @@ class EvpnHandlers:
         settings = await self._settings(request, request.asn)
         needs_password = bool(settings.password)
         record = ClusterEvpn(replace(settings, password=""), needs_password)
-        is_new = components.evpn.choice.cluster != record
+        is_new = components.forwarding.evpn.choice.cluster != record
         components.declared.put(EVPN_KIND, EVPN_OBJECT, record.body())
-        changed = await components.evpn.follow_cluster(settings.password or None)
+        changed = await components.forwarding.evpn.follow_cluster(settings.password or None)
         return {**status(components), "changed": is_new or changed}
 
     async def disable_cluster(self) -> schema.EvpnDisabledResponse:
         """DELETE /v1/evpn/cluster."""
         components = self._agent.require_components()
-        existed = components.evpn.choice.cluster is not None
+        existed = components.forwarding.evpn.choice.cluster is not None
         components.declared.remove(EVPN_KIND, EVPN_OBJECT)
-        await components.evpn.attempt()
+        await components.forwarding.evpn.attempt()
         return {"disabled": existed}
 
     async def _settings(
         self, request: schema.EvpnEnableRequest | schema.EvpnClusterRequest, asn: int
     ) -> EvpnSettings:
-        address = self._agent.require_components().evpn.require_possible()
+        address = self._agent.require_components().forwarding.evpn.require_possible()
         prefixes = request.vtep_prefixes
         if not prefixes:
             prefixes = (await self._agent.kernel.call(subnet_of, address),)
@@ -123,8 +123,8 @@ async def _enable_again(evpn: EvpnController, request: schema.EvpnEnableRequest)
 
 def status(components: Components) -> schema.EvpnStatusResponse:
     """Return this host's part in EVPN."""
-    evpn, directory = components.evpn, components.directory
-    settings, reading, intake = evpn.settings, evpn.reading, components.fabric.intake
+    evpn, directory = components.forwarding.evpn, components.directory
+    settings, reading, intake = evpn.settings, evpn.reading, components.forwarding.fabric.intake
     return {
         "enabled": settings is not None,
         "source": evpn.choice.chosen.source,
@@ -165,7 +165,7 @@ def status(components: Components) -> schema.EvpnStatusResponse:
 
 
 def _cluster(components: Components) -> schema.EvpnClusterResponse | None:
-    found = components.evpn.choice.record()
+    found = components.forwarding.evpn.choice.record()
     if found is None:
         return None
     writer, record = found
@@ -180,11 +180,11 @@ def _cluster(components: Components) -> schema.EvpnClusterResponse | None:
 
 
 def _network(item: Network, components: Components) -> schema.EvpnNetworkResponse:
-    rows = components.fabric.rows(item.vni)
+    rows = components.forwarding.fabric.rows(item.vni)
     return {
         "network": item.name,
         "vni": item.vni,
-        "here": components.reconciler.is_open(item.vni),
+        "here": components.forwarding.reconciler.is_open(item.vni),
         "macs": len(rows.macs),
         "addresses": len(rows.neighbors),
         "vteps": len(rows.vteps),
@@ -195,7 +195,7 @@ def outside_endpoints(
     components: Components, item: Network
 ) -> list[schema.OutsideEndpointResponse]:
     """Return what the fabric has of a network, by segment and address."""
-    rows = components.fabric.rows(item.vni)
+    rows = components.forwarding.fabric.rows(item.vni)
     ips: dict[tuple[Vni, Mac], list[Ip]] = {}
     for neighbor in rows.neighbors:
         ips.setdefault((neighbor.vni, neighbor.mac), []).append(neighbor.ip)

@@ -15,8 +15,8 @@ DropFacts = Mapping[tuple[Vni, str], int]
 async def drop_facts(components: Components) -> DropFacts:
     """Return what was dropped at the ports of this host's containers."""
     networks = components.directory.networks()
-    await components.controls.drops.read(network.vni for network in networks)
-    return dict(components.controls.drops.totals)
+    await components.forwarding.controls.drops.read(network.vni for network in networks)
+    return dict(components.forwarding.controls.drops.totals)
 
 
 def control_families(facts: DropFacts, networks: Mapping[int, str]) -> Iterator[Family]:

@@ -91,7 +91,7 @@ async def member_facts(components: Components) -> MemberFacts:
         list(_peers(components)),
         await _subnets(components),
         await _networks(components),
-        components.attacher.times,
+        components.endpoints.attacher.times,
         components.administration.holders.is_holder(components.gossip.node_id),
         max(made, default=0),
         certificate.not_before_s,
@@ -123,7 +123,7 @@ def _peers(components: Components) -> Iterator[PeerFacts]:
         and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
     ]
     for member in members:
-        path = components.paths.path(member.node_id)
+        path = components.forwarding.paths.path(member.node_id)
         name = components.directory.node_name(member.node_id)
         yield PeerFacts(node_text(member.node_id), name, member.rtt_s, path)
 
@@ -153,7 +153,7 @@ async def _subnets(components: Components) -> list[SubnetFacts]:
 
 
 def _evpn(components: Components) -> EvpnFacts | None:
-    evpn, intake = components.evpn, components.fabric.intake
+    evpn, intake = components.forwarding.evpn, components.forwarding.fabric.intake
     if evpn.settings is None:
         return None
     return EvpnFacts(
@@ -168,10 +168,10 @@ def _evpn(components: Components) -> EvpnFacts | None:
 
 
 async def _networks(components: Components) -> list[NetworkFacts]:
-    reading = await components.traffic.read()
+    reading = await components.forwarding.traffic.read()
     found = []
     for network in components.directory.networks():
-        runtime = components.reconciler.runtime(network.vni)
+        runtime = components.forwarding.reconciler.runtime(network.vni)
         if runtime is not None:
             traffic = reading.networks.get(network.vni)
             found.append(NetworkFacts(network.vni, runtime.drifts, runtime.repairs, traffic))

@@ -41,7 +41,7 @@ class MetricsHandlers:
     async def traffic(self) -> schema.TrafficResponse:
         """GET /v1/traffic."""
         components = self._agent.require_components()
-        reading = await components.traffic.read()
+        reading = await components.forwarding.traffic.read()
         names = {network.vni: network.name for network in components.directory.networks()}
         return {
             "read_at_s": round(reading.read_at_s, 6),

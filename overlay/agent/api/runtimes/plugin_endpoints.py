@@ -134,7 +134,7 @@ class PluginEndpointHandlers:
             "target": attachment.target,
             "ifname": attachment.ifname,
             "mac": mac_text(endpoint.mac),
-            "mtu": components.reconciler.mtu_of(network),
+            "mtu": components.forwarding.reconciler.mtu_of(network),
             "ips": ips,
             "default_routes": led,
             "dns_servers": servers if named else [],

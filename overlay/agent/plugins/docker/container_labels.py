@@ -47,7 +47,7 @@ class LabeledContainers(Controller):
         super().__init__(components.event_log)
         self._attach_service = components.attach_service
         self._attachments = components.attachments
-        self._restart = components.restart
+        self._restart = components.endpoints.restart
         self._waiting: dict[str, Mapping[str, str]] = {}  # labels by container id
         self._known: set[str] = set()  # containers that have started while this agent ran
 

@@ -192,6 +192,6 @@ def components_of(site: Site) -> Any:
         runtime_endpoints=FakeOffered(),
         attach_service=None,
         attachments={},
-        restart=None,
+        endpoints=SimpleNamespace(restart=None),
         exposure=SimpleNamespace(published_ports=FakePublished()),
     )

@@ -28,7 +28,10 @@ class Bench:
         self.running = {"id"}
         self.image: dict[str, str] | None = {}
         components = SimpleNamespace(
-            event_log=EventLog(folder), attach_service=self, attachments=self.attached, restart=self
+            event_log=EventLog(folder),
+            attach_service=self,
+            attachments=self.attached,
+            endpoints=SimpleNamespace(restart=self),
         )
         self.labeled = LabeledContainers(cast("Any", components))
 
