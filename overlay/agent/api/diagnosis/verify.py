@@ -26,27 +26,31 @@ async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     """GET /v1/verify[?repair=1]."""
     components = agent.require_components()
     sandboxes = await components.forwarding.reconciler.differences()
-    filter_texts = await components.forwarding.underlay_filter.differences()
-    native_texts = await components.forwarding.native_path.differences()
-    tunnel_texts = await components.forwarding.encryption.differences()
-    host_texts = await components.exposure.differences()
-    lost = await components.forwarding.drivers.differences()
-    changed = await components.container_ends.differences()
-    clients = await components.service_data_plane.clients.differences()
+    others = await _others(components)
     repaired = query.repair == "1" and await _repaired(components)
     return {
-        "differences": [
-            *_of_sandboxes(components, sandboxes),
-            *(_difference(name, "Interface", text) for name, text in lost),
-            *(_difference(name, "Container", text) for name, text in changed),
-            *(_difference(_SERVICES_NAME, "Services", text) for text in clients),
-            *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
-            *(_difference(_NATIVE_NAME, "Native", text) for text in native_texts),
-            *(_difference(_TUNNELS_NAME, "Encryption", text) for text in tunnel_texts),
-            *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
-        ],
+        "differences": [*_of_sandboxes(components, sandboxes), *others],
         "repaired": repaired,
     }
+
+
+async def _others(components: Components) -> list[DifferenceResponse]:
+    """Return the differences outside the sandboxes."""
+    forwarding, clients = components.forwarding, components.service_data_plane.clients
+    lost = await forwarding.drivers.differences()
+    changed = await components.container_ends.differences()
+    texts = (
+        (_SERVICES_NAME, "Services", await clients.differences()),
+        (_FILTER_NAME, "Filter", await forwarding.underlay_filter.differences()),
+        (_NATIVE_NAME, "Native", await forwarding.native_path.differences()),
+        (_TUNNELS_NAME, "Encryption", await forwarding.encryption.differences()),
+        (_HOST_NAME, "Host", await components.exposure.differences()),
+    )
+    return [
+        *(_difference(name, "Interface", text) for name, text in lost),
+        *(_difference(name, "Container", text) for name, text in changed),
+        *(_difference(name, operation, each) for name, operation, found in texts for each in found),
+    ]
 
 
 def _difference(network: str, operation: str, text: str) -> DifferenceResponse:
@@ -69,35 +73,27 @@ async def _repaired(components: Components) -> bool:
 
     Several passes may be needed: a lost interface is recreated outside of them.
     """
+    forwarding = components.forwarding
     for _ in range(_REPAIR_TRIES):
-        left = await components.forwarding.reconciler.differences()
+        left = await forwarding.reconciler.differences()
         if await _matches(components, left):
             return True
-        await components.forwarding.underlay_filter.attempt()
-        components.forwarding.native_path.mark_stale()
-        await components.forwarding.native_path.attempt()
-        await components.forwarding.encryption.attempt()
+        await forwarding.underlay_filter.attempt()
+        forwarding.native_path.mark_stale()
+        await forwarding.native_path.attempt()
+        await forwarding.encryption.attempt()
         await components.exposure.reconcile_all()
         await components.container_ends.attempt()
         await components.service_data_plane.clients.verify_all()
         for vni, operations in left.items():
             if operations:
-                await components.forwarding.reconciler.reconcile_network(vni)
+                await forwarding.reconciler.reconcile_network(vni)
         await asyncio.sleep(_REPAIR_PAUSE_S)
-    return await _matches(components, await components.forwarding.reconciler.differences())
+    return await _matches(components, await forwarding.reconciler.differences())
 
 
 async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> bool:
-    return (
-        not any(left.values())
-        and not await components.forwarding.underlay_filter.differences()
-        and not await components.forwarding.native_path.differences()
-        and not await components.forwarding.encryption.differences()
-        and not await components.exposure.differences()
-        and not await components.forwarding.drivers.differences()
-        and not await components.container_ends.differences()
-        and not await components.service_data_plane.clients.differences()
-    )
+    return not any(left.values()) and not await _others(components)
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
