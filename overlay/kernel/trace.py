@@ -16,7 +16,7 @@ from overlay import limits
 from overlay.core.trace.facts import CachedNeighbor, ContainerFacts, RouteFacts
 from overlay.kernel import netns
 from overlay.kernel.host.default_route import find_interface
-from overlay.kernel.netlink import address_requests, codec, neighbor_rows, routes
+from overlay.kernel.netlink import address_requests, address_rows, codec, routes
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
@@ -55,8 +55,8 @@ def read_container(
             return ContainerFacts(listens=listens)
         names = {each.index: each.name for each in links}
         rows = (
-            neighbor_rows.decode_address(message, names, temporary=True)
-            for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+            address_rows.decode_address(message, names, temporary=True)
+            for message in inside.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
         )
         route = _route(inside, peer, names)
         next_hop = peer if route is None or route.gateway is None else route.gateway

@@ -26,10 +26,12 @@ from overlay.kernel import netns
 from overlay.kernel.evpn.shadow_table import BRIDGE, OWN, PEER, VXLAN, ShadowTable
 from overlay.kernel.netlink import (
     address_requests,
+    address_rows,
     codec,
     link_decoder,
     link_requests,
     neighbor_rows,
+    row_requests,
 )
 from overlay.kernel.netlink.codec import Request, attribute
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
@@ -134,8 +136,8 @@ class Shadow:
         self._socket.transact([_half_route(half, index) for half in _HALVES])
 
     def _local_addresses(self) -> list[AddressRow]:
-        dumped = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-        rows = (neighbor_rows.decode_address(each, {1: "lo"}) for each in dumped)
+        dumped = self._socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
+        rows = (address_rows.decode_address(each, {1: "lo"}) for each in dumped)
         return [row for row in rows if row is not None and row.prefix_length == 32]
 
     def use_segments(self, vnis: frozenset[Vni], local: Ip, port: int) -> None:
@@ -225,7 +227,7 @@ class Shadow:
             index = indexes.get(f"{BRIDGE}{row.vni}")
             if index is not None:
                 neighbor = NeighborRow("", row.ip, row.mac)
-                encode = neighbor_rows.put if add else neighbor_rows.delete
+                encode = row_requests.put if add else row_requests.delete
                 requests.append(encode(neighbor, index))
         self._socket.request(*requests, harmless=_GONE)
 

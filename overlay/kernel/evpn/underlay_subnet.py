@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from overlay.errors import UsageError
-from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink import address_rows, codec
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, ip_text
 
@@ -16,13 +16,13 @@ def subnet_of(address: Ip) -> str:
     Raises UsageError if it has none that other hosts could be in.
     """
     with NetlinkSocket() as opened:
-        dumped = opened.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+        dumped = opened.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
     lengths = [
         row.prefix_length
         for message in dumped
         if (
-            row := neighbor_rows.decode_address(
-                message, {neighbor_rows.address_index(message): "any"}, temporary=True
+            row := address_rows.decode_address(
+                message, {address_rows.address_index(message): "any"}, temporary=True
             )
         )
         and row.ip == address

@@ -15,7 +15,7 @@ import struct
 import time
 from typing import Final
 
-from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink import address_rows, codec
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
@@ -41,8 +41,8 @@ def address_owner(interface: str, ip: Ip) -> Mac | None:
         if any(
             address == ip
             for _, address, _ in map(
-                neighbor_rows.address_identity,
-                host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP),
+                address_rows.address_identity,
+                host.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP),
             )
         ):
             return Mac(bytes(6))

@@ -16,7 +16,7 @@ from overlay.core.dataplane.link_state import PORT_PREFIX
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.host import macvlan
-from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
+from overlay.kernel.netlink import address_rows, codec, link_decoder, routes
 from overlay.kernel.netlink.link_lookup import all_links, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket, namespace_id
 from overlay.kernel.sandbox import kernel_support
@@ -150,8 +150,8 @@ def _end(
     names = {link.index: link.name}
     rows = [
         row
-        for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-        if (row := neighbor_rows.decode_address(message, names)) is not None
+        for message in inside.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
+        if (row := address_rows.decode_address(message, names)) is not None
     ]
     default_routes = map(routes.decode_default, inside.dump(codec.RTM_GETROUTE, routes.DUMP))
     return ConnectedContainer(

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
-from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink import address_rows, codec
 from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, messages_of, whole
 from overlay.model import Ip
@@ -64,9 +64,9 @@ def forget_misdirected(kept: Mapping[tuple[str, int, int], Collection[Ip]]) -> i
 
 
 def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
-    messages = host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-    names = {neighbor_rows.address_index(message): "" for message in messages}
-    found = (neighbor_rows.decode_address(message, names, temporary=True) for message in messages)
+    messages = host.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
+    names = {address_rows.address_index(message): "" for message in messages}
+    found = (address_rows.decode_address(message, names, temporary=True) for message in messages)
     return frozenset(bytes(row.ip) for row in found if row is not None)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import interface_among
-from overlay.kernel.netlink import address_requests, codec, link_requests, neighbor_rows, routes
+from overlay.kernel.netlink import address_requests, address_rows, codec, link_requests, routes
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -87,8 +87,8 @@ def _differences(
     names = {index: link.name for index, link in links.items()}
     present = {
         (row.link, row.ip, row.prefix_length)
-        for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-        if (row := neighbor_rows.decode_address(message, names)) is not None
+        for message in inside.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
+        if (row := address_rows.decode_address(message, names)) is not None
     }
     led = {
         route.size

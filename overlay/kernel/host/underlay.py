@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from overlay import limits
 from overlay.errors import OverlayError, UsageError
-from overlay.kernel.netlink import address_requests, codec, neighbor_rows
+from overlay.kernel.netlink import address_requests, address_rows, codec
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
@@ -98,9 +98,9 @@ def read_host(socket: NetlinkSocket) -> HostAddresses:
     found = all_links(socket)
     by_index = {link.index: link for link in found}
     addresses: list[tuple[int, Ip]] = []
-    for message in socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP):
-        index = neighbor_rows.address_index(message)
-        row = neighbor_rows.decode_address(message, {index: ""}, temporary=True)
+    for message in socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP):
+        index = address_rows.address_index(message)
+        row = address_rows.decode_address(message, {index: ""}, temporary=True)
         if row is not None:
             addresses.append((index, row.ip))
     return HostAddresses(by_index, tuple(addresses))

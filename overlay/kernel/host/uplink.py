@@ -14,7 +14,7 @@ from typing import TypeAlias
 from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel import netns
 from overlay.kernel.host import default_route, ip_forwarding, loopback_route
-from overlay.kernel.netlink import address_requests, codec, link_requests, neighbor_rows
+from overlay.kernel.netlink import address_requests, address_rows, codec, link_requests
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
@@ -73,8 +73,8 @@ def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
         found = all_links(socket)
         names = {link.index: link.name for link in found}
         addresses: dict[str, set[_Prefix]] = {}
-        for message in socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP):
-            row = neighbor_rows.decode_address(message, names)
+        for message in socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP):
+            row = address_rows.decode_address(message, names)
             if row is not None:
                 addresses.setdefault(row.link, set()).add((row.ip, row.prefix_length))
         by_name = {link.name: link for link in found}

@@ -1,7 +1,7 @@
 """Requests that create, change and delete links.
 
 Owns: the attributes of overlayd's bridges, VTEPs, ports and container interfaces (ip-link(8),
-linux/if_link.h). Messages are built with pyroute2's classes; rows are encoded in `neighbor_rows`.
+linux/if_link.h). Messages are built with pyroute2's classes; rows are encoded in `row_requests`.
 Does not: send anything.
 """
 
@@ -11,7 +11,7 @@ import struct
 from typing import Any, Final
 
 from overlay.core.dataplane.link_state import Bridge, Link, Port, Vxlan
-from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
+from overlay.kernel.netlink import codec, link_decoder, local_entry
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.pyroute_messages import Attributes, LinkMessage, encoded
 from overlay.model import Mac, ip_text, mac_text
@@ -135,10 +135,10 @@ def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> l
     if isinstance(before, Bridge) and before.mac != bridge.mac:
         attributes.append(("IFLA_ADDRESS", mac_text(bridge.mac)))
     # Setting the same MAC again would not restore the entry (br_set_mac_address, net/bridge).
-    lost = neighbor_rows.LOCAL_ENTRY in altered
+    lost = local_entry.LOCAL_ENTRY in altered
     return [
         _link(codec.RTM_NEWLINK, 0, attributes, index=index),
-        *([neighbor_rows.put_local(index, bridge.mac)] if lost else []),
+        *([local_entry.put_local(index, bridge.mac)] if lost else []),
         *_without_link_local(index, altered),
         set_up(index),
     ]

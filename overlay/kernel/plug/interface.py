@@ -9,7 +9,7 @@ import errno
 from typing import Final
 
 from overlay.errors import ConflictError, NotFoundError
-from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink import address_rows, codec, link_decoder, link_requests
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip, ip_text
@@ -66,6 +66,6 @@ def _find(host: NetlinkSocket, name: str) -> LinkInfo:
 def _addresses(host: NetlinkSocket, index: int) -> list[Ip]:
     """Return an interface's addresses, but for link-local ones."""
     found = map(
-        neighbor_rows.address_identity, host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+        address_rows.address_identity, host.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
     )
     return sorted(Ip(ip) for at, ip, _ in found if at == index and ip[:2] != _LINK_LOCAL)

@@ -34,7 +34,7 @@ from overlay.core.dataplane.state import (
 )
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.controls import shared_rate
-from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
+from overlay.kernel.netlink import address_rows, codec, link_decoder, neighbor_rows, routes
 from overlay.kernel.netlink.codec import NetlinkMessage
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkSocket
@@ -154,7 +154,7 @@ class SandboxMonitor:
                     link_decoder.is_port_message(message),
                 )
             case codec.RTM_NEWADDR | codec.RTM_DELADDR:
-                return ("address", *neighbor_rows.address_identity(message))
+                return ("address", *address_rows.address_identity(message))
         if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
             return ("routing", self._routing_row(message), interception.route_of(message))
         if message.kind in _TC_KINDS:
@@ -168,7 +168,7 @@ class SandboxMonitor:
     ) -> str | None:
         match message.kind:
             case codec.RTM_NEWADDR | codec.RTM_DELADDR:
-                row = neighbor_rows.decode_address(message, self._names)
+                row = address_rows.decode_address(message, self._names)
                 if row is None or row.link not in desired.links:
                     return None
                 present = message.kind == codec.RTM_NEWADDR

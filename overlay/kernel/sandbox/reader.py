@@ -26,7 +26,14 @@ from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.shared_rate import SharedRates
 from overlay.kernel.controls.table import ControlTable
-from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
+from overlay.kernel.netlink import (
+    address_rows,
+    codec,
+    link_decoder,
+    local_entry,
+    neighbor_dumps,
+    neighbor_rows,
+)
 from overlay.kernel.netlink import routes as routing
 from overlay.kernel.netlink import socket as netlinksocket
 from overlay.kernel.netlink.link_lookup import all_links
@@ -93,7 +100,7 @@ class SandboxReader:
         for each in found:
             link = link_decoder.to_link(each, names, host_netns)
             if isinstance(link, Bridge) and not self._has_local_entry(each.index, each.mac):
-                link = link._replace(altered=(*link.altered, neighbor_rows.LOCAL_ENTRY))
+                link = link._replace(altered=(*link.altered, local_entry.LOCAL_ENTRY))
             if isinstance(link, RouterLink) and self._peers is not None:
                 link = router_link.checked(link, each, self._socket, self._peers)
             if isinstance(link, Shortcut):
@@ -153,19 +160,19 @@ class SandboxReader:
         itself, as a dump of the entries on the bridge walks the whole FDB.
         """
         try:
-            found = self._socket.get(neighbor_rows.get_entry(bridge, mac))
+            found = self._socket.get(local_entry.get_entry(bridge, mac))
         except NetlinkError as error:
             return error.errno != errno.ENOENT  # deleted since the links were read
-        return any(neighbor_rows.is_local_entry(each, bridge) for each in found)
+        return any(local_entry.is_local_entry(each, bridge) for each in found)
 
     def _read_neighbors(self, links: SeenLinks, planned: RemoteRows) -> SeenRows:
         """Read the rows for MACs and addresses."""
         names = {index: link.name for index, link in links.own.items()}
-        addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+        addresses = self._socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
         seen = netlinksocket.whole(lambda: self._dump_neighbors(links, planned))
         self._row_count = seen.count
         for message in addresses:
-            row = neighbor_rows.decode_address(message, names)
+            row = address_rows.decode_address(message, names)
             if row is not None:
                 seen.add(row)
         return seen
@@ -180,7 +187,7 @@ class SandboxReader:
         ]
         seen = SeenRows(planned)
         for dump in dumps:
-            seen.update(neighbor_rows.decode_neighbors(dump, names, links.macs))
+            seen.update(neighbor_dumps.decode_neighbors(dump, names, links.macs))
         return seen
 
     def _routing(self, names: Mapping[int, str]) -> set[Row]:

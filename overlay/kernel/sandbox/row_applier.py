@@ -28,7 +28,7 @@ from overlay.kernel.bpf.fast_path import FAST_ROWS, FastPath, apply_policies
 from overlay.kernel.bpf.fast_path import apply as apply_fast
 from overlay.kernel.bpf.policy_maps import POLICY_ROWS
 from overlay.kernel.controls.table import CONTROL_ROWS
-from overlay.kernel.netlink import neighbor_rows
+from overlay.kernel.netlink import row_requests
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.port_security import apply as apply_guard
@@ -104,7 +104,7 @@ class RowApplier:
                 sysctls.enable_ipv6(self._netns_fd, row.link)
             if index or type(row) is EntryRow:  # a rule outlives its link
                 batch.append(
-                    neighbor_rows.put(row, index) if is_put else neighbor_rows.delete(row, index)
+                    row_requests.put(row, index) if is_put else row_requests.delete(row, index)
                 )
                 sent.append(operation)
             elif is_put:
@@ -156,7 +156,7 @@ class RowApplier:
     _APPLIERS: ClassVar[
         dict[type, Callable[[RowApplier, Sequence[RowOperation]], list[OperationFailure]]]
     ] = {
-        **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
+        **dict.fromkeys(row_requests.ROWS, _apply_netlink_rows),
         **dict.fromkeys(CONTROL_ROWS, _apply_control_rows),
         **dict.fromkeys((GuardRow, IsolatedRow), _apply_guard_rows),
         RateRow: _apply_rate_rows,

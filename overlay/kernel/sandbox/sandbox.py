@@ -43,7 +43,7 @@ from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.controls.priority import PriorityMarks
 from overlay.kernel.controls.shared_rate import SharedRates
 from overlay.kernel.controls.table import open_controls
-from overlay.kernel.netlink import link_requests, neighbor_rows
+from overlay.kernel.netlink import link_requests, row_requests
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
 from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
@@ -224,7 +224,7 @@ class Sandbox:
         for bridge, ip, mac, is_local in announcements:
             index = self._links.of(bridge)
             if is_local:  # the bridge does not receive its own frame: delete its neighbor entry
-                request = neighbor_rows.delete(NeighborRow(bridge, ip, mac), index)
+                request = row_requests.delete(NeighborRow(bridge, ip, mac), index)
                 list(self.socket.transact([request]))
             with suppress(OSError):
                 gratuitous_arp.announce(self.netns_fd, index, ip, mac)

@@ -26,10 +26,10 @@ from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import (
     address_requests,
+    address_rows,
     codec,
     link_decoder,
     link_requests,
-    neighbor_rows,
 )
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import LinkInfo
@@ -352,8 +352,8 @@ def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:
 def _interface(inside: NetlinkSocket, found: link_decoder.LinkInfo) -> ContainerInterface:
     names = {found.index: found.name}
     decoded = (
-        neighbor_rows.decode_address(message, names)
-        for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+        address_rows.decode_address(message, names)
+        for message in inside.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
     )
     addresses = frozenset((row.ip, row.prefix_length) for row in decoded if row is not None)
     return ContainerInterface(

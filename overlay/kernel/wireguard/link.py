@@ -26,10 +26,10 @@ from overlay.core.encryption.device import TunnelState
 from overlay.core.encryption.inner_address import PREFIX_LENGTH, RANGE
 from overlay.kernel.netlink import (
     address_requests,
+    address_rows,
     codec,
     link_decoder,
     link_requests,
-    neighbor_rows,
 )
 from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
@@ -192,8 +192,8 @@ def repair_link(wanted: TunnelState) -> list[str]:
 def _read(opened: NetlinkSocket, there: LinkInfo) -> _Present:
     names = {there.index: there.name}
     addresses = set()
-    for message in opened.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP):
-        row = neighbor_rows.decode_address(message, names)
+    for message in opened.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP):
+        row = address_rows.decode_address(message, names)
         if row is not None:
             addresses.add((row.ip, row.prefix_length))
     head = _HEADER.pack(socket.AF_INET6, 0, 0, 0, _TABLE_MAIN, 0, 0, _UNICAST, 0)

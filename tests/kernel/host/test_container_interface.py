@@ -10,7 +10,7 @@ from overlay.kernel import netns
 from overlay.kernel.host import container_interface
 from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
 from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
-from overlay.kernel.netlink import codec, link_decoder, link_lookup, neighbor_rows, routes
+from overlay.kernel.netlink import address_rows, codec, link_decoder, link_lookup, routes
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import LargeDumpError
 from overlay.kernel.sandbox.container_namespace import socket_in
@@ -28,7 +28,7 @@ IP, IP6 = parse_ip("10.32.0.2"), parse_ip("fd32::2")
 ADDRESSES = ((IP, 16), (IP6, 64))
 DUMPS = (
     (codec.RTM_GETLINK, link_decoder.DUMP_BODY),
-    (codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP),
+    (codec.RTM_GETADDR, address_rows.ADDRESS_DUMP),
     (codec.RTM_GETROUTE, routes.DUMP),
 )
 

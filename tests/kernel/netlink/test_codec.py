@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from overlay.core.dataplane.link_state import Bridge
 from overlay.core.dataplane.state import FloodRow
-from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink import codec, link_decoder, link_requests, row_requests
 from overlay.kernel.netlink.codec import NetlinkRefusal
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError
 from overlay.model import Ip, Mac, parse_ip
@@ -123,10 +123,10 @@ def test_refusals_of_a_batch(two_hosts: tuple[Host, Host]) -> None:
     host, _ = two_hosts
     index = host.sandbox.link_index("vxlan0")
     batch = [
-        neighbor_rows.put(FloodRow("vxlan0", Ip((0x0A000001 + number).to_bytes(4, "big"))), index)
+        row_requests.put(FloodRow("vxlan0", Ip((0x0A000001 + number).to_bytes(4, "big"))), index)
         for number in range(3000)
     ]
-    wrong = neighbor_rows.put(FloodRow("vxlan0", parse_ip("fd00::1")), index)
+    wrong = row_requests.put(FloodRow("vxlan0", parse_ip("fd00::1")), index)
     for position in (0, 1500, 2999):
         batch[position] = wrong
     refusals = host.sandbox.socket.transact(batch)
@@ -141,7 +141,7 @@ def test_all_refused(two_hosts: tuple[Host, Host]) -> None:
     """A batch of which every message is refused overflows no buffer."""
     host, _ = two_hosts
     index = host.sandbox.link_index("vxlan0")
-    wrong = neighbor_rows.put(FloodRow("vxlan0", parse_ip("fd00::1")), index)
+    wrong = row_requests.put(FloodRow("vxlan0", parse_ip("fd00::1")), index)
     assert len(host.sandbox.socket.transact([wrong] * 5000)) == 5000
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.state import NeighborRow
-from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink import codec, neighbor_rows, row_requests
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkSocket
 from overlay.model import Ip, Mac
@@ -35,10 +35,10 @@ def test_after_a_loss_all_is_notified_again(world: World) -> None:
         index = find_link(writer, "br0")
         with socket.socket(fileno=os.dup(watching.fileno())) as opened:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-        assert writer.transact([neighbor_rows.put(row, index) for row in rows]) == []
+        assert writer.transact([row_requests.put(row, index) for row in rows]) == []
         with pytest.raises(LostNotificationsError):
             watching.notifications(MANY)
-        writer.request(neighbor_rows.delete(rows[0], index))
+        writer.request(row_requests.delete(rows[0], index))
 
         found = watching.notifications(MANY)
 
