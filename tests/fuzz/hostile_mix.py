@@ -102,8 +102,9 @@ class HostileMix:
             "links": len(list(sessions.table.links())),
             "sessions": len(sessions.table._sessions),
             "handshakes": len(sessions.table._handshakes),
-            "newcomers": len(sessions._newcomers._since),
-            "sources": len(sessions._gate._sources),
-            "cookies": len(sessions._maker.jar._cookies) + len(sessions._maker.jar._sent),
+            "newcomers": len(sessions.context.newcomers._since),
+            "sources": len(sessions.context.gate._sources),
+            "cookies": len(sessions.context.maker.jar._cookies)
+            + len(sessions.context.maker.jar._sent),
             "cards": len(self.intake.node.store.cards),
         }

@@ -208,7 +208,7 @@ def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
     (link,) = one.sessions.table.links()
     assert {session.key for session in link.sessions()} == {NEW.id}
     assert len(one.sessions.table._sessions) == len(list(link.sessions()))
-    assert one.sessions._maker.contact._ciphers.keys() <= {NEW.id}
+    assert one.sessions.context.maker.contact._ciphers.keys() <= {NEW.id}
 
 
 def test_both_sides_of_a_partition_that_made_keys_reconnect(wire: Wire) -> None:

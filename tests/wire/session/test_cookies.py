@@ -49,7 +49,7 @@ def test_a_hello_passes_a_flood_by_a_cookie(wire: Wire) -> None:
 def test_a_first_contact_passes_a_flood_by_a_cookie(wire: Wire) -> None:
     """Its sender repeats it, as it does anyway until it is answered."""
     one, other = wire.host(1), wire.host(2)
-    key = receiver_key(one.sessions._signer.anchor.cluster_id)
+    key = receiver_key(one.sessions.context.signer.anchor.cluster_id)
     place = UdpEndpoint(other.card.address, other.card.gossip_port)
     assert receiver_key(other.card.seal_key) != key
     flood(wire, other)

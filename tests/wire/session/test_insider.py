@@ -95,7 +95,7 @@ def test_forged_joins_change_no_session(stage: Stage, knows_process: bool) -> No
     """Hundreds in another's name, even if R's process were known, leave its session alone."""
     before = stage.link(stage.r, stage.v).current
     assert before is not None
-    echo = stage.r.sessions._maker.process if knows_process else bytes(8)
+    echo = stage.r.sessions.context.maker.process if knows_process else bytes(8)
     for _ in range(300):
         stage.wire.now += 0.06
         stage.wire.deliver([stage.forged_join(echo)])
@@ -108,7 +108,7 @@ def test_forged_joins_change_no_session(stage: Stage, knows_process: bool) -> No
 def test_nothing_can_be_replayed_after_forged_joins(stage: Stage) -> None:
     """Recorded datagrams meet the window they have met before, or a session that is gone."""
     for _ in range(100):
-        stage.wire.deliver([stage.forged_join(stage.r.sessions._maker.process)])
+        stage.wire.deliver([stage.forged_join(stage.r.sessions.context.maker.process)])
     stage.wire.payloads.clear()
     for datagram in stage.recorded:
         stage.wire.open(datagram)
@@ -120,7 +120,7 @@ def test_nothing_can_be_replayed_after_forged_joins(stage: Stage) -> None:
 def test_no_counter_is_ever_reset(stage: Stage) -> None:
     """Whatever is forged, no two datagrams have one session's key and one counter."""
     for _ in range(50):
-        stage.wire.deliver([stage.forged_join(stage.r.sessions._maker.process)])
+        stage.wire.deliver([stage.forged_join(stage.r.sessions.context.maker.process)])
         stage.wire.now += 1.1
         stage.say(stage.r, stage.v, b"on")
         stage.say(stage.v, stage.r, b"on")
@@ -193,7 +193,7 @@ def test_two_living_members_cannot_be_parted(stage: Stage) -> None:
     for second in range(120):
         stage.wire.now += 1.0
         for _ in range(5):
-            stage.wire.open(stage.forged_join(stage.r.sessions._maker.process))
+            stage.wire.open(stage.forged_join(stage.r.sessions.context.maker.process))
             with_key = stage.m.identity.seal_pair
             stage.wire.open(stage.forged_hello(with_key))
         for datagram in stage.recorded:
