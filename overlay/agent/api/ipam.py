@@ -14,7 +14,7 @@ from overlay.agent.api.schema.networks import (
     SubnetOwnersResponse,
 )
 from overlay.agent.components import Components
-from overlay.core.ipam.allocator import Share
+from overlay.core.ipam.shares import Share
 from overlay.core.ipam.subnet_numbers import ip_of
 from overlay.model import Network, Subnet, ip_text
 

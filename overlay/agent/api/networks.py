@@ -46,7 +46,7 @@ from overlay.core.dataplane.network_drivers import (
     parent_interface_of,
 )
 from overlay.core.declared.network_options import user_labels
-from overlay.core.ipam.allocator import Share
+from overlay.core.ipam.shares import Share
 from overlay.kernel.controls.shared_rate import require_shared_rates
 from overlay.kernel.host import macvlan
 from overlay.kernel.host.underlay_segment import is_on_underlay

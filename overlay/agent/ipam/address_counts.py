@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from overlay.core.ipam.address_space import AddressSpace, Stamp
-from overlay.core.ipam.allocator import Share
+from overlay.core.ipam.shares import Share
 from overlay.model import Network, Vni
 
 

@@ -15,8 +15,9 @@ from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planning.segments import segment_of
-from overlay.core.ipam import allocator, spread
+from overlay.core.ipam import grants, spread
 from overlay.core.ipam.address_space import AddressSpace
+from overlay.core.ipam.shares import shortage_text
 from overlay.core.ipam.spread import OwnerSearch
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope
@@ -177,7 +178,7 @@ class AddressAllocator:
     ) -> int:
         """Get a specific address into own space; return the index of its subnet."""
         fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
-        if fault == allocator.NOT_OWNER:
+        if fault == grants.NOT_OWNER:
             await self._request_wanted(network, wanted)
             fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
         if fault is not None:
@@ -188,7 +189,7 @@ class AddressAllocator:
 
     def _refusal(self, network: Network, wanted: Ip, fault: str) -> UsageError | ConflictError:
         text = ip_text(wanted)
-        if fault == allocator.OUTSIDE:
+        if fault == grants.OUTSIDE:
             shown = " ".join(str(subnet) for subnet in network.subnets)
             return UsageError(
                 f"{text} is not an address of network {network.name}",
@@ -196,7 +197,7 @@ class AddressAllocator:
                 hint="Choose an address in one of them, or omit it",
                 field="ip",
             )
-        if fault == allocator.RESERVED:
+        if fault == grants.RESERVED:
             names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}
             why = "it is the subnet's gateway, network or broadcast address"
             if wanted in names:
@@ -313,7 +314,7 @@ class AddressAllocator:
     def _exhausted(self, network: Network) -> ConflictError:
         found = self.space.shares(network)
         texts = [
-            allocator.shortage_text(
+            shortage_text(
                 found, index, self._gossip.node_id, self._reachable(), self._directory.node_name
             )
             for index in range(len(network.subnets))
@@ -355,7 +356,7 @@ class AddressAllocator:
             request_id = request_ids.setdefault(owner, os.urandom(8))
             request = GrantRequest(request_id, network.vni, wanted, 1, exact=True)
             refusal = await self._request(network, owner, request)
-            if refusal is None or refusal.reason != allocator.NOT_OWNER:
+            if refusal is None or refusal.reason != grants.NOT_OWNER:
                 return
             if loop.time() >= deadline:
                 return

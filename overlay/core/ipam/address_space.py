@@ -1,27 +1,28 @@
 """The address space of one node: owned, used and resting addresses.
 
-Owns: the cached ownership of each network, the quarantine, and choosing addresses. Does not:
-write records, send messages or wait; agent and simulator do, and make a grant durable before they
+Owns: the cached ownership of each network, and what an address is chosen from. Does not: write
+records, send messages or wait; agent and simulator do, and make a grant durable before they
 publish it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-from overlay import limits
-from overlay.core.ipam import allocator, reclaim
-from overlay.core.ipam.allocator import Share, dynamic_addresses, reserved_addresses
+from overlay.core.ipam import reclaim
+from overlay.core.ipam.address_choice import pick, pick_last, reserved_addresses
 from overlay.core.ipam.departures import Departures
+from overlay.core.ipam.grants import decide_grant, fault_of, superseded
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ownership_after
-from overlay.core.ipam.subnet_numbers import ip_of, number_of, subnet_run
+from overlay.core.ipam.quarantine import Quarantine
+from overlay.core.ipam.shares import Share, address_shares, grant_candidates
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope
-from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Subnet, Vni
+from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni
 
 Stamp: TypeAlias = tuple[Network, int, int, Departures]
 """Equal while a network's ownership and use are."""
@@ -44,7 +45,7 @@ class AddressClaims(NamedTuple):
         """
         owner_of = self.ownership.owner_of
         ips = (ip for origin, ips in self.used for ip in ips if owner_of(ip) == origin)
-        return allocator.address_shares(self.ownership, ips)
+        return address_shares(self.ownership, ips)
 
 
 class VirtualAddressSource(Protocol):
@@ -191,11 +192,11 @@ class AddressSpace:
     def fault_of(self, network: Network, ip: Ip, *, is_reserved: bool = False) -> str | None:
         """Return why this address is not available now, or None if it is.
 
-        The reasons are the constants of `core.ipam.allocator`. With `is_reserved`, a reservation
+        The reasons are the constants of `core.ipam.grants`. With `is_reserved`, a reservation
         is the caller's own.
         """
         used = self._of_endpoints(network.vni) if is_reserved else self.occupied(network.vni)
-        return allocator.fault_of(self.ownership(network), ip, self._self_id, used)
+        return fault_of(self.ownership(network), ip, self._self_id, used)
 
     def owned(self, network: Network, subnet_index: int) -> Intervals:
         """Return the addresses of a subnet that this node owns."""
@@ -231,9 +232,7 @@ class AddressSpace:
         self, network: Network, subnet_index: int, reachable: Container[NodeId]
     ) -> list[NodeId]:
         """Return the reachable owners with free space, the most free first."""
-        return allocator.grant_candidates(
-            self.shares(network), subnet_index, self._self_id, reachable
-        )
+        return grant_candidates(self.shares(network), subnet_index, self._self_id, reachable)
 
     def decide_grant(
         self, network: Network, requester: NodeId, request: GrantRequest, now: float
@@ -248,12 +247,10 @@ class AddressSpace:
         used = self.occupied(network.vni)
         if request.exact and self._reserved.get(network.vni, {}).get(request.around):
             used.discard(request.around)
-        answer = allocator.decide_grant(
-            known, self._self_id, requester, request, used=used, resting=resting
-        )
+        answer = decide_grant(known, self._self_id, requester, request, used=used, resting=resting)
         if isinstance(answer, GrantRefusal):
             return answer, []
-        return answer, allocator.superseded(known, self._self_id, answer)
+        return answer, superseded(known, self._self_id, answer)
 
     # --- space of forgotten nodes ---------------------------------------------------------
 
@@ -318,83 +315,3 @@ def _values(store: Store, scope: Scope, kind: str, wanted: type[V]) -> Iterator[
     for origin, value in store.values(scope, kind):
         if isinstance(value, wanted):
             yield origin, value
-
-
-# --- choosing an address --------------------------------------------------------------------
-
-
-def pick(
-    subnet: Subnet,
-    owned: Intervals,
-    used: AbstractSet[Ip],
-    resting: Mapping[Ip, float],
-    barred: Intervals,
-) -> Ip | None:
-    """Return the lowest address of the subnet's range that may be allocated.
-
-    It is owned, and not `used`, `barred` (see `reserved_addresses`) or `resting`; failing that,
-    the one that has rested longest; None if there is none. `resting` maps addresses released
-    recently to the time of release.
-    """
-    free = (owned & dynamic_addresses(subnet)) - barred
-    size = len(subnet.base)
-    read = int.from_bytes  # not `number_of`: saves a call for each of very many addresses
-    taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
-    for first, last in free:
-        for number in range(first, last + 1):  # ends at the first that is free
-            if number not in taken:
-                return ip_of(number, subnet)
-    rested = [
-        (when, ip)
-        for ip, when in resting.items()
-        if len(ip) == size and ip not in used and number_of(ip) in free
-    ]
-    return min(rested)[1] if rested else None
-
-
-def pick_last(
-    subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
-) -> Ip | None:
-    """Return the highest address of the subnet's range that may be allocated.
-
-    It is owned, and not `used`, reserved or `resting`; None if there is none. For host endpoints:
-    at the other end of the space from containers, and not among the highest 128 addresses of an
-    IPv6 subnet, which are anycast addresses (RFC 2526).
-    """
-    _, end = subnet_run(subnet)
-    anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
-    for first, last in reversed(
-        [*((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet) - anycast)]
-    ):
-        for number in range(last, first - 1, -1):  # ends at the first that is free
-            ip = ip_of(number, subnet)
-            if ip not in used and ip not in resting:
-                return ip
-    return None
-
-
-class Quarantine:
-    """The recently released addresses of one network, oldest first.
-
-    At most `limits.QUARANTINE_COUNT_MAX`.
-    """
-
-    def __init__(self, rest_s: float = limits.ADDRESS_QUARANTINE_S) -> None:
-        self._rest_s = rest_s
-        self._released: dict[Ip, float] = {}
-
-    def release(self, ip: Ip, now: float) -> None:
-        """Put an address into quarantine from now on."""
-        self._released.pop(ip, None)
-        self._released[ip] = now
-        if len(self._released) > limits.QUARANTINE_COUNT_MAX:
-            del self._released[next(iter(self._released))]
-
-    def resting(self, now: float) -> Mapping[Ip, float]:
-        """Return the addresses in quarantine, with their time of release."""
-        while self._released:
-            ip, when = next(iter(self._released.items()))
-            if now - when < self._rest_s:
-                break
-            del self._released[ip]
-        return self._released

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from overlay import limits
-from overlay.core.ipam import allocator, spread
+from overlay.core.ipam import spread
+from overlay.core.ipam.address_choice import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.address_space import AddressSpace, Stamp
-from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
+from overlay.core.ipam.shares import grant_candidates
 from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
@@ -227,7 +228,7 @@ class Reserves:
         block = 1 << 8 * len(subnet.base) - subnet.block_length if subnet.block_length else 1
         shares = self._space.shares(network)
         by_owner = {share.owner: share.free for share in shares if share.subnet_index == index}
-        ranked = allocator.grant_candidates(shares, index, self._self_id, cluster.live)
+        ranked = grant_candidates(shares, index, self._self_id, cluster.live)
         for owner in ranked:
             if (network.vni, index, owner) in self._resting:
                 continue

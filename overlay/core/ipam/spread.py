@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from overlay import limits
-from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
+from overlay.core.ipam.address_choice import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals, Run
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.ipam.reclaim import transfer

@@ -14,8 +14,7 @@ from itertools import islice, zip_longest
 
 from overlay import limits
 from overlay.core.dataplane.planning.segments import segment_of
-from overlay.core.ipam.address_space import pick_last
-from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
+from overlay.core.ipam.address_choice import dynamic_addresses, pick_last, reserved_addresses
 from overlay.core.ipam.intervals import Intervals, Run
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.ipam.subnet_numbers import ip_of

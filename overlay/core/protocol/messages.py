@@ -180,7 +180,7 @@ class GrantRequest:
 class GrantRefusal:
     """Refuses a GrantRequest.
 
-    `reason` is one of the constants in `core.ipam.allocator`; `free` is how many addresses the
+    `reason` is one of the constants in `core.ipam.grants`; `free` is how many addresses the
     sender has left.
     """
 

@@ -7,7 +7,7 @@ attach searched until it gave up, and the attaching host could reach that owner 
 
 from __future__ import annotations
 
-from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
+from overlay.core.ipam.address_choice import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.subnet_numbers import number_of
 from overlay.core.protocol.messages import MemberState

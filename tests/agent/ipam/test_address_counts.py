@@ -7,8 +7,8 @@ from unittest.mock import MagicMock
 
 from overlay.agent.ipam.address_counts import AddressCounts
 from overlay.core.ipam.address_space import AddressClaims
-from overlay.core.ipam.allocator import Share
 from overlay.core.ipam.ownership import ownership
+from overlay.core.ipam.shares import Share
 from overlay.model import Ip, Network, NodeId, Subnet, Vni, parse_ip
 
 OWN, OTHER = NodeId(b"o" * 16), NodeId(b"2" * 16)

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 from overlay.agent.ipam import allocator as agent_allocator
 from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.core.ipam import allocator
+from overlay.core.ipam import grants
 from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.errors import ConflictError
@@ -42,7 +42,7 @@ class Bench:
         directory.all_endpoints.return_value = []
         space.ownership.side_effect = self._ownership
         space.reserved.return_value = set()
-        space.fault_of.side_effect = lambda network, ip, **_: allocator.fault_of(
+        space.fault_of.side_effect = lambda network, ip, **_: grants.fault_of(
             self._ownership(network), ip, OWN, set()
         )
         self.allocator = AddressAllocator(gossip, directory, MagicMock(), space)
@@ -58,7 +58,7 @@ class Bench:
                 self.grants.append((owner, grant_of(request, OWN, generation)))
                 self.allocator.records_changed()
             case "moved":  # the grant to THREE arrives after the refusal
-                self._refuse(request, allocator.NOT_OWNER)
+                self._refuse(request, grants.NOT_OWNER)
                 moved = grant_of(GrantRequest(b"m" * 8, Vni(7), WANTED, 1, exact=True), THREE, 1)
                 self.grants.append((owner, moved))
             case reason:
@@ -92,7 +92,7 @@ def test_the_next_owner_of_a_wanted_address_is_asked(bench: Bench) -> None:
 
 def test_an_owner_that_does_not_know_its_part_is_asked_again(bench: Bench) -> None:
     """Under the same id: if it has granted meanwhile, it repeats that grant."""
-    bench.answers = iter([allocator.NOT_OWNER, allocator.NOT_OWNER, "grant"])
+    bench.answers = iter([grants.NOT_OWNER, grants.NOT_OWNER, "grant"])
 
     assert bench.allocate() == (WANTED,)
 
@@ -103,7 +103,7 @@ def test_an_owner_that_does_not_know_its_part_is_asked_again(bench: Bench) -> No
 def test_asking_an_owner_that_is_none_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the error names it."""
     monkeypatch.setattr(agent_allocator, "_SETTLE_S", 0.02)
-    bench.answers = iter([allocator.NOT_OWNER] * 1000)
+    bench.answers = iter([grants.NOT_OWNER] * 1000)
 
     with pytest.raises(ConflictError, match="not available now") as caught:
         bench.allocate()
@@ -113,7 +113,7 @@ def test_asking_an_owner_that_is_none_ends(bench: Bench, monkeypatch: pytest.Mon
 
 def test_an_address_in_use_is_asked_for_once(bench: Bench) -> None:
     """Such a refusal is final."""
-    bench.answers = iter([allocator.IN_USE])
+    bench.answers = iter([grants.IN_USE])
 
     with pytest.raises(ConflictError):
         bench.allocate()

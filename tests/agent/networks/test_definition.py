@@ -12,7 +12,7 @@ from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints
 from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
-from overlay.core.ipam.allocator import reserved_addresses
+from overlay.core.ipam.address_choice import reserved_addresses
 from overlay.core.ipam.subnet_numbers import subnet_run
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (

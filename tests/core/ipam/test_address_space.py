@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overlay.core.ipam import allocator
+from overlay.core.ipam import grants
 from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
@@ -99,10 +99,10 @@ def test_one_address_has_one_fault() -> None:
     owner.write(endpoint("10.1.0.2"))
     given = owner.grant(ONE, b"request1")
 
-    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.2")) == allocator.IN_USE
-    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.1")) == allocator.RESERVED
-    assert owner.space.fault_of(BLUE, parse_ip("10.2.0.1")) == allocator.OUTSIDE
-    assert owner.space.fault_of(BLUE, given.first) == allocator.NOT_OWNER
+    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.2")) == grants.IN_USE
+    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.1")) == grants.RESERVED
+    assert owner.space.fault_of(BLUE, parse_ip("10.2.0.1")) == grants.OUTSIDE
+    assert owner.space.fault_of(BLUE, given.first) == grants.NOT_OWNER
     assert owner.space.fault_of(BLUE, parse_ip("10.1.0.3")) is None
 
 
@@ -114,7 +114,7 @@ def test_a_forgotten_node_is_refused_and_its_space_returns() -> None:
     request = GrantRequest(b"request2", BLUE.vni, given.first, 1, exact=False)
     answer, _ = owner.space.decide_grant(BLUE, ONE, request, 0.0)
     assert isinstance(answer, GrantRefusal)
-    assert answer.reason == allocator.FORGOTTEN
+    assert answer.reason == grants.FORGOTTEN
     assert owner.space.reclaim_grants(BLUE, [OWNER]) == []
 
     [statement] = owner.space.reclaim_statements([BLUE])

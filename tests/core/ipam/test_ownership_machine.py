@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from overlay.core.ipam.address_space import pick
-from overlay.core.ipam.allocator import decide_grant, reserved_addresses, superseded
+from overlay.core.ipam.address_choice import pick, reserved_addresses
+from overlay.core.ipam.grants import decide_grant, superseded
 from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.ipam.reclaim import (
     hand_back,

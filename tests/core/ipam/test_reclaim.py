@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from overlay import limits
-from overlay.core.ipam.allocator import superseded
+from overlay.core.ipam.grants import superseded
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.ipam.reclaim import (

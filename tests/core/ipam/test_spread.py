@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from overlay import limits
 from overlay.core.ipam import spread
-from overlay.core.ipam.allocator import dynamic_addresses, reserved_addresses
+from overlay.core.ipam.address_choice import dynamic_addresses, reserved_addresses
 from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.model import Grant, Network, NodeId, Subnet, Vni, ip_text, parse_ip
 

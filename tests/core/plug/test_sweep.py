@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.checksum import internet_checksum
-from overlay.core.ipam.address_space import pick, pick_last
-from overlay.core.ipam.allocator import reserved_addresses
+from overlay.core.ipam.address_choice import pick, pick_last, reserved_addresses
 from overlay.core.ipam.departures import Departures
 from overlay.core.ipam.ownership import Ownership, ownership_after
 from overlay.core.plug.resolution import resolution_frame

@@ -1,4 +1,4 @@
-"""Decisions about address space: which to grant, and whom to ask.
+"""Decisions about grants: which addresses a node gives away, and why it refuses.
 
 Owns: pure answers from an `Ownership` and the addresses in use here. Does not: write records or
 send messages. The caller makes a grant durable in its own log before it publishes it, under one
@@ -8,11 +8,16 @@ costs depend on the number of grants and endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Final
 
 from overlay import limits
+from overlay.core.ipam.address_choice import (
+    dynamic_addresses,
+    reserved_addresses,
+    unusable_addresses,
+)
 from overlay.core.ipam.intervals import Intervals, Run
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.ipam.subnet_numbers import ip_of, number_of, subnet_run
@@ -29,39 +34,6 @@ FORGOTTEN: Final = "forgotten"  # the requester is: it must join again
 LOG_FULL: Final = "log-full"  # this owner can write no further grants
 
 
-# --- which addresses a container may have --------------------------------------------------
-
-
-def reserved_addresses(subnet: Subnet) -> Intervals:
-    """Return the addresses that no container gets.
-
-    The gateway's, IPv4's network and broadcast address (not in a /31 or /32, RFC 3021), IPv6's
-    subnet-router anycast address (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and
-    the auxiliary ones.
-    """
-    auxiliary = Intervals.of_numbers(number_of(ip) for _, ip in subnet.auxiliary)
-    return _unusable(subnet) | auxiliary
-
-
-def dynamic_addresses(subnet: Subnet) -> Intervals:
-    """Return the addresses for requests that name no address."""
-    if subnet.ip_range is None:
-        return Intervals.of([subnet_run(subnet)])
-    base, length = subnet.ip_range
-    first = number_of(base)
-    return Intervals.of([(first, first + (1 << 8 * len(base) - length) - 1)])
-
-
-def _unusable(subnet: Subnet) -> Intervals:
-    first, last = subnet_run(subnet)
-    numbers = {number_of(subnet.gateway)}
-    if last - first > 1:
-        numbers.add(first)
-        if len(subnet.base) == 4:
-            numbers.add(last)
-    return Intervals.of_numbers(numbers)
-
-
 def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip]) -> str | None:
     """Return why this node can't use an address now, or None if it can.
 
@@ -75,9 +47,6 @@ def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip
     if ownership.owner_of(ip) != node_id:
         return NOT_OWNER
     return IN_USE if ip in used else None
-
-
-# --- granting space to others ------------------------------------------------------------
 
 
 def decide_grant(
@@ -139,7 +108,7 @@ def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
         return _cut((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet), last, count)
     # Auxiliary addresses may be in the block: its new owner does not allocate them either.
     size = 1 << 8 * len(subnet.base) - subnet.block_length
-    whole = ((owned - _unusable(subnet)) | last) & dynamic_addresses(subnet)
+    whole = ((owned - unusable_addresses(subnet)) | last) & dynamic_addresses(subnet)
     return whole.first_block(size, size)
 
 
@@ -210,107 +179,3 @@ def _was_returned(ownership: Ownership, granter: NodeId, older: Grant) -> bool:
         ):
             return False
     return True
-
-
-# --- whom to ask, and why there is no address ---------------------------------------------
-
-
-class Share(NamedTuple):
-    """One node's share of one subnet.
-
-    `used` counts the endpoints known here, wherever they are; `free` the addresses available to
-    requests that name none. `is_stranded`: not available until it is reclaimed.
-    """
-
-    owner: NodeId
-    subnet_index: int
-    owned: int
-    free: int
-    is_stranded: bool
-    used: int = 0
-    space: Intervals = Intervals()
-
-
-def address_shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
-    """Return each owner's share, by subnet and owner.
-
-    `endpoint_ips` are the addresses of all known endpoints.
-    """
-    runs: dict[tuple[int, NodeId, bool], list[Run]] = {}
-    for piece in ownership.pieces():
-        stranded = ownership.is_stranded(piece.holding)
-        key = (piece.subnet_index, piece.holding.owner, stranded)
-        runs.setdefault(key, []).append((piece.first, piece.last))
-    taken: list[list[int]] = [[] for _ in ownership.network.subnets]
-    for ip in endpoint_ips:
-        index = ownership.subnet_index(ip)
-        if index is not None:
-            taken[index].append(number_of(ip))
-    used = [Intervals.of_numbers(numbers) for numbers in taken]
-    unusable = [
-        reserved_addresses(subnet) | numbers
-        for subnet, numbers in zip(ownership.network.subnets, used, strict=True)
-    ]
-    found = []
-    for (index, owner, stranded), owned_runs in sorted(runs.items()):
-        owned = Intervals.of(owned_runs)
-        free = (
-            (owned & dynamic_addresses(ownership.network.subnets[index])) - unusable[index]
-        ).count
-        in_use = (owned & used[index]).count
-        found.append(Share(owner, index, owned.count, free, stranded, in_use, owned))
-    return found
-
-
-def grant_candidates(
-    found: Iterable[Share], subnet_index: int, self_id: NodeId, reachable: Container[NodeId]
-) -> list[NodeId]:
-    """Return the reachable owners with free space, the most free first."""
-    candidates = [
-        share
-        for share in found
-        if share.subnet_index == subnet_index
-        and share.free > 0
-        and not share.is_stranded
-        and share.owner != self_id
-        and share.owner in reachable
-    ]
-    candidates.sort(key=lambda share: (-share.free, share.owner))
-    return [share.owner for share in candidates]
-
-
-def shortage_text(
-    found: Iterable[Share],
-    subnet_index: int,
-    self_id: NodeId,
-    reachable: Container[NodeId],
-    name_of: Callable[[NodeId], str],
-) -> str:
-    """Return why no address is available.
-
-    It names the hosts that have free addresses, and which of them could not be reached.
-    """
-    others = [
-        share
-        for share in found
-        if share.subnet_index == subnet_index and share.owner != self_id and share.free
-    ]
-    if not others:
-        return "every address of the subnet is in use"
-    others.sort(key=lambda share: (-share.free, share.owner))
-
-    def listed(part: list[Share]) -> str:
-        text = ", ".join(f"{name_of(share.owner)} has {share.free}" for share in part[:5])
-        return text if len(part) <= 5 else f"{text} and {len(part) - 5} more hosts"
-
-    stranded = [share for share in others if share.is_stranded]
-    cut_off = [s for s in others if not s.is_stranded and s.owner not in reachable]
-    asked = [s for s in others if not s.is_stranded and s.owner in reachable]
-    parts = []
-    if cut_off:
-        parts.append(f"hosts with free addresses could not be reached ({listed(cut_off)})")
-    if stranded:
-        parts.append(f"the space of forgotten hosts is not reclaimed yet ({listed(stranded)})")
-    if asked:
-        parts.append(f"these granted none ({listed(asked)})")
-    return "this host has no free address; " + "; ".join(parts)
