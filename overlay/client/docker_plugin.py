@@ -36,7 +36,6 @@ _TYPES: Final = ("docker.networkdriver/1.0", "docker.ipamdriver/1.0")
 class PluginState(NamedTuple):
     """The managed plugin as Docker has it."""
 
-    plugin_id: str
     enabled: bool
     current: bool  # it is what this version of overlayd installs
 
@@ -48,7 +47,7 @@ def find(docker: str = DOCKER_SOCKET) -> PluginState | None:
     except NotFoundError:
         return None
     described = str(found["Config"].get("Description", ""))
-    return PluginState(str(found["Id"]), bool(found["Enabled"]), described == _description())
+    return PluginState(bool(found["Enabled"]), described == _description())
 
 
 def install(docker: str = DOCKER_SOCKET, agent_dir: Path = PLUGIN_DIR) -> bool:

@@ -17,7 +17,14 @@ from overlay.core.log.writer import LogWriter
 from overlay.core.membership.machine import Membership
 from overlay.core.mtu import encrypted_mtu, network_mtu
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    Participation,
+    RemovedNetwork,
+    Scope,
+    Value,
+    key_of,
+)
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.core.services.view import ServiceSource
 from overlay.core.view import View
@@ -64,6 +71,16 @@ class Seat:
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
         """Accept what a node writes."""
         for segment in LogWriter(Store(IDS[name]), FakeSigner(KEYS[name])).write(scope, values):
+            self.store.accept(segment)
+
+    def delete(self, name: str, scope: Scope, *values: Value) -> None:
+        """Accept that a node deletes what it has written."""
+        own = Store(IDS[name])
+        own.accept_card(self.store.cards[own.self_id])
+        for segment in self.store.segments_beyond(own.self_id, scope, 0):
+            own.accept(segment)
+        keys = [key_of(value) for value in values]
+        for segment in LogWriter(own, FakeSigner(KEYS[name])).write(scope, (), keys):
             self.store.accept(segment)
 
     def way_to(self, ip: Ip) -> set[Ip]:
@@ -198,11 +215,12 @@ def test_networks_are_collected_only_when_records_change(
     assert seat.view.networks() == {BLUE.vni: BLUE}
     assert len(looks) == 2
 
-    seat.tell("self", CLUSTER_SCOPE, RemovedNetwork(BLUE.vni, IDS["owner"]))
+    removal = RemovedNetwork(BLUE.vni, IDS["owner"])
+    seat.tell("self", CLUSTER_SCOPE, removal)
     assert seat.view.networks() == {}
-    seat.store.drop_origin(IDS["self"])
+    seat.delete("self", CLUSTER_SCOPE, removal)
     assert seat.view.networks() == {BLUE.vni: BLUE}
-    seat.store.drop_origin(IDS["owner"])
+    seat.delete("owner", CLUSTER_SCOPE, BLUE)
     assert seat.view.networks() == {}
 
 

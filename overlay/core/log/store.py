@@ -294,15 +294,6 @@ class Store:
             if origin != self.self_id:
                 self._drop(origin, scope)
 
-    def drop_origin(self, node_id: NodeId) -> None:
-        """Drop a node's card and all its logs."""
-        for scope in list(self._scopes):
-            if node_id in self._scopes[scope]:
-                self._drop(node_id, scope)
-        for scope in self._participations.pop(node_id, {}):
-            self._end_participation(node_id, scope)
-        self.cards.pop(node_id, None)
-
     def _drop(self, origin: NodeId, scope: Scope) -> None:
         log = self._scopes[scope].pop(origin)
         self._oversized.pop((origin, scope), None)

@@ -58,7 +58,7 @@ class World:
     st.booleans(),
 )
 def test_names_follow_the_records(writes: list[tuple[int, int, str]], leaves: bool) -> None:
-    """As endpoints come, are renamed and go, also with the log that they are in."""
+    """As endpoints come, are renamed and go, also with the logs that they are in."""
     world = World()
     for origin, number, name in writes:
         world.write(origin, number, name)
@@ -67,7 +67,7 @@ def test_names_follow_the_records(writes: list[tuple[int, int, str]], leaves: bo
             found = world.host.has_endpoint_name(Scope(VNI), each)
             assert found == (each.lower() in known)
     if leaves:
-        world.host.drop_origin(ORIGINS[0])
+        world.host.drop_scope(Scope(VNI))
     known = world.known()
     for each in NAMES:
         assert world.host.has_endpoint_name(Scope(VNI), each) == (each.lower() in known)

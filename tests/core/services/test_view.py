@@ -106,11 +106,12 @@ def test_only_a_backends_own_host_says_how_it_is() -> None:
 
 
 def test_a_change_that_backends_depend_on_is_seen() -> None:
-    """A container of another host, that host's silence and answer, and that it is forgotten."""
+    """A container of another host, that host's silence and answer, and that container's end."""
     seat, thief = ServiceSeat(service()), IDS["thief"]
     seat.tell("owner", SCOPE, container("c1", parse_ip("10.1.0.7")))
     assert seat.weights() == [1]
-    seat.tell("thief", SCOPE, container("c2", parse_ip("10.1.0.8")))
+    other = container("c2", parse_ip("10.1.0.8"))
+    seat.tell("thief", SCOPE, other)
     assert seat.weights() == [1, 1]
 
     liveness = seat.view.services.liveness
@@ -125,7 +126,7 @@ def test_a_change_that_backends_depend_on_is_seen() -> None:
     liveness.answer(thief, number, 20.0)
     assert seat.weights() == [1, 1]
 
-    seat.store.drop_origin(thief)
+    seat.delete("thief", SCOPE, other)
     assert seat.weights() == [1]
 
 

@@ -74,13 +74,13 @@ def test_a_wrong_kernel_is_detected() -> None:
 
 
 def test_a_wrong_store_is_detected() -> None:
-    """A log that lags behind its origin's is named."""
+    """A member whose card is missing is named."""
     run = Run(CALM)
     run.to_end()
     world = run.world
     node = world.hosts[1].node
     assert node is not None
-    node.store.drop_origin(world.hosts[0].node_id)
+    del node.store.cards[world.hosts[0].node_id]
 
     wrong = run.convergence.faults()
     assert wrong is not None

@@ -37,9 +37,9 @@ def test_install_and_uninstall_print_the_plugin(
     ("found", "state", "code"),
     [
         (None, "absent", 5),
-        (PluginState("1", enabled=True, current=True), "enabled", 0),
-        (PluginState("1", enabled=False, current=True), "disabled", 4),
-        (PluginState("1", enabled=True, current=False), "outdated", 4),
+        (PluginState(enabled=True, current=True), "enabled", 0),
+        (PluginState(enabled=False, current=True), "disabled", 4),
+        (PluginState(enabled=True, current=False), "outdated", 4),
     ],
 )
 def test_status_has_an_exit_code(
