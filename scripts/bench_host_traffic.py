@@ -96,7 +96,7 @@ OUT_BY_PORT = "".join(
 
 
 class Step(NamedTuple):
-    """What a host has: overlayd's programs and tables, a deciding program, further rules."""
+    """A host's configuration: overlayd's programs and tables, a deciding program, further rules."""
 
     name: str
     receives: bool = False

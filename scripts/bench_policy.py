@@ -57,7 +57,7 @@ SECTIONS = ("fast path", "bridge")
 
 
 class Sample(NamedTuple):
-    """What one measurement found."""
+    """The results of one measurement."""
 
     rate: float
     cpu_s: float  # of both ends, for each megabit or request

@@ -1,4 +1,4 @@
-"""What reads the records of one membership: wired together, and used by nearly all components.
+"""The readers of one membership's records, which nearly all components use.
 
 Owns: the construction of directory, catalogs and address space. Does not: write records.
 """

@@ -33,7 +33,7 @@ DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
 class DockerLeftovers(NamedTuple):
-    """What was removed from Docker, and what is left there, by the names of the networks."""
+    """The names of the networks that were removed from Docker, and of those that are left."""
 
     removed: tuple[str, ...] = ()
     in_use: tuple[tuple[str, tuple[str, ...]], ...] = ()  # with the containers that use each

@@ -1,4 +1,4 @@
-"""Who may see the page, and from which site.
+"""Access to the page: which users may see it, and from which site.
 
 With a token, everybody needs it: a browser signs in with it once and then has a cookie, a program
 sends it with each request. Without one, the page is for local users who may use the agent's API.

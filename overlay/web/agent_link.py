@@ -19,7 +19,7 @@ from overlay.errors import OverlayError
 
 
 class Answers(NamedTuple):
-    """What the agent answered at one moment, in the fields of docs/API.md."""
+    """The agent's answers at one moment, in the fields of docs/API.md."""
 
     status: JsonObject
     members: list[JsonObject]

@@ -1,4 +1,4 @@
-"""Where the page listens: an address and port, or a UNIX socket."""
+"""The socket that the page listens on: an address and port, or a UNIX socket."""
 
 from __future__ import annotations
 

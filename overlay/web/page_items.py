@@ -30,7 +30,7 @@ _NETWORK_FIELDS = (
 
 
 class PageChange(NamedTuple):
-    """What turns one state of the page into another."""
+    """The changes that turn one state of the page into another."""
 
     put: dict[str, JsonObject]
     drop: list[str]

@@ -20,7 +20,7 @@ from overlay.errors import OverlayError
 
 
 class PageStream:
-    """What waits for one page. `abort` ends its connection."""
+    """Messages that wait for one page. `abort` ends its connection."""
 
     def __init__(self, abort: Callable[[], None]) -> None:
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(limits.WEB_STREAM_QUEUE_MAX)

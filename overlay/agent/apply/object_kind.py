@@ -1,4 +1,4 @@
-"""What applying a file needs of each kind of object."""
+"""The operations on each kind of object that applying a file needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where to capture a container's traffic on this host, and who the other end is.
+"""Plan a capture of a container's traffic: the interfaces on this host, and the other end.
 
 Owns: the interfaces of the container, the addresses of the peer, and what comments say of a frame.
 Does not: open a socket; the command line captures here, as root.

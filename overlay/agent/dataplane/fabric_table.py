@@ -1,4 +1,4 @@
-"""What this host has taken of a BGP EVPN fabric: a source of rows, beside the records.
+"""The rows that this host has taken from a BGP EVPN fabric, beside those of the records.
 
 So are the machines behind interfaces that members plug into networks: rows of the same form. Empty
 while there are neither. `agent.evpn` and `agent.plug` publish them; the reconciler plans their

@@ -40,7 +40,7 @@ from overlay.model import (
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """What an endpoint must have, on each network that it is attached to.
+    """The requested options of an endpoint, on each network that it is attached to.
 
     Raises UsageError if the labels, with one for each rate and control among them, are too many.
     """

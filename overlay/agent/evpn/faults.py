@@ -1,4 +1,4 @@
-"""What `overlayd status` shows of BGP EVPN: what is missing, refused or lost.
+"""The faults of BGP EVPN in `overlayd status`: what is missing, refused or lost.
 
 Owns: the texts, and what to do. Does not: find out (`controller`).
 """

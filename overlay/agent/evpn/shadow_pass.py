@@ -23,7 +23,7 @@ from overlay.model import Ip, Vni
 
 @dataclass(frozen=True, slots=True)
 class ShadowWish:
-    """What the shadow should be."""
+    """The desired state of the shadow."""
 
     vnis: frozenset[Vni]
     local: Ip
@@ -34,7 +34,7 @@ class ShadowWish:
 
 @dataclass(frozen=True, slots=True)
 class ShadowReading:
-    """What was found."""
+    """The actual state of the shadow."""
 
     announced: int = 0  # rows of this host
     yielded: tuple[OwnRow, ...] = ()  # rows of this host that the fabric has elsewhere

@@ -1,4 +1,4 @@
-"""What this host's exposure needs of the rest of its membership, as one argument."""
+"""The components that this host's exposure depends on, as one argument."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Eligibility:
 
 
 class ExposureObstacle(NamedTuple):
-    """What prevents an exposure, and what a person can do about it."""
+    """The reason that prevents an exposure, and what a person can do about it."""
 
     why: str
     hint: str

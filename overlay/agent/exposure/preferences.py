@@ -12,7 +12,7 @@ from overlay.model import Vni
 
 
 class IngressNetworks(Protocol):
-    """What services publish on every host."""
+    """The networks of services that are published on every host."""
 
     def ingress_vnis(self) -> Collection[Vni]:
         """Return the networks that every host must be on to lead its ports there."""

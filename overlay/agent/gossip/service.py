@@ -59,7 +59,7 @@ class GossipService:
         stored = read_records(state, self.codec, self.signer, self.card)
         self.unreadable_count = stored.unreadable_count
         self.lost_state = stored.lost_state
-        """That the records on disk are old; None once peers have sent the newer ones."""
+        """The finding that the records on disk are old; None once peers have sent newer ones."""
         self.node = Node(
             self.card,
             self.signer,

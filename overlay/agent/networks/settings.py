@@ -46,7 +46,7 @@ _FIXED_WHY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsSpec:
-    """What to change of a network; None leaves it as it is.
+    """A change of a network's settings; None leaves one as it is.
 
     `ip_ranges`: the range of each subnet that is named, empty for the whole subnet. `options`: MTU,
     rates and controls, of which 0 or an empty text is none. `labels` replaces all labels that are

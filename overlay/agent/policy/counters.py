@@ -1,4 +1,4 @@
-"""What the policies of this host's networks have decided, as the kernel counts it.
+"""The decisions of the policies of this host's networks, as the kernel counts them.
 
 Owns: which policy a number of the kernel means. Does not: keep anything between two readings.
 """
@@ -23,7 +23,7 @@ DEFAULT_NAME = ""
 
 
 class PolicyCount(NamedTuple):
-    """What a policy has decided on this host, since the agent's start."""
+    """A policy's decisions on this host since the agent's start."""
 
     allowed: int = 0  # connections
     denied: int = 0  # packets

@@ -1,4 +1,4 @@
-"""What a valid policy is, in itself and beside what exists.
+"""The validation of a policy, in itself and beside existing ones.
 
 Owns: the rules, the errors about them, and the notes on a policy that has no effect now.
 Does not: write records.

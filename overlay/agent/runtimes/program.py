@@ -14,7 +14,7 @@ TIMEOUT_S: Final = 15.0  # of a program that waits for its daemon
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """What a program that has ended wrote."""
+    """The output of a program that has ended."""
 
     code: int
     out: str

@@ -71,7 +71,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TargetSources:
-    """Where targets are looked for; the default is this host."""
+    """The places where targets are looked for; the default is this host."""
 
     netns_dir: Path = Path("/run/netns")
     proc: Path = Path("/proc")

@@ -1,4 +1,4 @@
-"""What a valid service is, in itself and beside what exists.
+"""The validation of a service, in itself and beside existing ones.
 
 Owns: the rules, and the errors about them. Does not: write records or choose addresses.
 """

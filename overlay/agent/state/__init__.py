@@ -1,1 +1,1 @@
-"""What an agent keeps on disk."""
+"""The state that an agent keeps on disk."""

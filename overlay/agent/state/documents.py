@@ -59,7 +59,7 @@ class AddressReservation:
 
 @dataclass(frozen=True, slots=True)
 class EndedEndpoint:
-    """What to restore of an endpoint if its container, which ended, starts again."""
+    """An endpoint to restore if its container, which ended, starts again."""
 
     container_id: str
     target: str

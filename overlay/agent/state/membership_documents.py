@@ -44,7 +44,7 @@ class StoredToken:
 
 @dataclass(frozen=True, slots=True)
 class LostState:
-    """That the state file is older than what this node has done; stored until it has caught up."""
+    """The state file is older than what this node has done; stored until it has caught up."""
 
     why: str
     copied_s: float  # Unix time: what the file has is from then

@@ -1,4 +1,4 @@
-"""What the explanation of ways reads: records, attachments, planned rows and probed paths."""
+"""The sources that ways are explained from: records, attachments, planned rows, probed paths."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class InterfaceFrame(NamedTuple):
 
 
 class InterfaceCounts(NamedTuple):
-    """What has come of the capture at an interface."""
+    """The outcome of the capture at an interface."""
 
     interface: CaptureInterface
     captured: int

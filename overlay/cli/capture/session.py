@@ -41,7 +41,7 @@ class CaptureBounds:
 
 @dataclass(slots=True)
 class CaptureResult:
-    """What a capture has come to; `is_partial`: the far end was wanted, and is not in it."""
+    """The outcome of a capture; `is_partial`: the far end was wanted, and is not in it."""
 
     ended: str = ""
     counts: dict[CaptureInterface, int] = field(default_factory=dict)  # frames

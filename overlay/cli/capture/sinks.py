@@ -1,4 +1,4 @@
-"""Where captured frames go: a pcapng file, lines for people, or lines of JSON.
+"""Outputs for captured frames: a pcapng file, lines for people, or lines of JSON.
 
 Owns: the bytes and the lines. Does not: decide when the capture ends.
 """

@@ -1,4 +1,4 @@
-"""What each key of the configuration file does, for overlayd.toml(5) and the sample file."""
+"""Descriptions of the configuration file's keys, for overlayd.toml(5) and the sample file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on this host and could be attached: completion offers it.
+"""Containers of this host that could be attached, as completion offers them.
 
 Owns: asking the container engines by their own programs, as the user who types may ask them.
 """

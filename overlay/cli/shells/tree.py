@@ -34,7 +34,7 @@ KINDS = {
 
 
 class Argument(NamedTuple):
-    """What can stand in one place of a command line."""
+    """The words that are possible at one position of a command line."""
 
     words: tuple[str, ...]  # the allowed words, if they are fixed
     kind: str  # otherwise their kind, or empty

@@ -26,7 +26,7 @@ _CAPABILITIES: Final = ("ips", "mac", "aliases", "portMappings", "bandwidth", "d
 
 
 class CniPlaces(NamedTuple):
-    """Where a runtime looks for plugins and for configurations of networks."""
+    """The directories where a runtime looks for plugins and configurations of networks."""
 
     bin_dir: Path = BIN_DIR
     conf_dir: Path = CONF_DIR

@@ -33,7 +33,7 @@ OwnerOf: TypeAlias = Callable[[Vni, Ip], NodeId | None]
 
 
 class ConflictKind(enum.StrEnum):
-    """What is claimed twice."""
+    """The kind of a conflict: the property that is claimed twice."""
 
     NETWORK_NAME = "network name"
     VNI = "VNI"

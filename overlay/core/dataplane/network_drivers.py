@@ -30,7 +30,7 @@ _GOAL_VALUE: Final = re.compile(r"(on|off)-([1-9][0-9]{0,18})", re.ASCII)
 
 
 class EncryptionGoal(NamedTuple):
-    """What a network in use was last switched to, or is on its way to.
+    """The encryption that a network in use was last switched to, or is being switched to.
 
     `serial` is greater than those of all goals before.
     """
@@ -41,7 +41,7 @@ class EncryptionGoal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a network of one driver has, and needs."""
+    """The capabilities and needs of networks of one driver."""
 
     has_sandbox: bool  # on each participating host: bridges, gateway and DNS server
     has_tunnel: bool  # to other hosts by VXLAN, so that it has a VNI

@@ -165,7 +165,7 @@ class MarkRow(NamedTuple):
 
 
 class SharedRateRow(NamedTuple):
-    """What leaves by a VXLAN device shares a rate in bits per second, a multiple of 8."""
+    """A rate in bits per second, a multiple of 8, that all frames to a VXLAN device share."""
 
     link: str
     bits: int

@@ -17,7 +17,7 @@ from overlay.core.dataplane.state import FdbRow, FloodRow, SandboxState
 from overlay.model import Ip
 
 DEVICE_BASES: Final = ("vxlan", "vxlanb")
-"""What the devices' names begin with; the segment's number follows."""
+"""The prefix of the devices' names; the segment's number follows."""
 
 
 def other_base(base: str) -> str:

@@ -1,4 +1,4 @@
-"""What members declare about hosts and names: DNS records, ports, exposed networks, plugs.
+"""Declared objects of hosts and names: DNS records, ports, exposed networks, plugs.
 
 Each names its network and host as people do, so that a declaration also holds for a network that
 is removed and created again. `owner`: of the file that declared it, or empty.

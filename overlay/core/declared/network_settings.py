@@ -45,7 +45,7 @@ AddressRange = tuple[Ip, int]
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """What a network has in place of its definition's; None: as in the definition.
+    """Settings of a network in place of its definition's; None: as in the definition.
 
     `ip_ranges` are those of all subnets, in order.
     """

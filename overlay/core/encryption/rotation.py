@@ -34,7 +34,7 @@ class OwnSlots(NamedTuple):
 
 
 class MemberKeys(NamedTuple):
-    """What another member publishes, the key in use first, and whether packets pass to it."""
+    """The keys of another member, the one in use first, and whether packets pass to it."""
 
     node_id: NodeId
     keys: tuple[WireguardKey, ...]
@@ -43,7 +43,7 @@ class MemberKeys(NamedTuple):
 
 
 class ReplacementStep(enum.Enum):
-    """What this node does next."""
+    """The next step of this node."""
 
     NONE = "none"
     ADOPT = "adopt"  # take up the slot of most members: this node has just joined, or was away

@@ -25,7 +25,7 @@ from overlay.model import Network, NodeId
 
 
 class SwitchPhase(enum.IntEnum):
-    """What a host does with a network's frames."""
+    """How a host sends and accepts a network's frames."""
 
     CLEAR = 0
     READY = 1  # containers' MTU fits the tunnels, and the tunnels are there
@@ -35,7 +35,7 @@ class SwitchPhase(enum.IntEnum):
 
 
 class Progress(NamedTuple):
-    """What a member publishes: its phase, and whether its kernel is there already."""
+    """A member's record: its phase, and whether its kernel is there already."""
 
     vni: int
     serial: int  # of the goal that it follows

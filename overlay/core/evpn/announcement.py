@@ -1,4 +1,4 @@
-"""What this host announces to the fabric: its own endpoints, and nothing else.
+"""The routes that this host announces to the fabric: its own endpoints, and nothing else.
 
 FRR announces each static MAC on the shadow's own port, and each permanent neighbor of its bridge.
 When the fabric has a newer announcement of a MAC, FRR replaces the row by one that leads there.

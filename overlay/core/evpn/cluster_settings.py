@@ -79,7 +79,7 @@ def _texts(value: Any, count_max: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class HostChoice:
-    """What was decided on a host, and concerns it alone."""
+    """A decision made on a host that concerns it alone."""
 
     own: EvpnSettings | None = None  # used in place of the cluster's
     is_out: bool = False  # it does not follow the cluster

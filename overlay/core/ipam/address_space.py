@@ -63,7 +63,7 @@ class OutsideAddressSource(Protocol):
 
 
 class AddressSpace:
-    """What one node may allocate and grant, from its own store.
+    """The addresses that one node may allocate and grant, from its own store.
 
     A virtual address belongs to no host: whoever owns it after the host that created its service
     has gone gives it to nobody as long as the service exists.

@@ -27,7 +27,7 @@ from overlay.model import NodeId
 
 
 class RotationStep(enum.Enum):
-    """What a member waits for in a rotation."""
+    """The stage of a rotation that a member is in."""
 
     SETTLED = "settled"  # one key, used by all
     DISTRIBUTING = "distributing"  # until all live members hold the newest key

@@ -51,7 +51,7 @@ class Party:
 
 
 class Basis(Enum):
-    """What decided."""
+    """The kind of rule that decided."""
 
     POLICY = "policy"
     DEFAULT = "default"

@@ -24,7 +24,7 @@ class PolicySource(Protocol):
 
 
 class PolicyPlans:
-    """What the plan of each network with policies has of them."""
+    """The policies' part in the plan of each network that has any."""
 
     def __init__(self, source: PolicySource) -> None:
         self._source = source

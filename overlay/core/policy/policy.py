@@ -30,7 +30,7 @@ PROTOCOL_NUMBERS: Final[dict[PolicyProtocol, tuple[int, ...]]] = {
 
 
 class PeerKind(Enum):
-    """What a peer selects addresses by; the value begins its text."""
+    """The property by which a peer selects addresses; the value begins its text."""
 
     LABEL = "label="  # endpoints of the policy's network with a label
     NAME = "name="  # the endpoints of the policy's network with a name

@@ -56,7 +56,7 @@ class _Claims(NamedTuple):
 
 
 class AddressBook:
-    """What selects each known address; an endpoint that is the same as before costs little."""
+    """The selection of each known address; an endpoint that is the same as before costs little."""
 
     def __init__(self, index: PeerIndex, table: RangeTable) -> None:
         self._index = index

@@ -1,4 +1,4 @@
-"""What new connections between two classes get, by protocol and port, as prefixes of ports.
+"""Rulings on new connections between two classes, by protocol and port, as prefixes of ports.
 
 The kernel finds a ruling by one longest-prefix match, in which the port is last. So ranges of
 ports, of which the first policy that matches decides, become blocks: a port with a number of its

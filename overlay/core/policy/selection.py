@@ -61,7 +61,7 @@ class PeerIndex:
         self.hosts: Selection = 0
         self.world: Selection = 0
         self.doubted: Selection = 0
-        """What selects an endpoint that is not known."""
+        """The selection of an endpoint that is not known."""
         self.networks: dict[str, Selection] = {}
         self.ranges: dict[Range, Selection] = {}
         self._deny: Selection = 0
@@ -125,7 +125,7 @@ class PeerIndex:
 
 
 class RangeTable:
-    """What selects the addresses of ranges; that of the longest prefix counts."""
+    """The selections of address ranges; that of the longest prefix counts."""
 
     def __init__(
         self,

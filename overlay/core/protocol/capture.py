@@ -71,7 +71,7 @@ class CaptureAnswer:
 
 
 class Place(enum.IntEnum):
-    """Where a marked packet was seen; numbers are append-only."""
+    """A point where a marked packet was seen; numbers are append-only."""
 
     HOST = 0  # an interface of the host: within VXLAN
     CONTAINER = 1

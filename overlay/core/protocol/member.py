@@ -1,4 +1,4 @@
-"""What membership reports: a member as a value, and membership events.
+"""The reports of membership: a member as a value, and membership events.
 
 Owns: these values. Does not: decide states (`core.membership`).
 """

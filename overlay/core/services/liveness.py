@@ -93,7 +93,7 @@ class _Host:
 
 
 class HostLiveness:
-    """What this host knows of the hosts that it watches.
+    """The state of the hosts that this host watches.
 
     A host is judged only after `limits.LIVENESS_PROOF` answers in a row that came in time, so one
     behind a firewall that drops requests, or far away, is left to membership. The first answer of

@@ -29,7 +29,7 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """What a backend's host tries, and how often; times are in seconds."""
+    """The check of a backend by its host, and how often; times are in seconds."""
 
     kind: CheckKind
     argument: str  # the path of http, the name of an installed program; empty for tcp

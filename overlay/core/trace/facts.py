@@ -73,7 +73,7 @@ class ContainerFacts:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """What the records decide on the connection of which one end is here."""
+    """The records' decision on a connection of which one end is here."""
 
     network: str
     decision: Decision

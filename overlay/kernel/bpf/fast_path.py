@@ -41,7 +41,7 @@ _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
 
 
 class _Program(NamedTuple):
-    """What tells programs apart."""
+    """The properties by which programs differ."""
 
     kind: str
     segment: int

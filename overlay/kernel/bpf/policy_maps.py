@@ -42,7 +42,7 @@ _Changes: TypeAlias = dict[tuple[int, bytes], bytes | None]  # None: deleted
 
 
 class RuleCount(NamedTuple):
-    """What a rule has decided since the agent's start."""
+    """A rule's decisions since the agent's start."""
 
     allowed: int  # connections
     denied: int  # packets

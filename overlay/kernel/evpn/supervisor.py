@@ -49,7 +49,7 @@ _log = logging.getLogger("overlayd-evpn")
 
 @dataclass(frozen=True, slots=True)
 class FrrPlan:
-    """What to run: the shadow's namespace, and the text of bgpd's configuration."""
+    """The program to run: the shadow's namespace, and the text of bgpd's configuration."""
 
     shadow: str
     config: str

@@ -41,7 +41,7 @@ _FAMILIES: Final = {4: 2, 16: 10}
 Place: TypeAlias = tuple[Ip, int, Ip, int]
 """A connection: its source, the port there, its destination, and the port there."""
 Kept: TypeAlias = Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
-"""Who may answer, by protocol, requested address and port."""
+"""The addresses that may answer, by protocol, requested address and port."""
 
 
 def forget_misdirected(kept: Mapping[tuple[str, int, int], Collection[Ip]]) -> int:

@@ -1,4 +1,4 @@
-"""Where the programs of a node run on the underlay's interfaces: at tcx, else at tc's hooks.
+"""The hooks of a node's programs on the underlay's interfaces: tcx, else those of tc.
 
 Owns: the choice. An agent of before may have used the other kind, after a change of the kernel
 alone; so what is removed is looked for at both.

@@ -54,7 +54,7 @@ _PATH: Final = -48
 
 @dataclass(frozen=True, slots=True)
 class _Outer(OuterHeaders):
-    """Where the parts of a packet of one outer IP version are, from the Ethernet header."""
+    """The offsets of a packet's parts from the Ethernet header, for one outer IP version."""
 
     protocol: int
     length: int

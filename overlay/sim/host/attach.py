@@ -70,7 +70,7 @@ class AttachLedger(Protocol):
 
 
 class Participant(Protocol):
-    """What an attach needs of the agent that makes it."""
+    """The interface of an agent that an attach uses."""
 
     @property
     def host(self) -> Host:

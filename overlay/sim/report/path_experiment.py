@@ -38,7 +38,7 @@ class PathCost:
 
 @dataclass(frozen=True, slots=True)
 class PathPartition:
-    """What probes say while two halves of a cluster do not reach each other, and after."""
+    """Probe results while two halves of a cluster do not reach each other, and after."""
 
     false_alarms: int  # within the halves
     named_s: float  # until every path between the halves was named, or its peer was dead

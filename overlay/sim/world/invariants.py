@@ -26,7 +26,7 @@ class InvariantError(AssertionError):
 
 
 class Invariants:
-    """What runs, by network and address. `work.Ledger` for all hosts."""
+    """The running containers by network and address. `work.Ledger` for all hosts."""
 
     def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts

@@ -50,7 +50,7 @@ class JoinRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JoinGrant:
-    """What makes an applicant a member."""
+    """The answer that makes an applicant a member."""
 
     certificate: Certificate
     key: ClusterKey  # the one in use

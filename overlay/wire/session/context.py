@@ -1,4 +1,4 @@
-"""What the parts of one process's sessions share, as one argument."""
+"""The state that the parts of one process's sessions share, as one argument."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class NetworkCreateRequest(NetworkDefinition, frozen=True, kw_only=True):
 
 
 class NetworkSetRequest(Request, frozen=True, kw_only=True):
-    """What changes of a network; null leaves it as it is.
+    """A change of a network's settings; null leaves one as it is.
 
     `vni`: the fabric's, for `evpn`; it must be the one that the network has. `fixed`: settings that
     the caller would change, and cannot.

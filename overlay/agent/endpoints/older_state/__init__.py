@@ -1,1 +1,1 @@
-"""What a start with an older state file brings back of this node's containers."""
+"""Recovery of this node's containers after a start with an older state file."""

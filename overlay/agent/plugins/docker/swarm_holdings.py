@@ -14,7 +14,7 @@ from overlay.agent.runtimes.engines import query_docker
 
 @dataclass(frozen=True, slots=True)
 class SwarmHoldings:
-    """What a manager knows of its swarm."""
+    """A manager's view of its swarm."""
 
     addresses: frozenset[str]
     virtual: frozenset[tuple[str, str]]  # services with a virtual IP, and the network that has it

@@ -34,7 +34,7 @@ CAME_BACK, CAME_BACK_JUDGED = 0x6F76, 0x6F77
 
 
 class PortLayout(NamedTuple):
-    """Where the port's program has what is needed here, on its stack."""
+    """Stack offsets of the values that the port's program leaves for this one."""
 
     key: int  # destination MAC and segment
     scratch: int  # eight bytes

@@ -22,7 +22,7 @@ from overlay.kernel.nft.expressions import interface_key
 from overlay.kernel.nft.firewall.extensions import extension_matches
 
 Values: TypeAlias = frozenset[bytes] | None
-"""What packets may have in a field: none if they have no such field, None if it is not known."""
+"""The values that packets may have in a field: empty if they lack the field, None if unknown."""
 
 _NATIVE: Final = struct.Struct("=I")
 _NUMBER: Final = struct.Struct(">I")
