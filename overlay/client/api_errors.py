@@ -44,7 +44,7 @@ def connection_error(error: Exception, path: str, log: str, timeout_s: float) ->
                 why="it is open to root and the group overlayd",
                 hint="Use sudo, or add yourself to that group",
             )
-        case TimeoutError() | BlockingIOError():  # it accepts no connection any more
+        case TimeoutError() | BlockingIOError():  # it no longer accepts connections
             return TimedOutError(
                 "the agent did not answer in time",
                 why=f"no answer from {path} within {timeout_s:g} s",

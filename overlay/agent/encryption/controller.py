@@ -226,7 +226,7 @@ class EncryptionController(Controller):
             await self.attempt()
 
     async def remove(self) -> None:
-        """Remove device and fence: this node has left; its key is published no more."""
+        """Remove device and fence: this node has left; its key is no longer published."""
         self._in_use.clear()
         self._has_left = True
         await self.attempt()

@@ -34,7 +34,7 @@ class KeyReplacement:
         self._event_log = event_log
         self._is_asked = False
         self._began_at: float | None = None  # by the event loop's clock: the last rotation
-        self._free_at: float | None = None  # when nobody was waited for any more
+        self._free_at: float | None = None  # since when nobody is waited for
         self._is_delayed = False
 
     @property

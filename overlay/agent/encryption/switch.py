@@ -145,7 +145,7 @@ class EncryptionSwitch(Controller):
         yield from self._unaware()
 
     def _unaware(self) -> Iterator[Fault]:
-        """Yield the members that go by a definition that nobody can change any more."""
+        """Yield the members that go by a definition that nobody can change now."""
         for network in self._directory.networks():
             if not is_encrypted(network) or self.log.is_defined(network):
                 continue

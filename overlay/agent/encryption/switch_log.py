@@ -71,7 +71,7 @@ class SwitchLog:
         goal = goal_after(before, int(time.time()), encrypted=encrypted)
         if goal.serial > limits.ENCRYPTION_SERIAL_MAX:
             raise ConflictError(
-                f"network {network.name} cannot be switched any more",
+                f"network {network.name} can no longer be switched",
                 why="a member has given it a goal with the highest number that there is, as no "
                 "honest agent does",
                 hint="Create another network, and move the containers: overlayd network create "

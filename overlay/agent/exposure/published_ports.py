@@ -248,7 +248,7 @@ class PublishedPorts(Controller):
         return [each for each in self._known if not each.owner]
 
     async def drop_ended(self) -> None:
-        """Unpublish the ports whose owner was an endpoint, and is none of this host any more."""
+        """Unpublish the ports whose owner was an endpoint, and is no longer one of this host."""
         gone = [
             each
             for each in self._known

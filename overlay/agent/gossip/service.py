@@ -34,7 +34,7 @@ _POLL_S = 0.005
 _LONG_POLL_S = 0.05  # in waits that may take hours
 _GOODBYE_S = 0.5
 # Of a node whose disk is known to be old: what it wrote last, only its peers know. Those that it
-# does not know of any more probe it within seconds.
+# no longer knows of probe it within seconds.
 _PATIENT = ProtocolSettings(amnesia_wait_s=math.inf, first_contact_wait_s=10.0)
 
 

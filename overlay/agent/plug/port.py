@@ -103,7 +103,7 @@ class PlugPortState:
         )
 
     def remove(self) -> None:
-        """Let nothing pass any more, and remove the guard; the port is the reconciler's."""
+        """Let nothing pass from now on, and remove the guard; the port is the reconciler's."""
         with suppress(OSError):
             self.guard.close_port()
         self.guard.remove()

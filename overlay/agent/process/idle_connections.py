@@ -42,7 +42,7 @@ class IdleConnections:
         self._task = asyncio.get_running_loop().create_task(self._reap(), name="idle-reaper")
 
     def stop(self) -> None:
-        """Close no more of them."""
+        """Stop closing them."""
         if self._task is not None:
             self._task.cancel()
 

@@ -73,7 +73,7 @@ class EndedEndpoint:
     labels: list[list[str]]
     gateway_priority: int = 0
     more_ips: list[str] = field(default_factory=list)  # not stored if empty
-    removed_s: float = 0.0  # Unix time; its runtime has no such container any more
+    removed_s: float = 0.0  # Unix time; its runtime no longer has such a container
     hands_off: bool = False
     keep: bool = False
 

@@ -110,7 +110,7 @@ class FileSink(CaptureSink):
             self._file.close()
 
     def flush(self) -> None:
-        """Write what waits; raises OverlayError where the disk takes no more."""
+        """Write the frames that wait; raises OverlayError if the disk is full."""
         left = memoryview(b"".join(self._waiting))
         self._waiting, self._waiting_size = [], 0
         try:

@@ -50,7 +50,7 @@ def added(
 
 
 def differences(expected: JsonObject, endpoint: JsonObject, netns: str) -> list[str]:
-    """Return what of an ADD's result is not so any more: MAC and addresses of the interface.
+    """Return what has changed since an ADD's result: MAC and addresses of the interface.
 
     The result may have interfaces and addresses of other plugins.
     """

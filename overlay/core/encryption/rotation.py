@@ -108,7 +108,7 @@ def slot_used(own: OwnSlots, member: MemberKeys) -> int:
     slots = {key.slot for key in member.keys}
     if newer == former or newer not in slots:
         return former
-    # This node's former key is published no more, or the member's: nothing answers there.
+    # This node's former key is no longer published, or the member's: nothing answers there.
     if own.retired is not None or former not in slots:
         return newer
     return newer if member.answers_next or not member.shares_network else former

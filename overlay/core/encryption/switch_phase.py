@@ -69,7 +69,7 @@ def phase_of(network: Network, own: Progress | None, others: Iterable[Progress])
 def _entry_phase(goal: EncryptionGoal, others: list[SwitchPhase]) -> SwitchPhase:
     """Return the phase of a member that knows of the switch, and has taken no part in it.
 
-    On the way into the tunnels, the one that the others reach next: none sends in clear any more
+    On the way into the tunnels, the one that the others reach next: none sends in clear then,
     where all can do without. On the way out, the first: nothing that others say opens anything.
     """
     if not goal.encrypted:

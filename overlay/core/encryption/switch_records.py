@@ -29,7 +29,7 @@ _FILLER: Final = (Ip(bytes(15) + b"\x01"),)
 CAPABLE: Final = CustomRecord("encryption-switch", _FILLER)
 """A member with this record switches networks along with the others."""
 ORPHANS: Final = CustomRecord("encryption-switch-orphans", _FILLER)
-"""And one with this record also those whose creator is not a member any more."""
+"""And one with this record also those whose creator is no longer a member."""
 
 
 class SwitchRequest(NamedTuple):

@@ -50,7 +50,7 @@ class SwitchView:
         return {**networks, **changed} if changed else networks
 
     def is_orphan(self, network: Network) -> bool:
-        """Return whether a network's creator is not a member any more.
+        """Return whether a network's creator is no longer a member.
 
         It never is again under that id. Where it is one, records of others that say more than its
         definition have only come first, or are of another network that had this VNI.

@@ -90,7 +90,7 @@ class Log:
         self.segments = [each for each in self.segments if each.upto > self.floor]
 
     def _put(self, key: Key, value: Value | None, names: EndpointNames) -> None:
-        """Make a value the live one of its key; None: there is none any more."""
+        """Make a value the live one of its key; None: it was deleted."""
         former = self.live.get(key)
         if key[0] == "endpoint":
             names.replace(former, value)

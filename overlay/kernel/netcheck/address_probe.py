@@ -97,7 +97,7 @@ class _Ports(NamedTuple):
         return [each for each in found if each is not None]
 
     def are_known(self, echo: EchoProbe) -> bool:
-        """Return whether no more can come: what is not refused stays silent."""
+        """Return whether no further answer can come: an address that does not refuse is silent."""
         if self.tunnel is not None and self.tunnel.reply is Reply.SILENT:
             return False
         is_alive = echo.echo_ms is not None or self.other.reply is not Reply.SILENT

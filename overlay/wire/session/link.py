@@ -48,7 +48,7 @@ class Session:
     keys: Any  # by which it seals and opens; none in the simulator
     counter: int = 0
     heard_at: float = NEVER  # when anything was last opened with it
-    until: float = FOREVER  # when it opens nothing any more, after another has replaced it
+    until: float = FOREVER  # when it stops opening, after another has replaced it
     window: ReplayWindow = field(default_factory=ReplayWindow)
 
     def sends_until(self) -> float:
@@ -56,7 +56,7 @@ class Session:
         return self.made_at + limits.SESSION_SENDS_S
 
     def is_over(self, now: float) -> bool:
-        """Return whether it opens nothing any more, and is to be erased."""
+        """Return whether it no longer opens anything, and must be erased."""
         return now >= self.until or now >= self.made_at + limits.SESSION_KEPT_S
 
     def is_old(self, now: float) -> bool:
@@ -185,7 +185,7 @@ class Link:
             self.former.append(self.current)
         ended = [self.former.pop(0)] if len(self.former) > limits.SESSIONS_FORMER_MAX else []
         if is_new:
-            # A process that has ended seals nothing any more; what it has sealed may be under way.
+            # A process that has ended seals nothing now; what it has sealed may be under way.
             self._end_former(now)
             if self.process:
                 self.replaced.append(self.process)

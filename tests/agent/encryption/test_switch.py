@@ -210,7 +210,7 @@ async def test_a_network_without_creator_is_switched(sites: Sites) -> None:
     )  # fmt: skip
     hostile = Progress(vni, limits.ENCRYPTION_SERIAL_MAX, SwitchPhase.ENCRYPTED, is_done=True)
     one.switch.log.publish(hostile)
-    with pytest.raises(ConflictError, match="cannot be switched any more"):
+    with pytest.raises(ConflictError, match="can no longer be switched"):
         one.switch.ask(red(one), encrypted=False)
     await until(lambda: any("vm2 may send" in each.text for each in one.switch.faults()))
     with pytest.raises(ConflictError, match="the version of overlayd on vm2 cannot"):

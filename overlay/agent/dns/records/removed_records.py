@@ -35,7 +35,7 @@ class RemovedRecords(Controller):
         self._records = records
 
     async def reconcile(self) -> None:
-        """Delete what is hidden here, and end own declarations that hide nothing any more."""
+        """Delete what is hidden here, and end own declarations that no longer hide anything."""
         if not self._gossip.may_write or not self._gossip.node.caught_up:
             return
         hiding = [e for e in existing(self._declared.objects, DeclaredRecord) if not e.ips]

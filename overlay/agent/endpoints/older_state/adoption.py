@@ -112,11 +112,11 @@ class Adoption:
     async def _record(self, found: ConnectedContainer, target: Target) -> tuple[Network, Endpoint]:
         """Make a record and an attachment for a container whose record is lost.
 
-        Raises OverlayError if its network is unknown, or an address is not this node's any more.
+        Raises OverlayError if its network is unknown, or an address is no longer this node's.
         """
         network = self._node.directory.network_by_vni(vni_of_sandbox(found.sandbox))
         if network is None or not found.addresses:
-            what = "network does not exist any more" if network is None else "interface is empty"
+            what = "network no longer exists" if network is None else "interface is empty"
             raise OverlayError(f"it is not attached again: its {what}")
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):

@@ -14,7 +14,7 @@ from overlay.model import Endpoint, Network, Subnet
 def subnets_of(network: Network, endpoint: Endpoint, subnet_index: int) -> list[Subnet]:
     """Return the subnet of each address, given the index of the one that it was attached in.
 
-    Raises ConflictError where the network has no such subnets any more.
+    Raises ConflictError where the network no longer has such subnets.
     """
     found = [subnet for ip in endpoint.ips for subnet in network.subnets if ip in subnet]
     if len(found) != len(endpoint.ips) or not has_subnet(network, subnet_index):

@@ -66,7 +66,7 @@ class LabeledContainers(Controller):
                 self.started(container_id, labels)
 
     async def reconcile(self) -> None:
-        """Attach all containers that wait for it; one that does not run any more is left alone."""
+        """Attach all containers that wait for it; one that no longer runs is left alone."""
         failures: list[OverlayError] = []
         for container_id, labels in list(self._waiting.items()):
             try:

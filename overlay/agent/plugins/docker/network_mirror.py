@@ -120,7 +120,7 @@ def docker_network(network: Network) -> dict[str, Any]:
 
 
 class MirrorRemoval(Controller):
-    """Removes the Docker networks that were made here, once they are not wanted any more.
+    """Removes the Docker networks that were made here, once they are no longer wanted.
 
     That is after this host has left its cluster, and where `docker_networks` was switched off. One
     that containers use stays until they are gone.
