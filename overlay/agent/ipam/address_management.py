@@ -39,10 +39,10 @@ class AddressManagement:
         if isinstance(event, GrantRequested):
             self.grants.handle_request(event.sender, event.request)
         elif not self.reserves.handle_refusal(event.refusal):
-            self.allocator.handle_refusal(event.refusal)
+            self.allocator.requests.handle_refusal(event.refusal)
 
     def records_changed(self) -> None:
         """Follow a change of any records."""
-        self.allocator.records_changed()
+        self.allocator.requests.records_changed()
         self.reclaim.trigger()
         self.reserves.trigger()

@@ -1,7 +1,8 @@
 """Allocate addresses for local endpoints: from own address space, or by a grant of another node.
 
-Owns: the choice of an address, and requests for grants of other nodes.
-Does not: decide who owns what (`core.ipam.address_space`, which is pure), grant (`grants`).
+Owns: the choice of an address, and which owner is asked for a grant.
+Does not: decide who owns what (`core.ipam.address_space`, which is pure), grant (`grants`), or send
+requests (`grant_requests`).
 """
 
 from __future__ import annotations
@@ -9,23 +10,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection
-from typing import Any
 
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.address_errors import AddressErrors, require_one_segment
+from overlay.agent.ipam.grant_requests import GrantRequests
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planning.segments import segment_of
 from overlay.core.ipam import grants, spread
 from overlay.core.ipam.address_space import AddressSpace
-from overlay.core.ipam.shares import shortage_text
 from overlay.core.ipam.spread import OwnerSearch
-from overlay.core.protocol.messages import GrantRefusal, GrantRequest
-from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope
-from overlay.errors import ConflictError, OverlayError, TimedOutError, UsageError
-from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
+from overlay.core.protocol.messages import GrantRequest
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode
+from overlay.errors import OverlayError, TimedOutError
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text
 
-_TRY_S = 0.4  # a request is repeated with the same id, so a lost answer costs one try
-_TRIES = 3
 _NEXT_OWNER_S = 0.1  # until an owner that refuses, as it has given an address away, is asked again
 _SEARCH_S = 15.0  # how long owners are asked in turn; longer than it takes to see that one is dead
 _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
@@ -45,8 +44,8 @@ class AddressAllocator:
         self._event_log = event_log
         self.space = space
         self._locks: dict[Vni, asyncio.Lock] = {}
-        self._refusals: dict[bytes, asyncio.Future[GrantRefusal]] = {}
-        self._changed = asyncio.Event()
+        self.requests = GrantRequests(gossip)
+        self._errors = AddressErrors(gossip, directory, space)
 
     def lock(self, vni: Vni) -> asyncio.Lock:
         """Return the lock to hold while an address of this network is chosen."""
@@ -60,10 +59,6 @@ class AddressAllocator:
     def quarantine(self, endpoint: Endpoint) -> None:
         """Keep an endpoint's addresses from reuse for a while."""
         self.space.quarantine(endpoint.vni, endpoint.ips, self._gossip.transport.now())
-
-    def records_changed(self) -> None:
-        """Note that records changed: a grant may have arrived."""
-        self._changed.set()
 
     # --- for an attach ------------------------------------------------------------------
 
@@ -90,7 +85,7 @@ class AddressAllocator:
         if not ipv6 and 4 in families:
             families = {4}
         if wanted:
-            _require_one_segment(network, wanted)
+            require_one_segment(network, wanted)
             indexes = [
                 await self._allocate_wanted(network, ip, is_reserved=is_reserved) for ip in wanted
             ]
@@ -103,7 +98,7 @@ class AddressAllocator:
             ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
             if ip is not None:
                 return await self._with_other_family(network, ip, index, families)
-        raise self._exhausted(network)
+        raise self._errors.exhausted(network)
 
     async def allocate_on(self, network: Network, index: int) -> Ip:
         """Return an address of one subnet; raises what `allocate` does."""
@@ -111,7 +106,7 @@ class AddressAllocator:
             await self._settle()
         ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
         if ip is None:
-            raise self._exhausted(network)
+            raise self._errors.exhausted(network)
         return ip
 
     async def _settle(self) -> None:
@@ -147,7 +142,7 @@ class AddressAllocator:
                 await self._reclaim(network, index)
             ip = self.space.pick_last(network, index, self._gossip.transport.now())
             if ip is None:
-                raise self._exhausted(network)
+                raise self._errors.exhausted(network)
             ips.append(ip)
         return tuple(ips)
 
@@ -182,68 +177,10 @@ class AddressAllocator:
             await self._request_wanted(network, wanted)
             fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
         if fault is not None:
-            raise self._refusal(network, wanted, fault)
+            raise self._errors.refused(network, wanted, fault)
         index = self.space.ownership(network).subnet_index(wanted)
         assert index is not None, "an address without a fault lies in a subnet"
         return index
-
-    def _refusal(self, network: Network, wanted: Ip, fault: str) -> UsageError | ConflictError:
-        text = ip_text(wanted)
-        if fault == grants.OUTSIDE:
-            shown = " ".join(str(subnet) for subnet in network.subnets)
-            return UsageError(
-                f"{text} is not an address of network {network.name}",
-                why=f"its subnets are {shown}",
-                hint="Choose an address in one of them, or omit it",
-                field="ip",
-            )
-        if fault == grants.RESERVED:
-            names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}
-            why = "it is the subnet's gateway, network or broadcast address"
-            if wanted in names:
-                why = f"it is reserved as {names[wanted]!r} (--aux-address)"
-            return ConflictError(
-                f"{text} cannot be given to a container",
-                why=why,
-                hint="Choose another address, or omit --ip",
-            )
-        return self._taken(network, wanted)
-
-    def _taken(self, network: Network, wanted: Ip) -> ConflictError:
-        for placed in self._directory.all_endpoints(network.vni):
-            if wanted in placed.endpoint.ips:
-                where = self._directory.node_name(placed.origin)
-                return ConflictError(
-                    f"{ip_text(wanted)} is in use",
-                    why=f"{placed.endpoint.name} on {where} has it",
-                    hint="Choose another address, or omit --ip",
-                )
-        if wanted in self.space.virtual_ips(network.vni):
-            return ConflictError(
-                f"{ip_text(wanted)} is in use",
-                why="it is the virtual address of a service (overlayd service ls)",
-                hint="Choose another address, or omit --ip",
-            )
-        if wanted in self.space.outside_ips(network.vni):
-            return ConflictError(
-                f"{ip_text(wanted)} is in use",
-                why="a machine outside the cluster has it (overlayd network inspect "
-                f"{network.name})",
-                hint="Choose another address, or omit --ip",
-            )
-        if wanted in self.space.reserved(network.vni):
-            return ConflictError(
-                f"{ip_text(wanted)} is in use",
-                why="it is reserved for a container of a runtime on this host",
-                hint="Choose another address, or omit --ip",
-            )
-        owner = self.space.ownership(network).owner_of(wanted)
-        name = "a node that is gone" if owner is None else self._directory.node_name(owner)
-        return ConflictError(
-            f"{ip_text(wanted)} is not available now",
-            why=f"it belongs to {name}, which has not granted it",
-            hint="Try again later, choose another address, or omit --ip",
-        )
 
     async def _allocate_any(self, network: Network, index: int) -> Ip | None:
         """Return a free address of a subnet, requesting a grant if this node has none; or None."""
@@ -266,7 +203,7 @@ class AddressAllocator:
                 return None
             owner, request_id = found
             request = GrantRequest(request_id, network.vni, subnet.base, count, exact=False)
-            if await self._request(network, owner, request, tries=1) is not None:
+            if await self.requests.send(owner, request, tries=1) is not None:
                 search.refused(request_id)
             ip = self.space.pick(network, index, self._gossip.transport.now())
         return ip
@@ -304,28 +241,12 @@ class AddressAllocator:
             ip = await self._allocate_any(network, index)
             if ip is not None:
                 return ip
-            await self._wait_change(deadline - loop.time(), loop.create_future())
+            await self.requests.wait_change(deadline - loop.time())
         return None
 
     def _has_left(self, node_id: NodeId) -> bool:
         card = self._directory.card(node_id)
         return card is not None and card.left and not self._gossip.node.is_forgotten(node_id)
-
-    def _exhausted(self, network: Network) -> ConflictError:
-        found = self.space.shares(network)
-        texts = [
-            shortage_text(
-                found, index, self._gossip.node_id, self._reachable(), self._directory.node_name
-            )
-            for index in range(len(network.subnets))
-        ]
-        if len(texts) > 1:
-            texts = [f"{s}: {text}" for s, text in zip(network.subnets, texts, strict=True)]
-        return ConflictError(
-            f"no free address on network {network.name}",
-            why="; ".join(texts),
-            hint=f"To see which node owns what: overlayd ipam {network.name}",
-        )
 
     def _reachable(self) -> frozenset[NodeId]:
         return frozenset(self._gossip.node.membership.live())
@@ -355,69 +276,9 @@ class AddressAllocator:
                 )
             request_id = request_ids.setdefault(owner, os.urandom(8))
             request = GrantRequest(request_id, network.vni, wanted, 1, exact=True)
-            refusal = await self._request(network, owner, request)
+            refusal = await self.requests.send(owner, request)
             if refusal is None or refusal.reason != grants.NOT_OWNER:
                 return
             if loop.time() >= deadline:
                 return
             await asyncio.sleep(_NEXT_OWNER_S)
-
-    async def _request(
-        self, network: Network, owner: NodeId, request: GrantRequest, tries: int = _TRIES
-    ) -> GrantRefusal | None:
-        """Send a request until the grant or a refusal arrives, at most `tries` times.
-
-        Returns the refusal; None if there was none.
-        """
-        loop = asyncio.get_running_loop()
-        refused: asyncio.Future[GrantRefusal] = loop.create_future()
-        self._refusals[request.request_id] = refused
-        try:
-            for _ in range(tries):
-                self._gossip.node.send_to(owner, request)
-                self._gossip.transport.flush()
-                deadline = loop.time() + _TRY_S
-                while loop.time() < deadline and not refused.done():
-                    if self._granted(network, request.request_id):
-                        return None
-                    await self._wait_change(deadline - loop.time(), refused)
-                if refused.done():
-                    return refused.result()
-        finally:
-            self._refusals.pop(request.request_id, None)
-        return None
-
-    async def _wait_change(self, timeout_s: float, refused: asyncio.Future[GrantRefusal]) -> None:
-        self._changed.clear()
-        change = asyncio.ensure_future(self._changed.wait())
-        try:
-            either: set[asyncio.Future[Any]] = {change, refused}
-            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            change.cancel()
-
-    def _granted(self, network: Network, request_id: bytes) -> bool:
-        return any(
-            isinstance(value, Grant) and value.request_id == request_id
-            for _, value in self._gossip.node.store.values(Scope(network.vni), "grant")
-        )
-
-    def handle_refusal(self, refusal: GrantRefusal) -> None:
-        """Note that an owner has refused a request."""
-        waiting = self._refusals.get(refusal.request_id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(refusal)
-
-
-def _require_one_segment(network: Network, wanted: tuple[Ip, ...]) -> None:
-    """Raise UsageError for addresses that are on different segments of a network."""
-    indexes = [next((i for i, s in enumerate(network.subnets) if ip in s), None) for ip in wanted]
-    found = {segment_of(network, index) for index in indexes if index is not None}
-    if len(found) > 1:
-        raise UsageError(
-            f"{' and '.join(map(ip_text, wanted))} are on different segments of {network.name}",
-            why="the first IPv4 subnet and the first IPv6 subnet are one segment, the second ones "
-            "another",
-            hint=f"Choose addresses of one segment: overlayd network inspect {network.name}",
-            field="ips",
-        )

@@ -56,7 +56,7 @@ class Bench:
         match next(self.answers):
             case "grant":
                 self.grants.append((owner, grant_of(request, OWN, generation)))
-                self.allocator.records_changed()
+                self.allocator.requests.records_changed()
             case "moved":  # the grant to THREE arrives after the refusal
                 self._refuse(request, grants.NOT_OWNER)
                 moved = grant_of(GrantRequest(b"m" * 8, Vni(7), WANTED, 1, exact=True), THREE, 1)
@@ -65,7 +65,7 @@ class Bench:
                 self._refuse(request, reason)
 
     def _refuse(self, request: GrantRequest, reason: str) -> None:
-        self.allocator.handle_refusal(GrantRefusal(request.request_id, reason, 0))
+        self.allocator.requests.handle_refusal(GrantRefusal(request.request_id, reason, 0))
 
     def allocate(self) -> tuple[Ip, ...]:
         """Request the address."""
