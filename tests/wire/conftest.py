@@ -197,3 +197,10 @@ def wire() -> Wire:
 def new_wire() -> type[Wire]:
     """Return the class of wires, for tests that need one per example."""
     return Wire
+
+
+def pair(wire: Wire) -> tuple[Host, Host]:
+    """Return two hosts that know each other."""
+    one, other = wire.host(1), wire.host(2)
+    wire.meet(one, other)
+    return one, other

@@ -1,36 +1,19 @@
-"""Sealed sessions: admission, drops, restarts."""
+"""Sealed payloads: what is opened, what is dropped, and how sessions are renewed."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.errors import RemoteError
-from overlay.model import Card, Ip
 from overlay.wire.codec import datagram as envelope
-from overlay.wire.codec.cards import pack_card
 from overlay.wire.codec.datagram import Datagram, UdpEndpoint
-from overlay.wire.handshake.hello import NO_PROCESS, Statement, read_statement, statement_body
-from overlay.wire.identity.authority import Authority, TrustAnchor
-from overlay.wire.identity.signatures import KeySigner
-from overlay.wire.session.opened_datagram import OpenedDatagram
-from tests.wire.conftest import AUTHORITY, made_key
+from tests.wire.conftest import pair
 
 if TYPE_CHECKING:
-    from tests.wire.conftest import Host, Wire
-
-OTHERS = Authority(b"o" * 32)
-
-
-def pair(wire: Wire) -> tuple[Host, Host]:
-    """Return two hosts that know each other."""
-    one, other = wire.host(1), wire.host(2)
-    wire.meet(one, other)
-    return one, other
+    from tests.wire.conftest import Wire
 
 
 def test_members_that_never_met_find_each_other(wire: Wire) -> None:
@@ -41,36 +24,6 @@ def test_members_that_never_met_find_each_other(wire: Wire) -> None:
     wire.deliver(other.sessions.seal(one.node_id, b"back", wire.now))
 
     assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
-
-
-@pytest.mark.parametrize(
-    ("foreign", "reason"),
-    [
-        ({"keys": (made_key(0, secret=b"x" * 32),)}, "unknown-generation"),
-        ({"authority": OTHERS}, "wrong-receiver"),
-    ],
-)
-def test_an_unknown_sender_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: str) -> None:
-    """With another secret, or another cluster's, there is no reply."""
-    stranger = wire.host(1, **foreign)
-    member = wire.host(2)
-
-    wire.deliver(stranger.sessions.first_hello(member.card.address, 7948, wire.now))
-
-    assert wire.drops == [reason]
-    assert len(wire.seen) == 1
-    assert not member.sessions.established(stranger.node_id, wire.now)
-
-
-def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
-    """A replayed join gets a reply at most, and leaves no state."""
-    joiner, member = wire.host(1), wire.host(2)
-    (join,) = joiner.sessions.first_hello(member.card.address, 7948, wire.now)
-    wire.open(join)
-    wire.open(join)
-
-    assert not member.sessions.established(joiner.node_id, wire.now)
-    assert member.sessions.seal(joiner.node_id, b"x", wire.now) == []
 
 
 def test_a_replayed_datagram_is_dropped(wire: Wire) -> None:
@@ -210,39 +163,6 @@ def test_an_old_sessions_datagrams_change_nothing(wire: Wire) -> None:
     assert wire.payloads == []
 
 
-def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
-    """Replaying a whole handshake after a restart leaves the new session."""
-    one, other = pair(wire)
-    recorded = list(wire.seen)
-    again = wire.host(2, identity=other.identity, epoch=2)
-    again.sessions.learn(one.card)
-    wire.deliver(one.sessions.seal(other.node_id, b"lost", wire.now))
-    for datagram in recorded:
-        wire.open(datagram)
-    wire.payloads.clear()
-    wire.now += 1
-    wire.deliver(one.sessions.seal(other.node_id, b"still", wire.now))
-
-    assert wire.payloads == [(one.node_id, b"still")]
-
-
-def test_recorded_sessions_of_a_restarting_peer_stay_closed(wire: Wire) -> None:
-    """Recordings from dozens of starts ago are not accepted."""
-    one, other = pair(wire)
-    wire.deliver(other.sessions.seal(one.node_id, b"old", wire.now))
-    recorded = [each for each in wire.seen if each.address == one.card.address]
-    for epoch in range(2, 50):
-        other = wire.host(2, identity=other.identity, epoch=epoch)
-        other.sessions.learn(one.card)
-        wire.deliver(other.sessions.seal(one.node_id, b"new", wire.now))
-    wire.payloads.clear()
-    wire.now += 10.0
-    for datagram in recorded:
-        wire.open(datagram)
-
-    assert wire.payloads == []
-
-
 def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
     """Two starts of one identity with one history never reuse key and nonce."""
     one, other = pair(wire)
@@ -281,186 +201,6 @@ def test_an_unresponsive_peer_learns_our_address(wire: Wire) -> None:
     assert len(moved.sessions.seal(again.node_id, b"responsive again", wire.now)) == 1
 
 
-def test_a_peer_that_lacks_our_card_gets_it(wire: Wire) -> None:
-    """The member that admitted this node left before telling this peer: a hello has the card."""
-    one, other = wire.host(1), wire.host(2)
-    one.sessions.learn(other.card)
-    wire.deliver(one.sessions.seal(other.node_id, b"are you there?", wire.now))
-
-    assert wire.payloads == [(one.node_id, b"are you there?")]
-    assert wire.drops == []
-    assert other.sessions.established(one.node_id, wire.now)
-
-
-def test_hellos_to_a_peer_are_limited(wire: Wire) -> None:
-    """However many datagrams can't be opened, one hello per interval is sent."""
-    one, other = pair(wire)
-    again = wire.host(2, identity=other.identity, epoch=2)
-    again.sessions.learn(one.card)
-    wire.now += 1
-    answers = 0
-    for _ in range(50):
-        (sealed,) = one.sessions.seal(other.node_id, b"x", wire.now)
-        answers += len(wire.open(sealed))
-
-    assert answers == 1
-
-
-def test_a_banned_nodes_datagrams_are_dropped(wire: Wire) -> None:
-    """After `forget` nothing of that identity is opened or sealed."""
-    one, other = pair(wire)
-    other.sessions.forget(one.node_id)
-    wire.deliver(one.sessions.seal(other.node_id, b"x", wire.now))
-    assert wire.drops == ["no-session"]
-    again = wire.host(1, identity=one.identity, epoch=2)
-    again.sessions.learn(other.card)
-    wire.deliver(again.sessions.seal(other.node_id, b"x", wire.now))
-
-    assert wire.payloads == []
-    assert wire.drops[1:] == ["barred"]
-    assert other.sessions.seal(one.node_id, b"x", wire.now) == []
-    assert not again.sessions.established(other.node_id, wire.now)
-
-
-def test_a_banned_node_is_told_at_intervals(wire: Wire) -> None:
-    """Each hello proves its identity; it is told so at most once a second."""
-    one, other = pair(wire)
-    other.sessions.forget(one.node_id)
-    notices: list[OpenedDatagram] = []
-    for pause_s in (1.1, 0.2, 1.1):
-        wire.now += pause_s
-        again = wire.host(1, identity=one.identity, epoch=2)
-        again.sessions.learn(other.card)
-        (hello,) = again.sessions.seal(other.node_id, b"x", wire.now)
-        notices += heard(wire, again, wire.open(hello))
-
-    assert [(each.sender, each.is_banned) for each in notices] == [(other.node_id, True)] * 2
-    assert wire.drops == ["barred"] * 3
-
-
-def heard(wire: Wire, host: Host, answers: list[Datagram]) -> list[OpenedDatagram]:
-    """Return what a host opens of some answers, without their replies."""
-    return [host.sessions.open(answer.data, wire.source(answer), wire.now) for answer in answers]
-
-
-def test_a_banned_node_that_knows_nobody_is_told(wire: Wire) -> None:
-    """It lost its disk's peers: its join teaches it this node's card, and its hello the rest."""
-    one, other = pair(wire)
-    other.sessions.forget(one.node_id)
-    again = wire.host(1, identity=one.identity, epoch=2)
-    wire.now += 1.1
-    (join,) = again.sessions.first_hello(other.card.address, 7948, wire.now)
-    (learned,) = heard(wire, again, wire.open(join))
-    wire.now += 1.1
-    (told,) = heard(wire, again, wire.open(learned.replies[0]))
-
-    assert told.is_banned
-    assert not again.sessions.established(other.node_id, wire.now)
-    assert wire.payloads == []
-
-
-def test_a_node_that_knows_a_peer_only_as_banned_tells_it(wire: Wire) -> None:
-    """A newcomer may learn that a node is forgotten before it has its card."""
-    gone, newcomer = wire.host(1), wire.host(2)
-    newcomer.sessions.forget(gone.node_id)
-    newcomer.sessions.learn(gone.card)
-    gone.sessions.learn(newcomer.card)
-    (hello,) = gone.sessions.seal(newcomer.node_id, b"x", wire.now)
-    (told,) = heard(wire, gone, wire.open(hello))
-
-    assert told.is_banned
-    assert not newcomer.sessions.established(gone.node_id, wire.now)
-
-
-def test_an_identity_without_a_certificate_is_refused(wire: Wire) -> None:
-    """The cluster's secret with another authority's certificate is useless."""
-    member = wire.host(1)
-    forger = wire.host(2, certified_by=OTHERS)
-    (join,) = forger.sessions.first_hello(member.card.address, 7948, wire.now)
-
-    assert wire.open(join) == []
-    assert wire.drops == ["uncertified"]
-
-
-def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
-    """Only certified keys are cached, as other identities are unlimited."""
-    one, other = pair(wire)
-    uncertified = replace(other.card, certificate=None, signature=bytes(64))
-    card = replace(uncertified, raw=pack_card(uncertified))
-    forged = statement_body(Statement(1, NO_PROCESS, card, frozenset()))
-    signer = KeySigner(one.identity, TrustAnchor(AUTHORITY.anchor))
-
-    with pytest.raises(RemoteError, match="uncertified"):
-        read_statement(signer, forged, None)
-
-
-def test_an_expired_certificate_stops_new_sessions_only(wire: Wire) -> None:
-    """Known members keep their sessions with it; others refuse it."""
-    one, other = pair(wire)
-    wire.now += limits.CERTIFICATE_VALID_S + 1
-    newcomer = wire.host(3)
-    (join,) = one.sessions.first_hello(newcomer.card.address, 7948, wire.now)
-    assert wire.open(join) == []
-    again = wire.host(2, identity=other.identity, epoch=2)
-    again.sessions.learn(one.card)
-    wire.deliver(one.sessions.seal(again.node_id, b"waits", wire.now))
-    wire.deliver(one.sessions.seal(again.node_id, b"there", wire.now))
-
-    assert wire.drops == ["certificate-expired"]
-    assert wire.payloads == [(one.node_id, b"waits"), (one.node_id, b"there")]
-
-
-def test_two_hosts_with_one_identity_are_notified(wire: Wire) -> None:
-    """A copied disk shows when a replaced session returns.
-
-    Both hosts get the other's address, and the replaced session's keys are not used again.
-    """
-    member = wire.host(9)
-    original = wire.host(1)
-    wire.meet(original, member)
-    clone = wire.host(2, identity=original.identity, epoch=2)
-    wire.meet(clone, member)
-    wire.now += 10
-    wire.deliver(clone.sessions.seal(member.node_id, b"alive", wire.now))
-    notices: dict[Ip, Card | None] = {}
-    original.sessions.mark_unresponsive(member.node_id)
-    waiting = original.sessions.seal(member.node_id, b"unheard", wire.now)
-    while waiting:
-        datagram = waiting.pop(0)
-        host = wire.hosts[datagram.address]
-        try:
-            opened = host.sessions.open(datagram.data, wire.source(datagram), wire.now)
-        except RemoteError:
-            continue
-        assert opened.payload is None
-        if opened.duplicate is not None:
-            notices[datagram.address] = opened.duplicate
-        waiting += opened.replies
-
-    assert notices[member.card.address] == original.card
-    assert notices[original.card.address] == clone.card
-    assert notices[clone.card.address] == original.card
-    wire.deliver(clone.sessions.seal(member.node_id, b"heard", wire.now))
-    assert [payload for _, payload in wire.payloads] == [b"alive", b"heard"]
-
-
-def test_a_late_hello_of_the_previous_process_is_no_duplicate(wire: Wire) -> None:
-    """A restart on one host is one host, whatever the order of its hellos."""
-    member = wire.host(9)
-    before = wire.host(1)
-    wire.meet(before, member)
-    before.sessions.mark_unresponsive(member.node_id)
-    wire.now += 2
-    late = before.sessions.seal(member.node_id, b"late", wire.now)
-    living = wire.host(1, identity=before.identity, epoch=2)
-    wire.meet(living, member)
-    wire.deliver(living.sessions.seal(member.node_id, b"here", wire.now))
-
-    opened = member.sessions.open(late[0].data, wire.source(late[0]), wire.now)
-
-    assert (opened.duplicate, opened.card) == (None, None)
-
-
 def test_a_live_session_resumes_with_its_counters(wire: Wire) -> None:
     """A late hello of an earlier process retires the live session briefly.
 
@@ -494,28 +234,6 @@ def test_a_live_session_resumes_with_its_counters(wire: Wire) -> None:
         (each.address, each.data[20:32]) for each in wire.seen if each.data[1] == envelope.DATA
     ]
     assert len(nonces) == len(set(nonces))
-
-
-def test_a_recorded_notice_does_not_alarm_a_later_process(wire: Wire) -> None:
-    """A notice is for one process: replayed to the next one, it is dropped."""
-    member = wire.host(9)
-    original = wire.host(1)
-    wire.meet(original, member)
-    clone = wire.host(2, identity=original.identity, epoch=2)
-    wire.meet(clone, member)
-    wire.deliver(clone.sessions.seal(member.node_id, b"alive", wire.now))
-    wire.now += 1
-    original.sessions.mark_unresponsive(member.node_id)
-    hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
-    (response,) = wire.open(hello)
-    (confirm,) = wire.open(response)
-    notice = next(reply for reply in wire.open(confirm) if reply.address == original.card.address)
-    again = wire.host(1, identity=original.identity, epoch=3)
-    again.sessions.learn(member.card)
-
-    wire.open(notice)
-
-    assert wire.drops == ["no-session"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,147 @@
+"""Who gets a session: strangers, recordings, and certificates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.wire.codec.cards import pack_card
+from overlay.wire.handshake.hello import NO_PROCESS, Statement, read_statement, statement_body
+from overlay.wire.identity.authority import Authority, TrustAnchor
+from overlay.wire.identity.signatures import KeySigner
+from tests.wire.conftest import AUTHORITY, made_key, pair
+
+if TYPE_CHECKING:
+    from tests.wire.conftest import Wire
+
+
+OTHERS = Authority(b"o" * 32)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "reason"),
+    [
+        ({"keys": (made_key(0, secret=b"x" * 32),)}, "unknown-generation"),
+        ({"authority": OTHERS}, "wrong-receiver"),
+    ],
+)
+def test_an_unknown_sender_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: str) -> None:
+    """With another secret, or another cluster's, there is no reply."""
+    stranger = wire.host(1, **foreign)
+    member = wire.host(2)
+
+    wire.deliver(stranger.sessions.first_hello(member.card.address, 7948, wire.now))
+
+    assert wire.drops == [reason]
+    assert len(wire.seen) == 1
+    assert not member.sessions.established(stranger.node_id, wire.now)
+
+
+def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
+    """A replayed join gets a reply at most, and leaves no state."""
+    joiner, member = wire.host(1), wire.host(2)
+    (join,) = joiner.sessions.first_hello(member.card.address, 7948, wire.now)
+    wire.open(join)
+    wire.open(join)
+
+    assert not member.sessions.established(joiner.node_id, wire.now)
+    assert member.sessions.seal(joiner.node_id, b"x", wire.now) == []
+
+
+def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
+    """Replaying a whole handshake after a restart leaves the new session."""
+    one, other = pair(wire)
+    recorded = list(wire.seen)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.deliver(one.sessions.seal(other.node_id, b"lost", wire.now))
+    for datagram in recorded:
+        wire.open(datagram)
+    wire.payloads.clear()
+    wire.now += 1
+    wire.deliver(one.sessions.seal(other.node_id, b"still", wire.now))
+
+    assert wire.payloads == [(one.node_id, b"still")]
+
+
+def test_recorded_sessions_of_a_restarting_peer_stay_closed(wire: Wire) -> None:
+    """Recordings from dozens of starts ago are not accepted."""
+    one, other = pair(wire)
+    wire.deliver(other.sessions.seal(one.node_id, b"old", wire.now))
+    recorded = [each for each in wire.seen if each.address == one.card.address]
+    for epoch in range(2, 50):
+        other = wire.host(2, identity=other.identity, epoch=epoch)
+        other.sessions.learn(one.card)
+        wire.deliver(other.sessions.seal(one.node_id, b"new", wire.now))
+    wire.payloads.clear()
+    wire.now += 10.0
+    for datagram in recorded:
+        wire.open(datagram)
+
+    assert wire.payloads == []
+
+
+def test_a_peer_that_lacks_our_card_gets_it(wire: Wire) -> None:
+    """The member that admitted this node left before telling this peer: a hello has the card."""
+    one, other = wire.host(1), wire.host(2)
+    one.sessions.learn(other.card)
+    wire.deliver(one.sessions.seal(other.node_id, b"are you there?", wire.now))
+
+    assert wire.payloads == [(one.node_id, b"are you there?")]
+    assert wire.drops == []
+    assert other.sessions.established(one.node_id, wire.now)
+
+
+def test_hellos_to_a_peer_are_limited(wire: Wire) -> None:
+    """However many datagrams can't be opened, one hello per interval is sent."""
+    one, other = pair(wire)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.now += 1
+    answers = 0
+    for _ in range(50):
+        (sealed,) = one.sessions.seal(other.node_id, b"x", wire.now)
+        answers += len(wire.open(sealed))
+
+    assert answers == 1
+
+
+def test_an_identity_without_a_certificate_is_refused(wire: Wire) -> None:
+    """The cluster's secret with another authority's certificate is useless."""
+    member = wire.host(1)
+    forger = wire.host(2, certified_by=OTHERS)
+    (join,) = forger.sessions.first_hello(member.card.address, 7948, wire.now)
+
+    assert wire.open(join) == []
+    assert wire.drops == ["uncertified"]
+
+
+def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
+    """Only certified keys are cached, as other identities are unlimited."""
+    one, other = pair(wire)
+    uncertified = replace(other.card, certificate=None, signature=bytes(64))
+    card = replace(uncertified, raw=pack_card(uncertified))
+    forged = statement_body(Statement(1, NO_PROCESS, card, frozenset()))
+    signer = KeySigner(one.identity, TrustAnchor(AUTHORITY.anchor))
+
+    with pytest.raises(RemoteError, match="uncertified"):
+        read_statement(signer, forged, None)
+
+
+def test_an_expired_certificate_stops_new_sessions_only(wire: Wire) -> None:
+    """Known members keep their sessions with it; others refuse it."""
+    one, other = pair(wire)
+    wire.now += limits.CERTIFICATE_VALID_S + 1
+    newcomer = wire.host(3)
+    (join,) = one.sessions.first_hello(newcomer.card.address, 7948, wire.now)
+    assert wire.open(join) == []
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.deliver(one.sessions.seal(again.node_id, b"waits", wire.now))
+    wire.deliver(one.sessions.seal(again.node_id, b"there", wire.now))
+
+    assert wire.drops == ["certificate-expired"]
+    assert wire.payloads == [(one.node_id, b"waits"), (one.node_id, b"there")]
