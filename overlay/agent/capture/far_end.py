@@ -65,7 +65,6 @@ class _Following:
     clock: ClockDifference | None = None
     received: int = 0
     highest: int = 0
-    overflowed: int = 0
 
     def take(self, answer: CaptureAnswer, now_ns: int) -> FarNews:
         """Return what an answer tells."""
@@ -95,9 +94,7 @@ class FarEnds:
         following = self._following.get(answer.request_id)
         if following is None or following.node_id != sender:
             return
-        if following.answers.full():
-            following.overflowed += 1  # counted as lost: its number is missing
-        else:
+        if not following.answers.full():  # else it counts as lost: its number is missing
             following.answers.put_nowait((answer, time.time_ns()))
 
     def close(self) -> None:

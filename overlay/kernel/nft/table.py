@@ -14,7 +14,7 @@ from overlay.kernel.nft.expressions import Rule
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
 # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
-PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
+PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 
 OWN_TABLES: Final = "overlayd"
 """Prefix of the names of overlayd's tables, also of other nodes' on this host."""

@@ -40,7 +40,6 @@ class Reconciler:
         self.host = host
         self.passes = 0
         self.operations = 0
-        self.idle_passes = 0
         self._dirty: set[Vni] = set()
         self._due = False
         self._view: View | None = None
@@ -119,9 +118,7 @@ class Reconciler:
         self.passes += 1
         operations = diff(self._followed(vni), actual, prune=self.may_prune())
         self.operations += len(operations)
-        if not operations:
-            self.idle_passes += 1
-        elif not self._apply(vni, operations):
+        if operations and not self._apply(vni, operations):
             self._dirty.add(vni)
             self._arm(_RETRY_S)
             return False

@@ -25,7 +25,7 @@ from overlay.wire.codec.datagram import COOKIE, DATA, HELLO, RESPONSE, TOO_SHORT
 _SHORT = struct.Struct("!BBHI")  # hello and cookie
 _RESPONSE = struct.Struct("!BBHIIHBB")
 _DATA = struct.Struct("!BBHIQ")
-SHORT_SIZE, RESPONSE_SIZE, DATA_SIZE = _SHORT.size, _RESPONSE.size, _DATA.size
+SHORT_SIZE, RESPONSE_SIZE = _SHORT.size, _RESPONSE.size
 
 
 class ResponseHeader(NamedTuple):

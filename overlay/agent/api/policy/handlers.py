@@ -23,13 +23,14 @@ from overlay.agent.api.policy.schema import (
 )
 from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.components import Components
+from overlay.agent.declared.user_labels import with_user_labels
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.policy import definition
 from overlay.agent.policy.counters import PolicyCount, PolicyReading
 from overlay.agent.policy.drop_reports import PROTOCOLS
 from overlay.core.policy.decision import selects
 from overlay.core.policy.policy import Policy
-from overlay.model import LABEL_PREFIX, Vni, has_default_deny
+from overlay.model import Vni, has_default_deny
 
 _API_NAMES = {"sources": "from", "destinations": "to"}  # of fields that have another name there
 
@@ -128,8 +129,7 @@ def _changed(policy: Policy, request: PolicySetRequest) -> Policy:
     if request.log is not None:
         found = replace(found, log=request.log)
     if request.labels is not None:
-        own = [pair for pair in policy.labels if pair[0].startswith(LABEL_PREFIX)]
-        found = replace(found, labels=tuple(sorted([*request.labels.items(), *own])))
+        found = replace(found, labels=with_user_labels(policy.labels, request.labels))
     return found
 
 

@@ -18,12 +18,13 @@ from overlay.agent.api.router.schema import (
 )
 from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.components import Components
+from overlay.agent.declared.user_labels import with_user_labels
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.router.registry import RouterSpec
 from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.core.router.router import Router
 from overlay.errors import UsageError
-from overlay.model import LABEL_PREFIX, Network
+from overlay.model import Network
 
 
 class RouterHandlers:
@@ -91,8 +92,7 @@ def _changed(spec: RouterSpec, request: RouterSetRequest) -> RouterSpec:
     if request.allow_clear is not None:
         found = replace(found, allow_clear=request.allow_clear)
     if request.labels is not None:
-        own = [pair for pair in spec.labels if pair[0].startswith(LABEL_PREFIX)]
-        found = replace(found, labels=tuple(sorted([*request.labels.items(), *own])))
+        found = replace(found, labels=with_user_labels(spec.labels, request.labels))
     return found
 
 

@@ -25,13 +25,14 @@ from overlay.agent.api.services.schema import (
     ServiceSetRequest,
 )
 from overlay.agent.components import Components
+from overlay.agent.declared.user_labels import with_user_labels
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.records.known_names import meant_text
 from overlay.core.services.derivation import BackendState, ServiceBackend
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.core.services.values import IpNetwork
 from overlay.errors import TimedOutError, UsageError
-from overlay.model import LABEL_PREFIX, Network, Vni, ip_text
+from overlay.model import Network, Vni, ip_text
 
 _API_NAMES = {"drained": "drain", "ingress": "publish"}  # of fields that have another name there
 
@@ -133,13 +134,8 @@ def _changed(service: Service, request: ServiceSetRequest) -> Service:
         ingress=service.ingress if request.publish is None else _ingress(request.publish),
         labels=service.labels
         if request.labels is None
-        else tuple(sorted([*_pairs(request.labels), *_own_labels(service)])),
+        else with_user_labels(service.labels, request.labels),
     )
-
-
-def _own_labels(service: Service) -> list[tuple[str, str]]:
-    """Return the labels that only agents set, such as the owner of a file that declares it."""
-    return [pair for pair in service.labels if pair[0].startswith(LABEL_PREFIX)]
 
 
 def _with_fields(service: Service, **changes: object) -> Service:
