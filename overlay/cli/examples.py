@@ -17,7 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "forget": (
         "sudo overlayd forget vm3           # it is gone for good; its addresses come back",
-        "sudo overlayd forget --bar vm3     # it is no longer trusted: it can never return",
+        "sudo overlayd forget --ban vm3     # it is no longer trusted: excluded for good",
     ),
     "token show": (
         "sudo overlayd token show",

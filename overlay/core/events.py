@@ -109,7 +109,7 @@ class DuplicateIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NodeForgotten:
-    """A node was declared gone permanently: bar its identity."""
+    """A node was declared gone permanently: ban its identity."""
 
     node_id: NodeId
 

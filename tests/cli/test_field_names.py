@@ -37,7 +37,7 @@ LINES = {
     "promote": "promote vm2",
     "authority/export": "authority export NEW --passphrase-file SECRET",
     "authority/import": "authority import SECRET --passphrase-file SECRET",
-    "forget": "forget vm2 --powered-off --bar --force",
+    "forget": "forget vm2 --powered-off --ban --force",
     "leave": "leave --force",
     "join": "join 192.168.56.11 --token-file TOKEN --underlay eth1 --name vm2 --vxlan-port 4790 "
     "--gossip-port 7949",

@@ -270,14 +270,14 @@ def test_a_banned_node_is_excluded_at_once_and_permanently(
 ) -> None:
     """Every member refuses its identity, with and without a token, and the node reports that."""
     assert pair.run(1, "overlayd", "forget", "vm3")[0] == 6  # it is alive
-    pair.ok(2, "overlayd", "forget", "--bar", "vm3")
+    pair.ok(2, "overlayd", "forget", "--ban", "vm3")
     for number in (1, 2):
         eventually(lambda number=number: "vm3" not in members(pair, number), "vm3 is out")
 
     def told() -> bool:
         return any("forgotten" in one["text"] for one in pair.json(3, "status")["health"])
 
-    eventually(told, "vm3 says that it is barred")
+    eventually(told, "vm3 says that it is banned")
     kill(pair, 3)
     pair.ok(3, "overlayd", "join")
     eventually(told, "vm3 says so after a restart as well")

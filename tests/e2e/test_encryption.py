@@ -323,12 +323,12 @@ def remains(driver: AgentDriver) -> str:
     return driver.run("sh", "-c", f"({look}) 2>/dev/null")
 
 
-def test_a_barred_member_reaches_nobody(vault: Vault) -> None:
+def test_a_banned_member_reaches_nobody(vault: Vault) -> None:
     """It is no peer any more, and a frame that it still sends does not arrive; a reset is clean."""
-    barred, target = vault.host(3), NamespaceRef(vault.host(1).host, "c1")
+    banned, target = vault.host(3), NamespaceRef(vault.host(1).host, "c1")
     wait_until(lambda: vault.reaches(3, 1), "it reaches another before")
     vault.host(3).post("/v1/networks", name="orphan")
-    vault.host(1).post("/v1/forget", node="vm3", bar=True)
+    vault.host(1).post("/v1/forget", node="vm3", ban=True)
     wait_until(
         lambda: all(
             "vm3" not in [peer["node"] for peer in vault.status(number)["peers"]]
@@ -339,12 +339,12 @@ def test_a_barred_member_reaches_nobody(vault: Vault) -> None:
         "no peer",
     )
     with FrameCapture(target, lambda: vault.send_last(2, 1)) as heard:
-        NamespaceRef(barred.host, "c3").send_frames(vault.frame(3, 1, "late"))
+        NamespaceRef(banned.host, "c3").send_frames(vault.frame(3, 1, "late"))
     assert heard.seen == []
-    assert remains(barred)
-    barred.end(signal.SIGTERM)
-    barred.run("overlayd", "reset", "--yes")
-    wait_until(lambda: not remains(barred), "device, routes and process are gone")
+    assert remains(banned)
+    banned.end(signal.SIGTERM)
+    banned.run("overlayd", "reset", "--yes")
+    wait_until(lambda: not remains(banned), "device, routes and process are gone")
 
 
 def knows(host: AgentDriver, network: str) -> bool:

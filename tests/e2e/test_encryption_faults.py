@@ -130,15 +130,15 @@ def test_a_stream_to_a_restarted_host_resumes(five: Vault) -> None:
     assert 0.0 < gap < 5.0  # without a greeting it is 9 to 25 s
 
 
-def test_a_barred_members_frames_stop_within_a_second(five: Vault) -> None:
+def test_a_banned_members_frames_stop_within_a_second(five: Vault) -> None:
     """Counted from the moment when the command returns."""
-    flood = f"ip netns exec c5 ping -D -i0.02 -W1 {five.addresses[1]} >/run/barred 2>&1 &"
+    flood = f"ip netns exec c5 ping -D -i0.02 -W1 {five.addresses[1]} >/run/banned 2>&1 &"
     five.host(5).run("sh", "-c", flood)
-    wait_until(lambda: "bytes from" in five.host(5).run("sh", "-c", "cat /run/barred"), "answers")
-    five.host(1).post("/v1/forget", node="vm5", bar=True)
+    wait_until(lambda: "bytes from" in five.host(5).run("sh", "-c", "cat /run/banned"), "answers")
+    five.host(1).post("/v1/forget", node="vm5", ban=True)
     at = float(five.host(1).run("date", "+%s.%N"))
     wait_until(lambda: not five.reaches(5, 1, by_name=False), "no answer")
-    shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /run/barred")
+    shown = five.host(5).run("sh", "-c", "killall -INT ping; sleep 0.5; cat /run/banned")
     last = max(float(stamp) for stamp in re.findall(r"\[([\d.]+)\] \d+ bytes from", shown))
     assert last - at < 1.0
 

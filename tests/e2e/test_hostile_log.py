@@ -144,7 +144,7 @@ def test_a_hostile_log_starves_no_watchdog(
         )
     assert len(first.get("/v1/networks")["networks"]) <= limits.NETWORKS_PER_NODE_MAX + 1
 
-    forget = {"node": "vm3", "bar": True, "remove_networks": True}
+    forget = {"node": "vm3", "ban": True, "remove_networks": True}
     first.call("POST", "/v1/forget", forget, timeout_s=WATCHDOG_S)
     wait_until(
         lambda: [each["name"] for each in second.get("/v1/networks")["networks"]] == ["blue"],

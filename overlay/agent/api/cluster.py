@@ -109,7 +109,7 @@ class ClusterHandlers:
         node_id = components.administration.forgetting.forget(
             request.node,
             powered_off=request.powered_off,
-            bar=request.bar,
+            ban=request.ban,
             force=request.force,
         )
         removed = (

@@ -78,7 +78,7 @@ class DeclaredService(Controller):
                 f"{name} cannot be changed",
                 why=f"{writer} has written it with the highest version that there is, as no "
                 "honest agent does",
-                hint=f"If {writer} is not to be trusted: overlayd forget --bar {writer}",
+                hint=f"If {writer} is not to be trusted: overlayd forget --ban {writer}",
             )
         value = DeclaredObject(kind, name, version, body)
         self._require_room(value)

@@ -87,7 +87,7 @@ class AdmissionService:
         """Return why a token does not admit a node, or None; without a node, any new one."""
         book = self.records()
         if applicant is not None and self._gossip.node.is_forgotten(applicant):
-            return JoinRefusal.BARRED
+            return JoinRefusal.BANNED
         if invitation.token_id in book.revoked:
             return JoinRefusal.REVOKED
         if invitation.expires_s and self._wall_clock() >= invitation.expires_s:

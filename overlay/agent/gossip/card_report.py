@@ -83,7 +83,7 @@ class CardReport(Controller):
         return Fault(
             f"several members have the address {ip_text(ip)}: {names}",
             "On a network that works, only one of them has it. If the other was not moved a moment "
-            "ago, it is under another's control: overlayd forget --bar NODE",
+            "ago, it is under another's control: overlayd forget --ban NODE",
         )
 
     def _silent_fault(self, node_id: NodeId) -> Fault:

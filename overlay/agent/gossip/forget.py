@@ -33,11 +33,11 @@ class ForgetService:
         self._event_log = event_log
 
     def forget(
-        self, name: str, *, powered_off: bool, bar: bool = False, force: bool = False
+        self, name: str, *, powered_off: bool, ban: bool = False, force: bool = False
     ) -> NodeId:
         """Declare a node permanently gone; nothing is done if that is declared already.
 
-        Raises ConflictError for a live node, unless `bar` is set. That requires the authority,
+        Raises ConflictError for a live node, unless `ban` is set. That requires the authority,
         because no member may exclude another live one. Raises ConflictError as well for the only
         holder of the authority, unless `force` is set.
         """
@@ -46,7 +46,7 @@ class ForgetService:
             return node_id
         if node_id == self._gossip.node_id:
             raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
-        if bar:
+        if ban:
             self._holders.require_authority()
         else:
             self._require_gone(node_id, name)
@@ -89,7 +89,7 @@ class ForgetService:
                 f"{name} is {state.name.lower()}",
                 why="its containers may be running",
                 hint=f"On {name}: sudo overlayd leave; to exclude it although it runs: "
-                f"sudo overlayd forget --bar {name}",
+                f"sudo overlayd forget --ban {name}",
             )
 
     def _require_majority(self, name: str) -> None:

@@ -51,7 +51,7 @@ class IdentityConflicts:
             self.forgotten_by[node_id] = None
             name = self._directory.node_name(node_id)
             self._event_log.record(
-                "barred",
+                "banned",
                 f"{name} reports that this host was forgotten: the cluster ignores it from now "
                 "on. To come back as a new node: overlayd reset, then overlayd join",
                 level=logging.ERROR,

@@ -39,7 +39,7 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
         _ASK_A_HOLDER,
     ),
     JoinRefusal.REVOKED: ("the token was revoked", "", _ASK_A_HOLDER),
-    JoinRefusal.BARRED: (
+    JoinRefusal.BANNED: (
         "this host's identity is banned from the cluster",
         "it was forgotten there ('overlayd forget')",
         "To come back as a new node: sudo overlayd reset, then join again",

@@ -99,7 +99,7 @@ class KeyRotation(Controller):
             yield Fault(
                 f"generation {newest} of the cluster's key is not yet held by {', '.join(names)}",
                 "The previous key stays in use ('overlayd key status'). Check that host's agent "
-                "and disk; if it is no longer trusted: overlayd forget --bar NODE",
+                "and disk; if it is no longer trusted: overlayd forget --ban NODE",
             )
 
     def step(self) -> float:

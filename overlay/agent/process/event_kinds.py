@@ -14,7 +14,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "leave": "This host left its cluster.",
     "member": "A member joined, or is suspect, dead, alive again, or gone.",
     "forget": "A member was removed for good on this host.",
-    "barred": "A member says that this host was forgotten.",
+    "banned": "A member says that this host was forgotten.",
     "partitioned": "So many members are silent that this host must be cut off.",
     "healed": "They are reachable again.",
     "clone": "Another host uses the identity of a member: a copied disk.",

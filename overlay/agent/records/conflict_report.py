@@ -129,7 +129,7 @@ class ConflictReport(Controller):
             f"{network.name}: "
             "the claim is ignored",
             "Detach it on that host. If nobody attached it, that host is under another's control: "
-            f"overlayd forget --bar {self._directory.node_name(found.claim.origin)}",
+            f"overlayd forget --ban {self._directory.node_name(found.claim.origin)}",
         )
 
     def _surplus_faults(self) -> list[Fault]:
@@ -140,7 +140,7 @@ class ConflictReport(Controller):
                 f"{self._directory.node_name(origin)} has written more {kind} records than count: "
                 "the surplus is ignored",
                 "No agent does that, so that host is under another's control: "
-                f"overlayd forget --bar --remove-networks {self._directory.node_name(origin)}",
+                f"overlayd forget --ban --remove-networks {self._directory.node_name(origin)}",
             )
             for origin, kind in sorted(found)
         ]

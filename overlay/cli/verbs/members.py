@@ -27,8 +27,8 @@ def register(words: VerbGroup) -> None:
         run_forget,
         "remove a dead node permanently",
         "Remove a dead node permanently: its addresses return to the nodes that granted them, its\n"
-        "rows are removed, and its identity is revoked.  To return as a new node, the host\n"
-        "needs 'overlayd reset'.  A live node is refused, unless --bar shuts it out.",
+        "rows are removed, and its identity is banned.  To return as a new node, the host\n"
+        "needs 'overlayd reset'.  A live node is refused, unless --ban excludes it.",
     )
     forget.add_argument("node", metavar="NODE", help="name or id")
     forget.add_argument(
@@ -37,7 +37,7 @@ def register(words: VerbGroup) -> None:
         help="confirm that it is off (required if most members are unreachable)",
     )
     forget.add_argument(
-        "--bar",
+        "--ban",
         action="store_true",
         help="remove it although it is alive (only on a host that holds the authority)",
     )
@@ -113,7 +113,7 @@ def run_forget(args: Namespace) -> int:
     body: JsonObject = {
         "node": args.node,
         "powered_off": args.powered_off,
-        "bar": args.bar,
+        "ban": args.ban,
         "remove_networks": args.remove_networks,
         "force": args.force,
     }

@@ -5,7 +5,7 @@ version one above the highest that it knows. Of all records about one object the
 highest version is in force, and of equal versions that of the origin with the higher id. So two
 members that write at once end in exactly one of the two states, and replicas with equal records
 agree. Nodes that have left or were forgotten count: an object outlives the host that wrote it.
-Only what a node wrote that was barred with the authority's warrant gives way to any other record:
+Only what a node wrote that was banned with the authority's warrant gives way to any other record:
 otherwise a hostile member could hold an object for ever by the highest possible version.
 Of a kind that each host says for itself (`OWN_KINDS`) every node has objects of its own.
 
@@ -53,7 +53,7 @@ class DeclaredObjects:
 
     def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
-        self._barred = _BarredNodes(store, signer)
+        self._banned = _BannedNodes(store, signer)
         self._number = -1
         self._by_key: dict[_Place, list[PlacedObject]] = {}
 
@@ -76,7 +76,7 @@ class DeclaredObjects:
     def next_version(self, kind: int, name: str) -> int | None:
         """Return the version that overrides all others; None if there is no higher one."""
         found = self.in_force(kind, name)
-        if found is None or found.origin in self._barred.among([found.origin]):
+        if found is None or found.origin in self._banned.among([found.origin]):
             return 1
         version = found.value.version + 1
         return version if version <= limits.DECLARED_VERSION_MAX else None
@@ -118,10 +118,10 @@ class DeclaredObjects:
             several = {
                 each.origin for records in found.values() if len(records) > 1 for each in records
             }
-            barred = self._barred.among(several)
+            banned = self._banned.among(several)
             for records in found.values():
                 records.sort(
-                    key=lambda each: (each.origin not in barred, each.value.version, each.origin),
+                    key=lambda each: (each.origin not in banned, each.value.version, each.origin),
                     reverse=True,
                 )
             self._number, self._by_key = self.change_number(), found
@@ -133,7 +133,7 @@ class DeclaredObjects:
                 yield PlacedObject(origin, value)
 
 
-class _BarredNodes:
+class _BannedNodes:
     """The nodes that the authority's warrant excludes; each warrant is verified once."""
 
     def __init__(self, store: Store, signer: Signer) -> None:
@@ -142,7 +142,7 @@ class _BarredNodes:
         self._verdicts: dict[ForgottenNode, bool] = {}
 
     def among(self, nodes: Collection[NodeId]) -> set[NodeId]:
-        """Return which of some nodes are barred."""
+        """Return which of some nodes are banned."""
         if not nodes:
             return set()
         warranted = {

@@ -34,7 +34,7 @@ class JoinRefusal(enum.IntEnum):
     EXPIRED = 1
     USED_UP = 2
     REVOKED = 3
-    BARRED = 4
+    BANNED = 4
     NAME_TAKEN = 5  # by another living node; older applicants drop it and time out
 
 

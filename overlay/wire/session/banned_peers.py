@@ -9,7 +9,7 @@ from __future__ import annotations
 from overlay.model import NodeId
 from overlay.wire.session.link import NEVER
 
-BANNED = "barred"
+BANNED = "banned"
 NOTICE_INTERVAL_S = 1.0
 
 

@@ -1,6 +1,6 @@
 """The known peers: their cards, by node id, by seal key and by address.
 
-Owns: the bound on their number. Does not: know sessions, or who is barred.
+Owns: the bound on their number. Does not: know sessions, or who is banned.
 """
 
 from __future__ import annotations

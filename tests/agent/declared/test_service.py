@@ -77,7 +77,7 @@ async def test_the_highest_version_names_its_writer(sites: Sites) -> None:
 
     with pytest.raises(ConflictError, match="vm1 has written it") as refused:
         service_of(one).put(KIND, "web", b"b")
-    assert refused.value.hint.endswith("overlayd forget --bar vm1")
+    assert refused.value.hint.endswith("overlayd forget --ban vm1")
 
 
 async def test_a_full_log_takes_no_further_object(

@@ -91,7 +91,7 @@ def test_a_claim_on_the_gateway_is_reported_while_it_lasts() -> None:
 
     assert records.texts() == told
     assert records.texts() == told
-    assert all("overlayd forget --bar vm4" in each.hint for each in records.report.faults())
+    assert all("overlayd forget --ban vm4" in each.hint for each in records.report.faults())
     records.endpoints = [endpoint("10.0.0.8")]
     assert records.texts() == []
     assert records.events == [

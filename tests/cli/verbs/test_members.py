@@ -68,7 +68,7 @@ def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
     default = {
         "node": "vm3",
         "powered_off": False,
-        "bar": False,
+        "ban": False,
         "remove_networks": False,
         "force": False,
     }
@@ -77,8 +77,8 @@ def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
     assert agent.asked[-1].body == default
     overlayd("forget", "vm3", "--powered-off")
     assert agent.asked[-1].body == {**default, "powered_off": True}
-    overlayd("forget", "vm3", "--bar")
-    assert agent.asked[-1].body == {**default, "bar": True}
+    overlayd("forget", "vm3", "--ban")
+    assert agent.asked[-1].body == {**default, "ban": True}
     overlayd("forget", "vm3", "--remove-networks")
     assert agent.asked[-1].body == {**default, "remove_networks": True}
     overlayd("forget", "vm3", "--force")

@@ -198,7 +198,7 @@ def test_a_dead_writers_object_is_kept() -> None:
     assert two.body() == b"x"
 
 
-def test_a_barred_member_holds_no_object() -> None:
+def test_a_banned_member_holds_no_object() -> None:
     """What it wrote counts until anybody else writes, however high its version."""
     one, two = members(2)
     highest = limits.DECLARED_VERSION_MAX

@@ -23,7 +23,7 @@ def test_a_banned_nodes_datagrams_are_dropped(wire: Wire) -> None:
     wire.deliver(again.sessions.seal(other.node_id, b"x", wire.now))
 
     assert wire.payloads == []
-    assert wire.drops[1:] == ["barred"]
+    assert wire.drops[1:] == ["banned"]
     assert other.sessions.seal(one.node_id, b"x", wire.now) == []
     assert not again.sessions.established(other.node_id, wire.now)
 
@@ -41,7 +41,7 @@ def test_a_banned_node_is_told_at_intervals(wire: Wire) -> None:
         notices += heard(wire, again, wire.open(hello))
 
     assert [(each.sender, each.is_banned) for each in notices] == [(other.node_id, True)] * 2
-    assert wire.drops == ["barred"] * 3
+    assert wire.drops == ["banned"] * 3
 
 
 def heard(wire: Wire, host: Host, answers: list[Datagram]) -> list[OpenedDatagram]:

@@ -29,7 +29,7 @@ K = TypeVar("K")
 # Every reason of the tables in docs/PROTOCOL.md and docs/API.md: a counter that first appears with
 # its first drop has no rate.
 DROP_REASONS: Final = (
-    "answer-of-one-not-asked", "bad-card", "bad-signature", "bad-ticket", "barred",
+    "answer-of-one-not-asked", "bad-card", "bad-signature", "bad-ticket", "banned",
     "certificate-expired", "cookie-not-asked", "cookie-sent", "forged-path-probe",
     "forgotten-origin", "handshake-queue-full", "incarnation-out-of-range", "late-response",
     "leave-as-rumour", "living-node-forgotten", "log-full", "malformed", "malformed-path-probe",

@@ -52,7 +52,7 @@ class ForgetRequest(Request, frozen=True, kw_only=True):
 
     node: Text
     powered_off: bool = False
-    bar: bool = False
+    ban: bool = False
     remove_networks: bool = False
     force: bool = False
 

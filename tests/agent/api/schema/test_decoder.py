@@ -241,7 +241,7 @@ def test_a_wrong_field_is_refused_by_name(shape: type[Request], fields: dict[str
     ("shape", "fields", "text", "field"),
     [
         (ForgetRequest, {"nod": "x"},
-         ("unknown field 'nod'. Did you mean node? Allowed here: node, powered_off, bar, "
+         ("unknown field 'nod'. Did you mean node? Allowed here: node, powered_off, ban, "
           "remove_networks, force"),
          "nod"),
         (EmptyRequest, {"a": 1}, "unknown field 'a'. Allowed here: no fields", "a"),
