@@ -49,15 +49,15 @@ def pick(
     owned: Intervals,
     used: AbstractSet[Ip],
     resting: Mapping[Ip, float],
-    barred: Intervals,
+    reserved: Intervals,
 ) -> Ip | None:
     """Return the lowest address of the subnet's range that may be allocated.
 
-    It is owned, and not `used`, `barred` (see `reserved_addresses`) or `resting`; failing that,
+    It is owned, and not `used`, `reserved` (see `reserved_addresses`) or `resting`; failing that,
     the one that has rested longest; None if there is none. `resting` maps addresses released
     recently to the time of release.
     """
-    free = (owned & dynamic_addresses(subnet)) - barred
+    free = (owned & dynamic_addresses(subnet)) - reserved
     size = len(subnet.base)
     read = int.from_bytes  # not `number_of`: saves a call for each of very many addresses
     taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}

@@ -77,10 +77,10 @@ def decide_grant(
     if index is None:
         return GrantRefusal(request.request_id, OUTSIDE, 0)
     subnet = ownership.network.subnets[index]
-    barred = reserved_addresses(subnet)
+    reserved = reserved_addresses(subnet)
     taken = Intervals.of_numbers(number_of(ip) for ip in used if len(ip) == len(subnet.base))
     owned = ownership.grantable(granter, index) - taken
-    free = owned - barred
+    free = owned - reserved
     if request.exact:
         number = number_of(request.around)
         if number not in free:

@@ -101,11 +101,11 @@ def test_a_resting_address_waits_while_another_is_free() -> None:
     owned = ownership(network(four), []).owned(A)
     two, three, four_, *rest = (parse_ip(f"10.0.0.{host}") for host in range(2, 7))
     resting = {two: 20.0, three: 10.0}
-    barred = reserved_addresses(four)
+    reserved = reserved_addresses(four)
 
-    assert pick(four, owned, set(), resting, barred) == four_
-    assert pick(four, owned, {four_, *rest}, resting, barred) == three
-    assert pick(four, owned, {two, three, four_, *rest}, resting, barred) is None
+    assert pick(four, owned, set(), resting, reserved) == four_
+    assert pick(four, owned, {four_, *rest}, resting, reserved) == three
+    assert pick(four, owned, {two, three, four_, *rest}, resting, reserved) is None
 
 
 def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:

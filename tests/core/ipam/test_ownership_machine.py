@@ -37,7 +37,7 @@ NODES = tuple(NodeId(bytes([65 + index]) * 16) for index in range(5))
 SUBNET = Subnet(parse_ip("10.0.0.0"), 28, parse_ip("10.0.0.1"))
 NETWORK = Network(Vni(7), "blue", (SUBNET,), NODES[0])
 CLUSTER, BLUE = 0, 7
-BARRED = reserved_addresses(SUBNET)
+RESERVED = reserved_addresses(SUBNET)
 
 nodes = st.sampled_from(NODES)
 scopes = st.sampled_from([CLUSTER, BLUE])
@@ -274,7 +274,7 @@ class GrantMachine(RuleBasedStateMachine):
         """Start a container."""
         node = self.nodes[node_id]
         if not node.halted:
-            ip = pick(SUBNET, node.ownership().owned(node_id), node.used, {}, BARRED)
+            ip = pick(SUBNET, node.ownership().owned(node_id), node.used, {}, RESERVED)
             if ip is not None:
                 self.act(node)
                 node.used.add(ip)

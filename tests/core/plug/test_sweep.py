@@ -49,8 +49,8 @@ def test_what_a_host_takes_next_is_asked_for(taken: frozenset[Ip]) -> None:
         for index in (0, 2):
             subnet = SUBNETS[index]
             space = ownership.owned(node, index)
-            barred = reserved_addresses(subnet)
-            assert pick(subnet, space, taken, {}, barred) in {*found, None}
+            reserved = reserved_addresses(subnet)
+            assert pick(subnet, space, taken, {}, reserved) in {*found, None}
             assert pick_last(subnet, space, taken, ()) in {*found, None}
 
 
