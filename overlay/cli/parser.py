@@ -32,8 +32,8 @@ One L2 network for containers on many hosts: no database, no orchestrator, no ma
 """
 EPILOG = """\
 exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not found, 6 conflict,
-            7 timed out, 8 something would change (apply --dry-run).  The answer is on stdout,
-            everything else on stderr; --json prints one JSON object.
+            7 timed out, 8 something would change (apply --dry-run), 9 denied (policy test).
+            The answer is on stdout, everything else on stderr; --json prints one JSON object.
 """
 
 

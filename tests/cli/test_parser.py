@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from overlay.cli.parser import VERBS, build, first_word
+from overlay.agent.process.config import Config
+from overlay.cli.parser import EPILOG, VERBS, build, first_word
 from overlay.cli.shells.tree import commands
 from overlay.errors import UsageError
 from overlay.lab.main import command_parser as lab_parser
@@ -14,6 +17,7 @@ from overlay.lab.main import main as lab_main
 from overlay.sim.main import command_parser as sim_parser
 from overlay.sim.main import main as sim_main
 
+COMMANDS_PAGE = Path(__file__).parent.parent.parent / "docs/operate/commands.md"
 READING = [
     ("status",), ("top",), ("members",), ("verify",), ("events",),
     ("token", "show"), ("token", "ls"),
@@ -117,6 +121,38 @@ def test_every_help_text_can_be_formatted() -> None:
                     walk(child)
 
     walk(build())
+
+
+def test_help_and_page_name_the_same_exit_codes() -> None:
+    """Each code with its meaning, those of single verbs included."""
+    page = COMMANDS_PAGE.read_text().replace("`", "")
+
+    def codes(text: str) -> list[tuple[str, str]]:
+        said = " ".join(text.split()).split("xit codes: ")[1]
+        return re.findall(r"(\d) ([^,.]+)", said.split(". ")[0])
+
+    assert len(codes(EPILOG)) == 10
+    assert codes(EPILOG) == codes(page)
+
+
+def test_the_help_of_the_agent_names_the_configurations_defaults() -> None:
+    """An option of the agent overrides the key of the same name."""
+    (agent,) = (each for each in commands(build(["agent"])) if each.path == ("agent",))
+    defaults = {
+        option.flags[0].strip("-").replace("-", "_"): found[1]
+        for option in agent.options
+        if (found := re.search(r"default: as configured, or (\w+)", option.help))
+    }
+
+    assert defaults == {name: getattr(Config(), name) for name in ("fast_path", "native_path")}
+
+
+def test_help_shows_how_a_network_setting_is_switched_off() -> None:
+    """As well as how it is switched on."""
+    (found,) = (each for each in commands(build(["network"])) if each.path == ("network", "set"))
+    shown = {flag for option in found.options for flag in option.flags}
+
+    assert {"--no-internal", "--no-port-security", "--no-any-name"} <= shown
 
 
 def test_an_option_of_one_value_is_refused_twice() -> None:

@@ -55,7 +55,7 @@ def register(words: VerbGroup) -> None:
     agent.add_argument(
         "--native-path",
         choices=("auto", "on", "off"),
-        help="put unicast into VXLAN, and take it out, by eBPF (default: as configured, or off)",
+        help="put unicast into VXLAN, and take it out, by eBPF (default: as configured, or auto)",
     )
     for name, summary in DELEGATED.items():
         verb = words.verb(name, _never, summary, json=False)

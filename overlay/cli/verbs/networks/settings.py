@@ -38,18 +38,20 @@ by the VNI that it has: --vni checks that.
 """
 AUTOMATIC = "auto"
 _FLAGS = (
-    ("--internal", "--no-internal", "internal", "no traffic to or from the outside; or allow it"),
     (
-        "--port-security",
-        "--no-port-security",
-        "port_security",
-        "its containers may send from their own MACs and addresses only; or from any",
+        "internal",
+        ("--internal", "no traffic to or from the outside"),
+        ("--no-internal", "allow traffic to and from the outside"),
     ),
     (
-        "--any-name",
-        "--no-any-name",
+        "port_security",
+        ("--port-security", "its containers may send from their own MACs and addresses only"),
+        ("--no-port-security", "its containers may send from any MAC and address"),
+    ),
+    (
         "any_name",
-        "its DNS answers names with dots outside the cluster's domain; or none",
+        ("--any-name", "its DNS answers names with dots outside the cluster's domain"),
+        ("--no-any-name", "its DNS answers names with dots in the cluster's domain only"),
     ),
 )
 # Not for use: the agent says why each cannot change, and what to do.
@@ -113,13 +115,9 @@ def register(networks: VerbGroup) -> None:
 
 
 def _add_flags(changed: StrictParser) -> None:
-    for option, opposite, dest, summary in _FLAGS:
-        changed.add_argument(
-            option, dest=dest, action="store_const", const=True, default=None, help=summary
-        )
-        changed.add_argument(
-            opposite, dest=dest, action="store_const", const=False, help=argparse.SUPPRESS
-        )
+    for dest, *options in _FLAGS:
+        for (option, summary), value in zip(options, (True, False), strict=True):
+            changed.add_argument(option, dest=dest, action="store_const", const=value, help=summary)
 
 
 def run_set(args: Namespace) -> int:
@@ -138,7 +136,7 @@ def run_set(args: Namespace) -> int:
     if args.evpn == "on" and args.vni is None:
         output.print_note(f"the fabric must know {answer['name']} by VNI {answer['vni']}")
     if not answer["changed"]:
-        output.print_note(f"{answer['name']} is so already")
+        output.print_note(f"{answer['name']} is unchanged: it has these settings already")
     return 0
 
 
