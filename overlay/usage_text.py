@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 COMMAND = "COMMAND"  # the METAVAR of a verb in usage and help
 _CHOICES_SHOWN_MAX = 5
@@ -58,7 +58,8 @@ def usage_error_text(message: str, parser: argparse.ArgumentParser) -> str:
     """Return argparse's message in plain words, with what was probably meant."""
     option = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     if option:
-        meant = _nearest(option[1], sorted(_options(parser)))
+        options = {each.strip("-"): each for each in sorted(_options(parser))}
+        meant = _nearest(option[1].strip("-"), options)
         return _plain(message) + (f"; {meant}" if meant else "")
     if "invalid choice: '" not in message:
         return _plain(message)
@@ -77,15 +78,18 @@ def _meant(wrong: str, known: list[str]) -> str:
         if phrase.split(" ", 1)[0] in known:
             return f"did you mean {phrase!r}?"
     few = f"use one of {', '.join(known)}" if len(known) <= _CHOICES_SHOWN_MAX else ""
-    return _nearest(wrong, known) or few
+    return _nearest(wrong, dict(zip(known, known, strict=True))) or few
 
 
-def _nearest(wrong: str, known: list[str]) -> str:
-    """Return the closest spelling, as a question; empty if none is close."""
+def _nearest(wrong: str, known: Mapping[str, str]) -> str:
+    """Return the closest spelling, as a question; empty if none is close.
+
+    `known` maps what is compared to what is shown: dashes make any two options alike.
+    """
     import difflib  # noqa: PLC0415  only a mistyped line needs it
 
     near = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    return f"did you mean {known[near[0]]!r}?" if near else ""
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

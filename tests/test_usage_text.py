@@ -47,6 +47,11 @@ def test_what_was_meant_is_named(line: str, meant: str) -> None:
     assert f"did you mean {meant!r}?" in error_of(line).what
 
 
+def test_dashes_make_no_option_alike() -> None:
+    """--mtu is none of network create, and nothing like --opt."""
+    assert "did you mean" not in error_of("network create blue --mtu 1400").what
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -144,7 +144,7 @@ def _require_options(network: Network, options: Mapping[str, int | str]) -> None
             why="IPv6 needs 1280 (RFC 8200)"
             if has_ipv6
             else "every host must accept 576 (RFC 791)",
-            hint=f"Use at least {least}, or 0 for what the underlay carries",
+            hint=f"Use {least} or more, or auto for what the underlay carries (0 in the API)",
             field=MTU,
         )
 

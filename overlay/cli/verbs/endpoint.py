@@ -20,6 +20,7 @@ from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.cli.start_wait import TIMEOUT_S, wait_for_start
 from overlay.client.api import ApiClient, JsonObject
+from overlay.errors import UsageError
 from overlay.strict_arguments import Metavar
 from overlay.target_kinds import FORMS_TEXT, table_text
 
@@ -131,6 +132,11 @@ def run_set(args: Namespace) -> int:
         "remove_labels": args.remove_labels,
         **({} if args.shared_name is None else {"shared_name": args.shared_name}),
     }
+    changes = {name: value for name, value in body.items() if name not in ("target", "networks")}
+    if all(value in (None, [], {}) for value in changes.values()):
+        raise UsageError(
+            "nothing to change was given", hint="overlayd endpoint set --help lists the options"
+        )
     done = ApiClient(args.paths).post("/v1/endpoints/set", body)
     if args.json:
         output.print_json(done)
@@ -165,6 +171,11 @@ def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
         output.warn(f"degraded network {text}", "'overlayd verify' lists every difference")
     if args.json:
         output.print_json(attached)
+    elif attached.get("created") and not args.networks:  # a bare container
+        output.print_note(
+            f"{attached['name']} is on no network yet: "
+            f"sudo overlayd attach {attached['name']} --network NETWORK"
+        )
     elif attached.get("published"):
         name = attached["endpoints"][0]["name"]
         output.print_note(f"published {' '.join(attached['published'])} for {name}")

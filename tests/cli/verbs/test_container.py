@@ -54,6 +54,21 @@ def test_a_container_may_have_no_network(overlayd: Run, agent: FakeAgent) -> Non
     assert agent.asked[-1].body["networks"] == []
 
 
+def test_a_new_container_without_a_network_is_said_to_be_so(
+    overlayd: Run, agent: FakeAgent
+) -> None:
+    """Who forgot the option gets the command that connects it; who wrote none wanted that."""
+    answer = {"name": "web", "created": True, "endpoints": [], "unconfirmed": []}
+    agent.answer("POST /v1/containers", answer)
+    told = overlayd("container", "add", "web").err
+
+    assert "web is on no network yet" in told
+    assert "sudo overlayd attach web --network NETWORK" in told
+    assert overlayd("container", "add", "web", "--network", "none").err == ""
+    agent.answer("POST /v1/containers", answer | {"created": False})
+    assert overlayd("container", "add", "web").err == ""
+
+
 def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """The table has name, network mode, addresses and namespace."""
     web = {

@@ -273,6 +273,16 @@ def test_set_sends_every_option_and_prints_changes(
     }  # fmt: skip
 
 
+def test_set_needs_a_change(overlayd: Run, agent: FakeAgent) -> None:
+    """The network alone says where, not what."""
+    outcome = overlayd("endpoint", "set", "web", "--network", "blue")
+
+    assert outcome.code == 2
+    assert "nothing to change was given" in outcome.err
+    assert "overlayd endpoint set --help" in outcome.err
+    assert agent.asked == []
+
+
 def test_attach_waits_for_a_start(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:

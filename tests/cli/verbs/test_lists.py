@@ -105,6 +105,23 @@ def test_prune_removes_with_force(overlayd: Run, agent: FakeAgent) -> None:
     assert len(agent.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "which"), [((), "every network "), (("--filter", "name=x"), "that matches")]
+)
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_prune_says_that_there_is_nothing_to_remove(
+    overlayd: Run, agent: FakeAgent, words: tuple[str, ...], which: str, force: tuple[str, ...]
+) -> None:
+    """Of all networks, or of those that the filter selects."""
+    agent.answer("GET /v1/networks", {"schema": "x", "networks": [network("blue", 1, ["vm1"])]})
+    outcome = overlayd("network", "prune", *force, *words)
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert which in outcome.err
+    assert "nothing to remove" in outcome.err
+    assert len(agent.asked) == 1
+
+
 def test_connect_is_attach(overlayd: Run, agent: FakeAgent) -> None:
     """With the network first, as docker has it."""
     agent.answer("POST /v1/endpoints", {"schema": "x", "endpoints": []})

@@ -396,6 +396,9 @@ def run_prune(args: Namespace) -> int:
         for network in filter_rows(listed, args.filters, FILTERS)
         if not network["endpoints"] and not network["hosts"]
     ]
+    if not unused and not args.json:
+        which = "every network that matches" if args.filters else "every network"
+        output.print_note(f"{which} has containers; nothing to remove")
     if args.force:
         return remove_all(args, "/v1/networks", "overlayd.network-prune/v1", unused)
     if args.json:
@@ -403,10 +406,9 @@ def run_prune(args: Namespace) -> int:
         return 0
     for name in unused:
         output.print_result(name)
-    output.print_note(
-        f"{output.count_text(len(unused), 'network')} without containers on any host; to remove "
-        f"{'it' if len(unused) == 1 else 'them'}: sudo overlayd network prune --force"
-        if unused
-        else "every network has containers; nothing to remove"
-    )
+    if unused:
+        output.print_note(
+            f"{output.count_text(len(unused), 'network')} without containers on any host; to "
+            f"remove {'it' if len(unused) == 1 else 'them'}: sudo overlayd network prune --force"
+        )
     return 0
