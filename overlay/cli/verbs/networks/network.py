@@ -402,7 +402,9 @@ def run_prune(args: Namespace) -> int:
     if args.force:
         return remove_all(args, "/v1/networks", "overlayd.network-prune/v1", unused)
     if args.json:
-        output.print_json({"schema": "overlayd.network-prune/v1", "unused": unused, "removed": []})
+        output.print_json(
+            {"schema": "overlayd.network-prune/v1", "unused": unused, "removed": [], "failed": []}
+        )
         return 0
     for name in unused:
         output.print_result(name)
