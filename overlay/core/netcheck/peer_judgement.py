@@ -33,6 +33,8 @@ def judge_peer(peer: PeerFacts, facts: Facts) -> Iterator[NetcheckFinding]:
         yield _gossip_finding(peer, facts)
         return
     yield from clock_findings(peer.name, peer.clock_ahead_s, peer.clock_error_s)
+    if _is_heard_indirectly(peer):
+        yield _gossip_from(peer, facts.host)
     if peer.shares_network:
         yield from _data(peer, facts)
     if peer.wireguard_answers is False and not (peer.is_encrypted and _is_lost(peer)):
@@ -77,6 +79,38 @@ def _gossip_finding(peer: PeerFacts, facts: Facts) -> NetcheckFinding:
         "the host is off, its interface is down, or the network between the two is cut",
         f"Look at {name}'s console: 'ip link', 'ip route'. If it is gone for good: sudo overlayd "
         f"forget {name}",
+    )
+
+
+def _is_heard_indirectly(peer: PeerFacts) -> bool:
+    """Return whether neither answers nor reports of a live member arrive: others relay its gossip.
+
+    So nothing is known of what this host sends in VXLAN.
+    """
+    return peer.sending == "silent" and peer.rtt_ms is None
+
+
+def _gossip_from(peer: PeerFacts, host: LocalFacts) -> NetcheckFinding:
+    port = host.gossip_port
+    is_own = any(
+        each.port == port and each.incoming and each.peer == peer.name and each.obstacle.certain
+        for each in host.blocked
+    )
+    why = (
+        "a filter of this host drops it, as said about this host"
+        if is_own
+        else "it counts as alive, as other members hear it: a filter on this host, or on the way "
+        f"between the two, drops UDP {port} from there"
+    )
+    return NetcheckFinding(
+        "error",
+        "gossip-lost-from",
+        peer.name,
+        f"gossip (UDP {port}) from {peer.name} ({peer.address}) does not arrive at this host, so "
+        "whether VXLAN to it arrives is not known",
+        why,
+        f"On {peer.name}: sudo overlayd netcheck (it names a rule there); allow UDP {port} in both "
+        "directions in firewalls and security groups between the hosts",
     )
 
 
@@ -135,6 +169,8 @@ def _not_probed(peer: PeerFacts, what: str, port: int) -> NetcheckFinding:
 
 
 def _is_lost_to(peer: PeerFacts) -> bool:
+    if _is_heard_indirectly(peer):
+        return False
     return peer.sending in _BAD or (peer.is_waiting and peer.sending != "unknown")
 
 

@@ -122,6 +122,21 @@ def test_each_fault_of_a_path_is_named(changes: dict[str, Any], code: str) -> No
     assert finding.hint
 
 
+def test_vxlan_is_not_blamed_for_gossip_that_is_lost() -> None:
+    """No report of a member arrives that others hear, so nothing is known of VXLAN to it."""
+    unheard = replace(VM2, sending="silent", rtt_ms=None, is_waiting=True)
+    (finding,) = found(HOST, unheard, VM3)
+    seen = [code for _, code in codes(HOST, replace(unheard, receiving="lost"), VM3)]
+    rule = BlockedPacket(7948, True, "vm2", 150, False, RULE)
+    *_, own = found(replace(HOST, blocked=(rule,)), unheard, VM3)
+
+    assert (finding.subject, finding.code) == ("vm2", "gossip-lost-from")
+    assert "gossip (UDP 7948) from vm2 (192.168.56.12) does not arrive" in finding.text
+    assert "drops UDP 7948" in finding.why
+    assert seen == ["gossip-lost-from", "vxlan-lost-from"]
+    assert own.why == "a filter of this host drops it, as said about this host"
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

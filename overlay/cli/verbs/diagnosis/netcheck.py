@@ -153,7 +153,7 @@ def _host_text(host: LocalFacts) -> str:
 
 
 def _peer_text(peer: PeerFacts, host: LocalFacts) -> str:
-    answer = "answers" if peer.gossip_answers else "no answer"
+    answer = "no direct answer" if peer.gossip_answers else "no answer"
     if peer.rtt_ms is not None:
         answer = f"{peer.rtt_ms:.1f} ms"
     parts = [peer.address, f"gossip ({host.gossip_port}/udp) {answer}"]
