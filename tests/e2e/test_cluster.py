@@ -394,6 +394,7 @@ def test_leave_withdraws_and_reset_leaves_nothing(
 ) -> None:
     """Leaving withdraws all endpoints; reset removes every interface, namespace, rule and file."""
     cluster.ok(3, "overlayd", "leave")
+    assert json.loads(cluster.ok(3, "overlayd", "leave", "--json"))["left"] is False
 
     def on_vm3() -> list[str]:
         endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]

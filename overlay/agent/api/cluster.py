@@ -76,8 +76,10 @@ class ClusterHandlers:
         return {"status": "degraded" if issues else "ok", "issues": issues}
 
     async def leave(self, request: schema.LeaveRequest) -> schema.LeaveResponse:
-        """POST /v1/leave."""
-        return {"withdrawn": await self._agent.leave(force=request.force)}
+        """POST /v1/leave; nothing is done outside a cluster."""
+        if self._agent.components is None:
+            return {"left": False, "withdrawn": 0}
+        return {"left": True, "withdrawn": await self._agent.leave(force=request.force)}
 
     async def reset(self, _request: EmptyRequest) -> schema.ResetResponse:
         """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.

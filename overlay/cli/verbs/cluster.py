@@ -158,6 +158,7 @@ def run_leave(args: Namespace) -> int:
     left = ApiClient(args.paths).post("/v1/leave", {"force": args.force})
     if args.json:
         output.print_json(left)
-    else:
-        output.print_note("left the cluster; to remove all traces of overlayd: sudo overlayd reset")
+        return 0
+    done = "left the cluster" if left.get("left", True) else "this host was in no cluster"
+    output.print_note(f"{done}; to remove all traces of overlayd: sudo overlayd reset")
     return 0

@@ -130,9 +130,19 @@ def test_a_bad_token_file_starts_no_agent(overlayd: Run, tmp_path: Path) -> None
 
 def test_leave_names_the_reset_command(overlayd: Run, agent: FakeAgent) -> None:
     """After leaving, stderr names the command that removes all traces."""
-    agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "withdrawn": 2})
+    agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "left": True, "withdrawn": 2})
     outcome = overlayd("leave")
     assert agent.asked[-1].body == {"force": False}
 
     assert (outcome.code, outcome.out) == (0, "")
+    assert "left the cluster; " in outcome.err
     assert "overlayd reset" in outcome.err
+
+
+def test_leaving_twice_is_no_error(overlayd: Run, agent: FakeAgent) -> None:
+    """`overlayd leave && apt-get purge overlayd` works on a host that has left already."""
+    agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "left": False, "withdrawn": 0})
+    outcome = overlayd("leave")
+
+    assert outcome.code == 0
+    assert "this host was in no cluster; " in outcome.err

@@ -295,8 +295,9 @@ class HealthResponse(TypedDict):
 
 
 class LeaveResponse(TypedDict):
-    """The number of endpoints that were detached."""
+    """Whether this host was a member, and the number of endpoints that were detached."""
 
+    left: bool
     withdrawn: int
 
 
