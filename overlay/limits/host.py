@@ -21,6 +21,7 @@ API_REQUEST_TIMEOUT_S: Final = 60.0
 FOLLOWER_CHECK_INTERVAL_S: Final = 1.0  # from one check that a reader has not gone to the next
 HTTP_HEADERS_MAX: Final = 100  # in an answer of an agent or a container engine
 SOCKET_PATH_SIZE_MAX: Final = 107  # unix(7): sun_path is 108 bytes with its final zero
+API_SOCKET_CHECK_S: Final = 5.0  # from one look whether the socket is there to the next
 API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0

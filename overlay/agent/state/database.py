@@ -250,9 +250,15 @@ def _lock(directory: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        owner = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
         raise ConflictError(
-            f"another agent uses the state directory {directory}",
-            hint="To see it: overlayd status. A second agent needs its own --state-dir",
+            f"another agent uses the state directory {directory}"
+            + (f": process {owner}" if owner.isdecimal() else ""),
+            hint="To see it: overlayd status; if that gets no answer, end that process, which "
+            "loses no packet. A second agent needs its own --state-dir",
         ) from error
+    with contextlib.suppress(OSError):  # a full disk; only the error of another agent needs it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     return descriptor

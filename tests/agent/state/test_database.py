@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -59,7 +60,8 @@ def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
     """The second agent gets an error that says how to run two agents."""
     state = StateDatabase(tmp_path)
 
-    with pytest.raises(ConflictError, match="another agent uses") as caught:
+    told = f"another agent uses .*: process {os.getpid()}\\."
+    with pytest.raises(ConflictError, match=told) as caught:
         StateDatabase(tmp_path)
 
     assert "--state-dir" in caught.value.hint

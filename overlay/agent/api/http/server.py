@@ -65,6 +65,8 @@ class ApiServer:
             self._runner, limits.API_CLIENTS_MAX, limits.API_SILENCE_MAX_S
         )
         self._bound: tuple[int, int] | None = None  # tells this socket from another agent's
+        self._site: web.SockSite | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._slots = RequestSlots()
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
@@ -118,19 +120,51 @@ class ApiServer:
                 hint="'overlayd status' shows it; a second agent needs its own --run-dir and "
                 "--state-dir",
             )
+        await self._runner.setup()
+        await self._listen()
+        self._connections.start()
+        self._watch = asyncio.get_running_loop().create_task(self._restore(), name="api-socket")
+
+    async def _listen(self) -> None:
+        """Listen at the path, in place of any other socket there."""
+        if self._site is not None:
+            former, self._site = self._site, None
+            await former.stop()
         listener = unix_listener.bind(self.path)
         self._bound = _identity(self.path)
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
         self.path.chmod(0o660)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
-        self._connections.start()
+        self._site = web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX)
+        await self._site.start()
+
+    async def _restore(self) -> None:
+        """Listen anew when something else has removed the socket, such as a cleanup of /run.
+
+        Nobody could reach the agent, and another one would be refused as its state is in use.
+        """
+        logged = ""
+        while True:
+            await asyncio.sleep(limits.API_SOCKET_CHECK_S)
+            if _identity(self.path) is not None:
+                continue
+            try:
+                public_files.make_directory(self.path.parent)
+                await self._listen()
+            except OSError as error:
+                if logged != str(error):
+                    _LOG.warning("%s is gone, and cannot be made again: %s", self.path, error)
+                    logged = str(error)
+            else:
+                _LOG.warning("%s was removed by another program: made again", self.path)
+                logged = ""
 
     async def close(self) -> None:
         """Stop serving; requests in progress may finish within two seconds."""
         if self._bound is not None and self._bound == _identity(self.path):
             self.path.unlink(missing_ok=True)  # never another agent's: this one may be refused
+        if self._watch is not None:
+            self._watch.cancel()
         self._connections.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._runner.cleanup(), 2.0)

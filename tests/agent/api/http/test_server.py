@@ -8,14 +8,17 @@ import errno
 import grp
 import json
 import os
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from overlay import limits
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.cluster import ForgetRequest
 from overlay.agent.api.schema.field_types import NetworkFilter
+from overlay.agent.process import unix_listener
 from overlay.errors import ConflictError
 
 LIMIT_S = 0.3
@@ -151,6 +154,34 @@ def test_undeclared_fields_are_refused(
     error = error_of(exchange(path, body))
 
     assert (error["code"], error["field"]) == ("usage", field)
+
+
+@pytest.mark.parametrize("removed", ["socket", "directory"])
+def test_a_socket_that_is_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str
+) -> None:
+    """Else nobody could reach the agent until somebody ends it; the former socket is closed."""
+    monkeypatch.setattr(limits, "API_SOCKET_CHECK_S", 0.01)
+
+    async def work() -> None:
+        server = ApiServer(tmp_path / "run", "nobody")
+        await server.start()
+        try:
+            if removed == "directory":
+                shutil.rmtree(server.path.parent)
+            else:
+                server.path.unlink()
+            while True:
+                if await unix_listener.is_served(server.path):
+                    break
+                await asyncio.sleep(0.01)
+            assert server.path.stat().st_mode & 0o777 == 0o660
+            assert len(server._runner.sites) == 1
+        finally:
+            await server.close()
+        assert not server.path.exists()
+
+    asyncio.run(asyncio.wait_for(work(), 20))
 
 
 def test_a_second_agent_leaves_the_first_ones_socket(tmp_path: Path) -> None:
