@@ -26,6 +26,7 @@ _MESSAGES = (
     (rf"the following arguments are required: {COMMAND}", "no command given"),
     (r"the following arguments are required: (.+)", "missing: {0}"),
     (r"one of the arguments (\S+) (\S+) is required", "missing: {0} or {1}"),
+    (r"argument (\S+): not allowed with argument (\S+)", "{0} and {1} exclude each other"),
     (r"unrecognized arguments: (-\S+)", "unknown option {0}"),
     (r"unrecognized arguments: (-\S+ .+)", "unknown options: {0}"),
     (r"unrecognized arguments: (.+)", "unexpected argument: {0}"),
@@ -157,4 +158,5 @@ def _spelled(action: argparse.Action) -> str:
     option = max(action.option_strings, key=len)
     if action.nargs == 0:
         return option
-    return f"{option} {action.metavar or action.dest.upper()}"
+    words = f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
+    return f"{option} {action.metavar or words or action.dest.upper()}"

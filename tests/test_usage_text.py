@@ -47,6 +47,16 @@ def test_what_was_meant_is_named(line: str, meant: str) -> None:
     assert f"did you mean {meant!r}?" in error_of(line).what
 
 
+def test_two_options_that_exclude_each_other_are_named() -> None:
+    """Both, as for other errors of two options."""
+    assert error_of("graph --svg --dot").what == "--dot and --svg exclude each other"
+
+
+def test_an_option_is_shown_with_its_values() -> None:
+    """Not with its own name once more."""
+    assert error_of("agent --fast-path maybe").why.startswith("--fast-path {auto,on,off}: ")
+
+
 def test_dashes_make_no_option_alike() -> None:
     """--mtu is none of network create, and nothing like --opt."""
     assert "did you mean" not in error_of("network create blue --mtu 1400").what

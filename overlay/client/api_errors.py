@@ -48,8 +48,8 @@ def connection_error(error: Exception, path: str, log: str, timeout_s: float) ->
             return TimedOutError(
                 "the agent did not answer in time",
                 why=f"no answer from {path} within {timeout_s:g} s",
-                hint="overlayd status; if that hangs too, restart the agent "
-                "(forwarding continues meanwhile)",
+                hint="Try again; if it stays so, restart the agent, which loses no packet: "
+                "sudo systemctl restart overlayd",
             )
         case ConnectionResetError() | BrokenPipeError():
             return AgentNotRunningError(

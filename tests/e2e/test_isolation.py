@@ -157,7 +157,7 @@ def test_what_cannot_be_kept_apart_is_refused(cluster: Cluster) -> None:
         (("--vlan", "1"), 2, "'1' is not a VLAN of a port"),
         (("--vlan", "ten"), 2, "'ten' does not name VLANs"),
         (("--vlan", "30-20"), 2, "--vlan 10,20-30 for a trunk"),
-        (("--isolated", "--not-isolated"), 2, "not allowed with"),
+        (("--isolated", "--not-isolated"), 2, "exclude each other"),
         (("--isolated", "--no-port-security"), 2, "isolation goes by the sender's MAC"),
     ):
         done = cluster.run(1, "overlayd", "attach", "wrong", "--network", "blue", *options)
