@@ -213,6 +213,26 @@ ISOLATE_PORTS_LABEL = (LABEL_PREFIX + "isolate-ports", "on")
 """On a network: the ports of its containers are isolated, unless an endpoint says otherwise."""
 
 
+def reserved_ips(network: Network) -> frozenset[Ip]:
+    """Return the addresses of a network that no container has: of gateways and other devices."""
+    gateways = (subnet.gateway for subnet in network.subnets)
+    others = (ip for subnet in network.subnets for _, ip in subnet.auxiliary)
+    return frozenset((*gateways, *others))
+
+
+def container_ips(network: Network, endpoint: Endpoint) -> tuple[Ip, ...]:
+    """Return those addresses of an endpoint that a container on the network can have.
+
+    A member may write any address into its records, such as one of another host's own services.
+    """
+    reserved = reserved_ips(network)
+    return tuple(
+        ip
+        for ip in endpoint.ips
+        if ip not in reserved and any(ip in subnet for subnet in network.subnets)
+    )
+
+
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Return whether port security is off for an endpoint.
 

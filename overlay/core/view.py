@@ -38,7 +38,7 @@ from overlay.core.protocol.records import (
 )
 from overlay.core.remote_changes import remote_changes
 from overlay.core.services.view import ServiceSource, ServiceView
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_loopback
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_loopback, reserved_ips
 
 
 class OwnershipSource(Protocol):
@@ -247,8 +247,7 @@ class View:
         if self._owners is None:
             return False
         owned = self._owners.ownership(network)
-        taken = {subnet.gateway for subnet in network.subnets}
-        taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
+        taken = reserved_ips(network)
         return all(owned.owner_of(ip) == origin and ip not in taken for ip in endpoint.ips)
 
     def _owns(self, network: Network, origin: NodeId, ip: Ip) -> bool:

@@ -35,7 +35,7 @@ from overlay.core.dataplane.published_port import (
 )
 from overlay.errors import ConflictError
 from overlay.kernel.host import default_route, port_check
-from overlay.model import Ip, Network, Vni, ip_text
+from overlay.model import Ip, Network, Vni, container_ips, ip_text
 from overlay.signals import Signal
 
 
@@ -302,7 +302,8 @@ class PublishedPorts(Controller):
             )
         if placed is None:
             return PublishedPortStatus(each, (), f"nothing is called {each.name} on {network.name}")
-        ips = [ip for ip in placed.endpoint.ips if not each.host_ip or len(ip) == len(each.host_ip)]
+        own = container_ips(network, placed.endpoint)
+        ips = [ip for ip in own if not each.host_ip or len(ip) == len(each.host_ip)]
         attachment = self._attachments.get(placed.endpoint.endpoint_id)
         targets = []
         for ip in ips:

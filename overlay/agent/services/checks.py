@@ -124,11 +124,12 @@ class HealthChecks(Controller):
     def _wanted(self) -> Iterator[tuple[tuple[Vni, Key], _Wanted]]:
         for vni in self._networks():
             services = [each for each in self._catalog.services(vni) if each.check is not None]
-            if not services:
+            network = self._context.directory.network_by_vni(vni)
+            if not services or network is None:
                 continue
             own = [each for each in self._context.directory.own_endpoints(vni) if not is_host(each)]
             candidates = (Candidate(self._gossip.node_id, each, MemberState.ALIVE) for each in own)
-            index = BackendIndex(candidates, lambda *_: None)
+            index = BackendIndex(network, candidates, lambda *_: None)
             for service in services:
                 for backend in index.backends(service):
                     found = self._wanted_check(service, backend.endpoint)

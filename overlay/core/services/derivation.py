@@ -7,6 +7,7 @@ give equal values on all hosts. Does not: know the kernel, or read records.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from overlay import limits
 from overlay.core.protocol.messages import MemberState
 from overlay.core.services.service import Service, ServicePort
 from overlay.core.services.values import Backend, IngressPort, VirtualPort
-from overlay.model import Endpoint, Ip, NodeId
+from overlay.model import Endpoint, Ip, Network, NodeId, container_ips
 
 
 class BackendState(Enum):
@@ -70,7 +71,10 @@ HealthOf = Callable[[NodeId, bytes, str], bool | None]
 class BackendIndex:
     """The containers of one network by label, name and alias, so that a lookup is no scan."""
 
-    def __init__(self, candidates: Iterable[Candidate], health_of: HealthOf) -> None:
+    def __init__(
+        self, network: Network, candidates: Iterable[Candidate], health_of: HealthOf
+    ) -> None:
+        self._network = network
         self._health_of = health_of
         self._by_label: dict[tuple[str, str], list[Candidate]] = {}
         self._by_name: dict[str, list[Candidate]] = {}
@@ -84,7 +88,7 @@ class BackendIndex:
 
     def backends(self, service: Service) -> list[ServiceBackend]:
         """Return a service's backends, in order of name and id, as many as count."""
-        return backends_of(service, self.matches(service))
+        return backends_of(self._network, service, self.matches(service))
 
     def matches(self, service: Service) -> list[Match]:
         """Return the containers that a service selects, in the order of the records."""
@@ -107,9 +111,15 @@ class BackendIndex:
             yield from self._by_alias.get(service.name.lower(), ())
 
 
-def backends_of(service: Service, matches: Iterable[Match]) -> list[ServiceBackend]:
-    """Return a service's backends, in order of name and id, as many as count."""
-    found = {each.candidate.endpoint.endpoint_id: each for each in matches}
+def backends_of(
+    network: Network, service: Service, matches: Iterable[Match]
+) -> list[ServiceBackend]:
+    """Return a service's backends, in order of name and id, as many as count.
+
+    Each with the addresses that it can have on the network: hosts lead their own and others'
+    connections there.
+    """
+    found = {each.candidate.endpoint.endpoint_id: each for each in _present(network, matches)}
     ordered = sorted(
         (each.candidate.endpoint.name.lower(), endpoint_id, each)
         for endpoint_id, each in found.items()
@@ -126,6 +136,18 @@ def backends_of(service: Service, matches: Iterable[Match]) -> list[ServiceBacke
         )
         for name, _, each in ordered[: limits.SERVICE_BACKENDS_MAX]
     ]
+
+
+def _present(network: Network, matches: Iterable[Match]) -> Iterator[Match]:
+    """Yield the containers that have an address of the network, without other addresses."""
+    for each in matches:
+        candidate = each.candidate
+        ips = container_ips(network, candidate.endpoint)
+        if ips == candidate.endpoint.ips:
+            yield each
+        elif ips:
+            endpoint = replace(candidate.endpoint, ips=ips)
+            yield each._replace(candidate=candidate._replace(endpoint=endpoint))
 
 
 def _state(service: Service, match: Match, *, is_drained: bool) -> BackendState:

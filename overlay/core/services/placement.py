@@ -21,7 +21,7 @@ from overlay.core.services.derivation import (
 )
 from overlay.core.services.service import Service
 from overlay.core.services.values import VirtualPort
-from overlay.model import Vni
+from overlay.model import Network, Vni
 
 
 class Placement(NamedTuple):
@@ -45,6 +45,7 @@ class _Derived:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
+    network: Network
     services: Sequence[Service]
     inputs: object
     derived: dict[str, _Derived]  # by name
@@ -59,7 +60,7 @@ class Placements:
 
     def of(
         self,
-        vni: Vni,
+        network: Network,
         services: Sequence[Service],
         inputs: object,
         index: Callable[[], BackendIndex],
@@ -68,16 +69,18 @@ class Placements:
 
         `inputs` equals that of the last call as long as `index` would return the same.
         """
-        last = self._networks.get(vni)
+        last = self._networks.get(network.vni)
+        if last is not None and last.network != network:
+            last = None
         if last is not None and last.inputs == inputs and last.services == services:
             return last.placement
         known = last.derived if last is not None else {}
-        derived = dict(_derive(services, index(), known))
+        derived = dict(_derive(network, services, index(), known))
         placement = Placement(
             tuple(each.placed for each in derived.values()),
             tuple(sorted((port for each in derived.values() for port in each.ports), key=_order)),
         )
-        self._networks[vni] = _Network(services, inputs, derived, placement)
+        self._networks[network.vni] = _Network(network, services, inputs, derived, placement)
         return placement
 
     def keep(self, vnis: Collection[Vni]) -> None:
@@ -87,13 +90,13 @@ class Placements:
 
 
 def _derive(
-    services: Sequence[Service], index: BackendIndex, known: dict[str, _Derived]
+    network: Network, services: Sequence[Service], index: BackendIndex, known: dict[str, _Derived]
 ) -> Iterator[tuple[str, _Derived]]:
     for service in services:
         matches = index.matches(service)
         before = known.get(service.name)
         if before is None or before.placed.service != service or before.matches != matches:
-            placed = PlacedService(service, tuple(backends_of(service, matches)))
+            placed = PlacedService(service, tuple(backends_of(network, service, matches)))
             before = _Derived(matches, placed, tuple(virtual_ports(placed)))
         yield service.name, before
 

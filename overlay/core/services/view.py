@@ -23,7 +23,7 @@ from overlay.core.services.liveness import HostLiveness
 from overlay.core.services.placement import Placement, Placements
 from overlay.core.services.service import Service
 from overlay.core.services.values import IngressPort, VirtualPort
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_host, reserved_ips
 
 
 class ServiceSource(Protocol):
@@ -81,8 +81,7 @@ class ServiceView:
         found = self._declared(network.vni)
         if not found:
             return []
-        taken = {subnet.gateway for subnet in network.subnets}
-        taken.update(ip for subnet in network.subnets for _, ip in subnet.auxiliary)
+        taken = set(reserved_ips(network))
         virtual = {ip for service in found for ip in service.ips}
         for origin, value in self._store.values(Scope(network.vni), "endpoint"):
             if isinstance(value, Endpoint) and not virtual.isdisjoint(value.ips):
@@ -107,10 +106,12 @@ class ServiceView:
         if not services:
             return Placement((), ())
         self._placements.keep(self._networks())
-        vni, states = network.vni, self._host_states(network.vni)
-        counts = [self._store.change_count(Scope(vni), kind) for kind in ("endpoint", "health")]
+        states = self._host_states(network.vni)
+        counts = [
+            self._store.change_count(Scope(network.vni), kind) for kind in ("endpoint", "health")
+        ]
         return self._placements.of(
-            vni, services, (states, counts), lambda: self.backend_index(vni, states)
+            network, services, (states, counts), lambda: self.backend_index(network, states)
         )
 
     def _host_states(self, vni: Vni) -> dict[NodeId, MemberState]:
@@ -123,9 +124,10 @@ class ServiceView:
         return found | {self._self_id: MemberState.ALIVE}
 
     def backend_index(
-        self, vni: Vni, states: Mapping[NodeId, MemberState] | None = None
+        self, network: Network, states: Mapping[NodeId, MemberState] | None = None
     ) -> BackendIndex:
         """Return the containers of a network that may be backends, and what checks say."""
+        vni = network.vni
         states = self._host_states(vni) if states is None else states
         candidates = (
             Candidate(origin, value, states[origin])
@@ -138,4 +140,4 @@ class ServiceView:
             value = self._store.value(node, Scope(vni), key)
             return value.is_healthy if isinstance(value, BackendHealth) else None
 
-        return BackendIndex(candidates, health_of)
+        return BackendIndex(network, candidates, health_of)

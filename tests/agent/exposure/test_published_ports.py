@@ -10,12 +10,13 @@ import pytest
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.core.dataplane.published_port import PortRequest, PublishedPort
 from overlay.errors import ConflictError
-from overlay.model import Ip, Vni
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.signals import Signal
 
 NOTHING = cast("Any", None)
@@ -136,4 +137,23 @@ async def test_ports_follow_a_new_name_on_disk_too(tmp_path: Path) -> None:
     assert named == {8080: "shop", 8081: "web", 8082: "db"}
     assert [each.publication.name for each in await ports.status()] == ["shop", "web", "db"]
     assert rules.applied == 1
+    state.close()
+
+
+async def test_a_false_address_is_no_target(tmp_path: Path) -> None:
+    """A member's record may say anything: not even then does a port lead to the host's services."""
+    state = StateDatabase(tmp_path)
+    state.commit([documents.PUBLISHED_PORTS.row(WEB)])
+    ports = ports_of(state, Rules())
+    base, gateway, own = map(parse_ip, ("10.0.0.0", "10.0.0.1", "10.0.0.9"))
+    blue = Network(Vni(7), "blue", (Subnet(base, 24, gateway),), NodeId(bytes(16)))
+    false = map(parse_ip, ("127.0.0.1", "172.17.0.1", "10.0.0.1"))
+    web = Endpoint(bytes(8), blue.vni, "web", mac_for(blue.vni, own), (*false, own))
+    directory = cast("Any", ports._directory)
+    directory.network_by_vni = lambda _vni: blue
+    directory.endpoints = lambda _vni: [PlacedEndpoint(blue.creator, web)]
+    cast("Any", ports._exposure).host_endpoints = SimpleNamespace(of=lambda _vni: [NOTHING])
+
+    (found,) = await ports.status()
+    assert [each.ip for each in found.targets] == [own]
     state.close()

@@ -17,11 +17,23 @@ from overlay.core.services.derivation import (
 )
 from overlay.core.services.service import HealthCheck, Service, ServiceIngress, ServicePort
 from overlay.core.services.values import Backend, VirtualPort
-from overlay.model import Endpoint, Mac, NodeId, Vni, parse_ip
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, parse_ip
 
 VNI = Vni(7)
 ONE, TWO = NodeId(b"1" * 16), NodeId(b"2" * 16)
 VIP, VIP6 = parse_ip("10.0.0.100"), parse_ip("fd00::100")
+NETWORK = Network(
+    VNI,
+    "blue",
+    (
+        Subnet(
+            parse_ip("10.0.0.0"), 24, parse_ip("10.0.0.254"),
+            auxiliary=(("printer", parse_ip("10.0.0.253")),),
+        ),
+        Subnet(parse_ip("fd00::"), 64, parse_ip("fd00::1:1")),
+    ),
+    ONE,
+)  # fmt: skip
 WEB = Service("web", VNI, (VIP,), (ServicePort(80, 8080),), selector=(("app", "web"),))
 CHECKED = replace(WEB, check=HealthCheck("tcp", "", 2.0, 1.0, 3))
 
@@ -46,7 +58,9 @@ def candidate(
 def index(*candidates: Candidate, health: dict[int, bool] | None = None) -> BackendIndex:
     """Return an index; `health` has what hosts say of containers by number."""
     known = {number.to_bytes(8, "big"): value for number, value in (health or {}).items()}
-    return BackendIndex(candidates, lambda _node, endpoint_id, _service: known.get(endpoint_id))
+    return BackendIndex(
+        NETWORK, candidates, lambda _node, endpoint_id, _service: known.get(endpoint_id)
+    )
 
 
 def ports(service: Service, found: BackendIndex) -> list[VirtualPort]:
@@ -84,6 +98,26 @@ def test_without_both_the_alias_counts() -> None:
     found = index(candidate(1), candidate(2, label="", aliases=("WEB",)))
 
     assert names(replace(WEB, selector=()), found) == ["c2"]
+
+
+@pytest.mark.parametrize(
+    "false",
+    ["127.0.0.1", "172.17.0.1", "169.254.169.254", "10.0.0.254", "10.0.0.253", "fd00::1:1", "::1"],
+)
+def test_a_false_address_leads_nowhere(false: str) -> None:
+    """Not even where a member's record says so: to hosts' own services, gateways or devices."""
+    whole = candidate(1)
+    liar = whole._replace(endpoint=replace(whole.endpoint, ips=(parse_ip(false),)))
+    assert ports(WEB, index(liar))[0].backends == ()
+    assert found_ips(index(liar)) == []
+
+    half = replace(whole.endpoint, ips=(parse_ip(false), *whole.endpoint.ips))
+    assert found_ips(index(whole._replace(endpoint=half))) == [whole.endpoint.ips]
+
+
+def found_ips(found: BackendIndex) -> list[tuple[Ip, ...]]:
+    """Return the addresses of each backend."""
+    return [each.endpoint.ips for each in found.backends(WEB)]
 
 
 @pytest.mark.parametrize(

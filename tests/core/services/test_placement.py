@@ -9,7 +9,16 @@ from overlay.core.services.derivation import BackendIndex
 from overlay.core.services.placement import Placement, Placements
 from overlay.core.services.service import Service
 from overlay.model import Vni, parse_ip
-from tests.core.services.test_derivation import CHECKED, ONE, TWO, VNI, WEB, candidate, index
+from tests.core.services.test_derivation import (
+    CHECKED,
+    NETWORK,
+    ONE,
+    TWO,
+    VNI,
+    WEB,
+    candidate,
+    index,
+)
 
 API = replace(WEB, name="api", ips=(parse_ip("10.0.0.99"),), selector=(("app", "api"),))
 
@@ -19,6 +28,7 @@ class Network:
 
     def __init__(self, *services: Service) -> None:
         self.services = list(services)
+        self.record = NETWORK
         self.placements = Placements()
         self.indexed = 0
 
@@ -29,7 +39,7 @@ class Network:
             self.indexed += 1
             return found
 
-        return self.placements.of(VNI, self.services, number, read)
+        return self.placements.of(self.record, self.services, number, read)
 
 
 def test_nothing_is_read_without_a_change() -> None:
@@ -71,6 +81,16 @@ def test_a_service_that_is_set_is_derived_again() -> None:
     assert drained.services[0] is before.services[0]
     assert [each.weight for each in drained.ports[1].backends] == [0, 1]
     assert len(network.now(1, known).ports) == 1
+
+
+def test_other_subnets_have_other_backends() -> None:
+    """As of a network that another one displaces; with the same records of containers."""
+    network = Network(WEB)
+    known = index(candidate(1))
+    assert len(network.now(1, known).ports[0].backends) == 1
+    network.record = replace(NETWORK, subnets=())
+
+    assert network.now(1, known).ports[0].backends == ()
 
 
 def test_networks_that_are_gone_are_forgotten() -> None:

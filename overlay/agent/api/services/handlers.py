@@ -231,8 +231,9 @@ class ServiceView:
         self._checks = components.service_data_plane.checks
         self._at_connect = components.service_data_plane.at_connect
         self._indexes = {
-            vni: self._directory.view.services.backend_index(vni)
+            vni: self._directory.view.services.backend_index(network)
             for vni in {service.vni for service in components.services.catalog.all()}
+            if (network := self._directory.network_by_vni(vni)) is not None
         }
 
     def _backends(self, service: Service) -> list[ServiceBackend]:
