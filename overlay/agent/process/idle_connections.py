@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 from overlay.agent.process.lean_aiohttp import web
+from overlay.agent.process.tasks import report_defect
 
 _INTERVAL_S = 1.0
 
@@ -47,16 +48,22 @@ class IdleConnections:
             self._task.cancel()
 
     async def _reap(self) -> None:
-        """Close connections over the idle limit, and the oldest of too many."""
-        loop = asyncio.get_running_loop()
+        """Look for idle connections as long as the server runs."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            server = self._runner.server
-            idle = [] if server is None else [c for c in server.connections if not self._serving[c]]
-            self._idle = {each: self._idle.get(each, loop.time()) for each in idle}
-            oldest_first = sorted(idle, key=lambda each: self._idle[each])
-            excess = max(0, len(idle) - self._count_max)
-            for number, each in enumerate(oldest_first):
-                idle_s = loop.time() - self._idle[each]
-                if number < excess or idle_s > self._silence_s:
-                    each.force_close()
+            try:
+                self._close_idle()
+            except Exception as error:  # noqa: BLE001 - else connections would add up from now on
+                report_defect("defect while closing idle connections", error)
+
+    def _close_idle(self) -> None:
+        """Close connections over the idle limit, and the oldest of too many."""
+        now_s = asyncio.get_running_loop().time()
+        server = self._runner.server
+        idle = [] if server is None else [c for c in server.connections if not self._serving[c]]
+        self._idle = {each: self._idle.get(each, now_s) for each in idle}
+        oldest_first = sorted(idle, key=lambda each: self._idle[each])
+        excess = max(0, len(idle) - self._count_max)
+        for number, each in enumerate(oldest_first):
+            if number < excess or now_s - self._idle[each] > self._silence_s:
+                each.force_close()

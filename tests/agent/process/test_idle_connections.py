@@ -77,3 +77,34 @@ async def test_a_silent_connection_is_closed() -> None:
     server.idle = IdleConnections(cast("Any", SimpleNamespace(server=server)), 2, silence_s=-1.0)
 
     assert await server.reaped() == []
+
+
+class BrokenRunner:
+    """A server's runner, which fails the first time that its server is asked for."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._is_broken = True
+
+    @property
+    def server(self) -> Server:
+        """Return the server."""
+        if self._is_broken:
+            self._is_broken = False
+            raise LookupError("a defect")
+        return self._server
+
+
+async def test_a_defect_is_reported_and_ends_nothing() -> None:
+    """Idle connections are closed in the next round."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, about: reported.append(about))
+    server = Server()
+    server.connect()
+    server.idle = IdleConnections(cast("Any", BrokenRunner(server)), 0, 60.0)
+
+    assert await server.reaped() == []
+
+    (told,) = reported
+    assert isinstance(told["exception"], LookupError)
+    assert told["message"] == "defect while closing idle connections"
