@@ -25,6 +25,8 @@ _UNRESERVED: Final = frozenset(
 )
 _HEX_DIGITS: Final = frozenset(b"0123456789abcdefABCDEF")
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
+_INTERIM_MAX: Final = 8  # responses before the one that counts
+_DIGITS_MAX: Final = 15  # of a length
 
 
 class HttpError(Exception):
@@ -165,10 +167,13 @@ def send(
 
 
 def _read_response(file: BinaryIO, *, has_body: bool) -> HttpResponse:
-    status = 100
-    while 100 <= status < 200:  # interim responses come before the one that counts
+    for _ in range(_INTERIM_MAX + 1):
         status = _read_status(file)
         headers = _read_headers(file)
+        if not 100 <= status < 200:
+            break
+    else:
+        raise HttpError("no answer but interim ones")
     is_empty = not has_body or status in (_NO_CONTENT, _NOT_MODIFIED)
     return HttpResponse(status, headers, iter(()) if is_empty else _body(file, headers))
 
@@ -205,7 +210,7 @@ def _body(file: BinaryIO, headers: Mapping[str, str]) -> Iterator[bytes]:
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _chunks(file)
     if length:
-        if not (length.isascii() and length.isdecimal()):
+        if not (length.isascii() and length.isdecimal() and len(length) <= _DIGITS_MAX):
             raise HttpError(f"not a length: {length[:60]!r}")
         return _sized(file, int(length))
     return _until_closed(file)

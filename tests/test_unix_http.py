@@ -101,6 +101,8 @@ def test_interim_and_empty_answers(serve: Serve) -> None:
         b"",
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\nabc",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000 + b"HTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" + b"X" * 70_000,
         b"HTTP/2 200 OK\r\n\r\n",

@@ -73,7 +73,7 @@ class EngineEvents:
             event: Any = json.loads(line)
             status = event.get("status") or event.get("Status") or event.get("Action")
             container_id = event.get("id") or event.get("ID")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return
         if status == "start" and container_id:
             await self._consumer.container_started(self.kind, str(container_id))

@@ -240,7 +240,7 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
         if response.status == HTTPStatus.OK:
             return _container(kind, answer)
         message = str(answer["message"])
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise OverlayError(
             f"cannot read {title}'s answer on {socket}", why=f"HTTP {response.status}: {error}"
         ) from error
@@ -283,7 +283,7 @@ def request_docker(
             message = answer.get("message") if isinstance(answer, dict) else None
             why = str(message or f"HTTP {response.status}")
             raise OverlayError(f"Docker rejected {method} {path}", why=why)
-    except (OSError, HttpError, ValueError) as error:
+    except (OSError, HttpError, ValueError, RecursionError) as error:
         raise OverlayError(
             f"Docker does not answer on {socket}", why=str(error) or type(error).__name__
         ) from error

@@ -97,6 +97,7 @@ async def test_a_start_is_reported_after_the_opening(engine: Engine) -> None:
         event(Action="die", id="two"),
         b"no json\n",
         b"[]\n",
+        b"[" * 60_000 + b"\n",
         event(Status="start", ID="three"),
     ]
     consumer = Consumer()

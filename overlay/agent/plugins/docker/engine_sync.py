@@ -21,6 +21,7 @@ from overlay.agent.plugins.docker.network_binding import ALLOCATED, NetworkBinde
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings
 from overlay.agent.plugins.docker.swarm_holdings import SwarmHoldings, swarm_holdings
 from overlay.agent.process.lean_aiohttp import aiohttp
+from overlay.agent.process.tasks import report_defect
 from overlay.agent.runtimes.engine_events import event_stream
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker
 from overlay.docker_socket import DRIVER, SWARM_DRIVER
@@ -106,7 +107,7 @@ class EngineSync:
                 continue
             if not line:
                 return
-            await self._report_errors(self._handle(json.loads(line)))
+            await self._report_errors(self._handle_line(line))
 
     async def _report_errors(self, work: Any) -> None:
         try:
@@ -116,6 +117,13 @@ class EngineSync:
             self._event_log.record("docker", text, level=logging.ERROR)
         except OverlayError as error:
             self._event_log.record("docker", str(error), level=logging.ERROR)
+        except (OSError, ValueError):
+            raise  # the stream begins anew
+        except Exception as error:  # noqa: BLE001 - no answer of Docker's ends the agent
+            report_defect("defect while following Docker", error)
+
+    async def _handle_line(self, line: bytes) -> None:
+        await self._handle(json.loads(line))
 
     async def _handle(self, event: dict[str, Any]) -> None:
         actor, action = event["Actor"], event["Action"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from overlay.agent.endpoints.edit import EndpointEdit
@@ -68,6 +69,17 @@ async def test_events_that_make_no_sense_are_reported(engine: Engine) -> None:
 
     last = engine.agent.components.event_log.last("docker")
     assert "Docker's answer is not understood" in last["text"]
+
+
+async def test_no_line_of_dockers_ends_the_agent(engine: Engine) -> None:
+    """Such as one that is nested more deeply than a reader can go; it is reported as a defect."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, about: reported.append(about))
+    sync = engine.plugin._require_drivers().sync
+
+    await sync._report_errors(sync._handle_line(b"[" * 60_000))
+
+    assert [type(each["exception"]) for each in reported] == [RecursionError]
 
 
 async def test_what_docker_lacks_twice_is_removed(engine: Engine) -> None:
