@@ -36,8 +36,9 @@ def start(name: str) -> None:
     """Start the process for a device, and wait until it can be configured.
 
     Right after a kill the kernel still has the device for a moment, so one that is busy is tried
-    again at once: packets are lost meanwhile. Raises OverlayError if the process ends otherwise, or
-    does not answer in time.
+    again at once: packets are lost meanwhile. A process whose device is gone still has the socket
+    for a moment, and takes its name along, so that the next one would end. Raises OverlayError if
+    the process ends otherwise, or does not answer in time.
     """
     path = program()
     if path is None:
@@ -48,6 +49,8 @@ def start(name: str) -> None:
         )
     command = _unit_command(path, name) if uses_unit() else [path, name]
     deadline = time.monotonic() + limits.WIREGUARD_START_S
+    while uapi.is_served(name) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     why = _run(command)
     while _BUSY in why and time.monotonic() < deadline:
         time.sleep(_POLL_S)

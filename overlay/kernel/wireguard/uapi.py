@@ -28,6 +28,13 @@ def socket_path(name: str) -> Path:
     return SOCKETS / f"{name}.sock"
 
 
+def is_served(name: str) -> bool:
+    """Return whether a process has the socket of a device, which may be gone already."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as opened:
+        opened.settimeout(_TIMEOUT_S)
+        return opened.connect_ex(str(socket_path(name))) == 0
+
+
 def read(name: str) -> DeviceReading:
     """Return a device's configuration. Raises OSError where no process has it."""
     return decode(_exchange(name, "get=1\n\n"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,23 @@ def test_a_busy_device_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     log = program(tmp_path, monkeypatch, BUSY, 2)
     process.start("wg-x")
     assert log.read_text() == "started\n" * 3
+
+
+def test_the_process_before_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with its device, and unlinks the socket of that name, whosever that is by then."""
+    log = program(tmp_path, monkeypatch, "", 0)
+    monkeypatch.setattr(uapi, "SOCKETS", tmp_path)
+    path = uapi.socket_path("wg-x")
+    former = socket.create_server(str(path), family=socket.AF_UNIX)
+
+    def end(_pause_s: float) -> None:
+        assert not log.exists()
+        path.unlink()
+        former.close()
+
+    monkeypatch.setattr(time, "sleep", end)
+    process.start("wg-x")
+    assert log.read_text() == "started\n"
 
 
 def test_another_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
