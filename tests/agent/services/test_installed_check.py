@@ -120,7 +120,7 @@ def is_running(pid: str) -> bool:
     """Return whether a process is there, and no zombie that nobody reaps."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it is reaped in between
         return False
 
 
