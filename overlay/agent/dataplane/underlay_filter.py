@@ -242,10 +242,12 @@ class UnderlayFilter(Controller):
         """Return how the kernel's table differs from what it should be.
 
         New members are admitted first, as the next pass would; former ones may be in the table
-        until that pass.
+        until that pass. A table that cannot be read or written is not as it should be.
         """
-        if self._filter is None or self.fault or self._removed:
-            return []  # `status` says so
+        if self.fault is not None:
+            return [self.fault.text]
+        if self._filter is None or self._removed:
+            return []
         if self._known is not None:
             await self.admit_members()
         async with self._lock:

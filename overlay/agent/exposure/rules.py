@@ -211,12 +211,12 @@ class HostRules(Controller):
         """Return how the kernel's table differs from what it should be."""
         async with self._lock:
             wanted = self._wanted()
-            if self.fault:
-                return []  # `status` says so
+            if self.fault is not None:
+                return [self.fault.text]
             try:
                 table, _ = await self._open()
-            except (OverlayError, OSError):
-                return []  # no nftables, no table; `status` says so if one is wanted
+            except (OverlayError, OSError) as error:  # no nftables, no table
+                return [] if wanted is None else [f"nftables cannot be read: {error}"]
             if wanted is None:
                 left = await self._kernel.call(table.is_there)
                 return [f"nft table inet {table.name} is left over"] if left else []

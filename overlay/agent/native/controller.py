@@ -237,10 +237,13 @@ class NativePath(Controller):
     async def differences(self) -> list[str]:
         """Return how the kernel differs from what the records ask for.
 
-        What is not written yet is written first, as the next pass would.
+        What is not written yet is written first, as the next pass would. Programs that cannot be
+        read or written are not as they should be.
         """
-        if self._receiver is None or self.fault or self._removed:
-            return []  # `status` says so
+        if self.fault is not None:
+            return [self.fault.text]
+        if self._receiver is None or self._removed:
+            return []
         if not self._is_stale:
             await self.attempt()
         async with self._lock:

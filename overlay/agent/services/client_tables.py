@@ -225,8 +225,8 @@ class ClientTables(Controller):
             await self._end_flows(self._host)
 
     async def differences(self) -> list[str]:
-        """Describe the tables that are not as they should be."""
-        found = []
+        """Describe the tables that are not as they should be, or could not be written."""
+        found = [] if self.fault is None else [self.fault.text]
         for identity, client in list(self._clients.items()):
             place, plan = (client.path, identity), client.written.plan
             table = f"{self._called(identity)}: nft table inet {self._table.name}"

@@ -187,3 +187,5 @@ async def test_a_pass_has_its_network_confined(tmp_path: Path) -> None:
     table.refuses = True
     encrypted.add(BLUE.vni)
     assert not await underlay_filter.confine(BLUE)
+    assert underlay_filter.fault is not None
+    assert await underlay_filter.differences() == [underlay_filter.fault.text]

@@ -209,6 +209,8 @@ async def test_a_refusal_is_a_fault_and_tried_again(host: Host) -> None:
     assert host.native.why == "No space left on device"
     path = data_path_of(BLUE, host.reconciler, host.native)
     assert path == DataPath("fast", "No space left on device")
+    (told,) = await host.native.differences()
+    assert "No space left on device" in told
 
     host.refusal = None
     await host.native.attempt()

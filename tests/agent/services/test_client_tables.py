@@ -277,6 +277,7 @@ def test_one_failure_holds_up_no_other(tmp_path: Path) -> None:
     bench.fails_in = {WEB}
     assert ("put", API) in bench.reconcile()
     assert bench.tables.fault is not None
+    assert bench.tables.fault.text in asyncio.run(bench.tables.differences())
 
     bench.fails_in = set()
     assert ("put", WEB) in bench.reconcile()
