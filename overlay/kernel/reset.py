@@ -9,11 +9,12 @@ their name. Objects without such a mark are kept.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from overlay.kernel import netns
 from overlay.kernel.host import macvlan
 from overlay.kernel.native import hooks
 from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.codec import NetlinkRefusal
 from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -44,7 +46,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     """Remove overlayd's objects from this host's kernel.
 
     Returns descriptions of them. `among` restricts the namespaces searched, by name. After
-    everything else is removed, raises OverlayError for namespaces that could not be searched.
+    everything else is removed, raises OverlayError for namespaces that could not be searched, and
+    for what the kernel refuses to remove.
     """
     removed: list[str] = []
     errors: list[str] = []
@@ -60,11 +63,14 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
                 removed += [f"interface {name} of {where}" for name in gone]
     with _collecting(errors, "services"):
         removed += leftovers.remove_tables()
-    removed += _remove_devices()
+    with _collecting(errors, "interfaces"):
+        removed += _remove_devices(errors)
     with _collecting(errors, "routes of encrypted networks"):
         removed += [f"unreachable route {each}" for each in map(_range, remove_fences())]
-    removed += _remove_tables()
-    removed += _remove_rules()
+    with _collecting(errors, "nftables"):
+        removed += _remove_tables()
+    with _collecting(errors, "rules in DOCKER-USER"):
+        removed += _remove_rules()
     if errors:
         raise OverlayError(
             "some of overlayd's objects may be left",
@@ -139,15 +145,21 @@ def remove_files(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove_devices() -> list[str]:
+def _remove_devices(errors: list[str]) -> list[str]:
     removed: list[str] = []
     with NetlinkSocket() as socket:
         for found in links_best_effort(socket):
             is_own = is_overlayd_link(found.alias) or found.name == macvlan.UNFINISHED_NAME
             if found.name != "lo" and is_own:
-                socket.transact([link_requests.delete_link(found.index)])
-                removed.append(f"interface {found.name}")
+                refusals = socket.transact([link_requests.delete_link(found.index)])
+                errors += [f"interface {found.name}: {each}" for each in refusals if _matters(each)]
+                if not refusals:
+                    removed.append(f"interface {found.name}")
     return removed
+
+
+def _matters(refusal: NetlinkRefusal) -> bool:
+    return refusal.errno != errno.ENODEV  # it has gone meanwhile, such as with its other end
 
 
 def _range(prefix: bytes) -> str:
@@ -175,9 +187,8 @@ def _remove_tables() -> list[str]:
 
 def _remove_rules() -> list[str]:
     try:
-        foreign = ForeignRules()
-        taken = foreign.remove_accept_rules()
-    except (NftMissingError, OSError):
+        with closing(ForeignRules()) as foreign:
+            taken = foreign.remove_accept_rules()
+    except NftMissingError:
         return []
-    foreign.close()
     return ["overlayd's rules in DOCKER-USER"] if taken else []

@@ -462,7 +462,9 @@ def test_networks_that_are_not_shown_any_more_go(
 
     docker.ok(2, "docker", "create", "--name", "idle", "--network", "blue", *SLEEP)
     docker.ok(2, "sh", "-c", KILL_AGENT)
-    err = docker.run(2, "overlayd", "reset", "--yes")[2]
+    code, _, err = docker.run(2, "overlayd", "reset", "--yes")
+    assert code == 4
+    assert "still on this host: Docker's network blue" in err
     assert "Docker's network blue stays: it is used by idle" in err
     docker.ok(2, "docker", "rm", "idle")
     assert "removed Docker's network blue" in docker.run(2, "overlayd", "reset", "--yes")[2]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.errors import OverlayError
 from overlay.kernel import netns, reset
+from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -107,3 +109,18 @@ def test_open_sandbox_can_be_reset(world: World) -> None:
     with netns.inside(world.fd(host.name)):
         again = Sandbox.open(world.claim("again"), create=True)
     again.close()
+
+
+def test_what_the_kernel_refuses_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And stops nothing else: such as the rules that were added to Docker's."""
+    host = world.host()
+
+    def refuse(_rules: ForeignRules) -> bool:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(ForeignRules, "remove_accept_rules", refuse)
+    with pytest.raises(OverlayError, match="may be left") as caught:
+        removed_here(world, host)
+
+    assert caught.value.why == "rules in DOCKER-USER: Operation not permitted"
+    assert not netns.exists(host.sandbox.name)

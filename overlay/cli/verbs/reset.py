@@ -23,6 +23,7 @@ from overlay.docker_socket import SWARM_DRIVER, remove_plugin_socket
 from overlay.errors import (
     AgentNotRunningError,
     ConflictError,
+    DegradedError,
     ForbiddenError,
     OverlayError,
     TimedOutError,
@@ -68,11 +69,12 @@ def run_reset(args: Namespace) -> int:
     # An agent knows its own objects; without one, everything with overlayd's marks is removed.
     removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
-    removed += _remove_networks_from_docker()
+    remaining: list[str] = []
+    removed += _remove_networks_from_docker(remaining)
     removed += remove_plugin_socket()
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
-    removed += _remove_from_docker()
+    removed += _remove_from_docker(remaining)
     if done.get("authority_lost"):
         output.warn(
             "no live member of the cluster that this host left holds its authority",
@@ -85,12 +87,16 @@ def run_reset(args: Namespace) -> int:
             "cleared": False,
             "authority_lost": False,
         }
-        output.print_json({**shape, **done, "removed": removed})
-        return 0
-    for thing in removed:
-        output.print_note(f"removed {thing}")
-    output.print_note("no trace of overlayd is left on this host")
-    return 0
+        output.print_json({**shape, **done, "removed": removed, "remaining": remaining})
+    else:
+        for thing in removed:
+            output.print_note(f"removed {thing}")
+        output.print_note(
+            f"still on this host: {', '.join(remaining)}"
+            if remaining
+            else "no trace of overlayd is left on this host"
+        )
+    return DegradedError.exit_code if remaining else 0
 
 
 def _refuse_member(client: ApiClient, paths: Paths, *, alive: bool) -> None:
@@ -156,15 +162,18 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
     return [*remove_everything(), *restored]
 
 
-def _remove_networks_from_docker() -> list[str]:
-    """Remove the networks that overlayd made in Docker; warn about those that stay."""
+def _remove_networks_from_docker(remaining: list[str]) -> list[str]:
+    """Remove the networks that overlayd made in Docker; warn about those that remain."""
     from overlay.client import docker_networks  # noqa: PLC0415  slow to import
 
     try:
         left = docker_networks.remove_made()
     except OverlayError as error:
         output.warn(f"networks that overlayd made may stay in Docker: {error}")
+        remaining.append("perhaps networks in Docker")
         return []
+    remaining += [f"Docker's network {name}" for name, _ in left.in_use]
+    remaining += [f"Docker's network {name}" for name in left.users]
     for name, containers in left.in_use:
         output.warn(
             f"Docker's network {name} stays: it is used by {', '.join(containers)}",
@@ -180,13 +189,14 @@ def _remove_networks_from_docker() -> list[str]:
     return [f"Docker's network {name}" for name in left.removed]
 
 
-def _remove_from_docker() -> list[str]:
+def _remove_from_docker(remaining: list[str]) -> list[str]:
     from overlay.client import docker_plugin  # noqa: PLC0415  slow to import
 
     try:
         return [f"Docker's plugin {SWARM_DRIVER}"] if docker_plugin.uninstall() else []
     except OverlayError as error:
         output.warn(f"Docker's plugin {SWARM_DRIVER} stays: {error.what}", error.hint or "")
+        remaining.append(f"Docker's plugin {SWARM_DRIVER}")
         return []
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.cli.verbs.reset import delete_tree, refuse_to_delete
+from overlay.client import docker_networks
+from overlay.client.docker_networks import DockerLeftovers
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,10 +90,39 @@ def test_files_are_deleted_after_the_agents_reset(
         "cleared": True,
         "authority_lost": True,
         "removed": [str(agent.run_dir), str(state)],
+        "remaining": [],
     }
     assert "no live member of the cluster that this host left holds its authority" in outcome.err
     assert not state.exists()
     assert not agent.run_dir.exists()
+
+
+@root_only
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "JSON"])
+def test_what_stays_is_no_success(
+    overlayd: Run,
+    agent: FakeAgent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """Networks that Docker keeps are named, and the exit code tells of them."""
+    left = DockerLeftovers((), (("blue", ("idle",)),), ("green",))
+    monkeypatch.setattr(docker_networks, "remove_made", lambda: left)
+    (tmp_path / "state").mkdir()
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
+                                     "cleared": True, "authority_lost": False,
+                                     "removed": []})  # fmt: skip
+    agent.last = "POST /v1/reset"
+    outcome = overlayd("reset", *options)
+
+    assert outcome.code == 4
+    named = ["Docker's network blue", "Docker's network green"]
+    if options:
+        assert json.loads(outcome.out)["remaining"] == named
+    else:
+        assert f"still on this host: {', '.join(named)}" in outcome.err
+        assert "no trace" not in outcome.err
 
 
 class Terminal(io.StringIO):

@@ -85,7 +85,7 @@ def test_a_host_with_torn_dumps_can_be_reset(world: World, restless: InterfaceLo
     world.run(name, "ip", "link", "add", "up0", "type", "bridge")
     world.run(name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
     with netns.inside(world.fd(name)):
-        removed = [reset._remove_devices() for _ in range(8)]
+        removed = [reset._remove_devices([]) for _ in range(8)]
     assert removed.count(["interface up0"]) == 1
 
 
