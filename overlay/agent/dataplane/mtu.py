@@ -109,6 +109,7 @@ class MtuController:
                 f"{self._limited_by} carries {mtu} bytes: too small for an overlay",
                 why=f"at least {limits.UNDERLAY_MTU_MIN} are needed; interfaces keep the MTU for "
                 f"{before}",
+                hint="Raise the MTU there (ip link set INTERFACE mtu 1500); the agent follows",
             )
         if mtu != before:
             self._gossip.renew_card(underlay_mtu=mtu)

@@ -285,7 +285,9 @@ def request_docker(
             raise OverlayError(f"Docker rejected {method} {path}", why=why)
     except (OSError, HttpError, ValueError, RecursionError) as error:
         raise OverlayError(
-            f"Docker does not answer on {socket}", why=str(error) or type(error).__name__
+            f"Docker does not answer on {socket}",
+            why=str(error) or type(error).__name__,
+            hint="See: systemctl status docker; attached containers stay connected",
         ) from error
     else:
         return answer

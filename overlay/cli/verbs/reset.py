@@ -225,5 +225,9 @@ def delete_tree(folder: Path) -> bool:
         else:
             shutil.rmtree(folder)
     except OSError as error:
-        raise OverlayError(f"cannot delete {folder}", why=str(error)) from error
+        raise OverlayError(
+            f"cannot delete {folder}",
+            why=str(error),
+            hint=f"What uses it: fuser -v {folder}; then again: sudo overlayd reset",
+        ) from error
     return True

@@ -59,7 +59,9 @@ def _find(host: NetlinkSocket, name: str) -> LinkInfo:
         return link_decoder.decode(host.get(link_requests.get_link(name))[0])
     except NetlinkError as error:
         if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
-            raise NotFoundError(f"there is no interface {name!r} on this host") from error
+            raise NotFoundError(
+                f"there is no interface {name!r} on this host", hint="To see those: ip -br link"
+            ) from error
         raise
 
 
