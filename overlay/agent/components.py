@@ -263,6 +263,7 @@ class Components:
             self.ipam.reserves,
             self.declared,
             self.endpoints.rollback,
+            self.participation,
             forwarding.underlay,
             *forwarding.native_path.controllers,
             forwarding.zero_checksums,

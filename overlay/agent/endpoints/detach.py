@@ -110,7 +110,7 @@ class _DetachSteps:
     async def end_participation(self) -> None:
         """Give the sandbox up if this was the last endpoint that needed it."""
         vni = Vni(self._attachment.vni)
-        self._segments += await self._context.participation.end_unused(vni)
+        self._segments += await self._context.participation.release(vni)
 
     async def announce(self) -> list[Detached]:
         """Tell the other hosts; wait until those that live have confirmed, if asked to."""

@@ -92,7 +92,7 @@ class ExposureController(Controller):
         await self.reconcile_network(vni)
         self._gossip.publish(segments)
         if not exposed:
-            self._gossip.publish(await self._participation.end_unused(vni))
+            self._gossip.publish(await self._participation.release(vni))
             self.trigger()  # networks that overlap may be exposed now
         if vni in self.failures:
             raise OverlayError(
@@ -117,7 +117,7 @@ class ExposureController(Controller):
     async def end_ingress(self, vni: Vni) -> None:
         """Leave a network that no service or declaration needs now, if nothing else is here."""
         await self.reconcile_network(vni)
-        self._gossip.publish(await self._participation.end_unused(vni))
+        self._gossip.publish(await self._participation.release(vni))
 
     # --- when to check ------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class ExposureController(Controller):
         """Drop the preference for a network that no longer exists."""
         if self._gossip.node.caught_up:
             self.eligibility.preferences.drop(vni)
-            self._gossip.publish(await self._participation.end_unused(vni))
+            self._gossip.publish(await self._participation.release(vni))
 
     async def withdraw_all(self) -> None:
         """Remove every host endpoint, rule and sysctl setting, before leaving the cluster."""

@@ -1,7 +1,8 @@
 """Participation in networks: from the first use of a network on this host to the last.
 
-Owns: the participation records, and when a network's sandbox is opened and destroyed. Does not:
-know how a container is attached or detached, or what else needs a sandbox (`SandboxUser`).
+Owns: the participation records, and when a network's sandbox is opened and destroyed; what could
+not be ended yet is tried again, and a fault until then. Does not: know how a container is attached
+or detached, or what else needs a sandbox (`SandboxUser`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.encryption.controller import EncryptionController
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
@@ -34,13 +36,17 @@ class SandboxUser(Protocol):
         """Return these networks."""
 
 
-class ParticipationService:
+class ParticipationService(Controller):
     """This node's participation in networks.
 
     Signals:
     `before_sandbox_removal`: a network's sandbox is removed once the handlers return;
     `changed`: a network's sandbox was opened or removed.
     """
+
+    name = "participation"
+    problem = "a network that nothing on this host uses is not left yet"
+    runs_at_start = False  # `Startup` looks at all networks then
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class ParticipationService:
         sandbox_user: SandboxUser,
         encryption: EncryptionController,
     ) -> None:
+        super().__init__(context.event_log)
         self.before_sandbox_removal: AsyncSignal[[Vni]] = AsyncSignal()
         self.changed: Signal[[]] = Signal()
         self._gossip = context.gossip
@@ -60,6 +67,7 @@ class ParticipationService:
         self._encryption = encryption
         self._attaches_in_progress: collections.Counter[Vni] = collections.Counter()
         self._locks: dict[Vni, asyncio.Lock] = {}
+        self._unreleased: set[Vni] = set()
 
     async def begin(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return the records that tell of it.
@@ -85,7 +93,8 @@ class ParticipationService:
     async def end_unused(self, vni: Vni) -> list[Segment]:
         """Destroy the sandbox if nothing here needs it; return the records that tell of it.
 
-        Addresses that this node owns stay its own.
+        Addresses that this node owns stay its own. Raises OverlayError or OSError where kernel or
+        disk refuse; a part may be done then.
         """
         async with self._alone_on(vni):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
@@ -101,6 +110,23 @@ class ParticipationService:
                 return []
             return self._gossip.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
 
+    async def release(self, vni: Vni) -> list[Segment]:
+        """End what nothing here needs, now or later; return the records that tell of it, if any."""
+        try:
+            segments = await self.end_unused(vni)
+        except (OverlayError, OSError):  # the pass meets it as well, and reports it
+            self._unreleased.add(vni)
+            self.trigger()
+            return []
+        self._unreleased.discard(vni)
+        return segments
+
+    async def reconcile(self) -> None:
+        """End what could not be ended at its time."""
+        for vni in sorted(self._unreleased):
+            self._gossip.publish(await self.end_unused(vni))
+            self._unreleased.discard(vni)
+
     @contextlib.asynccontextmanager
     async def attach_in_progress(self, vni: Vni) -> AsyncIterator[None]:
         """Keep the network's sandbox during an attach; if that fails, end what it began."""
@@ -109,8 +135,7 @@ class ParticipationService:
             yield
         except BaseException:
             self._attaches_in_progress[vni] -= 1
-            with contextlib.suppress(OverlayError):  # a full disk: the next start cleans up
-                self._gossip.publish(await self.end_unused(vni))
+            self._gossip.publish(await self.release(vni))
             raise
         self._attaches_in_progress[vni] -= 1
 

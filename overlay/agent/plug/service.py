@@ -183,7 +183,7 @@ class PlugService:
             with contextlib.suppress(OverlayError):  # a full disk: the next pass does it
                 self.controller.announcer.withdraw(kept=self.controller.plugged)
         for vni in sorted({plug.vni for plug in plugs}):
-            self._gossip.publish(await self._participation.end_unused(vni))
+            self._gossip.publish(await self._participation.release(vni))
         self.controller.trigger()
 
     async def _undo(self, plug: PluggedInterface) -> None:

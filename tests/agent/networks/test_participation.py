@@ -9,6 +9,7 @@ from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.participation import ParticipationService
 from overlay.core.protocol.records import Scope
+from overlay.errors import OverlayError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
 OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
@@ -35,3 +36,25 @@ async def test_a_keeper_asks_the_users_of_a_network_again(
     gossip.commit.assert_not_called()
     if asks:
         gossip.node.scopes.begin.assert_called_once_with(Scope(7), limits.MEMBER_COUNT_MAX, 5.0)
+
+
+async def test_a_network_that_cannot_be_left_yet_is_left_later() -> None:
+    """The sandbox is gone, the disk is full: a fault until the record is deleted and sent."""
+    gossip, directory, reconciler, needs = (MagicMock() for _ in range(4))
+    full = OverlayError("cannot write the state file", why="disk full")
+    gossip.commit = MagicMock(side_effect=[full, full, ["segment"]])
+    reconciler.destroy = AsyncMock()
+    needs.needs_no_container.return_value = False
+    context = NodeContext(gossip, directory, MagicMock(), MagicMock())
+    service = ParticipationService(context, reconciler, MagicMock(), needs, MagicMock())
+
+    assert await service.release(BLUE.vni) == []
+    await service.attempt()
+    (fault,) = service.faults()
+    assert fault.text.endswith("is not left yet: cannot write the state file: disk full")
+    await service.attempt()
+
+    assert [*service.faults()] == []
+    gossip.publish.assert_called_once_with(["segment"])
+    await service.attempt()
+    assert gossip.commit.call_count == 3

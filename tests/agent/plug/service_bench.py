@@ -24,7 +24,7 @@ class ServiceBench(PlugBench):
         """Make the service of this host."""
         self.used = []
         participation = SimpleNamespace(
-            attach_in_progress=self._attaching, begin=self._begin, end_unused=self._end_unused
+            attach_in_progress=self._attaching, begin=self._begin, release=self._release
         )
         host = SimpleNamespace(release_vlans=self._release_vlans)
         self.service = PlugService(
@@ -65,14 +65,14 @@ class ServiceBench(PlugBench):
         try:
             yield
         except BaseException:
-            await self._end_unused(vni)
+            await self._release(vni)
             raise
 
     async def _begin(self, network: Network) -> list[Any]:
         self.used = sorted({*self.used, network.vni})
         return []
 
-    async def _end_unused(self, vni: Vni) -> list[Any]:
+    async def _release(self, vni: Vni) -> list[Any]:
         self.used = [each for each in self.used if each != vni or self.plugged.of(vni)]
         return []
 
