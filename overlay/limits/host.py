@@ -24,6 +24,7 @@ SOCKET_PATH_SIZE_MAX: Final = 107  # unix(7): sun_path is 108 bytes with its fin
 API_SOCKET_CHECK_S: Final = 5.0  # from one look whether the socket is there to the next
 API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
+NETWORK_LEAVE_TIMEOUT_S: Final = 5.0  # for hosts that nothing keeps on a network that is removed
 JOIN_TIMEOUT_S: Final = 20.0
 JOIN_SYNC_TIMEOUT_S: Final = 5.0  # a member may be down that is not known to be
 TRAFFIC_AGE_MAX_S: Final = 0.5  # of interface counters, so that many readers cost what one does

@@ -98,7 +98,8 @@ def check(
 def require_unused(directory: Directory, network: Network, *, services_end: bool = False) -> None:
     """Raise ConflictError while endpoints are on a network, or may be; or services, or routers.
 
-    `services_end`: its services are removed before it, and it is taken off its routers.
+    `services_end`: its services are removed before it, and it is taken off its routers. Hosts that
+    these alone lead to it have nothing to show, so none is waited for.
     """
     name = network.name
     routers = directory.routers
@@ -110,7 +111,7 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
             hint=f"overlayd router set {connected[0].name} --remove {name}; or remove the router: "
             f"overlayd router rm {connected[0].name}",
         )
-    unseen = directory.unseen(network.vni)
+    unseen = [] if connected else directory.unseen(network.vni)
     if unseen:
         raise ConflictError(
             f"network {name} may be in use",

@@ -25,6 +25,8 @@ from overlay.errors import OverlayError
 from overlay.model import Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
+_POLL_S = 0.05
+
 
 class SandboxUser(Protocol):
     """Knows networks that need their sandbox without a container."""
@@ -168,6 +170,16 @@ class ParticipationService(Controller):
                 if self._directory.has_participation(self._gossip.node_id, part):
                     deletes = [key_of(part)]
                     self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, deletes=deletes))
+
+    async def wait_seen(self, vni: Vni) -> None:
+        """Wait a while for hosts that are on a network, and have shown nothing that is attached.
+
+        Their records are under way, or they leave: the router that led to it was just removed.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.NETWORK_LEAVE_TIMEOUT_S):
+                while self._directory.unseen(vni):  # noqa: ASYNC110 - records have no event
+                    await asyncio.sleep(_POLL_S)
 
     def _sandboxes_changed(self) -> None:
         self._reconciler.mark_dirty()  # those that routers connect with it

@@ -152,7 +152,9 @@ class NetworkService:
 
     async def remove(self, name: str) -> Network:
         """Remove a network everywhere; raises ConflictError while endpoints are on it."""
-        async with self._participation.holding_records(self._directory.network(name)):
+        network = self._directory.network(name)
+        async with self._participation.holding_records(network):
+            await self._participation.wait_seen(network.vni)
             self._require_unplugged(self._directory.network(name))
             removed = definition.remove(self._gossip, self._directory, name)
         self._end_settings(removed)

@@ -308,3 +308,24 @@ def test_a_declared_rate_is_refused_where_nothing_is_shared(driver: str) -> None
 
     with pytest.raises(UsageError, match=f"shared_rate is not supported by driver {driver}"):
         definition.require_valid(lan)
+
+
+def test_hosts_with_nothing_but_a_router_do_not_keep_it() -> None:
+    """They have written nothing on it; a file that removes both is not refused beforehand."""
+    subnet = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+    red = Network(Vni(7), "red", (subnet,), NodeId(b"o" * 16))
+    connected = [SimpleNamespace(name="between")]
+    fake = SimpleNamespace(
+        routers=SimpleNamespace(on=lambda _vni: connected),
+        unseen=lambda _vni: ["vm1"],
+        services=lambda _vni: [],
+        endpoints=lambda _vni: [],
+    )
+    directory = cast("Directory", fake)
+
+    definition.require_unused(directory, red, services_end=True)
+    with pytest.raises(ConflictError, match="network red is in use"):
+        definition.require_unused(directory, red)
+    connected.clear()
+    with pytest.raises(ConflictError, match="network red may be in use"):
+        definition.require_unused(directory, red, services_end=True)

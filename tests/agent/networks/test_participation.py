@@ -58,3 +58,15 @@ async def test_a_network_that_cannot_be_left_yet_is_left_later() -> None:
     gossip.publish.assert_called_once_with(["segment"])
     await service.attempt()
     assert gossip.commit.call_count == 3
+
+
+async def test_a_removal_waits_for_hosts_that_are_leaving() -> None:
+    """As long as one of them is on the network with nothing to show, but not for ever."""
+    directory = MagicMock()
+    directory.unseen.side_effect = [["vm1"], ["vm1"], []]
+    context = NodeContext(MagicMock(), directory, MagicMock(), MagicMock())
+    service = ParticipationService(context, *(MagicMock() for _ in range(4)))
+
+    await service.wait_seen(BLUE.vni)
+
+    assert directory.unseen.call_count == 3
