@@ -32,6 +32,8 @@ WITHOUT_PACKETS = tuple(
     f"tests/e2e/test_{name}.py"
     for name in ("crash_points", "docker_crashes", "encryption_faults", "object_crash_points")
 )
+# Whose hosts have the package's configuration, and so the defaults.
+OF_PACKAGES = ("tests/e2e/test_install.py", "tests/e2e/test_upgrade.py")
 # Where networks take another path than the others of their host, by what `status` says.
 EXCEPTIONS = {
     "it is encrypted": "fast",

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 OVERLAYD = "/usr/bin/overlayd"
 API = "/run/overlayd/api.sock"
-# A lab shares these with the machine; an installation inside must stay inside.
-COPY_ON_WRITE = """
+# A lab shares /usr and /opt with the machine; an installation inside must stay inside.
+# The package brings its configuration: if there is one (OVERLAYD_LAB_DATA_PATH), dpkg asks.
+PREPARE = """
+rm -rf /etc/overlayd
 for folder in usr opt; do
   layer=/run/lab/$folder
   mkdir -p $layer/up $layer/work

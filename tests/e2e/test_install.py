@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.packages import (
-    COPY_ON_WRITE,
     OVERLAYD,
+    PREPARE,
     agent_pid,
     dpkg,
     stop_agent,
@@ -67,7 +67,7 @@ def newer(unpacked: Path) -> Path:
 def installed(hosts: Cluster, package: Path) -> Cluster:
     """Two hosts with the package, joined; c1 and c2 on the networks blue and vault."""
     for number in (1, 2):
-        hosts.ok(number, "sh", "-c", COPY_ON_WRITE)
+        hosts.ok(number, "sh", "-c", PREPARE)
         before = left_behind(hosts, number)
         assert [path for path in before if "overlayd" in path] == []
         code, told = dpkg(hosts, number, "-i", str(package))

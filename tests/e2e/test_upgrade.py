@@ -23,7 +23,7 @@ import pytest
 from overlay.kernel.native import tcx_hooks
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, wait_until
-from tests.e2e.packages import COPY_ON_WRITE, OVERLAYD, agent_pid, dpkg, stop_agent, version_of
+from tests.e2e.packages import OVERLAYD, PREPARE, agent_pid, dpkg, stop_agent, version_of
 from tests.e2e.ping_log import lost_pings
 from tests.e2e.world import netns, seen_as, serve
 
@@ -110,7 +110,7 @@ def cluster(new_cluster: type[Cluster], earlier: Path) -> Iterator[Cluster]:
         try:
             made = new_cluster(lab.make(JOINING))
             for number in (*HOSTS, JOINING):
-                made.ok(number, "sh", "-c", COPY_ON_WRITE)
+                made.ok(number, "sh", "-c", PREPARE)
             for number in HOSTS:
                 install(made, number, earlier)
             overlayd(made, 1, "join")
