@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay import limits
-from overlay.core.services.maglev import backends_at, has_backends, slots_of
+from overlay.core.services.maglev import has_backends, sharing_at, slots_of
 from overlay.core.services.values import VirtualPort
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
@@ -128,8 +128,9 @@ class ConnectHook:
             asked = program.noted(each.note) if each.note else None
             if asked is not None and asked in ports:
                 port = ports[asked]
-                left = backends_at(port, self._node_id) if port is not None else ()
-                if (each.target, each.target_port) not in {(one.ip, one.port) for one in left}:
+                left = sharing_at(port, self._node_id) if port is not None else ()
+                takers = {(one.ip, one.port) for one in left if one.weight}
+                if (each.target, each.target_port) not in takers:
                     slots = slots_of(left)
                     at = each.source_port % max(1, len(slots))
                     found.append((each, slots[at] if slots else None))
@@ -176,7 +177,7 @@ class ConnectHook:
         """Return the ring with a port's backends, which many containers share."""
         if id(port) not in self._rings:
             number = self._last_ring + 1
-            ring = program.ring_of(backends_at(port, self._node_id))
+            ring = program.ring_of(sharing_at(port, self._node_id))
             syscall.update(self._rings_map, program.RING_NUMBER.pack(number), ring)
             self._rings[id(port)] = _Ring(port, number)
             self._last_ring = number

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay import limits
-from overlay.core.services.maglev import backends_at
+from overlay.core.services.maglev import backends_at, sharing_at
 from overlay.core.services.values import VirtualPort
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.nft import backend_choice as choice
@@ -181,7 +181,7 @@ class TablePlanner:
 
     def _slots_of(self, port: VirtualPort) -> PortSlots:
         if port not in self._slots:
-            backends = backends_at(port, self._node_id)
+            backends = sharing_at(port, self._node_id)
             ring = choice.ring_for(len(port.ip), backends, affinity=port.affinity)
             start = choice.key_start(port.ip, port.protocol, port.port)
             self._slots[port] = PortSlots.of(ring, start, choice.packed_slots(backends))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.services.maglev import slots_of, table_size
-from overlay.core.services.values import Backend
-from overlay.model import Ip, NodeId
+from overlay.core.services.maglev import (
+    _preferences,
+    backends_at,
+    sharing_at,
+    slots_of,
+    table_size,
+)
+from overlay.core.services.values import Backend, VirtualPort
+from overlay.model import Ip, NodeId, Vni
 
 NODE = NodeId(bytes(16))
 SIZES = (limits.SERVICE_SLOTS_SMALL, limits.SERVICE_SLOTS_LARGE)
@@ -65,6 +72,36 @@ def test_few_slots_move_when_one_goes(chosen: set[int], data: st.DataObject) -> 
     assert moved <= 0.1 * size + size / len(chosen)
 
 
+@given(st.sets(st.integers(2, 60_000), min_size=2, max_size=100), st.data())
+def test_only_the_slots_of_those_that_rest_move(chosen: set[int], data: st.DataObject) -> None:
+    """Backends that are drained or fail their check keep a place; the others share it evenly."""
+    resting = data.draw(st.sets(st.sampled_from(sorted(chosen)), max_size=len(chosen) - 1))
+    before = slots_of([backend(number) for number in chosen])
+    after = slots_of([backend(number, int(number not in resting)) for number in chosen])
+    counts = Counter(after).values()
+
+    gone = {backend(number) for number in resting}
+    assert all(a == b for a, b in zip(before, after, strict=True) if a not in gone)
+    assert len(counts) == len(chosen) - len(resting)
+    assert max(counts) - min(counts) <= 1
+
+
+def test_the_slots_are_those_of_the_paper() -> None:
+    """As section 3.4 describes the table: each backend's permutation, and a turn for each."""
+    backends = sorted((backend(number) for number in range(2, 102)), key=lambda each: each.ip)
+    size = limits.SERVICE_SLOTS_LARGE
+    taken: dict[int, Backend] = {}
+    permutations = {each: list(_preferences(each, size)) for each in backends}
+    while len(taken) < size:
+        for each in backends:
+            free = [slot for slot in permutations[each] if slot not in taken]
+            if free:
+                taken[free[0]] = each
+
+    assert all(sorted(each) == list(range(size)) for each in permutations.values())
+    assert tuple(taken[slot] for slot in range(size)) == slots_of(backends, size)
+
+
 @given(st.lists(st.integers(1, 10), min_size=2, max_size=8))
 def test_shares_follow_the_weights(weights: list[int]) -> None:
     """Each backend has its part, up to what a round of turns leaves of the others' weights."""
@@ -87,5 +124,28 @@ def test_the_order_does_not_matter(chosen: set[int], random: Random) -> None:
 
 
 def test_without_backends_there_are_no_slots() -> None:
-    """And no table has a share of nothing."""
-    assert slots_of([]) == ()
+    """Also where all of them rest."""
+    assert slots_of([]) == slots_of([backend(2, 0), backend(3, 0)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("weights", "local_first", "taking", "sharing"),
+    [
+        ((1, 0, 1), False, [0, 2], [0, 1, 2]),
+        ((1, 0, 1), True, [0], [0, 1]),
+        ((0, 0, 1), True, [2], [0, 1, 2]),
+    ],
+)
+def test_who_takes_connections_and_who_shares_the_slots(
+    weights: tuple[int, ...], local_first: bool, taking: list[int], sharing: list[int]
+) -> None:
+    """A host's own backends first, while one of them takes any."""
+    nodes = (NODE, NODE, NodeId(b"\x01" * 16))
+    backends = [
+        replace(backend(number, weight), node=node)
+        for number, (weight, node) in enumerate(zip(weights, nodes, strict=True))
+    ]
+    port = VirtualPort(Vni(1), Ip(bytes(4)), "tcp", 80, tuple(backends), local_first=local_first)
+
+    assert [*backends_at(port, NODE)] == [backends[at] for at in taking]
+    assert [*sharing_at(port, NODE)] == [backends[at] for at in sharing]
