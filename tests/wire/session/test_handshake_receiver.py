@@ -9,6 +9,7 @@ import pytest
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.wire.codec.cards import pack_card
+from overlay.wire.codec.datagram import Datagram, UdpEndpoint
 from overlay.wire.handshake.hello import NO_PROCESS, Statement, read_statement, statement_body
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
@@ -95,6 +96,15 @@ def test_a_peer_that_lacks_our_card_gets_it(wire: Wire) -> None:
     assert other.sessions.established(one.node_id, wire.now)
 
 
+def test_a_hello_of_its_own_identity_is_not_answered(wire: Wire) -> None:
+    """As it comes back from another host with this identity, or by a loop."""
+    one = wire.host(1)
+    _, hello = one.sessions.context.maker.hello(1, one.card, wire.now)
+
+    assert wire.open(hello) == []
+    assert wire.drops == ["own-datagram"]
+
+
 def test_hellos_to_a_peer_are_limited(wire: Wire) -> None:
     """However many datagrams can't be opened, one hello per interval is sent."""
     one, other = pair(wire)
@@ -107,6 +117,75 @@ def test_hellos_to_a_peer_are_limited(wire: Wire) -> None:
         answers += len(wire.open(sealed))
 
     assert answers == 1
+
+
+def test_a_forged_response_header_changes_nothing(wire: Wire) -> None:
+    """The header is not sealed; the index in it must be that of the sealed statement."""
+    one, other = wire.host(1), wire.host(2)
+    one.sessions.learn(other.card)
+    other.sessions.learn(one.card)
+    (response,) = wire.open(one.sessions.seal(other.node_id, b"1", wire.now)[0])
+    forged = bytearray(response.data)
+    forged[7] ^= 1  # the last byte of the sender's index
+    wire.open(response._replace(data=bytes(forged)))
+
+    assert wire.drops == ["bad-card"]
+    wire.deliver([response])
+    assert wire.payloads == [(one.node_id, b"1")]
+
+
+def test_a_response_that_comes_too_late_is_dropped(wire: Wire) -> None:
+    """A recording of a handshake is worthless after some seconds."""
+    one, other = wire.host(1), wire.host(2)
+    one.sessions.learn(other.card)
+    other.sessions.learn(one.card)
+    (response,) = wire.open(one.sessions.seal(other.node_id, b"1", wire.now)[0])
+    wire.now += limits.HANDSHAKE_KEPT_S + 1
+    wire.open(response)
+
+    assert wire.drops == ["late-response"]
+    assert not one.sessions.established(other.node_id, wire.now)
+
+
+def test_an_unknown_sender_that_proves_nothing_leaves_no_state(wire: Wire) -> None:
+    """Its hello may be a recording."""
+    stranger, member = wire.host(1), wire.host(2)
+    stranger.sessions.learn(member.card)
+    wire.open(stranger.sessions.seal(member.node_id, b"1", wire.now)[0])
+    assert member.sessions.table.find(stranger.node_id) is not None
+
+    wire.now += limits.NEWCOMER_KEPT_S + 1
+    member.sessions.handle_timer(wire.now)
+    assert member.sessions.table.find(stranger.node_id) is None
+
+
+def test_prompted_hellos_spare_a_session_that_works(wire: Wire) -> None:
+    """Datagrams that cannot be opened, in a peer's name, cause one hello in an interval."""
+    one, other = pair(wire)
+    junk = Datagram(other.card.address, 7948, b"\x02\x03" + bytes(98))
+    wire.sources[junk.data] = UdpEndpoint(one.card.address, 7948)
+    hellos = []
+    for _ in range(20):
+        wire.now += limits.PROMPTED_HELLO_INTERVAL_S / 10
+        hellos += wire.open(junk)
+
+    assert len(hellos) == 2
+
+
+def test_all_prompted_hellos_together_are_limited(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood in the names of all members costs so many handshakes a second."""
+    monkeypatch.setattr(limits, "PROMPTED_HELLOS_BURST", 3.0)
+    own, peers = wire.host(1), [wire.host(number) for number in range(2, 10)]
+    hellos = []
+    for peer in peers:
+        own.sessions.learn(peer.card)
+        junk = b"\x02\x03" + bytes(97) + peer.card.address[-1:]
+        wire.sources[junk] = UdpEndpoint(peer.card.address, 7948)
+        hellos += wire.open(Datagram(own.card.address, 7948, junk))
+
+    assert len(hellos) == 3
 
 
 def test_an_identity_without_a_certificate_is_refused(wire: Wire) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from overlay import limits
 from overlay.wire.codec import datagram as envelope
 from overlay.wire.codec.datagram import Datagram, UdpEndpoint
-from tests.wire.conftest import pair
+from overlay.wire.session.frames import FrameType
+from tests.wire.conftest import made_key, pair
 
 if TYPE_CHECKING:
     from tests.wire.conftest import Wire
@@ -109,6 +110,23 @@ def test_no_kind_from_a_members_address_is_a_defect(wire: Wire, kind: int) -> No
 
     assert len(wire.drops) == 1
     assert wire.payloads == []
+
+
+def test_no_payload_is_taken_without_a_common_cluster_key(wire: Wire) -> None:
+    """A session of two identities alone carries cluster keys, whatever its sender seals."""
+    one, other = (wire.host(number, keys=(made_key(number),)) for number in (1, 2))
+    one.sessions.learn(other.card)
+    other.sessions.learn(one.card)
+    (response,) = wire.open(one.sessions.seal(other.node_id, b"waits", wire.now)[0])
+    wire.open(response)  # the cluster key that follows is lost
+    link = one.sessions.table.find(other.node_id)
+    assert link is not None
+    assert link.current is not None
+    assert link.current.key is None
+    wire.open(one.sessions.context.maker.seal(link.current, FrameType.PAYLOAD, b"x", other.card))
+
+    assert wire.payloads == []
+    assert wire.drops == ["no-session"]
 
 
 def test_a_datagram_for_another_node_is_worthless(wire: Wire) -> None:
