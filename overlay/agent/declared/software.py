@@ -44,6 +44,6 @@ def require_software(node: Node, first: Version, title: str, consequence: str) -
 
 
 def is_older(software: str, first: Version) -> bool:
-    """Return whether a version precedes another; one that is no version does not."""
+    """Return whether a version precedes another; an invalid one does not."""
     numbers = _VERSION.match(software)
     return numbers is not None and tuple(int(n or 0) for n in numbers.groups()) < first

@@ -52,7 +52,7 @@ class Query:
 
     @property
     def is_lookup(self) -> bool:
-        """Whether it asks for records of one name on the Internet, and is no zone transfer."""
+        """Whether it asks for records of one name on the Internet, and not for a zone transfer."""
         return self.record.q.qclass == _CLASS_IN and self.kind not in ("AXFR", "IXFR")
 
     @property

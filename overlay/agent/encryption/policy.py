@@ -28,7 +28,7 @@ class EncryptionPolicy:
         self._directory = context.directory
 
     def encrypts(self, name: str, driver: str) -> bool:
-        """Return whether a network that is to be created is encrypted though nobody asks for it.
+        """Return whether a new network is encrypted by default.
 
         A network in clear that exists is found again by its definition, as ever.
         """

@@ -37,7 +37,7 @@ class SwitchService:
         self._switch = switch
 
     async def switch(self, name: str, *, encrypted: bool) -> bool:
-        """Have a network encrypted everywhere, or not; return whether anything was to be done.
+        """Have a network encrypted everywhere, or not; return whether that was a change.
 
         Raises ConflictError if that is impossible, and TimedOutError with the members that are
         waited for: the switch continues.

@@ -148,7 +148,7 @@ def _labels_text(endpoint: Endpoint) -> str:
 
 
 class WantedName(NamedTuple):
-    """The name of an endpoint that is to be free, and the MACs of a new one."""
+    """The name that an endpoint needs, which must be free, and the MACs of a new one."""
 
     name: str
     is_shared: bool
@@ -217,5 +217,5 @@ def _taken_name_error(
         f"the name {wanted.name!r} is taken on network {network.name}",
         why=f"{where} has it",
         hint="Choose another name; 'attach' and 'endpoint set' take one with --name, and "
-        "--shared-name on each of the containers that are to have one",
+        "--shared-name on each of the containers that should have it",
     )

@@ -179,7 +179,7 @@ class AttachService:
         }
 
     def _whereabouts(self, name: str) -> str:
-        """Return what is known of a name that is no container's on this host, or empty."""
+        """Return where a name is known that no container of this host has, or an empty text."""
         targets = [
             attachment.target
             for attachment in self._attachments.values()

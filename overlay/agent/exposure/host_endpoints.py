@@ -149,7 +149,7 @@ class HostEndpoints:
                 changed.update(link.port for link in links)  # their rows went with them
         self.exposed_vnis.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
-        # An interface that is to be otherwise than before, by its MTU say, was not damaged.
+        # An interface whose desired state has changed, by its MTU say, was not damaged.
         if wrong and self._connected.get(network.vni) == links:
             text = f"{'; '.join(wrong)}: repaired"
             self._event_log.record("repaired", text, level=logging.WARNING, network=network.name)

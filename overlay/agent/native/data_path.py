@@ -1,4 +1,4 @@
-"""Determine the path of a network's frames to and from other hosts, and why it is no faster one.
+"""Determine the path of a network's frames between hosts, and why it is not a faster one.
 
 Owns: the comparison of the three paths. Does not: choose (the planner and the configuration do).
 """

@@ -86,7 +86,7 @@ class ChecksumErrors(Controller):
                 yield ReceivedErrors(names[identity], readings[-1][1], recent)
 
     def is_failing(self) -> bool:
-        """Return whether so many were received lately that it is no accident."""
+        """Return whether too many were received lately for a coincidence."""
         return any(each.recent >= limits.CHECKSUM_ERRORS_MIN for each in self.errors())
 
     def faults(self) -> Iterator[Fault]:

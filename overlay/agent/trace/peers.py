@@ -142,7 +142,7 @@ def new_request_id() -> bytes:
 
 
 async def _wait(event: asyncio.Event) -> None:
-    """Wait until an event is set, at most until a message is to be repeated."""
+    """Wait until an event is set, at most until a message must be repeated."""
     task = asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait([task], timeout=limits.TRACE_RETRY_S)

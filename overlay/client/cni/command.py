@@ -131,7 +131,7 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
 
 
 def _delete(client: PluginClient, asked: Environment, config: NetworkConfig) -> None:
-    """DEL: detach the container; one that is detached already is no error."""
+    """DEL: detach the container; it is not an error if it is detached already."""
     client.post("/v1/plugin/detach", _key(asked, config))
 
 

@@ -26,7 +26,7 @@ _RESERVED_S = 1.7  # for packets to addresses, and for the agent beside what it 
 
 
 class AgentFacts(NamedTuple):
-    """The agent's state and, of a member, its answer; without `peers` the target is no member."""
+    """The agent's state and, of a member, its answer; without `peers` it is not a member."""
 
     state: AgentState
     answer: JsonObject

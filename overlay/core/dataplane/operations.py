@@ -126,7 +126,7 @@ class PutRow:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRow:
-    """Remove the row; it is no error if it is gone already."""
+    """Remove the row; a missing one is not an error."""
 
     row: Row
 

@@ -107,7 +107,7 @@ class DeclaredExposure:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredPlug:
-    """An interface of a host that is to be a port of a network. Agents before 0.4.0 ignore it."""
+    """A host's interface to use as a port of a network. Agents before 0.4.0 ignore it."""
 
     kind = DECLARED_PLUG_KIND
     host: str

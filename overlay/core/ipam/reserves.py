@@ -168,7 +168,7 @@ class Reserves:
         now: float,
         found: list[tuple[NodeId, GrantRequest]],
     ) -> bool:
-        """Add what is to be sent about one subnet; return whether nothing is awaited."""
+        """Add the messages about one subnet; return whether no answer is awaited."""
         place = (network.vni, index)
         question = self._questions.get(place)
         free = self._free(network, index)

@@ -47,7 +47,7 @@ class Interest:
         groups += [Ip(body[at : at + 16]) for at in range(end, len(body), 16)]
         size = sum(map(len, groups))
         if size > limits.MULTICAST_GROUP_BYTES_MAX or not all(map(is_multicast, groups)):
-            raise ValueError("an interest in what is no group, or in too many")
+            raise ValueError("an interest in an address that is not a group, or in too many")
         vni = int.from_bytes(body[:3], "big")
         return cls(vni, bool(body[3] & _WANTS_ALL), tuple(sorted(set(groups))))
 

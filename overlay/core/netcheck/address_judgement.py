@@ -21,7 +21,7 @@ def is_alive(probed: AddressFacts) -> bool:
 
 
 def judge_address(probed: AddressFacts, host: LocalFacts) -> Iterator[NetcheckFinding]:
-    """Yield what is wrong with a host that is no member, and the way to it."""
+    """Yield the findings about a host outside the cluster, and the way to it."""
     if is_cut_off_here(host):
         return
     name = probed.address
@@ -96,7 +96,7 @@ def _gossip_of_address(probed: AddressFacts, host: LocalFacts) -> Iterator[Netch
 
 
 def rejected_finding(name: str, probed: AddressFacts, reply: Reply, what: str) -> NetcheckFinding:
-    """Return the finding about ICMP messages that are no closed port."""
+    """Return the finding about ICMP errors other than a closed port."""
     by = probed.rejected_by or probed.address
     if reply is Reply.UNREACHABLE:
         return NetcheckFinding(

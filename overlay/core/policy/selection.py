@@ -184,7 +184,7 @@ class RangeTable:
         return found
 
     def selection_at(self, ip: Ip) -> Selection:
-        """Return what selects an address of which it is known that it is no endpoint's."""
+        """Return the selection of an address that is known to belong to no endpoint."""
         return self._selections[self._around(ip)]
 
     def doubted_at(self, ip: Ip) -> Selection:

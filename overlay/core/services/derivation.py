@@ -69,7 +69,7 @@ HealthOf = Callable[[NodeId, bytes, str], bool | None]
 
 
 class BackendIndex:
-    """The containers of one network by label, name and alias, so that a lookup is no scan."""
+    """The containers of one network by label, name and alias, so that a lookup needs no scan."""
 
     def __init__(
         self, network: Network, candidates: Iterable[Candidate], health_of: HealthOf

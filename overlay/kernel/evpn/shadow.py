@@ -212,7 +212,7 @@ class Shadow:
         self._apply(rows, add=True)
 
     def delete(self, rows: Iterable[OwnRow]) -> None:
-        """Delete rows of this host; it is no error if one is gone. Raises OSError."""
+        """Delete rows of this host; a missing one is not an error. Raises OSError."""
         self._apply(rows, add=False)
 
     def _apply(self, rows: Iterable[OwnRow], *, add: bool) -> None:

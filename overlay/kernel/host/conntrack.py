@@ -139,7 +139,7 @@ def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> i
 
 
 def forget_connections(netns_fd: int, places: Iterable[Place]) -> None:
-    """Delete TCP connections in a namespace; those that are not tracked are no error.
+    """Delete TCP connections in a namespace; untracked ones are not an error.
 
     Raises OSError.
     """

@@ -47,7 +47,7 @@ _NOTIFIED_BATCH: Final = 16
 
 
 class PortExistsError(ConflictError):
-    """The sandbox has the port that was to be made."""
+    """The sandbox already has the port to create."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def report_size_of(address: Ip) -> int:
 
 
 def decode_path_probe(payload: bytes) -> PathProbe:
-    """Return what a received UDP payload says; raises RemoteError if it is no probe."""
+    """Return what a received UDP payload says; raises RemoteError unless it is a probe."""
     if not _PAYLOAD_SIZE_MIN <= len(payload) <= limits.IP_PACKET_SIZE_MAX:
         raise RemoteError(MALFORMED)
     magic, sender, sequence = _LAYOUT.unpack_from(payload)

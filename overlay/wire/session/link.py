@@ -60,7 +60,7 @@ class Session:
         return now >= self.until or now >= self.made_at + limits.SESSION_KEPT_S
 
     def is_old(self, now: float) -> bool:
-        """Return whether its ephemeral keys are to be renewed; the initiator is the first to."""
+        """Return whether its ephemeral keys must be renewed; the initiator does so first."""
         renewed_s = limits.SESSION_RENEWED_S
         if not self.is_initiator:
             renewed_s += limits.SESSION_RENEWAL_TURN_S

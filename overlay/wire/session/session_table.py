@@ -196,7 +196,7 @@ class SessionTable:
         return min(self._repeats.values(), default=self._swept_at + limits.SESSION_SWEEP_S)
 
     def handle_timer(self, now: float) -> list[Link]:
-        """End what is over; return the links whose hello is to be repeated now."""
+        """End what is over; return the links whose hello must be repeated now."""
         if now >= self._swept_at + limits.SESSION_SWEEP_S:
             self._swept_at = now
             for link in self._links.values():

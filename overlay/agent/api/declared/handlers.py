@@ -68,7 +68,7 @@ class DeclaredHandlers:
     async def _require_parents(
         self, caller: ApiCaller, steps: Iterable[PlannedStep], components: Components
     ) -> None:
-        """Raise ForbiddenError or an error of its parent for a network that is to be on one."""
+        """Raise ForbiddenError, or an error of the parent interface of a network to create."""
         for step in steps:
             if step.item.kind != NETWORK or step.action != "create":
                 continue

@@ -37,7 +37,7 @@ else:
         """A packed IP address, text in JSON."""
 
     class UnicastMac(bytes):
-        """A packed unicast MAC that is no gateway's, text in JSON."""
+        """A packed unicast MAC other than a gateway's; text in JSON."""
 
 
 SECRET = "secret"  # noqa: S105 - the mark of a field whose value no error repeats
@@ -190,7 +190,7 @@ def require_ethertypes(text: str | None) -> None:
 
 
 def require_priority(text: str | None) -> None:
-    """Raise UsageError for a text that is no priority."""
+    """Raise UsageError for an invalid priority."""
     if text is not None:
         parse_priority(text, "priority")
 

@@ -202,7 +202,7 @@ class DockerNetworkDriver:
         return {}
 
     async def leave(self, request: EndpointCall) -> dict[str, Any]:
-        """Detach a container; one that is detached already is no error."""
+        """Detach a container; it is not an error if it is detached already."""
         await self._ports.withdraw(request.endpoint_id)
         await self._offered.detach(request.endpoint_id)
         return {}
@@ -221,7 +221,7 @@ class DockerNetworkDriver:
 
 
 def missing_pool_error(data: IpamData) -> NotFoundError:
-    """Return the error for a pool that a network is to be created with, and is not here."""
+    """Return the error for the pool of a network to create if this host does not have the pool."""
     return NotFoundError(
         f"overlayd has no pool {data.pool[:64]}",
         why="Docker did not request it, or has released it",

@@ -21,7 +21,7 @@ class SwarmHoldings:
 
 
 def swarm_holdings() -> SwarmHoldings | None:
-    """Return what the swarm has; None if this host is no manager. Raises OverlayError."""
+    """Return what the swarm has; None if this host is not a manager. Raises OverlayError."""
     swarm = (query_docker("/info") or {}).get("Swarm") or {}
     if not swarm.get("ControlAvailable"):
         return None
