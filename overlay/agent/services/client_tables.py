@@ -113,7 +113,8 @@ class ClientTables(Controller):
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
         self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
-        self._all_led = False  # at connect(2), as the records were when this pass read them last
+        self._is_behind = True  # the records may have changed since the ports were read
+        self._is_unfinished = False  # a container may lack what has changed before this pass
         # By container: the path, and what lost a backend, whose flows are still there.
         self._moving: dict[_Identity, tuple[str, Losses]] = {}
         self._is_ready = self._is_leaving = False
@@ -147,6 +148,7 @@ class ClientTables(Controller):
                 await self._ensure(identity, verify=self._is_due(identity))
                 await self._end_flows(identity)
         except (OverlayError, OSError):
+            self._is_unfinished = True
             self.trigger()  # it fails there as well, and is reported
 
     async def reconcile(self) -> None:
@@ -163,7 +165,7 @@ class ClientTables(Controller):
 
     def trigger(self) -> None:
         """Have a pass soon; one that is under way leads connections as it now should."""
-        self._all_led = False
+        self._is_behind = True
         super().trigger()
 
     def faults(self) -> Iterator[Fault]:
@@ -181,19 +183,25 @@ class ClientTables(Controller):
             )
 
     async def _reconcile(self, *, verify: Callable[[_Identity], bool]) -> None:
-        self._all_led = False
         failures: list[OverlayError | OSError] = []
-        clients = {each.netns_identity for each in self._attachments.values()}
+        attached = {each.netns_identity for each in self._attachments.values()}
+        clients = attached | self._clients.keys()
         if self._host is not None:
             clients.add(self._host)
         self._bare &= clients
-        clients |= self._clients.keys()
+        has_changed = self._follow_records() or self._is_unfinished
+        self._is_unfinished = False
+        due = clients
+        if verify is _never and not has_changed:  # then `ensure` has followed all changes
+            due = clients - (attached & (self._bare | self._clients.keys()))
         unclosed: list[NftTables] = []
-        await self._lead_all(clients)
-        for identity in clients:
+        await self._lead(due)
+        for identity in due:
             with _noting(failures):
                 await self._ensure(identity, verify=verify(identity), unclosed=unclosed)
-            await self._lead_all(clients)  # what has changed meanwhile
+            if self._is_behind and self._follow_records():
+                self._is_unfinished = True
+                await self._lead(clients)
             if len(unclosed) >= limits.SERVICE_TABLES_OPEN_MAX:
                 await self._kernel.call(table_writer.close, unclosed)
         if unclosed:
@@ -206,6 +214,11 @@ class ClientTables(Controller):
         self._planner.forget_others([each for ports in self._ports.values() for each in ports])
         if failures:
             raise failures[0]
+
+    def _follow_records(self) -> bool:
+        """Have the virtual ports read again; return whether any has changed."""
+        before, self._stale, self._is_behind = dict(self._ports), set(self._ports), False
+        return any(self._ports_on(vni) is not ports for vni, ports in before.items())
 
     def backend_hosts(self) -> set[NodeId]:
         """Return the hosts of the backends that the clients here have, as of the last pass."""
@@ -313,11 +326,8 @@ class ClientTables(Controller):
                     identity, path, _losses(before.reachable if before else None, wanted)
                 )
 
-    async def _lead_all(self, clients: Collection[_Identity]) -> None:
-        """Have all containers' connections led as the records say: one table may take 0.3 s."""
-        if self._all_led:
-            return
-        self._all_led, self._stale = True, set(self._ports)
+    async def _lead(self, clients: Collection[_Identity]) -> None:
+        """Have containers' connections led as the records say: one table may take 0.3 s."""
         identities = list(self._at_connect.known.union(clients))
         for at in range(0, len(identities), limits.SERVICE_LED_AT_ONCE):
             async with self._lock:

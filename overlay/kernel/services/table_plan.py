@@ -70,9 +70,9 @@ class TablePlan:
     digest: bytes
 
     @classmethod
-    def of(cls, table: Table, slots: frozenset[PortSlots], fixed: Elements) -> TablePlan:
-        """Return the plan of these elements in a table, whose rules the digest is of as well."""
-        whole = hashlib.blake2s(repr(table).encode(), digest_size=_DIGEST_SIZE)
+    def of(cls, rules: bytes, slots: frozenset[PortSlots], fixed: Elements) -> TablePlan:
+        """Return the plan of these elements; the digest is of a table's rules as well."""
+        whole = hashlib.blake2s(rules, digest_size=_DIGEST_SIZE)
         for each in sorted(each.digest for each in slots):
             whole.update(each)
         for name in _FIXED:
@@ -161,6 +161,7 @@ class TablePlanner:
 
     def __init__(self, node_id: NodeId) -> None:
         self.table = table_of(node_id)
+        self._rules = hashlib.blake2s(repr(self.table).encode(), digest_size=_DIGEST_SIZE).digest()
         self._node_id = node_id
         self._slots: dict[VirtualPort, PortSlots] = {}
 
@@ -177,7 +178,7 @@ class TablePlanner:
         for ip, first in pinged.items():
             fixed[PINGED[len(ip)]].add(ip + first)
         slots = frozenset(map(self._slots_of, ports))
-        return TablePlan.of(self.table, slots, _frozen(fixed))
+        return TablePlan.of(self._rules, slots, _frozen(fixed))
 
     def _slots_of(self, port: VirtualPort) -> PortSlots:
         if port not in self._slots:

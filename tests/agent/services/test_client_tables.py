@@ -222,6 +222,55 @@ async def test_a_change_while_tables_are_filled_is_led_at_once(tmp_path: Path) -
     assert sorted(order[2:]) == [(WEB, 2), (API, 2)]
 
 
+async def test_a_change_while_tables_are_filled_reaches_all_tables(tmp_path: Path) -> None:
+    """Also those that were written before it."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API))
+    call = bench.call
+
+    async def call_and_change(function: Callable[..., Any], *args: Any) -> Any:
+        answer = await call(function, *args)
+        if len([each for each in bench.calls if each[0] == "put"]) == 1:
+            bench.ports[BLUE] = (port(2),)
+            bench.tables.trigger()
+        return answer
+
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.call = call_and_change  # type: ignore[method-assign]
+    async with bench.tables.prepare():
+        await bench.tables.attempt()
+        await bench.tables.attempt()
+    plans = {at: client.reachable.ports for at, client in bench.tables._clients.items()}
+    assert plans == {WEB: (port(2),), API: (port(2),)}
+
+
+async def test_a_pass_looks_only_at_containers_that_something_changed_for(tmp_path: Path) -> None:
+    """However many others there are; one whose table could not be written is looked at again."""
+    bench = Bench(tmp_path, attachment(WEB), attachment(API, RED))
+    bench.ports[BLUE] = (port(2),)
+    looked: list[tuple[int, int]] = []
+    of_target = bench.attachments.of_target
+
+    def noted(identity: tuple[int, int]) -> list[Attachment]:
+        looked.append(identity)
+        return of_target(identity)
+
+    async with bench.tables.prepare():
+        await bench.tables.attempt()
+        bench.attachments.of_target = noted  # type: ignore[method-assign]
+        bench.tables.trigger()
+        await bench.tables.attempt()
+        assert {*looked} == {HOST}
+
+        bench.fails_in.add(WEB)
+        bench.tables._ports.clear()  # as after a restart of the pass: it has to be written
+        bench.ports[BLUE] = (port(2, 3),)
+        await bench.changed.emit(WEB)
+        bench.fails_in.clear()
+        bench.calls.clear()
+        await bench.tables.attempt()
+    assert bench.calls == [("put", WEB)]
+
+
 def test_an_attach_waits_for_no_table_without_services(tmp_path: Path) -> None:
     """The next pass looks whether one is left; with services the table is there at once."""
     bench = Bench(tmp_path)
