@@ -44,7 +44,9 @@ CONDITIONS_MEMBERS_MAX: Final = 1024  # whose conditions are remembered
 REPAIRS_SHOWN_MAX: Final = 5  # kinds of repairs of the last minutes that `status` shows
 MISDIRECTED_RECENT_S: Final = 30.0  # how long packets from a wrong interface are told of
 CHECKSUM_ERRORS_INTERVAL_S: Final = 5.0  # between readings of containers' counters, at least
+CHECKSUM_ERRORS_INTERVAL_MAX_S: Final = 15.0  # with many containers
 CHECKSUM_ERRORS_RECENT_S: Final = 60.0  # readings that are compared
+assert CHECKSUM_ERRORS_INTERVAL_MAX_S <= CHECKSUM_ERRORS_RECENT_S / 2
 CHECKSUM_ERRORS_MIN: Final = 3  # fewer within that time may be noise on the wire
 
 # --- Traces: the other host's half is asked of its agent ----------------------------------

@@ -10,8 +10,7 @@ Owns: when they are checked, and the events. Does not: recreate an interface (`r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from overlay import limits
 from overlay.agent.endpoints.attach import EndpointAttacher
@@ -20,11 +19,7 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import OverlayError
 from overlay.kernel.host import container_interface
-from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
-
-_Function: TypeAlias = Callable[
-    [str, tuple[int, int], Sequence[WantedInterface]], list[InterfaceDifference]
-]
+from overlay.kernel.host.container_interface import CheckedContainer, WantedInterface
 
 
 class ContainerEnds(Controller):
@@ -53,19 +48,43 @@ class ContainerEnds(Controller):
         return min(max(share, limits.CONTAINER_CHECK_INTERVAL_MIN_S), longest)
 
     async def reconcile(self) -> None:
-        """Check every container."""
-        for identity in self._identities():
-            async with self._attachments.alone_with(identity):
-                try:
-                    await self.ensure(identity)
-                except (OverlayError, OSError) as error:
-                    self._report(identity, [str(error)], "the agent retries")
+        """Check every container: many in one call, and those that lack something each again."""
+        identities = list(self._identities())
+        for at in range(0, len(identities), limits.CONTAINER_CHECKS_AT_ONCE):
+            several = identities[at : at + limits.CONTAINER_CHECKS_AT_ONCE]
+            suspects = await self._suspects(several)
+            for identity in several:
+                async with self._attachments.alone_with(identity):
+                    if identity in suspects:
+                        await self._ensure_or_report(identity)
+                    else:
+                        await self._container_changed.emit(identity)
         self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
+
+    async def _suspects(self, identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return those of some containers that lack something, did so before, or cannot be read."""
+        checked = [each for each in map(self._to_check, identities) if each is not None]
+        try:
+            found = await self._kernel.call(container_interface.all_differences, checked)
+        except (OverlayError, OSError):  # one of them holds up no other
+            return {*identities}
+        lacking = {each.identity for each, lacks in zip(checked, found, strict=True) if lacks}
+        return lacking | (self._reported.keys() & {*identities})
+
+    async def _ensure_or_report(self, identity: tuple[int, int]) -> None:
+        try:
+            await self.ensure(identity)
+        except (OverlayError, OSError) as error:
+            self._report(identity, [str(error)], "the agent retries")
 
     async def ensure(self, identity: tuple[int, int]) -> None:
         """Restore what a container's interfaces lack; called with the container locked."""
-        mine = self._checked(identity)
-        found = await self._call(container_interface.restore, mine)
+        checked = self._to_check(identity)
+        found = (
+            []
+            if checked is None
+            else await self._kernel.call(container_interface.restore, *checked)
+        )
         if found:
             await self._subnet_routes.ensure(identity)
             await self._default_routes.reconcile(identity)
@@ -90,28 +109,25 @@ class ContainerEnds(Controller):
 
     async def differences_of(self, identity: tuple[int, int]) -> list[tuple[str, str]]:
         """Return what one container's interfaces lack, as `differences` does."""
-        mine = self._checked(identity)
-        lacking = await self._call(container_interface.differences, mine)
-        return [(each.network, f"{mine[0].target}: {each.text}") for each in lacking]
-
-    async def _call(
-        self, function: _Function, mine: Sequence[Attachment]
-    ) -> list[InterfaceDifference]:
-        wanted = [each for each in map(self._wanted, mine) if each is not None]
-        if not wanted:
+        checked = self._to_check(identity)
+        if checked is None:
             return []
-        first = mine[0]
-        return await self._kernel.call(function, first.netns_path, first.netns_identity, wanted)
+        lacking = await self._kernel.call(container_interface.differences, *checked)
+        target = self._attachments.of_target(identity)[0].target
+        return [(each.network, f"{target}: {each.text}") for each in lacking]
 
     def _identities(self) -> set[tuple[int, int]]:
         return {each.netns_identity for each in self._attachments.values()}
 
-    def _checked(self, identity: tuple[int, int]) -> list[Attachment]:
-        return [
+    def _to_check(self, identity: tuple[int, int]) -> CheckedContainer | None:
+        """Return a container's interfaces as an attach made them; None if all are left to it."""
+        mine = [
             each
             for each in self._attachments.of_target(identity)
             if each.plugged and not each.hands_off and not each.parent
         ]
+        wanted = [each for each in map(self._wanted, mine) if each is not None]
+        return CheckedContainer(mine[0].netns_path, identity, wanted) if wanted else None
 
     def _wanted(self, attachment: Attachment) -> WantedInterface | None:
         network = self._directory.network_by_vni(attachment.vni)

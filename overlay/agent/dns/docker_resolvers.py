@@ -174,15 +174,13 @@ class DockerResolvers:
     def _wanted(self, identity: _Identity) -> tuple[Attachment, Network, Endpoint] | None:
         """Return the attachment by which a container's names are answered, if it needs a server."""
         mine = self._attachments.of_target(identity)
-        if not mine or any(each.resolvers for each in mine) or not self._is_only_on_loopback():
+        dockers = [each for each in mine if _is_dockers(each) and each.plugged]
+        if not dockers or any(each.resolvers for each in mine) or not self._is_only_on_loopback():
             return None
-        for attachment in mine:
+        for attachment in dockers:
             network = self._directory.network_by_vni(attachment.vni)
             endpoint = self._directory.endpoint_of(attachment)
-            is_dockers = attachment.runtime_endpoint or attachment.target.startswith("docker:")
-            if network is None or endpoint is None or not is_dockers or not attachment.plugged:
-                continue
-            if has_sandbox(network):
+            if network is not None and endpoint is not None and has_sandbox(network):
                 return attachment, network, endpoint
         return None
 
@@ -219,6 +217,10 @@ class DockerResolvers:
         """Remove all servers."""
         for identity in list(self._served):
             await self._stop(identity)
+
+
+def _is_dockers(attachment: Attachment) -> bool:
+    return bool(attachment.runtime_endpoint) or attachment.target.startswith("docker:")
 
 
 async def _end(server: ContainerDnsServer) -> None:

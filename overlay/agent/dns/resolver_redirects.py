@@ -116,6 +116,8 @@ class ResolverRedirects:
                     gateways.setdefault(size, subnet.gateway)
                 elif attachment.runtime_endpoint:
                     inner.setdefault(size, (attachment.ifname, endpoint.mac, subnet.gateway))
+        if not interfaces:
+            return None
         resolvers = (*map(parse_ip, given), *self._container_resolvers.of_host())
         chosen = {ip: gateways[len(ip)] for ip in resolvers if len(ip) in gateways}
         inward = tuple(

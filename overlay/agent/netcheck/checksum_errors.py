@@ -10,7 +10,6 @@ Owns: when the counters are read, and the health line. Does not: know which host
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,8 +19,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
-from overlay.errors import OverlayError
-from overlay.kernel.netcheck.container_counters import container_counters
+from overlay.kernel.netcheck.container_counters import counters_in
 from overlay.kernel.netcheck.counters import read_counters
 
 _HOST = (0, 0)  # no namespace has this identity
@@ -52,7 +50,8 @@ class ChecksumErrors(Controller):
     def next_interval_s(self) -> float:
         """Return a time in which the readings take a small part of the kernel thread."""
         share = limits.CONTAINER_CHECK_EACH_S * len(self._targets())
-        return max(share, limits.CHECKSUM_ERRORS_INTERVAL_S)
+        longest = limits.CHECKSUM_ERRORS_INTERVAL_MAX_S
+        return min(max(share, limits.CHECKSUM_ERRORS_INTERVAL_S), longest)
 
     async def reconcile(self) -> None:
         """Read the counters of the host and of every container."""
@@ -60,11 +59,12 @@ class ChecksumErrors(Controller):
         kept = {_HOST, *targets}
         self._readings = {at: each for at, each in self._readings.items() if at in kept}
         self._note(_HOST, (await self._kernel.call(read_counters)).udp_checksum_errors)
-        for identity, attachment in targets.items():
-            with contextlib.suppress(OverlayError, OSError):  # it is ending: others report that
-                found = await self._kernel.call(container_counters, attachment.netns_path, identity)
-                if found is not None:
-                    self._note(identity, found.tcp_checksum_errors + found.udp_checksum_errors)
+        places = [(each.netns_path, identity) for identity, each in targets.items()]
+        for at in range(0, len(places), limits.CONTAINER_CHECKS_AT_ONCE):
+            several = places[at : at + limits.CONTAINER_CHECKS_AT_ONCE]
+            found = await self._kernel.call(counters_in, several)
+            for identity, counters in found.items():
+                self._note(identity, counters.tcp_checksum_errors + counters.udp_checksum_errors)
 
     def _targets(self) -> dict[tuple[int, int], Attachment]:
         return {each.netns_identity: each for each in self._attachments.values() if each.plugged}

@@ -143,7 +143,8 @@ class ClientTables(Controller):
             if not self._is_ready:
                 return
             if identity not in self._clients and self._wanted(identity).plan.is_empty:
-                self.trigger()
+                if identity not in self._bare:
+                    self.trigger()
             else:
                 await self._ensure(identity, verify=self._is_due(identity))
                 await self._end_flows(identity)

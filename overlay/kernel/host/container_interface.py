@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import interface_among
@@ -46,6 +47,14 @@ class InterfaceDifference:
     request: Request | None
 
 
+class CheckedContainer(NamedTuple):
+    """A container's namespace, and the interfaces that an attach made in it."""
+
+    netns_path: str
+    identity: tuple[int, int]
+    wanted: Sequence[WantedInterface]
+
+
 def differences(
     netns_path: str, identity: tuple[int, int], wanted: Sequence[WantedInterface]
 ) -> list[InterfaceDifference]:
@@ -55,6 +64,14 @@ def differences(
     """
     with socket_in(netns_path, identity) as inside:
         return [] if inside is None else list(_differences(inside, wanted))
+
+
+def all_differences(containers: Sequence[CheckedContainer]) -> list[list[InterfaceDifference]]:
+    """Return what the interfaces of each of several containers lack.
+
+    Raises OverlayError if a namespace cannot be opened, or read.
+    """
+    return [differences(each.netns_path, each.identity, each.wanted) for each in containers]
 
 
 def restore(

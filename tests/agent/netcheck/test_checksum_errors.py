@@ -26,8 +26,10 @@ class Host:
         attachments = SimpleNamespace(values=lambda: [attachment])
         self.watch = ChecksumErrors(cast("Any", context), cast("Any", attachments))
 
-    async def _call(self, _function: object, *arguments: object) -> Counters | None:
-        return self.web if arguments else self.own
+    async def _call(self, _function: object, *arguments: object) -> object:
+        if not arguments:
+            return self.own
+        return {} if self.web is None else {WEB: self.web}
 
     async def read(self) -> list[tuple[str, int]]:
         """Read the counters, and return where errors were counted."""
