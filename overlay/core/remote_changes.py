@@ -13,6 +13,7 @@ from overlay.core.dataplane.planning.inputs import (
     RemoteChanges,
     RemoteEndpoint,
 )
+from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.log.store import Store
 from overlay.core.protocol.records import Key, Scope
 from overlay.model import Endpoint, Ip, NodeId
@@ -49,6 +50,31 @@ def remote_changes(
         else:
             present.append(RemoteEndpoint(origin, vtep, value))
     return RemoteChanges(present, gone, is_whole=False, position=position)
+
+
+def has_followed(
+    store: Store, scope: Scope, vteps: Mapping[NodeId, Ip | None], table: RemoteTable
+) -> bool:
+    """Return whether a table has the endpoints of the records; it is not asked after new changes.
+
+    That it has follows from `remote_changes`; this is for a pass that is to trust nothing.
+    """
+    position = table.position
+    if position is None:
+        return False
+    if position != (store.change_count(scope, "endpoint"), vteps):
+        return True
+    return (
+        all(
+            table.has_all_of(
+                origin,
+                vtep,
+                (v for v in store.values_of(origin, scope, "endpoint") if isinstance(v, Endpoint)),
+            )
+            for origin, vtep in vteps.items()
+        )
+        and table.origins() <= vteps.keys()
+    )
 
 
 def _all(

@@ -17,6 +17,7 @@ from overlay.core.dataplane.planning.inputs import (
     RemoteChanges,
 )
 from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.declared.network_settings import in_effect
@@ -36,7 +37,7 @@ from overlay.core.protocol.records import (
     Scope,
     key_of,
 )
-from overlay.core.remote_changes import remote_changes
+from overlay.core.remote_changes import has_followed, remote_changes
 from overlay.core.services.view import ServiceSource, ServiceView
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, is_loopback, reserved_ips
 
@@ -289,9 +290,15 @@ class View:
         return plan_sandbox(given, fast_path=fast_path)
 
     def remote_changes(
-        self, network: Network, since: RecordsPosition | None = None
+        self,
+        network: Network,
+        since: RecordsPosition | None = None,
+        checked: RemoteTable | None = None,
     ) -> RemoteChanges:
-        """Return what has changed of other nodes' endpoints since a position; None: all of them."""
+        """Return what has changed of other nodes' endpoints since a position; None: all of them.
+
+        All of them, too, if a `checked` table has not what the records had at its position.
+        """
         is_inner = self.sends_encrypted(network)
         scope = Scope(network.vni)
         vteps = {
@@ -299,6 +306,8 @@ class View:
             for origin in self._store.origins(scope)
             if origin != self._self_id
         }
+        if since is not None and checked is not None:
+            since = since if has_followed(self._store, scope, vteps, checked) else None
         return remote_changes(self._store, scope, vteps, since)
 
     def collect_input(

@@ -8,13 +8,19 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.dataplane.planning.inputs import RecordsPosition, RemoteChanges, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import (
+    PlanInput,
+    RecordsPosition,
+    RemoteChanges,
+    RemoteEndpoint,
+)
+from overlay.core.dataplane.planning.remote_table import updated
 from overlay.core.log import live_entries
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.records import Scope
-from overlay.core.remote_changes import remote_changes
-from overlay.model import Card, Endpoint, Ip, NodeId, Vni, mac_for, node_id_of
+from overlay.core.remote_changes import has_followed, remote_changes
+from overlay.model import Card, Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, node_id_of
 from overlay.sim.environment.notary import FakeSigner
 
 VNI = Vni(9)
@@ -22,6 +28,12 @@ SCOPE = Scope(VNI)
 KEYS = [bytes([65 + number]) * 32 for number in range(3)]
 IDS = [node_id_of(key) for key in KEYS]  # the first is this node's own
 VTEPS = [Ip(bytes([192, 168, 56, 11 + number])) for number in range(2)]
+GIVEN = PlanInput(
+    Network(VNI, "blue", (Subnet(Ip(bytes([10, 0, 0, 0])), 24, Ip(bytes([10, 0, 0, 1]))),), IDS[0]),
+    4789,
+    Ip(bytes([192, 168, 56, 99])),
+    1450,
+)
 
 
 class Step(NamedTuple):
@@ -162,3 +174,28 @@ def test_one_change_is_one_endpoint() -> None:
     assert (second.gone, second.is_whole) == ([(IDS[1], bytes([8]) * 8)], False)
     third = remote_changes(store, SCOPE, {IDS[1]: None}, second.position)
     assert (third.present, len(third.gone)) == ([], 99)
+
+
+def test_a_table_is_checked_against_all_records() -> None:
+    """An endpoint that is missing, another one, or one too many; not after newer changes."""
+    store, writer = Store(IDS[0]), Writer(1)
+    store.accept_card(card(1))
+    for number in range(3):
+        writer.write(store, [endpoint(number, "c")], [])
+    vteps: dict[NodeId, Ip | None] = {IDS[1]: VTEPS[0]}
+    position = remote_changes(store, SCOPE, vteps, None).position
+    first, second, third = remote_changes(store, SCOPE, vteps, None).present
+    fourth = first._replace(endpoint=endpoint(3, "d"))
+    other = third._replace(endpoint=endpoint(2, "d"))
+    moved = third._replace(vtep=VTEPS[1])
+    foreign = fourth._replace(origin=IDS[2])
+
+    def is_followed(*known: RemoteEndpoint) -> bool:
+        changes = RemoteChanges(known, position=position)
+        return has_followed(store, SCOPE, vteps, updated(None, GIVEN, changes)[0])
+
+    assert is_followed(first, second, third)
+    for wrong in ([], [other], [moved], [third, fourth], [third, foreign]):
+        assert not is_followed(first, second, *wrong)
+    writer.write(store, [endpoint(4, "c")], [])
+    assert is_followed(first, second), "changes that were not followed yet are no mistake"

@@ -3,17 +3,18 @@
 A pass reads the kernel only where that is needed: the first time, after a failure, after a
 notification that contradicts the plan, and every interval. A pass for new records subtracts from
 the state that the pass before left, so that it costs what it changes: to read 1,000 endpoints with
-their hooks takes 60 ms (measured). One that reads plans from all records, too, not from what has
-changed of them. All functions run in the kernel thread.
+their hooks takes 60 ms (measured). Where it can, a pass that reads takes the rows of remote
+endpoints as the pass before left them, and these are compared part by part after it
+(`begin_comparison`). All functions run in the kernel thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.dataplane.sandbox_runtime import PassResult, SandboxRuntime
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.link_state import Link, Port
 from overlay.core.dataplane.operations import (
@@ -25,7 +26,11 @@ from overlay.core.dataplane.operations import (
 )
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges
 from overlay.core.dataplane.planning.links import natively
-from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, neighbor_count
+from overlay.core.dataplane.planning.planned_rows import (
+    NO_REMOTE_ROWS,
+    PlannedRows,
+    neighbor_count,
+)
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.remote_table import (
     RemoteTable,
@@ -33,8 +38,10 @@ from overlay.core.dataplane.planning.remote_table import (
     table_of,
     updated,
 )
+from overlay.core.dataplane.planning.row_comparison import COMPARED_KINDS
 from overlay.core.dataplane.planning.steps import (
     PassStep,
+    fixed_links,
     left_by,
     step,
     steps,
@@ -44,18 +51,7 @@ from overlay.core.dataplane.state import HookRow, PolicyClassRow, SandboxState, 
 from overlay.core.dataplane.tunnel_devices import sending_base
 from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.reader import SeenLinks
-
-
-@dataclass(frozen=True, slots=True)
-class PassResult:
-    """The outcome of a pass."""
-
-    operation_count: int
-    failures: list[OperationFailure]
-    rows_before: int
-    repair_count: int  # of the operations, those that undo changes made by others; not those of
-    # ports that are gone: their containers ended, or `agent.endpoints.repair` says what it did
-    has_drifted: bool  # since the pass before, which went well
+from overlay.kernel.sandbox.row_reading import RowReading
 
 
 def run_pass(
@@ -65,10 +61,12 @@ def run_pass(
     *,
     prune: bool,
     read: bool,
+    apart: bool = False,
 ) -> PassResult:
     """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel.
 
     `changes` are those of the remote endpoints since the table's position; None: all are `given`.
+    With `apart`, rows of remote endpoints are read only if the pass before says nothing of them.
     """
     sandbox = runtime.sandbox
     left, runtime.left = runtime.left, None
@@ -80,9 +78,14 @@ def run_pass(
             sandbox.restore_name()
         links = sandbox.read_links()
         moved = _plan_next(runtime, given, changes, links.by_name)
-        actual = _read(runtime, links, runtime.table)  # most rows are planned: no copies of these
+        known = _read_own(runtime, links, left) if apart and moved is not None else None
+        if known is not None:
+            actual = known
+            found = iter([step(actual, runtime.desired, moved)])
+        else:
+            actual = _read(runtime, links, runtime.table)  # most are planned: no copies of these
+            found = steps(actual, runtime.desired)
         rows_before = len(actual.rows)
-        found = steps(actual, runtime.desired)
         runtime.reads += 1
     else:
         rows_before = len(left.rows)
@@ -203,6 +206,59 @@ def _read(runtime: SandboxRuntime, links: SeenLinks, table: RemoteTable | None) 
     planned = NO_REMOTE_ROWS if table is None else table.rows
     actual = SandboxState(links.by_name, runtime.sandbox.read_rows(links, planned))
     return without_ports(actual, frozenset(runtime.leaving)) if runtime.leaving else actual
+
+
+def _read_own(
+    runtime: SandboxRuntime, links: SeenLinks, left: SandboxState | None
+) -> SandboxState | None:
+    """Return the actual state, but rows of remote endpoints and their like as they were left.
+
+    None if the links that these are on are not as they were left.
+    """
+    if left is None or not isinstance(left.rows, PlannedRows):
+        return None
+    there = links.by_name
+    kept = frozenset(
+        row for row in left.rows.own if isinstance(row, COMPARED_KINDS) and row.link in there
+    )
+    own = left.rows.with_own(kept | runtime.sandbox.read_own_rows(links))
+    actual = SandboxState(there, own)
+    if fixed_links(actual) != fixed_links(left):
+        return None
+    return without_ports(actual, frozenset(runtime.leaving)) if runtime.leaving else actual
+
+
+def begin_comparison(runtime: SandboxRuntime) -> RowReading | None:
+    """Begin to compare the rows of remote endpoints with what the last pass left; None if it can't.
+
+    Raises OSError, TornDumpError.
+    """
+    left = runtime.left
+    if left is None or not isinstance(left.rows, PlannedRows):
+        return None
+    return runtime.sandbox.begin_reading(left.rows.remote)
+
+
+def repair_rows(runtime: SandboxRuntime, reading: RowReading, *, prune: bool) -> PassResult | None:
+    """Repair what was found by a reading that is at its end.
+
+    Returns None if it says nothing, or more is wrong than a whole pass repairs as well.
+    """
+    left, is_overtaken = runtime.left, reading.is_overtaken
+    runtime.sandbox.end_reading()
+    if is_overtaken or left is None or not isinstance(left.rows, PlannedRows):
+        return None
+    if left.rows.remote is not reading.found.planned:
+        return None
+    found = reading.found.difference(left, runtime.ports_in_transition)
+    if found is None:
+        return None
+    operations = diff(found.after, found.before, prune=prune)
+    failures = runtime.sandbox.apply(operations) if operations else []
+    if failures:
+        runtime.left = None
+    count = len(operations)
+    return PassResult(count, failures, len(left.rows), count, has_drifted=bool(operations))
 
 
 def _plan(

@@ -41,7 +41,6 @@ from overlay.core.vlan.vlans import Vlans
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.router.link import RouterPeers
-from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.sandbox import Sandbox, destroy_sandbox
 from overlay.model import Card, Ip, Network, Vni
@@ -139,7 +138,15 @@ class Reconciler(Controller):
         async with lock:
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
-                runtime = await self._kernel.call(self._adopt, network.vni, unfinished, lock)
+                runtime = await self._kernel.call(
+                    SandboxRuntime.adopt,
+                    self._name_of(network.vni),
+                    lock,
+                    self.fast_path,
+                    RouterPeers(network.vni, self._name_of),
+                    unfinished,
+                    over_ipv6=len(self._gossip.card.address) == 16,
+                )
                 runtime.changed.connect(self.trigger)
                 self._runtimes[network.vni] = runtime
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
@@ -153,33 +160,6 @@ class Reconciler(Controller):
                 self._event_log.record(
                     "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
                 )
-        return runtime
-
-    def _adopt(self, vni: Vni, unfinished: Sequence[str], lock: asyncio.Lock) -> SandboxRuntime:
-        """Open a sandbox completely or not at all; runs in the kernel thread."""
-        with contextlib.ExitStack() as undo:
-            fast = self.fast_path.make()
-            if fast is not None:
-                undo.callback(fast.close)
-            peers = RouterPeers(vni, self._name_of)
-            sandbox = Sandbox.open(
-                self._name_of(vni),
-                create=True,
-                fast_path=fast,
-                peers=peers,
-                over_ipv6=len(self._gossip.card.address) == 16,
-            )
-            undo.callback(sandbox.close)
-            veth.detach_interfaces(sandbox, unfinished)
-            runtime = SandboxRuntime(
-                sandbox,
-                sandbox.monitor(),
-                lock,
-                redirects=self.fast_path.redirects,
-                support=self.fast_path,
-                without_programs=self.fast_path.refusal,
-            )
-            undo.pop_all()
         return runtime
 
     async def destroy(self, vni: Vni) -> None:
@@ -253,19 +233,43 @@ class Reconciler(Controller):
 
     async def reconcile(self) -> None:
         """Run a pass over each dirty sandbox; one that fails is retried on its own."""
+        await self._pass_over_dirty()
+        for vni, runtime in list(self._runtimes.items()):
+            if runtime.is_comparable and self._runtimes.get(vni) is runtime:
+                await self._compare(vni, runtime)
+
+    async def _pass_over_dirty(self) -> None:
         loop = asyncio.get_running_loop()
         await self.underlay_filter.admit_members()
         await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
         cluster = list(self._versions(CLUSTER_SCOPE))
         started = loop.time()
         for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
-            await self._pass(vni)
+            with self._retried(vni):
+                await self.reconcile_network(vni)
         took_s = loop.time() - started
         self._pause_s = min(took_s, _PAUSE_MAX_S) if took_s > _LONG_S else 0.0
         if not any(runtime.failures for runtime in self._runtimes.values()):
             self._programmed(cluster)
             if self.pruning:
                 await self.underlay_filter.drop_former_members()
+
+    async def _compare(self, vni: Vni, runtime: SandboxRuntime) -> None:
+        """Compare the rows of remote endpoints; passes over other changes do not wait for it."""
+
+        async def between() -> None:
+            if any(each.dirty for each in self._runtimes.values()):
+                await self._pass_over_dirty()
+
+        runtime.uncompared = False
+        with self._retried(vni):
+            done = await watch.compare_rows(runtime, self._kernel, between, lambda: self.pruning)
+            if done is None:
+                await self.reconcile_network(vni, whole=True)
+            elif self._runtimes.get(vni) is runtime:
+                self._note_repairs(vni, runtime.note_result(done))
+                if done.failures:
+                    self._after_pass(vni, runtime, done.failures)
 
     async def apply(self, network: Network) -> str:
         """Make a network's sandbox what it should be now; return what is missing, or nothing.
@@ -277,8 +281,8 @@ class Reconciler(Controller):
         if runtime is not None:
             if not self.pruning and not self._may_prune():
                 return "not all records are here yet"
-            runtime.stale = True
-            await self._pass(network.vni)
+            with self._retried(network.vni):
+                await self.reconcile_network(network.vni, whole=True)
             if runtime.failures:
                 return runtime.failures[0]
         await self.underlay_filter.drop_former_members()
@@ -307,18 +311,22 @@ class Reconciler(Controller):
         self._gossip.node.confirmations.programmed(versions)
         self._gossip.transport.flush_soon()
 
-    async def _pass(self, vni: Vni) -> None:
-        """Run one pass; an error of one network does not hold up the others."""
+    @contextlib.contextmanager
+    def _retried(self, vni: Vni) -> Iterator[None]:
+        """Note an error of one network, which does not hold up the others, and have a pass read."""
         try:
-            await self.reconcile_network(vni)
+            yield
         except (OverlayError, OSError) as error:
             runtime = self._runtimes.get(vni)
             if runtime is not None:
                 runtime.stale = True  # the changes it took up are still to be made
                 self._note_failures(vni, runtime, [str(error)])
 
-    async def reconcile_network(self, vni: Vni) -> None:
-        """Run one pass over a network: plan, read, subtract, apply; then confirm the versions."""
+    async def reconcile_network(self, vni: Vni, *, whole: bool = False) -> None:
+        """Run one pass over a network: plan, read, subtract, apply; then confirm the versions.
+
+        A `whole` one plans from all records, and reads all rows at once.
+        """
         async with self._lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)
@@ -331,43 +339,38 @@ class Reconciler(Controller):
                 runtime.unusable = unprotected
                 self._note_failures(vni, runtime, [unprotected])
                 return
-            read, runtime.stale = runtime.stale, False
+            whole = whole or runtime.left is None
+            read, runtime.stale = whole or runtime.stale, False
+            runtime.uncompared = not whole and (read or runtime.uncompared)
             versions = self._gossip.node.confirmations.confirmable(
                 self._versions(Scope(vni)), self._directory.view.losing_origins
             )
             given, changes = None, None
             if network is not None:
                 given = self._inputs.plan_input(network, self._runtimes, remotes=False)
-                since = None if read else runtime.position  # what is read costs more anyway
-                changes = self._directory.view.remote_changes(network, since)
+                since = None if whole else runtime.position
+                checked = runtime.table if read else None
+                changes = self._directory.view.remote_changes(network, since, checked)
             if runtime.shortcuts and not is_native(runtime, given):
                 runtime.shortcuts = {}
                 await self.shortcuts_ending.emit()
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
-            hints, runtime.hints = runtime.hints, []
             done = await self._kernel.call(
-                run_pass, runtime, given, changes, prune=self.pruning, read=read
+                run_pass, runtime, given, changes, prune=self.pruning, read=read, apart=not whole
             )
-            rows = len(runtime.desired.rows)
             runtime.passes += 1
-            runtime.operations += done.operation_count
-            if done.has_drifted:
-                runtime.drifts += 1
-                runtime.repairs += done.repair_count
-            runtime.rows_desired = rows
-            runtime.rows_actual = done.rows_before if done.failures else rows
-            if hints and done.repair_count:
-                self._event_log.record(
-                    "repaired",
-                    f"{'; '.join(hints)}: repaired by {done.repair_count} operations",
-                    level=logging.WARNING,
-                    network=network.name if network is not None else f"vni {vni}",
-                )
+            self._note_repairs(vni, runtime.note_result(done))
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
         if not runtime.failures:
             self._programmed(versions)
+
+    def _note_repairs(self, vni: Vni, text: str) -> None:
+        if text:
+            network = self._directory.network_by_vni(vni)
+            name = network.name if network is not None else f"vni {vni}"
+            self._event_log.record("repaired", text, level=logging.WARNING, network=name)
 
     async def _why_unprotected(self, network: Network) -> str:
         """Return why an encrypted network's frames could leave in clear; empty if they cannot."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.port_removal import PortRemoval
@@ -23,13 +24,28 @@ from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
 from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
+from overlay.kernel.router.link import RouterPeers
+from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.monitor import SandboxMonitor
+from overlay.kernel.sandbox.operation_failure import OperationFailure
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.signals import Signal
 
 _RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
 _FAILURES_LOGGED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """The outcome of a pass."""
+
+    operation_count: int
+    failures: list[OperationFailure]
+    rows_before: int
+    repair_count: int  # of the operations, those that undo changes made by others; not those of
+    # ports that are gone: their containers ended, or `agent.endpoints.repair` says what it did
+    has_drifted: bool  # since the pass before, which went well
 
 
 @dataclass(slots=True)
@@ -46,6 +62,7 @@ class SandboxRuntime:
     leaving: set[str] = field(default_factory=set)  # ports that `remove_port` is removing
     dirty: bool = True
     stale: bool = True  # what the last pass left may have been altered: the next one reads
+    uncompared: bool = False  # so may rows of remote endpoints, which that pass did not read
     passes: int = 0
     reads: int = 0  # passes that read the kernel
     operations: int = 0  # applied since the start
@@ -75,6 +92,41 @@ class SandboxRuntime:
     def __post_init__(self) -> None:
         self._removal = PortRemoval(self.sandbox)
 
+    @classmethod
+    def adopt(
+        cls,
+        name: str,
+        lock: asyncio.Lock,
+        support: FastPathSupport,
+        peers: RouterPeers,
+        unfinished: Sequence[str],
+        *,
+        over_ipv6: bool,
+    ) -> Self:
+        """Open or create a sandbox, completely or not at all; runs in the kernel thread.
+
+        The ports in `unfinished` are removed.
+        """
+        with contextlib.ExitStack() as undo:
+            fast = support.make()
+            if fast is not None:
+                undo.callback(fast.close)
+            sandbox = Sandbox.open(
+                name, create=True, fast_path=fast, peers=peers, over_ipv6=over_ipv6
+            )
+            undo.callback(sandbox.close)
+            veth.detach_interfaces(sandbox, unfinished)
+            runtime = cls(
+                sandbox,
+                sandbox.monitor(),
+                lock,
+                redirects=support.redirects,
+                support=support,
+                without_programs=support.refusal,
+            )
+            undo.pop_all()
+        return runtime
+
     @property
     def is_native(self) -> bool:
         """Return whether frames come past the VXLAN device where they may."""
@@ -97,6 +149,26 @@ class SandboxRuntime:
     def position(self) -> RecordsPosition | None:
         """Return how far the last plan followed the remote endpoints; None if it did not."""
         return None if self.table is None else self.table.position
+
+    @property
+    def is_comparable(self) -> bool:
+        """Return whether rows are to be compared with what the last pass left."""
+        return self.uncompared and self.left is not None
+
+    def note_result(self, done: PassResult) -> str:
+        """Count what a pass or a comparison did; return what it repaired, for the events."""
+        rows = len(self.desired.rows)
+        self.rows_desired, self.rows_actual = rows, done.rows_before if done.failures else rows
+        self.operations += done.operation_count
+        if done.has_drifted:
+            self.drifts += 1
+            self.repairs += done.repair_count
+        hints = self.hints
+        if done.repair_count or not (self.stale or self.uncompared):
+            self.hints = []
+        if not hints or not done.repair_count:
+            return ""
+        return f"{'; '.join(hints)}: repaired by {done.repair_count} operations"
 
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""

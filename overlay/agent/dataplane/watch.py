@@ -1,12 +1,17 @@
-"""Watch kernel objects for changes made by others; one wake-up for a burst of changes."""
+"""Watch kernel objects for changes made by others; one wake-up for a burst of changes.
+
+Rows that may be very many are also compared part by part: notifications can be lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
-from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.dataplane.reconcile_pass import begin_comparison, repair_rows
+from overlay.agent.dataplane.sandbox_runtime import PassResult, SandboxRuntime
+from overlay.agent.process.kernel_thread import KernelThread
 from overlay.errors import OverlayError
 from overlay.kernel.nft.table import OWN_TABLES
 from overlay.kernel.nft.tables import Monitor
@@ -15,6 +20,8 @@ from overlay.kernel.sandbox.monitor import UnderlayMonitor
 
 SETTLE_S = 0.02
 """Seconds in which changes of a sandbox or a table count as one change."""
+
+_REST_MAX_S = 0.05
 
 
 @contextlib.contextmanager
@@ -85,6 +92,35 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
     loop.add_reader(descriptor, on_readable)
     for table, text in _tables(runtime):
         loop.add_reader(table.fileno(), check_table, table, text)
+
+
+async def compare_rows(
+    runtime: SandboxRuntime,
+    kernel: KernelThread,
+    between: Callable[[], Awaitable[None]],
+    may_prune: Callable[[], bool],
+) -> PassResult | None:
+    """Compare a sandbox's rows of remote endpoints with what its last pass left, and repair them.
+
+    50,000 of them take a second to read. Attaches and passes wait for one part of some 400 rows:
+    they hold the lock between two parts, and `between` is called there. Returns None if only a
+    pass that reads all of them at once can say what is there. Raises OverlayError, OSError.
+    """
+    loop = asyncio.get_running_loop()
+    async with runtime.lock:
+        reading = await kernel.call(begin_comparison, runtime)
+    if reading is None:
+        return None
+    has_more = True
+    while has_more:
+        started = loop.time()
+        async with runtime.lock:
+            has_more = await kernel.call(reading.read_some)
+        # As long as the part took: the kernel thread and the interpreter are others' as well.
+        await asyncio.sleep(min(loop.time() - started, _REST_MAX_S))
+        await between()
+    async with runtime.lock:
+        return await kernel.call(repair_rows, runtime, reading, prune=may_prune())
 
 
 def _tables(runtime: SandboxRuntime) -> list[tuple[WatchedTable, str]]:

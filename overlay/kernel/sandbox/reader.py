@@ -43,6 +43,7 @@ from overlay.kernel.router import link as router_link
 from overlay.kernel.router.link import RouterPeers
 from overlay.kernel.sandbox import rate_limit
 from overlay.kernel.sandbox.interception import Interception
+from overlay.kernel.sandbox.row_reading import RowReading
 from overlay.kernel.shortcut import pair, sender
 
 # Maximum number of steps for the kernel to dump all FDBs; a million take some 10 ms.
@@ -127,21 +128,37 @@ class SandboxReader:
         link-local addresses, the loopback. Raises TornDumpError if the tables change during every
         attempt.
         """
-        owned = {index: link.name for index, link in links.own.items()}
-        seen = self._read_neighbors(links, planned)
-        seen.update(self._routing(owned))
-        if fast_path is None:
-            seen.update(hooks_left(self._socket, owned))
-        else:
-            seen.update(fast_path.read(self._socket, owned))
+        seen = netlinksocket.whole(lambda: self._dump_neighbors(links, planned))
+        self._row_count = seen.count
+        if fast_path is not None:
             seen.update(fast_path.remote.rows())
-        seen.update(sender.read(fast_path, links.shortcuts, self._host_fd))
-        for rows in self._read_tables(owned):
-            seen.update(rows)
-        seen.update(rate_limit.read(self._socket, links.names))
-        seen.update(self._tables.marks.read(self._socket, owned))
-        seen.update(self._tables.shared_rates.read(self._socket, owned))
+        seen.update(self.read_own_rows(links, fast_path))
         return seen.rows()
+
+    def read_own_rows(self, links: SeenLinks, fast_path: FastPath | None) -> set[Row]:
+        """Return the rows on the links, without those in tables of remote endpoints' rows."""
+        owned = {index: link.name for index, link in links.own.items()}
+        found: set[Row] = self._addresses(owned) | self._routing(owned)
+        if fast_path is None:
+            found |= hooks_left(self._socket, owned)
+        else:
+            found |= fast_path.read(self._socket, owned)
+        found |= sender.read(fast_path, links.shortcuts, self._host_fd)
+        for rows in self._read_tables(owned):
+            found |= rows
+        found |= rate_limit.read(self._socket, links.names)
+        found |= self._tables.marks.read(self._socket, owned)
+        return found | self._tables.shared_rates.read(self._socket, owned)
+
+    def begin(
+        self, netns_fd: int, links: SeenLinks, fast_path: FastPath | None, planned: RemoteRows
+    ) -> RowReading:
+        """Begin to read, part by part, what `read_own_rows` leaves out. Raises OSError."""
+        names = {index: link.name for index, link in links.own.items()}
+        self._row_count = max(self._row_count, len(planned))
+        ports = self._ports_to_read(links.own)
+        socket = NetlinkSocket(netns_fd)
+        return RowReading(socket, names, links.macs, ports, fast_path, planned)
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""
@@ -165,17 +182,10 @@ class SandboxReader:
             return error.errno != errno.ENOENT  # deleted since the links were read
         return any(local_entry.is_local_entry(each, bridge) for each in found)
 
-    def _read_neighbors(self, links: SeenLinks, planned: RemoteRows) -> SeenRows:
-        """Read the rows for MACs and addresses."""
-        names = {index: link.name for index, link in links.own.items()}
-        addresses = self._socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
-        seen = netlinksocket.whole(lambda: self._dump_neighbors(links, planned))
-        self._row_count = seen.count
-        for message in addresses:
-            row = address_rows.decode_address(message, names)
-            if row is not None:
-                seen.add(row)
-        return seen
+    def _addresses(self, names: Mapping[int, str]) -> set[Row]:
+        messages = self._socket.dump(codec.RTM_GETADDR, address_rows.ADDRESS_DUMP)
+        found = (address_rows.decode_address(message, names) for message in messages)
+        return {row for row in found if row is not None}
 
     def _dump_neighbors(self, links: SeenLinks, planned: RemoteRows) -> SeenRows:
         """Return the rows in the dumps, each decoded as it comes. Raises TornDumpError."""

@@ -60,6 +60,7 @@ from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.operation_failure import OperationFailure, link_of
 from overlay.kernel.sandbox.reader import SandboxReader, SandboxTables, SeenLinks
 from overlay.kernel.sandbox.row_applier import RowApplier
+from overlay.kernel.sandbox.row_reading import RowReading
 from overlay.kernel.shortcut import sender
 from overlay.kernel.shortcut.pair import ShortcutPairs
 from overlay.model import Mac
@@ -81,6 +82,7 @@ class Sandbox:
         self.zero_checksums: dict[str, bool] = {}
         """By name, whether VXLAN devices accept IPv6 packets without a UDP checksum."""
         self._wants_zero_checksums = over_ipv6
+        self.reading: RowReading | None = None
         self.name = name
         self.netns_fd = netns_fd
         self.alias = alias
@@ -153,6 +155,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Close the sockets; forwarding continues. Closing again does nothing."""
+        self.end_reading()
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
@@ -216,6 +219,26 @@ class Sandbox:
         """
         return self._reader.read_rows(links, self.fast_path, planned)
 
+    def read_own_rows(self, links: SeenLinks) -> AbstractSet[Row]:
+        """Return the present rows but those that `begin_reading` reads. Raises TornDumpError."""
+        return self._reader.read_own_rows(links, self.fast_path)
+
+    def begin_reading(self, planned: RemoteRows) -> RowReading:
+        """Begin to read the rows of remote endpoints part by part, in place of a former reading.
+
+        Raises OSError, TornDumpError.
+        """
+        links = self.read_links()
+        self.end_reading()
+        self.reading = self._reader.begin(self.netns_fd, links, self.fast_path, planned)
+        return self.reading
+
+    def end_reading(self) -> None:
+        """End what `begin_reading` began, if that has not ended."""
+        if self.reading is not None:
+            self.reading.close()
+            self.reading = None
+
     def announce(self, announcements: Sequence[MacChange]) -> None:
         """Announce changed MACs of addresses to this host's containers.
 
@@ -237,6 +260,8 @@ class Sandbox:
         A failure stops no other. Deleting something that does not exist succeeds. A missing `Port`
         fails, as only an attach creates those.
         """
+        if self.reading is not None:
+            self.reading.note(operations)
         failures: list[OperationFailure] = []
         row_operations: list[RowOperation] = []
         for operation in operations:

@@ -71,8 +71,9 @@ class Unreadable(Reconciler):
         for number in range(3):
             self._runtimes[Vni(number)] = SandboxRuntime(NOTHING, NOTHING, NOTHING)
 
-    async def reconcile_network(self, vni: Vni) -> None:
+    async def reconcile_network(self, vni: Vni, *, whole: bool = False) -> None:
         """Note the pass; fail for the first sandbox."""
+        del whole
         self.passed.append(vni)
         self._runtimes[vni].dirty = False
         if vni == 0:

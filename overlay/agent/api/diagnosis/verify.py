@@ -87,7 +87,7 @@ async def _repaired(components: Components) -> bool:
         await components.service_data_plane.clients.verify_all()
         for vni, operations in left.items():
             if operations:
-                await forwarding.reconciler.reconcile_network(vni)
+                await forwarding.reconciler.reconcile_network(vni, whole=True)
         await asyncio.sleep(_REPAIR_PAUSE_S)
     return await _matches(components, await forwarding.reconciler.differences())
 

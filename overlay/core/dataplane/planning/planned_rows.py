@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple, TypeAlias
 
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
 from overlay.core.dataplane.planning.inputs import RemoteEndpoint
 from overlay.core.dataplane.state import (
     BridgeFdbRow,
@@ -22,6 +23,9 @@ from overlay.core.dataplane.state import (
 from overlay.model import Ip, Mac, NodeId
 
 _KINDS: Final = (FdbRow, BridgeFdbRow, NeighborRow, RemoteRow)
+
+Place: TypeAlias = tuple[type[Row], str]
+"""A kind of row, and the link that rows of it are on."""
 
 
 class RemoteSegment(NamedTuple):
@@ -63,6 +67,12 @@ class RemoteSegment(NamedTuple):
         if kind is RemoteRow and self.sends and self.receivers is not None:
             return sum(map(self.sends_to, list(self.by_mac.values())))
         return len(self.by_mac) if kind is not RemoteRow or self.sends else 0
+
+    def link_of(self, kind: type[Row]) -> str:
+        """Return the link that rows of one kind are on."""
+        if kind is RemoteRow:
+            return f"{SHORTCUT_PREFIX}{self.number}"
+        return self.bridge if kind is NeighborRow else self.vxlan
 
 
 class RemoteRows(AbstractSet[Row]):
@@ -123,6 +133,25 @@ class RemoteRows(AbstractSet[Row]):
     def __len__(self) -> int:
         return sum(each.row_count for each in self.segments)
 
+    def places(self) -> Iterator[tuple[Place, int]]:
+        """Yield the places of the rows, with the number of them in each."""
+        for segment in self.segments:
+            for kind in _KINDS:
+                yield (kind, segment.link_of(kind)), segment.count_of(kind)
+
+    def rows_at(self, place: Place) -> Iterator[Row]:
+        """Yield the rows in one place."""
+        kind, link = place
+        for segment in self.segments:
+            if segment.link_of(kind) != link:
+                continue
+            if kind is NeighborRow:
+                for ip, remote in segment.by_ip.items():
+                    yield from segment.ip_rows(ip, remote)
+            else:
+                for mac, remote in segment.by_mac.items():
+                    yield from (r for r in segment.mac_rows(mac, remote) if type(r) is kind)
+
     def in_place_of(self, row: Row) -> Iterator[Row]:
         """Yield the row that has the place of another one in the kernel, if that is another's."""
         rows: tuple[Row, ...] = ()
@@ -159,10 +188,6 @@ class RemoteRows(AbstractSet[Row]):
 
 
 NO_REMOTE_ROWS: Final = RemoteRows()
-
-
-Place: TypeAlias = tuple[type[Row], str]
-"""A kind of row, and the link that rows of it are on."""
 
 
 class SeenRows:

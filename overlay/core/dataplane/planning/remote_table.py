@@ -11,6 +11,7 @@ frames away would conflict with what its bridge port learns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
@@ -91,6 +92,23 @@ class RemoteTable:
         """Yield all remote endpoints, also those that get no rows."""
         for found in self._remotes.values():
             yield from found.values()
+
+    def origins(self) -> AbstractSet[NodeId]:
+        """Return the nodes that have endpoints here."""
+        return self._remotes.keys()
+
+    def has_all_of(self, origin: NodeId, vtep: Ip | None, endpoints: Iterable[Endpoint]) -> bool:
+        """Return whether these are a node's endpoints here; none are if it has no VTEP."""
+        found = self._remotes.get(origin, {})
+        if vtep is None:
+            return not found
+        count = 0
+        for each in endpoints:
+            remote = found.get(each.endpoint_id)
+            if remote is None or remote.vtep != vtep or remote.endpoint != each:
+                return False
+            count += 1
+        return count == len(found)
 
     def update(self, given: PlanInput, changes: RemoteChanges) -> RowChanges:
         """Follow what has changed, and return the difference in rows."""

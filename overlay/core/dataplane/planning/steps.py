@@ -35,7 +35,7 @@ def step(before: SandboxState, after: SandboxState, moved: RowChanges | None) ->
         return PassStep(before, after)
     if rows.remote is not wanted.remote:
         return PassStep(before, after)
-    if _fixed_links(before) == _fixed_links(after):
+    if fixed_links(before) == fixed_links(after):
         return PassStep(
             SandboxState(before.links, rows.own | moved.removed),
             SandboxState(after.links, wanted.own | moved.added),
@@ -52,7 +52,7 @@ def steps(seen: SandboxState, after: SandboxState) -> Iterator[PassStep]:
     yet, or foreign rows may be in their places.
     """
     rows, wanted = seen.rows, after.rows
-    fixed, links = _fixed_links(seen), _fixed_links(after)
+    fixed, links = fixed_links(seen), fixed_links(after)
     if not isinstance(rows, PartOfPlan) or not isinstance(wanted, PlannedRows):
         yield step(seen, after, RowChanges())
         return
@@ -90,7 +90,7 @@ def left_by(
     return SandboxState(left.links, desired.rows.with_own(own))
 
 
-def _fixed_links(state: SandboxState) -> dict[str, Link]:
+def fixed_links(state: SandboxState) -> dict[str, Link]:
     """Return the links that rows of remote endpoints may be on."""
     return {name: link for name, link in state.links.items() if not isinstance(link, Port)}
 

@@ -1,0 +1,154 @@
+"""Rows of remote endpoints, read part by part from the real kernel while attaches go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+
+import pytest
+from overlay.agent.dataplane.reconcile_pass import run_pass
+from overlay.agent.dataplane.sandbox_runtime import PassResult
+from overlay.agent.dataplane.watch import compare_rows
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.operations import ChangeLink, DeleteRow, PutRow
+from overlay.core.dataplane.state import FdbRow
+from overlay.model import mac_for, mac_text, parse_ip
+from tests.agent.dataplane.test_reconcile_pass import NINE, TEN, Node
+from tests.kernel.conftest import VNI, World
+
+pytestmark = pytest.mark.netns
+
+MANY = [parse_ip(f"10.32.{high}.{low}") for high in range(1, 6) for low in range(1, 251)]
+FOREIGN_MAC = "02:00:00:00:00:99"
+
+
+@pytest.fixture
+def node(world: World) -> Iterator[Node]:
+    """Return a node after a pass that knows many remote endpoints."""
+    made = Node(world)
+    made.remotes = [NINE, *MANY]
+    assert made.passes(read=True)[1] == 0
+    yield made
+    made.runtime.monitor.close()
+
+
+@pytest.fixture
+def kernel() -> Iterator[KernelThread]:
+    """Return a kernel thread."""
+    thread = KernelThread()
+    yield thread
+    thread.close()
+
+
+async def nothing() -> None:
+    """Do nothing between two parts."""
+
+
+async def compared(
+    node: Node, kernel: KernelThread, between: Callable[[], Awaitable[None]] = nothing
+) -> PassResult | None:
+    """Compare the rows."""
+    return await compare_rows(node.runtime, kernel, between, lambda: True)
+
+
+async def test_what_others_changed_is_repaired(node: Node, kernel: KernelThread) -> None:
+    """A pass that reads repairs what is this host's own at once; the rest is compared after it."""
+    name, mac = node.host.sandbox.name, mac_text(mac_for(VNI, NINE))
+    node.world.run(name, "ip", "address", "add", "10.99.0.1/32", "dev", "br0")
+    node.world.run(name, "bridge", "fdb", "del", mac, "dev", "vxlan0", "self")
+    node.world.run(name, "ip", "neighbour", "del", "10.32.1.7", "dev", "br0")
+    fdb = ("bridge", "fdb", "add", FOREIGN_MAC, "dev", "vxlan0")
+    node.world.run(name, *fdb, "dst", "192.168.56.99", "self", "permanent")
+
+    done = run_pass(node.runtime, node.given(), prune=True, read=True, apart=True)
+    assert (done.operation_count, done.has_drifted) == (1, True)
+    assert len(node.differences()) == 3
+    repaired = await compared(node, kernel)
+    assert repaired is not None
+    assert (repaired.operation_count, repaired.repair_count, repaired.failures) == (3, 3, [])
+    assert repaired.has_drifted
+    assert node.differences() == []
+    again = await compared(node, kernel)
+    assert again is not None
+    assert (again.operation_count, again.has_drifted) == (0, False)
+
+
+async def test_attaches_and_passes_go_between_parts(node: Node, kernel: KernelThread) -> None:
+    """They find the lock free, and what they change is no difference."""
+    parts = count()
+    locked = []
+
+    async def between() -> None:
+        locked.append(node.runtime.lock.locked())
+        number = next(parts)
+        if number == 1:
+            node.attach(TEN)
+        elif number == 2:
+            node.remotes += [parse_ip("10.32.9.1"), parse_ip("10.32.9.2")]
+            del node.remotes[3:7]
+            assert node.passes()[1] == 0
+
+    done = await compared(node, kernel, between)
+
+    assert len(locked) >= 10
+    assert not any(locked)
+    assert done is not None
+    assert done.operation_count == 0
+    assert node.differences() == []
+    assert node.host.sandbox.reading is None
+
+
+async def test_a_link_that_is_replaced_is_read_whole(node: Node, kernel: KernelThread) -> None:
+    """Its rows went with it: also while a comparison is under way, which then says nothing."""
+    node.world.run(node.host.sandbox.name, "ip", "link", "del", "vxlan0")
+    done = run_pass(node.runtime, node.given(), prune=True, read=True, apart=True)
+    assert done.operation_count > len(MANY)
+    assert node.differences() == []
+    bridge = node.runtime.desired.links["br0"]
+
+    async def between() -> None:
+        node.host.sandbox.apply([ChangeLink(bridge, bridge)])
+
+    assert await compared(node, kernel, between) is None
+    assert await compared(node, kernel) is not None
+
+
+async def test_a_failed_pass_has_the_next_one_read_whole(node: Node, kernel: KernelThread) -> None:
+    """What it left is not known, so there is nothing to compare with."""
+    row = FdbRow("vxlan0", mac_for(VNI, NINE), parse_ip("192.168.56.12"))
+    node.host.sandbox.apply([DeleteRow(row)])
+    node.runtime.left = None
+    assert await compared(node, kernel) is None
+    done = run_pass(node.runtime, node.given(), prune=True, read=False, apart=True)
+    assert done.operation_count == 1
+    assert node.differences() == []
+
+
+async def test_a_closed_sandbox_ends_the_reading(node: Node, kernel: KernelThread) -> None:
+    """It says nothing, and raises nothing."""
+
+    async def between() -> None:
+        node.host.sandbox.end_reading()
+        await asyncio.sleep(0)
+
+    assert await compared(node, kernel, between) is None
+
+
+async def test_a_row_that_a_pass_puts_is_not_another_programs(
+    node: Node, kernel: KernelThread
+) -> None:
+    """Also one that was read before, as somebody else's."""
+    row = FdbRow("vxlan0", mac_for(VNI, TEN), parse_ip("192.168.56.12"))
+    node.host.sandbox.apply([PutRow(row)])
+    parts = count()
+
+    async def between() -> None:
+        if next(parts) == 8:
+            node.remotes.append(TEN)
+            node.passes()
+
+    done = await compared(node, kernel, between)
+    assert done is not None
+    assert done.operation_count == 0
+    assert node.differences() == []
