@@ -171,7 +171,13 @@ class StateDatabase:
             )
 
     def wipe(self, keep: str) -> None:
-        """Delete everything except the values of one kind: this node is no longer a member."""
+        """Delete everything except the values of one kind: this node is no longer a member.
+
+        The previous copy goes first: that makes room on a full disk, on which the next start would
+        return to the membership.
+        """
+        with self._copying, contextlib.suppress(OSError):
+            (self.directory / PREVIOUS_NAME).unlink()
         with self._transaction() as connection:
             connection.execute("DELETE FROM value WHERE kind NOT IN (?, ?)", (keep, HISTORY_KIND))
             connection.execute("DELETE FROM segment")
