@@ -1,4 +1,4 @@
-"""Named points at which a test ends this process, as a power cut would.
+"""Named points at which a test ends this process, as a power cut would, or stops it.
 
 They are before each write to disk and before each kernel operation that changes something. Owns:
 the switch and the counting. A test starts the agent with OVERLAYD_CRASH_PLAN naming a file, and
@@ -7,6 +7,7 @@ writes one line into it when it wants to:
     trace        append the name of each point passed to FILE.passed
     NAME:N       os._exit at the N-th pass of the point NAME from now on, and log it there
     *:N          the same, at the N-th pass of any point
+    stop NAME:N  SIGSTOP instead, so that the test can change something before the process goes on
 
 Without the variable a point costs one comparison.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Final
@@ -49,12 +51,15 @@ class _Plan:
             if not line:
                 return
             self._counts.update((name, "*"))
-            wanted, _, number = line.rpartition(":")
+            action, _, point = line.rpartition(" ")
+            wanted, _, number = point.rpartition(":")
             due = wanted in (name, "*") and self._counts[wanted] == int(number)
             if line == "trace" or due:
                 with self._passed.open("a", encoding="ascii") as file:
                     file.write(f"{name}\n")
-            if due:
+            if due and action == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif due:
                 os._exit(EXIT_CODE)
 
 

@@ -6,8 +6,14 @@ Netlink and nftables have theirs in the one function that sends.
 from __future__ import annotations
 
 import ast
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from overlay import failpoint
 
 ROOT = Path(__file__).parent.parent
 # What changes the kernel, or a file that outlives the process: a method, or the command of bpf(2).
@@ -52,3 +58,18 @@ def test_every_change_of_the_kernel_has_a_crash_point() -> None:
 
     assert len(found) > 8
     assert [name for name, passes in found.items() if not passes] == []
+
+
+def test_a_process_stops_at_a_point_and_goes_on(tmp_path: Path) -> None:
+    """At the second pass of the point; what a test does to its host meanwhile, it then meets."""
+    plan = tmp_path / "plan"
+    plan.write_text("stop part.step:2\n")
+    body = "from overlay.failpoint import failpoint\nfor _ in range(3): failpoint('part.step')"
+    command = [sys.executable, "-P", "-c", body]
+    process = subprocess.Popen(command, env=os.environ | {failpoint.VARIABLE: str(plan)})
+
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert plan.with_name("plan.passed").read_text() == "part.step\n"
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
