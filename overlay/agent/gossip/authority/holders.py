@@ -61,8 +61,14 @@ class AuthorityHolders:
 
     def others(self) -> set[NodeId]:
         """Return the other members that hold the authority, alive or not."""
-        state_of = self._gossip.node.membership.state_of
-        return {each for each in self.proven() if state_of(each) is not MemberState.LEFT}
+        return {each for each in self.proven() if not self._has_left(each)}
+
+    def _has_left(self, node_id: NodeId) -> bool:
+        """Return whether a node has left; one that came later knows it by the card alone."""
+        node = self._gossip.node
+        card = node.store.card(node_id)
+        is_left = card is not None and card.left
+        return is_left or node.membership.state_of(node_id) is MemberState.LEFT
 
     def live(self) -> list[NodeId]:
         """Return the other holders that are alive, in order of id."""

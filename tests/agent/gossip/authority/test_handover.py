@@ -71,6 +71,21 @@ async def test_a_forgotten_holder_is_replaced(sites: Sites) -> None:
     assert vm3.holders.names() == ["vm1", "vm3"]
 
 
+async def test_a_newcomer_counts_no_holder_that_has_left(sites: Sites) -> None:
+    """It has never seen that member, and knows its departure by the card alone."""
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    vm2 = await sites.join(2, vm1, token)
+    await shared(vm1, vm2)
+    await until(lambda: vm1.holders.names() == ["vm1", "vm2"])
+    await vm2.gossip.say_goodbye()
+    sites.close(vm2)
+    await until(lambda: vm1.holders.names() == ["vm1"])
+    vm3 = await sites.join(3, vm1, token)
+
+    assert vm3.holders.names() == ["vm1"]
+
+
 async def test_a_single_holder_is_a_fault_after_a_while(sites: Sites) -> None:
     """Not while the second member is just becoming one, and not where 1 is configured."""
     vm1 = sites.first()
