@@ -30,6 +30,7 @@ _META_PROTOCOL, _META_MARK, _META_IIF, _META_OIF = 1, 3, 4, 5
 _META_IIFNAME, _META_OIFNAME = 6, 7
 _META_NFPROTO, _META_L4PROTO = 15, 16
 _FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF, _FIB_TYPE = 1, 2, 8, 32, 1, 3
+_FIB_BY_OIF: Final = 16  # a flag; _FIB_OIF is a result
 _RTN_LOCAL: Final = 2  # linux/rtnetlink.h
 _CT_STATE, _CT_STATUS = 0, 2
 _KNOWN: Final = 2 | 4  # NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED
@@ -51,6 +52,7 @@ IPV4_PROTOCOL, IPV6_PROTOCOL = b"\x02", b"\x0a"  # NFPROTO_IPV4, NFPROTO_IPV6
 UDP, TCP = b"\x11", b"\x06"
 _NAME_SIZE: Final = 16  # IFNAMSIZ
 _NATIVE: Final = struct.Struct("=I")  # values that the kernel keeps in host byte order
+_LOOPBACK: Final = _NATIVE.pack(1)  # LOOPBACK_IFINDEX of linux/netdevice.h, in each namespace
 
 
 class Expression(NamedTuple):
@@ -234,6 +236,12 @@ def has_mark(mark: int) -> Rule:
     return (_meta(_META_MARK), masked(bits), equals(bits))
 
 
+def lacks_mark(mark: int) -> Rule:
+    """Match packets whose mark does not have all bits of `mark`."""
+    bits = _NATIVE.pack(mark)
+    return (_meta(_META_MARK), masked(bits), differs(bits))
+
+
 def incoming_index(register: int = REG_1) -> Expression:
     """Load the index of the interface that received the packet."""
     return _meta(_META_IIF, register)
@@ -262,11 +270,13 @@ def udp_from(port: int) -> Rule:
 def passes_reverse_path() -> Rule:
     """Match if a reply to the sender would leave by the receiving interface.
 
-    Strict reverse path filtering (RFC 3704 section 2.2), by the `fib` expression of nft(8).
+    Strict reverse path filtering (RFC 3704 section 2.2), by the `fib` expression of nft(8). That
+    lets through whatever comes by the loopback, where any user of IPv6 can have any source address
+    (IPV6_FREEBIND), so nothing does that comes by it.
     """
     flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
     fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
-    return (fib, equals(_YES))
+    return (incoming_index(), differs(_LOOPBACK), fib, equals(_YES))
 
 
 def from_range(base: bytes, prefix_length: int) -> Rule:
@@ -299,9 +309,22 @@ def from_this_host() -> Rule:
     return _is_local(_FIB_SADDR)
 
 
+def from_outgoing_interface() -> Rule:
+    """Match packets from an address of the interface by which they leave."""
+    return _is_local(_FIB_SADDR | _FIB_BY_OIF)
+
+
+def not_from_this_host() -> Rule:
+    """Match packets from an address that this host does not have."""
+    return (_address_type(_FIB_SADDR), differs(_NATIVE.pack(_RTN_LOCAL)))
+
+
 def _is_local(address: int) -> Rule:
-    data = ((1, number(REG_1)), (2, number(_FIB_TYPE)), (3, number(address)))
-    return (Expression("fib", data), equals(_NATIVE.pack(_RTN_LOCAL)))
+    return (_address_type(address), equals(_NATIVE.pack(_RTN_LOCAL)))
+
+
+def _address_type(address: int) -> Expression:
+    return Expression("fib", ((1, number(REG_1)), (2, number(_FIB_TYPE)), (3, number(address))))
 
 
 def ct_established() -> Rule:

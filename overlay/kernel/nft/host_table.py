@@ -35,6 +35,7 @@ _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(
 _TYPE_INTERFACE: Final = 41  # nft's own number
 _LINKS: Final = "links"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
+_LINK_LOCAL: Final = (b"\xfe\x80".ljust(16, b"\0"), 10)
 _LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
 _REFUSED: Final = (ex.counter(), ex.drop())
@@ -74,7 +75,7 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
         (
             Chain("guard", tuple(_guard()), (PREROUTING, _BEFORE_TRACKING)),
             Chain("arriving", outside, (PREROUTING, _DESTINATION), "nat"),
-            Chain("sent", into, (OUTPUT, _DESTINATION), "nat"),
+            Chain("sent", (*_own_sources(), *into), (OUTPUT, _DESTINATION), "nat"),
             Chain("leaving", tuple(_sources(state, ports)), (POSTROUTING, _SOURCE), "nat"),
             Chain("passing", tuple(_passing(state)), (FORWARD, _FILTER)),
         ),
@@ -108,6 +109,19 @@ def _local(port: PortForward) -> bool:
     """Return whether a port is on a loopback address: only this host's own packets reach it."""
     is_ipv4 = len(port.host_ip) == 4
     return port.host_ip[0] == _LOOPBACK[0][0] if is_ipv4 else port.host_ip == _LOOPBACK6[0]
+
+
+def _own_sources() -> Iterator[Rule]:
+    """Drop what a user of this host sends to containers from an address that is not the host's.
+
+    For IPv6 that takes no privilege (IPV6_FREEBIND), and the address may be another container's.
+    Each such packet comes here, as it begins no connection. A proxy of the operator's may keep its
+    clients' addresses, with the mark.
+    """
+    sent = ex.oifname_in_set(_LINKS)
+    # Which of the host's link-local addresses are its own depends on the interface.
+    yield (*sent, *ex.from_range(*_LINK_LOCAL), *ex.from_outgoing_interface(), ex.accept())
+    yield (*sent, *ex.not_from_this_host(), *ex.lacks_mark(OPERATOR_MARK), *_REFUSED)
 
 
 def _destinations(ports: list[PortForward]) -> Iterator[Rule]:

@@ -32,8 +32,11 @@ by inner addresses.
 The VTEPs of a BGP EVPN fabric are no members: they may send on the exported networks alone, by the
 interface that leads back to them.
 
-Limitation: processes in the host's own network namespace are not stopped. The kernel's own VXLAN
-packets pass the same hook and may carry the process's socket.
+Nothing is accepted by the loopback: no member's packets come by it, and any local user can send
+from any IPv6 address there.
+
+Limitation: what processes in the host's own network namespace send to other hosts is not stopped.
+The kernel's own VXLAN packets pass the same hook and may carry the process's socket.
 """
 
 from __future__ import annotations

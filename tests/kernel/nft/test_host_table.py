@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,8 +17,9 @@ from overlay.core.dataplane.host_rules import (
 )
 from overlay.kernel import netns
 from overlay.kernel.nft.foreign_rules import ForeignRules
-from overlay.kernel.nft.host_table import HostTable
+from overlay.kernel.nft.host_table import OPERATOR_MARK, HostTable
 from overlay.model import Ip, NodeId, parse_ip
+from tests.kernel.nft.test_tables import IPV6_FREEBIND, as_user
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
@@ -81,6 +84,42 @@ def test_a_loopback_port_is_for_local_packets_only(place: Place, host_ip: str) -
 
     assert "dnat" in place.run(f"nft list chain inet {NAME} sent")
     assert "dnat" not in place.run(f"nft list chain inet {NAME} arriving")
+
+
+def test_a_user_cannot_pose_as_a_container(place: Place, world: World) -> None:
+    """Nor from any other address than this host's, which IPv6 lets anybody have."""
+    peer, link = world.namespace("peer"), "ovh000001aabbcc"
+    place.run(f"ip link add {link} type veth peer name eth0 netns {peer}")
+    for where, name, number in ((place.name, link, "ff"), (peer, "eth0", "2")):
+        for prefix in ("fd32", "fe80"):
+            address = f"{prefix}::{number}/64"
+            world.run(where, "ip", "address", "add", address, "dev", name, "nodad")
+        world.run(where, "ip", "link", "set", name, "up")
+    world.wait_until(lambda: world.pings(place.name, "fd32::2") == 1, "the link")
+    place.table.write(STATE)
+    with netns.inside(world.fd(peer)):
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    receiver.bind(("::", 5000))
+    receiver.settimeout(10)
+    with netns.inside(world.fd(place.name)):
+        index = socket.if_nametoindex(link)
+        senders = {
+            source: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            for source in ("fd32::5", "fe80::5", "fd32::6", "fe80::ff", "fd32::ff")
+        }
+    senders["fd32::6"].setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OPERATOR_MARK)
+    for source, sender in senders.items():
+        scope = index if source.startswith("fe80") else 0
+        with as_user(65534):
+            sender.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            sender.bind((source, 0, 0, scope))
+            with contextlib.suppress(PermissionError):  # the kernel tells the sender
+                sender.sendto(source.encode(), (f"{source[:4]}::2", 5000, 0, scope))
+
+    heard = [receiver.recv(100) for _ in range(3)]
+    assert heard == [b"fd32::6", b"fe80::ff", b"fd32::ff"]
+    for each in (*senders.values(), receiver):
+        each.close()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
+IP_TRANSPARENT, IPV6_FREEBIND = 19, 78  # linux/in.h, linux/in6.h
 ONE, OTHER = NodeId(b"\x11" * 16), NodeId(b"\x22" * 16)
 STATE = FilterState(
     frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}),
@@ -261,7 +263,7 @@ def test_packets_of_members_pass_and_others_do_not(
             socket.socket(receiver.family, socket.SOCK_DGRAM) as out,
         ):
             out.bind((source, 0))
-            out.sendto(b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + label, (own, 4789))
+            out.sendto(vxlan(vni, label), (own, 4789))
 
     world.wait_until(lambda: world.pings(peer, own) == 1, "the underlay")
     send(peer, stranger, 0x800001, b"a stranger's")
@@ -277,6 +279,55 @@ def test_packets_of_members_pass_and_others_do_not(
     assert receiver.recv(100)[8:] == b"a stranger's"
     receiver.close()
     guard.close()
+
+
+@pytest.mark.parametrize(
+    ("own", "member", "option", "uid"),
+    [
+        ("192.168.56.11", "192.168.56.12", (socket.IPPROTO_IP, IP_TRANSPARENT), 0),
+        ("fd56::11", "fd56::12", (socket.IPPROTO_IPV6, IPV6_FREEBIND), 65534),
+        ("fd56::11", "fd56::11", (socket.IPPROTO_IPV6, IPV6_FREEBIND), 65534),
+    ],
+    ids=["a container's root", "a user", "a user, from the own address"],
+)
+def test_nobody_here_passes_for_a_member(
+    world: World, own: str, member: str, option: tuple[int, int], uid: int
+) -> None:
+    """Neither a user nor root of a container with the host's network, by the loopback."""
+    host = world.namespace("host")
+    world.run(host, "ip", "address", "add", own, "dev", "lo")
+    family = socket.AF_INET if "." in own else socket.AF_INET6
+    with netns.inside(world.fd(host)):
+        guard = UnderlayTable(ONE, 4789, 7948)
+        receiver, out = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+    receiver.bind(("", 4789))
+    receiver.settimeout(10)
+    guard.write(None, FilterState(frozenset({parse_ip(member)}), frozenset({Vni(0x800001)})))
+    with as_user(uid):
+        out.setsockopt(*option, 1)
+        out.bind((member, 0))
+        out.sendto(vxlan(0x800001, b"forged"), (own, 4789))
+        out.sendto(vxlan(0x000001, b"another network's"), (own, 4789))
+
+    assert receiver.recv(100)[8:] == b"another network's"
+    assert guard.refused_counts() == (1, 1)
+    for each in (receiver, out, guard):
+        each.close()
+
+
+@contextmanager
+def as_user(uid: int) -> Iterator[None]:
+    """Have this thread be another user without capabilities, unless it is root, for a block."""
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def vxlan(vni: int, frame: bytes) -> bytes:
+    """Return a frame in a VXLAN header (RFC 7348)."""
+    return b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + frame
 
 
 def test_the_tunnels_carry_encrypted_networks_only(world: World) -> None:
