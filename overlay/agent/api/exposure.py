@@ -21,6 +21,7 @@ from overlay.agent.api.schema.exposure import (
 from overlay.agent.api.schema.networks import HostEndpointResponse, NodeAddressesResponse
 from overlay.agent.components import Components
 from overlay.agent.exposure.published_ports import PublishedPortStatus
+from overlay.agent.exposure.rules import HostRules
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.core.dataplane.published_port import (
     DECLARED_OWNER,
@@ -57,20 +58,25 @@ class ExposureHandlers:
         """GET /v1/published."""
         components = self._agent.require_components()
         own = published(components, await components.exposure.published_ports.status())
-        return {"published": [*own, *published_by_services(components)]}
+        found = [*own, *published_by_services(components)]
+        for each in found:  # no rule leads a port anywhere where the kernel refuses them
+            each["fault"] = each["fault"] or _rules_fault(components.exposure.rules)
+        return {"published": found}
 
     async def publish(self, request: PublishRequest, caller: ApiCaller) -> PublishResponse:
         """POST /v1/published."""
-        published_ports = self._agent.require_components().exposure.published_ports
+        exposure = self._agent.require_components().exposure
         name, pairs = request.name, port_pairs(request.ports)
         privileges.require_ports(caller, (pair.host_port for pair in pairs))
         host_ip = request.host_ip or Ip(b"")
-        network, added = await published_ports.publish(name, request.network, pairs, host_ip)
+        ports = exposure.published_ports
+        network, added = await ports.publish(name, request.network, pairs, host_ip)
         return {
             "name": name,
             "network": network.name,
             "changed": bool(added),
             "ports": [str(pair) for pair in pairs],
+            "fault": _rules_fault(exposure.rules),
         }
 
     async def unpublish(self, request: UnpublishRequest) -> UnpublishResponse:
@@ -220,6 +226,11 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
         if not row["ips"]:
             row["fault"] = row["fault"] or "no backend that this host may ask is ready"
     return list(shown.values())
+
+
+def _rules_fault(rules: HostRules) -> str | None:
+    """Return why the rules that lead ports are not in force; None: they are."""
+    return None if rules.fault is None else rules.fault.text
 
 
 def _owner(components: Components, owner: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.options import all_hosts
 from overlay.client.api import ApiClient, JsonObject
-from overlay.errors import UsageError
+from overlay.errors import DegradedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -126,7 +126,10 @@ def run_publish(args: Namespace) -> int:
         output.print_json(done)
     else:
         output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
-    return 0
+    if not done.get("fault"):  # an agent of before does not tell
+        return 0
+    output.warn(f"it leads nowhere yet: {done['fault']}", "The agent retries; see: overlayd status")
+    return DegradedError.exit_code
 
 
 def _publish_on_all(client: ApiClient, args: Namespace) -> int:

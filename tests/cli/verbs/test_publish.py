@@ -59,6 +59,17 @@ def test_publish_sends_every_option(overlayd: Run, agent: FakeAgent) -> None:
     }  # fmt: skip
 
 
+def test_a_port_that_leads_nowhere_is_no_success(overlayd: Run, agent: FakeAgent) -> None:
+    """The record is there, and the kernel refuses the rule."""
+    answer = {"schema": "overlayd.publish/v1", "name": "web", "network": "blue", "changed": True,
+              "ports": ["8080:80/tcp"], "fault": "rules: no space left on device"}  # fmt: skip
+    agent.answer("POST /v1/published", answer)
+    outcome = overlayd("publish", "web", "8080:80")
+
+    assert outcome.code == 4
+    assert "leads nowhere yet: rules: no space left on device" in outcome.err
+
+
 def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """Rows have port, target and state; with ports, `ls` is a container's name."""
     waiting = PORT | {"host_ip": "fd00::1", "host_port": 53, "protocol": "udp", "ips": [],

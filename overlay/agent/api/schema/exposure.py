@@ -67,6 +67,7 @@ class PublishResponse(TypedDict):
     network: str
     changed: bool
     ports: list[str]
+    fault: str | None
 
 
 class UnpublishResponse(TypedDict):
