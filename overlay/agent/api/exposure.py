@@ -52,7 +52,12 @@ class ExposureHandlers:
         components = self._agent.require_components()
         network = components.directory.network(name)
         changed = await components.exposure.controller.expose(network, exposed=exposed)
-        return {"network": network.name, "changed": changed, **host_endpoint(network, components)}
+        return {
+            "network": network.name,
+            "changed": changed,
+            **host_endpoint(network, components),
+            "fault": _rules_fault(components.exposure.rules) if exposed else None,
+        }
 
     async def published(self) -> PublishedPortListResponse:
         """GET /v1/published."""

@@ -126,9 +126,15 @@ def run_publish(args: Namespace) -> int:
         output.print_json(done)
     else:
         output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
-    if not done.get("fault"):  # an agent of before does not tell
+    return _warn_of_rules(done, "it leads nowhere yet")
+
+
+def _warn_of_rules(answer: JsonObject, what: str) -> int:
+    """Warn if the kernel refuses the host's rules, for what that means; return the exit code."""
+    fault = answer.get("fault")  # an agent of before does not tell
+    if not fault:
         return 0
-    output.warn(f"it leads nowhere yet: {done['fault']}", "The agent retries; see: overlayd status")
+    output.warn(f"{what}: {fault}", "The agent retries; see: overlayd status")
     return DegradedError.exit_code
 
 
@@ -222,7 +228,7 @@ def run_expose(args: Namespace) -> int:
         output.print_json(exposed)
     else:
         output.print_result("\n".join(exposed["host_ips"]))
-    return 0
+    return _warn_of_rules(exposed, "containers do not reach beyond this host yet")
 
 
 def run_unexpose(args: Namespace) -> int:

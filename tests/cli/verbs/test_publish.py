@@ -69,6 +69,11 @@ def test_a_port_that_leads_nowhere_is_no_success(overlayd: Run, agent: FakeAgent
     assert outcome.code == 4
     assert "leads nowhere yet: rules: no space left on device" in outcome.err
 
+    agent.answer("POST /v1/expose", EXPOSED | {"fault": "rules: no space left on device"})
+    outcome = overlayd("expose", "blue")
+    assert outcome.code == 4
+    assert "do not reach beyond this host yet: rules: no space" in outcome.err
+
 
 def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """Rows have port, target and state; with ports, `ls` is a container's name."""

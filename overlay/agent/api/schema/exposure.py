@@ -37,6 +37,7 @@ class ExposeResponse(HostEndpointResponse):
 
     network: str
     changed: bool
+    fault: str | None
 
 
 class PublishedPortResponse(TypedDict):
