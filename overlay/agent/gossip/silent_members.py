@@ -16,6 +16,7 @@ from overlay.agent.process.controller import Fault
 from overlay.agent.records.directory import Directory
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import MemberState
+from overlay.model import node_text
 
 _NAMES_SHOWN_MAX = 8
 _SILENT = (MemberState.SUSPECT, MemberState.DEAD)
@@ -47,14 +48,14 @@ def silent_member_faults(
         )
         return
     silent = sorted(
-        (directory.node_name(member.node_id), member.state.name.lower())
+        (directory.node_name(member.node_id), member.state.name.lower(), member.node_id)
         for member in membership.members()
         if member.state in _SILENT
     )
     port = gossip.cluster.gossip_port
     few = few_heard(membership)
     if few is not None:
-        names = ", ".join(name for name, _ in silent[:_NAMES_SHOWN_MAX])
+        names = ", ".join(name for name, _, _ in silent[:_NAMES_SHOWN_MAX])
         more = f" and {len(silent) - _NAMES_SHOWN_MAX} more" * (len(silent) > _NAMES_SHOWN_MAX)
         yield Fault(
             f"this host hears {few[0]} of {few[1]} members, itself included: {names}{more} do not "
@@ -64,9 +65,21 @@ def silent_member_faults(
             "error",
         )
         return
-    for name, state in silent:
+    present = {directory.node_name(each) for each in (*membership.alive(), gossip.node_id)}
+    for name, state, node_id in silent:
+        if name in present:
+            yield _former_identity(name, state, node_text(node_id))
+            continue
         yield Fault(
             f"{name} is {state}",
             f"Its agent does not answer on port {port}/udp; its containers stay reachable by "
             f"address. If it is gone for good: overlayd forget {name}",
         )
+
+
+def _former_identity(name: str, state: str, shown_id: str) -> Fault:
+    """Return the line about a member whose name a live one has: it is known by its id only."""
+    return Fault(
+        f"{name} ({shown_id}) is {state}, and another member has its name",
+        f"If that host has joined anew, this is its former identity: overlayd forget {shown_id}",
+    )

@@ -29,6 +29,9 @@ def judge_peer(peer: PeerFacts, facts: Facts) -> Iterator[NetcheckFinding]:
     """Yield what is wrong with a member, and the way to it."""
     if is_cut_off_here(facts.host):
         return  # the finding about this host says all that can be known
+    if _is_former_identity(peer, facts):
+        yield _former_identity(peer)
+        return
     if peer.gossip_answers is False or peer.state in ("dead", "suspect"):
         yield _gossip_finding(peer, facts)
         return
@@ -79,6 +82,23 @@ def _gossip_finding(peer: PeerFacts, facts: Facts) -> NetcheckFinding:
         "the host is off, its interface is down, or the network between the two is cut",
         f"Look at {name}'s console: 'ip link', 'ip route'. If it is gone for good: sudo overlayd "
         f"forget {name}",
+    )
+
+
+def _is_former_identity(peer: PeerFacts, facts: Facts) -> bool:
+    """Return whether a dead member has the address of this host or of a live member."""
+    live = {each.address for each in facts.peers if each.state == "alive"}
+    return peer.state == "dead" and peer.address in {facts.host.address, *live}
+
+
+def _former_identity(peer: PeerFacts) -> NetcheckFinding:
+    return NetcheckFinding(
+        "note",
+        "former-identity",
+        peer.name,
+        f"{peer.name} ({peer.address}) is dead, and a live member has its address",
+        "a host that has joined anew is a new member; this is its former identity",
+        "Forget it by its id, which 'overlayd members --wide' shows: sudo overlayd forget ID",
     )
 
 

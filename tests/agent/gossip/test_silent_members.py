@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 from overlay.agent.gossip.silent_members import silent_member_faults
 from overlay.agent.process.controller import Fault
 from overlay.agent.records.directory import Directory
 from overlay.core.protocol.messages import MemberState
+from overlay.model import node_text
 from tests.agent.conftest import Site, Sites, met, until
 
 
@@ -29,6 +32,25 @@ async def test_one_silent_member_of_three_may_be_gone(sites: Sites) -> None:
 
     assert fault.text == "vm3 is dead"
     assert "overlayd forget vm3" in fault.hint
+
+
+async def test_a_former_identity_of_a_live_member_is_known_by_its_id(sites: Sites) -> None:
+    """Its host has joined anew under its name: forgetting that name would mean the live one."""
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    vm2, former = await sites.join(2, vm1, token), await sites.join(3, vm1, token)
+    await until(lambda: met(vm2, former))
+    sites.close(former)
+    state_of = vm1.gossip.node.membership.state_of
+    await until(lambda: state_of(former.gossip.node_id) is MemberState.DEAD, 30.0)
+    shutil.rmtree(former.state.directory)  # with its identity
+    vm3 = await sites.join(3, vm1, token)
+    await until(lambda: met(vm1, vm3))
+    (fault,) = faults(vm1)
+    shown = node_text(former.gossip.node_id)
+
+    assert fault.text == f"vm3 ({shown}) is dead, and another member has its name"
+    assert fault.hint.endswith(f"overlayd forget {shown}")
 
 
 async def test_a_host_that_hears_few_blames_itself(sites: Sites) -> None:

@@ -122,6 +122,15 @@ def test_each_fault_of_a_path_is_named(changes: dict[str, Any], code: str) -> No
     assert finding.hint
 
 
+@pytest.mark.parametrize("address", [HOST.address, VM3.address])
+def test_a_former_identity_is_no_host_that_is_silent(address: str) -> None:
+    """Its host has joined anew, and answers as another member, or is this one."""
+    former = replace(SILENT, state="dead", address=address)
+    (finding,) = found(HOST, former, VM3, probed=AddressFacts(address, other=Reply.REFUSED))
+
+    assert (finding.level, finding.code) == ("note", "former-identity")
+
+
 def test_vxlan_is_not_blamed_for_gossip_that_is_lost() -> None:
     """No report of a member arrives that others hear, so nothing is known of VXLAN to it."""
     unheard = replace(VM2, sending="silent", rtt_ms=None, is_waiting=True)
