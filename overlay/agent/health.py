@@ -37,7 +37,7 @@ def announced_faults(components: Components) -> Iterator[Fault]:
         underlay_works=components.forwarding.underlay.fault is None,
     )
     yield from _names(components)
-    for controller in components.controllers:
+    for controller in _reporting(components):
         for fault in controller.faults():
             if _is_announced(controller, fault):
                 yield fault
@@ -52,10 +52,18 @@ def silent_faults(components: Components) -> Iterator[Fault]:
     yield from _old_members(components)
     yield from _smaller_underlays(components)
     yield from _networks(components)
-    for controller in components.controllers:
+    for controller in _reporting(components):
         for fault in controller.faults():
             if not _is_announced(controller, fault):
                 yield fault
+
+
+def _reporting(components: Components) -> Iterator[Controller]:
+    """Yield the controllers whose faults tell something: paths none while the underlay is down."""
+    is_cut_off = components.underlay.fault is not None
+    for controller in components.controllers:
+        if not (is_cut_off and controller is components.paths):
+            yield controller
 
 
 def _is_announced(controller: Controller, fault: Fault) -> bool:
