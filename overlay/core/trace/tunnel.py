@@ -64,7 +64,9 @@ def path_out(facts: HostFacts, vtep: Ip) -> Judged:
     """Return whether packets arrive at the other host."""
     step, node, path = Step.PATH, facts.peer.node, facts.path
     ends = f"{ip_text(facts.local_vtep)} to {ip_text(vtep)}, UDP {facts.vxlan_port}"
-    if path is None or path.sending is PathState.UNKNOWN:
+    if path is None:
+        return _not_probed(step, ends, node)
+    if path.sending is PathState.UNKNOWN:
         return unknown(step, f"{ends}: not probed yet", "Try again in some seconds")
     if path.sending is PathState.LOST:
         return drop(step, f"{ends}: probes do not arrive at {node}", _open_port(facts))
@@ -83,13 +85,24 @@ def path_in(facts: HostFacts, vtep: Ip) -> Judged:
     """Return whether packets from the other host arrive here."""
     step, path = Step.PATH, facts.path
     ends = f"{ip_text(vtep)} to {ip_text(facts.local_vtep)}, UDP {facts.vxlan_port}"
-    if path is None or path.receiving in (PathState.UNKNOWN, PathState.SILENT):
+    if path is None:
+        return _not_probed(step, ends, facts.peer.node)
+    if path.receiving in (PathState.UNKNOWN, PathState.SILENT):
         return unknown(step, f"{ends}: not probed yet", "Try again in some seconds")
     if path.receiving is PathState.LOST:
         return drop(step, f"{ends}: probes do not arrive", _open_port(facts))
     if path.receiving is PathState.DAMAGED:
         return drop(step, f"{ends}: probes arrive with wrong checksums", _checksums())
     return ok(step, f"{ends}: probes arrive")
+
+
+def _not_probed(step: Step, ends: str, node: str) -> Judged:
+    """Return that no path to a node is probed: its agent does not run, or has just started."""
+    return unknown(
+        step,
+        f"{ends}: not probed, which takes the agents of both hosts",
+        f"Does its agent run? On {node}: overlayd status. Else try again in some seconds",
+    )
 
 
 def _checksums() -> str:

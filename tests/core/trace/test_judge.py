@@ -136,6 +136,8 @@ def test_a_container_that_differs(container: Any, step: Step, outcome: Outcome) 
     ("path", "phase", "step", "outcome"),
     [
         (None, Phase.SEND, Step.PATH, UNKNOWN),
+        (None, Phase.RECEIVE, Step.PATH, UNKNOWN),
+        (replace(PATH, sending=PathState.UNKNOWN), Phase.SEND, Step.PATH, UNKNOWN),
         (replace(PATH, sending=PathState.LOST), Phase.SEND, Step.PATH, DROP),
         (replace(PATH, sending=PathState.SILENT), Phase.SEND, Step.PATH, UNKNOWN),
         (replace(PATH, sending=PathState.DAMAGED), Phase.SEND, Step.PATH, DROP),
@@ -149,6 +151,15 @@ def test_a_container_that_differs(container: Any, step: Step, outcome: Outcome) 
 def test_a_path_that_loses(path: Any, phase: Phase, step: Step, outcome: Outcome) -> None:
     """In one direction, or large packets only."""
     assert bad(facts(path=path), phase) == [(step, outcome)]
+
+
+@pytest.mark.parametrize("phase", [Phase.SEND, Phase.RECEIVE])
+def test_a_path_that_nobody_probes_is_not_waited_for(phase: Phase) -> None:
+    """Without the other agent it stays so; another try helps only right after a start."""
+    found = finding(facts(path=None), Step.PATH, phase)
+
+    assert "not probed, which takes the agents of both hosts" in found.text
+    assert f"On {facts().peer.node}: overlayd status" in found.hint
 
 
 def test_a_smaller_path_limits_the_container() -> None:
