@@ -49,6 +49,8 @@ def live_candidates(client: ApiClient, kind: str) -> list[str]:
             return sorted(item["id"][:8] for item in listed if item["state"] == "valid")
         case "endpoints":
             return sorted(item["name"] for item in client.get("/v1/endpoints")["endpoints"])
+        case "publishable":
+            return [*live_candidates(client, "endpoints"), "ls"]
         case "targets":
             names = _attached(client)
             names |= {item["name"] for item in client.get("/v1/containers")["containers"]}

@@ -229,6 +229,15 @@ def test_live_candidates_are_names(agent: FakeAgent, overlayd: Run) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
+def test_publish_offers_its_list_as_well(agent: FakeAgent, overlayd: Run) -> None:
+    """`publish ls` is typed where a container's name is; `unpublish` has no such word."""
+    agent.answer("GET /v1/endpoints", {"endpoints": [{"name": "web"}]})
+    found = {each.path: each.arguments[0].kind for each in commands(build()) if each.arguments}
+
+    assert overlayd("completion", "bash", "--words", found["publish",]).out == "web\nls\n"
+    assert overlayd("completion", "bash", "--words", found["unpublish",]).out == "web\n"
+
+
 def test_an_unknown_kind_has_no_candidates() -> None:
     """Only the kinds of METAVARs have candidates."""
     assert live_candidates(None, "stars") == []  # type: ignore[arg-type]

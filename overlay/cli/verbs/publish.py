@@ -11,6 +11,7 @@ from overlay.cli import output
 from overlay.cli.options import all_hosts
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import DegradedError, UsageError
+from overlay.strict_arguments import Metavar
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -87,8 +88,12 @@ def register(words: VerbGroup) -> None:
     unpublish = words.verb(
         "unpublish", run_unpublish, "remove published ports", UNPUBLISH_DESCRIPTION
     )
-    for verb in (publish, unpublish):
-        verb.add_argument("name", metavar="ENDPOINT", help="DNS name of a container, or its TARGET")
+    for verb, kind in ((publish, "publishable"), (unpublish, "endpoints")):
+        verb.add_argument(
+            "name",
+            metavar=Metavar("ENDPOINT", kind=kind),
+            help="DNS name of a container, or its TARGET",
+        )
         verb.add_argument(
             "ports",
             nargs="*",
