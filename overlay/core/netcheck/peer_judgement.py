@@ -79,9 +79,12 @@ def _gossip_finding(peer: PeerFacts, facts: Facts) -> NetcheckFinding:
         "host-silent",
         name,
         f"{silent}, nor anything else",
-        "the host is off, its interface is down, or the network between the two is cut",
-        f"Look at {name}'s console: 'ip link', 'ip route'. If it is gone for good: sudo overlayd "
-        f"forget {name}",
+        "its MAC is known on this host's segment: it is up, and a filter there drops everything, "
+        "pings included; or it went off a moment ago"
+        if probed.is_neighbor
+        else "the host is off, its interface is down, or the network between the two is cut",
+        f"Look at {name}'s console: 'ip link', 'ip route', 'nft list ruleset'. If it is gone for "
+        f"good: sudo overlayd forget {name}",
     )
 
 

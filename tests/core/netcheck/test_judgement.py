@@ -212,6 +212,17 @@ def test_a_dead_agent_may_still_forward() -> None:
     assert "forwards nothing" in gone.why
 
 
+def test_a_neighbor_whose_mac_is_known_may_have_a_firewall() -> None:
+    """One that drops everything does not stop ARP."""
+    probed = AddressFacts(SILENT.address, is_neighbor=True)
+    (near,) = found(HOST, SILENT, VM3, probed=probed)
+    (far,) = found(HOST, SILENT, VM3, probed=AddressFacts(SILENT.address))
+
+    assert near.code == far.code == "host-silent"
+    assert "a filter there drops everything" in near.why
+    assert "the host is off" in far.why
+
+
 @pytest.mark.parametrize(
     ("probed", "found_codes"),
     [
