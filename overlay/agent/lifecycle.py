@@ -34,6 +34,7 @@ from overlay.agent.state.membership_documents import StoredCluster
 from overlay.agent.status_events import StatusEvents
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.kernel import former_identity
 from overlay.kernel.host import underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import Ip, ip_text, valid_name
@@ -192,6 +193,9 @@ class AgentLifecycle:
 
     async def _create(self, spec: JoinSpec) -> Components:
         gossip_port, vxlan_port = join_request.ports_of_new_cluster(spec)
+        abandoned = await asyncio.to_thread(former_identity.abandoned_sandboxes)
+        if abandoned:
+            raise join_request.lost_state_error(abandoned)
         authority = Authority.generate(os.urandom)
         cluster = StoredCluster(
             cluster_id=TrustAnchor(authority.anchor).cluster_id.hex(),

@@ -37,6 +37,13 @@ def sandboxes_of(node_id: NodeId) -> list[str]:
     ]
 
 
+def abandoned_sandboxes() -> list[str]:
+    """Return the names of the sandboxes on this host that no other process has open."""
+    return sorted(
+        name for name in netns.names() if NETWORK_SANDBOX_NAME.fullmatch(name) and not is_held(name)
+    )
+
+
 def is_held(sandbox: str) -> bool:
     """Return whether another process has a sandbox open, as the agent that it belongs to does."""
     identity = netns.names_identity(sandbox)

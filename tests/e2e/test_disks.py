@@ -164,12 +164,17 @@ def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[
 def test_a_lost_state_directory_keeps_containers(
     four: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The host joins anew: its former sandbox is removed, and its containers attached again."""
+    """The host joins anew: its former sandbox is removed, and its containers attached again.
+
+    It does not create a cluster meanwhile, as a join without a peer would.
+    """
     made = ("overlayd", "container", "add", "web3", "--network", "blue", "--alias", "front3")
     address = four.ok(3, *made).split()[0]
     four.attach(3, "plain3")
     token = four.ok(1, "overlayd", "token", "show")
     four.ok(3, "bash", "-c", f"{KILL}; rm -rf /var/lib/overlayd/*")
+    code, _, err = four.run(3, "overlayd", "join")
+    assert (code, "join PEER --token-file FILE" in err) == (6, True), err
     join = ("overlayd", "join", "192.168.56.11", "--name", "vm3new", "--token-file", "-")
     code, _, err = four.run(3, *join, stdin=token)
     assert code == 0, err

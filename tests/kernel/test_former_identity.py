@@ -71,7 +71,9 @@ def test_a_sandbox_that_an_agent_has_open_is_held() -> None:
         assert agent.stdout is not None
         agent.stdout.readline()
         assert former_identity.is_held(name_of(FORMER))
+        assert former_identity.abandoned_sandboxes() == [name_of(OTHER)]
         agent.communicate()
     os.close(own)
 
     assert not former_identity.is_held(name_of(FORMER))
+    assert former_identity.abandoned_sandboxes() == [name_of(FORMER), name_of(OTHER)]

@@ -147,6 +147,19 @@ def name_taken_error(name: str) -> ConflictError:
     )
 
 
+def lost_state_error(sandboxes: Sequence[str]) -> ConflictError:
+    """Return the error for a new cluster on a host whose kernel still has networks of another."""
+    one = len(sandboxes) == 1
+    return ConflictError(
+        f"this host has {len(sandboxes)} network{'' if one else 's'} of a cluster that its state "
+        "directory does not know",
+        why=f"{sandboxes[0]}{'' if one else ' and others'} may connect containers: the state was "
+        "lost, or another --state-dir was used. A new cluster would not reach the former one",
+        hint="To return to it, with its containers: sudo overlayd join PEER --token-file FILE   "
+        "To give them up: sudo overlayd reset, then join",
+    )
+
+
 def clock_error(ahead_s: float) -> ConflictError:
     """Return the error for a clock too far off; `ahead_s` is negative for one behind, in seconds.
 
