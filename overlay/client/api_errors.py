@@ -49,7 +49,7 @@ def connection_error(error: Exception, path: str, log: str, timeout_s: float) ->
                 "the agent did not answer in time",
                 why=f"no answer from {path} within {timeout_s:g} s",
                 hint="Try again; if it stays so, restart the agent, which loses no packet: "
-                "sudo systemctl restart overlayd",
+                "sudo systemctl restart overlayd (without systemd: end it, sudo overlayd join)",
             )
         case ConnectionResetError() | BrokenPipeError():
             return AgentNotRunningError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
@@ -62,10 +63,13 @@ def run_members(args: Namespace) -> int:
     if args.wide:
         headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
     rows = []
+    counts = Counter(member["name"] for member in listed["members"])
     for member in listed["members"]:
         rtt = member.get("rtt_ms")
+        # A host that has joined anew is there twice: only the id tells which one to forget.
+        name = member["name"] + (f" ({member['id']})" if counts[member["name"]] > 1 else "")
         row = [
-            member["name"] + (" *" if member.get("self") else ""),
+            name + (" *" if member.get("self") else ""),
             member["address"],
             member["state"],
             output.duration(member["since_s"]),

@@ -29,6 +29,20 @@ def test_a_path_is_ok_if_both_directions_are(sending: str, receiving: str, told:
     assert _data_path({"sending": sending, "receiving": receiving, **sizes}) == told
 
 
+def test_members_of_one_name_are_told_apart(overlayd: Run, agent: FakeAgent) -> None:
+    """A host that has joined anew is a new member, and forget needs the id of the former one."""
+    row = {
+        "address": "192.168.56.12", "since_s": 5.0, "incarnation": 1, "rtt_ms": None, "path": None,
+        "version": "0.4.0", "self": False, "authority": False,
+    }  # fmt: skip
+    names = (("vm1", "n-1", "alive"), ("vm2", "n-2", "alive"), ("vm2", "n-3", "dead"))
+    rows = [row | {"name": name, "id": node_id, "state": state} for name, node_id, state in names]
+    agent.answer("GET /v1/members", {"schema": "overlayd.members/v1", "members": rows})
+
+    shown = overlayd("members", "--no-header").out.splitlines()
+    assert [line.split("  ")[0] for line in shown] == ["vm1", "vm2 (n-2)", "vm2 (n-3)"]
+
+
 def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """Each node has a line; this one is marked, and unknown values are dashes."""
     own = {
