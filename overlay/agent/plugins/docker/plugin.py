@@ -155,6 +155,8 @@ class DockerPlugin(Controller):
         if self._mode == "off":
             self.path.unlink(missing_ok=True)
             return
+        if not self.path.exists():  # something else has removed it, as a purge of Docker does
+            await self._stop_listening()
         if self._runner is None and (self._mode == "on" or _has_docker(self.path.parent)):
             await self._listen()
         if self._runner is not None:
@@ -175,6 +177,13 @@ class DockerPlugin(Controller):
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.DOCKER_CALLS_MAX).start()
         self._event_log.record("docker", f"serving Docker's network driver on {self.path}")
+
+    async def _stop_listening(self) -> None:
+        """Stop serving; calls in progress may finish within two seconds."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(runner.cleanup(), 2.0)
 
     async def _follow_membership(self) -> None:
         """Have the events of Docker followed for the current membership alone."""
@@ -204,9 +213,7 @@ class DockerPlugin(Controller):
         """Stop serving; the socket's name stays, so that Docker waits for the next agent."""
         await self._tasks.close()
         await self._end_sync()
-        if self._runner is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._runner.cleanup(), 2.0)
+        await self._stop_listening()
 
     # --- calls --------------------------------------------------------------------------
 

@@ -61,6 +61,16 @@ async def test_auto_serves_where_docker_is(tmp_path: Path, unjoined: Engine) -> 
     await auto.close()
 
 
+async def test_a_socket_that_is_removed_is_made_again(unjoined: Engine) -> None:
+    """Docker would not find the driver until the agent starts anew."""
+    unjoined.plugin.path.unlink()
+
+    await unjoined.plugin.reconcile()
+
+    assert stat.S_IMODE(unjoined.plugin.path.stat().st_mode) == 0o600
+    assert "Implements" in await unjoined.call("Plugin.Activate")
+
+
 async def test_activation_needs_no_cluster(unjoined: Engine) -> None:
     """Docker learns at any time what the plugin is."""
     assert await unjoined.call("Plugin.Activate") == {"Implements": ["NetworkDriver", "IpamDriver"]}
