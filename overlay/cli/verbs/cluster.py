@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from overlay.cli.parser import VerbGroup
 
+PATIENCE_S = 3.0  # of somebody who does not know what a join waits for
 JOIN_DESCRIPTION = """\
 Start the agent on this host if none runs, and make it a member of a cluster.
 
@@ -102,13 +103,29 @@ def _request_join(client: ApiClient, body: JsonObject) -> JsonObject:
     try:
         if is_new:
             output.print_note("agent started")
-        return client.post("/v1/join", body)
+        return _post_join(client, body)
     except AgentNotRunningError:
         if is_new:
             raise
     if ensure_agent_running(client):
         output.print_note("agent started")
-    return client.post("/v1/join", body)
+    return _post_join(client, body)
+
+
+def _post_join(client: ApiClient, body: JsonObject) -> JsonObject:
+    """Return the agent's answer to a join; say what it waits for if it takes long."""
+    import threading  # noqa: PLC0415  only this verb needs it
+
+    peers = " or ".join(body["peers"])
+    text = f"waiting for {peers} (at most {limits.JOIN_TIMEOUT_S:g} s for an answer)"
+    told = threading.Timer(PATIENCE_S, output.print_note, [text])
+    told.daemon = True
+    if peers:
+        told.start()
+    try:
+        return client.post("/v1/join", body)
+    finally:
+        told.cancel()
 
 
 def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:

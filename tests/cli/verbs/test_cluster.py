@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.cli import output
+from overlay.cli.verbs import cluster
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -126,6 +129,29 @@ def test_a_bad_token_file_starts_no_agent(overlayd: Run, tmp_path: Path) -> None
 
     assert outcome.code == 5
     assert not (tmp_path / "run").exists()
+
+
+def test_a_join_that_takes_long_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall costs 20 s of silence otherwise. One without a peer waits for nobody."""
+    notes: list[str] = []
+    said = threading.Event()
+
+    class Waiting:
+        def post(self, _path: str, _body: dict[str, Any]) -> dict[str, Any]:
+            return {"said": said.wait(60.0)}
+
+    def note(text: str) -> None:
+        notes.append(text)
+        said.set()
+
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(output, "print_note", note)
+    client: Any = Waiting()
+
+    assert cluster._post_join(client, {"peers": ["192.168.56.11", "vm2"]})["said"]
+    assert notes == ["waiting for 192.168.56.11 or vm2 (at most 20 s for an answer)"]
+    cluster._post_join(client, {"peers": []})
+    assert len(notes) == 1
 
 
 def test_leave_names_the_reset_command(overlayd: Run, agent: FakeAgent) -> None:
