@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from overlay import limits
 from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.messages import Confirm, LogVersion
@@ -85,6 +86,22 @@ def test_a_confirm_during_recovery_of_the_own_log_counts(waiting: Waiting) -> No
 
     waiting.hear(ahead)
     assert waiting.confirmed == [(waiting.wait, [PEER])]
+
+
+def test_a_confirm_of_another_log_confirms_nothing(waiting: Waiting) -> None:
+    """A peer tells of its own log in the same way."""
+    waiting.confirmations.receive(Confirm((LogVersion(PEER, BLUE, 1_000_000, 0),)), PEER)
+
+    assert waiting.confirmations.missing(waiting.wait) == (PEER,)
+
+
+def test_so_many_writes_wait_at_once(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is published, and nobody waits for it."""
+    monkeypatch.setattr(limits, "CONFIRM_WAITS_MAX", 2)
+    written = waiting.write(endpoint(4))
+
+    assert waiting.confirmations.wait_for(written, {BLUE: [PEER]}, 0.0) is not None
+    assert waiting.confirmations.wait_for(written, {BLUE: [PEER]}, 0.0) is None
 
 
 def test_all_pending_confirmations_are_sent_at_once() -> None:

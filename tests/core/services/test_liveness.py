@@ -114,6 +114,16 @@ def test_a_host_without_its_agent_is_kept_for_a_while() -> None:
     assert watch.liveness.hosts == (VM2,)
 
 
+def test_a_host_that_has_never_answered_is_not_kept() -> None:
+    """Nothing but its agent said that it lives."""
+    watch = Watch()
+    watch.run(2 * limits.LIVENESS_PROOF, mute=(VM3,))
+    watch.liveness.member_changed(VM3, SUSPECT, watch.now)
+
+    assert watch.state(VM3, SUSPECT) is SUSPECT
+    assert not watch.liveness.member_changed(VM3, DEAD, watch.now)
+
+
 def test_a_dead_host_is_not_kept_by_who_has_its_address_later() -> None:
     """Silence ends it for good, until membership finds it alive."""
     watch = Watch()
