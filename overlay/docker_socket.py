@@ -1,4 +1,4 @@
-"""The socket at which Docker looks for overlayd's plugin, and what is the same whoever answers.
+"""The socket at which Docker looks for overlayd's plugin, and what all that answer there share.
 
 The socket's name outlives the agent, so that Docker waits for the next one; `reset` and the removal
 of the package remove it.

@@ -123,7 +123,7 @@ class HttpResponse:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Read no further; the connection is closed by whoever made it."""
+        """Stop reading; the owner of the connection closes it."""
 
     def read(self, size_max: int | None = None) -> bytes:
         """Return the body, or its next `size_max` bytes; raises OSError and HttpError."""

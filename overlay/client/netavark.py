@@ -190,7 +190,7 @@ def _runtime_pids() -> list[int]:
             parent = int(file.read().rpartition(")")[2].split()[1])  # proc(5)
     except (OSError, LookupError, ValueError):
         return []
-    return [parent] if parent else []  # 0: in no namespace of ours
+    return [parent] if parent else []  # 0: outside this PID namespace
 
 
 def _key(asked: JsonObject) -> JsonObject:

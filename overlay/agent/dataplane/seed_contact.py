@@ -37,7 +37,7 @@ class SeedContact(Controller):
         self._next_name = 0  # of the names of lost members: they take turns
 
     def next_interval_s(self) -> float:
-        """Return the pause: it grows while members are looked for in vain."""
+        """Return the pause in seconds: it grows while no member is found."""
         return self._pause_s
 
     async def reconcile(self) -> None:

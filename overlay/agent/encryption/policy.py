@@ -1,7 +1,7 @@
 """The consequences of `encryption = "required"` in the configuration.
 
 Every network that this host creates is encrypted, and it takes part in no further network in clear.
-One that it takes part in already goes on, because a change of the configuration must cut off no
+One that it takes part in already stays in use, as a change of the configuration must cut off no
 container, and is named by `status` until it is replaced.
 
 Owns: these rules and their health lines. Does not: know how networks are encrypted.
@@ -30,7 +30,7 @@ class EncryptionPolicy:
     def encrypts(self, name: str, driver: str) -> bool:
         """Return whether a new network is encrypted by default.
 
-        A network in clear that exists is found again by its definition, as ever.
+        An existing network in clear is found again by its definition.
         """
         if not self.required or driver not in CAPABILITIES or not CAPABILITIES[driver].has_tunnel:
             return False

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from overlay.prometheus import Histogram
 
-# In seconds. An attach that waits in vain for a confirmation takes one second.
+# In seconds. An attach that gets no confirmation takes one second.
 _BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 

@@ -1,6 +1,6 @@
 """How many hosts one token admits in a minute.
 
-Whoever has a token without a limit of uses could otherwise fill the cluster with identities within
+The holder of a token without a limit of uses could otherwise fill the cluster with identities in
 minutes, and then nobody could join.
 
 Owns: the count, of one holder of the authority. Does not: know records.

@@ -27,7 +27,7 @@ class StoredWireguardKeys(NamedTuple):
 
 
 def _encode(keys: StoredWireguardKeys) -> dict[str, Any]:
-    # The key in use is written as ever, so that it is also read by an agent without rotation.
+    # The key in use is written as before, so that it is also read by an agent without rotation.
     others = {"next": keys.next, "retired": keys.retired}
     found = _encode_key(keys.current)
     return found | {name: _encode_key(key) for name, key in others.items() if key is not None}

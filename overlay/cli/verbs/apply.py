@@ -109,7 +109,7 @@ def _show(answer: JsonObject) -> None:
     elif answer["dry_run"]:
         output.print_note(f"{count} to make: the same command without --dry-run")
     elif failed:
-        output.print_note(f"{done} of {count} made; the same command goes on with the rest")
+        output.print_note(f"{done} of {count} made; the same command continues with the rest")
     else:
         output.print_note(f"{count} made")
 

@@ -118,7 +118,7 @@ def _add(client: PluginClient, asked: Environment, config: NetworkConfig) -> Jso
         "default_route": config.default_route,
         "aliases": config.aliases(),
         "publish": config.published(),
-        "runtime_pids": [pid] if (pid := os.getppid()) else [],  # 0: in no namespace of ours
+        "runtime_pids": [pid] if (pid := os.getppid()) else [],  # 0: outside this PID namespace
         "rate_in": rate_in,
         "rate_out": rate_out,
         **config.port_options(),

@@ -32,7 +32,7 @@ class TrafficSum:
     """The sum over interfaces, counted from the first reading on; it never falls.
 
     The kernel's counters end with their interface. A plain sum would fall when a container is
-    detached, which looks like a restart of the counter to whoever computes a rate from it.
+    detached, which looks like a restart of the counter to a program that computes a rate.
     """
 
     def __init__(self, first: Mapping[str, TrafficCounters]) -> None:

@@ -5,7 +5,7 @@ is declared on top of it, under the network's VNI and creator; all nodes derive 
 effect from both, in one place (`core.view`).
 
 Owns: which settings these are, and how they override a definition.
-Does not: know which values are sensible; whoever writes them checks (`agent.networks`).
+Does not: know which values are sensible; the writer checks (`agent.networks`).
 """
 
 from __future__ import annotations

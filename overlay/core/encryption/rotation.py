@@ -3,7 +3,7 @@
 All members move together, from the devices of one slot to those of the other, because the two ends
 of a tunnel must be of one slot. Each acts on its own, from what the others publish:
 
-1. *Begin*: publish a next key in the other slot. Whoever sees one does the same.
+1. *Begin*: publish a next key in the other slot. A member that sees one does the same.
 2. Each pair moves its packets when a handshake between the next keys has succeeded: both devices
    accept packets meanwhile, so none is lost, whichever side is first.
 3. *Retire*: withdraw the former key when all packets leave by the next one, which is in use then.

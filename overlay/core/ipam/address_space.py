@@ -49,7 +49,7 @@ class AddressClaims(NamedTuple):
 
 
 class VirtualAddressSource(Protocol):
-    """Knows the addresses that belong to services, whoever owns them."""
+    """Knows the addresses of services, whichever node owns them."""
 
     def virtual_ips(self, vni: Vni) -> AbstractSet[Ip]:
         """Return the virtual addresses on a network."""

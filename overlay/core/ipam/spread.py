@@ -1,7 +1,7 @@
 """Spread a network's address space over the members, so that no host manages it.
 
-At its creation each keeper gets an equal part by a grant of the creator. Later whoever has little
-asks for half of what another has free (`reserves`, `allocator`). Grants stay the only way that
+At its creation each keeper gets an equal part by a grant of the creator. Later a keeper that has
+little asks for half of what another has free (`reserves`, `grants`). Grants stay the only way that
 ownership moves, so all of this is about availability: none of it can create a second owner.
 
 Owns: who keeps a network's records and a part of its space, how the space is divided, how much to

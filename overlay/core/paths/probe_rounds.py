@@ -53,7 +53,7 @@ class OutgoingProbes:
         self.peer = peer
         self.sequence = 0  # of the newest frame
         self.missed_count = 0  # rounds in a row whose small frame was not reported
-        self.judged_count = 0  # rounds that were awaited, and of them those in vain
+        self.judged_count = 0  # rounds that were awaited, and those of them without an answer
         self.lost_count = 0
         self.round_at = now
         self.proven_at = -math.inf  # when the newest round was sent of which a report came

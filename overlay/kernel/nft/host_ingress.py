@@ -28,7 +28,7 @@ def sets(ingress: Collection[IngressForward]) -> Iterator[Set]:
 def destinations(ingress: Sequence[IngressForward], *, from_host: bool) -> Iterator[Rule]:
     """Yield the rules that translate new connections to these ports.
 
-    The host's own programs may use a port whoever else may.
+    The host's own programs may use any port.
     """
     for each in ingress:
         ring = _ring(each)

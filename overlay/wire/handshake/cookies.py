@@ -8,7 +8,7 @@
 The scheme is WireGuard's (Donenfeld, NDSS 2017, section 5.3). The key of the receiver is made of a
 node's seal key for a hello, and of the cluster's id for joins and admissions, whose sender does not
 know the receiver. A cookie travels encrypted under that key, bound to the mac1 that it answers, so
-it is worthless to whoever only forges addresses.
+it is worthless to a sender of forged addresses.
 
 Owns: these bytes, and what a sender remembers. Does not: decide when a cookie is needed (`gate`).
 """

@@ -1,7 +1,7 @@
 """The cluster keys of one member: one that seals, and all that still open.
 
 A key is identified by its generation and a mark, which are both in the header of a datagram, so
-no key is tried in vain. The authority signs each key (`warrant`).
+only one key is tried. The authority signs each key (`warrant`).
 """
 
 from __future__ import annotations
