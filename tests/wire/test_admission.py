@@ -341,6 +341,20 @@ def test_nobody_is_certified_under_anothers_key() -> None:
         holder.responder.open(request.data)
 
 
+def test_nobody_is_certified_with_a_key_that_another_holds() -> None:
+    """The request must be signed, whatever id and key it names: a card makes both public."""
+    own, outside = applicant()
+    other, _ = applicant(seed=5)
+    own.node_id, own.sign_public = other.node_id, other.sign_public
+    holder = member(1, SEED, Policy(is_holder=True))
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
+    (request,) = outside.open(way.data)
+    with pytest.raises(RemoteError, match=BAD_CARD):
+        holder.responder.open(request.data)
+
+    assert holder.policy.requests == []
+
+
 def test_own_datagrams_are_dropped() -> None:
     """A reflected knock is dropped with a reason."""
     _, outside = applicant()
