@@ -9,8 +9,11 @@ from pathlib import Path
 
 from overlay.lab import lab
 
+import bench_attach
 from benchmark import contenders, control, dataplane, program, report, scale, underlays
 
+ATTACH_RECORDS = 50_000
+ATTACH_ROUNDS = 24
 OUTPUT = Path(__file__).parents[2] / "docs/benchmarks"
 
 
@@ -31,8 +34,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write into")
     parser.add_argument(
         "--only",
-        choices=("data", "beside", "native", "control", "program"),
-        help="measure only this part; beside: only the host's own traffic; native: the native path",
+        choices=("data", "beside", "native", "control", "attach", "program"),
+        help="measure only this part; beside: only the host's own traffic; native: the native "
+        "path; attach: one attach beside 50,000 records",
     )
     parser.add_argument(
         "--underlay",
@@ -62,6 +66,8 @@ def main() -> int:
     if arguments.only in (None, "native"):
         result["underlay"] = arguments.underlay
         result["native"] = _native(arguments.rounds, arguments.seconds, arguments.underlay)
+    if arguments.only in (None, "attach"):
+        result["attach"] = _attach()
     if arguments.only in (None, "program"):
         result["program"] = program.measure(tell)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -96,6 +102,15 @@ def _native(rounds: int, seconds: int, underlay: str) -> dataplane.Samples:
         lab.populate(hosts[:4])
         found = contenders.with_native(hosts, underlay, tell)
         return dataplane.measure(found, rounds, seconds, tell)
+    finally:
+        lab.down()
+
+
+def _attach() -> list[str]:
+    """Compare one attach beside many records with one beside few."""
+    tell(f"one attach beside {ATTACH_RECORDS:,} records")
+    try:
+        return bench_attach.measure(ATTACH_RECORDS, ATTACH_ROUNDS)
     finally:
         lab.down()
 

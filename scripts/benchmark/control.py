@@ -47,7 +47,7 @@ def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figure
     names = [f"b{number}" for number in range(SPACES)]
     make_spaces(hosts[0], names)
     tell(f"{TRIES} attaches through the API, each followed by a ping from another host")
-    figures["attach_api_ms"], figures["first_packets_lost"] = attaches(hosts, names)
+    figures |= attaches(hosts, names)
     tell("attaches in parallel, and over one connection")
     more = names + [f"m{number}" for number in range(RATE_TRIES - SPACES)]
     make_spaces(hosts[0], more[SPACES:])
@@ -83,20 +83,22 @@ def make_spaces(host: HostProcess, names: Sequence[str]) -> None:
     ok(host, "sh", "-ec", "for n in $*; do ip netns add $n; done", "sh", *names)
 
 
-def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> tuple[list[float], int]:
+def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> Figures:
     """Attach and detach, pinging once from c2 on another host right after each attach."""
-    took_ms, lost = [], 0
+    attach_ms, detach_ms, lost = [], [], 0
     connection = api(hosts[0])
     with pinger(hosts[1], "c2") as ping:
         for number in range(TRIES):
             name = names[number % len(names)]
             started = time.perf_counter()
             done = call(connection, "/v1/endpoints", {"target": name, "networks": ["blue"]})
-            took_ms.append(1000 * (time.perf_counter() - started))
+            attach_ms.append(1000 * (time.perf_counter() - started))
             (endpoint,) = done["endpoints"]  # type: ignore[misc,attr-defined]
             lost += not ping(endpoint["ip"], 1.0)
+            started = time.perf_counter()
             call(connection, "/v1/detach", {"target": name, "networks": []})
-    return took_ms, lost
+            detach_ms.append(1000 * (time.perf_counter() - started))
+    return {"attach_api_ms": attach_ms, "detach_ms": detach_ms, "first_packets_lost": lost}
 
 
 @contextmanager
