@@ -1,12 +1,14 @@
 """A real agent, killed while it creates, changes and removes what networks are governed by.
 
-Policies, services, routers, plugs, VLANs, isolation, limits and records of DNS: at the first, a
-middle and the last pass of each kind of crash point. In `make chaos` only; the attaches and
-networks below them are in `test_crash_points`.
+Policies, services, routers, plugs, VLANs, isolation, encryption, limits and records of DNS, files
+that declare them, and what a container runtime attaches: at the first, a middle and the last pass
+of each kind of crash point. In `make chaos` only; the attaches and networks below them are in
+`test_crash_points`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
@@ -17,11 +19,10 @@ from tests.e2e.crash_points import (
     Pair,
     Verb,
     attach,
-    crash,
+    crash_at_kinds,
     crash_pair,
     detach,
     nothing,
-    points,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(1200)]
@@ -30,6 +31,16 @@ POLICY: Json = {"name": "shut", "network": "blue", "action": "deny", "ports": ["
 SERVICE: Json = {"name": "web", "network": "blue", "ports": [{"port": 80}], "backends": ["c2"]}
 ROUTER: Json = {"name": "between", "networks": ["blue", "red"]}
 RECORD: Json = {"name": "printer", "network": "blue", "ips": ["10.32.200.9"]}
+FILE: Json = {
+    "owner": "crash",
+    "network": [RED],
+    "service": [SERVICE | {"publish": [{"port": 8088, "service_port": 80}]}],
+    "policy": [POLICY],
+    "router": [ROUTER],
+    "dns": [RECORD],
+    "publish": [{"host": "vm2", "network": "blue", "name": "c2", "ports": ["8089:80"]}],
+}
+KEY: Json = {"plugin": "cni", "scope": "blue", "container_id": "0badcafe", "ifname": "eth0"}
 WIRE = """
 ip link show wire || ip link add wire type veth peer far
 ip link set far up && ip link set wire up
@@ -123,6 +134,69 @@ def unplugged(pair: Pair) -> None:
     detach(pair.two)
 
 
+def encrypted(*, value: bool) -> Callable[[Pair], object]:
+    """Return a request to encrypt the network in use, or to end that."""
+    return post("/v1/encryption/switch", network="blue", encrypted=value)
+
+
+def in_clear(pair: Pair) -> None:
+    """End the encryption, and detach."""
+    wait_until(partial(is_in_clear, pair), "the encryption ends")
+    detach(pair.two)
+
+
+def is_in_clear(pair: Pair) -> bool:
+    """End the encryption; return whether that was possible yet."""
+    with contextlib.suppress(ApiRefusedError):
+        encrypted(value=False)(pair)
+        return True
+    return False
+
+
+def apply(pair: Pair) -> object:
+    """Have everything as the file says."""
+    return required(pair.two.post("/v1/apply", file=FILE))
+
+
+def required(answer: Json) -> Json:
+    """Return the answer of a file that was applied; raises ApiRefusedError for another one."""
+    if answer["failure"] is not None:
+        raise ApiRefusedError(HTTPStatus.CONFLICT, answer["failure"])
+    return answer
+
+
+def prune(pair: Pair) -> object:
+    """Remove all that the file made."""
+    return required(pair.two.post("/v1/apply", file={"owner": FILE["owner"]}, prune=True))
+
+
+def pruned(pair: Pair) -> None:
+    """Remove all of that, and detach; the network may be in use for a moment longer."""
+    wait_until(partial(is_pruned, pair), "all is removed")
+    detach(pair.two)
+
+
+def is_pruned(pair: Pair) -> bool:
+    """Remove all that the file made; return whether that was possible yet."""
+    with contextlib.suppress(ApiRefusedError):
+        prune(pair)
+        return True
+    return False
+
+
+def plugin_add(pair: Pair) -> object:
+    """Attach the container as a runtime does, which first removes what a failure left."""
+    plugin_del(pair)
+    ports = [{"ports": ["8090:80"], "host_ip": None}]
+    where = {"target": "/run/netns/c2", "network": "blue"}
+    return pair.two.post("/v1/plugin/attach", **KEY, **where, publish=ports)
+
+
+def plugin_del(pair: Pair) -> object:
+    """Detach it as a runtime does."""
+    return pair.two.post("/v1/plugin/detach", **KEY)
+
+
 def _two(pair: Pair) -> AgentDriver:
     return pair.two
 
@@ -158,6 +232,13 @@ VERBS = (
     _verb("plug", _two, first(wire), plug, unplugged),
     _verb("unplug", _two, first(wire, plug), unplug, detach_two),
     _verb("dns add", _two, first(), make_record, last(RECORD_PATH)),
+    _verb("encryption on", _two, first(), encrypted(value=True), in_clear),
+    _verb("encryption off", _two, first(encrypted(value=True)), encrypted(value=False),
+         detach_two),
+    _verb("apply", _two, first(), apply, pruned),
+    _verb("apply --prune", _two, first(apply), prune, detach_two),
+    _verb("attach by a plugin", _two, nothing, plugin_add, plugin_del),
+    _verb("detach by a plugin", _two, plugin_add, plugin_del, nothing),
 )  # fmt: skip
 
 
@@ -171,13 +252,4 @@ def pair() -> Iterator[Pair]:
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_crashes_of_each_kind(pair: Pair, verb: Verb) -> None:
     """After a kill at each kind of point, all hosts have the same objects and exact kernels."""
-    passed = points(pair, verb)
-    kinds = list(dict.fromkeys(passed))
-    done = dict.fromkeys(kinds, 0)
-    for name in kinds:
-        # Passes that follow the records may be fewer than before: the last points are not sure.
-        for number in sorted({1, (passed.count(name) + 1) // 2, passed.count(name)}):
-            done[name] += crash(pair, verb, f"{name}:{number}")
-    told = f"{sum(done.values())} points of {len(kinds)} kinds covered"
-    print(f"{verb.name}: {told}")  # noqa: T201 - asked for
-    assert sum(count > 0 for count in done.values()) >= len(kinds) * 3 // 4
+    crash_at_kinds(pair, verb)
