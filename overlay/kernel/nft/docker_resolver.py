@@ -60,7 +60,7 @@ class DockerResolverTable(ContainerTable):
         """Put the table into a namespace. Raises NftMissingError, OSError."""
         super().__init__(netns_fd)
         try:
-            self._tables.replace(table(), {})
+            self.write(table())
         except BaseException:
             self.close()
             raise

@@ -63,6 +63,4 @@ class ResolverRedirect(ContainerTable):
 
         Raises NftMissingError if the kernel has no owned tables or no NAT, else OSError.
         """
-        table = table_of(gateways)
-        if not self._tables.holds(table):
-            self._tables.replace(table, {})
+        self.write(table_of(gateways))

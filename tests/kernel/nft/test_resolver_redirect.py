@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay import limits
 from overlay.kernel import netns
 from overlay.kernel.host import default_route, subnet_routes
 from overlay.kernel.host.subnet_routes import SubnetRoute
@@ -117,6 +118,22 @@ def test_nobody_else_can_change_it(container: Container) -> None:
     redirect.close()
 
     container.world.wait_until(lambda: container.tables() == "", "the table to go")
+
+
+def test_tables_too_large_to_read_change_nothing(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root in a container may add any number of chains: its queries are redirected all the same."""
+    monkeypatch.setattr(limits, "CONTAINER_DUMP_SIZE_MAX", 1024)
+    redirect = ResolverRedirect.open(container.path, container.identity)
+    assert redirect is not None
+    redirect.put({RESOLVER: GATEWAY})
+    chains = "".join(f"chain c{number} {{ }}\n" for number in range(100))
+    container.world.run(container.name, "nft", f"table inet large {{\n{chains}}}")
+    for resolver, shown in ((RESOLVER, "192.0.2.53"), (OTHER, "192.0.2.54")):
+        redirect.put({resolver: GATEWAY})
+        assert shown in container.world.run(container.name, "nft", "list table inet overlayd_names")
+    redirect.close()
 
 
 def test_a_container_that_is_gone_has_none(container: Container) -> None:
