@@ -42,7 +42,11 @@ class ContainerTable:
         """
         if table == self._written:
             return
-        if self._written is not None or not self._tables.create(table, {}):
+        if self._written is not None:
+            self._tables.replace(table, {})
+        elif not self._tables.create(table, {}):
+            # Another program's of that name: the kernel would not make it the socket's own.
+            self._tables.delete(table.family, table.name)
             self._tables.replace(table, {})
         self._written = table
 

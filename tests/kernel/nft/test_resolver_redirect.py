@@ -136,6 +136,18 @@ def test_tables_too_large_to_read_change_nothing(
     redirect.close()
 
 
+def test_a_table_of_its_name_is_replaced(container: Container) -> None:
+    """Whoever wrote it before, unless another socket owns it."""
+    for words in ("table inet overlayd_names", "chain inet overlayd_names theirs"):
+        container.world.run(container.name, "nft", "add", *words.split())
+    redirect = ResolverRedirect.open(container.path, container.identity)
+    assert redirect is not None
+    redirect.put({RESOLVER: GATEWAY})
+    assert "192.0.2.53" in container.tables()
+    assert "theirs" not in container.tables()
+    redirect.close()
+
+
 def test_a_container_that_is_gone_has_none(container: Container) -> None:
     """Its path may lead to another namespace by now."""
     device, inode = container.identity
