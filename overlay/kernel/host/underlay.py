@@ -157,7 +157,10 @@ def _by_route(socket: NetlinkSocket, host: HostAddresses, peer: Ip | None) -> Un
     raise UsageError(
         f"cannot determine the underlay address: this host has {where}",
         why=_candidates_text(host),
-        hint="Name it with --underlay ADDRESS|INTERFACE",
+        hint="Name it with --underlay ADDRESS|INTERFACE"
+        if usable
+        else "Give the interface that leads to the others its address: ip address add "
+        "ADDRESS/LENGTH dev INTERFACE",
     )
 
 

@@ -117,8 +117,18 @@ def test_no_route_to_the_peer(world: World) -> None:
     """Without a route to the peer the error says so."""
     machine = Machine(world)
     machine.interface("eth1", "192.168.56.11/24")
-    with pytest.raises(UsageError, match=r"no route to 172\.16\.0\.1"):
+    with pytest.raises(UsageError, match=r"no route to 172\.16\.0\.1") as caught:
         machine.choose(peer="172.16.0.1")
+    assert "--underlay" in caught.value.hint
+
+
+def test_a_host_without_an_address_is_told_to_get_one(world: World) -> None:
+    """There is nothing to name with --underlay."""
+    machine = Machine(world)
+    machine.interface("eth1")
+    with pytest.raises(UsageError, match=r"no other address") as caught:
+        machine.choose(peer="172.16.0.1")
+    assert caught.value.hint.startswith("Give the interface that leads to the others its address")
 
 
 def test_small_mtu_is_refused(world: World) -> None:
