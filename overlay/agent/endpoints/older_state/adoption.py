@@ -45,11 +45,18 @@ class Adoption:
         """Adopt every living container with an endpoint of this node; return their targets.
 
         With `unrecorded`, also those whose endpoint's record is lost, because no peer had it: they
-        get a new record, without aliases and labels. A failure of one is an event. Raises
+        get a new record, without aliases and labels. So do those that have an attachment whose
+        record was withdrawn by another host with this node's identity, such as a copy of its disk:
+        a detach here would have disconnected them. A failure of one is an event. Raises
         OverlayError if the kernel cannot be searched.
         """
         lacking = self._records_without_attachment()
-        if not lacking and not unrecorded:
+        withdrawn = {
+            each.port: each
+            for each in self.attachments.values()
+            if self._node.directory.endpoint_of(each) is None
+        }
+        if not lacking and not withdrawn and not unrecorded:
             return []
         names = await self._node.kernel.call(netns.names)
         sandboxes = [name for name in names if is_own_sandbox(name, self._node.gossip.node_id)]
@@ -60,10 +67,11 @@ class Adoption:
         known = {attachment.port for attachment in self.attachments.values()}
         adopted = []
         for found in connected:
-            if found.port in known or not (found.port in lacking or unrecorded):
+            port, former = found.port, withdrawn.get(found.port)
+            if former is None and (port in known or not (port in lacking or unrecorded)):
                 continue
             try:
-                target = await self._adopt(found, lacking.get(found.port))
+                target = await self._adopt(found, lacking.get(port), former)
             except OverlayError as error:
                 self.event_log.record("return", f"{found.netns_path}: {error}")
                 continue
@@ -84,9 +92,15 @@ class Adoption:
         }
 
     async def _adopt(
-        self, found: ConnectedContainer, recorded: tuple[Network, Endpoint] | None
+        self,
+        found: ConnectedContainer,
+        recorded: tuple[Network, Endpoint] | None,
+        former: Attachment | None,
     ) -> str | None:
-        """Adopt one container; return its target, or None if nothing can be known of it."""
+        """Adopt one container; return its target, or None if nothing can be known of it.
+
+        `former`: its attachment whose record was withdrawn.
+        """
         target = await asyncio.to_thread(owner_of, found.identity)
         if target is None:
             return None
@@ -98,7 +112,7 @@ class Adoption:
                     documents.ATTACHMENTS.put(self._node.gossip.state, attachment)
                     self.attachments[endpoint.endpoint_id] = attachment
                 else:
-                    network, endpoint = await self._record(found, target)
+                    network, endpoint = await self._record(found, target, former)
             self._remember_bare(target)
         await self._context.participation.begin(network)
         self.event_log.record(
@@ -109,7 +123,9 @@ class Adoption:
         )
         return target.text
 
-    async def _record(self, found: ConnectedContainer, target: Target) -> tuple[Network, Endpoint]:
+    async def _record(
+        self, found: ConnectedContainer, target: Target, former: Attachment | None
+    ) -> tuple[Network, Endpoint]:
         """Make a record and an attachment for a container whose record is lost.
 
         Raises OverlayError if its network is unknown, or an address is no longer this node's.
@@ -132,7 +148,11 @@ class Adoption:
             )
             attachment = _attachment(found, target, network, endpoint)
             rows = [documents.ATTACHMENTS.row(attachment)]
+            if former is not None:
+                rows.append(documents.ATTACHMENTS.deletion_of(former))
             segments = gossip.commit(Scope(network.vni), [endpoint], rows=rows)
+            if former is not None:
+                del self.attachments[bytes.fromhex(former.endpoint_id)]
             self.attachments[endpoint.endpoint_id] = attachment
         gossip.publish(segments)
         return network, endpoint
