@@ -81,8 +81,9 @@ async def test_a_host_joins_through_a_flood_by_a_cookie(
     assert applicant._jar.has_cookie(place, now())
 
 
-async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
+async def test_a_refusal_ends_all_attempts(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is not hidden by the silence of another peer."""
+    monkeypatch.setattr(limits, "JOIN_TIMEOUT_S", 3600.0)
     vm1 = sites.first()
     token = vm1.admission.create(label="", expires_in_s=None, uses=None)
     vm1.admission.revoke(token.token_id.hex())
@@ -91,7 +92,6 @@ async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
         attempt(token, "127.0.0.9", vm1.seed),
     ]
 
-    started = time.monotonic()
     with pytest.raises(ForbiddenError, match="revoked"):
         await run_attempts(attempts, [silent(sites), vm1.seed])
     own = Identity.generate(os.urandom)
@@ -102,7 +102,6 @@ async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
     ]
     with pytest.raises(ConflictError, match="is named vm1"):
         await run_attempts(attempts, [silent(sites), vm1.seed])
-    assert time.monotonic() - started < limits.JOIN_TIMEOUT_S / 2
 
 
 async def test_attempts_that_all_fail_report_the_most_telling(
@@ -174,11 +173,9 @@ async def test_a_clock_behind_is_told_and_uses_up_no_token(
         now_s = time.time() + days * 86_400
         patched.setattr(time, "time", lambda: now_s)
         asking = attempt(token, "127.0.0.9", vm1.seed)
-    started = time.monotonic()
 
     with pytest.raises(ConflictError, match=rf"clock is at least {-days} days behind"):
-        await asking.run(5.0)
-    assert time.monotonic() - started < 2.0
+        await asking.run(3600.0)
     assert vm1.admission.records().admitted.get(token.token_id, set()) == set()
     assert (await attempt(token, "127.0.0.9", vm1.seed).run(5.0)).via == vm1.seed
 
