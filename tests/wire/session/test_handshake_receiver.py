@@ -210,6 +210,19 @@ def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
         read_statement(signer, forged, None)
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_card_that_its_node_did_not_sign_is_refused(wire: Wire, *, is_known: bool) -> None:
+    """A certificate says nothing of a card's epoch, by which a newer card replaces another."""
+    one, other = pair(wire)
+    changed = replace(other.card, epoch=99)
+    card = replace(changed, raw=pack_card(changed))
+    forged = statement_body(Statement(1, NO_PROCESS, card, frozenset()))
+    signer = KeySigner(one.identity, TrustAnchor(AUTHORITY.anchor))
+
+    with pytest.raises(RemoteError, match="bad-card"):
+        read_statement(signer, forged, other.card if is_known else None)
+
+
 def test_an_expired_certificate_stops_new_sessions_only(wire: Wire) -> None:
     """Known members keep their sessions with it; others refuse it."""
     one, other = pair(wire)
