@@ -223,7 +223,7 @@ async def connected(
 
 async def test_a_connection_takes_several_queries(place: tuple[str, int]) -> None:
     """Queries that are sent at once are all answered, as are those that follow."""
-    async with connected(place) as (reader, writer), asyncio.timeout(5):
+    async with connected(place) as (reader, writer), asyncio.timeout(60):
         for _ in range(3):
             queries = [DNSRecord.question("crowd.overlay", kind) for kind in ("A", "AAAA")]
             writer.write(b"".join(upstream.framed(query.pack()) for query in queries))
@@ -235,16 +235,27 @@ async def test_a_connection_takes_several_queries(place: tuple[str, int]) -> Non
 async def test_a_slow_query_holds_up_no_other(place: tuple[str, int]) -> None:
     """The answer to a later query of the connection comes first."""
     queries = [DNSRecord.question(name) for name in ("slow.example.org", "crowd.overlay")]
-    async with connected(place) as (reader, writer), asyncio.timeout(1):
+    async with connected(place) as (reader, writer), asyncio.timeout(60):
         writer.write(b"".join(upstream.framed(query.pack()) for query in queries))
         answer = DNSRecord.parse(await upstream.read_framed(reader))
 
     assert answer.header.id == queries[1].header.id
 
 
+async def test_connections_that_ended_count_for_nothing(place: tuple[str, int]) -> None:
+    """A client may have any number of them, one after the other."""
+    query = upstream.framed(DNSRecord.question("crowd.overlay").pack())
+    for _ in range(limits.DNS_STREAMS_PER_CLIENT_MAX + 2):
+        async with connected(place) as (reader, writer), asyncio.timeout(60):
+            writer.write(query)
+            writer.write_eof()
+            assert len(DNSRecord.parse(await upstream.read_framed(reader)).rr) == 100
+            assert await reader.read() == b""
+
+
 async def test_a_client_that_sends_no_more_is_answered(place: tuple[str, int]) -> None:
     """A client may close its half of the connection; the server closes its own after that."""
-    async with connected(place) as (reader, writer), asyncio.timeout(5):
+    async with connected(place) as (reader, writer), asyncio.timeout(60):
         writer.write(upstream.framed(DNSRecord.question("crowd.overlay").pack()))
         writer.write_eof()
         assert len(DNSRecord.parse(await upstream.read_framed(reader)).rr) == 100
