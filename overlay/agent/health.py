@@ -60,9 +60,9 @@ def silent_faults(components: Components) -> Iterator[Fault]:
 
 def _reporting(components: Components) -> Iterator[Controller]:
     """Yield the controllers whose faults tell something: paths none while the underlay is down."""
-    is_cut_off = components.underlay.fault is not None
+    is_cut_off = components.forwarding.underlay.fault is not None
     for controller in components.controllers:
-        if not (is_cut_off and controller is components.paths):
+        if not (is_cut_off and controller is components.forwarding.paths):
             yield controller
 
 
