@@ -30,8 +30,11 @@ FILES = tuple(
 # Of `make chaos`: whose containers send nothing to other hosts, or encrypted.
 WITHOUT_PACKETS = tuple(
     f"tests/e2e/test_{name}.py"
-    for name in ("crash_points", "docker_crashes", "encryption_faults", "object_crash_points")
-)
+    for name in (
+        "cluster_crash_points", "crash_points", "docker_crashes", "encryption_faults",
+        "faults_at_points", "object_crash_points",
+    )
+)  # fmt: skip
 # Whose hosts have the package's configuration, and so the defaults.
 OF_PACKAGES = ("tests/e2e/test_install.py", "tests/e2e/test_upgrade.py")
 # Where networks take another path than the others of their host, by what `status` says.
