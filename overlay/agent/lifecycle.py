@@ -106,7 +106,7 @@ class AgentLifecycle:
             self._settled = await self._run(cluster)
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
         self._tasks.start(self._status_events.run, self._status_events.name)
-        self.state.keep_backup()
+        self._keep_backup()
 
     async def close(self) -> None:
         """Stop the agent; the kernel keeps forwarding."""
@@ -338,9 +338,14 @@ class AgentLifecycle:
         kept = replace(cluster, address=ip_text(components.gossip.card.address))
         membership_documents.CLUSTER.put(self.state, kept)
         components.gossip.cluster = kept
-        self.state.keep_backup()
+        self._keep_backup()
         self._settled = components
         self._status_events.trigger()  # it compares later statuses with that of now
+
+    def _keep_backup(self) -> None:
+        """Copy the state file, if the disk has room; a member tries again, and reports it."""
+        with contextlib.suppress(OverlayError):
+            self.state.keep_backup()
 
     # --- leave and reset ----------------------------------------------------------------
 
@@ -377,8 +382,7 @@ class AgentLifecycle:
         self.components = self._settled = None
         await components.close()
         self.state.wipe(keep=documents.CONTAINERS.kind)
-        with contextlib.suppress(OverlayError):  # a full disk: it has left all the same
-            self.state.keep_backup()
+        self._keep_backup()
         self.event_log.record("leave", "left the cluster")
         return count
 
