@@ -55,10 +55,10 @@ def answers(host: HostProcess) -> bool:
 
 
 def lacks_rules_alone(host: HostProcess) -> bool:
-    """Return whether `verify` misses the filter and the host's rules, and nothing else."""
+    """Return whether `verify` misses the tables of overlayd, and nothing else."""
     done = host_process.run(host, "overlayd", "verify")
     places = [line.partition(":")[0] for line in done.stdout.splitlines()]
-    return done.returncode == 4 and sorted(places) == ["(host)", "(underlay)"]
+    return done.returncode == 4 and sorted(places) == ["(host)", "(services)", "(underlay)"]
 
 
 def test_forwarding_works_and_status_warns(hosts: list[HostProcess]) -> None:
