@@ -243,7 +243,7 @@ async def test_a_change_while_tables_are_filled_reaches_all_tables(tmp_path: Pat
     assert plans == {WEB: (port(2),), API: (port(2),)}
 
 
-async def test_a_pass_looks_only_at_containers_that_something_changed_for(tmp_path: Path) -> None:
+async def test_a_pass_looks_only_at_changed_containers(tmp_path: Path) -> None:
     """However many others there are; one whose table could not be written is looked at again."""
     bench = Bench(tmp_path, attachment(WEB), attachment(API, RED))
     bench.ports[BLUE] = (port(2),)
