@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip
+from overlay.wire.codec.cards import pack_card
+from tests.wire.conftest import pair
 
 if TYPE_CHECKING:
     from tests.wire.conftest import Wire
@@ -82,3 +86,17 @@ def test_a_recorded_notice_does_not_alarm_a_later_process(wire: Wire) -> None:
     wire.open(notice)
 
     assert wire.drops == ["no-session"]
+
+
+@pytest.mark.parametrize("is_own_id", [False, True])
+def test_a_false_notice_alarms_nobody(wire: Wire, *, is_own_id: bool) -> None:
+    """A member can show only a card with this node's id, and signed by its key."""
+    one, member = pair(wire)
+    session = member.sessions.context.table.link(one.node_id).current
+    assert session is not None
+    changed = replace(one.card, epoch=9)
+    card = replace(changed, raw=pack_card(changed)) if is_own_id else member.card
+    wire.now += 1
+    wire.open(member.sessions.context.maker.duplicate_notice(session, card))
+
+    assert wire.drops == ["bad-card"]
