@@ -61,6 +61,7 @@ class Controller(ABC):
         self._event_log = event_log
         self._triggered = asyncio.Event()
         self._retry_s = 0.0  # until the next try; 0: the last pass succeeded
+        self._resynced_at = 0.0
 
     # --- for a subclass -----------------------------------------------------------------
 
@@ -86,7 +87,7 @@ class Controller(ABC):
         return 0.0
 
     def resync(self) -> None:
-        """Have the next pass check everything: the interval has passed without a trigger."""
+        """Have the next pass check everything: the interval has passed, or a retry is due."""
         self.trigger()
 
     # --- for others -----------------------------------------------------------------------
@@ -116,6 +117,7 @@ class Controller(ABC):
     # --- the loop -------------------------------------------------------------------------
 
     async def _loop(self) -> None:
+        self._resynced_at = asyncio.get_running_loop().time()
         if not self.runs_at_start:
             await self._wait_until_due()
         while True:
@@ -125,10 +127,15 @@ class Controller(ABC):
             await self._wait_until_due()
 
     async def _wait_until_due(self) -> None:
+        interval_s, loop = self.next_interval_s(), asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._retry_s or self.next_interval_s()):
+            async with asyncio.timeout(self._retry_s or interval_s):
                 await self._triggered.wait()
+            is_due = interval_s is not None and loop.time() >= self._resynced_at + interval_s
         except TimeoutError:
+            is_due = True
+        if is_due:
+            self._resynced_at = loop.time()
             self.resync()
         await asyncio.sleep(self.settle_s)
 

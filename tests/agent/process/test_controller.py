@@ -114,7 +114,7 @@ async def test_triggers_within_the_settle_time_are_one_pass(event_log: EventLog)
 
 
 async def test_an_interval_runs_a_pass_after_a_resync(event_log: EventLog) -> None:
-    """`resync` is called where the interval, and not a trigger, led to the pass."""
+    """`resync` is called where the interval led to the pass."""
     resynced: list[int] = []
 
     class Periodic(Counting):
@@ -133,6 +133,28 @@ async def test_an_interval_runs_a_pass_after_a_resync(event_log: EventLog) -> No
         await controller.begun(4)
 
     assert resynced == [2]
+
+
+async def test_triggers_do_not_put_off_a_resync(event_log: EventLog) -> None:
+    """Where something changes all the time, everything is checked at every interval as well."""
+    resynced: list[int] = []
+
+    class Busy(Counting):
+        interval_s = 0.05
+
+        async def reconcile(self) -> None:
+            await super().reconcile()
+            self.trigger()
+            await asyncio.sleep(0.01)
+
+        def resync(self) -> None:
+            resynced.append(self.passes)
+
+    controller = Busy(event_log)
+    async with running(controller):
+        await controller.begun(40)
+
+    assert 2 <= len(resynced) < 40
 
 
 async def test_a_varying_interval_is_asked_for_after_each_pass(event_log: EventLog) -> None:
