@@ -17,7 +17,7 @@ from overlay.core.declared.kinds import POLICY_KIND
 from overlay.core.policy.decision import TCP, Basis, Decision
 from overlay.core.policy.policy import Peer, PeerKind, Policy, PortRange, parse_peer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.model import Network, parse_ip
+from overlay.model import Network, Vni, parse_ip
 from overlay.wire.codec.policies import encode_policy
 from tests.agent.conftest import Sites, met, until
 from tests.agent.policy.conftest import BLUE, LAN, RED, PolicyBench
@@ -174,6 +174,9 @@ class NoOthers:
     async def holding_records(self, _network: Network) -> AsyncIterator[None]:
         """Hold a network's records."""
         yield
+
+    async def wait_seen(self, _vni: Vni) -> None:
+        """All of them have shown what is attached."""
 
 
 async def test_a_networks_policies_end_with_it(bench: PolicyBench) -> None:
