@@ -7,6 +7,7 @@ Does not: know which networks are exposed, and why (`controller`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from overlay.agent.exposure.host_endpoints import HostEndpoints
@@ -32,14 +33,20 @@ class HostForwarding:
         self._kernel = kernel
         self._event_log = event_log
         self._run_dir = run_dir
+        self._recorded: Mapping[str, str] = {}  # the sysctls' values before, as on disk
 
     async def apply(self) -> None:
         """Set the host's sysctls and rules for the endpoints that it has."""
         own, has_ipv6 = self._host_endpoints.names()
         if own:
             done = await self._kernel.call(
-                ip_forwarding.enable_forwarding, self._run_dir, own, ipv6=has_ipv6
+                ip_forwarding.enable_forwarding,
+                self._run_dir,
+                own,
+                ipv6=has_ipv6,
+                known=self._recorded,
             )
+            self._recorded = done.recorded
             self._rules.set_opened(done.opened)
             if done.changed:
                 text = f"enabled forwarding: {_short(done.changed)}"
@@ -54,7 +61,10 @@ class HostForwarding:
 
     async def _stop_forwarding(self) -> None:
         """Restore the sysctls before removing the rules that keep this host from routing."""
-        restored = await self._kernel.call(ip_forwarding.restore_sysctls, self._run_dir)
+        restored = await self._kernel.call(
+            ip_forwarding.restore_sysctls, self._run_dir, known=self._recorded
+        )
+        self._recorded = {}
         self._rules.set_opened(())
         if restored:
             self._event_log.record("exposure", f"disabled forwarding: {_short(restored)}")

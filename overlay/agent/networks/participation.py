@@ -124,10 +124,16 @@ class ParticipationService(Controller):
         return segments
 
     async def reconcile(self) -> None:
-        """End what could not be ended at its time."""
+        """End what could not be ended at its time; one that fails holds up no other."""
+        failures: list[OverlayError | OSError] = []
         for vni in sorted(self._unreleased):
-            self._gossip.publish(await self.end_unused(vni))
-            self._unreleased.discard(vni)
+            try:
+                self._gossip.publish(await self.end_unused(vni))
+                self._unreleased.discard(vni)
+            except (OverlayError, OSError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     @contextlib.asynccontextmanager
     async def attach_in_progress(self, vni: Vni) -> AsyncIterator[None]:

@@ -178,6 +178,7 @@ class StateDatabase:
         """
         with self._copying, contextlib.suppress(OSError):
             (self.directory / PREVIOUS_NAME).unlink()
+            self._copied_commits = -1
         with self._transaction() as connection:
             connection.execute("DELETE FROM value WHERE kind NOT IN (?, ?)", (keep, HISTORY_KIND))
             connection.execute("DELETE FROM segment")

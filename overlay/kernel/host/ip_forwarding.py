@@ -15,9 +15,10 @@ that were on already, because of Docker or by hand, are never touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from overlay import failpoint
@@ -36,6 +37,7 @@ _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
 # A host that forwards IPv6 accepts router advertisements only on interfaces where accept_ra is 2
 # (ip-sysctl.rst). Otherwise enabling forwarding would cost the host its own default route.
 _ACCEPT_RA_AS_ROUTER: Final = "2"
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Forwarding(NamedTuple):
@@ -43,13 +45,26 @@ class Forwarding(NamedTuple):
 
     opened: frozenset[ForwardingInterface]  # other interfaces that forward because of overlayd
     changed: list[str]  # sysctls changed by this call
+    recorded: Mapping[str, str]  # the values before overlayd's, as on disk
 
 
 def enable_forwarding(
-    run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
+    run_dir: Path,
+    own: Collection[str],
+    *,
+    ipv6: bool,
+    root: Path = ROOT,
+    known: Mapping[str, str] = _NONE,
 ) -> Forwarding:
-    """Make the host forward for the interfaces `own`. Raises OverlayError."""
+    """Make the host forward for the interfaces `own`. Raises OverlayError.
+
+    `known`: what an earlier call returned as recorded. It is written again if another program has
+    removed it from the run directory: without it nobody knows what forwards because of overlayd.
+    """
     recorded = _recorded(run_dir)
+    if known and not recorded:
+        recorded = dict(known)
+        _record(run_dir, recorded)
     wanted = _wanted(root, own, recorded, ipv6=ipv6)
     found = {name: _read(root, name) for name in wanted}
     before = {
@@ -67,7 +82,7 @@ def enable_forwarding(
         for name in wanted.keys() & recorded.keys()
         if name.endswith("forwarding") and name != _ALL_IPV6 and _interface(name) not in own
     )
-    return Forwarding(opened, sorted(unrecorded))
+    return Forwarding(opened, sorted(unrecorded), recorded)
 
 
 def _wanted(
@@ -105,15 +120,18 @@ def _interface(name: str) -> str:
     return name.split("/")[2]
 
 
-def restore_sysctls(run_dir: Path, root: Path = ROOT) -> list[str]:
-    """Restore and return the sysctls that `enable_forwarding` changed.
+def restore_sysctls(
+    run_dir: Path, root: Path = ROOT, *, known: Mapping[str, str] = _NONE
+) -> list[str]:
+    """Restore and return the sysctls that `enable_forwarding` changed, which takes `known`, too.
 
     Those that were changed again since are kept. If the host has been made a router meanwhile, its
     interfaces are left alone.
     """
     restored: list[str] = []
-    routers = {family for family in ("ipv4", "ipv6") if _is_router(root, family, run_dir)}
-    for name, value in _recorded(run_dir).items():
+    recorded = _recorded(run_dir) or known
+    routers = {family for family in ("ipv4", "ipv6") if _is_router(root, family, recorded)}
+    for name, value in recorded.items():
         written = _ACCEPT_RA_AS_ROUTER if name.endswith("/accept_ra") else "1"
         if _read(root, name) == written and not (
             name.split("/")[0] in routers and name != _ALL_IPV6
@@ -126,9 +144,9 @@ def restore_sysctls(run_dir: Path, root: Path = ROOT) -> list[str]:
     return sorted(restored)
 
 
-def _is_router(root: Path, family: str, run_dir: Path) -> bool:
+def _is_router(root: Path, family: str, recorded: Container[str]) -> bool:
     switch = _ALL_IPV4 if family == "ipv4" else _ALL_IPV6
-    return _read(root, switch) == "1" and switch not in _recorded(run_dir)
+    return _read(root, switch) == "1" and switch not in recorded
 
 
 # For each uplink: connections from 127.0.0.1 may be translated to containers; packets may arrive

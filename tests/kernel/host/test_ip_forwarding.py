@@ -171,3 +171,27 @@ def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
     (root / "ipv6/conf/eth2/accept_ra").write_text("0\n")
     assert len(ip_forwarding.restore_sysctls(tmp_path, root)) == 2
     assert [each.read_text() for each in switches] == ["0", "1"]
+
+
+def test_the_changes_are_known_without_the_run_directory(tmp_path: Path) -> None:
+    """Another program may empty it: what forwards because of overlayd is written there again."""
+    root, run_dir = old_kernel(tmp_path), tmp_path / "run"
+    run_dir.mkdir()
+    for name in ("all", "eth1", "ovh1"):
+        (root / f"ipv4/conf/{name}").mkdir(parents=True, exist_ok=True)
+        (root / f"ipv4/conf/{name}/forwarding").write_text("0\n")
+    done = ip_forwarding.enable_forwarding(run_dir, {"ovh1"}, ipv6=False, root=root)
+    assert {each.interface for each in done.opened} == {"eth1"}
+
+    record = run_dir / ip_forwarding.MEMORY_NAME
+    record.unlink()
+    again = ip_forwarding.enable_forwarding(
+        run_dir, {"ovh1"}, ipv6=False, root=root, known=done.recorded
+    )
+    assert again == ip_forwarding.Forwarding(done.opened, [], done.recorded)
+    assert record.exists()
+
+    record.unlink()
+    restored = ip_forwarding.restore_sysctls(run_dir, root, known=done.recorded)
+    assert restored == ["ipv4/conf/eth1/forwarding"]
+    assert (root / "ipv4/conf/eth1/forwarding").read_text().strip() == "0"

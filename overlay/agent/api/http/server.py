@@ -131,12 +131,18 @@ class ApiServer:
             former, self._site = self._site, None
             await former.stop()
         listener = unix_listener.bind(self.path)
-        self._bound = _identity(self.path)
-        with contextlib.suppress(KeyError, PermissionError):
-            os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
-        self.path.chmod(0o660)
-        self._site = web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX)
-        await self._site.start()
+        try:
+            self._bound = _identity(self.path)
+            with contextlib.suppress(KeyError, PermissionError):
+                os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
+            self.path.chmod(0o660)
+            site = web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX)
+            await site.start()
+        except BaseException:
+            listener.close()
+            self.path.unlink(missing_ok=True)  # else it would look as if somebody listened
+            raise
+        self._site = site
 
     async def _restore(self) -> None:
         """Listen anew when something else has removed the socket, such as a cleanup of /run.

@@ -305,7 +305,7 @@ class ResetResponse(TypedDict):
     """Whether this host left its cluster, and what is removed.
 
     `cleared`: the agent has removed all kernel objects. `removed`: what the command line, which
-    goes on without the agent, has removed besides. `authority_lost`: this host was the only live
+    continues without the agent, has removed besides. `authority_lost`: this host was the only live
     one that held the authority of a cluster that stays.
     """
 

@@ -31,6 +31,11 @@ from overlay.kernel.host.connected_containers import ConnectedContainer, connect
 from overlay.kernel.sandbox.container_namespace import is_bare_container
 from overlay.model import Endpoint, Network, ip_text, is_host
 
+_WITHOUT = (
+    "without what its record alone had: name, aliases, labels, limits, VLANs, isolation; "
+    "detach and attach it to set them again"
+)
+
 
 class Adoption:
     """Makes attachments for containers that are connected without one."""
@@ -45,7 +50,7 @@ class Adoption:
         """Adopt every living container with an endpoint of this node; return their targets.
 
         With `unrecorded`, also those whose endpoint's record is lost, because no peer had it: they
-        get a new record, without aliases and labels. So do those that have an attachment whose
+        get a new record, with what the kernel shows. So do those that have an attachment whose
         record was withdrawn by another host with this node's identity, such as a copy of its disk:
         a detach here would have disconnected them. A failure of one is an event. Raises
         OverlayError if the kernel cannot be searched.
@@ -106,6 +111,8 @@ class Adoption:
             return None
         with contextlib.closing(target):
             async with self.attachments.alone_with(found.identity):
+                if former is not None and bytes.fromhex(former.endpoint_id) not in self.attachments:
+                    return None  # detached meanwhile
                 if recorded is not None:
                     network, endpoint = recorded
                     attachment = _attachment(found, target, network, endpoint)
@@ -115,9 +122,10 @@ class Adoption:
                     network, endpoint = await self._record(found, target, former)
             self._remember_bare(target)
         await self._context.participation.begin(network)
+        text = f"{target.text} was found connected with {ip_text(endpoint.ips[0])}: attached again"
         self.event_log.record(
             "return",
-            f"{target.text} was found connected with {ip_text(endpoint.ips[0])}: attached again",
+            text if recorded is not None else f"{text}, {_WITHOUT}",
             network=network.name,
             endpoint=endpoint.name,
         )
@@ -140,19 +148,21 @@ class Adoption:
                 network, found.addresses, is_reserved=bool(found.runtime_endpoint)
             )
             endpoint = Endpoint(
-                endpoint_id=bytes.fromhex(found.port.removeprefix(PORT_PREFIX)) + os.urandom(2),
+                endpoint_id=_new_id(found.port)
+                if former is None
+                else bytes.fromhex(former.endpoint_id),
                 vni=network.vni,
                 name=self._free_name(network, target.name),
                 mac=found.mac,
                 ips=ips,
             )
-            attachment = _attachment(found, target, network, endpoint)
+            attachment = (
+                _attachment(found, target, network, endpoint)
+                if former is None
+                else replace(former, ifname=found.ifname, plugged=True)
+            )
             rows = [documents.ATTACHMENTS.row(attachment)]
-            if former is not None:
-                rows.append(documents.ATTACHMENTS.deletion_of(former))
             segments = gossip.commit(Scope(network.vni), [endpoint], rows=rows)
-            if former is not None:
-                del self.attachments[bytes.fromhex(former.endpoint_id)]
             self.attachments[endpoint.endpoint_id] = attachment
         gossip.publish(segments)
         return network, endpoint
@@ -169,6 +179,11 @@ class Adoption:
             return
         if is_bare_container(target.descriptor):
             documents.CONTAINERS.put(state, StoredContainer(name))
+
+
+def _new_id(port: str) -> bytes:
+    """Return an endpoint id with which the port has the name that it has."""
+    return bytes.fromhex(port.removeprefix(PORT_PREFIX)) + os.urandom(2)
 
 
 def _attachment(

@@ -397,8 +397,8 @@ def run_prune(args: Namespace) -> int:
         if not network["endpoints"] and not network["hosts"]
     ]
     if not unused and not args.json:
-        which = "every network that matches" if args.filters else "every network"
-        output.print_note(f"{which} has containers; nothing to remove")
+        which = "no network that matches" if args.filters else "no network"
+        output.print_note(f"{which} is unused; nothing to remove")
     if args.force:
         return remove_all(args, "/v1/networks", "overlayd.network-prune/v1", unused)
     if args.json:
