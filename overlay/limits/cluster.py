@@ -142,6 +142,7 @@ CONTAINER_CHECK_INTERVAL_S: Final = 15.0  # of containers' interfaces, at most
 CONTAINER_CHECK_INTERVAL_MIN_S: Final = 2.0  # with few containers
 CONTAINER_CHECK_EACH_S: Final = 0.1  # of the interval, for each container: a check takes 0.4 ms
 CONTAINER_CHECKS_AT_ONCE: Final = 8  # in one call of the kernel thread, for which others wait
+CONTAINER_CHECKS_S: Final = 0.02  # after which such a call leaves the rest to calls of their own
 # Bytes of one kernel table of a container: some 40,000 routes, or 2,000 links. Root there may add
 # millions, and decoding this much takes some 0.2 s.
 CONTAINER_DUMP_SIZE_MAX: Final = 4 * 1024 * 1024

@@ -62,14 +62,15 @@ class ContainerEnds(Controller):
         self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
 
     async def _suspects(self, identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Return those of some containers that lack something, did so before, or cannot be read."""
+        """Return those of some containers that lack something, did so before, or were not read."""
         checked = [each for each in map(self._to_check, identities) if each is not None]
         try:
             found = await self._kernel.call(container_interface.all_differences, checked)
         except (OverlayError, OSError):  # one of them holds up no other
             return {*identities}
-        lacking = {each.identity for each, lacks in zip(checked, found, strict=True) if lacks}
-        return lacking | (self._reported.keys() & {*identities})
+        lacking = {each.identity for each, lacks in zip(checked, found, strict=False) if lacks}
+        unread = {each.identity for each in checked[len(found) :]}
+        return lacking | unread | (self._reported.keys() & {*identities})
 
     async def _ensure_or_report(self, identity: tuple[int, int]) -> None:
         try:

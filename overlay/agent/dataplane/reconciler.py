@@ -1,6 +1,6 @@
 """Keep each sandbox of this node as the records describe it.
 
-Each pass (`reconcile_pass`) plans from all records and applies what is missing.
+Each pass (`reconcile_pass`) applies what is missing; the kernel's rows are compared after it.
 
 Owns: which sandboxes are open, which are dirty or stale, and when pruning is allowed.
 Does not: find containers, or transport records.
@@ -232,9 +232,9 @@ class Reconciler(Controller):
         return self._pause_s
 
     async def reconcile(self) -> None:
-        """Run a pass over each dirty sandbox; one that fails is retried on its own."""
+        """Run a pass over each dirty sandbox, and compare rows, first where some are altered."""
         await self._pass_over_dirty()
-        for vni, runtime in list(self._runtimes.items()):
+        for vni, runtime in sorted(self._runtimes.items(), key=lambda each: not each[1].hints):
             if runtime.is_comparable and self._runtimes.get(vni) is runtime:
                 await self._compare(vni, runtime)
 
@@ -336,7 +336,7 @@ class Reconciler(Controller):
             unprotected = "" if network is None else await self._why_unprotected(network)
             if unprotected:
                 runtime.passes += 1
-                runtime.unusable = unprotected
+                runtime.unusable, runtime.stale = unprotected, runtime.stale or whole
                 self._note_failures(vni, runtime, [unprotected])
                 return
             whole = whole or runtime.left is None

@@ -84,7 +84,7 @@ class NativePath(Controller):
         self.trigger()
 
     def resync(self) -> None:
-        """Have the next pass read the kernel: the interval has passed without a trigger."""
+        """Have the next pass read the kernel: the interval has passed, or a retry is due."""
         self.mark_stale()
 
     @property

@@ -214,6 +214,7 @@ class ClientTables(Controller):
         self._reachable = {at: it for at, it in self._reachable.items() if id(it) in in_use}
         self._planner.forget_others([each for ports in self._ports.values() for each in ports])
         if failures:
+            self._is_unfinished = True  # also where `verify_all` meanwhile clears the fault
             raise failures[0]
 
     def _follow_records(self) -> bool:

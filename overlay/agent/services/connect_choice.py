@@ -65,8 +65,8 @@ class ConnectChoice:
             try:
                 self._hook = await self._kernel.call(ConnectHook, self._node_id)
                 self.why = ""
-            except OSError as error:
-                self.why = error.strerror or str(error)
+            except (OverlayError, OSError) as error:
+                self.why = getattr(error, "strerror", None) or str(error)
         try:
             yield
         finally:

@@ -10,10 +10,12 @@ has beside that is left alone, and so are a new name, MAC or MTU.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from overlay import limits
 from overlay.errors import OverlayError
 from overlay.kernel.host.default_route import interface_among
 from overlay.kernel.netlink import address_requests, address_rows, codec, link_requests, routes
@@ -67,11 +69,18 @@ def differences(
 
 
 def all_differences(containers: Sequence[CheckedContainer]) -> list[list[InterfaceDifference]]:
-    """Return what the interfaces of each of several containers lack.
+    """Return what the interfaces of the first of several containers lack, as many as time allows.
 
-    Raises OverlayError if a namespace cannot be opened, or read.
+    Root in a container may fill its tables, and others wait for this thread meanwhile. Raises
+    OverlayError if a namespace cannot be opened, or read.
     """
-    return [differences(each.netns_path, each.identity, each.wanted) for each in containers]
+    found: list[list[InterfaceDifference]] = []
+    end = time.monotonic() + limits.CONTAINER_CHECKS_S
+    for each in containers:
+        if found and time.monotonic() >= end:
+            break
+        found.append(differences(each.netns_path, each.identity, each.wanted))
+    return found
 
 
 def restore(

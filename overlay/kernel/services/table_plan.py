@@ -161,7 +161,7 @@ class TablePlanner:
 
     def __init__(self, node_id: NodeId) -> None:
         self.table = table_of(node_id)
-        self._rules = hashlib.blake2s(repr(self.table).encode(), digest_size=_DIGEST_SIZE).digest()
+        self._rules = repr(self.table).encode()
         self._node_id = node_id
         self._slots: dict[VirtualPort, PortSlots] = {}
 

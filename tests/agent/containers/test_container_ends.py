@@ -139,6 +139,18 @@ def test_containers_that_lack_nothing_are_read_together(monkeypatch: pytest.Monk
         assert host.calls == calls
 
 
+def test_those_that_time_did_not_allow_are_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root in one may fill its tables: the others of the call are not left out for that."""
+    host = Host(monkeypatch, attachment())
+    several = [(4, number) for number in range(5, 8)]
+    monkeypatch.setattr(host.ends, "_identities", lambda: {*several})
+    first = container_interface.all_differences
+    monkeypatch.setattr(container_interface, "all_differences", lambda each: first(each[:1]))
+
+    host.check([])
+    assert host.calls == 3
+
+
 def test_the_interface_is_wanted_as_attached(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its addresses, and with a default route if it was asked for."""
     wanted = WantedInterface("blue", "eth0", ENDPOINT.mac, ((IP, 16),), frozenset({4}))

@@ -60,6 +60,28 @@ async def test_a_network_that_cannot_be_left_yet_is_left_later() -> None:
     assert gossip.commit.call_count == 3
 
 
+async def test_a_network_that_cannot_be_left_holds_up_no_other() -> None:
+    """The kernel may refuse to delete one sandbox for long."""
+    gossip, directory, reconciler, needs = (MagicMock() for _ in range(4))
+    gossip.commit.return_value = ["segment"]
+    reconciler.destroy = AsyncMock(side_effect=lambda vni: refuse() if vni == BLUE.vni else None)
+    needs.needs_no_container.return_value = False
+    context = NodeContext(gossip, directory, MagicMock(), MagicMock())
+    service = ParticipationService(context, reconciler, MagicMock(), needs, MagicMock())
+    service._unreleased |= {BLUE.vni, Vni(BLUE.vni + 1)}
+
+    await service.attempt()
+
+    gossip.publish.assert_called_once_with(["segment"])
+    assert service._unreleased == {BLUE.vni}
+    assert len([*service.faults()]) == 1
+
+
+def refuse() -> None:
+    """Fail as a kernel that is busy."""
+    raise OSError(16, "busy")
+
+
 async def test_a_removal_waits_for_hosts_that_are_leaving() -> None:
     """As long as one of them is on the network with nothing to show, but not for ever."""
     directory = MagicMock()

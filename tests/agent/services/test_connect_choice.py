@@ -12,6 +12,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.services import connect_choice
 from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
 from overlay.core.services.values import Backend, ServiceProtocol, VirtualPort
+from overlay.errors import OverlayError
 from overlay.model import Ip, NodeId, Vni
 
 NODE = NodeId(bytes(16))
@@ -22,7 +23,7 @@ VIRTUAL = Ip(bytes([10, 32, 0, 100]))
 class FakeHook:
     """Programs that only note what they are told."""
 
-    refusal: OSError | None = None
+    refusal: OSError | OverlayError | None = None
     fails_in: tuple[tuple[int, int], ...] = ()
     forgets = True
 
@@ -136,10 +137,11 @@ def test_many_containers_take_one_call() -> None:
     [
         ("off", None, "switched off by the configuration"),
         ("auto", OSError(95, "no such kernel"), "no such kernel"),
+        ("auto", OverlayError("too many sockets to read"), "too many sockets to read"),
     ],
 )
 def test_without_programs_the_reason_is_told(
-    hook: type[FakeHook], mode: str, refusal: OSError | None, why: str
+    hook: type[FakeHook], mode: str, refusal: OSError | OverlayError | None, why: str
 ) -> None:
     """And nothing is asked of them."""
     hook.refusal = refusal

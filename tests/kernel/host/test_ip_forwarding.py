@@ -74,7 +74,7 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
     assert place.now() == ["0", "1", "1", "0", "1"]
     names = ("eth1", "xeth1", "xovh1")
     assert done.opened == {ForwardingInterface(name, family) for name in names for family in (4, 6)}
-    assert place.enable() == (done.opened, [])
+    assert place.enable() == done._replace(changed=[])
     assert len(place.restore()) == 6
     assert place.now()[:2] + place.now()[3:] == ["0", "0", "0", "0"]
 
@@ -99,7 +99,7 @@ def test_a_router_stays_a_router(place: Place) -> None:
     place.set("ipv4.ip_forward", "1")
     place.set("ipv6.conf.all.forwarding", "1")
 
-    assert place.enable() == (frozenset(), [])
+    assert place.enable() == (frozenset(), [], {})
     assert place.restore() == []
     assert place.now()[0] == place.now()[3] == "1"
 
