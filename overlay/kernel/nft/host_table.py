@@ -112,16 +112,19 @@ def _local(port: PortForward) -> bool:
 
 
 def _own_sources() -> Iterator[Rule]:
-    """Drop what a user of this host sends to containers from an address that is not the host's.
+    """Let a user of this host send to containers from the host's own addresses only.
 
-    For IPv6 that takes no privilege (IPV6_FREEBIND), and the address may be another container's.
-    Each such packet comes here, as it begins no connection. A proxy of the operator's may keep its
-    clients' addresses, with the mark.
+    For IPv6 any other takes no privilege (IPV6_FREEBIND), and it may be another container's.
+    Each such packet comes here, as it begins no connection. What is sent to a published port of
+    the host itself is still on its way to the loopback: it is not translated. A proxy of the
+    operator's may keep its clients' addresses, with the mark.
     """
     sent = ex.oifname_in_set(_LINKS)
+    forged = (*ex.not_from_this_host(), *ex.lacks_mark(OPERATOR_MARK))
     # Which of the host's link-local addresses are its own depends on the interface.
     yield (*sent, *ex.from_range(*_LINK_LOCAL), *ex.from_outgoing_interface(), ex.accept())
-    yield (*sent, *ex.not_from_this_host(), *ex.lacks_mark(OPERATOR_MARK), *_REFUSED)
+    yield (*sent, *forged, *_REFUSED)
+    yield (*forged, ex.accept())
 
 
 def _destinations(ports: list[PortForward]) -> Iterator[Rule]:

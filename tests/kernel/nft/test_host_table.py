@@ -13,21 +13,24 @@ from overlay.core.dataplane.host_rules import (
     ExposedLink,
     ForwardingInterface,
     HostState,
+    IngressForward,
     PortForward,
 )
+from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.nft.host_table import OPERATOR_MARK, HostTable
 from overlay.model import Ip, NodeId, parse_ip
-from tests.kernel.nft.test_tables import IPV6_FREEBIND, as_user
+from tests.kernel.nft.test_tables import IP_TRANSPARENT, IPV6_FREEBIND, as_user
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
+LINK = "ovh000001aabbcc"
 STATE = HostState(
     links=frozenset({
-        ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64))),
+        ExposedLink(LINK, ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64))),
     }),
     ports=frozenset({
         PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False),
@@ -35,6 +38,7 @@ STATE = HostState(
     }),
     opened=frozenset({ForwardingInterface("eth1", 4), ForwardingInterface("eth1", 6)}),
 )  # fmt: skip
+NODE = NodeId(b"\x11" * 16)
 NAME = "overlayd_host_111111"
 
 
@@ -45,7 +49,7 @@ class Place:
         self._world = world
         self.name = world.namespace("host")
         with netns.inside(world.fd(self.name)):
-            self.table = HostTable(NodeId(b"\x11" * 16))
+            self.table = HostTable(NODE)
             self.foreign = ForeignRules()
 
     def run(self, words: str) -> str:
@@ -86,23 +90,36 @@ def test_a_loopback_port_is_for_local_packets_only(place: Place, host_ip: str) -
     assert "dnat" not in place.run(f"nft list chain inet {NAME} arriving")
 
 
-def test_a_user_cannot_pose_as_a_container(place: Place, world: World) -> None:
-    """Nor from any other address than this host's, which IPv6 lets anybody have."""
-    peer, link = world.namespace("peer"), "ovh000001aabbcc"
-    place.run(f"ip link add {link} type veth peer name eth0 netns {peer}")
-    for where, name, number in ((place.name, link, "ff"), (peer, "eth0", "2")):
-        for prefix in ("fd32", "fe80"):
-            address = f"{prefix}::{number}/64"
-            world.run(where, "ip", "address", "add", address, "dev", name, "nodad")
+@pytest.fixture
+def receiver(place: Place, world: World) -> Iterator[socket.socket]:
+    """Return what a container of both families listens with on port 5000."""
+    peer = world.namespace("peer")
+    place.run(f"ip link add {LINK} type veth peer name eth0 netns {peer}")
+    for where, name, addresses in (
+        (place.name, LINK, ("10.32.0.1/16", "fd32::ff/64", "fe80::ff/64")),
+        (peer, "eth0", ("10.32.0.2/16", "fd32::2/64", "fe80::2/64")),
+    ):
+        for address in addresses:
+            nodad = ("nodad",) if ":" in address else ()
+            world.run(where, "ip", "address", "add", address, "dev", name, *nodad)
         world.run(where, "ip", "link", "set", name, "up")
-    world.wait_until(lambda: world.pings(place.name, "fd32::2") == 1, "the link")
-    place.table.write(STATE)
+    ends = ("10.32.0.2", "fd32::2")
+    world.wait_until(lambda: all(world.pings(place.name, ip) == 1 for ip in ends), "the link")
     with netns.inside(world.fd(peer)):
-        receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    receiver.bind(("::", 5000))
-    receiver.settimeout(10)
+        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    made.bind(("::", 5000))
+    made.settimeout(10)
+    yield made
+    made.close()
+
+
+def test_a_user_cannot_pose_as_a_container(
+    place: Place, world: World, receiver: socket.socket
+) -> None:
+    """Nor from any other address than this host's, which IPv6 lets anybody have."""
+    place.table.write(STATE)
     with netns.inside(world.fd(place.name)):
-        index = socket.if_nametoindex(link)
+        index = socket.if_nametoindex(LINK)
         senders = {
             source: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
             for source in ("fd32::5", "fe80::5", "fd32::6", "fe80::ff", "fd32::ff")
@@ -118,8 +135,64 @@ def test_a_user_cannot_pose_as_a_container(place: Place, world: World) -> None:
 
     heard = [receiver.recv(100) for _ in range(3)]
     assert heard == [b"fd32::6", b"fe80::ff", b"fd32::ff"]
-    for each in (*senders.values(), receiver):
+    for each in senders.values():
         each.close()
+
+
+@pytest.mark.parametrize("kind", ["ports", "ingress"])
+@pytest.mark.parametrize(
+    ("option", "uid", "own", "forged", "marked"),
+    [
+        ((socket.IPPROTO_IPV6, IPV6_FREEBIND), 65534, ("fd32::ff", "::1", "fe80::ff"),
+         ("fd32::5", "2001:db8::5", "fe80::5"), "2001:db8::6"),
+        ((socket.IPPROTO_IP, IP_TRANSPARENT), 0, ("10.32.0.1", "127.0.0.1"),
+         ("10.32.0.5", "192.0.2.5"), "192.0.2.6"),
+    ],
+    ids=["a user", "a container's root"],
+)  # fmt: skip
+def test_nobody_here_poses_as_another_by_a_published_port(
+    place: Place,
+    world: World,
+    receiver: socket.socket,
+    kind: str,
+    option: tuple[int, int],
+    uid: int,
+    own: tuple[str, ...],
+    forged: tuple[str, ...],
+    marked: str,
+) -> None:
+    """What is sent to an address of the host's own is bound for the loopback, not for the network.
+
+    From its own addresses it arrives with the first of them, from others only with the mark.
+    """
+    ip = parse_ip("fd32::2" if ":" in marked else "10.32.0.2")
+    port = PortForward("udp", Ip(b""), 8080, ip, 5000, borrowed=False)
+    ingress = IngressForward("udp", 8080, (Backend(ip, 5000, NODE),))
+    states = {
+        "ports": HostState(STATE.links, frozenset({port})),
+        "ingress": HostState(STATE.links, ingress=frozenset({ingress})),
+    }
+    place.run(f"sysctl -qw net.ipv4.conf.{LINK}.route_localnet=1")
+    place.table.write(states[kind])
+    with netns.inside(world.fd(place.name)):
+        scope = (0, socket.if_nametoindex(LINK))
+    for source in (*forged, marked, *own):
+        with netns.inside(world.fd(place.name)):
+            family = socket.AF_INET6 if ":" in source else socket.AF_INET
+            sender = socket.socket(family, socket.SOCK_DGRAM)
+        if source == marked:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OPERATOR_MARK)
+        target = source if source in own else own[0]
+        with sender, as_user(uid):
+            sender.setsockopt(*option, 1)
+            sender.bind((source, 0, *(scope if source.startswith("fe80") else ())))
+            sender.sendto(
+                source.encode(), (target, 8080, *(scope if target.startswith("fe80") else ()))
+            )
+
+    heard = [receiver.recvfrom(100) for _ in (marked, *own)]
+    seen = {text.decode(): peer[0].removeprefix("::ffff:") for text, peer in heard}
+    assert seen == {marked: marked, **dict.fromkeys(own, own[0])}
 
 
 @pytest.mark.parametrize(
