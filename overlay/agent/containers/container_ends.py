@@ -113,8 +113,8 @@ class ContainerEnds(Controller):
         checked = self._to_check(identity)
         if checked is None:
             return []
+        target = self._attachments.of_target(identity)[0].target  # before it may be detached
         lacking = await self._kernel.call(container_interface.differences, *checked)
-        target = self._attachments.of_target(identity)[0].target
         return [(each.network, f"{target}: {each.text}") for each in lacking]
 
     def _identities(self) -> set[tuple[int, int]]:
