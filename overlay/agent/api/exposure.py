@@ -206,7 +206,6 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
     shown: dict[tuple[str, int, str], PublishedPortResponse] = {}
     for each in components.exposure.ingress.status:
         target, forward = each.port.target, each.forward
-        backends = forward.backends if forward is not None else ()
         name = components.service_catalog.name_of(target.vni, target.ip)
         row = shown.setdefault(
             (each.port.protocol, each.port.port, name),
@@ -223,7 +222,8 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
                 "fault": None,
             },
         )
-        row["ips"] += [ip_text(backend.ip) for backend in backends]
+        if forward is not None:
+            row["ips"] += map(ip_text, forward.targets())
         row["source_kept"] &= forward is None or not forward.borrowed
         row["fault"] = row["fault"] or each.fault or None
     for row in shown.values():

@@ -23,7 +23,7 @@ from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.port_ranges import PortRanges, contains
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import IngressForward
-from overlay.core.services.maglev import backends_at
+from overlay.core.services.maglev import sharing_at
 from overlay.core.services.values import Backend, IngressPort
 from overlay.errors import OverlayError
 from overlay.kernel.host import default_route, port_check
@@ -113,11 +113,12 @@ class Ingress(Controller):
         self._rules.set_ingress(each.forward for each in found if each.forward is not None)
 
     async def _status_of(self, port: IngressPort, *, is_held: bool) -> IngressStatus:
-        backends = backends_at(port.target, self._gossip.node_id)
+        backends = sharing_at(port.target, self._gossip.node_id)
         if port.mode == "host":
             backends = tuple(each for each in backends if each.node == self._gossip.node_id)
-            if not backends:
-                return IngressStatus(port, None, "")
+        taking = [each for each in backends if not each.is_resting]
+        if port.mode == "host" and not taking:
+            return IngressStatus(port, None, "")
         place = f"port {port.port}/{port.protocol}"
         if not contains(self._allowed, port.port):
             return IngressStatus(
@@ -140,9 +141,9 @@ class Ingress(Controller):
                 await self._kernel.call(port_check.require_free, *arguments)
             except OverlayError as error:
                 return IngressStatus(port, None, f"{place} is not answered here: {error.why}")
-        if not backends:
+        if not taking:
             return IngressStatus(port, None, "")
-        borrowed = frozenset([each.ip for each in backends if await self._is_borrowed(port, each)])
+        borrowed = frozenset([each.ip for each in taking if await self._is_borrowed(port, each)])
         forward = IngressForward(
             port.protocol,
             port.port,

@@ -249,8 +249,6 @@ def _targets(state: HostState | None) -> set[tuple[tuple[str, int, int], Ip]]:
         return set()
     targets = [(each.protocol, each.host_port, each.ip) for each in state.ports]
     targets += [
-        (each.protocol, each.host_port, backend.ip)
-        for each in state.ingress
-        for backend in each.backends
+        (each.protocol, each.host_port, ip) for each in state.ingress for ip in each.targets()
     ]
     return {((protocol, port, len(ip)), ip) for protocol, port, ip in targets}

@@ -32,14 +32,21 @@ class PortForward(NamedTuple):
 
 
 class IngressForward(NamedTuple):
-    """A port of the host that leads to the backends of a service, of one family."""
+    """A port of the host that leads to the backends of a service, of one family.
+
+    Those that rest are among them, as they have a place among the others (`services.maglev`).
+    """
 
     protocol: str  # "tcp" or "udp"
     host_port: int
-    backends: tuple[Backend, ...]  # those that take new connections, at least one
+    backends: tuple[Backend, ...]  # at least one of them takes new connections
     affinity: bool = False
-    borrowed: frozenset[Ip] = frozenset()  # backends whose replies take another route
+    borrowed: frozenset[Ip] = frozenset()  # of those that take some: replies by another route
     sources: tuple[tuple[Ip, int], ...] = ()  # (base, prefix length) of clients; empty: all
+
+    def targets(self) -> list[Ip]:
+        """Return the addresses of the backends that take new connections."""
+        return [each.ip for each in self.backends if not each.is_resting]
 
 
 class ForwardingInterface(NamedTuple):

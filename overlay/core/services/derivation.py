@@ -201,10 +201,10 @@ def _virtual_port(
     ]
     # If no host of a ready backend answers, that may be this host's fault: nothing is gained by
     # refusing all connections.
-    states = {each.state for each, _ in reachable if each.weight}
+    states = {each.state for each, _ in reachable}
     chosen = BackendState.READY if BackendState.READY in states else BackendState.SUSPECT
     found = [
-        Backend(own, port.target, each.node, each.weight if each.state is chosen else 0)
+        Backend(own, port.target, each.node, max(each.weight, 1), each.state is not chosen)
         for each, own in reachable
     ]
     found.sort(key=lambda each: (each.ip, each.port))

@@ -4,8 +4,11 @@ Follows Maglev (Eisenbud et al., NSDI 2016, section 3.4): each backend prefers t
 in an order of its own, and they take turns. So they get nearly equal shares, and when one comes or
 goes, few slots of the others change. A backend of twice the weight takes twice the turns.
 
-A backend that gets no new connections for now, with weight 0, takes turns as one of weight 1, and
-then the others take turns for its slots. So none of theirs change as it goes, or comes back.
+A backend that rests (gets no new connections for now) takes its turns as before, by its weight, and
+then the others take turns for its slots. So none of the slots that these have by their own turns
+change as it begins to rest, or ends. A slot that one of several left may go from one of the others
+to another as one more begins, or ends. One that rests because its weight was set to 0 takes turns
+as one of weight 1: if it had more, slots of others change, as with any new weight.
 
 Owns: the slots of a table. Does not: know the hash function that chooses a slot, which is the
 kernel's.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -28,26 +32,29 @@ _SLOTS_PER_TURN: Final = 10  # with fewer, a slot more or less is more than a te
 
 
 def sharing_at(port: VirtualPort, node: NodeId) -> tuple[Backend, ...]:
-    """Return the backends that share the slots of a host's clients, also those of weight 0."""
+    """Return the backends that share the slots of a host's clients, also those that rest."""
     sharing = tuple(each for each in port.backends if len(each.ip) == len(port.ip))
-    if port.local_first and any(each.weight for each in sharing if each.node == node):
+    if port.local_first and any(not each.is_resting for each in sharing if each.node == node):
         return tuple(each for each in sharing if each.node == node)
     return sharing
 
 
 def backends_at(port: VirtualPort, node: NodeId) -> tuple[Backend, ...]:
     """Return the backends that take the new connections of a host's clients."""
-    return tuple(each for each in sharing_at(port, node) if each.weight > 0)
+    return tuple(each for each in sharing_at(port, node) if not each.is_resting)
 
 
 def has_backends(port: VirtualPort) -> bool:
     """Return whether any backend takes new connections, on whatever host."""
-    return any(each.weight > 0 and len(each.ip) == len(port.ip) for each in port.backends)
+    return any(not each.is_resting and len(each.ip) == len(port.ip) for each in port.backends)
 
 
 def table_size(backends: Sequence[Backend]) -> int:
-    """Return the number of slots: a prime, so that any step from slot to slot reaches all."""
-    weights = [each.weight or 1 for each in backends] or [1]
+    """Return the number of slots: a prime, so that any step from slot to slot reaches all.
+
+    Whether a backend rests makes no difference.
+    """
+    weights = [each.weight for each in backends] or [1]
     few = sum(weights) <= min(weights) * limits.SERVICE_SLOTS_SMALL // _SLOTS_PER_TURN
     return limits.SERVICE_SLOTS_SMALL if few else limits.SERVICE_SLOTS_LARGE
 
@@ -57,7 +64,7 @@ def slots_of(backends: Sequence[Backend], size: int | None = None) -> tuple[Back
 
     Equal backends in any order give equal slots, on every host.
     """
-    if not any(each.weight for each in backends):
+    if all(each.is_resting for each in backends):
         return ()
     ordered = tuple(sorted(set(backends), key=lambda each: (each.ip, each.port)))
     return _slots(ordered, size or table_size(ordered))
@@ -65,21 +72,28 @@ def slots_of(backends: Sequence[Backend], size: int | None = None) -> tuple[Back
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _slots(ordered: tuple[Backend, ...], count: int) -> tuple[Backend, ...]:
-    turns = _turns([each.weight or 1 for each in ordered])
     taken: list[Backend | None] = [None] * count
-    _fill(taken, ordered, turns)
-    taken = [each if each is not None and each.weight else None for each in taken]
-    _fill(taken, ordered, (at for at in turns if ordered[at].weight))
+    _fill(taken, ordered)
+    taken = [each if each is not None and not each.is_resting else None for each in taken]
+    _fill(taken, [each for each in ordered if not each.is_resting])
     return tuple(each for each in taken if each is not None)
 
 
-def _fill(taken: list[Backend | None], ordered: Sequence[Backend], turns: Iterator[int]) -> None:
-    """Have backends take the slots that nobody has, as their turns come."""
-    preferences = [_preferences(each, len(taken)) for each in ordered]
-    for _ in range(taken.count(None)):
+def _fill(taken: list[Backend | None], backends: Sequence[Backend]) -> None:
+    """Have backends take the slots that nobody has, in turns; each of theirs was one already."""
+    preferences = [_preferences(each, len(taken)) for each in backends]
+    turns_had = Counter(taken)
+    turns = _turns([each.weight for each in backends])
+    free = taken.count(None)
+    while free:
         chosen = next(turns)
-        slot = next(slot for slot in preferences[chosen] if taken[slot] is None)
-        taken[slot] = ordered[chosen]
+        backend = backends[chosen]
+        if turns_had[backend]:
+            turns_had[backend] -= 1
+        else:
+            slot = next(slot for slot in preferences[chosen] if taken[slot] is None)
+            taken[slot] = backend
+            free -= 1
 
 
 def _turns(weights: Sequence[int]) -> Iterator[int]:

@@ -21,18 +21,21 @@ IngressMode: TypeAlias = Literal["ingress", "host"]
 class Backend:
     """One container that answers for a service, at one of its addresses.
 
-    With weight 0 it gets no new connection and keeps those that it has; UDP flows move.
+    While it rests (drained, failing its check, its host silent) it gets no new connection and
+    keeps those that it has; UDP flows move. It keeps its weight then, by which it has a place among
+    the others. One that is drained by a weight of 0 has 1: what it had before is not known.
     """
 
     ip: Ip
     port: int
     node: NodeId
-    weight: int = 1
+    weight: int = 1  # at least 1
+    is_resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualPort:
-    """A port of a virtual address, and the backends that take its new connections.
+    """A port of a virtual address, and the backends that share its connections.
 
     `vni` is that of the network, also where the address is in one of its further subnets. The
     backends are in order of address and port, so that equal records give equal values.

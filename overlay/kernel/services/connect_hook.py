@@ -129,7 +129,7 @@ class ConnectHook:
             if asked is not None and asked in ports:
                 port = ports[asked]
                 left = sharing_at(port, self._node_id) if port is not None else ()
-                takers = {(one.ip, one.port) for one in left if one.weight}
+                takers = {(one.ip, one.port) for one in left if not one.is_resting}
                 if (each.target, each.target_port) not in takers:
                     slots = slots_of(left)
                     at = each.source_port % max(1, len(slots))

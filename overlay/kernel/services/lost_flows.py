@@ -77,7 +77,7 @@ def between(
 
 
 def _ips(port: VirtualPort) -> frozenset[Ip]:
-    return frozenset(each.ip for each in port.backends if each.weight > 0)
+    return frozenset(each.ip for each in port.backends if not each.is_resting)
 
 
 def end(path: str, identity: tuple[int, int], losses: Losses) -> int:

@@ -20,7 +20,7 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import IngressForward
-from overlay.core.services.values import Backend, IngressPort, VirtualPort
+from overlay.core.services.values import Backend, IngressMode, IngressPort, VirtualPort
 from overlay.errors import ConflictError
 from overlay.kernel.host import port_check
 from overlay.model import Ip, NodeId, Vni
@@ -142,6 +142,21 @@ def test_the_mode_host_leads_to_backends_here(tmp_path: Path) -> None:
     bench.exposed.clear()
     assert bench.reconcile() == []
     assert (bench.forwards, bench.joined) == ({}, [])
+
+
+@pytest.mark.parametrize("mode", ["ingress", "host"])
+def test_a_backend_that_rests_keeps_its_place(tmp_path: Path, mode: IngressMode) -> None:
+    """So nobody else's clients move; but it is none of those that the port leads to."""
+    resting = replace(BACKENDS[1], node=OWN, is_resting=True)
+    target = replace(port().target, backends=(BACKENDS[0], resting))
+    bench = Bench(tmp_path, port(mode=mode, target=target))
+
+    assert bench.reconcile() == []
+    assert bench.forwards == {8080: IngressForward("tcp", 8080, target.backends)}
+    assert bench.forwards[8080].targets() == [HERE]
+    bench.ports = (port(mode=mode, target=replace(target, backends=(resting,))),)
+    assert bench.reconcile() == []
+    assert bench.forwards == {}
 
 
 def test_a_conflict_holds_up_no_other_port(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ VIRTUAL = Ip(bytes([10, 32, 0, 100]))
 def port(*numbers: int, vni: Vni = BLUE, protocol: Any = "udp") -> VirtualPort:
     """Return a virtual port with backends of these numbers; negative ones get nothing new."""
     backends = tuple(
-        Backend(Ip(bytes([10, 32, 0, abs(each)])), 53, NODE, int(each > 0)) for each in numbers
+        Backend(Ip(bytes([10, 32, 0, abs(each)])), 53, NODE, is_resting=each < 0)
+        for each in numbers
     )
     return VirtualPort(vni, VIRTUAL, protocol, 53, backends)
 

@@ -121,22 +121,22 @@ def found_ips(found: BackendIndex) -> list[tuple[Ip, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("state", "expected", "weight"),
+    ("state", "expected", "resting"),
     [
-        (MemberState.ALIVE, BackendState.READY, 1),
-        (MemberState.SUSPECT, BackendState.SUSPECT, 0),
-        (MemberState.DEAD, BackendState.LOST, None),
+        (MemberState.ALIVE, BackendState.READY, [False, False]),
+        (MemberState.SUSPECT, BackendState.SUSPECT, [True, False]),
+        (MemberState.DEAD, BackendState.LOST, [False]),
     ],
 )
 def test_the_state_of_a_host_is_that_of_its_backends(
-    state: MemberState, expected: BackendState, weight: int | None
+    state: MemberState, expected: BackendState, resting: list[bool]
 ) -> None:
     """A suspect one gets no new connection, a dead one's are given up."""
     found = index(candidate(1, TWO, state), candidate(2))
     (port,) = ports(WEB, found)
 
     assert found.backends(WEB)[0].state is expected
-    assert [each.weight for each in port.backends] == [*([] if weight is None else [weight]), 1]
+    assert [each.is_resting for each in port.backends] == resting
 
 
 def test_backends_of_suspect_hosts_are_better_than_none() -> None:
@@ -144,10 +144,10 @@ def test_backends_of_suspect_hosts_are_better_than_none() -> None:
     suspect = [candidate(number, TWO, MemberState.SUSPECT) for number in (1, 2, 3)]
     service = replace(CHECKED, drained=("c2",))
     (port,) = ports(service, index(*suspect, health={1: True, 2: True, 3: False}))
-    assert [each.weight for each in port.backends] == [1, 0, 0]
+    assert [each.is_resting for each in port.backends] == [False, True, True]
 
     (port,) = ports(WEB, index(*suspect, candidate(4)))
-    assert [each.weight for each in port.backends] == [0, 0, 0, 1]
+    assert [each.is_resting for each in port.backends] == [True, True, True, False]
 
 
 def test_a_check_decides_who_is_ready() -> None:
@@ -157,26 +157,32 @@ def test_a_check_decides_who_is_ready() -> None:
 
     assert states == [BackendState.READY, BackendState.UNHEALTHY, BackendState.UNCHECKED]
     (port,) = ports(CHECKED, found)
-    assert [each.weight for each in port.backends] == [1, 0, 0]
+    assert [each.is_resting for each in port.backends] == [False, True, True]
 
 
 def test_weights_and_draining_are_by_name() -> None:
-    """A drained backend keeps its connections: it stays, with weight 0."""
-    service = replace(WEB, weights=(("C1", 5),), drained=("c2",))
+    """A drained backend keeps its connections and its weight: it stays, and rests."""
+    service = replace(WEB, weights=(("C1", 5), ("c2", 3)), drained=("c2",))
     (port,) = ports(service, index(candidate(1), candidate(2)))
 
     assert port.backends == (
-        Backend(parse_ip("10.0.0.1"), 8080, ONE, 5),
-        Backend(parse_ip("10.0.0.2"), 8080, ONE, 0),
+        Backend(parse_ip("10.0.0.1"), 8080, ONE, 5, is_resting=False),
+        Backend(parse_ip("10.0.0.2"), 8080, ONE, 3, is_resting=True),
     )
 
 
 def test_a_backend_of_weight_0_is_draining() -> None:
-    """It gets no new connection, so it is not ready, and no name leads to it (`dns_rr`)."""
+    """It gets no new connection, so it is not ready, and no name leads to it (`dns_rr`).
+
+    Among the others' slots it has the place of one of weight 1.
+    """
     found = placed(replace(WEB, weights=(("C1", 0),)), index(candidate(1), candidate(2)))
+    (port,) = virtual_ports(found)
+    known = [(each.weight, each.is_resting) for each in port.backends]
 
     assert [each.state for each in found.backends] == [BackendState.DRAINING, BackendState.READY]
     assert [each.endpoint.name for each in found.ready()] == ["c2"]
+    assert known == [(1, True), (1, False)]
 
 
 def test_each_family_has_backends_of_its_own() -> None:

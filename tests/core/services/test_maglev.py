@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from random import Random
 
@@ -24,11 +25,20 @@ NODE = NodeId(bytes(16))
 SIZES = (limits.SERVICE_SLOTS_SMALL, limits.SERVICE_SLOTS_LARGE)
 
 
-def backend(number: int, weight: int = 1) -> Backend:
+def backend(number: int, weight: int = 1, *, is_resting: bool = False) -> Backend:
     """Return the backend of a number."""
-    return Backend(Ip(bytes([10, 32, number >> 8, number & 255])), 8080, NODE, weight)
+    ip = Ip(bytes([10, 32, number >> 8, number & 255]))
+    return Backend(ip, 8080, NODE, weight, is_resting)
 
 
+def rested(backends: Iterable[Backend], resting: Collection[Backend]) -> list[Backend]:
+    """Return the backends, some of which rest."""
+    return [replace(each, is_resting=each in resting) for each in backends]
+
+
+weighted = st.dictionaries(
+    st.integers(2, 60_000), st.integers(1, limits.SERVICE_WEIGHT_MAX), min_size=2, max_size=30
+)
 numbers = st.sets(st.integers(2, 60_000), min_size=1, max_size=100)
 
 
@@ -77,13 +87,57 @@ def test_only_the_slots_of_those_that_rest_move(chosen: set[int], data: st.DataO
     """Backends that are drained or fail their check keep a place; the others share it evenly."""
     resting = data.draw(st.sets(st.sampled_from(sorted(chosen)), max_size=len(chosen) - 1))
     before = slots_of([backend(number) for number in chosen])
-    after = slots_of([backend(number, int(number not in resting)) for number in chosen])
+    after = slots_of([backend(number, is_resting=number in resting) for number in chosen])
     counts = Counter(after).values()
 
     gone = {backend(number) for number in resting}
     assert all(a == b for a, b in zip(before, after, strict=True) if a not in gone)
     assert len(counts) == len(chosen) - len(resting)
     assert max(counts) - min(counts) <= 1
+
+
+@given(weighted, st.data())
+def test_one_that_rests_moves_no_slot_of_others(
+    weights: dict[int, int], data: st.DataObject
+) -> None:
+    """Whatever the weights, and the table keeps its size; its slots alone have new owners."""
+    backends = [backend(*each) for each in weights.items()]
+    one = data.draw(st.sampled_from(backends))
+    changed = rested(backends, [one])
+    before, after = slots_of(backends), slots_of(changed)
+
+    assert table_size(changed) == table_size(backends) == len(before) == len(after)
+    assert all(a == b for a, b in zip(before, after, strict=True) if a != one)
+    assert set(after) <= set(backends) - {one}
+
+
+@given(weighted, st.data())
+def test_what_others_have_by_their_own_turns_never_moves(
+    weights: dict[int, int], data: st.DataObject
+) -> None:
+    """Whoever else rests already."""
+    backends = [backend(*each) for each in weights.items()]
+    some = st.sets(st.sampled_from(backends), max_size=len(backends) - 1)
+    resting = data.draw(some), data.draw(some)
+    own = slots_of(backends)
+    first, second = (slots_of(rested(backends, each)) for each in resting)
+
+    assert all(
+        a == b == owner
+        for owner, a, b in zip(own, first, second, strict=True)
+        if owner not in resting[0] | resting[1]
+    )
+
+
+@pytest.mark.parametrize("weight", [1, 2, 10])
+def test_equal_weights_have_one_table_whoever_rests(weight: int) -> None:
+    """A weight of all is that of none: neither the size nor an owner depends on it."""
+    backends = [backend(number, weight) for number in range(2, 6)]
+    changed = rested(backends, backends[1:2])
+    plain = slots_of(rested(map(backend, range(2, 6)), [backend(3)]))
+
+    assert table_size(changed) == table_size(backends) == limits.SERVICE_SLOTS_SMALL
+    assert [each.ip for each in slots_of(changed)] == [each.ip for each in plain]
 
 
 def test_the_slots_are_those_of_the_paper() -> None:
@@ -102,13 +156,19 @@ def test_the_slots_are_those_of_the_paper() -> None:
     assert tuple(taken[slot] for slot in range(size)) == slots_of(backends, size)
 
 
-@given(st.lists(st.integers(1, 10), min_size=2, max_size=8))
-def test_shares_follow_the_weights(weights: list[int]) -> None:
-    """Each backend has its part, up to what a round of turns leaves of the others' weights."""
-    backends = [backend(number, weight) for number, weight in enumerate(weights)]
-    counts = Counter(slots_of(backends, limits.SERVICE_SLOTS_LARGE))
+@given(st.lists(st.integers(1, 10), min_size=2, max_size=8), st.integers(0, 6))
+def test_shares_follow_the_weights(weights: list[int], resting: int) -> None:
+    """Each backend has its part, up to what a round of turns leaves of the others' weights.
 
-    for each in backends:
+    Also where some rest, which need not have weighed the same.
+    """
+    backends = [backend(number, weight) for number, weight in enumerate(weights)]
+    resting = min(resting, len(backends) - 1)
+    counts = Counter(slots_of(rested(backends, backends[:resting]), limits.SERVICE_SLOTS_LARGE))
+    weights = weights[resting:]
+
+    assert counts.keys() == set(backends[resting:])
+    for each in backends[resting:]:
         wanted = limits.SERVICE_SLOTS_LARGE * each.weight / sum(weights)
         mean = sum(weights) / len(weights)
         assert -2 <= counts[each] - wanted <= 1 + each.weight / mean
@@ -125,25 +185,26 @@ def test_the_order_does_not_matter(chosen: set[int], random: Random) -> None:
 
 def test_without_backends_there_are_no_slots() -> None:
     """Also where all of them rest."""
-    assert slots_of([]) == slots_of([backend(2, 0), backend(3, 0)]) == ()
+    both = [backend(2), backend(3)]
+    assert slots_of([]) == slots_of(rested(both, both)) == ()
 
 
 @pytest.mark.parametrize(
-    ("weights", "local_first", "taking", "sharing"),
+    ("resting", "local_first", "taking", "sharing"),
     [
-        ((1, 0, 1), False, [0, 2], [0, 1, 2]),
-        ((1, 0, 1), True, [0], [0, 1]),
-        ((0, 0, 1), True, [2], [0, 1, 2]),
+        ([1], False, [0, 2], [0, 1, 2]),
+        ([1], True, [0], [0, 1]),
+        ([0, 1], True, [2], [0, 1, 2]),
     ],
 )
 def test_who_takes_connections_and_who_shares_the_slots(
-    weights: tuple[int, ...], local_first: bool, taking: list[int], sharing: list[int]
+    resting: list[int], local_first: bool, taking: list[int], sharing: list[int]
 ) -> None:
     """A host's own backends first, while one of them takes any."""
     nodes = (NODE, NODE, NodeId(b"\x01" * 16))
     backends = [
-        replace(backend(number, weight), node=node)
-        for number, (weight, node) in enumerate(zip(weights, nodes, strict=True))
+        replace(backend(number, is_resting=number in resting), node=node)
+        for number, node in enumerate(nodes)
     ]
     port = VirtualPort(Vni(1), Ip(bytes(4)), "tcp", 80, tuple(backends), local_first=local_first)
 

@@ -79,7 +79,7 @@ def test_a_service_that_is_set_is_derived_again() -> None:
     network.services = [API]
 
     assert drained.services[0] is before.services[0]
-    assert [each.weight for each in drained.ports[1].backends] == [0, 1]
+    assert [each.is_resting for each in drained.ports[1].backends] == [True, False]
     assert len(network.now(1, known).ports) == 1
 
 

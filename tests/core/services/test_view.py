@@ -40,9 +40,9 @@ class ServiceSeat(Seat):
         """Return the virtual addresses that count."""
         return [port.ip for port in self.view.services.virtual_ports(BLUE)]
 
-    def weights(self) -> list[int]:
-        """Return the weights of the backends of the first virtual port."""
-        return [each.weight for each in self.view.services.virtual_ports(BLUE)[0].backends]
+    def resting(self) -> list[bool]:
+        """Return of each backend of the first virtual port whether it rests."""
+        return [each.is_resting for each in self.view.services.virtual_ports(BLUE)[0].backends]
 
 
 def service(name: str = "web", ip: Ip = VIP, check: HealthCheck | None = None) -> Service:
@@ -98,36 +98,36 @@ def test_only_a_backends_own_host_says_how_it_is() -> None:
     healthy = BackendHealth(backend.endpoint_id, "web", is_healthy=True)
     seat.tell("owner", SCOPE, backend)
     seat.tell("thief", SCOPE, healthy)
-    assert [each.weight for each in seat.view.services.virtual_ports(BLUE)[0].backends] == [0]
+    assert seat.resting() == [True]
 
     seat = ServiceSeat(service(check=HealthCheck("tcp", "", 2.0, 1.0, 3)))
     seat.tell("owner", SCOPE, backend, healthy)
-    assert [each.weight for each in seat.view.services.virtual_ports(BLUE)[0].backends] == [1]
+    assert seat.resting() == [False]
 
 
 def test_a_change_that_backends_depend_on_is_seen() -> None:
     """A container of another host, that host's silence and answer, and that container's end."""
     seat, thief = ServiceSeat(service()), IDS["thief"]
     seat.tell("owner", SCOPE, container("c1", parse_ip("10.1.0.7")))
-    assert seat.weights() == [1]
+    assert seat.resting() == [False]
     other = container("c2", parse_ip("10.1.0.8"))
     seat.tell("thief", SCOPE, other)
-    assert seat.weights() == [1, 1]
+    assert seat.resting() == [False, False]
 
     liveness = seat.view.services.liveness
     liveness.watch({thief: MemberState.ALIVE})
     for at in range(limits.LIVENESS_PROOF):
         ((_, number),) = liveness.tick(float(at))[0]
         liveness.answer(thief, number, float(at))
-    assert seat.weights() == [1, 1]
+    assert seat.resting() == [False, False]
     for at in range(10, 12 + limits.LIVENESS_MISSES):
         number = liveness.tick(float(at))[0][0][1]
-    assert seat.weights() == [1, 0]
+    assert seat.resting() == [False, True]
     liveness.answer(thief, number, 20.0)
-    assert seat.weights() == [1, 1]
+    assert seat.resting() == [False, False]
 
     seat.delete("thief", SCOPE, other)
-    assert seat.weights() == [1]
+    assert seat.resting() == [False]
 
 
 def test_a_check_that_changes_is_seen() -> None:
@@ -137,12 +137,12 @@ def test_a_check_that_changes_is_seen() -> None:
     own = Store(IDS["owner"])
     own.accept_card(Card(own.self_id, "owner", KEYS["owner"], b"", VIP, 7948, 1, 1500, "test"))
     writer = LogWriter(own, FakeSigner(KEYS["owner"]))
-    for value, weight in (
-        (backend, 0),
-        (BackendHealth(backend.endpoint_id, "web", is_healthy=True), 1),
-        (BackendHealth(backend.endpoint_id, "web", is_healthy=False), 0),
+    for value, is_resting in (
+        (backend, True),
+        (BackendHealth(backend.endpoint_id, "web", is_healthy=True), False),
+        (BackendHealth(backend.endpoint_id, "web", is_healthy=False), True),
     ):
         for segment in writer.write(SCOPE, [value]):
             own.accept(segment)
             seat.store.accept(segment)
-        assert seat.weights() == [weight]
+        assert seat.resting() == [is_resting]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, IngressForward
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
+from overlay.kernel.nft import host_ingress
 from overlay.kernel.nft.host_table import HostTable
 from overlay.model import Ip, ip_text, parse_ip
 from tests.kernel.services.conftest import NODE, OTHER_NODE, TARGET_PORT, Backends, address
@@ -100,6 +102,22 @@ def test_a_local_backend_sees_the_client(place: Place, size: int) -> None:
 
     assert backends.asked.keys() == set(SIX)
     assert {ip for ip, _ in backends.clients} == {OUTSIDE[size][1]}
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_backend_that_rests_moves_no_client_of_others(size: int) -> None:
+    """Whatever its weight, the port keeps its map, and only the slots that it had change."""
+    before = forward(SIX, size)
+    first, *others = (replace(each, weight=10) for each in before.backends)
+    before = before._replace(backends=(first, *others))
+    after = before._replace(backends=(replace(first, is_resting=True), *others))
+    held, now = (host_ingress.elements([each]) for each in (before, after))
+    lost = [element for name in held for element in held[name] - now[name]]
+    rules = [[*host_ingress.destinations([each], from_host=False)] for each in (before, after)]
+
+    assert rules[0] == rules[1]
+    assert lost
+    assert all(bytes(first.ip) in each for each in lost)
 
 
 @pytest.mark.parametrize("size", [4, 16])

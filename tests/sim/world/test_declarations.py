@@ -136,10 +136,10 @@ def declared_object(wanted: Service, version: int = 1) -> DeclaredObject:
     return DeclaredObject(SERVICE_KIND, wanted.name, version, encode_service(wanted))
 
 
-def weight_of(ports: dict[Ip, VirtualPort], number: int, ip: Ip) -> int | None:
-    """Return the weight of a service's backend in a host's plan; None if it is none."""
+def is_resting(ports: dict[Ip, VirtualPort], number: int, ip: Ip) -> bool | None:
+    """Return whether a service's backend rests in a host's plan; None if it is none."""
     backends = ports[virtual_ip(number)].backends
-    return next((each.weight for each in backends if each.ip == ip), None)
+    return next((each.is_resting for each in backends if each.ip == ip), None)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_detached_backend_is_gone_within_a_second(services: Services) -> None:
     """From the plans of all hosts."""
     gone = services.endpoint(11, 3)
     took_s = services.time_to_all(
-        11, SCOPE, [], lambda ports: weight_of(ports, 3, gone.ips[0]) is None, (key_of(gone),)
+        11, SCOPE, [], lambda ports: is_resting(ports, 3, gone.ips[0]) is None, (key_of(gone),)
     )
 
     assert took_s <= LIMIT_S
@@ -168,7 +168,7 @@ def test_a_drained_backend_gets_nothing_within_a_second(services: Services) -> N
     drained = services.endpoint(23, 5)
     changed = declared_object(replace(service(5), drained=(drained.name,)), 2)
     took_s = services.time_to_all(
-        40, CLUSTER_SCOPE, [changed], lambda ports: weight_of(ports, 5, drained.ips[0]) == 0
+        40, CLUSTER_SCOPE, [changed], lambda ports: is_resting(ports, 5, drained.ips[0]) is True
     )
 
     assert took_s <= LIMIT_S
@@ -183,7 +183,7 @@ def test_a_check_counts_within_a_second(services: Services, is_healthy: bool) ->
         31,
         SCOPE,
         [result],
-        lambda ports: weight_of(ports, CHECKED, checked.ips[0]) == int(is_healthy),
+        lambda ports: is_resting(ports, CHECKED, checked.ips[0]) is not is_healthy,
     )
 
     assert took_s <= LIMIT_S
