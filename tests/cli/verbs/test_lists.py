@@ -106,7 +106,8 @@ def test_prune_removes_with_force(overlayd: Run, agent: FakeAgent) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "which"), [((), "every network "), (("--filter", "name=x"), "that matches")]
+    ("words", "which"),
+    [((), "no network is unused"), (("--filter", "name=x"), "no network that matches is unused")],
 )
 @pytest.mark.parametrize("force", [(), ("--force",)])
 def test_prune_says_that_there_is_nothing_to_remove(
