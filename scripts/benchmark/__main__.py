@@ -58,7 +58,7 @@ def main() -> int:
                 found = contenders.all_of(hosts, tell)
                 result["data"] = dataplane.measure(found, arguments.rounds, arguments.seconds, tell)
             if arguments.only != "data":
-                result["control"] = control.measure(hosts[:5], tell)
+                result["control"] = control.measure(hosts[:6], tell)
             if arguments.only != "control":
                 result["scale"] = scale.measure(hosts[:3], found[3], arguments.seconds, tell)
         finally:

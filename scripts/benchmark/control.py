@@ -35,7 +35,7 @@ Figures = dict[str, object]
 
 
 def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figures:
-    """Measure on a running lab of three hosts with network blue."""
+    """Measure on a running lab: three hosts with network blue, two of Docker, and a bare one."""
     figures: Figures = {}
     tell("memory and idle CPU usage of the agent, 100 endpoints")
     for host in hosts[:3]:
@@ -60,7 +60,7 @@ def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figure
         figures |= docker_connects(hosts[3:])
     figures["agent_after_mib"] = resident_mib(host_pid(hosts[0], "[o]verlay[^ ]* agent"))
     tell(f"start of an agent, with nothing to adopt and with {ADOPTED} endpoints")
-    figures |= starts(hosts[2])
+    figures |= starts(hosts[2], hosts[5])
     return figures
 
 
@@ -233,45 +233,38 @@ def idle_percent(pid: int) -> float:
     return 100 * (ticks() - before) / os.sysconf("SC_CLK_TCK") / IDLE_S
 
 
-def starts(host: HostProcess) -> Figures:
+def starts(host: HostProcess, bare: HostProcess) -> Figures:
     """Return the seconds from the start of an agent until it responds.
 
-    Measured for a member without endpoints (of its own cluster), and for one with many.
+    Measured for a member without endpoints, of its own cluster, and for one with many.
     """
     names = [f"s{number}" for number in range(ADOPTED)]
     make_spaces(host, names)
     attach_rate(host, names, 4, keep=True)
-    ok(host, "bash", "-c", _KILL)
-    empty = ("--state-dir", "/run/bench/state", "--run-dir", "/run/bench/run")
-    _start(host, "/run/bench/run/api.sock", *empty)
-    ok(host, "overlayd", "join", *empty)
-    found: Figures = {
-        "start_none_s": _starts(host, "/run/bench/run/api.sock", *empty),
-        "start_many_s": _starts(host, "/run/overlayd/api.sock"),
-    }
-    return found
+    _start(bare)
+    ok(bare, "overlayd", "join")
+    return {"start_none_s": _starts(bare), "start_many_s": _starts(host)}
 
 
-def _starts(host: HostProcess, path: str, *options: str) -> list[float]:
+def _starts(host: HostProcess) -> list[float]:
     times = []
     for _ in range(STARTS):
         ok(host, "bash", "-c", _KILL)
-        times.append(_start(host, path, *options))
+        times.append(_start(host))
     return times
 
 
-def _start(host: HostProcess, path: str, *options: str) -> float:
+def _start(host: HostProcess) -> float:
     """Start an agent; return the seconds until it reports all its sandboxes as ok."""
     started = time.perf_counter()
-    words = " ".join(options)
-    ok(host, "bash", "-c", f"setsid overlayd agent {words} >/run/again.log 2>&1 &")
-    while not _serves(host, path):
+    ok(host, "bash", "-c", "setsid overlayd agent >/run/again.log 2>&1 &")
+    while not _serves(host):
         time.sleep(0.005)
     return time.perf_counter() - started
 
 
-def _serves(host: HostProcess, path: str) -> bool:
-    connection = UnixConnection(f"/proc/{host.pid}/root{path}", 30.0)
+def _serves(host: HostProcess) -> bool:
+    connection = api(host)
     try:
         answer = send(connection, "GET", "/v1/status")
         shown = json.loads(answer.read())
