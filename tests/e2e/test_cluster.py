@@ -60,6 +60,12 @@ class Capture:
         self._output.close()
 
 
+def test_nothing_is_repaired_that_nobody_changed(cluster: Cluster) -> None:
+    """An agent's own changes, of which the kernel tells as of others', are not taken for theirs."""
+    repairs = [each for number in (1, 2, 3) for each in cluster.events(number)]
+    assert [each for each in repairs if each["kind"] == "repaired"] == []
+
+
 def test_members_show_the_held_part_of_every_log(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:

@@ -104,10 +104,10 @@ def run_pass(
         runtime.left = done.reached
     ends = sandbox.shortcuts.host_ends if runtime.left is not None else {}
     runtime.shortcuts = {name: ends[name] for name in ends.keys() & runtime.desired.links.keys()}
-    has_drifted = left is not None and bool(done.repair_count)
-    return PassResult(
-        done.operation_count, done.failures, rows_before, done.repair_count, has_drifted
-    )
+    # What follows from new records alone repairs nothing.
+    repair_count = 0 if actual is left else done.repair_count
+    has_drifted = left is not None and bool(repair_count)
+    return PassResult(done.operation_count, done.failures, rows_before, repair_count, has_drifted)
 
 
 class _Taken(NamedTuple):

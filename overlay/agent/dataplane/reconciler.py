@@ -234,7 +234,7 @@ class Reconciler(Controller):
     async def reconcile(self) -> None:
         """Run a pass over each dirty sandbox, and compare rows, first where some are altered."""
         await self._pass_over_dirty()
-        for vni, runtime in sorted(self._runtimes.items(), key=lambda each: not each[1].hints):
+        for vni, runtime in sorted(self._runtimes.items(), key=lambda it: not it[1].unexplained):
             if runtime.is_comparable and self._runtimes.get(vni) is runtime:
                 await self._compare(vni, runtime)
 
@@ -267,7 +267,7 @@ class Reconciler(Controller):
             if done is None:
                 await self.reconcile_network(vni, whole=True)
             elif self._runtimes.get(vni) is runtime:
-                self._note_repairs(vni, runtime.note_result(done))
+                self._note_repairs(vni, runtime.note_comparison(done))
                 if done.failures:
                     self._after_pass(vni, runtime, done.failures)
 
@@ -356,11 +356,11 @@ class Reconciler(Controller):
                 await self.shortcuts_ending.emit()
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._may_prune()
+            hints, runtime.hints = runtime.hints, []
             done = await self._kernel.call(
                 run_pass, runtime, given, changes, prune=self.pruning, read=read, apart=not whole
             )
-            runtime.passes += 1
-            self._note_repairs(vni, runtime.note_result(done))
+            self._note_repairs(vni, runtime.note_pass(done, hints))
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
         if not runtime.failures:

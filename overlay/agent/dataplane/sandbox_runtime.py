@@ -84,6 +84,7 @@ class SandboxRuntime:
     retry_s: float = _RETRY_FIRST_S
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
+    unexplained: list[str] = field(default_factory=list)  # of these: the pass after found nothing
     settling: asyncio.TimerHandle | None = None
     changed: Signal[[]] = field(default_factory=Signal)
     """The sandbox needs a pass: its ports changed, or may have."""
@@ -155,20 +156,34 @@ class SandboxRuntime:
         """Return whether rows are to be compared with what the last pass left."""
         return self.uncompared and self.left is not None
 
-    def note_result(self, done: PassResult) -> str:
-        """Count what a pass or a comparison did; return what it repaired, for the events."""
+    def note_pass(self, done: PassResult, hints: list[str]) -> str:
+        """Count what a pass did; return what it repaired, for the events.
+
+        `hints` are those before it: what it changes itself is told of as well.
+        """
+        self.passes += 1
+        self._count(done)
+        if not done.repair_count and self.uncompared:
+            self.unexplained = hints or self.unexplained
+        return _repaired(hints, done)
+
+    def note_comparison(self, done: PassResult) -> str:
+        """Do so for a comparison of rows."""
+        self._count(done)
+        hints, self.unexplained = self.unexplained, []
+        return _repaired(hints, done)
+
+    def leave_to_pass(self) -> None:
+        """Have the next pass tell of what no comparison could explain."""
+        self.hints, self.unexplained = self.hints or self.unexplained, []
+
+    def _count(self, done: PassResult) -> None:
         rows = len(self.desired.rows)
         self.rows_desired, self.rows_actual = rows, done.rows_before if done.failures else rows
         self.operations += done.operation_count
         if done.has_drifted:
             self.drifts += 1
             self.repairs += done.repair_count
-        hints = self.hints
-        if done.repair_count or not (self.stale or self.uncompared):
-            self.hints = []
-        if not hints or not done.repair_count:
-            return ""
-        return f"{'; '.join(hints)}: repaired by {done.repair_count} operations"
 
     def require_usable(self, network: str) -> None:
         """Raise ConflictError if nothing can be attached, as the last pass found."""
@@ -290,3 +305,9 @@ def port_security_faults(runtimes: Iterable[SandboxRuntime]) -> Iterator[Fault]:
             f"advertisements and DHCP answers: {reason}",
             "Port security needs nftables for bridges: modprobe nf_tables",
         )
+
+
+def _repaired(hints: Sequence[str], done: PassResult) -> str:
+    if not hints or not done.repair_count:
+        return ""
+    return f"{'; '.join(hints)}: repaired by {done.repair_count} operations"

@@ -110,6 +110,7 @@ async def compare_rows(
     async with runtime.lock:
         reading = await kernel.call(begin_comparison, runtime)
     if reading is None:
+        runtime.leave_to_pass()
         return None
     has_more = True
     while has_more:
@@ -120,7 +121,10 @@ async def compare_rows(
         await asyncio.sleep(min(loop.time() - started, _REST_MAX_S))
         await between()
     async with runtime.lock:
-        return await kernel.call(repair_rows, runtime, reading, prune=may_prune())
+        done = await kernel.call(repair_rows, runtime, reading, prune=may_prune())
+    if done is None:
+        runtime.leave_to_pass()
+    return done
 
 
 def _tables(runtime: SandboxRuntime) -> list[tuple[WatchedTable, str]]:
