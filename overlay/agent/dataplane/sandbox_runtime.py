@@ -159,7 +159,7 @@ class SandboxRuntime:
     def note_pass(self, done: PassResult, hints: list[str]) -> str:
         """Count what a pass did; return what it repaired, for the events.
 
-        `hints` are those before it: what it changes itself is told of as well.
+        `hints` were there before it: the kernel also tells of what the pass itself changes.
         """
         self.passes += 1
         self._count(done)
@@ -168,7 +168,7 @@ class SandboxRuntime:
         return _repaired(hints, done)
 
     def note_comparison(self, done: PassResult) -> str:
-        """Do so for a comparison of rows."""
+        """Count what a comparison of rows did; return what it repaired, for the events."""
         self._count(done)
         hints, self.unexplained = self.unexplained, []
         return _repaired(hints, done)

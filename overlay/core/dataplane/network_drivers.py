@@ -92,7 +92,7 @@ def with_goal(network: Network, goal: EncryptionGoal, *, encrypted: bool) -> Net
 
 
 def has_room_for_goal(network: Network) -> bool:
-    """Return whether a definition with a goal has no more than LABEL_COUNT_MAX labels."""
+    """Return whether a network has labels to spare for a goal, of LABEL_COUNT_MAX."""
     longest = with_goal(network, EncryptionGoal(encrypted=True, serial=1), encrypted=True)
     return len(longest.labels) <= limits.LABEL_COUNT_MAX
 

@@ -36,7 +36,7 @@ CHANGES_MAX: Final = PORTION
 
 
 class RowComparison:
-    """What was seen of the rows of remote endpoints, and of others in their tables."""
+    """Rows read so far: those of remote endpoints, and others in the same tables."""
 
     def __init__(self, planned: RemoteRows) -> None:
         self.planned = planned
