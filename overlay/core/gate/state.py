@@ -1,0 +1,66 @@
+"""The gate of a host as a value, both desired and actual (ADR 0019).
+
+A namespace translates what leaves exposed networks, what comes to published ports, and the replies.
+Each interface of the host by which such packets pass has a pair of virtual interfaces into that
+namespace, and programs that lead the packets there and back. The host's own traffic passes the
+programs, and nothing else of overlayd's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from overlay.model import Ip, Mac
+
+InterfaceKind: TypeAlias = Literal["uplink", "network", "loopback"]
+
+PORTS_FIRST: Final = 16_384
+PORTS: Final = 16_384
+"""How many ports the gate masquerades with, from PORTS_FIRST on.
+
+They are below the kernel's range for the host's own connections (ip_local_port_range).
+"""
+
+
+class GatedInterface(NamedTuple):
+    """An interface of the host that has a gate.
+
+    A network's is the host's own interface there; all others but the loopback are uplinks.
+    """
+
+    name: str
+    index: int
+    mac: Mac  # of zeros for the loopback
+    mtu: int  # bytes
+    kind: InterfaceKind
+
+
+class GatedNetwork(NamedTuple):
+    """A range of an exposed network, and the host's interface on it."""
+
+    base: Ip
+    length: int  # of the prefix, bits
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """What the gate's namespace is connected to, and what the programs lead there.
+
+    `published` are ports of the host by protocol ("tcp" or "udp"), whatever their address.
+    """
+
+    interfaces: frozenset[GatedInterface] = frozenset()
+    own: frozenset[Ip] = frozenset()  # the host's addresses but those of the loopback
+    networks: frozenset[GatedNetwork] = frozenset()
+    published: frozenset[tuple[str, int]] = frozenset()
+
+    def without(self, other: GateState) -> GateState:
+        """Return what is in this state and not in the other."""
+        return GateState(
+            self.interfaces - other.interfaces,
+            self.own - other.own,
+            self.networks - other.networks,
+            self.published - other.published,
+        )
