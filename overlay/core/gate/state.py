@@ -30,7 +30,7 @@ class GatedInterface(NamedTuple):
     """
 
     name: str
-    index: int
+    interface_index: int
     mac: Mac  # of zeros for the loopback
     mtu: int  # bytes
     kind: InterfaceKind
@@ -41,7 +41,7 @@ class GatedNetwork(NamedTuple):
 
     base: Ip
     length: int  # of the prefix, bits
-    interface: int
+    interface_index: int
 
 
 @dataclass(frozen=True, slots=True)
