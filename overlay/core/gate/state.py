@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from overlay.model import Ip, Mac
 
-InterfaceKind: TypeAlias = Literal["uplink", "network", "loopback"]
+InterfaceKind: TypeAlias = Literal["outside", "network", "loopback"]
 
 PORTS_FIRST: Final = 16_384
 PORTS: Final = 16_384
@@ -26,7 +26,7 @@ They are below the kernel's range for the host's own connections (ip_local_port_
 class GatedInterface(NamedTuple):
     """An interface of the host that has a gate.
 
-    A network's is the host's own interface there; all others but the loopback are uplinks.
+    A network's is the host's own one there; all others but the loopback lead outside.
     """
 
     name: str
