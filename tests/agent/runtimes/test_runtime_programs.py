@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -25,13 +26,27 @@ UUID = "c7817f29-208a-46e6-b5e5-3bae052ada29"
 def program(tmp_path: Path) -> Callable[[str], str]:
     """Return a function that writes a program of a shell script."""
 
-    def write(script: str) -> str:
-        path = tmp_path / "program"
+    def write(script: str, name: str = "program") -> str:
+        path = tmp_path / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def lxc(tmp_path: Path, program: Callable[..., str]) -> Callable[[str], LxcEngine]:
+    """Return a function that makes LXC with one configured container, `web`, of some output."""
+    (tmp_path / "lxc/web").mkdir(parents=True)
+    (tmp_path / "lxc/web/config").touch()
+
+    def make(shown: str) -> LxcEngine:
+        info = program(f'echo "$2" >> {tmp_path}/asked; [ "$2" != db ] && printf "{shown}\\n"')
+        config = program(f'echo "$1" >> {tmp_path}/told; echo {tmp_path}/lxc', "lxc-config")
+        return LxcEngine(info, config, tmp_path / "lxc.conf")
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -43,14 +58,42 @@ def program(tmp_path: Path) -> Callable[[str], str]:
     ],
 )
 def test_lxc_tells_state_and_process(
-    program: Callable[[str], str], shown: str, pid: int | None, status: str
+    lxc: Callable[[str], LxcEngine], shown: str, pid: int | None, status: str
 ) -> None:
     """As lxc-info 5.0 writes them."""
-    lxc = LxcEngine(program(f'[ "$2" = web ] && printf "{shown}\\n"'))
-    assert lxc.find("web") == EngineContainer("lxc", "web", "web", pid, status)
-    assert lxc.find("db") is None
-    assert lxc.find("../web") is None
-    assert lxc.absence() is None
+    engine = lxc(shown)
+    assert engine.find("web") == EngineContainer("lxc", "web", "web", pid, status)
+    assert engine.find("db") is None
+    assert engine.find("../web") is None
+    assert engine.absence() is None
+
+
+def test_lxc_is_asked_only_about_what_it_has(
+    tmp_path: Path, lxc: Callable[[str], LxcEngine]
+) -> None:
+    """That is configured, or has a monitor alone; where these are is asked once per settings."""
+    engine = lxc("State: RUNNING\\nPID: 17")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as monitor:
+        monitor.bind(f"\0{tmp_path}/lxc/run/command".encode())
+        monitor.listen()
+        found = [engine.find(name) is not None for name in ("web", "run", "shop", "db")]
+    assert found == [True, True, False, False]
+    assert engine.find("run") is None, "its monitor has ended"
+    assert (tmp_path / "asked").read_text().split() == ["web", "run"]
+    assert (tmp_path / "told").read_text().split() == ["lxc.lxcpath"]
+    (tmp_path / "lxc.conf").write_text(f"lxc.lxcpath = {tmp_path}/lxc\n")
+    assert engine.find("web") is not None
+    assert (tmp_path / "told").read_text().split() == ["lxc.lxcpath"] * 2
+
+
+def test_lxc_is_asked_about_all_where_its_settings_cannot_be_read(
+    tmp_path: Path, program: Callable[..., str]
+) -> None:
+    """Such as by a package without lxc-config."""
+    info = program('[ "$2" = web ] && echo "State: STOPPED"')
+    engine = LxcEngine(info, "no-lxc-config", tmp_path / "lxc.conf")
+    assert engine.find("web") == EngineContainer("lxc", "web", "web", None, "stopped")
+    assert engine.find("db") is None
 
 
 def test_no_lxc_has_no_containers() -> None:
