@@ -131,7 +131,7 @@ async def _return_free_memory() -> None:
 
 
 def _spare_collections() -> None:
-    """Exempt objects that live as long as the process from garbage collection.
+    """Begin garbage collection, from which objects that live as long as the process are exempt.
 
     Full collections over many records stalled the loop by 150 to 290 ms (measured with
     100,000 rows); records are trees without cycles, so reference counts free them anyway.
@@ -139,6 +139,7 @@ def _spare_collections() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 1_000)
+    gc.enable()
 
 
 def _reload(config: Config) -> None:
