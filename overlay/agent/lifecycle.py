@@ -22,6 +22,7 @@ from overlay.agent.defects import Defects
 from overlay.agent.gossip import join_request
 from overlay.agent.gossip.join_client import JoinAttempt, JoinResult, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
+from overlay.agent.membership_removal import MembershipRemoval
 from overlay.agent.process.config import Config
 from overlay.agent.process.controller import Fault
 from overlay.agent.process.event_log import EventLog
@@ -72,9 +73,11 @@ class AgentLifecycle:
         self.metrics_listener = MetricsListener(self.event_log, config.metrics_listen)
         self._status_events = StatusEvents(self.event_log, lambda: self._settled)
         self._settled: Components | None = None  # a membership whose join is complete
+        self.membership_removal = MembershipRemoval(self.state, self.event_log)
         self.defects = Defects(self.event_log)
         self.fault_sources: list[FaultSource] = [
             self.defects,
+            self.membership_removal,
             self.resolver_files,
             self.metrics_listener,
         ]
@@ -106,6 +109,7 @@ class AgentLifecycle:
             self._settled = await self._run(cluster)
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
         self._tasks.start(self._status_events.run, self._status_events.name)
+        self._tasks.start(self.membership_removal.run, self.membership_removal.name)
         self._keep_backup()
 
     async def close(self) -> None:
@@ -176,6 +180,7 @@ class AgentLifecycle:
                 if spec.peers:
                     await self.components.forwarding.seed_contact.require_member(spec.peers)
                 return self.components, False, None
+            self.membership_removal.finish()
             if spec.peers or token is not None:
                 return await self._enter(spec, token)
             return await self._create(spec), True, None
@@ -354,7 +359,8 @@ class AgentLifecycle:
 
         Returns the number of endpoints withdrawn. Raises ConflictError on a host whose disk was
         copied, or is the copy, because the other host would leave as well; and, unless forced, if
-        the cluster's authority would be lost with this node.
+        the cluster's authority would be lost with this node. Raises OverlayError if this host has
+        left, and its disk keeps the membership for now.
         """
         components = self.require_components()
         if not force:
@@ -381,9 +387,7 @@ class AgentLifecycle:
         await components.forwarding.underlay_filter.remove()
         self.components = self._settled = None
         await components.close()
-        self.state.wipe(keep=documents.CONTAINERS.kind)
-        self._keep_backup()
-        self.event_log.record("leave", "left the cluster")
+        self.membership_removal.remove()
         return count
 
     def members_alive(self) -> int:

@@ -76,9 +76,9 @@ class ClusterHandlers:
         return {"status": "degraded" if issues else "ok", "issues": issues}
 
     async def leave(self, request: schema.LeaveRequest) -> schema.LeaveResponse:
-        """POST /v1/leave; nothing is done outside a cluster."""
+        """POST /v1/leave; outside a cluster, only what an earlier one could not finish is done."""
         if self._agent.components is None:
-            return {"left": False, "withdrawn": 0}
+            return {"left": self._agent.membership_removal.finish(), "withdrawn": 0}
         return {"left": True, "withdrawn": await self._agent.leave(force=request.force)}
 
     async def reset(self, _request: EmptyRequest) -> schema.ResetResponse:

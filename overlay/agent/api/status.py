@@ -27,6 +27,11 @@ from overlay.model import (
     node_text,
 )
 
+_NOT_IN_CLUSTER = Fault(
+    "this host is not in a cluster",
+    "sudo overlayd join   (a new cluster)   or   sudo overlayd join PEER --token-file FILE",
+)
+
 
 def node(card: Card, interface: str) -> schema.NodeResponse:
     """Return this node as the API shows it."""
@@ -52,14 +57,7 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
         "cluster": None,
         "networks": [],
         "drops": {},
-        "health": [
-            {
-                "level": "warn",
-                "text": "this host is not in a cluster",
-                "hint": "sudo overlayd join   (a new cluster)   or   "
-                "sudo overlayd join PEER --token-file FILE",
-            }
-        ],
+        "health": _health([_NOT_IN_CLUSTER, *_agent_faults(agent)]),
     }
     if components is None:
         return alone
