@@ -3,8 +3,8 @@
 Works without stored state or a running agent.
 
 Owns: how overlayd's objects are recognized: sandboxes by the alias of their loopback, containers of
-`overlayd container` by theirs or by their hosts file, devices by their alias, nftables tables by
-their name. Objects without such a mark are kept.
+`overlayd container` by theirs or by their files, devices by their alias, nftables tables by their
+name. Objects without such a mark are kept.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Final
 
 from overlay.errors import NotFoundError, OverlayError, UsageError
-from overlay.kernel import netns
+from overlay.kernel import container_files, netns
 from overlay.kernel.host import macvlan
 from overlay.kernel.native import hooks
 from overlay.kernel.netlink import link_decoder, link_requests
@@ -37,9 +35,6 @@ from overlay.kernel.services import leftovers
 from overlay.kernel.wireguard.link import remove_fences
 
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
-FILES_DIRECTORY: Final = Path("/etc/netns")
-# First line of the hosts file of a container in the host's namespace; identifies it as overlayd's.
-HOST_MARK: Final = "# overlayd: a container in the host's own network"
 
 
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
@@ -56,6 +51,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     for name in filter(among, netns.names()):
         with _collecting(errors, f"namespace {name}"):
             removed += _remove_namespace(name)
+    with _collecting(errors, "containers' files"):
+        removed += _remove_files_left(among)
     with _collecting(errors, "namespaces"):
         for netns_fd, where in kernel_support.namespaces():
             with _collecting(errors, where):
@@ -94,11 +91,15 @@ def _collecting(errors: list[str], where: str) -> Iterator[None]:
 def _remove_namespace(name: str) -> list[str]:
     """Remove a namespace if it is overlayd's; return what was removed."""
     alias = _alias(name)
-    if alias == NAMESPACE_ALIAS or (alias is not None and _is_marked(name)):
+    mark = container_files.mark_of(name)
+    if alias == NAMESPACE_ALIAS or (alias is not None and mark == container_files.HOST_MARK):
         _remove_container(name)
         return [f"container namespace {name}"]
     if alias is None:
-        # A name without a namespace, left by a crash: only the name shows that it is overlayd's.
+        # A name without a namespace, left by a crash: the name or its files show whose it is.
+        if mark:
+            _remove_container(name)
+            return [f"name of a container {name}"]
         if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
             return [f"name of a sandbox {name}"]
         return []
@@ -125,24 +126,16 @@ def _alias(name: str) -> str | None:
 
 def _remove_container(name: str) -> None:
     netns.remove(name)
-    remove_files(FILES_DIRECTORY / name)
+    container_files.remove(name)
 
 
-def _is_marked(name: str) -> bool:
-    """Return whether a name is a container's in the host's namespace."""
-    try:
-        with (FILES_DIRECTORY / name / "hosts").open(encoding="utf-8") as file:
-            return file.readline().rstrip("\n") == HOST_MARK
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def remove_files(directory: Path) -> None:
-    """Remove a container's files, or its link to those of another container."""
-    if directory.is_symlink():
-        directory.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
+def _remove_files_left(among: Callable[[str], bool]) -> list[str]:
+    """Remove the files of containers whose name is gone; a namespace that took it keeps its own."""
+    left = [each for each in container_files.marked_names() if among(each)]
+    left = [each for each in left if each not in netns.names()]
+    for name in left:
+        container_files.remove(name)
+    return [f"files of container {name}" for name in left]
 
 
 def _remove_devices(errors: list[str]) -> list[str]:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import OverlayError
-from overlay.kernel import netns, reset
+from overlay.kernel import container_files, netns, reset
 from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kernel.conftest import Host, World
 
 pytestmark = pytest.mark.netns
@@ -61,6 +63,33 @@ def test_objects_of_others_are_kept(world: World) -> None:
     assert "docker0" in world.run(host.name, "ip", "-o", "link")
     if shutil.which("nft"):
         assert "filter" in world.run(host.name, "nft", "list", "tables")
+
+
+def test_what_a_crash_left_of_containers_is_removed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name without a namespace, and files without a name; those of others are kept."""
+    monkeypatch.setattr(container_files, "FILES_DIRECTORY", tmp_path)
+    host = world.host()
+    ours, files, theirs, taken = (world.claim(each) for each in ("a", "b", "c", "d"))
+    for name in (ours, files, theirs):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hosts").write_text(f"{container_files.OWN_MARK}\n")
+    (tmp_path / theirs / "hosts").write_text("127.0.0.1 localhost\n")
+    for name in (ours, theirs):
+        netns.path_of(name).touch()
+    (tmp_path / world.namespace("d")).mkdir()
+    (tmp_path / taken / "hosts").write_text(f"{container_files.OWN_MARK}\n")
+
+    removed = removed_here(world, host)
+
+    assert f"name of a container {ours}" in removed
+    assert f"files of container {files}" in removed
+    assert ours not in netns.names()
+    assert netns.exists(taken)
+    assert theirs in netns.names()
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([theirs, taken])
+    netns.path_of(theirs).unlink()
 
 
 def test_an_unreadable_name_does_not_stop_a_reset(world: World) -> None:

@@ -1,7 +1,7 @@
 """The files of a bare container: /etc/netns/NAME/resolv.conf and /etc/netns/NAME/hosts.
 
 `ip netns exec` shows them to its command instead of those in /etc (ip-netns(8)).
-Owns: their contents, and telling overlayd's files from other programs' files.
+Owns: their contents, and whether a container may be given such files.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 
 from overlay import failpoint, public_files
 from overlay.errors import OverlayError
-from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, remove_files
+from overlay.kernel import container_files
+from overlay.kernel.container_files import HOST_MARK, OWN_MARK
 
-_HOSTS_HEAD = ("127.0.0.1 localhost", "::1 localhost")  # the first lines of each hosts file
+_HOSTS_HEAD = (OWN_MARK, "127.0.0.1 localhost", "::1 localhost")
 
 
 def exist(name: str) -> bool:
     """Return whether a container has its files."""
-    return (FILES_DIRECTORY / name / "hosts").exists()
+    return (container_files.FILES_DIRECTORY / name / "hosts").exists()
 
 
 def write(name: str, resolver: Sequence[str] | None = None, hosts: Sequence[str] = ()) -> None:
@@ -29,20 +30,20 @@ def write(name: str, resolver: Sequence[str] | None = None, hosts: Sequence[str]
     They are written in place: running commands have them bind-mounted over those in /etc.
     """
     failpoint.failpoint("container.files" if resolver is None else "container.names")
-    directory = FILES_DIRECTORY / name
+    directory = container_files.FILES_DIRECTORY / name
     with _reported(directory):
         public_files.make_directory(directory)
+        _put(directory / "hosts", _joined([*_HOSTS_HEAD, *hosts]))  # first: it has the mark
         text = _text_of(Path("/etc/resolv.conf")) if resolver is None else _joined(resolver)
         _put(directory / "resolv.conf", text)
-        _put(directory / "hosts", _joined([*_HOSTS_HEAD, *hosts]))
 
 
 def link(name: str, owner: str) -> None:
     """Show the files of the container that owns the namespace to one that shares it."""
     failpoint.failpoint("container.files")
-    directory = FILES_DIRECTORY / name
+    directory = container_files.FILES_DIRECTORY / name
     with _reported(directory):
-        public_files.make_directory(FILES_DIRECTORY)
+        public_files.make_directory(container_files.FILES_DIRECTORY)
         if not directory.is_symlink():
             directory.symlink_to(owner)
 
@@ -50,11 +51,11 @@ def link(name: str, owner: str) -> None:
 def write_of_host(name: str) -> None:
     """Show the host's own files to a container in the host's namespace.
 
-    Its hosts file starts with a mark, by which `reset` recognizes the name as overlayd's: the
-    loopback interface of the host cannot be marked.
+    Only the mark in its hosts file shows `reset` that the name is overlayd's: the loopback
+    interface of the host cannot be marked.
     """
     failpoint.failpoint("container.files")
-    directory = FILES_DIRECTORY / name
+    directory = container_files.FILES_DIRECTORY / name
     with _reported(directory):
         public_files.make_directory(directory)
         text = f"{HOST_MARK}\n{_text_of(Path('/etc/hosts'))}"
@@ -64,25 +65,18 @@ def write_of_host(name: str) -> None:
 def remove(name: str) -> None:
     """Remove a container's files, and /etc/netns if it is empty then."""
     failpoint.failpoint("container.remove-files")
-    remove_files(FILES_DIRECTORY / name)
-    with contextlib.suppress(OSError):  # other files are in it
-        FILES_DIRECTORY.rmdir()
+    container_files.remove(name)
 
 
 def are_foreign(name: str) -> bool:
     """Return whether there are files for this name that overlayd did not write."""
-    directory = FILES_DIRECTORY / name
+    directory = container_files.FILES_DIRECTORY / name
     if directory.is_symlink():  # overlayd's point to another container's files beside them
         return "/" in os.readlink(directory)  # noqa: PTH115 - the link as it is written
     if not directory.is_dir():
         return directory.exists()
     found = {entry.name for entry in directory.iterdir()}
-    try:
-        hosts = (directory / "hosts").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return bool(found)
-    written_here = hosts.startswith(("\n".join(_HOSTS_HEAD), HOST_MARK))
-    return not written_here or not found <= {"hosts", "resolv.conf"}
+    return bool(found) and not (container_files.mark_of(name) and found <= {"hosts", "resolv.conf"})
 
 
 def _put(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ from overlay.agent.state.membership_documents import LOST
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
-from overlay.kernel.reset import FILES_DIRECTORY
+from overlay.kernel.container_files import FILES_DIRECTORY
 from overlay.kernel.sandbox import veth
 from overlay.model import Endpoint, ip_text
 
@@ -110,8 +110,7 @@ class ContainerService:
                 if await self._kernel.call(_exists, each.name, mode):
                     continue
                 if each.restart == RESTART_ALWAYS:
-                    await self._kernel.call(_create, each.name, mode)
-                    await asyncio.to_thread(_write_files, each.name, mode)
+                    await self._make(each.name, mode)
                     done.append(f"container {each.name} was gone: it is made again")
                 else:
                     await self._delete(each.name)
@@ -245,7 +244,7 @@ class ContainerService:
             attached = [network for network, _, _ in self.status(name).endpoints]
             modes.require_same(stored, mode, named=named, attached=attached)
             if await self._kernel.call(_exists, name, mode):
-                if not await asyncio.to_thread(etc_files.exist, name):  # a crash came between
+                if not await asyncio.to_thread(etc_files.exist, name):  # somebody removed them
                     await asyncio.to_thread(_write_files, name, mode)
                 if restart is not None and restart != stored.restart:
                     CONTAINERS.put(self._state, replace(stored, restart=restart))
@@ -273,13 +272,17 @@ class ContainerService:
             ),
         )
         try:
-            await self._kernel.call(_create, name, mode)
-            await asyncio.to_thread(_write_files, name, mode)
+            await self._make(name, mode)
         except (OverlayError, OSError):
             if stored is None:
                 await self._delete(name)
             raise
         return True
+
+    async def _make(self, name: str, mode: NetworkMode) -> None:
+        """Write the files, whose mark shows `reset` whose name this is, and then make it."""
+        await asyncio.to_thread(_write_files, name, mode)
+        await self._kernel.call(_create, name, mode)
 
     async def _delete(self, name: str) -> None:
         await self._kernel.call(_remove, name)

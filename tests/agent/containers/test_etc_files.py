@@ -7,24 +7,26 @@ from pathlib import Path
 import pytest
 from overlay.agent.containers import etc_files
 from overlay.errors import OverlayError
+from overlay.kernel import container_files
 
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory that stands in for /etc/netns."""
     path = tmp_path / "netns"
-    monkeypatch.setattr(etc_files, "FILES_DIRECTORY", path)
+    monkeypatch.setattr(container_files, "FILES_DIRECTORY", path)
     return path
 
 
 def test_a_resolver_and_hosts_are_written(directory: Path) -> None:
-    """The hosts file has the loopback names first; resolv.conf has the given lines."""
+    """The hosts file has a mark and the loopback names first; resolv.conf has the given lines."""
     etc_files.write("web", ["nameserver 10.32.0.1", "search overlay"], ["10.32.0.2 web"])
 
     assert (directory / "web" / "resolv.conf").read_text() == (
         "nameserver 10.32.0.1\nsearch overlay\n"
     )
     assert (directory / "web" / "hosts").read_text() == (
+        "# overlayd: a container with a network of its own\n"
         "127.0.0.1 localhost\n::1 localhost\n10.32.0.2 web\n"
     )
     assert etc_files.exist("web")

@@ -14,6 +14,7 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import CONTAINERS, StoredContainer
 from overlay.errors import OverlayError
+from overlay.kernel import container_files
 from overlay.model import Endpoint, Mac, Network, NodeId, Subnet, Vni, parse_ip
 
 SUBNETS = (Subnet(parse_ip("10.1.0.0"), 16, parse_ip("10.1.0.1")),)
@@ -59,7 +60,7 @@ async def test_a_new_domain_and_search_list_reach_old_files(
 ) -> None:
     """Of attached containers; one without a network has the host's resolv.conf."""
     folder = tmp_path / "netns"
-    monkeypatch.setattr(etc_files, "FILES_DIRECTORY", folder)
+    monkeypatch.setattr(container_files, "FILES_DIRECTORY", folder)
     monkeypatch.setattr(namespaces, "host_search", lambda: ["corp.example"])
     state = StateDatabase(tmp_path / "state")
     for name in ("web", "idle"):
