@@ -125,10 +125,17 @@ class View:
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that participate in a network, in order of id.
 
-        This one included; with `forwarding`, only those that have a sandbox for it.
+        This one included, and those that are gone; with `forwarding`, only those that have a
+        sandbox for it, which a node that is gone has not.
         """
         found = self._store.participants.get(Scope(vni), {})
-        return sorted(origin for origin, forwards in found.items() if forwards or not forwarding)
+        if not forwarding:
+            return sorted(found)
+        return sorted(
+            origin
+            for origin, forwards in found.items()
+            if forwards and (origin == self._self_id or not self.is_gone(origin))
+        )
 
     def takes_part(self, node_id: NodeId, part: Participation) -> bool:
         """Return whether a node has written exactly this record."""

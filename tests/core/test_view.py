@@ -57,7 +57,7 @@ class Seat:
 
     def __init__(self, inner_prefix: bytes = b"", services: ServiceSource | None = None) -> None:
         self.store = Store(IDS["self"])
-        membership = Membership(
+        membership = self.membership = Membership(
             IDS["self"], 1 << 20, ProtocolSettings(), random.Random(1), Outbox(SharingCodec()),
             root_of=lambda _: 0, now=0.0,
         )  # fmt: skip
@@ -107,6 +107,20 @@ def test_an_address_belongs_to_its_owner_whoever_claims_it(thief_id: bytes) -> N
     seat.tell("owner", Scope(BLUE.vni), endpoint(b"endpoint"))
 
     assert seat.way_to(IP) == {VTEPS["owner"]}
+
+
+def test_a_forgotten_node_is_on_no_network() -> None:
+    """Its records stay, so that its addresses can be reclaimed, but it has no sandbox to reach."""
+    seat = Seat()
+    for name in ("self", "owner", "thief"):
+        seat.tell(name, CLUSTER_SCOPE, Participation(BLUE.vni, forwards=True))
+    assert seat.view.participants(BLUE.vni, forwarding=True) == sorted(IDS.values())
+
+    seat.membership.remove(IDS["thief"], 1.0)
+
+    there = sorted([IDS["self"], IDS["owner"]])
+    assert seat.view.participants(BLUE.vni, forwarding=True) == there
+    assert seat.view.participants(BLUE.vni, forwarding=False) == sorted(IDS.values())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1"])

@@ -27,6 +27,7 @@ from overlay.agent.networks.subnets import (
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane import network_drivers
 from overlay.core.dataplane.controls.shared_rate import SHARED_RATE_LABEL, require_sharing
+from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
@@ -111,13 +112,8 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
             hint=f"overlayd router set {connected[0].name} --remove {name}; or remove the router: "
             f"overlayd router rm {connected[0].name}",
         )
-    unseen = [] if connected else directory.unseen(network.vni)
-    if unseen:
-        raise ConflictError(
-            f"network {name} may be in use",
-            why=f"this host does not know yet what is attached to it on {unseen[0]}",
-            hint=f"Try again in a moment, or on {unseen[0]}: overlayd network rm {name}",
-        )
+    for node_id in [] if connected else directory.unseen(network.vni)[:1]:
+        raise _unseen_error(name, directory.node_name(node_id), directory.node_state(node_id))
     services = [each.service.name for each in directory.services(network.vni)]
     if services and not services_end:
         more = f" and {len(services) - 5} more" if len(services) > 5 else ""
@@ -137,6 +133,19 @@ def require_unused(directory: Directory, network: Network, *, services_end: bool
             why=f"attached: {shown}{more}",
             hint="Detach them first: overlayd detach TARGET --network " + name,
         )
+
+
+def _unseen_error(network: str, host: str, state: MemberState) -> ConflictError:
+    """Return the error for a network on a host whose endpoints are not known here."""
+    if state is MemberState.DEAD:
+        why = f"{host} is dead, and has never sent this host what is attached to it there"
+        hint = f"Start {host}; or, if it is powered off for good: overlayd forget --powered-off "
+        return ConflictError(f"network {network} may be in use", why=why, hint=hint + host)
+    return ConflictError(
+        f"network {network} may be in use",
+        why=f"this host does not know yet what is attached to it on {host}",
+        hint=f"Try again in a moment, or on {host}: overlayd network rm {network}",
+    )
 
 
 def remove(gossip: GossipService, directory: Directory, name: str) -> Network:

@@ -42,7 +42,4 @@ def remove_unused(gossip: GossipService, directory: Directory, creator: NodeId) 
 def _is_used(directory: Directory, network: Network, creator: NodeId) -> bool:
     """Return whether a host other than the creator has containers on a network, or may have."""
     users = directory.participants(network.vni, forwarding=True)
-    return any(
-        user != creator and (user == directory.own or not directory.view.is_gone(user))
-        for user in users
-    )
+    return any(user != creator for user in users)

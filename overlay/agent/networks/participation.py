@@ -22,7 +22,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.errors import OverlayError
-from overlay.model import Network, Vni
+from overlay.model import Network, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _POLL_S = 0.05
@@ -178,14 +178,17 @@ class ParticipationService(Controller):
                     self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, deletes=deletes))
 
     async def wait_seen(self, vni: Vni) -> None:
-        """Wait a while for hosts that are on a network, and have shown nothing that is attached.
+        """Wait a while for live hosts that are on a network, and have shown nothing attached.
 
         Their records are under way, or they leave: the router that led to it was just removed.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limits.NETWORK_LEAVE_TIMEOUT_S):
-                while self._directory.unseen(vni):  # noqa: ASYNC110 - records have no event
+                while not self._live().isdisjoint(self._directory.unseen(vni)):  # noqa: ASYNC110 - records have no event
                     await asyncio.sleep(_POLL_S)
+
+    def _live(self) -> set[NodeId]:
+        return set(self._gossip.node.membership.live())
 
     def _sandboxes_changed(self) -> None:
         self._reconciler.mark_dirty()  # those that routers connect with it

@@ -170,7 +170,7 @@ class Directory:
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that participate in a network, this one included, in order of id.
 
-        With `forwarding`, only those that have a sandbox of the network.
+        With `forwarding`, only those that have a sandbox of the network: none that are gone.
         """
         return self.view.participants(vni, forwarding=forwarding)
 
@@ -190,15 +190,13 @@ class Directory:
         """Return whether a node holds a network's records."""
         return self._store.takes_part(node_id, Scope(vni))
 
-    def unseen(self, vni: Vni) -> list[str]:
-        """Return the names of nodes that forward for a network but whose records of it, with their
+    def unseen(self, vni: Vni) -> list[NodeId]:
+        """Return the nodes that forward for a network but whose records of it, with their
         endpoints, this node does not hold."""
         return [
-            self.node_name(origin)
+            origin
             for origin in self.participants(vni, forwarding=True)
-            if origin != self.own
-            and not self.view.is_gone(origin)
-            and not self._store.version(origin, Scope(vni))
+            if origin != self.own and not self._store.version(origin, Scope(vni))
         ]
 
     def surplus(self) -> Iterator[tuple[NodeId, str]]:

@@ -14,6 +14,7 @@ from overlay.agent.networks.spec import NetworkSpec, require_same
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
 from overlay.core.ipam.address_choice import reserved_addresses
 from overlay.core.ipam.subnet_numbers import subnet_run
+from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, UsageError
 from overlay.model import (
     ANY_NAME_LABEL,
@@ -314,10 +315,12 @@ def test_hosts_with_nothing_but_a_router_do_not_keep_it() -> None:
     """They have written nothing on it; a file that removes both is not refused beforehand."""
     subnet = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
     red = Network(Vni(7), "red", (subnet,), NodeId(b"o" * 16))
-    connected = [SimpleNamespace(name="between")]
+    connected, state = [SimpleNamespace(name="between")], MemberState.ALIVE
     fake = SimpleNamespace(
         routers=SimpleNamespace(on=lambda _vni: connected),
-        unseen=lambda _vni: ["vm1"],
+        unseen=lambda _vni: [NodeId(b"x" * 16)],
+        node_name=lambda _node_id: "vm1",
+        node_state=lambda _node_id: state,
         services=lambda _vni: [],
         endpoints=lambda _vni: [],
     )
@@ -327,5 +330,10 @@ def test_hosts_with_nothing_but_a_router_do_not_keep_it() -> None:
     with pytest.raises(ConflictError, match="network red is in use"):
         definition.require_unused(directory, red)
     connected.clear()
-    with pytest.raises(ConflictError, match="network red may be in use"):
+    with pytest.raises(ConflictError, match="network red may be in use") as caught:
         definition.require_unused(directory, red, services_end=True)
+    assert caught.value.hint.startswith("Try again in a moment")
+    state = MemberState.DEAD  # it answers no second try
+    with pytest.raises(ConflictError, match="network red may be in use") as caught:
+        definition.require_unused(directory, red, services_end=True)
+    assert caught.value.hint.endswith("overlayd forget --powered-off vm1")
