@@ -76,8 +76,8 @@ _FAILPOINTS: Final = {
 _BATCH_SIZE_MAX: Final = 64 * 1024
 _BATCH_COUNT_MAX: Final = 1024
 _BUFFER_SIZE: Final = 4 * 1024 * 1024
-# Twice what the kernel puts into one buffer (32 KiB, af_netlink.c), and less than what the C library
-# maps and unmaps for each call (`agent.main.return_large_blocks`).
+# Twice what the kernel puts into one buffer (32 KiB, af_netlink.c), and less than what the C
+# library maps and unmaps for each call (`agent.main.return_large_blocks`).
 _RECEIVE_SIZE: Final = 64 * 1024
 _DISCARDED_MAX: Final = 65_536  # several times what a receive buffer holds
 _DUMP_ATTEMPTS: Final = 5
