@@ -123,11 +123,13 @@ class Controller(ABC):
         while True:
             self._triggered.clear()  # before the pass: a trigger during it asks for another
             await self.attempt()
-            await asyncio.sleep(self.rest_s())
+            if (rest_s := self.rest_s()) > 0:
+                await asyncio.sleep(rest_s)
             await self._wait_until_due()
 
     async def _wait_until_due(self) -> None:
         interval_s, loop = self.next_interval_s(), asyncio.get_running_loop()
+        settles = self.settle_s > 0 or self._triggered.is_set()  # or others would never run
         try:
             async with asyncio.timeout(self._retry_s or interval_s):
                 await self._triggered.wait()
@@ -137,7 +139,8 @@ class Controller(ABC):
         if is_due:
             self._resynced_at = loop.time()
             self.resync()
-        await asyncio.sleep(self.settle_s)
+        if settles:
+            await asyncio.sleep(self.settle_s)
 
     @contextlib.contextmanager
     def outcome(self) -> Iterator[None]:

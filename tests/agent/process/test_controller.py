@@ -321,3 +321,23 @@ async def test_a_cancelled_controller_leaves_its_preparation(event_log: EventLog
             await task
 
     assert closed.is_set()
+
+
+class Restless(Controller):
+    """Triggers itself in each pass, and waits for nothing."""
+
+    name = "restless"
+    passes = 0
+
+    async def reconcile(self) -> None:
+        """Ask for another pass."""
+        self.passes += 1
+        self.trigger()
+
+
+async def test_a_controller_that_triggers_itself_lets_others_run(event_log: EventLog) -> None:
+    """Between two passes the event loop has its turn."""
+    restless = Restless(event_log)
+    async with running(restless):
+        async with asyncio.timeout(5.0):
+            await until(lambda: restless.passes >= 3)
