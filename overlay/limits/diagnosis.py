@@ -20,6 +20,7 @@ PATH_MISSES_REPORTED_MAX: Final = 5  # on this scale a report says how many were
 PATH_SIZE_MISSES: Final = 3  # in a row, while small probes arrive: the size does not pass
 PATH_PEERS_PER_CYCLE: Final = 64  # more peers are probed in turn
 PATH_ATTACH_PEERS_MAX: Final = 16  # an attach waits for the answers of so many peers at most
+PATH_FRESH_S: Final = 0.5  # an attach does not ask again what was proven since
 PATH_SIZE_INTERVAL_S: Final = 300.0  # a path's size is checked, also for more than before
 PATH_TRAFFIC_PER_CHECK: Final = 100  # full packets sent to a peer: a check of its size costs 1 %
 PATH_SIZE_STEP: Final = 4  # bytes; the search for a path's size ends there

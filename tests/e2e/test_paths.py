@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay import limits
 from tests.e2e.conftest import wait_until
 from tests.e2e.world import ips_of
 
@@ -150,7 +151,11 @@ def doctor(cluster: Cluster, number: int) -> str:
 
 
 def warning_of_attach(cluster: Cluster, network: str = "dual") -> str:
-    """Attach a container on the first host and remove it; return the warnings of the attach."""
+    """Attach a container on the first host and remove it; return the warnings of the attach.
+
+    That is after a time in which an attach relies on the last answer.
+    """
+    time.sleep(limits.PATH_FRESH_S)
     _, _, warned = cluster.run(1, "overlayd", "container", "add", "p1", "--network", network)
     cluster.ok(1, "overlayd", "container", "rm", "p1")
     return warned

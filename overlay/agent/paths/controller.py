@@ -121,7 +121,8 @@ class PathController(Controller):
     def probe(self, vnis: Iterable[Vni]) -> list[NodeId]:
         """Probe the live participants of networks now; `probe_outcome` takes what this returns.
 
-        A path that was never proven is left to its own rounds, and so are those of large networks.
+        A path that was never proven is left to its own rounds, and so are those of large networks;
+        one that has just been proven is not probed again: attaches come many at a time.
         """
         now = self._event_loop.time()
         peers = {
@@ -131,8 +132,10 @@ class PathController(Controller):
             if self._prober.path(node_id) is not None
         }
         proven = [each for each in peers if self._sending(each) is PathState.OK]
-        if len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
-            for node_id in proven:
+        since = now - limits.PATH_FRESH_S
+        stale = [each for each in proven if not self._prober.is_proven_since(each, since)]
+        if stale and len(proven) <= limits.PATH_ATTACH_PEERS_MAX:
+            for node_id in stale:
                 self._prober.probe_now(node_id, now)
             self._run_timers()
         return sorted(peers)

@@ -105,6 +105,20 @@ async def test_a_late_answer_is_no_loss(host: Host) -> None:
     assert await host.controller.probe_outcome(peers) == ((PEER,), ())
 
 
+@pytest.mark.parametrize(("age_s", "is_probed"), [(0.0, False), (limits.PATH_FRESH_S, True)])
+async def test_a_path_that_was_just_proven_is_not_probed_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, age_s: float, *, is_probed: bool
+) -> None:
+    """Many attaches rely on one answer, for half a second."""
+    outgoing, probed = host.prober._paths[PEER]._outgoing, list[NodeId]()
+    outgoing.state = PathState.OK
+    outgoing.proven_at = asyncio.get_running_loop().time() - age_s
+    monkeypatch.setattr(host.prober, "probe_now", lambda node_id, _now: probed.append(node_id))
+
+    assert host.controller.probe([VNI]) == [PEER]
+    assert probed == ([PEER] if is_probed else [])
+
+
 async def test_no_member_makes_the_overlay_too_small(host: Host) -> None:
     """One that denies every large frame leaves at least the size that an overlay needs."""
     search, now = host.prober._paths[PEER]._outgoing.search, asyncio.get_running_loop().time()
