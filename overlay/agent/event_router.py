@@ -88,7 +88,7 @@ class EventRouter:
             case StoreChanged(scope=scope, keys=keys):
                 self._records_written(scope, keys)
             case ConfirmRequested(scope=scope):
-                self._store_changed(scope)
+                self._program(scope)
             case SegmentAccepted(segment=segment):
                 self.context.gossip.segment_accepted(segment)
             case CardAccepted(card=card):
@@ -178,7 +178,8 @@ class EventRouter:
         self.ipam.records_changed()
         self.conflict_report.trigger()
         self.exposure.published_ports.endpoints_changed(scope or None)
-        self._services_changed()
+        if self.service_data_plane.depends_on(scope):
+            self._services_changed()
         self.exposure.declared.endpoints_changed()
         self.names.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
@@ -193,7 +194,12 @@ class EventRouter:
             self.names.removed_records.trigger()
             self.multicast.trigger()
             self.networks.changed.emit()
-        elif self.forwarding.reconciler.runtime(Vni(scope)) is None:
+        else:
+            self._program(scope)
+
+    def _program(self, scope: Scope) -> None:
+        """Have the kernel forward by the records of a scope, and the members who wait told."""
+        if scope != CLUSTER_SCOPE and self.forwarding.reconciler.runtime(Vni(scope)) is None:
             # A node without a sandbox only holds the records: its kernel needs nothing.
             node = self.context.gossip.node
             node.confirmations.programmed(node.store.versions(scope))

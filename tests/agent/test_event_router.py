@@ -17,6 +17,7 @@ from overlay.core.events import (
     CaptureMessage,
     CardAccepted,
     CheckMessage,
+    ConfirmRequested,
     Event,
     GrantRefused,
     GrantRequested,
@@ -106,6 +107,23 @@ def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
 
     assert reached >= {"admission", "declared", "evpn", "exposure", "removed_networks", "resolver"}
     bench.calls.reconciler.mark_dirty.assert_called_once_with()
+
+
+@pytest.mark.parametrize("scope", [Scope(7), CLUSTER_SCOPE])
+def test_records_that_are_here_are_only_programmed(bench: Bench, scope: Scope) -> None:
+    """A member waits for the kernel alone: all others followed when the records came."""
+    assert bench.emit(ConfirmRequested(scope)) == {"reconciler"}
+    bench.calls.reconciler.mark_dirty.assert_called_once_with(scope)
+
+
+@pytest.mark.parametrize("has_services", [True, False])
+def test_services_follow_networks_that_have_some(bench: Bench, *, has_services: bool) -> None:
+    """Elsewhere an endpoint is nobody's backend."""
+    bench.calls.service_data_plane.depends_on.return_value = has_services
+    bench.emit(StoreChanged(OTHER, Scope(7), (("endpoint", b"e"),)))
+
+    assert bench.calls.service_data_plane.trigger.called is has_services
+    assert bench.calls.exposure.ingress.trigger.called is has_services
 
 
 def test_records_without_a_sandbox_count_as_programmed(bench: Bench) -> None:

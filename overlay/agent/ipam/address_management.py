@@ -44,5 +44,5 @@ class AddressManagement:
     def records_changed(self) -> None:
         """Follow a change of any records."""
         self.allocator.requests.records_changed()
-        self.reclaim.trigger()
+        self.reclaim.records_changed()
         self.reserves.trigger()

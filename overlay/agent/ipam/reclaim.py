@@ -33,6 +33,11 @@ class Reclaim(Controller):
         self._directory = directory
         self._allocator = allocator
 
+    def records_changed(self) -> None:
+        """Have a pass run soon if any node is forgotten."""
+        if self._allocator.space.departures().forgotten:
+            self.trigger()
+
     async def reconcile(self) -> None:
         """Publish the statements and grants that are due; nothing while no node is forgotten.
 

@@ -13,6 +13,8 @@ from overlay.agent.services.client_tables import ClientTables, HostNetworks
 from overlay.agent.services.connect_choice import ConnectChoice
 from overlay.agent.services.host_probes import HostProbes
 from overlay.agent.state.attachments import Attachments
+from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.model import Vni
 from overlay.signals import AsyncSignal, Signal
 
 
@@ -29,6 +31,7 @@ class ServiceDataPlane:
         exposure_changed: Signal[[]],
         connect_mode: str,
     ) -> None:
+        self._catalog = catalog
         self.at_connect = ConnectChoice(context, connect_mode)
         signals = container_changed, exposure_changed
         self.clients = ClientTables(context, attachments, host, *signals, self.at_connect)
@@ -39,6 +42,10 @@ class ServiceDataPlane:
     def controllers(self) -> tuple[Controller, ...]:
         """Return all of them, in order of their start."""
         return self.clients, self.hosts, self.checks
+
+    def depends_on(self, scope: Scope) -> bool:
+        """Return whether services follow from the records of a scope: the cluster's define them."""
+        return scope == CLUSTER_SCOPE or bool(self._catalog.services(Vni(scope)))
 
     def trigger(self) -> None:
         """Follow a change of records, members, or the answers of hosts."""

@@ -206,3 +206,13 @@ def test_the_surplus_of_a_forgotten_member_is_not_reported(host: Host) -> None:
     """Nothing more can be done about it; its records stay, for those who join later."""
     assert [origin for origin, *_ in host.store.surplus()] == [HOSTILE, HOSTILE]
     assert list(host.directory.surplus()) == []
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_records_matter_only_while_a_node_is_forgotten(*, is_forgotten: bool) -> None:
+    """Each attach of any host changes records."""
+    host = Host()
+    if is_forgotten:
+        host.commit(CLUSTER_SCOPE, [ForgottenNode(HOSTILE)])
+    host.reclaim.records_changed()
+    assert host.reclaim._triggered.is_set() is is_forgotten
