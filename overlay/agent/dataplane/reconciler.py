@@ -34,7 +34,6 @@ from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import Operation, name_of_link
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
 from overlay.core.dataplane.state import HookRow, SandboxState
-from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.vlan.vlans import Vlans
@@ -60,6 +59,7 @@ class Reconciler(Controller):
     `sandbox_closing`: a sandbox is about to be removed;
     `ports_lost`: the kernel no longer has the interfaces of these ports;
     `network_reconciled`: a pass over the network with this VNI has ended;
+    `sandbox_changed`: a pass over this network did more than follow endpoints of other hosts;
     `shortcuts_ending`: the next pass removes shortcuts, which `SandboxRuntime` no longer has.
     """
 
@@ -84,6 +84,7 @@ class Reconciler(Controller):
         self.sandbox_closing: Signal[[Vni]] = Signal()
         self.ports_lost: Signal[[Vni, list[str]]] = Signal()
         self.network_reconciled: Signal[[Vni]] = Signal()
+        self.sandbox_changed: Signal[[Vni]] = Signal()
         self.shortcuts_ending: AsyncSignal[[]] = AsyncSignal()
         self.fast_path = fast_path
         self.underlay_filter = underlay_filter
@@ -97,6 +98,7 @@ class Reconciler(Controller):
         self._kernel = context.kernel
         self._attachments = attachments
         self._runtimes: dict[Vni, SandboxRuntime] = {}
+        self._is_behind = True  # what follows from the records may be another than after a pass
         self._pause_s = 0.0
         self._locks: dict[Vni, asyncio.Lock] = {}
 
@@ -214,6 +216,9 @@ class Reconciler(Controller):
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
                 runtime.dirty = True
+            if vni is None:
+                runtime.followed = None
+        self._is_behind = True
         self.trigger()
 
     def mark_stale(self, vni: int | None = None) -> None:
@@ -240,6 +245,9 @@ class Reconciler(Controller):
 
     async def _pass_over_dirty(self) -> None:
         loop = asyncio.get_running_loop()
+        if not self._is_behind and not any(each.dirty for each in self._runtimes.values()):
+            return
+        self._is_behind = False
         await self.underlay_filter.admit_members()
         await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
         cluster = list(self._versions(CLUSTER_SCOPE))
@@ -333,7 +341,9 @@ class Reconciler(Controller):
             if runtime is None:
                 return
             runtime.dirty = False
-            unprotected = "" if network is None else await self._why_unprotected(network)
+            unprotected = "" if network is None else await self.underlay_filter.why_unprotected(
+                network, is_fenced=self._tunnels.is_fenced
+            )  # fmt: skip
             if unprotected:
                 runtime.passes += 1
                 runtime.unusable, runtime.stale = unprotected, runtime.stale or whole
@@ -363,6 +373,8 @@ class Reconciler(Controller):
             self._note_repairs(vni, runtime.note_pass(done, hints))
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
+        if runtime.has_moved(given, read=read):
+            self.sandbox_changed.emit(vni)
         if not runtime.failures:
             self._programmed(versions)
 
@@ -371,18 +383,6 @@ class Reconciler(Controller):
             network = self._directory.network_by_vni(vni)
             name = network.name if network is not None else f"vni {vni}"
             self._event_log.record("repaired", text, level=logging.WARNING, network=name)
-
-    async def _why_unprotected(self, network: Network) -> str:
-        """Return why an encrypted network's frames could leave in clear; empty if they cannot."""
-        phase = self._directory.view.encryption_phase(network)
-        if phase < SwitchPhase.BOTH:
-            return ""
-        is_encrypted = phase is SwitchPhase.ENCRYPTED
-        if is_encrypted and not await self.underlay_filter.confine(network):
-            return "nothing would stop its frames in clear: the filter of the VXLAN port is missing"
-        if not self._tunnels.is_fenced:
-            return "nothing would stop its frames in clear: the unreachable route is missing"
-        return ""
 
     async def require_usable(self, network: Network) -> None:
         """Raise ConflictError if the kernel refuses the network's bridge or tunnel, also now."""

@@ -20,6 +20,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.planning.segments import segment_count
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
+from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.errors import OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name
 from overlay.model import Ip, Network, Vni, ip_text
@@ -57,6 +58,7 @@ class UnderlayFilter(Controller):
         self._filter: UnderlayTable | None = None
         self._known: FilterState | None = None  # None: must be read
         self._written: FilterState | None = None  # by the last write
+        self._asked: FilterState | None = None  # what the records asked for, as last read
         self.rewritten_at: float | None = (
             None  # the last time that another program's change was undone
         )
@@ -93,7 +95,22 @@ class UnderlayFilter(Controller):
 
     async def drop_former_members(self) -> None:
         """Admit only present members; called when no row points to a former one."""
-        await self._change(lambda wanted, _known: wanted)
+        if self._known is None or self._known != self._asked:  # as `admit_members` has just read it
+            await self._change(lambda wanted, _known: wanted)
+
+    async def why_unprotected(self, network: Network, *, is_fenced: bool) -> str:
+        """Return why an encrypted network's frames could leave in clear; empty if they cannot.
+
+        `is_fenced` tells whether frames for the tunnels go nowhere without these.
+        """
+        phase = self._directory.view.encryption_phase(network)
+        if phase < SwitchPhase.BOTH:
+            return ""
+        if phase is SwitchPhase.ENCRYPTED and not await self.confine(network):
+            return "nothing would stop its frames in clear: the filter of the VXLAN port is missing"
+        if not is_fenced:
+            return "nothing would stop its frames in clear: the unreachable route is missing"
+        return ""
 
     async def use_paths(self, paths: frozenset[ArrivalPath]) -> None:
         """Accept members by these interfaces, too; those of before no longer."""
@@ -151,7 +168,7 @@ class UnderlayFilter(Controller):
         view = self._directory.view
         members = view.vteps()
         paths = frozenset(path for path in self.paths or () if path.member in members)
-        return FilterState(
+        self._asked = FilterState(
             members,
             view.vnis(),
             paths,
@@ -160,6 +177,7 @@ class UnderlayFilter(Controller):
             self._fabric.vteps - members,
             self._fabric.vnis,
         )
+        return self._asked
 
     async def admits(self, member: Ip, vni: Vni) -> bool | None:
         """Return whether the kernel's table admits a VTEP's packets; None: there is no table.

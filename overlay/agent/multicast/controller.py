@@ -68,7 +68,7 @@ class MulticastController(Controller):
         self._next_s = 0.0
         reconciler.sandbox_ready.connect(self._sandbox_ready)
         reconciler.sandbox_closing.connect(self._sandbox_closing)
-        reconciler.network_reconciled.connect(self._network_changed)
+        reconciler.sandbox_changed.connect(self._network_changed)
 
     def member_changed(self, node_id: NodeId) -> None:
         """Have sandboxes planned again if it matters whether a host is alive."""

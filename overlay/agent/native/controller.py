@@ -75,7 +75,7 @@ class NativePath(Controller):
         follow = self._follow_firewall if self.mode == "auto" else None
         self.firewall = HostFirewall(context, paths, interval_s, follow)
         reconciler.shortcuts_ending.connect(self.attempt)
-        reconciler.network_reconciled.connect(lambda _vni: self.trigger())
+        reconciler.sandbox_changed.connect(lambda _vni: self.trigger())
         paths.determined.connect(self.mark_stale)
 
     def mark_stale(self) -> None:

@@ -41,7 +41,7 @@ class ZeroChecksumReport(Controller):
         self._directory = context.directory
         self._declared = declared
         self._reconciler = reconciler
-        reconciler.network_reconciled.connect(lambda _vni: self.trigger())
+        reconciler.sandbox_changed.connect(lambda _vni: self.trigger())
 
     async def reconcile(self) -> None:
         """Write the record if all devices accept such packets; remove it if one does not."""

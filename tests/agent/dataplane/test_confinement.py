@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 from overlay import limits
@@ -50,22 +51,28 @@ class Host:
     def __init__(self, path: Path, *, filtered: bool, fenced: bool) -> None:
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
         node = SimpleNamespace(confirmations=SimpleNamespace(confirmable=self._plan))
-        gossip = SimpleNamespace(card=card, node=node)
-        self._filtered = filtered
+        cluster = SimpleNamespace(vxlan_port=4789, gossip_port=7948)
+        gossip = SimpleNamespace(card=card, node=node, node_id=b"", cluster=cluster)
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
         view = SimpleNamespace(
-            losing_origins=None, encryption_phase=lambda network: phase_of(network, None, ())
+            losing_origins=None,
+            encryption_phase=lambda network: phase_of(network, None, ()),
+            vteps=frozenset,
+            vnis=frozenset,
+            switching_vnis=frozenset,
+            encrypted_vnis=lambda: frozenset({VAULT.vni}),
         )
         directory = SimpleNamespace(
             network_by_vni=networks.get, policies=None, multicast=None, view=view
         )
+        table = Table(refuses=not filtered)
         context = NodeContext(
-            cast("Any", gossip), cast("Any", directory), cast("Any", None), EventLog(path)
+            cast("Any", gossip), cast("Any", directory), cast("Any", table), EventLog(path)
         )
         self.reconciler = Silent(
             context,
             Attachments(),
-            cast("Any", SimpleNamespace(confine=self._confine)),
+            UnderlayFilter(context, FabricTable(), 30.0),
             cast("Any", None),
             cast("Any", SimpleNamespace(is_fenced=fenced)),
             FabricTable(),
@@ -75,9 +82,6 @@ class Host:
             self.reconciler._runtimes[vni] = SandboxRuntime(
                 cast("Any", None), cast("Any", None), asyncio.Lock()
             )
-
-    async def _confine(self, _network: Network) -> bool:
-        return self._filtered
 
     @staticmethod
     def _plan(*_arguments: object) -> None:
@@ -110,9 +114,9 @@ async def test_both_locks_let_a_pass_begin(tmp_path: Path) -> None:
 class Table:
     """A table that is written, or refuses to be."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuses: bool = False) -> None:
         self.state = FilterState()
-        self.refuses = False
+        self.refuses = refuses
         self.refused = (0, 0)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> object:
@@ -189,3 +193,22 @@ async def test_a_pass_has_its_network_confined(tmp_path: Path) -> None:
     assert not await underlay_filter.confine(BLUE)
     assert underlay_filter.fault is not None
     assert await underlay_filter.differences() == [underlay_filter.fault.text]
+
+
+async def test_former_members_are_looked_for_where_some_were_kept(tmp_path: Path) -> None:
+    """A pass that changes endpoints alone asks for members once, not before and after it."""
+    table, encrypted = Table(), {VAULT.vni}
+    underlay_filter = filter_of(tmp_path, table, encrypted)
+    view = MagicMock(wraps=underlay_filter._directory.view)
+    underlay_filter._directory.view = view
+    await underlay_filter.admit_members()
+    view.vteps.reset_mock()
+    await underlay_filter.drop_former_members()
+    view.vteps.assert_not_called()
+
+    encrypted.clear()
+    await underlay_filter.admit_members()
+    assert table.state.encrypted == {VAULT.vni}, "kept until no row points there"
+    await underlay_filter.drop_former_members()
+    assert table.state.encrypted == set()
+    assert underlay_filter.is_exact

@@ -74,7 +74,7 @@ class Host:
         )
         reconciler = SimpleNamespace(
             fast_path=self.support,
-            network_reconciled=Signal[[Vni]](),
+            sandbox_changed=Signal[[Vni]](),
             shortcuts_ending=AsyncSignal[[]](),
             mark_stale=self._follow,
             runtime=lambda _vni: SimpleNamespace(shortcuts=self.shortcuts),

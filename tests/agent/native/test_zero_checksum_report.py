@@ -33,7 +33,7 @@ class Host:
             networks=lambda: [SimpleNamespace(vni=Vni(number)) for number in (1, 2, 3)]
         )
         self.reconciled = Signal[[Vni]]()
-        reconciler = SimpleNamespace(network_reconciled=self.reconciled, runtime=self._runtime)
+        reconciler = SimpleNamespace(sandbox_changed=self.reconciled, runtime=self._runtime)
         context = NodeContext(
             cast("Any", self.gossip), cast("Any", directory), cast("Any", None), EventLog(path)
         )

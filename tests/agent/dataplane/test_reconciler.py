@@ -1,0 +1,46 @@
+"""When the reconciler has nothing to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+from overlay.agent.dataplane.fabric_table import FabricTable
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.state.attachments import Attachments
+from overlay.core.protocol.records import CLUSTER_SCOPE
+
+
+@pytest.fixture
+def underlay_filter() -> AsyncMock:
+    """Return a filter that notes its calls."""
+    return AsyncMock()
+
+
+@pytest.fixture
+def reconciler(tmp_path: Path, underlay_filter: AsyncMock) -> Reconciler:
+    """Return a reconciler of a host without sandboxes, after its first pass."""
+    gossip, directory = MagicMock(), MagicMock(policies=None, multicast=None)
+    context = NodeContext(gossip, directory, cast("Any", None), EventLog(tmp_path))
+    return Reconciler(
+        context, Attachments(), underlay_filter, MagicMock(), AsyncMock(), FabricTable(), 30.0
+    )
+
+
+async def test_ports_that_a_pass_has_seen_ask_for_no_other(
+    reconciler: Reconciler, underlay_filter: AsyncMock
+) -> None:
+    """The trigger of a change of ports comes while a pass waits for it; records may come, too."""
+    await reconciler.reconcile()
+    underlay_filter.admit_members.assert_awaited_once()
+    reconciler.trigger()
+    await reconciler.reconcile()
+    underlay_filter.admit_members.assert_awaited_once()
+
+    reconciler.mark_dirty(CLUSTER_SCOPE)
+    await reconciler.reconcile()
+    assert underlay_filter.admit_members.await_count == 2
