@@ -86,7 +86,7 @@ def test_lxc_is_asked_only_about_what_it_has(
     assert (tmp_path / "told").read_text().split() == ["lxc.lxcpath"] * 2
 
 
-def test_lxc_is_asked_about_all_where_its_settings_cannot_be_read(
+def test_lxc_is_asked_about_all_where_no_settings_are_read(
     tmp_path: Path, program: Callable[..., str]
 ) -> None:
     """Such as by a package without lxc-config."""
