@@ -31,7 +31,7 @@ from overlay.core.dataplane.planning.planned_rows import (
     PlannedRows,
     neighbor_count,
 )
-from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.planner import Abilities, basis_of, plan_sandbox
 from overlay.core.dataplane.planning.remote_table import (
     RemoteTable,
     RowChanges,
@@ -153,14 +153,19 @@ def _plan_next(
     links: Mapping[str, Link],
 ) -> RowChanges | None:
     """Plan, and note the plan in `runtime`; return the changes of its table, None if another."""
-    table, runtime.table = runtime.table, None  # after an exception the next pass takes all anew
+    # After an exception the next pass takes all anew.
+    table, runtime.table = runtime.table, None
+    before, runtime.basis = runtime.basis, None
     if given is None:
         runtime.desired = SandboxState()
         return None
     based = _based(runtime, given, links)
     changes = RemoteChanges(given.remotes) if changes is None else changes
     table, moved = updated(table, based, changes)
-    runtime.desired, runtime.table = _plan(runtime, based, table), table
+    basis = basis_of(based, _abilities(runtime))
+    if moved is None or basis is None or basis != before:
+        before, runtime.desired = basis, _plan(runtime, based, table)
+    runtime.table, runtime.basis = table, before
     runtime.neighbor_count = neighbor_count(runtime.desired)
     return moved
 
@@ -264,10 +269,12 @@ def repair_rows(runtime: SandboxRuntime, reading: RowReading, *, prune: bool) ->
 def _plan(
     runtime: SandboxRuntime, given: PlanInput, table: RemoteTable | None = None
 ) -> SandboxState:
+    return plan_sandbox(given, table, **_abilities(runtime)._asdict())
+
+
+def _abilities(runtime: SandboxRuntime) -> Abilities:
     sandbox = runtime.sandbox
-    return plan_sandbox(
-        given,
-        table,
+    return Abilities(
         fast_path=_has_fast_path(runtime),
         native=runtime.is_native,
         guarded=sandbox.guard is not None,

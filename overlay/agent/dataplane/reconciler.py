@@ -373,7 +373,7 @@ class Reconciler(Controller):
             self._note_repairs(vni, runtime.note_pass(done, hints))
         self._after_pass(vni, runtime, done.failures)
         self.network_reconciled.emit(vni)
-        if runtime.has_moved(given, read=read):
+        if runtime.has_moved(read=read):
             self.sandbox_changed.emit(vni)
         if not runtime.failures:
             self._programmed(versions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from overlay.agent.dataplane.fast_path import FastPathSupport
@@ -20,7 +20,8 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planning.inputs import PlanInput, PolicyRows, RecordsPosition
+from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
+from overlay.core.dataplane.planning.planner import PlanBasis
 from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
@@ -77,7 +78,8 @@ class SandboxRuntime:
     policy: PolicyRows | None = None  # as the last pass had them
     redirects: bool = True  # frames go past the bridge, if there is a fast path
     support: FastPathSupport | None = None  # whether they come past the VXLAN device, as well
-    followed: tuple[PlanInput | None, dict[str, int]] | None = None  # see `has_moved`
+    basis: PlanBasis | None = None  # of the last plan, if it follows remote endpoints by itself
+    followed: tuple[PlanBasis | None, dict[str, int]] | None = None  # see `has_moved`
     shortcuts: dict[str, int] = field(default_factory=dict)
     """The shortcuts that work, by name, with the indexes of their ends in the host's namespace."""
     without_programs: str = ""  # why there are none that could apply policies
@@ -168,15 +170,14 @@ class SandboxRuntime:
             self.unexplained = hints or self.unexplained
         return _repaired(hints, done)
 
-    def has_moved(self, given: PlanInput | None, *, read: bool) -> bool:
+    def has_moved(self, *, read: bool) -> bool:
         """Return whether a pass did more than follow other hosts' endpoints; called after each.
 
-        That is, whether anything else that it was given has changed since the pass before, or the
-        shortcuts, or the kernel was `read`.
+        That is, whether the plan was made anew, or the shortcuts, or the kernel was `read`.
         """
-        own = None if given is None else replace(given, remotes=(), owner_of=None)
-        before, self.followed = self.followed, (own, self.shortcuts)
-        return read or bool(self.failures) or before != self.followed
+        before, self.followed = self.followed, (self.basis, self.shortcuts)
+        is_same = self.basis is not None and before == self.followed
+        return read or bool(self.failures) or not is_same
 
     def note_comparison(self, done: PassResult) -> str:
         """Count what a comparison of rows did; return what it repaired, for the events."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.operations import DeleteRow, Operation
-from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
+from overlay.core.dataplane.planning.inputs import PlanInput
+from overlay.core.dataplane.planning.planner import Abilities, PlanBasis
 from overlay.core.dataplane.state import FloodRow
 from overlay.kernel.sandbox import veth
-from overlay.model import Endpoint, Network, NodeId, Vni, mac_for, parse_ip
+from overlay.model import Network, NodeId, Vni, parse_ip
 
 ROW = FloodRow("p1", parse_ip("192.0.2.2"))
 
@@ -116,31 +116,29 @@ async def test_rows_of_a_port_are_removed_before_it(
     assert not await runtime.remove_port(kernel(), "lost", [])
 
 
-NETWORK = Network(Vni(7), "blue", (), NodeId(b"c" * 16))
-GIVEN = PlanInput(NETWORK, 4789, parse_ip("192.0.2.1"), 1450)
-REMOTE = RemoteEndpoint(
-    NodeId(b"r" * 16),
-    parse_ip("192.0.2.2"),
-    Endpoint(b"e" * 8, Vni(7), "web", mac_for(Vni(7), parse_ip("10.1.0.2")), ()),
+BASIS = PlanBasis(
+    PlanInput(Network(Vni(7), "blue", (), NodeId(b"c" * 16)), 4789, parse_ip("192.0.2.1"), 1450),
+    Abilities(),
 )
 
 
-async def test_a_pass_that_follows_endpoints_moves_nothing(
-    runtime: SandboxRuntime,
-) -> None:
-    """Anything else may: what it was given, what it read, ports that changed, its shortcuts."""
-    assert runtime.has_moved(GIVEN, read=False), "the first pass"
-    assert not runtime.has_moved(replace(GIVEN, remotes=(REMOTE,)), read=False)
-    assert not runtime.has_moved(GIVEN, read=False)
-    assert runtime.has_moved(GIVEN, read=True)
-    assert runtime.has_moved(replace(GIVEN, flood=(REMOTE.vtep,)), read=False)
-    assert runtime.has_moved(GIVEN, read=False), "a participant less"
+async def test_a_pass_that_follows_endpoints_moves_nothing(runtime: SandboxRuntime) -> None:
+    """Anything else may: a plan made anew, what it read, ports that changed, its shortcuts."""
+    runtime.basis = BASIS
+    assert runtime.has_moved(read=False), "the first pass"
+    assert not runtime.has_moved(read=False)
+    assert runtime.has_moved(read=True)
+    runtime.basis = BASIS._replace(abilities=Abilities(native=True))
+    assert runtime.has_moved(read=False)
     runtime.shortcuts = {"native0": 5}
-    assert runtime.has_moved(GIVEN, read=False)
+    assert runtime.has_moved(read=False)
     runtime.failures = ["refused"]
-    assert runtime.has_moved(GIVEN, read=False)
+    assert runtime.has_moved(read=False)
     runtime.failures = []
     async with runtime.change_ports("p1"):
         pass
-    assert runtime.has_moved(GIVEN, read=False), "a port may be another of that name"
-    assert not runtime.has_moved(GIVEN, read=False)
+    assert runtime.has_moved(read=False), "a port may be another of that name"
+    assert not runtime.has_moved(read=False)
+    runtime.basis = None
+    assert runtime.has_moved(read=False)
+    assert runtime.has_moved(read=False), "the plan says nothing"

@@ -18,14 +18,19 @@ from overlay.model import Endpoint, Ip, Mac, is_isolated
 ISOLATION_SOFTWARE: Final = (0, 4, 0)  # the first version that isolates ports
 
 
+def isolates_any(given: PlanInput) -> bool:
+    """Return whether any endpoint of this host is isolated."""
+    return any(is_isolated(given.network, each) for each in given.locals)
+
+
 def isolation_rows(given: PlanInput, table: RemoteTable) -> Iterator[IsolatedRow]:
     """Return a row for each address of an isolated endpoint, if one of them is on this host.
 
     An address that an endpoint may use that is not isolated, such as a virtual one, has none.
     """
-    network = given.network
-    if not any(is_isolated(network, each) for each in given.locals):
+    if not isolates_any(given):
         return
+    network = given.network
     isolated: set[Mac | Ip] = set()
     reachable: set[Mac | Ip] = set()
     for endpoint in (*given.locals, *(each.endpoint for each in table.remotes())):

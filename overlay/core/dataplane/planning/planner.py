@@ -10,11 +10,13 @@ that is being switched to encryption or back has two for a while (`core.dataplan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 from overlay.core.dataplane.controls.shared_rate import shared_rate_rows
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import PlanInput
-from overlay.core.dataplane.planning.isolation import isolation_rows
+from overlay.core.dataplane.planning.isolation import isolates_any, isolation_rows
 from overlay.core.dataplane.planning.links import (
     links,
     natively,
@@ -55,6 +57,33 @@ from overlay.core.dataplane.state import (
     SandboxState,
 )
 from overlay.model import Ip, Network, is_host
+
+
+class Abilities(NamedTuple):
+    """What a sandbox can do: the arguments of `plan_sandbox` beside its input."""
+
+    fast_path: bool = False
+    native: bool = False
+    guarded: bool = False
+    intercepting: bool = False
+    policing: bool = True
+
+
+class PlanBasis(NamedTuple):
+    """Facts that a plan was made from, all but remote endpoints; it holds while these are equal."""
+
+    given: PlanInput
+    abilities: Abilities
+
+
+def basis_of(given: PlanInput, abilities: Abilities) -> PlanBasis | None:
+    """Return what a plan with a table depends on, beside the table.
+
+    None if more than the table's rows follows from remote endpoints.
+    """
+    if isolates_any(given) or given.fabric.macs:
+        return None
+    return PlanBasis(replace(given, remotes=(), owner_of=None), abilities)
 
 
 def plan_sandbox(

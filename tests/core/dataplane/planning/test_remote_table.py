@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteChanges, RemoteEndpoint
+from overlay.core.dataplane.planning.links import natively
 from overlay.core.dataplane.planning.planned_rows import (
     PlannedRows,
     SeenRows,
@@ -16,11 +17,22 @@ from overlay.core.dataplane.planning.planned_rows import (
     neighbor_count,
     own_rows,
 )
-from overlay.core.dataplane.planning.planner import plan_sandbox
+from overlay.core.dataplane.planning.planner import Abilities, basis_of, plan_sandbox
 from overlay.core.dataplane.planning.remote_table import table_of, updated
 from overlay.core.dataplane.state import FdbRow, NeighborRow, Row, SandboxState
-from overlay.core.fabric import FabricMac, FabricNeighbor, FabricRows
-from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, Vni, gateway_mac, mac_for
+from overlay.core.fabric import NO_FABRIC, FabricMac, FabricNeighbor, FabricRows
+from overlay.model import (
+    ISOLATED_LABEL,
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    gateway_mac,
+    mac_for,
+)
 
 VNI = Vni(700)
 NODES = [NodeId(bytes([66 + number]) * 16) for number in range(3)]
@@ -60,6 +72,7 @@ def _endpoint(serial: int, ips: list[Ip], mac: Mac | None) -> Endpoint:
     return Endpoint(serial.to_bytes(8, "big"), VNI, f"c{serial}", chosen, tuple(ips))
 
 
+REMOTE = RemoteEndpoint(NODES[0], VTEPS[0], _endpoint(2, [IPS[2]], None))
 serials = st.integers(0, 4)
 endpoints = st.builds(
     _endpoint,
@@ -135,6 +148,56 @@ def test_any_changes_give_the_rows_of_a_plan_made_anew(sequence: list[Step]) -> 
             for prune in (True, False):
                 assert diff(*small, prune=prune) == diff(anew, before, prune=prune)
         before, own = anew, frozenset(own_rows(followed))
+
+
+@given(
+    first=steps,
+    second=steps,
+    fabric=st.sampled_from([NO_FABRIC, FABRIC]),
+    is_isolated=st.booleans(),
+)
+@example(
+    first=Step([], [], (_endpoint(1, [IPS[1]], None),), None, "vxlan", is_whole=True),
+    second=Step([REMOTE], [], (), None, "vxlan", is_whole=False),
+    fabric=NO_FABRIC,
+    is_isolated=True,
+)
+def test_a_plan_holds_while_its_basis_is_the_same(
+    first: Step, second: Step, fabric: FabricRows, *, is_isolated: bool
+) -> None:
+    """Whatever remote endpoints do; where more than their rows follows from them there is none."""
+    labels = (ISOLATED_LABEL,) if is_isolated else ()
+    first, second = (
+        each._replace(
+            locals=tuple(replace(one, labels=labels) for one in first.locals),
+            present=[
+                one._replace(endpoint=replace(one.endpoint, labels=labels)) for one in each.present
+            ],
+            base=first.base,
+        )
+        for each in (first, second)
+    )
+    abilities = Abilities(fast_path=True, native=True, guarded=True)
+    known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
+
+    def input_of(step: Step) -> PlanInput:
+        return natively(replace(_given(step, known), fabric=fabric), allowed=True)
+
+    before = input_of(first)
+    table = table_of(before)
+    plan = plan_sandbox(replace(before, remotes=()), table, **abilities._asdict())
+    after = input_of(second)
+    table, moved = updated(table, replace(after, remotes=()), _changes(second, after))
+    assert moved is not None
+    basis = basis_of(before, abilities)
+    if basis is None:
+        assert fabric.macs or (is_isolated and first.locals)
+    else:
+        assert basis == basis_of(after, abilities)
+        assert plan == plan_sandbox(after, **abilities._asdict())
+    others = replace(after, flood=(VTEPS[0],)), replace(after, locals=(_endpoint(4, IPS, None),))
+    assert all(basis != basis_of(each, abilities) or basis is None for each in others)
+    assert basis is None or basis != basis_of(after, abilities._replace(fast_path=False))
 
 
 def test_planned_rows_are_a_set_like_any_other() -> None:
