@@ -2,8 +2,9 @@
 
 An attach goes through: owned, durable, programmed, told, answered. No other host hears of an
 endpoint that this one could forget, and no caller gets an answer before the kernel forwards. A
-step that fails undoes those before it. A detach goes the same way back, durable first: a crash in
-between leaves an interface that the state does not name, which the next start removes.
+step that fails undoes those before it. A detach is durable first: a crash in between leaves an
+interface that the state does not name, which the next start removes. The other hosts are told then,
+and remove what leads there while this one removes the interface.
 
 Owns: the order alone. Does not: any of the steps; it awaits only what it is given, so that a real
 event loop and a simulated schedule can run it.
@@ -11,7 +12,7 @@ event loop and a simulated schedule can run it.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeVar
 
 AddressT = TypeVar("AddressT")
@@ -60,14 +61,17 @@ class DetachSteps(Protocol[ResultT_co]):
     def withdraw(self) -> None:
         """Delete the endpoint durably on this host."""
 
+    def telling(self) -> AbstractContextManager[None]:
+        """Tell the other hosts, which follow during the block."""
+
     async def disconnect(self) -> None:
         """Remove the interface, and what the kernel holds for it."""
 
     async def end_participation(self) -> None:
         """Give the sandbox up if this was the last endpoint that needed it."""
 
-    async def announce(self) -> ResultT_co:
-        """Tell the other hosts, and return the result."""
+    async def confirmed(self) -> ResultT_co:
+        """Tell the rest, wait for the other hosts' confirmations if asked; return the result."""
 
 
 async def attach_endpoint(steps: AttachSteps[AddressT, EndpointT, ResultT]) -> ResultT:
@@ -92,6 +96,7 @@ async def attach_endpoint(steps: AttachSteps[AddressT, EndpointT, ResultT]) -> R
 async def detach_endpoint(steps: DetachSteps[ResultT]) -> ResultT:
     """Detach one container from one network; raises what a step raises."""
     steps.withdraw()
-    await steps.disconnect()
-    await steps.end_participation()
-    return await steps.announce()
+    with steps.telling():
+        await steps.disconnect()
+        await steps.end_participation()
+        return await steps.confirmed()

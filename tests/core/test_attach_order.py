@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -82,6 +82,12 @@ class Steps:
         """Delete durably."""
         self._take("withdraw")
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the others, and ask no more of them at the end."""
+        self._take(TOLD)
+        yield
+
     async def disconnect(self) -> None:
         """Remove the interface."""
         self._take("disconnect")
@@ -89,6 +95,10 @@ class Steps:
     async def end_participation(self) -> None:
         """Give the sandbox up."""
         self._take("end_participation")
+
+    async def confirmed(self) -> None:
+        """Wait for the others."""
+        self._take("confirmed")
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -133,11 +143,11 @@ def test_a_failed_step_leaves_no_endpoint_and_tells_nobody(fails: str) -> None:
     assert steps.taken[-1] == "end of exclusive"
 
 
-@pytest.mark.parametrize("fails", ["withdraw", "disconnect", "end_participation", ""])
+@pytest.mark.parametrize("fails", ["withdraw", TOLD, "disconnect", "end_participation", ""])
 def test_a_detach_is_durable_first(fails: str) -> None:
     """A crash at any step leaves more in the kernel than on disk, never less."""
     steps = Steps(fails)
-    order = ["withdraw", "disconnect", "end_participation", TOLD]
+    order = ["withdraw", TOLD, "disconnect", "end_participation", "confirmed"]
     if fails:
         with pytest.raises(OSError, match=fails):
             run(detach_endpoint(steps))

@@ -6,10 +6,12 @@ their order, which `core.attach_order` has for the agent and the simulator alike
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.gossip.service import Missing
 from overlay.agent.state import documents
 from overlay.agent.state.database import Row
 from overlay.agent.state.documents import Attachment
@@ -94,7 +96,8 @@ class _DetachSteps:
         self._wait = wait
         self._endpoint = context.node.directory.endpoint_of(attachment)
         self._network = context.node.directory.network_by_vni(attachment.vni)
-        self._segments: list[Segment] = []
+        self._segments: list[Segment] = []  # still to be told
+        self._missing: Missing | None = None  # waits for those who were told already
 
     def withdraw(self) -> None:
         """Delete the endpoint durably; a disk that refuses leaves all as it was."""
@@ -102,6 +105,18 @@ class _DetachSteps:
         self._when_durable()
         # Out of the plan too, or a pass in between would report the port as lost.
         self._context.attachments.pop(bytes.fromhex(self._attachment.endpoint_id), None)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the other hosts, which remove their rows while this one removes the interface."""
+        gossip, segments = self._context.node.gossip, self._segments
+        self._segments = []
+        if self._wait:
+            with gossip.asking(segments) as self._missing:
+                yield
+        else:
+            gossip.publish(segments)
+            yield
 
     async def disconnect(self) -> None:
         """Remove the interface, and what the kernel holds for it."""
@@ -112,13 +127,15 @@ class _DetachSteps:
         vni = Vni(self._attachment.vni)
         self._segments += await self._context.participation.release(vni)
 
-    async def announce(self) -> list[Detached]:
-        """Tell the other hosts; wait until those that live have confirmed, if asked to."""
-        node = self._context.node
-        if self._wait:
-            await node.gossip.publish_confirmed(self._segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
-        else:
+    async def confirmed(self) -> list[Detached]:
+        """Tell of a participation's end; wait for the hosts that live to confirm, if asked to."""
+        node, timeout_s = self._context.node, limits.ATTACH_CONFIRM_TIMEOUT_S
+        if self._missing is None:
             node.gossip.publish(self._segments)
+        else:
+            if self._segments:
+                await node.gossip.publish_confirmed(self._segments, timeout_s)
+            await self._missing(timeout_s)
         if self._endpoint is None or self._network is None:
             return []
         node.event_log.record(

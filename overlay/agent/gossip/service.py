@@ -11,8 +11,9 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from overlay import __version__
 from overlay.agent.gossip.stored_records import UnsavedRecords, read_records, stored_card
@@ -29,6 +30,9 @@ from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.sessions import Sessions
+
+Missing: TypeAlias = Callable[[float], Awaitable[list[NodeId]]]
+"""Waits for confirmations, for some seconds, and returns the nodes that have not confirmed."""
 
 _POLL_S = 0.005
 _LONG_POLL_S = 0.05  # in waits that may take hours
@@ -307,21 +311,36 @@ class GossipService:
 
         Returns the nodes that have not confirmed within `timeout_s`.
         """
+        with self.asking(segments) as missing:
+            return await missing(timeout_s)
+
+    @contextlib.contextmanager
+    def asking(self, segments: Sequence[Segment]) -> Iterator[Missing]:
+        """Send segments; yield what waits until the peers' kernels are programmed, if called.
+
+        It waits for some seconds at most, and returns the nodes that have not confirmed. After the
+        block these are asked no more.
+        """
         wait = self.node.publish(segments, self.transport.now(), confirm=True)
-        if wait is None:
-            self.transport.flush()
-            return []
         confirmed: asyncio.Future[None] = self._loop.create_future()
-        self._waits[wait] = confirmed
+        if wait is not None:
+            self._waits[wait] = confirmed
         self.transport.flush()
+
+        async def missing(timeout_s: float) -> list[NodeId]:
+            if wait is not None:
+                try:
+                    await asyncio.wait_for(confirmed, timeout_s)
+                except TimeoutError:
+                    return sorted(self.node.unconfirmed_nodes(wait))
+            return []
+
         try:
-            await asyncio.wait_for(confirmed, timeout_s)
-        except TimeoutError:
-            return sorted(self.node.unconfirmed_nodes(wait))
+            yield missing
         finally:
-            self._waits.pop(wait, None)
-            self.node.cancel_confirmation(wait)
-        return []
+            if wait is not None:
+                self._waits.pop(wait, None)
+                self.node.cancel_confirmation(wait)
 
     def _on_confirmed(self, wait_id: int, _confirmed_by: list[NodeId]) -> None:
         waiting = self._waits.get(wait_id)

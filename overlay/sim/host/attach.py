@@ -7,8 +7,8 @@ order of the steps, which is the agent's own.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -384,6 +384,13 @@ class SimDetach:
         """Delete the endpoint durably."""
         self._segments += self._agent.withdraw(self._container.endpoint)
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the others."""
+        self._agent.host.publish(self._segments)
+        self._segments = []
+        yield
+
     async def disconnect(self) -> None:
         """Remove the interface."""
         self._agent.disconnect(self._container.endpoint.endpoint_id)
@@ -393,6 +400,6 @@ class SimDetach:
         """Remove the sandbox if nothing needs it."""
         self._segments += self._agent.end_unused(self._container.endpoint.vni)
 
-    async def announce(self) -> None:
-        """Tell the others."""
+    async def confirmed(self) -> None:
+        """Tell the others that this host has left the network, if it has."""
         self._agent.host.publish(self._segments)
