@@ -178,10 +178,8 @@ class Reconciler(Controller):
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes that a crash left: without an attachment, and not in `wanted`."""
-        kept = {
-            self._name_of(vni)
-            for vni in (*wanted, *(Vni(a.vni) for a in self._attachments.values()))
-        }
+        used = (Vni(each.vni) for each in self._attachments.values())
+        kept = {self._name_of(vni) for vni in (*wanted, *used)}
         for name in await self._kernel.call(netns.names):
             if is_own_sandbox(name, self._gossip.node_id) and name not in kept:
                 await self._kernel.call(destroy_sandbox, name)
@@ -195,11 +193,9 @@ class Reconciler(Controller):
         self._runtimes.clear()
 
     def _name_of(self, vni: Vni) -> str:
-        """Return the name of a network's sandbox on this host."""
         return sandbox_name(vni, self._gossip.node_id)
 
     def _lock(self, vni: Vni) -> asyncio.Lock:
-        """Return the lock that a pass holds while it changes a network's sandbox."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
     # --- the loop -----------------------------------------------------------------------
@@ -250,7 +246,7 @@ class Reconciler(Controller):
         self._is_behind = False
         await self.underlay_filter.admit_members()
         await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
-        cluster = list(self._versions(CLUSTER_SCOPE))
+        cluster = list(self._gossip.node.store.versions(CLUSTER_SCOPE))
         started = loop.time()
         for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
             with self._retried(vni):
@@ -264,10 +260,14 @@ class Reconciler(Controller):
 
     async def _compare(self, vni: Vni, runtime: SandboxRuntime) -> None:
         """Compare the rows of remote endpoints; passes over other changes do not wait for it."""
+        failures: list[OverlayError | OSError] = []  # of the filter and the tunnels
 
         async def between() -> None:
-            if any(each.dirty for each in self._runtimes.values()):
-                await self._pass_over_dirty()
+            if not failures and any(each.dirty for each in self._runtimes.values()):
+                try:
+                    await self._pass_over_dirty()
+                except (OverlayError, OSError) as error:
+                    failures.append(error)
 
         runtime.uncompared = False
         with self._retried(vni):
@@ -278,6 +278,8 @@ class Reconciler(Controller):
                 self._note_repairs(vni, runtime.note_comparison(done))
                 if done.failures:
                     self._after_pass(vni, runtime, done.failures)
+        for error in failures:
+            raise error
 
     async def apply(self, network: Network) -> str:
         """Make a network's sandbox what it should be now; return what is missing, or nothing.
@@ -353,7 +355,7 @@ class Reconciler(Controller):
             read, runtime.stale = whole or runtime.stale, False
             runtime.uncompared = not whole and (read or runtime.uncompared)
             versions = self._gossip.node.confirmations.confirmable(
-                self._versions(Scope(vni)), self._directory.view.losing_origins
+                self._gossip.node.store.versions(Scope(vni)), self._directory.view.losing_origins
             )
             given, changes = None, None
             if network is not None:
@@ -442,9 +444,6 @@ class Reconciler(Controller):
         return sum(runtime.neighbor_count for runtime in self._runtimes.values())
 
     # --- what should be -----------------------------------------------------------------
-
-    def _versions(self, scope: Scope) -> Iterator[LogVersion]:
-        return self._gossip.node.store.versions(scope)
 
     def _plan_input(self, network: Network | None) -> PlanInput | None:
         return None if network is None else self._inputs.plan_input(network, self._runtimes)

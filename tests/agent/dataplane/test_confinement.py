@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,19 +11,19 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay import limits
+from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.dataplane.sandbox_runtime import PassResult, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import OVERLAY, labels_of
+from overlay.core.dataplane.state import SandboxState
 from overlay.core.dataplane.underlay_filter import FilterState
 from overlay.core.encryption.switch_phase import phase_of
-from overlay.core.protocol.messages import LogVersion
-from overlay.core.protocol.records import Scope
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
@@ -38,21 +38,18 @@ class PlannedError(Exception):
     """A pass has begun to plan."""
 
 
-class Silent(Reconciler):
-    """A reconciler without records."""
-
-    def _versions(self, scope: Scope) -> Iterator[LogVersion]:  # noqa: ARG002 - as its base
-        return iter(())
-
-
 class Host:
     """A reconciler whose locks are what a test says."""
 
     def __init__(self, path: Path, *, filtered: bool, fenced: bool) -> None:
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
-        node = SimpleNamespace(confirmations=SimpleNamespace(confirmable=self._plan))
+        node = SimpleNamespace(
+            confirmations=SimpleNamespace(confirmable=self._plan),
+            store=SimpleNamespace(versions=lambda _scope: iter(())),
+        )
         cluster = SimpleNamespace(vxlan_port=4789, gossip_port=7948)
         gossip = SimpleNamespace(card=card, node=node, node_id=b"", cluster=cluster)
+        self._filtered = filtered
         networks = {VAULT.vni: VAULT, BLUE.vni: BLUE}
         view = SimpleNamespace(
             losing_origins=None,
@@ -69,7 +66,7 @@ class Host:
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", table), EventLog(path)
         )
-        self.reconciler = Silent(
+        self.reconciler = Reconciler(
             context,
             Attachments(),
             UnderlayFilter(context, FabricTable(), 30.0),
@@ -109,6 +106,41 @@ async def test_both_locks_let_a_pass_begin(tmp_path: Path) -> None:
 
     with pytest.raises(PlannedError):
         await host.reconciler.reconcile_network(VAULT.vni)
+
+
+async def test_an_error_of_the_filter_is_no_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it comes between two parts of a comparison, which goes on to its end."""
+    host = Host(tmp_path, filtered=True, fenced=True)
+    reconciler = host.reconciler
+    compared = cast("SandboxRuntime", reconciler.runtime(VAULT.vni))
+    compared.uncompared, compared.left = True, SandboxState()
+    tries = 0
+
+    async def compare_rows(
+        runtime: SandboxRuntime, _kernel: object, between: Callable[[], Awaitable[None]], *_: object
+    ) -> PassResult:
+        for _part in range(3):
+            await between()
+        assert runtime is compared
+        return PassResult(0, [], 0, 0, has_drifted=False)
+
+    async def refuse() -> None:
+        nonlocal tries
+        tries += 1
+        raise OverlayError("the filter of the VXLAN port is missing")
+
+    monkeypatch.setattr(watch, "compare_rows", compare_rows)
+    reconciler.underlay_filter = cast("Any", SimpleNamespace(admit_members=refuse))
+    for runtime in reconciler._runtimes.values():
+        runtime.dirty = True
+
+    with pytest.raises(OverlayError, match="the filter of the VXLAN port"):
+        await reconciler._compare(VAULT.vni, compared)
+
+    assert tries == 1
+    assert compared.failures == []
 
 
 class Table:
