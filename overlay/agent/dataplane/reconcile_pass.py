@@ -241,7 +241,7 @@ def begin_comparison(runtime: SandboxRuntime) -> RowReading | None:
     left = runtime.left
     if left is None or not isinstance(left.rows, PlannedRows):
         return None
-    return runtime.sandbox.begin_reading(left.rows.remote)
+    return runtime.sandbox.begin_reading(left.rows)
 
 
 def repair_rows(runtime: SandboxRuntime, reading: RowReading, *, prune: bool) -> PassResult | None:

@@ -20,7 +20,7 @@ from overlay.core.dataplane.link_state import (
     Shortcut,
     Vxlan,
 )
-from overlay.core.dataplane.planning.planned_rows import RemoteRows, SeenRows
+from overlay.core.dataplane.planning.planned_rows import PlannedRows, RemoteRows, SeenRows
 from overlay.core.dataplane.state import Row
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.controls.priority import PriorityMarks
@@ -90,6 +90,7 @@ class SandboxReader:
         self._tables = tables
         self._peers = peers
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
+        self._reading: RowReading | None = None  # the last one
 
     def read_links(self) -> SeenLinks:
         """Return the sandbox's links. Raises TornDumpError if they change during every attempt."""
@@ -151,14 +152,17 @@ class SandboxReader:
         return found | self._tables.shared_rates.read(self._socket, owned)
 
     def begin(
-        self, netns_fd: int, links: SeenLinks, fast_path: FastPath | None, planned: RemoteRows
+        self, netns_fd: int, links: SeenLinks, fast_path: FastPath | None, planned: PlannedRows
     ) -> RowReading:
         """Begin to read, part by part, what `read_own_rows` leaves out. Raises OSError."""
         names = {index: link.name for index, link in links.own.items()}
-        self._row_count = max(self._row_count, len(planned))
+        if self._reading is not None and self._reading.row_count is not None:
+            self._row_count = self._reading.row_count
+        self._row_count = max(self._row_count, len(planned.remote))
         ports = self._ports_to_read(links.own)
         socket = NetlinkSocket(netns_fd)
-        return RowReading(socket, names, links.macs, ports, fast_path, planned)
+        self._reading = RowReading(socket, names, links.macs, ports, fast_path, planned)
+        return self._reading
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""

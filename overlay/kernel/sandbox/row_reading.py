@@ -13,9 +13,17 @@ from typing import Final, NamedTuple
 
 from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow
-from overlay.core.dataplane.planning.planned_rows import RemoteRows
+from overlay.core.dataplane.planning.planned_rows import PlannedRows
 from overlay.core.dataplane.planning.row_comparison import RowComparison
-from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow, RemoteRow, Row
+from overlay.core.dataplane.state import (
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    GroupRow,
+    NeighborRow,
+    RemoteRow,
+    Row,
+)
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.netlink import codec, neighbor_dumps, neighbor_rows
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError
@@ -42,12 +50,14 @@ class RowReading:
         macs: dict[int, bytes],
         ports: Sequence[int],
         fast_path: FastPath | None,
-        planned: RemoteRows,
+        planned: PlannedRows,
     ) -> None:
         """Read by `socket`, which becomes this object's; of the FDB, what is on `ports`."""
-        self.found = RowComparison(planned)
+        self.found = RowComparison(planned.remote, planned.own)
         self.is_overtaken = False
         """Links were made or removed, or too many rows changed: it says nothing about the plan."""
+        self.row_count: int | None = None
+        """How many rows the kernel's tables of neighbors have; None before their end."""
         self._socket = socket
         self._names = names
         self._macs = macs
@@ -82,20 +92,26 @@ class RowReading:
         A table is read once more if a row is missing: a dump skips one where another one before
         it has been deleted since the part before.
         """
+        counts = []
         for kinds, parts in self._tables():
             for _ in range(_ATTEMPTS):
+                count = 0
                 try:
-                    for rows in parts():
+                    for part in parts():
+                        rows = list(part)
+                        count += len(rows)
                         self.found.update(rows)
                         yield True
                 except TornDumpError:
                     pass
                 if self.found.settle(kinds):
                     break
+            counts += [] if RemoteRow in kinds else [count]
+        self.row_count = sum(counts)
 
     def _tables(self) -> Iterator[_Table]:
         yield _Table((NeighborRow,), self._neighbors)
-        yield _Table((FdbRow, BridgeFdbRow), self._fdb)
+        yield _Table((FdbRow, BridgeFdbRow, FloodRow, GroupRow), self._fdb)
         if self._fast_path is not None:
             yield _Table((RemoteRow,), self._remotes)
 

@@ -34,7 +34,7 @@ from overlay.core.dataplane.operations import (
     PutLink,
     PutRow,
 )
-from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, RemoteRows
+from overlay.core.dataplane.planning.planned_rows import NO_REMOTE_ROWS, PlannedRows, RemoteRows
 from overlay.core.dataplane.state import NeighborRow, Row, SandboxState
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
@@ -223,7 +223,7 @@ class Sandbox:
         """Return the present rows but those that `begin_reading` reads. Raises TornDumpError."""
         return self._reader.read_own_rows(links, self.fast_path)
 
-    def begin_reading(self, planned: RemoteRows) -> RowReading:
+    def begin_reading(self, planned: PlannedRows) -> RowReading:
         """Begin to read the rows of remote endpoints part by part, in place of a former reading.
 
         Raises OSError, TornDumpError.

@@ -38,8 +38,10 @@ CHANGES_MAX: Final = PORTION
 class RowComparison:
     """Rows read so far: those of remote endpoints, and others in the same tables."""
 
-    def __init__(self, planned: RemoteRows) -> None:
+    def __init__(self, planned: RemoteRows, own: Iterable[Row] = ()) -> None:
+        """Compare with `planned` rows, and with `own` ones as they are when the reading begins."""
         self.planned = planned
+        self._own = [row for row in own if isinstance(row, COMPARED_KINDS)]
         self._others: set[Row] = set()
         self._noted: dict[Place, set[bytes]] = {}  # keys of planned rows
         self._complete: set[Place] = set()  # of these, no key is held
@@ -77,7 +79,7 @@ class RowComparison:
         return len(self._changed) <= CHANGES_MAX
 
     def settle(self, kinds: Collection[type[Row]]) -> bool:
-        """Forget what was noted where no planned row is missing; return whether none is at all.
+        """Forget what was noted where no planned row is missing; return whether none of all is.
 
         `kinds` are those whose tables have been read to their ends.
         """
@@ -89,7 +91,7 @@ class RowComparison:
                 self._noted.pop(place, None)
         return all(
             place in self._complete for place, _ in self.planned.places() if place[0] in kinds
-        )
+        ) and not any(type(row) in kinds and self._is_missing(row) for row in self._own)
 
     def _changed_in(self, place: Place) -> int:
         """Return how many of a place's planned rows were changed, and are not noted."""

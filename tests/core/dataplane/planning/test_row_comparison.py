@@ -170,6 +170,24 @@ def test_a_table_is_complete_when_all_planned_rows_were_seen() -> None:
     assert other.settle(TABLES[0])
 
 
+def test_a_table_without_an_own_row_is_not_complete() -> None:
+    """A dump that skipped it says nothing: it is no repair to put a row that is there."""
+    host, _ = one_remote()
+    own = FloodRow("vxlan0", VTEPS[0])
+    host.rows[row_key(own)] = own
+    comparison = RowComparison(host.table.rows, [own])
+    seen = [row for row in host.rows.values() if isinstance(row, TABLES[1])]
+    comparison.update(row for row in seen if row != own)
+    assert not comparison.settle(TABLES[1])
+    comparison.update([own])
+    assert comparison.settle(TABLES[1])
+
+    other = RowComparison(host.table.rows, [own])
+    other.update(row for row in seen if row != own)
+    other.note_changes([own])
+    assert other.settle(TABLES[1])
+
+
 def test_links_that_change_are_not_compared() -> None:
     """Their rows are the next pass's."""
     host, _ = one_remote()
