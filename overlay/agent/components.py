@@ -101,13 +101,14 @@ class Components:
             domain=config.dns_domain,
         )
         self._construct_diagnosis()
+        self._adoption = Adoption(self.endpoints.context)
         self.startup = Startup(
             self.gossip,
             self.directory,
             self.forwarding.reconciler,
             self.participation,
             self._sandbox_needs,
-            Adoption(self.endpoints.context),
+            self._adoption,
             NewerRecords(self.endpoints.context, self.endpoints.restart),
         )
         moved, trail = (self.endpoints.restart, self.participation), IdentityTrail(config.run_dir)
@@ -230,6 +231,7 @@ class Components:
             exposure=self.exposure,
             service_data_plane=self.service_data_plane,
             networks=self.networks,
+            adoption=self._adoption,
             removed_networks=self.endpoints.removed_networks,
             routers=self.routers.controller,
             plugs=self.plugs,

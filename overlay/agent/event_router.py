@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from overlay.agent.declared.service import DeclaredService
 from overlay.agent.diagnosis import Diagnosis
+from overlay.agent.endpoints.older_state.adoption import Adoption
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.frame_forwarding import FrameForwarding
@@ -41,6 +42,7 @@ from overlay.core.events import (
     NodeForgotten,
     OtherVersion,
     OwnCardAhead,
+    OwnEndpointsWithdrawn,
     OwnLogAhead,
     Partitioned,
     PathReported,
@@ -70,6 +72,7 @@ class EventRouter:
     exposure: ExposureService
     service_data_plane: ServiceDataPlane
     networks: NetworkService
+    adoption: Adoption
     removed_networks: RemovedNetworks
     routers: RouterController
     plugs: PlugService
@@ -103,6 +106,8 @@ class EventRouter:
                 self.administration.identity_conflicts.duplicate_seen(node_id, address)
             case OtherVersion(node_id=node_id, version=version):
                 self.administration.protocol_versions.heard(node_id, version)
+            case OwnEndpointsWithdrawn(endpoints=endpoints):
+                self.adoption.note_withdrawn(endpoints)
             case OwnCardAhead(epoch=epoch):
                 self.context.gossip.own_card_ahead(epoch)
             case PathReported(sender=sender, report=report):

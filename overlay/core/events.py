@@ -24,7 +24,7 @@ from overlay.core.protocol.messages import (
 )
 from overlay.core.protocol.records import Key, Scope, Segment
 from overlay.core.protocol.trace import TraceAnswer, TraceRequest
-from overlay.model import Card, Ip, NodeId
+from overlay.model import Card, Endpoint, Ip, NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,13 @@ class OwnLogAhead:
 
     scope: Scope
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEndpointsWithdrawn:
+    """Segments of this node's own log, which peers sent, have withdrawn these endpoints."""
+
+    endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,7 @@ Event: TypeAlias = (
     | ConfirmRequested
     | GrantRequested
     | GrantRefused
+    | OwnEndpointsWithdrawn
     | OwnLogAhead
     | OwnCardAhead
     | DuplicateIdentity
@@ -262,6 +270,7 @@ __all__ = [
     "NodeForgotten",
     "OtherVersion",
     "OwnCardAhead",
+    "OwnEndpointsWithdrawn",
     "OwnLogAhead",
     "Partitioned",
     "PathReported",

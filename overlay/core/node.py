@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from overlay import limits
 from overlay.core.events import (
@@ -19,6 +19,7 @@ from overlay.core.events import (
     InitialSyncDone,
     MemberChanged,
     NodeForgotten,
+    OwnEndpointsWithdrawn,
     OwnLogAhead,
     SegmentAccepted,
     StoreChanged,
@@ -54,7 +55,7 @@ from overlay.core.replication.initial_sync import WITNESS_COUNT, InitialSync
 from overlay.core.replication.scope_sync import ScopeSync
 from overlay.core.replication.segment_policy import counted_declarations, violates_forget_rules
 from overlay.errors import RemoteError
-from overlay.model import Card, NodeId
+from overlay.model import Card, Endpoint, NodeId
 
 _GONE = frozenset({MemberState.DEAD, MemberState.LEFT})
 UNKNOWN_ORIGIN = "unknown-origin"
@@ -203,10 +204,14 @@ class Node:
             raise RemoteError(BAD_SIGNATURE)
         if violates_forget_rules(segment, self._forgotten, self.membership, self._signer, now):
             raise RemoteError(LIVE_NODE_FORGOTTEN)
+        own = [*self._own_endpoints(scope)] if self._is_own(segment) else []
         held = self.store.common_scopes(self.card.node_id) if self._is_own(segment) else []
         verdict, applied = self.store.accept(segment)
         if self._is_own(segment):
             self._begin_scopes_beyond(held, now)
+            left = {each.endpoint_id for each in self._own_endpoints(scope)}
+            if gone := tuple(each for each in own if each.endpoint_id not in left):
+                self._emit(OwnEndpointsWithdrawn(gone))
         if verdict is Acceptance.FULL:
             raise RemoteError(LOG_FULL)
         if verdict is Acceptance.GAP and not self.anti_entropy.under_way(sender):
@@ -216,6 +221,10 @@ class Node:
 
     def _is_own(self, segment: Segment) -> bool:
         return segment.origin == self.card.node_id
+
+    def _own_endpoints(self, scope: Scope) -> Iterator[Endpoint]:
+        values = self.store.values_of(self.card.node_id, scope, "endpoint")
+        return (value for value in values if isinstance(value, Endpoint))
 
     def _begin_scopes_beyond(self, held: Collection[Scope], now: float) -> None:
         """Sync the scopes that this disk did not know of: peers sent the participation again."""

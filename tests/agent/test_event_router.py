@@ -51,8 +51,8 @@ class Bench:
         self.calls.directory.node_name.return_value = "vm2"
         self.calls.reserves.handle_refusal.return_value = False
         names = (
-            "conflict_report", "exposure", "removed_networks", "declared", "networks", "diagnosis",
-            "netcheck", "service_data_plane", "plugs", "multicast", "routers",
+            "adoption", "conflict_report", "exposure", "removed_networks", "declared", "networks",
+            "diagnosis", "netcheck", "service_data_plane", "plugs", "multicast", "routers",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls,

@@ -201,6 +201,7 @@ def test_a_copied_disk_is_reported_on_both_hosts(
     four: Cluster, eventually: Callable[..., None], tmp_path: Path
 ) -> None:
     """The original and the copy each name the address of the other, and their peers know, too."""
+    four.ok(3, "overlayd", "endpoint", "set", "c3", "--add-label", "team=db")
     copy = tmp_path / "disk.tar"
     four.ok(3, "tar", "-C", "/var/lib", "-cf", str(copy), "overlayd")
     four.ok(4, "tar", "-C", "/var/lib", "-xf", str(copy))
@@ -243,3 +244,5 @@ def test_a_copy_joins_as_a_new_node_after_a_reset(
     ping = ("ping", "-c1", "-W2", "c3.overlay")
     eventually(lambda: four.inside(1, "c1", *ping)[0] == 0, "its container answers", WAIT_S)
     assert four.inside(3, "c3", "ip", "-br", "link")[1].count("eth") == 1
+    shown = {each["name"]: each["labels"] for each in four.json(1, "endpoint", "ls")["endpoints"]}
+    assert shown["c3"] == {"team": "db"}, "as before: with it go isolation, VLANs and limits"

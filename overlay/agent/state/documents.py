@@ -18,6 +18,22 @@ RESTART_ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawnRecord:
+    """What an endpoint's record had that another host with this node's identity has withdrawn."""
+
+    name: str
+    ips: list[str]
+    aliases: list[str]
+    labels: list[list[str]]
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> WithdrawnRecord:
+        """Return it for the record as it was."""
+        labels = [list(pair) for pair in endpoint.labels]
+        return cls(endpoint.name, [*map(ip_text, endpoint.ips)], list(endpoint.aliases), labels)
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """The container side of a local endpoint: everything needed to recreate its interface."""
 
@@ -41,6 +57,7 @@ class Attachment:
     resolvers: list[str] = field(default_factory=list)
     keep: bool = False  # for a container of this name, however much later it is made
     plugin_key: str = ""  # by which a runtime's plugin knows it: `runtimes.plugin_endpoints`
+    withdrawn: WithdrawnRecord | None = None  # until it has a record again
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +163,7 @@ class StoredContainer:
 
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
-    later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key")
+    later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key", "withdrawn")
     return without_empty(attachment, *later)
 
 
@@ -171,7 +188,10 @@ def _encode_published_port(port: PublishedPort) -> dict[str, Any]:
 
 def _decode_attachment(_key: str, value: dict[str, Any]) -> Attachment:
     device, inode = value["netns_identity"]
-    return Attachment(**{"plugged": True, **value, "netns_identity": (device, inode)})
+    found = {"plugged": True, **value, "netns_identity": (device, inode)}
+    if "withdrawn" in value:
+        found["withdrawn"] = WithdrawnRecord(**value["withdrawn"])
+    return Attachment(**found)
 
 
 def _decode_removal(mark: str, value: dict[str, Any]) -> InterfaceLocation:

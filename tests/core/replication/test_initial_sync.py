@@ -6,7 +6,13 @@ import math
 import random
 from dataclasses import dataclass, field, replace
 
-from overlay.core.events import Event, InitialSyncDone, OwnCardAhead, OwnLogAhead
+from overlay.core.events import (
+    Event,
+    InitialSyncDone,
+    OwnCardAhead,
+    OwnEndpointsWithdrawn,
+    OwnLogAhead,
+)
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Delta
 from overlay.core.protocol.records import (
@@ -15,6 +21,7 @@ from overlay.core.protocol.records import (
     Participation,
     Scope,
     Segment,
+    key_of,
 )
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, Endpoint, Ip, NodeId, Vni, mac_for, node_id_of
@@ -143,6 +150,34 @@ def test_a_node_with_an_old_disk_writes_above_what_peers_hold() -> None:
     line.run(2.0, 0.02)
     events = line.events[returned.card.node_id]
     assert any(isinstance(event, OwnLogAhead) for event in events)
+
+
+def test_endpoints_that_a_copy_withdrew_are_reported() -> None:
+    """The node's owner may still have what they were for; those that it keeps are not reported."""
+    line, scope = Line(), Scope(9)
+    original, peer = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 1.0)
+    line.write(original, 9, 1.0)
+    kept = replace(ENDPOINT, endpoint_id=b"kept")
+    original.apply(original.write(scope, [ENDPOINT, kept]), 1.0)
+    held = [
+        each
+        for one in (CLUSTER_SCOPE, scope)
+        for each in original.store.segments_beyond(original.card.node_id, one, 0)
+    ]
+    copy = line.add(1, now=1.0)
+    copy.store.accept_card(original.card)
+    copy.apply(held, 1.0)
+    while original.next_event() is not None:
+        pass
+
+    deletion = copy.write(scope, (), [key_of(ENDPOINT)])
+    original.receive(Delta(tuple(deletion)), peer.card.node_id, 2.0)
+
+    events = [*iter(original.next_event, None)]
+    assert OwnEndpointsWithdrawn((ENDPOINT,)) in events
+    assert [*original.store.values_of(original.card.node_id, scope, "endpoint")] == [kept]
 
 
 def test_a_lost_network_returns_before_a_node_writes() -> None:

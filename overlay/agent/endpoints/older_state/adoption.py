@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 from overlay.agent.dataplane.sandbox_names import is_own_sandbox, vni_of_sandbox
@@ -20,7 +21,7 @@ from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.runtimes.namespace_owner import owner_of
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
-from overlay.agent.state.documents import Attachment, StoredContainer
+from overlay.agent.state.documents import Attachment, StoredContainer, WithdrawnRecord
 from overlay.core.dataplane.link_state import PORT_PREFIX
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.planning.segments import port_name
@@ -29,10 +30,10 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
 from overlay.kernel.sandbox.container_namespace import is_bare_container
-from overlay.model import Endpoint, Network, ip_text, is_host
+from overlay.model import SHARED_NAME_LABEL, Endpoint, Ip, Network, Vni, ip_text, is_host, parse_ip
 
 _WITHOUT = (
-    "without what its record alone had: name, aliases, labels, limits, VLANs, isolation; "
+    "without what its lost record alone had: name, aliases, labels, limits, VLANs, isolation; "
     "detach and attach it to set them again"
 )
 
@@ -45,6 +46,30 @@ class Adoption:
         self._node = context.node
         self.event_log = context.node.event_log
         self.attachments = context.attachments
+        for each in self.attachments.values():
+            if each.withdrawn is not None:
+                self._keep_free(Vni(each.vni), map(parse_ip, each.withdrawn.ips))
+
+    def note_withdrawn(self, endpoints: Iterable[Endpoint]) -> None:
+        """Keep what the records of attached containers had that another host has withdrawn.
+
+        Without it, a container that is adopted would be in no VLAN, and isolated from nobody; or
+        not adopted, as something else has its address meanwhile.
+        """
+        for endpoint in endpoints:
+            former = self.attachments.get(endpoint.endpoint_id)
+            if former is None:
+                continue
+            self._keep_free(endpoint.vni, endpoint.ips)
+            kept = replace(former, withdrawn=WithdrawnRecord.of(endpoint))
+            self.attachments[endpoint.endpoint_id] = kept
+            with contextlib.suppress(OverlayError):  # a full disk; memory has it until the end
+                documents.ATTACHMENTS.put(self._node.gossip.state, kept)
+
+    def _keep_free(self, vni: Vni, ips: Iterable[Ip]) -> None:
+        """Have nothing else get these addresses in the meantime, such as this host's endpoint."""
+        space, now = self._context.allocator.space, self._node.gossip.transport.now()
+        space.quarantine(vni, ips, now)
 
     async def adopt(self, *, unrecorded: bool) -> list[str]:
         """Adopt every living container with an endpoint of this node; return their targets.
@@ -52,7 +77,8 @@ class Adoption:
         With `unrecorded`, also those whose endpoint's record is lost, because no peer had it: they
         get a new record, with what the kernel shows. So do those that have an attachment whose
         record was withdrawn by another host with this node's identity, such as a copy of its disk:
-        a detach here would have disconnected them. A failure of one is an event. Raises
+        a detach here would have disconnected them. These get what their record had
+        (`note_withdrawn`). A failure of one is an event. Raises
         OverlayError if the kernel cannot be searched.
         """
         lacking = self._records_without_attachment()
@@ -123,9 +149,11 @@ class Adoption:
             self._remember_bare(target)
         await self._context.participation.begin(network)
         text = f"{target.text} was found connected with {ip_text(endpoint.ips[0])}: attached again"
+        if recorded is None and (former is None or former.withdrawn is None):
+            text = f"{text}, {_WITHOUT}"
         self.event_log.record(
             "return",
-            text if recorded is not None else f"{text}, {_WITHOUT}",
+            text,
             network=network.name,
             endpoint=endpoint.name,
         )
@@ -142,6 +170,7 @@ class Adoption:
         if network is None or not found.addresses:
             what = "network no longer exists" if network is None else "interface is empty"
             raise OverlayError(f"it is not attached again: its {what}")
+        lost = None if former is None else former.withdrawn
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):
             ips, _ = await allocator.allocate(
@@ -152,14 +181,16 @@ class Adoption:
                 if former is None
                 else bytes.fromhex(former.endpoint_id),
                 vni=network.vni,
-                name=self._free_name(network, target.name),
+                name=self._name(network, target, lost),
                 mac=found.mac,
                 ips=ips,
+                aliases=() if lost is None else tuple(lost.aliases),
+                labels=() if lost is None else tuple((key, value) for key, value in lost.labels),
             )
             attachment = (
                 _attachment(found, target, network, endpoint)
                 if former is None
-                else replace(former, ifname=found.ifname, plugged=True)
+                else replace(former, ifname=found.ifname, plugged=True, withdrawn=None)
             )
             rows = [documents.ATTACHMENTS.row(attachment)]
             segments = gossip.commit(Scope(network.vni), [endpoint], rows=rows)
@@ -167,7 +198,11 @@ class Adoption:
         gossip.publish(segments)
         return network, endpoint
 
-    def _free_name(self, network: Network, name: str) -> str:
+    def _name(self, network: Network, target: Target, lost: WithdrawnRecord | None) -> str:
+        """Return the name of the lost record; another if it is taken, and was not shared."""
+        name = target.name if lost is None else lost.name
+        if lost is not None and [*SHARED_NAME_LABEL] in lost.labels:
+            return name
         taken = {e.name.lower() for _, e in self._node.directory.all_endpoints(network.vni)}
         tries = (name, *(f"{name[:58]}-{number}" for number in range(2, 1000)))
         return next(each for each in tries if each.lower() not in taken)
