@@ -6,12 +6,12 @@ Owns: the bounds, the redaction of every file, and the file's mode. Does not: kn
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import time
 from typing import TYPE_CHECKING
 
 from overlay import limits
+from overlay.cli import private_file
 from overlay.cli.report.redaction import redacted
 from overlay.errors import ConflictError, OverlayError
 
@@ -64,20 +64,10 @@ def write_private(path: Path, raw: bytes) -> None:
     Raises ConflictError if it exists, OverlayError if it cannot be written; then none is left.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        private_file.write_new(path, raw)
     except FileExistsError as error:
         raise ConflictError(f"{path} exists", hint="Choose another name: -o FILE") from error
     except OSError as error:
-        raise _write_error(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise _write_error(path, error) from error
-
-
-def _write_error(path: Path, error: OSError) -> OverlayError:
-    return OverlayError(
-        f"cannot write {path}", why=str(error.strerror), hint="Choose another place: -o FILE"
-    )
+        raise OverlayError(
+            f"cannot write {path}", why=str(error.strerror), hint="Choose another place: -o FILE"
+        ) from error

@@ -6,12 +6,11 @@ accepted as an argument. Does not: know the content of that file; the agent seal
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay import limits
-from overlay.cli import output, secret_file
+from overlay.cli import output, private_file, secret_file
 from overlay.cli.options.lists import add_list_options, print_rows
 from overlay.client.api import ApiClient
 from overlay.errors import ConflictError, OverlayError, UsageError
@@ -157,28 +156,15 @@ def _exists(path: Path) -> ConflictError:
 def _write_new(path: Path, text: str) -> None:
     """Write a file that only its owner can read, durably; raises OverlayError if it exists."""
     try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        private_file.write_new(path, text.encode())
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
-        raise _not_written(path, error) from error
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            os.fchmod(number, 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(number)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> OverlayError:
-    return OverlayError(
-        f"cannot write {path}",
-        why=error.strerror or str(error),
-        hint="Name a file in a directory that exists, on a disk with free space",
-    )
+        raise OverlayError(
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            hint="Name a file in a directory that exists, on a disk with free space",
+        ) from error
 
 
 def _read(path: Path) -> str:
