@@ -181,7 +181,9 @@ def test_dropped_vxlan_is_named_by_all(dual: Cluster, eventually: Eventually) ->
     """By attach at once, by status and members on both hosts, with the direction."""
     with planted(dual, 2, "udp dport 4789 drop"):
         assert "data path to vm2" in warning_of_attach(dual)
-        to, back = (f"data path {way} is lost" for way in (f"to vm2 ({VM2})", f"from vm1 ({VM1})"))
+        to, back = (
+            f"data path {way} has been lost" for way in (f"to vm2 ({VM2})", f"from vm1 ({VM1})")
+        )
         told_by_status(dual, eventually, "VXLAN dropped one way", {1: to, 2: back})
         assert directions(dual, 1, "vm2") == ("lost", "ok")
         assert directions(dual, 2, "vm1") == ("ok", "lost")
@@ -212,7 +214,7 @@ def test_one_pair_without_vxlan_is_named(dual: Cluster, eventually: Eventually) 
         planted(dual, 2, f"ip saddr {VM1} udp dport 4789 drop"),
     ):
         assert "data path to vm2" in warning_of_attach(dual, "blue")
-        lost = "is lost in both directions"
+        lost = "has been lost in both directions"
         told_by_status(dual, eventually, "VXLAN dropped both ways, one pair", {1: lost, 2: lost})
         rule = ("this host", "vxlan-filtered-here")
         first, second = {rule, ("vm2", "vxlan-lost")}, {rule, ("vm1", "vxlan-lost")}

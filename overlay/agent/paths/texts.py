@@ -43,7 +43,7 @@ def path_faults(view: PathView, card: Card, carrier: Carrier, now: float) -> Ite
     if PathState.DAMAGED in (view.sending, view.receiving):
         way, sender = ("to", "this host") if view.sending is PathState.DAMAGED else ("from", name)
         yield Fault(
-            f"data path {way} {name} ({address}) spoils checksums {lasting}: packets with a "
+            f"data path {way} {name} ({address}) has spoiled checksums {lasting}: packets with a "
             "checksum are dropped on arrival, those without arrive",
             f"An interface or a device between the two computes checksums wrongly. On {sender}: "
             "ethtool -K INTERFACE tx off; 'overlayd netcheck' says more",
@@ -51,29 +51,29 @@ def path_faults(view: PathView, card: Card, carrier: Carrier, now: float) -> Ite
         )
     elif view.sending is PathState.LOST and view.receiving is PathState.LOST:
         yield Fault(
-            f"data path to {name} ({address}) is lost in both directions {lasting}: gossip "
+            f"data path to {name} ({address}) has been lost in both directions {lasting}: gossip "
             f"works, {what} does not arrive",
             hint,
             "error",
         )
     elif view.sending is PathState.LOST:
         yield Fault(
-            f"data path to {name} ({address}) is lost {lasting}: gossip works, "
+            f"data path to {name} ({address}) has been lost {lasting}: gossip works, "
             f"{what} from this host does not arrive there; the other direction does",
             hint,
             "error",
         )
     elif view.receiving is PathState.LOST:
         yield Fault(
-            f"data path from {name} ({address}) is lost {lasting}: gossip works, "
+            f"data path from {name} ({address}) has been lost {lasting}: gossip works, "
             f"{what} from there does not arrive at this host; the other direction does",
             hint,
             "error",
         )
     elif view.sending is PathState.SILENT:
         yield Fault(
-            f"data path to {name} ({address}) is not proven {lasting}: no report of probes comes "
-            "from there",
+            f"data path to {name} ({address}) has not been proven {lasting}: no report of probes "
+            "comes from there",
             f"The two hosts may reach each other only through others: 'ping {address}' on this "
             "host; allow the gossip and the VXLAN port between them",
         )
