@@ -79,7 +79,7 @@ def test_a_body_in_chunks_is_put_together(serve: Serve) -> None:
 
 
 def test_a_body_without_a_length_ends_with_the_connection(serve: Serve) -> None:
-    """What is held back by a bound is read later."""
+    """Bytes beyond a bound are read later."""
     response = send(serve(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n0123456789"), "GET", "/")
 
     assert response.headers == {"x": "y"}

@@ -189,7 +189,7 @@ def test_a_refused_reserve_does_not_reach_attaches(bench: Bench) -> None:
 
 
 def test_a_capture_has_two_sides(bench: Bench) -> None:
-    """What a member asks, and what it answers."""
+    """Requests and answers of members go to different components."""
     status = CaptureStatus(0, 1, 0, "eth0")
     asked = CaptureRequest(b"request1", 1, 9, (b"ownendpt", b"peersend"), 100, b"", 1000)
     bench.emit(CaptureMessage(OTHER, asked))

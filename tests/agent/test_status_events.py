@@ -127,7 +127,7 @@ def test_what_is_recorded_already_has_no_second_event(recorded: str) -> None:
 async def test_only_changes_of_one_membership_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a host finds when it joins is no change, but what is wrong then is told."""
+    """The state at a join is no change, but its faults are events."""
     membership: Any = None
     now = PLAIN
     monkeypatch.setattr(status_events, "snapshot", lambda _components: now)

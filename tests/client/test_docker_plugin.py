@@ -51,7 +51,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 @dataclass
 class Engine:
-    """What Docker has, and which calls changed it."""
+    """The networks and plugins that Docker has, and the calls that changed them."""
 
     plugin: dict[str, Any] | None = None
     in_use: bool = False

@@ -1,4 +1,4 @@
-"""What a node takes of the messages of authenticated members."""
+"""A node accepts valid messages of authenticated members, and drops the rest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def seat() -> Seat:
 
 
 def test_a_segment_that_its_origin_did_not_sign_is_dropped(seat: Seat) -> None:
-    """Whoever relays it; what else came with it counts."""
+    """It is dropped whichever member relays it; the other segments of the message count."""
     (real,) = seat.network(8)
     (other,) = seat.network(9, OTHER)
     forged = replace(real, signature=bytes(64))

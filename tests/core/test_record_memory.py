@@ -1,4 +1,4 @@
-"""What other nodes' endpoints cost a host in memory: their records, and the table of rows."""
+"""The memory for other nodes' endpoints, their records and the table of rows, is bounded."""
 
 from __future__ import annotations
 

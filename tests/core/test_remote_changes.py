@@ -37,7 +37,7 @@ GIVEN = PlanInput(
 
 
 class Step(NamedTuple):
-    """What one node does, and where the nodes are afterwards."""
+    """The records that one node writes, and where the nodes are afterwards."""
 
     writer: int
     puts: list[int]

@@ -197,7 +197,7 @@ def test_however_many_claims_all_records_are_read_once(monkeypatch: pytest.Monke
     ],
 )
 def test_only_an_owner_says_whose_address_it_is(name: str, ip: str, *, is_own: bool) -> None:
-    """Who captures by an address must have it by the grants, not by a claim."""
+    """A capture by address uses the owner by the grants, not a node that claims it."""
     seat = Seat()
     auxiliary = replace(SUBNET, auxiliary=(("router", parse_ip("10.1.0.9")),))
     network = replace(BLUE, subnets=(auxiliary,))

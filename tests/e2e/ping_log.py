@@ -1,4 +1,4 @@
-"""What a ping has printed: which of its packets had no answer."""
+"""Read from the output of a ping which of its packets had no answer."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_a_container_is_on_two_networks(runtimes: Cluster) -> None:
 
 
 def test_the_runtime_prints_what_to_do(runtimes: Cluster) -> None:
-    """What happened and why, in Podman's own error; nothing half-made stays."""
+    """Podman's own error has the cause, and no half-made container stays."""
     run = ("run", "--name", "late", *LIMITS, "--network", "blue:ip=10.32.0.1")
     code, _, err = runtimes.run(1, *PODMAN, *run, *SLEEP)
 

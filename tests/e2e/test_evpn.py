@@ -213,7 +213,7 @@ def test_a_container_moves_both_ways(fabric: Fabric) -> None:
 
 
 def test_a_withdrawal_removes_the_rows(fabric: Fabric) -> None:
-    """What the leaf no longer has is forgotten here."""
+    """Entries that the leaf no longer has are removed here."""
     fabric.plug("brief", "10.60.200.9")
     fabric.wait_known("10.60.200.9")
     assert fabric.pings(1, "c1", "10.60.200.9") == 1
@@ -341,7 +341,7 @@ def test_an_address_of_the_fabric_is_refused(fabric: Fabric) -> None:
 
 
 def test_a_way_into_the_fabric_is_half_explained(fabric: Fabric) -> None:
-    """What this host knows of it, that nobody can be asked there, and a real packet."""
+    """It shows what is known here, that nobody can be asked there, and sends a real packet."""
     for asking, source in ((1, "c1"), (2, "c1")):
         code, told, _ = fabric.run(asking, "overlayd", "trace", source, LEAF_IP, "--json")
         found = json.loads(told)

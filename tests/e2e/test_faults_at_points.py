@@ -1,4 +1,4 @@
-"""What comes at a point other than a kill: a full disk, a client that dies, a power cut, a stop.
+"""Faults other than a kill at a point: a full disk, a client that dies, a power cut, a stop.
 
 An agent is stopped at a point, the host is changed, and the agent goes on; or it is killed there,
 and starts again on a host that has lost all that its kernel and /run held. Afterwards all hosts

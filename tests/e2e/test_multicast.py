@@ -97,7 +97,7 @@ class Receiver:
 
 
 class UnderlayFrames:
-    """What a host receives by VXLAN, as bytes."""
+    """The packets that a host receives by VXLAN, as bytes."""
 
     def __init__(self, cluster: Cluster, number: int, file: Path) -> None:
         self._cluster, self._number, self._file = cluster, number, file

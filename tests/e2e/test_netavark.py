@@ -188,7 +188,7 @@ def test_networks_are_the_clusters(cluster: Cluster, podmans: tuple[Podman, Podm
 
 
 def test_podman_prints_what_to_do(cluster: Cluster, podmans: tuple[Podman, Podman]) -> None:
-    """What happened and why; and without an agent, that none runs."""
+    """Podman prints the error and its cause; without an agent, that none runs."""
     one, _ = podmans
     run = ("run", "-d", "--name", "late", *LIMITS, "--network", "blue")
     said = one.error(*run, "--ip", "10.32.0.1", *SLEEP)

@@ -361,7 +361,7 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
 def test_the_operators_rules_come_first_and_stay(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """What they drop is dropped, what they mark is admitted; overlayd leaves them unchanged."""
+    """They drop and admit packets as they say, and overlayd leaves them unchanged."""
     rule = ("nft", "add", "rule", "inet", "overlayd_user", "forward")
     web.ok(1, *rule, "tcp", "dport", "80", "drop")
     assert seen_as(web, 2, [], VM1, 8080) == ""

@@ -141,7 +141,7 @@ def test_rows_that_a_restart_of_vxlan_loses(way: Way) -> None:
     ],
 )
 def test_a_fault_in_the_container(way: Way, command: str, step: Step, outcome: Outcome) -> None:
-    """What programs in a container, or people, do to its interface."""
+    """Faults that programs or people cause at a container's interface are found."""
     way.inside(command)
 
     assert way.bad()[0] == (step, outcome)

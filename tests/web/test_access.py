@@ -1,4 +1,4 @@
-"""Who may see the page, and from which site."""
+"""The page is shown to permitted users alone, and to no other site."""
 
 from __future__ import annotations
 

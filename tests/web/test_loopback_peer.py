@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection of this host."""
+"""The process at the other end of a connection within this host is found."""
 
 from __future__ import annotations
 

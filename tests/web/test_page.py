@@ -183,7 +183,7 @@ async def test_what_happens_is_shown_at_once(tab: Tab, tmp_path: Path) -> None:
 
 
 async def test_a_dead_agent_is_told_and_forgotten(tab: Tab, tmp_path: Path) -> None:
-    """What is shown is marked as old, with what to do; then it is live again."""
+    """The picture is marked as old, with what to do; then it is live again."""
     async with story(tmp_path / "run") as cluster, serve(cluster) as site:
         await opened(tab, site)
         await cluster.stop()

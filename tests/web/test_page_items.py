@@ -1,4 +1,4 @@
-"""What the page receives: items that change only if something has."""
+"""Items of the page change only if something in the cluster has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of root in the process that browsers reach."""
+"""The process that browsers reach keeps few rights of root."""
 
 from __future__ import annotations
 

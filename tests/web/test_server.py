@@ -225,7 +225,7 @@ async def test_streams_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_slow_page_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for it is bounded; the others go on."""
+    """The data that waits for it is bounded; other browsers are served meanwhile."""
     monkeypatch.setattr(limits, "WEB_STREAM_QUEUE_MAX", 4)
     async with large(tmp_path / "run") as cluster, serve(cluster) as site:
         host, port = site.url.removeprefix("http://").split(":")

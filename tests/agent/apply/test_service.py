@@ -80,7 +80,7 @@ async def test_nothing_changes_before_all_is_checked(
 async def test_a_failure_ends_it_and_a_second_run_goes_on(
     service: ApplyService, objects: Objects
 ) -> None:
-    """What is done stays, and the outcome says how far it came."""
+    """Finished steps stay, and the outcome says how far it came."""
     objects.failing = {"b"}
     outcome = await service.apply(declared("a", "b", "c"), "shop", anything, prune=False)
 

@@ -56,7 +56,7 @@ async def test_those_that_come_meanwhile_go_together(kernel: Kernel) -> None:
 
 
 async def test_a_refusal_is_told_and_stops_nothing(kernel: Kernel) -> None:
-    """Who asked hears of it; the next one is removed as ever."""
+    """The caller gets the error; the next port is removed as usual."""
     kernel.may_go.set()
     removing = PortRemoval(cast("Sandbox", None))
 
@@ -82,7 +82,7 @@ async def test_a_port_that_is_gone_waits_for_no_answer(kernel: Kernel) -> None:
 async def test_a_defect_is_told_and_stops_nothing(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asked hears of it at once, too, and later removals do not wait for it."""
+    """The caller gets this error at once as well, and later removals do not wait for it."""
 
     def refuse(*_: object) -> list[str]:
         raise KeyError("odd")

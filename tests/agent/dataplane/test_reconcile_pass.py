@@ -144,7 +144,7 @@ def test_rows_of_remote_endpoints_are_held_once(node: Node) -> None:
 def test_a_pass_after_one_that_read_follows_changes(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read and planned anew is what the next pass goes on from."""
+    """The next pass starts from the state that was read and planned anew."""
     node.remotes = [NINE]
     node.passes()
     node.passes(read=True)
@@ -216,7 +216,7 @@ def test_after_a_failure_the_next_pass_reads(node: Node) -> None:
 
 
 def test_a_start_is_no_drift(node: Node) -> None:
-    """What the first pass finds in the kernel was not changed since a pass before."""
+    """Differences that the first pass finds are no changes since a pass before."""
     node.runtime.left = None
     node.remotes.append(NINE)
     done = run_pass(node.runtime, node.given(), prune=True, read=True)
@@ -237,7 +237,7 @@ def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
 
 
 def test_nothing_outlives_a_port_that_a_pass_removes(node: Node) -> None:
-    """What names a port in tables goes with the port, in the pass that takes it away."""
+    """Table entries of a port are removed with it, in the same pass."""
     node.ports.clear()
     node.locals.clear()
     node.passes()

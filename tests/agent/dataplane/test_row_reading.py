@@ -116,7 +116,7 @@ async def test_a_link_that_is_replaced_is_read_whole(node: Node, kernel: KernelT
 
 
 async def test_a_failed_pass_has_the_next_one_read_whole(node: Node, kernel: KernelThread) -> None:
-    """What it left is not known, so there is nothing to compare with."""
+    """The state that it left is not known, so nothing is compared with it."""
     row = FdbRow("vxlan0", mac_for(VNI, NINE), parse_ip("192.168.56.12"))
     node.host.sandbox.apply([DeleteRow(row)])
     node.runtime.left = None

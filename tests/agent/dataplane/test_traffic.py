@@ -21,7 +21,7 @@ NETWORK = Network(VNI, "blue", (SUBNET,), NodeId(b"c" * 16))
 
 
 class Sandboxes:
-    """What the meter uses of the reconciler: one sandbox, and when it comes and goes."""
+    """The part of the reconciler that the meter uses: one sandbox, which comes and goes."""
 
     def __init__(self, host: Host) -> None:
         self.sandbox_ready: AsyncSignal[[Any, Any]] = AsyncSignal()
@@ -41,7 +41,7 @@ class Sandboxes:
 async def test_sums_begin_with_the_agent_and_never_fall(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was carried before does not count, and what a former container carried stays."""
+    """Earlier traffic does not count, and that of a former container stays counted."""
     monkeypatch.setattr(limits, "TRAFFIC_AGE_MAX_S", 0.0)
     host = world.host()
     assert host.converge() == []

@@ -1,4 +1,4 @@
-"""What is declared for a host: the failure of one object, of very many, and of the pass itself."""
+"""A host follows its declared objects: one failure, very many, and one of the pass itself."""
 
 from __future__ import annotations
 

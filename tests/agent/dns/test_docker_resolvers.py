@@ -113,7 +113,7 @@ async def test_docker_is_asked_from_the_container(
 
 
 async def test_a_container_has_a_bounded_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it asks at once beyond that is refused, and asks the kernel thread for nothing."""
+    """Further queries at once are refused, without a call of the kernel thread."""
     calls = 0
 
     async def call(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What members declare about this host, and what it does not let them."""
+"""Members may declare this host's settings, within the limits that it sets."""
 
 from __future__ import annotations
 

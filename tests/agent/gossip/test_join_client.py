@@ -65,7 +65,7 @@ async def test_the_attempt_that_is_answered_decides_the_address(sites: Sites) ->
 async def test_a_host_joins_through_a_flood_by_a_cookie(
     sites: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever knows the cluster's id can use up what passes without one, but not keep it out."""
+    """Strangers who know the cluster's id use up unproven handshakes; a member still gets in."""
     monkeypatch.setattr(limits, "HANDSHAKES_UNPROVEN_PER_S", 0.0)  # as if used up all the time
     vm1 = sites.first()
     token = vm1.admission.default_token()

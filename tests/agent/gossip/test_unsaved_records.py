@@ -38,7 +38,7 @@ def written(state: StateDatabase) -> list[tuple[NodeId, int]]:
 
 
 async def test_own_segments_are_written_with_all_that_waits(state: StateDatabase) -> None:
-    """What this node writes may depend on a record that it has just received."""
+    """A record that this node writes may depend on one that it has just received."""
     unsaved = UnsavedRecords(state)
     unsaved.add_segment(segment(1))
     assert written(state) == []

@@ -220,7 +220,7 @@ async def test_a_refusal_is_a_fault_and_tried_again(host: Host) -> None:
 
 
 async def test_a_host_without_a_network_runs_no_program(host: Host) -> None:
-    """What a former agent left is removed once."""
+    """Programs that a former agent left are removed once."""
     host.shortcuts = {}
     await host.native.attempt()
     await host.native.attempt()

@@ -1,4 +1,4 @@
-"""What members are told of this host, and what they tell of theirs."""
+"""This host reports its conditions to members, and shows those that they report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a sound network definition."""
+"""Network definitions are checked before anything is created."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_is_no_subnet_is_told(text: str, told: str) -> None:
 
 
 def test_a_near_miss_is_corrected() -> None:
-    """Who writes a host's address with a length is shown the subnet that was meant."""
+    """The error for a host's address with a length shows the subnet that was meant."""
     with pytest.raises(UsageError) as caught:
         parse_range("10.32.0.7/16")
 
@@ -106,7 +106,7 @@ def test_a_subnet_is_read_with_all_its_options() -> None:
     ],
 )
 def test_options_that_make_no_sense_are_told(spec: SubnetSpec, told: str) -> None:
-    """What lies outside the subnet, or is there twice, is refused before anything is made."""
+    """Addresses outside the subnet, and duplicates, are refused before anything is created."""
     with pytest.raises(UsageError, match=told):
         subnet_of(spec)
 

@@ -1,4 +1,4 @@
-"""What may change of a network with containers, and what is refused in words."""
+"""Some settings of a network with containers may change; others are refused with a reason."""
 
 from __future__ import annotations
 

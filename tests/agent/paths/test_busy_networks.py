@@ -28,7 +28,7 @@ class Counters:
 
 
 async def test_a_network_is_busy_once_for_what_it_sent() -> None:
-    """What was sent before the first look does not count, and nothing counts twice."""
+    """Bytes sent before the first reading do not count, and none count twice."""
     counters = Counters()
     wanted = {ONE: 1000, OTHER: 1000}
     assert await counters.found.find(wanted) == []

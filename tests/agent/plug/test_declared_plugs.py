@@ -1,4 +1,4 @@
-"""What members declare of this host's plugs, and what it does not let them."""
+"""Members may declare this host's plugs, within the limits that it sets."""
 
 from __future__ import annotations
 

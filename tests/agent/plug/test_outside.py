@@ -30,7 +30,7 @@ ACTIVE = Plug(BLUE.vni, "eth2", is_active=True, is_ready=True, term=1)
 
 
 class Bench:
-    """What hosts have published, and what the data plane is told of it."""
+    """The machines that hosts have published, and the rows that follow."""
 
     def __init__(self) -> None:
         self.placed: list[PlacedPlug] = []

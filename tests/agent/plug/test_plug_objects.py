@@ -69,7 +69,7 @@ async def test_what_this_host_would_refuse_fails_before_any_change(
     allowed: str,
     refused: str,
 ) -> None:
-    """What another host refuses, that host says."""
+    """A refusal of another host is reported by that host."""
     host.serve(monkeypatch, allowed)
     await host.plug("eth2")
     objects = PlugObjects(host.directory, host.declared, host.service)

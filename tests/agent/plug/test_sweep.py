@@ -86,7 +86,7 @@ async def test_a_new_container_moves_the_line_on(bench: PlugBench) -> None:
 
 
 async def test_a_wire_that_is_plugged_later_is_asked_for_all(bench: PlugBench) -> None:
-    """What another wire was asked for a moment ago says nothing of it."""
+    """Recent requests on another wire do not count for it."""
     await bench.opened(ETH2)
     first = asked(bench) | await until_idle(bench)
     bench.plugged.put(ETH3)

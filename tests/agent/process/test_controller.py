@@ -236,7 +236,7 @@ async def test_the_retry_is_delayed_more_after_each_error(event_log: EventLog) -
 
 
 async def test_a_trigger_ends_the_wait_for_a_retry(event_log: EventLog) -> None:
-    """What triggered it may have removed the cause."""
+    """The trigger may have removed the cause."""
     controller = Counting(event_log, OverlayError("no space"))
     controller.retry_first_s = controller.retry_max_s = 60.0
 

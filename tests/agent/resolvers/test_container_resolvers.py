@@ -73,7 +73,7 @@ def test_the_hosts_are_those_that_engines_give(
 
 
 def test_containers_own_are_of_their_network(resolvers_of: Callable[..., list[str]]) -> None:
-    """What a container was given counts on its network, until it is detached."""
+    """The resolvers given to a container count on its network until it is detached."""
     mine = attachment(1, BLUE.vni, "192.0.2.1", "2001:db8::1")
     host = "nameserver 192.0.2.7\n"
 

@@ -130,7 +130,7 @@ class TestFound:
         assert resolve_target("web", sources) == found
 
     def test_its_text_resolves_to_the_same_again(self, tmp_path: Path, pid: int) -> None:
-        """What is stored with an attachment finds the container after a restart."""
+        """The stored id or name of an attachment finds its container after a restart."""
         sources = _around(tmp_path, netns={"a": pid}, docker=[_container("docker", "b", pid)])
         for text in ("a", "b", f"pid:{pid}", f"/proc/{pid}/ns/net"):
             found = resolve_target(text, sources)

@@ -99,7 +99,7 @@ async def bench(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 async def test_each_backend_here_is_checked(bench: Bench) -> None:
-    """What passes and what fails is published; both are events."""
+    """Passing and failing are published, and both are events."""
     bench.attach("c1", 2)
     bench.attach("c2", 3)
     bench.problems["c2"] = "connection refused"

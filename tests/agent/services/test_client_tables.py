@@ -202,7 +202,7 @@ def test_containers_that_cannot_be_led_are_named(tmp_path: Path) -> None:
 
 
 async def test_a_change_while_tables_are_filled_is_led_at_once(tmp_path: Path) -> None:
-    """Whoever creates 100 services writes their records one after the other."""
+    """The records of 100 new services arrive one after the other."""
     bench = Bench(tmp_path, attachment(WEB), attachment(API))
     choice = NotedChoice(bench)
     call = bench.call

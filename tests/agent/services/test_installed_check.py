@@ -57,7 +57,7 @@ async def tried(name: str = "db-ready", timeout_s: float = PATIENCE_S) -> str:
 
 
 async def test_the_exit_status_decides(checks: Path) -> None:
-    """Whoever fails is described by what it printed first."""
+    """A check that fails is described by the first line that it printed."""
     install(checks, "echo ready")
     assert await tried() == ""
     install(checks, "echo 'no \033 route' >&2; echo more; exit 3")

@@ -1,4 +1,4 @@
-"""What names and addresses mean when two ends must share a network."""
+"""Names and addresses are resolved so that both ends share a network."""
 
 from __future__ import annotations
 

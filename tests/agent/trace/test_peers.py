@@ -164,7 +164,7 @@ async def test_a_silent_agent_is_asked_again_then_given_up(
 async def test_only_the_asked_node_answers(
     pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another member says about the same request does not count."""
+    """An answer of another member to the same request does not count."""
     monkeypatch.setattr(limits, "TRACE_WAIT_S", 0.1)
     asker, _ = pair
     asker.peers.clear()

@@ -54,7 +54,7 @@ ENDPOINTS = {
     ],
 )
 def test_a_path_is_ok_only_if_both_ways_are(state: str, path: Any, told: str) -> None:
-    """What was not probed is unknown, and a member that does not answer has its own state."""
+    """A path that was not probed is unknown; a member that does not answer has its own state."""
     graph = model.read([member("vm1", here=True), member("vm2", state, path)], ENDPOINTS)
 
     assert [each.state for each in graph.paths] == [told]

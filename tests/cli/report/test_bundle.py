@@ -52,7 +52,7 @@ def test_a_secret_at_the_cut_is_removed_whole(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_report_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has no room is left out, and named."""
+    """Files for which there is no room are left out, and named."""
     monkeypatch.setattr(limits, "REPORT_SIZE_MAX", 10)
     bundle = Bundle("r")
     for name, text in (("a", "12345678"), ("b", "12345678"), ("c", "12")):

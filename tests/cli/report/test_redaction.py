@@ -1,4 +1,4 @@
-"""What a report must not have is removed from any text."""
+"""Secrets are removed from every text of a report."""
 
 from __future__ import annotations
 

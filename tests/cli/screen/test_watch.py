@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_line_wider_than_the_screen_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the terminal breaks counts, so that the first line stays in sight."""
+    """Lines that the terminal wraps count as several, so that the first line stays in sight."""
     screen = use_screen(monkeypatch)
     watch.watch(Answers("x" * 100 + "\n2\n3"))
     assert screen.getvalue().splitlines()[1:] == ["... 2 more lines\x1b[K", "\x1b[J"]

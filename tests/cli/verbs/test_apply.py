@@ -54,7 +54,7 @@ def test_a_plan_is_drawn_and_its_exit_code_tells(
 
 
 def test_what_was_not_done_is_said(overlayd: Run, agent: FakeAgent, file: Path) -> None:
-    """What is done is the answer; the rest, and why, are messages."""
+    """Finished steps are the answer; the others, with the reason, are messages."""
     failure = {"code": "failed", "what": "no room", "why": "", "hint": "", "field": "network[0]"}
     agent.answer("POST /v1/apply", answer(STEP | {"done": True}, CHANGE, failure=failure))
     outcome = overlayd("apply", str(file))

@@ -57,7 +57,7 @@ def test_a_container_may_have_no_network(overlayd: Run, agent: FakeAgent) -> Non
 def test_a_new_container_without_a_network_is_said_to_be_so(
     overlayd: Run, agent: FakeAgent
 ) -> None:
-    """Who forgot the option gets the command that connects it; who wrote none wanted that."""
+    """Without the option, the command that connects it is printed; with `none` it is not."""
     answer = {"name": "web", "created": True, "endpoints": [], "unconfirmed": []}
     agent.answer("POST /v1/containers", answer)
     told = overlayd("container", "add", "web").err

@@ -190,7 +190,7 @@ def test_disabling_twice_is_no_error(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_all_endpoints_show_their_origin(overlayd: Run, agent: FakeAgent) -> None:
-    """What the fabric has follows the cluster's, with its VTEP."""
+    """The fabric's entries follow the cluster's, each with its VTEP."""
     outside = {
         "network": "wide", "vni": 4100, "ips": ["10.96.200.2"], "mac": "02:00:00:00:02:02",
         "vtep": "10.9.0.2", "origin": "evpn",

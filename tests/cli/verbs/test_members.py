@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_path_is_ok_if_both_directions_are(sending: str, receiving: str, told: str) -> None:
-    """What was not probed yet is neither ok nor lost."""
+    """A path that was not probed yet is neither ok nor lost."""
     sizes = {"size_carried": 1500, "size_expected": 1500}
     assert _data_path({"sending": sending, "receiving": receiving, **sizes}) == told
 

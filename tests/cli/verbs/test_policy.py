@@ -1,4 +1,4 @@
-"""What the verbs about policies send and print, and their exit codes."""
+"""The verbs on policies send their requests, print the answers, and have the right exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_create_sends_what_was_typed(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_none_removes_peers_and_ports(overlayd: Run, agent: FakeAgent) -> None:
-    """What is not named is not sent."""
+    """Options that are not given are not sent."""
     agent.answer("POST /v1/policies/db", DB | {"changed": ["from"]})
     overlayd("policy", "set", "db", "--from", "none", "--port", "none", "--log", "off")
 

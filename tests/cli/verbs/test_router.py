@@ -1,4 +1,4 @@
-"""What the verbs on routers send and print."""
+"""The verbs on routers send their requests and print the answers."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_the_runtimes_resolver_settings_win(call: Call) -> None:
 
 
 def test_a_result_extends_that_of_the_chain(call: Call, netns: str) -> None:
-    """What plugins before this one have made stays, with indexes that are still right."""
+    """Results of earlier plugins stay, with indexes that are still right."""
     before = {
         "cniVersion": "1.0.0",
         "interfaces": [{"name": "lo", "sandbox": netns}],
@@ -274,7 +274,7 @@ def test_check_compares_with_the_previous_result(call: Call) -> None:
 
 
 def test_check_reports_what_the_kernel_lacks(call: Call, agent: FakeAgent) -> None:
-    """What the agent finds in the container, and a container that it does not know."""
+    """Faults that the agent finds in the container are reported, and so is an unknown container."""
     expected = result_of(call)
     agent.answer("POST /v1/plugin/check", ATTACHED | {"problems": ["eth0 is down"]})
     _, lacking = call("CHECK", {"prevResult": expected})
@@ -416,7 +416,7 @@ def test_each_invalid_call_has_its_code(
 def test_an_error_of_the_agent_reads_as_it_is(
     call: Call, agent: FakeAgent, answer: str, status: int, field: str, code: int
 ) -> None:
-    """What happened, why, and what to do next, with the code that fits."""
+    """The error says what happened, why, and what to do next, with the right code."""
     agent.fail("POST /v1/plugin/attach", answer, status, what="10.32.0.7 is taken",
                why="web on vm2 has it", hint="Choose another", field=field)  # fmt: skip
     leaving, error = call("ADD")

@@ -1,4 +1,4 @@
-"""What is written as TOML reads back as it was."""
+"""Values written as TOML read back as they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written is pcapng: tests/pcapng_reader.py, another program, reads it back."""
+"""The file is valid pcapng: tests/pcapng_reader.py, another program, reads it back."""
 
 from __future__ import annotations
 

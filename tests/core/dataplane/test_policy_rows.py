@@ -58,7 +58,7 @@ def test_a_changed_row_replaces_the_one_before(one: Row, other: Row) -> None:
 
 
 def test_rows_of_other_packets_have_other_keys() -> None:
-    """What a packet is looked up by is the key."""
+    """The key has the fields by which a packet is looked up."""
     rows: list[Row] = [
         CLASS, CLASS._replace(prefix_length=24), DEFAULT, HTTP, HTTP._replace(port_bits=12),
         HTTP._replace(protocol=17), HTTP._replace(source=8), HookRow(0, "ve1", is_policed=True),

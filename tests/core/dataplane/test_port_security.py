@@ -1,4 +1,4 @@
-"""What a port may send: its own addresses, and those that its endpoint's record allows."""
+"""A port may send from its own addresses, and those that its endpoint's record allows."""
 
 from __future__ import annotations
 

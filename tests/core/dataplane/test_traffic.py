@@ -11,7 +11,7 @@ def counters(number: int) -> TrafficCounters:
 
 
 def test_a_sum_counts_from_the_first_reading() -> None:
-    """What interfaces carried before is not counted: a restart begins at zero."""
+    """Earlier traffic of interfaces is not counted: a restart begins at zero."""
     total = TrafficSum({"a": counters(100)})
     assert total.total == NO_TRAFFIC
     total.update({"a": counters(130)})

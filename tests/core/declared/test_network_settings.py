@@ -55,7 +55,7 @@ def effective(body: bytes) -> Network:
 def test_a_change_reads_back(
     internal: bool, labels: dict[str, str], ip_range: tuple[Ip, int] | None
 ) -> None:
-    """What a member declares is in effect on all, and nothing where nothing differs."""
+    """Settings that a member declares are in effect on all; equal ones declare nothing."""
     wanted = replace(
         BLUE,
         internal=internal,

@@ -199,7 +199,7 @@ def test_a_dead_writers_object_is_kept() -> None:
 
 
 def test_a_banned_member_holds_no_object() -> None:
-    """What it wrote counts until anybody else writes, however high its version."""
+    """Its record counts until another member writes one, however high its version is."""
     one, two = members(2)
     highest = limits.DECLARED_VERSION_MAX
     one.write(DeclaredObject(KIND, "web", highest, b"hostile"))

@@ -1,4 +1,4 @@
-"""What is written to the WireGuard device, its port and its MTU."""
+"""The WireGuard device gets its keys and peers, its port and its MTU."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def keys(*slots: int, epoch: int = 1) -> tuple[WireguardKey, ...]:
 
 
 def test_a_rotation_of_another_member_is_followed() -> None:
-    """Whoever sees a next key makes one, and nobody begins alone."""
+    """A member that sees another's next key makes its own, and none begins alone."""
     own = OwnSlots(0)
 
     assert next_step(own, [MemberKeys(B, keys(0))], due=False) is ReplacementStep.NONE

@@ -1,4 +1,4 @@
-"""What a sandbox tells an agent that starts of the fabric."""
+"""An agent that starts reads the fabric's rows from its sandboxes."""
 
 from __future__ import annotations
 

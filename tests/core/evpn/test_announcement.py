@@ -1,4 +1,4 @@
-"""What this host announces to the fabric."""
+"""This host announces its own endpoints to the fabric."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def settings(password: str = "") -> EvpnSettings:
 
 
 def test_settings_survive_the_disk() -> None:
-    """What is written reads back as an equal value."""
+    """Settings that are written read back as equal values."""
     text = settings_text(settings("secret"))
 
     assert parse_settings(**text) == settings("secret")  # type: ignore[arg-type]

@@ -172,7 +172,7 @@ class Virtual:
 
 
 def test_a_virtual_address_is_given_to_nobody() -> None:
-    """Whoever owns it: it is neither chosen, nor granted, nor taken by name."""
+    """It is neither chosen, nor granted, nor taken by name, whichever node owns it."""
     owner = Owner()
     virtual = parse_ip("10.1.0.2")
     owner.space = AddressSpace(owner.store, OWNER, Virtual("10.1.0.2"))

@@ -130,7 +130,7 @@ def test_a_late_grant_leaves_its_granter_all_the_same() -> None:
 
 
 def test_a_statement_names_what_the_forgotten_node_granted() -> None:
-    """What it holds and what it granted, but nothing from other nodes."""
+    """The statement has what that node holds and granted, and nothing of other nodes."""
     records = [
         TO_X,
         (X, grant(64, 71, C, 2)),
@@ -219,7 +219,7 @@ def test_a_vote_follows_the_votes_before_it() -> None:
 
 
 def test_a_reclaiming_node_that_is_forgotten_is_replaced() -> None:
-    """What the first one had granted stays with its grantee, even if late."""
+    """Space that the first one had granted stays with its grantee, even if it arrives late."""
     gone = [(X, ForgottenNode(A)), (C, ForgottenNode(X))]
     settled = [keeps(X, A, X), keeps(C, A, X), keeps(D, A, X)]
     settled += [keeps(C, X, C), keeps(D, X, C, (64, 71))]

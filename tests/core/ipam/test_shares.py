@@ -1,4 +1,4 @@
-"""Who owns how much, and whom to ask."""
+"""Shares of the address space are counted, and the owners to ask are ordered by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host wants of multicast, as a record, and where frames go for it."""
+"""A host's interest in multicast is a record, and frames go where there is interest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What IGMP and MLD frames say."""
+"""IGMP and MLD reports are read, and malformed ones refused."""
 
 from __future__ import annotations
 

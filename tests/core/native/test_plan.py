@@ -1,4 +1,4 @@
-"""What the programs on the underlay's interfaces should know."""
+"""The programs on the underlay's interfaces get the members, networks and ways."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_established_connections_are_no_help() -> None:
 
 
 def test_chains_of_the_other_direction_do_not_count() -> None:
-    """What arrives is not sent."""
+    """Packets that arrive do not pass the hook of those that are sent."""
     listed = ruleset([match(DPORT, 4789), DROP], hook="output")
 
     assert obstacle(listed) is None

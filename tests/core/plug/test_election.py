@@ -116,7 +116,7 @@ def test_a_plug_on_a_wire_of_another_name_is_no_rival() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_one_of_several_is_active_in_the_end(seed: int) -> None:
-    """Whoever starts, dies and returns when: a moment later one live host's plug is open."""
+    """Whenever hosts start, die and return, a moment later one live host's plug is open."""
     rng = random.Random(seed)
     macs = [Mac(b"\x0e\0\0\0\0" + bytes([number])) for number in range(1, 5)]
     elections = {mac: Election(mac, 0.0) for mac in macs}

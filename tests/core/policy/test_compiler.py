@@ -73,7 +73,7 @@ def policy(name: str, action: str, source: str = "", to: str = "", *ports: str) 
 
 
 class Kernel:
-    """What the kernel does with rows, by the definition of the longest prefix."""
+    """The kernel's lookup in rows, by the definition of the longest prefix."""
 
     def __init__(self, rows: Iterable[PolicyClassRow | VerdictRow]) -> None:
         self.classes = [row for row in rows if isinstance(row, PolicyClassRow)]

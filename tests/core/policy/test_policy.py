@@ -44,13 +44,13 @@ RANGES = st.one_of(
 
 @given(peer=PEERS)
 def test_a_peer_is_read_as_it_is_shown(peer: Peer) -> None:
-    """What `policy ls` prints can be typed again."""
+    """The output of `policy ls` is valid input."""
     assert parse_peer(str(peer)) == peer
 
 
 @given(ports=RANGES)
 def test_ports_are_read_as_they_are_shown(ports: PortRange) -> None:
-    """What `policy ls` prints can be typed again."""
+    """The output of `policy ls` is valid input."""
     assert parse_port_range(str(ports)) == ports
 
 

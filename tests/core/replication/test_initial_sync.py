@@ -1,4 +1,4 @@
-"""What a node may do after its start, and when."""
+"""A node that has started may write once its peers have sent their records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers to echo requests say of the hosts of backends, beside membership."""
+"""Answers to echo requests show whether the hosts of backends live, beside membership."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_answers_that_grow_late_are_answers() -> None:
 
 
 def test_a_busy_agent_finds_nobody_silent() -> None:
-    """What came while it did nothing is read before it judges."""
+    """Answers that came while it did nothing are read before it judges."""
     watch = Watch()
     watch.run(10)
     requests, _ = watch.liveness.tick(watch.now)

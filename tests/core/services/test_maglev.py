@@ -115,7 +115,7 @@ def test_one_that_rests_moves_no_slot_of_others(
 def test_what_others_have_by_their_own_turns_never_moves(
     weights: dict[int, int], data: st.DataObject
 ) -> None:
-    """Whoever else rests already."""
+    """Whichever other backends rest already."""
     backends = [backend(*each) for each in weights.items()]
     some = st.sets(st.sampled_from(backends), max_size=len(backends) - 1)
     resting = data.draw(some), data.draw(some)

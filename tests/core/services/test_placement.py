@@ -1,4 +1,4 @@
-"""What is derived again after a change, and what is not."""
+"""A change has only the affected services derived again."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_other_subnets_have_other_backends() -> None:
 
 
 def test_networks_that_are_gone_are_forgotten() -> None:
-    """What is still there is kept."""
+    """Networks that still exist are kept."""
     network = Network(WEB)
     before = network.now(1, index(candidate(1)))
     network.placements.keep([VNI])

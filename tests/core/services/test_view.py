@@ -92,7 +92,7 @@ def test_of_two_services_with_one_address_one_counts() -> None:
 
 
 def test_only_a_backends_own_host_says_how_it_is() -> None:
-    """What another member says of it has no effect."""
+    """A statement of another member about it has no effect."""
     seat = ServiceSeat(service(check=HealthCheck("tcp", "", 2.0, 1.0, 3)))
     backend = container("c1", parse_ip("10.1.0.7"))
     healthy = BackendHealth(backend.endpoint_id, "web", is_healthy=True)

@@ -128,7 +128,7 @@ def test_isolation_is_named_by_both_hosts() -> None:
     ],
 )  # fmt: skip
 def test_a_container_that_differs(container: Any, step: Step, outcome: Outcome) -> None:
-    """What its programs have done to its interface."""
+    """Changes of its interface by programs inside it are found."""
     assert bad(facts(container=container)) == [(step, outcome)]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a shortcut is found at its step, and only where one is planned."""
+"""A broken shortcut is found at its step, and only where one is planned."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _sent(found: HostFacts) -> list[Finding]:
     ],
 )
 def test_a_broken_link_is_named(damage: str, text: str) -> None:
-    """What is missing, and where."""
+    """The outcome says what is missing, and where."""
     well = between()
     assert well.router is not None
     links, rows, router = dict(well.actual.links), well.actual.rows, well.router

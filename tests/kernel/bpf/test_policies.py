@@ -286,7 +286,7 @@ def test_pings_pass_one_way(scene: Scene) -> None:
 
 
 def test_policies_leave_frames_on_the_fast_path(scene: Scene) -> None:
-    """What they allow goes past the bridge as before."""
+    """Frames that they allow go past the bridge as before."""
     assert scene.world.pings(scene.web, "10.32.0.3") == 1  # ARP goes by the bridge
     before = scene.one.bridged("p0"), scene.two.bridged("p0")
 

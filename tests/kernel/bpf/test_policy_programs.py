@@ -1,4 +1,4 @@
-"""What the programs of policies decide, frame by frame (BPF_PROG_TEST_RUN)."""
+"""The programs of policies judge each frame as the rules say (BPF_PROG_TEST_RUN)."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_icmp_errors_pass_about_known_connections(judge: Judge, web: str, db: st
 
 
 def test_arp_and_discovery_and_dhcp_always_pass(judge: Judge) -> None:
-    """What a network needs to work at all passes, also where everything is denied."""
+    """Frames that every network needs pass, even where everything is denied."""
     judge.set([DENY])
     for kind in (133, 134, 135, 136, 143):
         assert judge.passes(frame(WEB_6, DB_6, ICMPV6, bytes([kind, 0, 0, 0]) + bytes(20)))

@@ -47,7 +47,7 @@ def dropped(segment: Segment, port: str) -> int:
 def test_a_storm_ends_at_its_port(
     segment: Segment, capture: Callable[[str, str], Capture], group: str
 ) -> None:
-    """What passes and what is counted is what was sent; unicast and other ports go on."""
+    """Frames within the limit pass, others are counted; unicast and other ports have no limit."""
     limit(segment, StormRow("p0", LIMIT))
     watches = [capture(each, "eth0") for each in (segment.fourth, segment.second)]
     frame = ethernet(GROUPS[group], segment.macs[2], FENCE, b"storm".ljust(46))

@@ -80,7 +80,7 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
 
 
 def test_links_of_overlayd_are_no_others(place: Place, world: World) -> None:
-    """What enters by them may leave: an uplink that is being made, and the native path's."""
+    """Packets that enter by them may leave: an uplink that is being made, and the native path's."""
     world.run(place.name, "ip", "link", "add", "ovh2", "type", "veth", "peer", "name", "ovn2")
     done = place.enable(own={"ovh1"})
     assert not any("ovn2" in each or "ovh2" in each for each in done.changed)

@@ -64,7 +64,7 @@ def tap(two_hosts: tuple[Host, Host]) -> Iterator[ReportTap]:
 
 
 class Heard:
-    """What a tap has seen."""
+    """The reports that a tap has received."""
 
     def __init__(self, world: World, tap: ReportTap) -> None:
         self._world, self._tap = world, tap

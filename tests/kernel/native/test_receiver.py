@@ -71,7 +71,7 @@ def test_streams_arrive_whole(world: World, pair: tuple[Native, Native], on: boo
 
 
 def test_a_frame_for_the_bridge_takes_the_device(world: World, pair: tuple[Native, Native]) -> None:
-    """What the fast path leaves to the bridge gets there as if the VXLAN device had received it."""
+    """Frames left to the bridge arrive as if the VXLAN device had received them."""
     one, two = pair
     two.is_target = False
     assert two.converge() == []

@@ -298,7 +298,7 @@ def test_what_leaves_so_is_counted(senders: tuple[Native, Native], world: World)
 def test_the_hosts_own_frames_stay_outside(
     senders: tuple[Native, Native], world: World, capture: Callable[[str, str], Capture]
 ) -> None:
-    """What a program of the host sends by all interfaces reaches no container by the shortcut."""
+    """Packets that a program of the host sends by all interfaces reach no container by it."""
     one, _ = senders
     end = one.host.sandbox.shortcuts.host_ends["native0"]
     seen = capture(one.container, "eth0")

@@ -1,4 +1,4 @@
-"""What leaves while a host's address, its interface and its routes change: as by the VXLAN device.
+"""The sender follows changes of address, interface and routes as the VXLAN device does.
 
 No agent follows the changes.
 """
@@ -19,7 +19,7 @@ _PINGS = 5
 
 
 class Change(NamedTuple):
-    """What is done to a host, and undone, by commands of ip; and whether packets leave then."""
+    """A change of a host and its undoing, as ip commands; and whether packets leave in between."""
 
     what: str
     do: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What rulesets of common firewalls, written by their own programs, may do to VXLAN packets."""
+"""Rulesets written by common firewalls' programs are judged by what they do to VXLAN."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_nobody_here_poses_as_another_by_a_published_port(
     forged: tuple[str, ...],
     marked: str,
 ) -> None:
-    """What is sent to an address of the host's own is bound for the loopback, not for the network.
+    """Packets to an address of the host's own are bound for the loopback, not for the network.
 
     From its own addresses it arrives with the first of them, from others only with the mark.
     """

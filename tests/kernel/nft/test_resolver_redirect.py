@@ -137,7 +137,7 @@ def test_tables_too_large_to_read_change_nothing(
 
 
 def test_a_table_of_its_name_is_replaced(container: Container) -> None:
-    """Whoever wrote it before, unless another socket owns it."""
+    """Whichever program created it, unless another socket owns it."""
     for words in ("table inet overlayd_names", "chain inet overlayd_names theirs"):
         container.world.run(container.name, "nft", "add", *words.split())
     redirect = ResolverRedirect.open(container.path, container.identity)

@@ -1,4 +1,4 @@
-"""What passes a plugged interface, and what the kernel notes of the machines behind it."""
+"""A plugged interface passes permitted frames, and the kernel notes the machines behind it."""
 
 from __future__ import annotations
 

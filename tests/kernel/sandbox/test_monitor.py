@@ -114,7 +114,7 @@ def test_attach_and_detach_are_no_contradiction(plugged: tuple[Host, SandboxMoni
 
 
 def test_traffic_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
-    """What the kernel learns from traffic is ignored."""
+    """Entries that the kernel learns from traffic are ignored."""
     host, monitor = plugged
     name = host.attach(parse_ip("10.32.0.9"))
     assert world.pings(name, "10.32.0.1", count=3) == 3

@@ -82,7 +82,7 @@ def test_six_backends_share_the_connections(segment: Segment, hook: ConnectHook,
 def test_the_table_does_the_rest(
     segment: Segment, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the programs do not know reaches a backend all the same, translated."""
+    """Connections that the programs do not know reach a backend by translation."""
     if left == "one too many":
         monkeypatch.setattr(limits, "SERVICE_CONNECT_RINGS_MAX", 1)
     hook = ConnectHook(NODE)

@@ -1,4 +1,4 @@
-"""What the programs at connect(2) are told, in bytes."""
+"""The programs at connect(2) get their tables in the expected bytes."""
 
 from __future__ import annotations
 

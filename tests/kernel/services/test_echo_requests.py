@@ -54,7 +54,7 @@ def test_a_kernel_answers_each_request(segment: Segment, host: Callable[[int], I
 
 
 def test_forged_answers_do_not_count(segment: Segment, host: Callable[[int], Ip]) -> None:
-    """Whoever has not seen the request cannot guess its bytes, nor answer it twice."""
+    """A forger cannot guess the bytes of a request, and no answer counts twice."""
     segment.add(FAR)
     with opened(segment, host(NEAR)) as requests:
         requests.send(VM2, 1, host(FAR))

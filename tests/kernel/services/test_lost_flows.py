@@ -1,4 +1,4 @@
-"""What a container has sent to backends that are gone: which flows end, and who answers then."""
+"""Flows to backends that are gone end, and a living backend answers the next ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed for a client's table, and what a change of backends sends to the kernel."""
+"""A client's table follows the services; a change of backends sends only the difference."""
 
 from __future__ import annotations
 

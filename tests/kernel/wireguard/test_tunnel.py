@@ -117,7 +117,7 @@ def test_the_device_is_made_read_and_removed(place: Place) -> None:
     ],
 )
 def test_every_damage_is_found_and_repaired(place: Place, damage: str) -> None:
-    """What `verify` reports is gone after the next pass, and nothing else remains."""
+    """Differences that `verify` reports are gone after the next pass, and nothing remains."""
     place.establish(WANTED, None)
     place.run(damage)
 

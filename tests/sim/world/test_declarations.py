@@ -176,7 +176,7 @@ def test_a_drained_backend_gets_nothing_within_a_second(services: Services) -> N
 
 @pytest.mark.parametrize("is_healthy", [True, False])
 def test_a_check_counts_within_a_second(services: Services, is_healthy: bool) -> None:
-    """What a backend's host has found is in the plans of all hosts."""
+    """The result of a check on a backend's host is in the plans of all hosts."""
     checked = services.endpoint(31, CHECKED)
     result = BackendHealth(checked.endpoint_id, f"s{CHECKED}", is_healthy)
     took_s = services.time_to_all(

@@ -58,7 +58,7 @@ NO_PROGRAMS = (
     "", ".", "..", "../ls", "/bin/ls", "a/b", "-x", ".hidden", "A", "db ready", "a;b", "a\n", "a\0",
     "\u00e9", "x" * 65,
 )  # fmt: skip
-"""What names no file in the directory of checks."""
+"""Names that are no file in the directory of checks."""
 
 
 @pytest.mark.parametrize(

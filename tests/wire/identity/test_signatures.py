@@ -1,4 +1,4 @@
-"""What this node signs, and which signatures of others it accepts."""
+"""This node signs its statements, and accepts only valid signatures of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets a session: strangers, recordings, and certificates."""
+"""Only members with a certificate get a session, not strangers or recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the group may not have done by a file, as it may not by single commands."""
+"""The group may not do by a file what it may not do by single commands."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def test_a_file_of_the_group_does_no_act_of_root(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_a_file_of_the_group_does_the_rest(name: str) -> None:
-    """What the group may do by single commands."""
+    """The requests that the group may make by single commands."""
     require_allowed(MEMBER, [ALLOWED[name]])

@@ -1,4 +1,4 @@
-"""What the texts of `policy test` mean, and what is answered."""
+"""`policy test` parses its ends and ports, and answers with the verdict."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ async def test_a_tasks_address_is_for_any_node(engine: Engine) -> None:
 
 
 async def test_a_local_reservation_is_granted_to_nobody(engine: Engine) -> None:
-    """What a container of this host is about to get stays here."""
+    """An address reserved for a container of this host is granted to no other."""
     await allocate(engine, **{"overlayd.network": "blue"})
     pool, _ = await create(engine, {"overlayd.network": "blue"})
     found = await engine.call("swarm/IpamDriver.RequestAddress", PoolID=pool, Address="10.77.3.3")

@@ -69,7 +69,7 @@ def test_a_lost_path_ends_with_cause_and_remedy(overlayd: Run, agent: FakeAgent)
 
 
 def test_the_agent_gets_less_time_than_there_is(overlayd: Run, agent: FakeAgent) -> None:
-    """What it finds out must leave time for packets to silent hosts."""
+    """The checks leave time for packets to silent hosts."""
     agent.answer("GET /v1/netcheck", ANSWER)
     overlayd("netcheck", "--timeout", "2.5")
 

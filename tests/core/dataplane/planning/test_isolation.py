@@ -85,7 +85,7 @@ def test_isolated_addresses_have_rows_where_a_port_is() -> None:
 
 
 def test_a_virtual_address_is_isolated_if_all_its_users_are() -> None:
-    """What a container that is not isolated may use is reached."""
+    """Addresses that a container may use that is not isolated are reached."""
     allowed = labels_of_allowed([VIRTUAL])
     own, common = endpoint(2, ISOLATED_LABEL, *allowed), endpoint(4, *allowed)
 

@@ -1,4 +1,4 @@
-"""What a plugged interface changes in the plan of a sandbox."""
+"""A plugged interface adds a port and its rows to the plan of a sandbox."""
 
 from __future__ import annotations
 

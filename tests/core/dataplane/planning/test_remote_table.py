@@ -57,7 +57,7 @@ FABRIC = FabricRows(
 
 
 class Step(NamedTuple):
-    """What changes from one plan to the next."""
+    """The changes from one plan to the next."""
 
     present: list[RemoteEndpoint]
     gone: list[tuple[NodeId, bytes]]
@@ -201,7 +201,7 @@ def test_a_plan_holds_while_its_basis_is_the_same(
 
 
 def test_planned_rows_are_a_set_like_any_other() -> None:
-    """What asks for rows need not know how they are held."""
+    """The users of rows need not know how they are held."""
     remote = RemoteEndpoint(NODES[0], VTEPS[0], _endpoint(1, [IPS[1]], None))
     full = _given(Step([remote], [], (), None, "vxlan", is_whole=True), {})
     rows = plan_sandbox(full, table_of(full)).rows

@@ -1,4 +1,4 @@
-"""What is found by reading part by part is what others changed, whatever passes do in between."""
+"""Reading part by part finds the changes of others, whatever passes do in between."""
 
 from __future__ import annotations
 
