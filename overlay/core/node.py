@@ -421,7 +421,8 @@ class Node:
         """Whether all that the live members held at the start is here.
 
         Once true, true for this run: members that join later send what they have. False while
-        this node is alone although it knows of others: it may not know what they know.
+        this node is alone although it knows of others, neither gone nor forgotten: it may not know
+        what they know.
         """
         return self._initial_sync.is_done
 

@@ -307,7 +307,7 @@ class Reconciler(Controller):
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
             if not self.pruning and self._may_prune():
-                self.mark_dirty()
+                self.mark_stale()  # what was left until now may be in the kernel
             for vni, runtime in list(self._runtimes.items()):
                 if runtime.passes and not runtime.sandbox.named():
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]

@@ -64,12 +64,13 @@ class GossipService:
         self.unreadable_count = stored.unreadable_count
         self.lost_state = stored.lost_state
         """The finding that the records on disk are old; None once peers have sent newer ones."""
+        settings = ProtocolSettings() if self.lost_state is None else _PATIENT
         self.node = Node(
             self.card,
             self.signer,
             self.codec,
             random.Random(os.urandom(16)),
-            ProtocolSettings() if self.lost_state is None else _PATIENT,
+            replace(settings, founded_cluster=not self.cluster.seeds),
             self._loop.time(),
         )
         self.node.confirmations.confirmed.connect(self._on_confirmed)

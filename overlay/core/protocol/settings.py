@@ -165,3 +165,13 @@ class ProtocolSettings:
 
     Its disk may be so old that it has forgotten all members.
     """
+    alone_wait_s: float = 10.0
+    """After this time a starting node without other members holds all that there is.
+
+    The others have left or are forgotten, or there never were any (`founded_cluster`).
+    """
+    founded_cluster: bool = False
+    """Whether this node created its cluster, so that there may be no other member.
+
+    One that joins knows of nobody at first.
+    """

@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay import limits
+from overlay.agent.dataplane import reconciler as reconciler_module
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -26,6 +27,7 @@ from overlay.core.encryption.switch_phase import phase_of
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
+from tests.agent.conftest import until
 
 SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
 VAULT = Network(
@@ -141,6 +143,26 @@ async def test_an_error_of_the_filter_is_no_networks(
 
     assert tries == 1
     assert compared.failures == []
+
+
+async def test_the_first_pass_that_may_prune_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what passes before it had to leave would stay until the next check of everything."""
+    host = Host(tmp_path, filtered=True, fenced=True)
+    monkeypatch.setattr(reconciler_module, "_WATCH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(host.reconciler._gossip.node, "caught_up", True, raising=False)
+    runtimes = host.reconciler._runtimes.values()
+    for each in runtimes:
+        each.stale = False
+    watching = asyncio.create_task(host.reconciler.watch())
+    await asyncio.sleep(0.05)
+    assert not any(each.stale for each in runtimes), "containers are not all known yet"
+
+    host.reconciler.note_adopted()
+    await until(lambda: all(each.stale and each.dirty for each in runtimes))
+
+    watching.cancel()
 
 
 class Table:

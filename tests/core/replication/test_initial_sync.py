@@ -115,6 +115,40 @@ def test_a_node_catches_up_with_all_within_moments() -> None:
     )
 
 
+def test_a_founder_without_members_is_synced() -> None:
+    """After a while in which members that its disk does not know may contact it.
+
+    Else nothing would ever be removed from its kernel that no record names.
+    """
+    line = Line()
+    founder = line.add(1, settings=ProtocolSettings(founded_cluster=True))
+    joiner = line.add(2)
+    line.run(0.0, 9.9)
+    assert [founder.caught_up, joiner.caught_up] == [False, False]
+    line.run(9.9, 0.2)
+
+    assert [founder.caught_up, joiner.caught_up] == [True, False], "one has not met its peer yet"
+    assert any(isinstance(each, InitialSyncDone) for each in line.events[founder.card.node_id])
+
+
+def test_a_node_whose_peers_are_all_forgotten_is_synced() -> None:
+    """It starts anew with their cards, and nobody else is left; a dead one may know more."""
+    line = Line()
+    first, gone = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 1.0)
+    line.write(first, 7, 1.0)
+    forgotten = ForgottenNode(gone.card.node_id)
+    for is_forgotten in (False, True):
+        segments = first.store.segments_beyond(first.card.node_id, CLUSTER_SCOPE, 0)
+        again = line.add(1, now=20.0)
+        again.restore([first.card, gone.card], segments, 20.0)
+        line.run(20.0, 10.5, cut=True)
+
+        assert again.caught_up is is_forgotten
+        first.apply(first.write(CLUSTER_SCOPE, [forgotten]), 2.0)
+
+
 def test_a_node_without_reachable_peers_is_not_synced() -> None:
     """Without a reachable peer it is not synced; it may write after 10 s."""
     line = Line()
