@@ -27,7 +27,7 @@ _MAP_LOOKUP, _MAP_NEXT_KEY = 1, 4
 _NO_PREALLOC: Final = 1  # impossible for an array and for least recently used
 _MAPS_MAX: Final = 16  # that a program of overlayd's uses
 _PROG_ATTACH, _PROG_DETACH, _PROG_QUERY = 8, 9, 16
-TCX_INGRESS: Final = 46  # BPF_TCX_INGRESS, since Linux 6.6
+TCX_INGRESS, TCX_EGRESS = 46, 47  # BPF_TCX_*, since Linux 6.6: what it receives, and sends
 _REPLACE: Final = 1 << 2  # BPF_F_REPLACE
 _ATTACHED_MAX: Final = 64  # programs at one hook of one interface, BPF_MPROG_MAX
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
@@ -221,21 +221,23 @@ def open_program(identifier: int) -> int:
     return _call(_PROGRAM_FD_BY_ID, _buffer("=I", identifier))
 
 
-def attach(program_fd: int, index: int, former_fd: int | None = None) -> None:
-    """Run a program on what an interface receives, in one step in place of a former one.
+def attach(
+    program_fd: int, index: int, former_fd: int | None = None, where: int = TCX_INGRESS
+) -> None:
+    """Run a program on what an interface receives or sends, in one step in place of a former one.
 
-    It stays without this process (BPF_PROG_ATTACH with BPF_TCX_INGRESS), and runs before the
-    filters of tc(8).
+    It stays without this process (BPF_PROG_ATTACH with BPF_TCX_*), and runs before the filters of
+    tc(8), after the programs that were there before.
     """
     failpoint.failpoint("bpf.attach")
     flags, former = (0, 0) if former_fd is None else (_REPLACE, former_fd)
-    _call(_PROG_ATTACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, flags, former, 0, 0))
+    _call(_PROG_ATTACH, _buffer("=6IQ", index, program_fd, where, flags, former, 0, 0))
 
 
-def detach(program_fd: int, index: int) -> None:
+def detach(program_fd: int, index: int, where: int = TCX_INGRESS) -> None:
     """Take a program off an interface."""
     failpoint.failpoint("bpf.detach")
-    _call(_PROG_DETACH, _buffer("=6IQ", index, program_fd, TCX_INGRESS, 0, 0, 0, 0))
+    _call(_PROG_DETACH, _buffer("=6IQ", index, program_fd, where, 0, 0, 0, 0))
 
 
 def link(program_fd: int, cgroup_fd: int, connect: int) -> int:
@@ -247,11 +249,14 @@ def link(program_fd: int, cgroup_fd: int, connect: int) -> int:
     return _call(_LINK_CREATE, _buffer("=4I", program_fd, cgroup_fd, connect, 0))
 
 
-def attached(index: int) -> list[int]:
-    """Return the ids of the programs that run on what an interface receives, without tc's."""
+def attached(index: int, where: int = TCX_INGRESS) -> list[int]:
+    """Return the ids of the programs that run on what an interface receives or sends, without tc's.
+
+    They are in the order in which they run.
+    """
     ids = (ctypes.c_uint32 * _ATTACHED_MAX)()
-    where = ctypes.addressof(ids), _ATTACHED_MAX
-    attributes = _buffer("=4IQIIQQQQ", index, TCX_INGRESS, 0, 0, *where, 0, 0, 0, 0, 0)
+    place = ctypes.addressof(ids), _ATTACHED_MAX
+    attributes = _buffer("=4IQIIQQQQ", index, where, 0, 0, *place, 0, 0, 0, 0, 0)
     try:
         _call(_PROG_QUERY, attributes)
     except FileNotFoundError:
