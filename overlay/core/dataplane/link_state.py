@@ -53,6 +53,8 @@ SHORTCUT_PREFIX = "native"
 """Prefix of the sandbox's ends of shortcuts; the segment number follows."""
 SHORTCUT_HOST_PREFIX = "ovn"
 """Prefix of the shortcuts' ends in the host namespace."""
+GATE_LINK_PREFIX = "ovg"
+"""Prefix of the ends in the host namespace of the pairs into the gate's; an index follows."""
 POLICY_LINK = "br0"
 """The link that rows of the whole sandbox name, as those of policies are."""
 

@@ -26,7 +26,7 @@ _AND_IMMEDIATE, _OR_IMMEDIATE, _SHIFT_LEFT, _SHIFT_RIGHT = 0x57, 0x47, 0x67, 0x7
 _JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
 _JUMP_ABOVE: Final = 0x25
 _JUMP_EQUAL_REGISTER, _JUMP_UNEQUAL_REGISTER, _JUMP_ABOVE_REGISTER = 0x1D, 0x5D, 0x2D
-_MULTIPLY, _MULTIPLY_REGISTER, _XOR_REGISTER = 0x27, 0x2F, 0xAF
+_MULTIPLY, _MULTIPLY_REGISTER, _XOR_REGISTER, _OR_REGISTER = 0x27, 0x2F, 0xAF, 0x4F
 _TO_BIG_ENDIAN: Final = 0xDC
 _CALL, _EXIT = 0x85, 0x95
 
@@ -84,6 +84,15 @@ class Assembler:
         """Subtract a register from another."""
         self._add(_SUBTRACT_REGISTER, target, source)
 
+    def set_unsigned(self, target: int, raw: bytes) -> None:
+        """Put up to four bytes of a packet into a register, as a load of them reads them.
+
+        Takes three instructions.
+        """
+        self.set(target, int.from_bytes(raw.ljust(4, b"\0"), "little", signed=True))
+        self.shift_left(target, 32)
+        self.shift_right(target, 32)
+
     def mask(self, target: int, value: int) -> None:
         """Keep the bits of a constant."""
         self._add(_AND_IMMEDIATE, target, immediate=value)
@@ -116,6 +125,10 @@ class Assembler:
         """Flip the bits that another register has."""
         self._add(_XOR_REGISTER, target, source)
 
+    def set_bits_of(self, target: int, source: int) -> None:
+        """Set the bits that another register has."""
+        self._add(_OR_REGISTER, target, source)
+
     def to_big_endian(self, target: int, bits: int) -> None:
         """Swap a number's bytes between a packet's order and the machine's; clear the rest."""
         self._add(_TO_BIG_ENDIAN, target, immediate=bits)
@@ -136,13 +149,13 @@ class Assembler:
         """Add a register to 64 bits of memory, atomically."""
         self._add(_ATOMIC_ADD, base, source, offset)
 
-    def load_map_value(self, target: int, map_fd: int) -> None:
-        """Load the address of an array map's first value into a register.
+    def load_map_value(self, target: int, map_fd: int, offset: int = 0) -> None:
+        """Load the address within an array map's first value into a register.
 
-        Takes two instructions.
+        Takes two instructions; the offset is in bytes.
         """
         self._add(_LOAD_IMMEDIATE_64, target, _PSEUDO_MAP_VALUE, 0, map_fd)
-        self._add(0)
+        self._add(0, immediate=offset)
 
     def load_map(self, target: int, map_fd: int) -> None:
         """Load a map, given by descriptor, into a register.

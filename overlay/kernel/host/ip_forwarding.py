@@ -23,7 +23,11 @@ from typing import Final, NamedTuple
 
 from overlay import failpoint
 from overlay.core.dataplane.host_rules import ForwardingInterface
-from overlay.core.dataplane.link_state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
+from overlay.core.dataplane.link_state import (
+    GATE_LINK_PREFIX,
+    HOST_LINK_PREFIX,
+    SHORTCUT_HOST_PREFIX,
+)
 from overlay.core.encryption.device import DEVICES
 from overlay.errors import OverlayError
 
@@ -31,7 +35,7 @@ MEMORY_NAME: Final = "sysctls.json"
 ROOT: Final = Path("/proc/sys/net")
 _NOT_LINKS: Final = frozenset({"all", "default", "lo", *DEVICES})  # of the tunnels: see nft
 # Of a node that has not said yet that the link is its own, or of another node.
-_OVERLAYD_LINKS: Final = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX)
+_OVERLAYD_LINKS: Final = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX, GATE_LINK_PREFIX)
 _ALL_IPV4: Final = "ipv4/conf/all/forwarding"
 _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
 # A host that forwards IPv6 accepts router advertisements only on interfaces where accept_ra is 2

@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from overlay import failpoint
-from overlay.core.dataplane.link_state import HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX
+from overlay.core.dataplane.link_state import (
+    GATE_LINK_PREFIX,
+    HOST_LINK_PREFIX,
+    SHORTCUT_HOST_PREFIX,
+)
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
@@ -174,7 +178,7 @@ def _require_usable(found: LinkInfo) -> None:
 
 
 def _no_parent(name: str, base: str, host_links: dict[str, LinkInfo]) -> NotFoundError:
-    own = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX)
+    own = (HOST_LINK_PREFIX, SHORTCUT_HOST_PREFIX, GATE_LINK_PREFIX)
     others = [each for each in host_links if each != "lo" and not each.startswith(own)]
     known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"

@@ -1,0 +1,36 @@
+"""How things appear inside the gate's namespace, for its rules and its programs alike.
+
+Inside, an interface of the host has its name, and the loopback another. Forwarding fills in
+`priority`: rules set it to `SIGNED` for a packet that they translate, or whose connection they
+know; any other returns as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from overlay.model import Ip
+
+LOOPBACK_NAME: Final = "host_lo"
+
+SIGNED: Final = 0x6F760001
+"""The priority (6f76:1 in nft(8)) of a packet that may go on."""
+
+ACCEPTED: Final = 0x6F760000
+"""The mark, in the host's namespace, of a packet that goes on to an exposed network."""
+
+RETURNED: Final = 0x72657475
+"""The mark of a packet that came back as it was, until the next program has seen it."""
+
+# A namespace forwards no loopback addresses (RFC 1122 section 3.2.1.3). In these the words add up
+# as in 127.0.0.1 and ::1, so that no checksum changes.
+LOOPBACK_SOURCE: Final = {
+    4: Ip(bytes([169, 254, 213, 2])),
+    6: Ip(bytes.fromhex("fd6f766c6f3100000000000000001cf3")),
+}
+"""What stands for the host's loopback address as a source, by IP version."""
+LOOPBACK_DESTINATION: Final = {
+    4: Ip(bytes([198, 18, 184, 238])),
+    6: Ip(bytes.fromhex("fd6f766c6f3200000000000000001cf2")),
+}
+"""What stands for it as a destination."""

@@ -1,0 +1,238 @@
+"""The gate of a node in this host's kernel: its namespace, pairs, programs and maps.
+
+Owns: reading and writing a `GateState`, and the order of it: what leads packets to the namespace
+comes last, and goes first. Each agent fills maps of its own, and then replaces its predecessor's
+programs, each in one step; connections that the namespace translates live on.
+Does not: write the rules inside, or decide what is wanted.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from overlay.core.gate.state import GatedInterface, GateState
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.bpf import tcx
+from overlay.kernel.gate import hooks, namespace, pairs
+from overlay.kernel.gate.hooks import GateHooks, Hook
+from overlay.kernel.gate.maps import GateInterface, GateMaps
+from overlay.kernel.gate.namespace import GateNamespace
+from overlay.kernel.gate.pairs import GatePairs, Pair
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import NodeId
+
+_NO_TCX: Final = "the kernel has no tcx hooks: they are there since Linux 6.6"
+
+
+class Gate:
+    """The gate of one node; the thread's namespace is the host's in every call."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        """Create the maps and load the programs. Raises OverlayError if the kernel refuses."""
+        self._node_id = node_id
+        self._name = namespace.namespace_name(node_id)
+        self._namespace: GateNamespace | None = None
+        self._interfaces: frozenset[GatedInterface] = frozenset()  # that were written
+        try:
+            _require_tcx()
+            with ExitStack() as undo:
+                self._maps = GateMaps()
+                undo.callback(self._maps.close)
+                self._hooks = GateHooks(node_id, self._maps)
+                undo.callback(self._hooks.close)
+                self._socket = NetlinkSocket()
+                undo.pop_all()
+        except OSError as error:
+            raise OverlayError(
+                "the kernel rejected the gate's programs",
+                why=str(error.strerror or error),
+                hint="The host's own namespace can translate, as it does on older kernels",
+            ) from error
+
+    @property
+    def path(self) -> Path:
+        """Return the file that names the namespace, which `prepare` creates."""
+        return netns.path_of(self._name)
+
+    def close(self) -> None:
+        """Close sockets and descriptors; packets go on as before."""
+        self._socket.close()
+        self._hooks.close()
+        self._maps.close()
+        self._close_namespace()
+
+    def _close_namespace(self) -> None:
+        if self._namespace is not None:
+            self._namespace.close()
+            self._namespace = None
+
+    # --- reading ------------------------------------------------------------------------
+
+    def read(self) -> GateState:
+        """Return the state of this object's programs; those of an earlier agent do not count.
+
+        An interface is not in it if any part of its way is missing or altered. Raises OSError.
+        """
+        networks = frozenset(self._maps.ranges())
+        published = self._maps.published(networks)
+        own = self._maps.own_addresses()
+        interfaces = frozenset[GatedInterface]()
+        if published is not None and own is not None:
+            interfaces = frozenset(self._whole_interfaces())
+        return GateState(interfaces, own or frozenset(), networks, published or frozenset())
+
+    def _whole_interfaces(self) -> list[GatedInterface]:
+        inside = self._namespace
+        if inside is None or not inside.is_named:
+            return []
+        found = self._pairs(inside).read(self._interfaces)
+        known = set(self._maps.gate_interfaces())
+        rows = [each for each in self._interfaces if each.interface_index in found]
+        needed = {each: self._all_hooks(each, found[each.interface_index]) for each in rows}
+        missing = self._hooks.missing({hook for each in rows for hook in needed[each]}, inside.fd)
+        return [
+            each
+            for each in rows
+            if GateInterface(each.interface_index, each.mac, found[each.interface_index].end)
+            in known
+            and missing.isdisjoint(needed[each])
+            and (each.kind != "loopback" or inside.is_loopback_ready())
+        ]
+
+    @staticmethod
+    def _all_hooks(interface: GatedInterface, pair: Pair) -> list[Hook]:
+        return [*hooks.gate_hooks(interface, pair), *hooks.interface_hooks(interface)]
+
+    def refused_packets(self) -> int:
+        """Return how many packets users of this host sent to containers from others' addresses.
+
+        They were dropped. The count begins with this object.
+        """
+        return self._maps.refused_packets()
+
+    # --- writing ------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Open the namespace, or create it, so that rules can be written there.
+
+        Raises OverlayError or OSError.
+        """
+        if self._namespace is None:
+            self._namespace = GateNamespace(self._name)
+        elif not self._namespace.is_named:
+            self._namespace.restore_name()
+
+    def write(self, before: GateState, after: GateState) -> None:
+        """Change what is led to the namespace. Raises OverlayError or OSError.
+
+        An interface or a pair that vanishes meanwhile is no failure: the next pass sees it.
+        """
+        self.prepare()
+        inside = self._namespace
+        assert inside is not None
+        self._interfaces = after.interfaces
+        ways = self._put_pairs(inside, before, after)
+        self._put_entries(before, after)
+        rows = [each for each in after.interfaces if each.interface_index in ways]
+        wanted = [
+            hook for each in rows for hook in self._all_hooks(each, ways[each.interface_index])
+        ]
+        missing = self._hooks.missing(wanted, inside.fd)
+        for hook in sorted(missing, key=lambda each: _order(each, rows)):
+            self._hooks.put(hook, inside.fd)
+        self._hooks.delete_surplus(wanted)
+        self._delete_entries(inside, before, after)
+
+    def _put_pairs(
+        self, inside: GateNamespace, before: GateState, after: GateState
+    ) -> dict[int, Pair]:
+        """Create and repair pairs; return those that there are, by interface."""
+        known = self._pairs(inside)
+        ways = known.read(after.interfaces)
+        sizes = pairs.mtus(after.interfaces)
+        for each in sorted(after.interfaces):
+            if each.kind == "loopback":
+                inside.prepare_loopback()
+            if each.interface_index not in ways:
+                made = known.put(each, sizes[each.interface_index])
+                if made is None:
+                    continue
+                ways[each.interface_index] = made
+            if each not in before.interfaces:
+                self._know(
+                    GateInterface(each.interface_index, each.mac, ways[each.interface_index].end)
+                )
+        return ways
+
+    def _know(self, interface: GateInterface) -> None:
+        try:
+            self._maps.put_interface(interface)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # else the pair has just been deleted
+                raise
+
+    def _put_entries(self, before: GateState, after: GateState) -> None:
+        self._maps.put_own(after.own - before.own)
+        for network in after.networks - before.networks:
+            self._maps.put_range(network)
+        self._maps.put_bits(after.published, after.networks)
+
+    def _delete_entries(self, inside: GateNamespace, before: GateState, after: GateState) -> None:
+        kept = {(each.base, each.length) for each in after.networks}
+        for base, length in {(each.base, each.length) for each in before.networks} - kept:
+            self._maps.delete_range(base, length)
+        self._maps.delete_own(before.own - after.own)
+        indexes = {each.interface_index for each in after.interfaces}
+        for known in list(self._maps.gate_interfaces()):
+            if known.interface not in indexes:
+                self._maps.delete_interface(known.interface, known.end)
+        self._pairs(inside).delete_surplus(after.interfaces)
+        if not any(each.kind == "loopback" for each in after.interfaces):
+            inside.restore_loopback()
+
+    def _pairs(self, inside: GateNamespace) -> GatePairs:
+        return GatePairs(self._node_id, self._socket, inside)
+
+    def remove(self) -> None:
+        """Remove this node's programs, then the namespace with its connections. Raises OSError."""
+        self._hooks.delete_surplus(())
+        self._interfaces = frozenset()
+        self._close_namespace()
+        remove_namespace(self._name)
+
+
+def _require_tcx() -> None:
+    if not tcx.has_tcx():
+        raise OSError(errno.EOPNOTSUPP, _NO_TCX)
+
+
+def _order(hook: Hook, rows: list[GatedInterface]) -> tuple[bool, bool, int, int]:
+    """Return the place in the order of writing: the gate, what is received, what is sent."""
+    is_interface = not hook.is_inside and any(each.interface_index == hook.link for each in rows)
+    return is_interface, not hook.is_inside, hook.where, hook.link
+
+
+def remove_namespace(name: str) -> bool:
+    """Remove a gate's namespace, and what it changed; return whether there was one.
+
+    Raises OSError.
+    """
+    if not netns.exists(name):
+        return netns.remove(name)
+    inside = GateNamespace(name)
+    inside.restore_loopback()
+    inside.remove()
+    return True
+
+
+def refusal() -> str:
+    """Return why this kernel can't have a gate; empty if it can."""
+    try:
+        Gate(NodeId(bytes(16))).close()
+    except OverlayError as error:
+        return error.why or error.what
+    return ""

@@ -1,0 +1,169 @@
+"""The namespace that translates: its name, which keeps it, and its kernel parameters.
+
+It is known, like a sandbox, by its loopback's alias, and outlives the agent with the connections
+that it translates.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from overlay import failpoint
+from overlay.errors import NotFoundError, UsageError
+from overlay.kernel import netns
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
+from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import NodeId
+
+ALIAS: Final = f"{ALIAS_DEFAULT}:gate"
+"""The alias of the loopback inside, and of the pairs' ends in the host's namespace."""
+
+NAME: Final = re.compile(r"overlayd-gate-[0-9a-f]{6}")
+_LOOPBACK_INDEX: Final = 1
+# Set before any device exists, so that each is created with them (ip-sysctl.rst).
+_SYSCTLS: Final = (
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),  # each packet leaves by the interface it came by
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),  # none: no fe80::, and so no redirects
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
+)
+# A reply to the host's own connection comes back to the loopback, from one of its addresses.
+_ON_LOOPBACK: Final = ("accept_local", "route_localnet")
+_LOOPBACK_PATH: Final = "ipv4/conf/lo/{}"
+
+
+def namespace_name(node_id: NodeId) -> str:
+    """Return the namespace's name, unique by node. Several agents may share a host."""
+    return f"overlayd-gate-{node_id[:3].hex()}"
+
+
+class GateNamespace:
+    """The namespace of one node, open."""
+
+    def __init__(self, name: str) -> None:
+        """Open the namespace, or create it. Raises OverlayError."""
+        self.name = name
+        try:
+            self.fd = netns.open_fd(netns.path_of(name))
+        except (NotFoundError, UsageError):  # UsageError: a stale name left by a crash
+            self.fd = netns.create(name)
+        try:
+            self.socket = NetlinkSocket(self.fd)
+        except OSError:
+            os.close(self.fd)
+            raise
+        self._prepare()
+
+    def _prepare(self) -> None:
+        _write(self.fd, _SYSCTLS)
+        if not is_gate(self._alias()):
+            self._set_alias(())
+        self.socket.transact([link_requests.set_up(_LOOPBACK_INDEX)])
+
+    @property
+    def is_named(self) -> bool:
+        """Return whether the name still refers to this namespace."""
+        return netns.names_identity(self.name) == netns.identity(self.fd)
+
+    def restore_name(self) -> None:
+        """Give the namespace its name again. Raises OSError."""
+        netns.give_name(self.fd, self.name)
+
+    def has_ipv6(self) -> bool:
+        """Return whether the kernel has IPv6."""
+        return Path("/proc/net/if_inet6").exists()
+
+    # --- the host's loopback ------------------------------------------------------------
+
+    def prepare_loopback(self) -> None:
+        """Let the loopback of the thread's namespace receive what comes back to it.
+
+        What this changes is recorded first, in the alias of the loopback inside.
+        """
+        recorded = self._recorded()
+        changed = {each for each in _ON_LOOPBACK if _read(_LOOPBACK_PATH.format(each)) == "0"}
+        if changed - recorded:
+            self._set_alias(sorted(changed | recorded))
+        self._write_loopback(changed, "1")
+
+    def is_loopback_ready(self) -> bool:
+        """Return whether nobody has undone `prepare_loopback`."""
+        return all(_read(_LOOPBACK_PATH.format(each)) != "0" for each in _ON_LOOPBACK)
+
+    def restore_loopback(self) -> None:
+        """Undo `prepare_loopback`."""
+        recorded = self._recorded()
+        if recorded:
+            self._write_loopback(recorded, "0")
+            self._set_alias(())
+
+    def _write_loopback(self, names: Iterable[str], value: str) -> None:
+        with netns.closing(netns.own_fd()) as here:
+            _write(here, [(_LOOPBACK_PATH.format(each), value) for each in names])
+
+    def _recorded(self) -> set[str]:
+        return set(self._alias().removeprefix(ALIAS).split(":")) & set(_ON_LOOPBACK)
+
+    def _alias(self) -> str:
+        message = self.socket.get(link_requests.get_link("lo"))[0]
+        return link_decoder.decode(message).alias
+
+    def _set_alias(self, recorded: Iterable[str]) -> None:
+        alias = ":".join((ALIAS, *recorded))
+        self.socket.request(link_requests.set_alias(_LOOPBACK_INDEX, alias))
+
+    # --- its end ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the namespace, which stays."""
+        self.socket.close()
+        os.close(self.fd)
+
+    def remove(self) -> None:
+        """Delete the pairs, then the name, and close this object."""
+        # The kernel destroys a namespace some time after its name is gone.
+        pairs = [each.index for each in links_best_effort(self.socket, "veth")]
+        delete_links(self.socket, pairs)
+        self.close()
+        netns.remove(self.name)
+
+
+def is_gate(alias: str) -> bool:
+    """Return whether the alias of a loopback marks its namespace as a gate's."""
+    return alias == ALIAS or alias.startswith(f"{ALIAS}:")
+
+
+def disable_ipv6(link: str) -> None:
+    """Have a link of the thread's namespace send nothing of its own by IPv6."""
+    with netns.closing(netns.own_fd()) as here:
+        _write(here, [(f"ipv6/conf/{link}/disable_ipv6", "1")])
+
+
+def _write(netns_fd: int, settings: Iterable[tuple[str, str]]) -> None:
+    failpoint.failpoint("gate.sysctl")
+    with netns.inside(netns_fd):
+        for path, value in settings:
+            with suppress(OSError):  # a kernel without IPv6 has no such file
+                Path("/proc/sys/net", path).write_text(value, encoding="ascii")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path("/proc/sys/net", path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,160 @@
+"""The pairs of virtual interfaces (veth(4)) into the gate's namespace, one for each interface.
+
+Owns: their names and settings. An end in the host's namespace is named by node and by the
+interface's index, and no packet is for the host there; the end inside has the interface's name.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.link_state import GATE_LINK_PREFIX, Port
+from overlay.core.gate.inside import LOOPBACK_NAME
+from overlay.core.gate.state import GatedInterface
+from overlay.kernel.gate import namespace, ways
+from overlay.kernel.gate.namespace import ALIAS, GateNamespace
+from overlay.kernel.gate.programs.parts import INNER_MAC
+from overlay.kernel.gate.ways import Rule, Way
+from overlay.kernel.netlink import link_requests
+from overlay.kernel.netlink.link_decoder import LinkInfo
+from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
+from overlay.kernel.netlink.socket import NetlinkSocket, namespace_id
+from overlay.model import NodeId
+
+_MTU_MAX: Final = 65_535  # of a veth device
+_HARMLESS: Final = frozenset({errno.EEXIST})
+
+
+class Pair(NamedTuple):
+    """A pair of an interface, by index: its ends, by index in their namespaces."""
+
+    interface: int
+    end: int
+    inner: int
+
+
+def end_name(node_id: NodeId, interface: int) -> str:
+    """Return the name of the end in the host's namespace. Several agents may share a host."""
+    return f"{GATE_LINK_PREFIX}{node_id[:3].hex()}{interface:x}"
+
+
+def inner_name(interface: GatedInterface) -> str:
+    """Return the name of the end inside."""
+    return LOOPBACK_NAME if interface.kind == "loopback" else interface.name
+
+
+def mtus(interfaces: Collection[GatedInterface]) -> dict[int, int]:
+    """Return the MTU of each interface's pair, in bytes.
+
+    By the loopback's pass packets to networks, without a further check of their length.
+    """
+    least = min((each.mtu for each in interfaces if each.kind == "network"), default=_MTU_MAX)
+    return {
+        each.interface_index: min(_MTU_MAX, least if each.kind == "loopback" else each.mtu)
+        for each in interfaces
+    }
+
+
+class GatePairs:
+    """The pairs of a namespace, from that of the thread."""
+
+    def __init__(self, node_id: NodeId, host: NetlinkSocket, gate: GateNamespace) -> None:
+        self._node_id = node_id
+        self._host = host
+        self._gate = gate
+
+    def read(self, wanted: Collection[GatedInterface]) -> dict[int, Pair]:
+        """Return the pairs that are as these interfaces need them, by the interface's index."""
+        ends, inner = self._links()
+        known = ways.read_ways(self._gate.socket)
+        sizes = mtus(wanted)
+        found: dict[int, Pair] = {}
+        for each in wanted:
+            pair = self._pair(each, ends, inner)
+            if pair is None:
+                continue
+            both = ends[self._end_name(each)], inner[pair.inner]
+            is_right = all(link.up and link.mtu == sizes[each.interface_index] for link in both)
+            if is_right and self._ways(each, pair.inner) <= known:
+                found[each.interface_index] = pair
+        return found
+
+    def put(self, interface: GatedInterface, mtu: int) -> Pair | None:
+        """Create an interface's pair, or repair it; None if the kernel took it away meanwhile.
+
+        One whose end inside is another than it should be is replaced. Raises NetlinkError.
+        """
+        ends, inner = self._links()
+        pair = self._pair(interface, ends, inner)
+        if pair is None:
+            pair = self._create(interface, mtu, ends.get(self._end_name(interface)))
+        if pair is None:
+            return None
+        namespace.disable_ipv6(self._end_name(interface))
+        for socket, index, alias in (
+            (self._gate.socket, pair.inner, ""),
+            (self._host, pair.end, ALIAS),
+        ):
+            # Refused where there is no IPv6; the rest is what counts.
+            socket.transact([link_requests.set_alias(index, alias, link_local=False)])
+            socket.request(
+                link_requests.set_mtu(index, mtu),
+                link_requests.set_up(index),
+                harmless={errno.ENODEV},
+            )
+        requests = ways.put_requests(self._ways(interface, pair.inner))
+        self._gate.socket.request(*requests, harmless={errno.EEXIST, errno.ENODEV})
+        return pair
+
+    def delete_surplus(self, wanted: Iterable[GatedInterface]) -> None:
+        """Delete the pairs of all other interfaces, and their rules."""
+        kept = {self._end_name(each): inner_name(each) for each in wanted}
+        ends, _ = self._links()
+        delete_links(self._host, [link.index for name, link in ends.items() if name not in kept])
+        rules = {each for each in ways.read_ways(self._gate.socket) if isinstance(each, Rule)}
+        surplus = {each for each in rules if each.link not in kept.values()}
+        self._gate.socket.transact(ways.delete_requests(surplus))
+
+    def _links(self) -> tuple[dict[str, LinkInfo], dict[int, LinkInfo]]:
+        """Return the ends in the host's namespace that are this gate's, and those inside."""
+        pairs = all_links(self._host, "veth")
+        here = namespace_id(self._host, self._gate.fd)
+        ends = {each.name: each for each in pairs if each.netns == here >= 0}
+        return ends, {link.index: link for link in all_links(self._gate.socket, "veth")}
+
+    def _pair(
+        self,
+        interface: GatedInterface,
+        ends: Mapping[str, LinkInfo],
+        inner: Mapping[int, LinkInfo],
+    ) -> Pair | None:
+        end = ends.get(self._end_name(interface))
+        if end is None:
+            return None
+        there = inner.get(end.peer)
+        if there is None or there.name != inner_name(interface) or there.mac != INNER_MAC:
+            return None
+        return Pair(interface.interface_index, end.index, there.index)
+
+    def _create(self, interface: GatedInterface, mtu: int, wrong: LinkInfo | None) -> Pair | None:
+        name, inside = self._end_name(interface), inner_name(interface)
+        left = wrong.index if wrong is not None else find_link(self._host, name)
+        leftovers = ((self._host, left), (self._gate.socket, find_link(self._gate.socket, inside)))
+        for socket, index in leftovers:
+            if index:
+                socket.request(link_requests.delete_link(index), harmless={errno.ENODEV})
+        request = link_requests.create_veth(
+            Port(name, mtu, ""), 0, self._gate.fd, inside, INNER_MAC
+        )
+        self._host.request(request, harmless=_HARMLESS)
+        end, inner = find_link(self._host, name), find_link(self._gate.socket, inside)
+        return Pair(interface.interface_index, end, inner) if end and inner else None
+
+    def _end_name(self, interface: GatedInterface) -> str:
+        return end_name(self._node_id, interface.interface_index)
+
+    def _ways(self, interface: GatedInterface, inner: int) -> frozenset[Way]:
+        name, has_ipv6 = inner_name(interface), self._gate.has_ipv6()
+        return ways.ways_of(interface.interface_index, name, inner, has_ipv6=has_ipv6)

@@ -1,0 +1,139 @@
+"""The programs for what the host's interfaces send.
+
+On an uplink, packets of exposed networks go to the gate, and errors of ICMP, as these may name a
+connection as the network knows it. The next hop's MAC takes the place of the source's, so that the
+way back is the one that the host's routes chose.
+
+On a network's interface, users of the host may send from its own addresses alone: for IPv6 any
+other takes no privilege (IPV6_FREEBIND), and it may be another container's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from overlay.core.gate import inside
+from overlay.kernel.bpf import numbers
+from overlay.kernel.bpf.assembler import (
+    BYTE,
+    HALF,
+    R0,
+    R1,
+    R2,
+    R3,
+    R6,
+    R7,
+    R10,
+    WORD,
+    Assembler,
+)
+from overlay.kernel.bpf.calls import look_up
+from overlay.kernel.gate.maps import OWN, GateMaps
+from overlay.kernel.gate.programs import parts
+from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IpHeader
+
+_ERRORS_IPV4: Final = (3, 11, 12)  # unreachable, time exceeded, a parameter's problem
+_ERROR_IPV6_MAX: Final = 127
+_MULTICAST: Final = 1
+_LINK_LOCAL, _LINK_LOCAL_MASK = 0x80FE, 0xC0FF  # fe80::/10 as a half word is read
+_END: Final = -4  # on the stack
+
+
+def outward_program(maps: GateMaps) -> bytes:
+    """Return the program for what an uplink sends."""
+    program = parts.begin()
+    parts.return_marked(program, accepts=False)
+    parts.branch_by_version(program, "pass")
+    for header in HEADERS:
+        program.label(header.named("version"))
+        parts.reach(program, header.end, header.named("source"))
+        parts.require_range_bit(program, maps, header, header.source, header.named("own"))
+        parts.look_range_up(program, maps, header, header.source)
+        program.jump_unequal(R0, 0, header.named("steer"))
+        parts.reach(program, header.end, header.named("again"))
+        program.label(header.named("own"))
+        _refuse_no_errors(program, header)
+        _steer(program, maps, header)
+    parts.finish_returned(program)
+    parts.finish(program, "drop", numbers.DROP)
+    return program.code()
+
+
+def _refuse_no_errors(program: Assembler, header: IpHeader) -> None:
+    program.load(BYTE, R1, R2, header.protocol)
+    program.jump_unequal(R1, header.protocol_of_icmp, "pass")
+    parts.reach(program, header.end + 8, header.named("error"))
+    program.load(BYTE, R1, R2, header.end)
+    if header is IPV4_HEADER:
+        for kind in _ERRORS_IPV4:
+            program.jump_equal(R1, kind, header.named("steer"))
+        program.jump("pass")
+    else:
+        program.jump_above(R1, _ERROR_IPV6_MAX, "pass")
+
+
+def _steer(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
+    """Send the frame to the namespace; drop it if the pair is gone, as it must not leave so."""
+    program.label(header.named("steer"))
+    program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
+    program.jump_unequal(R1, 0, "pass")
+    program.load(WORD, R1, R6, numbers.IFINDEX)
+    program.store(WORD, R10, _END, R1)
+    look_up(program, maps.ends, _END)
+    program.jump_equal(R0, 0, "drop")
+    program.load(WORD, R7, R0, 0)
+    parts.reach(program, header.end, header.named("hops"))
+    program.load(BYTE, R1, R2, parts.DESTINATION_MAC)
+    program.jump_any_bit(R1, _MULTICAST, "pass")
+    parts.allow_one_hop_more(program, header)
+    for size, part in ((WORD, 0), (HALF, 4)):
+        program.load(size, R1, R2, parts.DESTINATION_MAC + part)
+        program.store(size, R2, parts.SOURCE_MAC + part, R1)
+    parts.write_constant(program, parts.DESTINATION_MAC, parts.INNER_MAC)
+    program.move(R1, R7)
+    program.set(R2, 0)
+    program.call(numbers.REDIRECT)
+    program.exit()
+
+
+def sent_program(maps: GateMaps) -> bytes:
+    """Return the program for what a network's interface sends: the host's own, from its addresses.
+
+    What the host forwards, or the gate has sent, came by an interface.
+    """
+    program = parts.begin()
+    program.load(WORD, R1, R6, numbers.INGRESS_IFINDEX)
+    program.jump_unequal(R1, 0, "pass")
+    program.load(WORD, R1, R6, numbers.MARK)
+    program.mask(R1, inside.ACCEPTED)
+    program.jump_equal(R1, inside.ACCEPTED, "pass")
+    parts.branch_by_version(program, "pass")
+    for header in HEADERS:
+        program.label(header.named("version"))
+        parts.reach(program, header.end, header.named("header"))
+        _pass_without_address(program, header)
+        parts.look_own_up(program, maps, header, header.source)
+        program.jump_equal(R0, 0, "refuse")
+        program.load(WORD, R1, R0, 0)
+        program.jump_equal(R1, OWN, "pass")
+        program.jump("refuse")
+    program.label("refuse")
+    program.load_map_value(R1, maps.refused)
+    program.set(R2, 1)
+    program.count(R1, 0, R2)
+    parts.finish(program, "drop", numbers.DROP)
+    parts.finish(program)
+    return program.code()
+
+
+def _pass_without_address(program: Assembler, header: IpHeader) -> None:
+    """Let pass what has no address yet, and an interface's own link-local address."""
+    if header is not IPV4_HEADER:
+        program.load(HALF, R1, R2, header.source)
+        program.mask(R1, _LINK_LOCAL_MASK)
+        program.jump_equal(R1, _LINK_LOCAL, "pass")
+    program.load(WORD, R1, R2, header.source)
+    for part in range(4, header.size, 4):
+        program.load(WORD, R3, R2, header.source + part)
+        program.set_bits_of(R1, R3)
+    program.jump_equal(R1, 0, "pass")

@@ -1,0 +1,251 @@
+"""A host with a gate, a router beside it, and another host behind the router.
+
+one, two (containers) -- network -- ovh of h1 -- cable -- h2 -- far, MTU 1400 -- eth0 of far
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from overlay.core.gate.inside import LOOPBACK_DESTINATION
+from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState
+from overlay.kernel import netns
+from overlay.kernel.gate.gate import Gate
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import Mac, NodeId, ip_text, parse_ip
+from tests.kernel.conftest import World
+from tests.kernel.gate.traffic import Traffic
+
+NODE = NodeId(bytes(range(32, 48)))
+OWN = {4: "192.0.2.1", 6: "2001:db8::1"}
+NEAR = {4: "192.0.2.2", 6: "2001:db8::2"}
+FAR = {4: "198.51.100.2", 6: "2001:db8:1::2"}
+GATEWAY = {4: "10.32.0.1", 6: "fd00:32::1"}
+ONE = {4: "10.32.0.2", 6: "fd00:32::2"}
+TWO = {4: "10.32.0.3", 6: "fd00:32::3"}
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+RANGES = {4: ("10.32.0.0", 16), 6: ("fd00:32::", 64)}
+TCP_PORT, UDP_PORT, CLOSED_PORT, DOWN_PORT = 8080, 8053, 8055, 8054
+"""Published ports: to container one, and to a port there at which nobody listens."""
+BLOCK = "16384-32767"
+
+_HOST_RULES = """
+table inet passing {
+  chain forward {
+    type filter hook forward priority 0;
+    iifname != "ovh" oifname != "ovh" accept
+    tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu
+    iifname "ovh" oifname != "ovh" accept
+    oifname "ovh" meta mark & 0x6f760000 == 0x6f760000 accept
+    counter drop
+  }
+}
+"""
+
+
+def _inside_rules() -> str:
+    """Return the rules of the namespace, as the agent writes them (see `kernel.nft`)."""
+    before: list[str] = []
+    after: list[str] = []
+    for version, word in ((4, "ip"), (6, "ip6")):
+        own, gateway, one = OWN[version], GATEWAY[version], ONE[version]
+        here = f"{{ {own}, {gateway}, {ip_text(LOOPBACK_DESTINATION[version])} }}"
+        target = one if version == 4 else f"[{one}]"
+        for protocol, port, there in (
+            ("tcp", TCP_PORT, 80),
+            ("udp", UDP_PORT, 53),
+            ("udp", CLOSED_PORT, 5999),
+        ):
+            rule = f"{word} daddr {here} {protocol} dport {port} dnat {word} to {target}:{there}"
+            before.append(rule)
+        source = "{}/{}".format(*RANGES[version])
+        ways = (
+            (f'oifname "cable" {word} saddr {source}', own),
+            (f'oifname "host_lo" ct status dnat {word} daddr {source}', gateway),
+            (f'oifname "ovh" ct status dnat {word} saddr {source}', gateway),
+        )
+        for matched, ip in ways:
+            written = ip if version == 4 else f"[{ip}]"
+            for protocol in ("tcp", "udp", "icmp" if version == 4 else "ipv6-icmp"):
+                rule = f"meta l4proto {protocol} snat {word} to {written}:{BLOCK}"
+                after.append(f"{matched} {rule}")
+            after.append(f"{matched} snat {word} to {ip}")
+    return "\n".join(
+        (
+            "table inet translation {",
+            "chain before { type nat hook prerouting priority -100;",
+            *before,
+            "}",
+            "chain passing { type filter hook forward priority 0;",
+            "ct status dnat meta priority set 6f76:1",
+            'iifname "cable" ct state established,related meta priority set 6f76:1',
+            "}",
+            "chain after { type nat hook postrouting priority 100;",
+            *after,
+            "}",
+            "}",
+            "",
+        )
+    )
+
+
+class GateThere(Gate):
+    """The gate of a host; every call is made in its namespace, as its agent's thread is."""
+
+    def __init__(self, host_fd: int, node_id: NodeId) -> None:
+        self._host_fd = host_fd
+        with netns.inside(host_fd):
+            super().__init__(node_id)
+
+    def read(self) -> GateState:
+        """Return the state of this object's programs."""
+        with netns.inside(self._host_fd):
+            return super().read()
+
+    def write(self, before: GateState, after: GateState) -> None:
+        """Change what is led to the namespace."""
+        with netns.inside(self._host_fd):
+            super().write(before, after)
+
+    def remove(self) -> None:
+        """Remove the programs and the namespace."""
+        with netns.inside(self._host_fd):
+            super().remove()
+
+
+@dataclass
+class Gated:
+    """The hosts and containers, by name, and the gate of host h1."""
+
+    world: World
+    names: dict[str, str] = field(default_factory=dict)
+    opened: list[GateThere] = field(default_factory=list)
+
+    def run(self, who: str, *command: str) -> str:
+        """Run a command in a namespace."""
+        return self.world.run(self.names[who], *command)
+
+    def configure(self, who: str, text: str) -> None:
+        """Give a namespace rules of nft(8)."""
+        path = netns.path_of(self.names[who])
+        done = os.memfd_create("rules")
+        os.write(done, text.encode())
+        self.world.run(str(path.name), "nft", "-f", f"/proc/{os.getpid()}/fd/{done}")
+        os.close(done)
+
+    def fd(self, who: str) -> int:
+        """Return a new descriptor of a namespace, which the world closes."""
+        return self.world.fd(self.names[who])
+
+    def traffic(self) -> Traffic:
+        """Return what opens sockets there."""
+        return Traffic({who: self.fd(who) for who in self.names})
+
+    def interface(self, link: str, kind: str) -> GatedInterface:
+        """Return an interface of the host as the agent's plan has it."""
+        with NetlinkSocket(self.fd("h1")) as host:
+            found = link_decoder.decode(host.get(link_requests.get_link(link))[0])
+        return GatedInterface(link, found.index, Mac(found.mac or bytes(6)), found.mtu, kind)  # type: ignore[arg-type]
+
+    def wanted(self) -> GateState:
+        """Return the plan."""
+        network = self.interface("ovh", "network")
+        own = frozenset(parse_ip(each) for each in (*OWN.values(), *GATEWAY.values()))
+        return GateState(
+            frozenset(
+                {self.interface("cable", "uplink"), network, self.interface("lo", "loopback")}
+            ),
+            own,
+            frozenset(
+                GatedNetwork(parse_ip(base), length, network.interface_index)
+                for base, length in RANGES.values()
+            ),
+            frozenset({("tcp", TCP_PORT), ("udp", UDP_PORT), ("udp", CLOSED_PORT)}),
+        )
+
+    def open(self, node_id: NodeId = NODE) -> GateThere:
+        """Return a gate, as an agent that starts makes it."""
+        self.opened.append(GateThere(self.fd("h1"), node_id))
+        return self.opened[-1]
+
+    def pass_over(self, gate: GateThere) -> GateState:
+        """Write the plan, with what there is before; return what is read then."""
+        gate.write(gate.read(), self.wanted())
+        return gate.read()
+
+    def close(self) -> None:
+        """Remove the gate, and all namespaces."""
+        for gate in self.opened:
+            gate.remove()
+            gate.close()
+        self.world.close()
+
+
+def _link(gated: Gated, who: str, link: str, other: str, there: str, mtu: int) -> None:
+    pair = ("type", "veth", "peer", there, "mtu", str(mtu), "netns", gated.names[other])
+    gated.run(who, "ip", "link", "add", link, "mtu", str(mtu), *pair)
+    for each, name in ((who, link), (other, there)):
+        gated.run(each, "ip", "link", "set", name, "up")
+
+
+def _address(gated: Gated, who: str, link: str, ipv4: str, ipv6: str) -> None:
+    gated.run(who, "ip", "address", "add", ipv4, "dev", link)
+    gated.run(who, "ip", "address", "add", ipv6, "dev", link, "nodad")
+
+
+def _build(gated: Gated) -> None:
+    for who in ("h1", "h2", "far", "network", "one", "two"):
+        gated.names[who] = gated.world.namespace(who)
+    _link(gated, "h1", "cable", "h2", "cable", 1500)
+    _link(gated, "h2", "far", "far", "eth0", 1400)
+    _address(gated, "h1", "cable", f"{OWN[4]}/24", f"{OWN[6]}/64")
+    _address(gated, "h2", "cable", f"{NEAR[4]}/24", f"{NEAR[6]}/64")
+    _address(gated, "h2", "far", "198.51.100.1/24", "2001:db8:1::1/64")
+    _address(gated, "far", "eth0", f"{FAR[4]}/24", f"{FAR[6]}/64")
+    gated.run("network", "ip", "link", "add", "br0", "mtu", "1450", "type", "bridge")
+    gated.run("network", "ip", "link", "set", "br0", "up")
+    _link(gated, "h1", "ovh", "network", "ovh", 1450)
+    _address(gated, "h1", "ovh", f"{GATEWAY[4]}/16", f"{GATEWAY[6]}/64")
+    gated.run("network", "ip", "link", "set", "ovh", "master", "br0")
+    for who, ips in (("one", ONE), ("two", TWO)):
+        _link(gated, who, "eth0", "network", who, 1450)
+        gated.run("network", "ip", "link", "set", who, "master", "br0")
+        _address(gated, who, "eth0", f"{ips[4]}/16", f"{ips[6]}/64")
+    for who, ips in (("one", GATEWAY), ("two", GATEWAY), ("h1", NEAR),
+                     ("far", {4: "198.51.100.1", 6: "2001:db8:1::1"})):  # fmt: skip
+        for version in (4, 6):
+            gated.run(who, "ip", f"-{version}", "route", "add", "default", "via", ips[version])
+    for who in ("h1", "h2"):
+        switches = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        gated.run(who, "sysctl", "-qw", *switches)
+    gated.configure("h1", _HOST_RULES)
+
+
+@pytest.fixture(scope="module")
+def gated(_capable: None) -> Iterator[Gated]:
+    """Return the hosts, with a gate whose rules are written."""
+    made = Gated(World())
+    try:
+        _build(made)
+        gate = made.open()
+        assert made.pass_over(gate) == made.wanted()
+        made.names["gate"] = gate.path.name
+        made.configure("gate", _inside_rules())
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def traffic(gated: Gated) -> Iterator[Traffic]:
+    """Return what opens sockets there, with servers at the usual ports."""
+    made = gated.traffic()
+    for who, tcp, udp in (("h2", 9000, 9001), ("far", 9000, 9001), ("one", 80, 53),
+                          ("h1", 20000, 20001)):  # fmt: skip
+        made.serve(who, tcp, udp)
+    yield made
+    made.close()
