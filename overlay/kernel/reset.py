@@ -18,6 +18,10 @@ from typing import Final
 
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import container_files, netns
+from overlay.kernel.gate import hooks as gate_hooks
+from overlay.kernel.gate.gate import remove_namespace as remove_gate
+from overlay.kernel.gate.namespace import NAME as GATE_NAME
+from overlay.kernel.gate.namespace import is_gate
 from overlay.kernel.host import macvlan
 from overlay.kernel.native import hooks
 from overlay.kernel.netlink import link_decoder, link_requests
@@ -48,6 +52,9 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     errors: list[str] = []
     with _collecting(errors, "native path"), NetlinkSocket() as socket:
         removed += hooks.remove_all(socket)  # they would send frames into sandboxes that are gone
+    with _collecting(errors, "gate"):
+        count = len(gate_hooks.remove_all())
+        removed += [f"gate's programs on {count} interfaces"] if count else []
     for name in filter(among, netns.names()):
         with _collecting(errors, f"namespace {name}"):
             removed += _remove_namespace(name)
@@ -102,7 +109,12 @@ def _remove_namespace(name: str) -> list[str]:
             return [f"name of a container {name}"]
         if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
             return [f"name of a sandbox {name}"]
+        if GATE_NAME.fullmatch(name) and netns.remove(name):
+            return [f"name of a gate {name}"]
         return []
+    if is_gate(alias):
+        remove_gate(name)
+        return [f"gate {name}"]
     if is_overlayd_link(alias):
         Sandbox.open(name, create=False).destroy()
         return [f"sandbox {name}"]

@@ -17,7 +17,7 @@ from overlay.core.gate.state import GatedInterface, GateState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tcx
-from overlay.kernel.gate import hooks, namespace, pairs
+from overlay.kernel.gate import hooks, namespace
 from overlay.kernel.gate.hooks import GateHooks, Hook
 from overlay.kernel.gate.maps import GateInterface, GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
@@ -36,7 +36,7 @@ class Gate:
         self._node_id = node_id
         self._name = namespace.namespace_name(node_id)
         self._namespace: GateNamespace | None = None
-        self._interfaces: frozenset[GatedInterface] = frozenset()  # that were written
+        self._written = GateState()
         try:
             _require_tcx()
             with ExitStack() as undo:
@@ -89,9 +89,9 @@ class Gate:
         inside = self._namespace
         if inside is None or not inside.is_named:
             return []
-        found = self._pairs(inside).read(self._interfaces)
+        found = self._pairs(inside).read(self._written)
         known = set(self._maps.gate_interfaces())
-        rows = [each for each in self._interfaces if each.interface_index in found]
+        rows = [each for each in self._written.interfaces if each.interface_index in found]
         needed = {each: self._all_hooks(each, found[each.interface_index]) for each in rows}
         missing = self._hooks.missing({hook for each in rows for hook in needed[each]}, inside.fd)
         return [
@@ -134,7 +134,7 @@ class Gate:
         self.prepare()
         inside = self._namespace
         assert inside is not None
-        self._interfaces = after.interfaces
+        self._written = after
         ways = self._put_pairs(inside, before, after)
         self._put_entries(before, after)
         rows = [each for each in after.interfaces if each.interface_index in ways]
@@ -152,13 +152,12 @@ class Gate:
     ) -> dict[int, Pair]:
         """Create and repair pairs; return those that there are, by interface."""
         known = self._pairs(inside)
-        ways = known.read(after.interfaces)
-        sizes = pairs.mtus(after.interfaces)
+        ways = known.read(after)
         for each in sorted(after.interfaces):
             if each.kind == "loopback":
                 inside.prepare_loopback()
             if each.interface_index not in ways:
-                made = known.put(each, sizes[each.interface_index])
+                made = known.put(each, after)
                 if made is None:
                     continue
                 ways[each.interface_index] = made
@@ -190,7 +189,7 @@ class Gate:
         for known in list(self._maps.gate_interfaces()):
             if known.interface not in indexes:
                 self._maps.delete_interface(known.interface, known.end)
-        self._pairs(inside).delete_surplus(after.interfaces)
+        self._pairs(inside).delete_surplus(after)
         if not any(each.kind == "loopback" for each in after.interfaces):
             inside.restore_loopback()
 
@@ -200,7 +199,7 @@ class Gate:
     def remove(self) -> None:
         """Remove this node's programs, then the namespace with its connections. Raises OSError."""
         self._hooks.delete_surplus(())
-        self._interfaces = frozenset()
+        self._written = GateState()
         self._close_namespace()
         remove_namespace(self._name)
 

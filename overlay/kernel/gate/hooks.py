@@ -49,7 +49,8 @@ class GateHooks:
             "outward": outward.outward_program(maps),
             "sent": outward.sent_program(maps),
             "entering": inner_ends.entering_program(),
-            "exiting": inner_ends.exiting_program(),
+            "exiting": inner_ends.exiting_program(signs_own=False),
+            "exiting to loopback": inner_ends.exiting_program(signs_own=True),
             **{_returning(kind): outer_ends.returning_program(maps, kind) for kind in _KINDS},
         }
         try:
@@ -96,9 +97,10 @@ class GateHooks:
 
 def gate_hooks(interface: GatedInterface, pair: Pair) -> list[Hook]:
     """Return the hooks of both ends of a pair."""
+    exiting = "exiting to loopback" if interface.kind == "loopback" else "exiting"
     return [
         Hook(True, pair.inner, TCX_INGRESS, "entering"),
-        Hook(True, pair.inner, TCX_EGRESS, "exiting"),
+        Hook(True, pair.inner, TCX_EGRESS, exiting),
         Hook(False, pair.end, TCX_INGRESS, _returning(interface.kind)),
     ]
 

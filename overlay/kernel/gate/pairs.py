@@ -7,16 +7,16 @@ interface's index, and no packet is for the host there; the end inside has the i
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.link_state import GATE_LINK_PREFIX, Port
 from overlay.core.gate.inside import LOOPBACK_NAME
-from overlay.core.gate.state import GatedInterface
+from overlay.core.gate.state import GatedInterface, GateState
 from overlay.kernel.gate import namespace, ways
 from overlay.kernel.gate.namespace import ALIAS, GateNamespace
 from overlay.kernel.gate.programs.parts import INNER_MAC
-from overlay.kernel.gate.ways import Rule, Way
+from overlay.kernel.gate.ways import NetworkRange, Way
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
@@ -45,16 +45,8 @@ def inner_name(interface: GatedInterface) -> str:
     return LOOPBACK_NAME if interface.kind == "loopback" else interface.name
 
 
-def mtus(interfaces: Collection[GatedInterface]) -> dict[int, int]:
-    """Return the MTU of each interface's pair, in bytes.
-
-    By the loopback's pass packets to networks, without a further check of their length.
-    """
-    least = min((each.mtu for each in interfaces if each.kind == "network"), default=_MTU_MAX)
-    return {
-        each.interface_index: min(_MTU_MAX, least if each.kind == "loopback" else each.mtu)
-        for each in interfaces
-    }
+def _mtu(interface: GatedInterface) -> int:
+    return min(_MTU_MAX, interface.mtu)
 
 
 class GatePairs:
@@ -65,31 +57,30 @@ class GatePairs:
         self._host = host
         self._gate = gate
 
-    def read(self, wanted: Collection[GatedInterface]) -> dict[int, Pair]:
-        """Return the pairs that are as these interfaces need them, by the interface's index."""
+    def read(self, wanted: GateState) -> dict[int, Pair]:
+        """Return the pairs that are as a state needs them, by the interface's index."""
         ends, inner = self._links()
         known = ways.read_ways(self._gate.socket)
-        sizes = mtus(wanted)
         found: dict[int, Pair] = {}
-        for each in wanted:
+        for each in wanted.interfaces:
             pair = self._pair(each, ends, inner)
             if pair is None:
                 continue
             both = ends[self._end_name(each)], inner[pair.inner]
-            is_right = all(link.up and link.mtu == sizes[each.interface_index] for link in both)
-            if is_right and self._ways(each, pair.inner) <= known:
+            is_right = all(link.up and link.mtu == _mtu(each) for link in both)
+            if is_right and self._ways(wanted, each, pair.inner) <= known:
                 found[each.interface_index] = pair
         return found
 
-    def put(self, interface: GatedInterface, mtu: int) -> Pair | None:
-        """Create an interface's pair, or repair it; None if the kernel took it away meanwhile.
+    def put(self, interface: GatedInterface, wanted: GateState) -> Pair | None:
+        """Create a state's interface's pair, or repair it; None if it was taken away meanwhile.
 
         One whose end inside is another than it should be is replaced. Raises NetlinkError.
         """
         ends, inner = self._links()
         pair = self._pair(interface, ends, inner)
         if pair is None:
-            pair = self._create(interface, mtu, ends.get(self._end_name(interface)))
+            pair = self._create(interface, ends.get(self._end_name(interface)))
         if pair is None:
             return None
         namespace.disable_ipv6(self._end_name(interface))
@@ -100,22 +91,27 @@ class GatePairs:
             # Refused where there is no IPv6; the rest is what counts.
             socket.transact([link_requests.set_alias(index, alias, link_local=False)])
             socket.request(
-                link_requests.set_mtu(index, mtu),
+                link_requests.set_mtu(index, _mtu(interface)),
                 link_requests.set_up(index),
                 harmless={errno.ENODEV},
             )
-        requests = ways.put_requests(self._ways(interface, pair.inner))
+        requests = ways.put_requests(self._ways(wanted, interface, pair.inner))
         self._gate.socket.request(*requests, harmless={errno.EEXIST, errno.ENODEV})
         return pair
 
-    def delete_surplus(self, wanted: Iterable[GatedInterface]) -> None:
-        """Delete the pairs of all other interfaces, and their rules."""
-        kept = {self._end_name(each): inner_name(each) for each in wanted}
+    def delete_surplus(self, wanted: GateState) -> None:
+        """Delete what a state does not need: pairs of other interfaces, rules and routes."""
+        kept = {self._end_name(each): each for each in wanted.interfaces}
         ends, _ = self._links()
         delete_links(self._host, [link.index for name, link in ends.items() if name not in kept])
-        rules = {each for each in ways.read_ways(self._gate.socket) if isinstance(each, Rule)}
-        surplus = {each for each in rules if each.link not in kept.values()}
-        self._gate.socket.transact(ways.delete_requests(surplus))
+        needed = {
+            way
+            for name, each in kept.items()
+            if name in ends
+            for way in self._ways(wanted, each, ends[name].peer)
+        }
+        found = ways.read_ways(self._gate.socket)
+        self._gate.socket.transact(ways.delete_requests(found, needed))
 
     def _links(self) -> tuple[dict[str, LinkInfo], dict[int, LinkInfo]]:
         """Return the ends in the host's namespace that are this gate's, and those inside."""
@@ -138,7 +134,7 @@ class GatePairs:
             return None
         return Pair(interface.interface_index, end.index, there.index)
 
-    def _create(self, interface: GatedInterface, mtu: int, wrong: LinkInfo | None) -> Pair | None:
+    def _create(self, interface: GatedInterface, wrong: LinkInfo | None) -> Pair | None:
         name, inside = self._end_name(interface), inner_name(interface)
         left = wrong.index if wrong is not None else find_link(self._host, name)
         leftovers = ((self._host, left), (self._gate.socket, find_link(self._gate.socket, inside)))
@@ -146,7 +142,7 @@ class GatePairs:
             if index:
                 socket.request(link_requests.delete_link(index), harmless={errno.ENODEV})
         request = link_requests.create_veth(
-            Port(name, mtu, ""), 0, self._gate.fd, inside, INNER_MAC
+            Port(name, _mtu(interface), ""), 0, self._gate.fd, inside, INNER_MAC
         )
         self._host.request(request, harmless=_HARMLESS)
         end, inner = find_link(self._host, name), find_link(self._gate.socket, inside)
@@ -155,6 +151,14 @@ class GatePairs:
     def _end_name(self, interface: GatedInterface) -> str:
         return end_name(self._node_id, interface.interface_index)
 
-    def _ways(self, interface: GatedInterface, inner: int) -> frozenset[Way]:
-        name, has_ipv6 = inner_name(interface), self._gate.has_ipv6()
-        return ways.ways_of(interface.interface_index, name, inner, has_ipv6=has_ipv6)
+    def _ways(self, state: GateState, interface: GatedInterface, inner: int) -> frozenset[Way]:
+        """Return what the end inside needs; from an uplink's the host itself goes on."""
+        sizes = {each.interface_index: _mtu(each) for each in state.interfaces}
+        ranges = (
+            NetworkRange(each.base, each.length, sizes[each.interface_index])
+            for each in state.networks
+            if interface.kind != "uplink" and each.interface_index in sizes
+        )
+        name, index = inner_name(interface), interface.interface_index
+        has_ipv6 = self._gate.has_ipv6()
+        return frozenset(ways.ways_of(index, name, inner, ranges, has_ipv6=has_ipv6))

@@ -1,15 +1,15 @@
 """The ways back: what sends each packet back by the interface that it came by.
 
-Each pair's end inside has a rule, which leads to a table of its own with one route, to a neighbor
-whose MAC is fixed. What the namespace itself says, such as that a packet is too large, goes to the
-host by the loopback's pair.
+Each pair's end inside has a rule, which leads to a table of its own: to everywhere by a neighbor
+whose MAC is fixed. Routes to exposed networks say their MTU where packets go on to them from here.
+What the namespace itself says, such as that a packet is too large, leaves by the loopback's pair.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay.core.dataplane.state import NeighborRow
@@ -23,7 +23,8 @@ from overlay.model import Ip, Mac
 # struct rtmsg and struct fib_rule_hdr have one layout (linux/rtnetlink.h, linux/fib_rules.h).
 _HEADER: Final = struct.Struct("=BBBBBBBBI")
 _U32: Final = struct.Struct("=I")
-_RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 4, 5, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 8, 15
+_RTAX_LOCK, _RTAX_MTU = 1, 2
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE = 3, 6, 15
 _RTPROT_STATIC, _RTN_UNICAST, _RTNH_F_ONLINK, _FR_ACT_TO_TBL = 4, 1, 4, 1
 _MAIN: Final = 254
@@ -47,11 +48,22 @@ class Rule(NamedTuple):
 
 
 class TableRoute(NamedTuple):
-    """A table's way to everywhere."""
+    """A table's way to a range, or to everywhere."""
 
     table: int
     link: int
     gateway: Ip
+    base: bytes = b""
+    length: int = 0  # of the prefix, bits
+    mtu: int = 0  # bytes; 0: that of the link
+
+
+class NetworkRange(NamedTuple):
+    """A range of a network, and the network's MTU in bytes."""
+
+    base: Ip
+    length: int
+    mtu: int
 
 
 class Neighbor(NamedTuple):
@@ -72,13 +84,18 @@ class Address(NamedTuple):
 Way: TypeAlias = Rule | TableRoute | Neighbor | Address
 
 
-def ways_of(interface: int, name: str, link: int, *, has_ipv6: bool) -> frozenset[Way]:
-    """Return what a pair's end inside needs, by its interface, and its name and index inside."""
-    return frozenset(_ways(_TABLE_BASE + interface, name, link, has_ipv6=has_ipv6))
+def ways_of(
+    interface: int, name: str, link: int, ranges: Iterable[NetworkRange], *, has_ipv6: bool
+) -> Iterator[Way]:
+    """Yield what a pair's end inside needs, by its interface, and its name and index inside.
 
-
-def _ways(table: int, name: str, link: int, *, has_ipv6: bool) -> Iterator[Way]:
+    `ranges` are those to which packets go on from there.
+    """
+    table, known = _TABLE_BASE + interface, list(ranges)
     for gateway, dummy in list(zip(_GATEWAYS, _DUMMIES, strict=True))[: 1 + has_ipv6]:
+        for base, length, mtu in known:
+            if len(base) == len(gateway):
+                yield TableRoute(table, link, gateway, base, length, mtu)
         yield Address(link, dummy)
         yield Neighbor(link, gateway, OUTER_MAC)
         yield TableRoute(table, link, gateway)
@@ -99,15 +116,21 @@ def read_ways(inside: NetlinkSocket) -> set[Way]:
     return {each for each in found if each is not None}
 
 
-def put_requests(ways: frozenset[Way]) -> list[Request]:
+def put_requests(ways: Collection[Way]) -> list[Request]:
     """Return the requests that add what a pair's end needs."""
     order = (Address, Neighbor, TableRoute, Rule)
     return [_put(each) for kind in order for each in ways if isinstance(each, kind)]
 
 
-def delete_requests(rules: set[Rule]) -> list[Request]:
-    """Return the requests that delete rules; all else goes with the links."""
-    return [(codec.RTM_DELRULE, 0, _encode_rule(each)) for each in rules]
+def delete_requests(found: Iterable[Way], wanted: Collection[Way]) -> list[Request]:
+    """Return the requests that delete rules and routes to ranges; all else goes with the links."""
+    requests: list[Request] = []
+    for each in found:
+        if isinstance(each, Rule) and each not in wanted:
+            requests.append((codec.RTM_DELRULE, 0, _encode_rule(each)))
+        if isinstance(each, TableRoute) and each.length and each not in wanted:
+            requests.append((codec.RTM_DELROUTE, 0, _encode_route(each)))
+    return requests
 
 
 def _put(way: Way) -> Request:
@@ -136,9 +159,13 @@ def _encode_rule(rule: Rule) -> bytes:
 
 def _encode_route(route: TableRoute) -> bytes:
     family, flags = _family(route.gateway), _RTNH_F_ONLINK
-    head = _HEADER.pack(family, 0, 0, 0, 0, _RTPROT_STATIC, 0, _RTN_UNICAST, flags)
+    head = _HEADER.pack(family, route.length, 0, 0, 0, _RTPROT_STATIC, 0, _RTN_UNICAST, flags)
+    lock, mtu = _U32.pack(1 << _RTAX_MTU), _U32.pack(route.mtu)
+    metrics = attribute(_RTAX_LOCK, lock) + attribute(_RTAX_MTU, mtu)
     return (
         head
+        + (attribute(_RTA_DST, route.base) if route.length else b"")
+        + (attribute(_RTA_METRICS, metrics) if route.mtu else b"")
         + attribute(_RTA_GATEWAY, route.gateway)
         + attribute(_RTA_OIF, _U32.pack(route.link))
         + attribute(_RTA_TABLE, _U32.pack(route.table))
@@ -164,9 +191,12 @@ def _route(message: NetlinkMessage) -> TableRoute | None:
     _, length, *_, kind, _ = _HEADER.unpack_from(buffer, start)
     found = attributes(buffer, start + _HEADER.size, end)
     link, gateway, table = (found.get(each) for each in (_RTA_OIF, _RTA_GATEWAY, _RTA_TABLE))
-    if length or kind != _RTN_UNICAST or link is None or gateway is None or table is None:
+    if kind != _RTN_UNICAST or link is None or gateway is None or table is None:
         return None
-    return TableRoute(_U32.unpack(table)[0], _U32.unpack(link)[0], Ip(gateway))
+    metrics = found.get(_RTA_METRICS, b"")
+    mtu = attributes(metrics, 0, len(metrics)).get(_RTAX_MTU, bytes(4))
+    (number,), (index,), (size,) = (_U32.unpack(each) for each in (table, link, mtu))
+    return TableRoute(number, index, Ip(gateway), found.get(_RTA_DST, b""), length, size)
 
 
 def _neighbor(message: NetlinkMessage) -> Neighbor | None:

@@ -1,6 +1,7 @@
 """A host with a gate, a router beside it, and another host behind the router.
 
 one, two (containers) -- network -- ovh of h1 -- cable -- h2 -- far, MTU 1400 -- eth0 of far
+      green (a container of another network) -- ovi of h1
 """
 
 from __future__ import annotations
@@ -29,18 +30,21 @@ ONE = {4: "10.32.0.2", 6: "fd00:32::2"}
 TWO = {4: "10.32.0.3", 6: "fd00:32::3"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 RANGES = {4: ("10.32.0.0", 16), 6: ("fd00:32::", 64)}
-TCP_PORT, UDP_PORT, CLOSED_PORT, DOWN_PORT = 8080, 8053, 8055, 8054
-"""Published ports: to container one, and to a port there at which nobody listens."""
+GREEN_GATEWAY = {4: "10.33.0.1", 6: "fd00:33::1"}
+GREEN = {4: "10.33.0.2", 6: "fd00:33::2"}
+GREEN_RANGES = {4: ("10.33.0.0", 16), 6: ("fd00:33::", 64)}
+TCP_PORT, UDP_PORT, CLOSED_PORT, UNTRANSLATED_PORT = 8080, 8053, 8055, 8056
+"""Published ports: to container one, to a port there at which nobody listens, and of no rule."""
 BLOCK = "16384-32767"
 
 _HOST_RULES = """
 table inet passing {
   chain forward {
     type filter hook forward priority 0;
-    iifname != "ovh" oifname != "ovh" accept
+    iifname != { "ovh", "ovi" } oifname != { "ovh", "ovi" } accept
     tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu
-    iifname "ovh" oifname != "ovh" accept
-    oifname "ovh" meta mark & 0x6f760000 == 0x6f760000 accept
+    iifname { "ovh", "ovi" } oifname != { "ovh", "ovi" } accept
+    iifname != { "ovh", "ovi" } oifname { "ovh", "ovi" } meta mark & 0x6f760000 == 0x6f760000 accept
     counter drop
   }
 }
@@ -153,18 +157,26 @@ class Gated:
 
     def wanted(self) -> GateState:
         """Return the plan."""
-        network = self.interface("ovh", "network")
-        own = frozenset(parse_ip(each) for each in (*OWN.values(), *GATEWAY.values()))
+        network, green = self.interface("ovh", "network"), self.interface("ovi", "network")
+        gateways = (*GATEWAY.values(), *GREEN_GATEWAY.values())
+        own = frozenset(parse_ip(each) for each in (*OWN.values(), *gateways))
         return GateState(
             frozenset(
-                {self.interface("cable", "uplink"), network, self.interface("lo", "loopback")}
+                {
+                    *(network, green),
+                    *(self.interface("cable", "uplink"), self.interface("lo", "loopback")),
+                }
             ),
             own,
             frozenset(
-                GatedNetwork(parse_ip(base), length, network.interface_index)
-                for base, length in RANGES.values()
+                GatedNetwork(parse_ip(base), length, link.interface_index)
+                for link, ranges in ((network, RANGES), (green, GREEN_RANGES))
+                for base, length in ranges.values()
             ),
-            frozenset({("tcp", TCP_PORT), ("udp", UDP_PORT), ("udp", CLOSED_PORT)}),
+            frozenset(
+                {("tcp", TCP_PORT), ("udp", UDP_PORT), ("udp", CLOSED_PORT)}
+                | {(protocol, UNTRANSLATED_PORT) for protocol in ("tcp", "udp")}
+            ),
         )
 
     def open(self, node_id: NodeId = NODE) -> GateThere:
@@ -198,7 +210,7 @@ def _address(gated: Gated, who: str, link: str, ipv4: str, ipv6: str) -> None:
 
 
 def _build(gated: Gated) -> None:
-    for who in ("h1", "h2", "far", "network", "one", "two"):
+    for who in ("h1", "h2", "far", "network", "one", "two", "green"):
         gated.names[who] = gated.world.namespace(who)
     _link(gated, "h1", "cable", "h2", "cable", 1500)
     _link(gated, "h2", "far", "far", "eth0", 1400)
@@ -215,7 +227,10 @@ def _build(gated: Gated) -> None:
         _link(gated, who, "eth0", "network", who, 1450)
         gated.run("network", "ip", "link", "set", who, "master", "br0")
         _address(gated, who, "eth0", f"{ips[4]}/16", f"{ips[6]}/64")
-    for who, ips in (("one", GATEWAY), ("two", GATEWAY), ("h1", NEAR),
+    _link(gated, "h1", "ovi", "green", "eth0", 1450)
+    _address(gated, "h1", "ovi", f"{GREEN_GATEWAY[4]}/16", f"{GREEN_GATEWAY[6]}/64")
+    _address(gated, "green", "eth0", f"{GREEN[4]}/16", f"{GREEN[6]}/64")
+    for who, ips in (("one", GATEWAY), ("two", GATEWAY), ("h1", NEAR), ("green", GREEN_GATEWAY),
                      ("far", {4: "198.51.100.1", 6: "2001:db8:1::1"})):  # fmt: skip
         for version in (4, 6):
             gated.run(who, "ip", f"-{version}", "route", "add", "default", "via", ips[version])
@@ -244,8 +259,11 @@ def gated(_capable: None) -> Iterator[Gated]:
 def traffic(gated: Gated) -> Iterator[Traffic]:
     """Return what opens sockets there, with servers at the usual ports."""
     made = gated.traffic()
-    for who, tcp, udp in (("h2", 9000, 9001), ("far", 9000, 9001), ("one", 80, 53),
-                          ("h1", 20000, 20001)):  # fmt: skip
+    servers = (
+        *(("h2", 9000, 9001), ("far", 9000, 9001), ("one", 80, 53), ("h1", 20_000, 20_001)),
+        ("h1", UNTRANSLATED_PORT, UNTRANSLATED_PORT),
+    )
+    for who, tcp, udp in servers:
         made.serve(who, tcp, udp)
     yield made
     made.close()

@@ -62,7 +62,12 @@ class Traffic:
         return seen.decode()
 
     def ask_udp(
-        self, who: str, address: str, port: int, size: int = 100, discovers: int = DONT
+        self,
+        who: str,
+        address: str,
+        port: int,
+        size: int = 100,
+        discovers: int = DONT,
     ) -> str:
         """Do the same by a datagram; raises OSError for an error of ICMP."""
         client = self.socket(who, _family(address), socket.SOCK_DGRAM)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from overlay.core.gate import inside
 from overlay.kernel.bpf import numbers
-from overlay.kernel.bpf.assembler import HALF, R1, R2, R3, R6, WORD
+from overlay.kernel.bpf.assembler import HALF, R1, R2, R3, R6, WORD, Assembler
 from overlay.kernel.gate.programs import parts
 
 
@@ -33,24 +33,36 @@ def entering_program() -> bytes:
     return program.code()
 
 
-def exiting_program() -> bytes:
-    """Return the program for what leaves the namespace."""
+def exiting_program(*, signs_own: bool) -> bytes:
+    """Return the program for what leaves the namespace.
+
+    With `signs_own`, for the loopback's pair, by which nothing is on its way out: all that did not
+    come from outside is what the namespace says itself, and may go on.
+    """
     program = parts.begin()
     parts.reach(program, numbers.ETHERNET_SIZE, "mac", "drop")
     program.load(WORD, R1, R6, numbers.TC_INDEX)
     program.jump_equal(R1, parts.INWARD, "inward")
-    program.store(HALF, R2, parts.DESTINATION_MAC, R1)
-    program.load(WORD, R1, R6, numbers.MARK)
-    program.store(WORD, R2, parts.DESTINATION_MAC + 2, R1)
-    program.set(R1, parts.OUTWARD_SIGN)
-    program.jump("write")
+    if signs_own:
+        program.jump("sign")
+    else:
+        _write_next_hop(program)
     program.label("inward")
     program.load(WORD, R1, R6, numbers.PRIORITY)
     program.set(R3, inside.SIGNED)
     program.jump_different(R1, R3, "pass")
+    program.label("sign")
     program.set(R1, parts.SIGN)
     program.label("write")
     program.store(HALF, R2, parts.SOURCE_MAC, R1)
     parts.finish(program)
     parts.finish(program, "drop", numbers.DROP)
     return program.code()
+
+
+def _write_next_hop(program: Assembler) -> None:
+    program.store(HALF, R2, parts.DESTINATION_MAC, R1)
+    program.load(WORD, R1, R6, numbers.MARK)
+    program.store(WORD, R2, parts.DESTINATION_MAC + 2, R1)
+    program.set(R1, parts.OUTWARD_SIGN)
+    program.jump("write")

@@ -12,11 +12,25 @@ from typing import Final
 from overlay.core.gate import inside
 from overlay.core.gate.state import InterfaceKind
 from overlay.kernel.bpf import numbers
-from overlay.kernel.bpf.assembler import HALF, R0, R1, R2, R3, R4, R6, R7, R8, R10, WORD, Assembler
+from overlay.kernel.bpf.assembler import (
+    BYTE,
+    HALF,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R6,
+    R7,
+    R8,
+    R10,
+    WORD,
+    Assembler,
+)
 from overlay.kernel.bpf.calls import look_up
 from overlay.kernel.gate.maps import GateMaps
 from overlay.kernel.gate.programs import parts
-from overlay.kernel.gate.programs.parts import HEADERS, IpHeader
+from overlay.kernel.gate.programs.parts import HEADERS, IPV6_HEADER, IpHeader
 
 _LOOPBACK_INDEX: Final = 1
 _END: Final = -4  # on the stack
@@ -72,6 +86,27 @@ def _restore_loopback(program: Assembler, header: IpHeader) -> None:
     parts.compare_bytes(program, header.source, source, other)
     parts.write_constant(program, header.source, header.loopback)
     parts.write_constant(program, header.destination, header.loopback)
+    program.label(other)
+    if header is IPV6_HEADER:
+        _restore_error(program, header)
+
+
+def _restore_error(program: Assembler, header: IpHeader) -> None:
+    """Do so for an error about such a packet, which it has behind its own header."""
+    source, destination = header.loopback_inside
+    embedded = header.end + 8
+    other = header.named("no error")
+    program.load(BYTE, R1, R2, header.protocol)
+    program.jump_unequal(R1, header.protocol_of_icmp, other)
+    parts.compare_bytes(program, header.destination, source, other)
+    parts.reach(program, embedded + header.end - numbers.ETHERNET_SIZE, "embedded", "drop")
+    first = embedded + header.source - numbers.ETHERNET_SIZE
+    second = embedded + header.destination - numbers.ETHERNET_SIZE
+    parts.compare_bytes(program, first, source, "drop")
+    parts.compare_bytes(program, second, destination, "drop")
+    for place in (header.destination, first, second):
+        parts.write_constant(program, place, header.loopback)
+    program.jump("unchanged")
     program.label(other)
 
 

@@ -1,0 +1,330 @@
+"""The gate as a state: read, repaired after others' changes, taken over, and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from overlay import failpoint
+from overlay.core.gate.state import GateState
+from overlay.kernel import netns, reset
+from overlay.kernel.bpf import numbers, syscall, tcx
+from overlay.kernel.bpf.assembler import R0, Assembler
+from overlay.kernel.gate import hooks
+from overlay.kernel.gate.gate import refusal
+from overlay.kernel.gate.namespace import namespace_name
+from overlay.kernel.gate.pairs import end_name
+from overlay.kernel.gate.programs import parts
+from overlay.model import NodeId, parse_ip
+from tests.kernel.gate.conftest import FAR, NEAR, NODE, OWN, TCP_PORT, Gated, GateThere
+from tests.kernel.gate.traffic import Traffic
+
+pytestmark = pytest.mark.netns
+OTHER_NODE = NodeId(bytes(range(64, 80)))
+
+
+def require_traffic(traffic: Traffic) -> None:
+    """Require that a container reaches others, and others a published port."""
+    for version in (4, 6):
+        assert traffic.ask_tcp("one", FAR[version], 9000) == OWN[version]
+        assert traffic.ask_tcp("far", OWN[version], TCP_PORT) == FAR[version]
+        assert traffic.ask_tcp("h1", OWN[version], TCP_PORT)
+
+
+def end_of(gated: Gated, link: str = "cable") -> str:
+    """Return the name of a pair's end in the host's namespace."""
+    return end_name(NODE, gated.interface(link, "uplink").interface_index)
+
+
+def newest(gated: Gated) -> GateThere:
+    """Return the gate of the agent that runs."""
+    return gated.opened[-1]
+
+
+def test_the_kernel_can() -> None:
+    """What is asked before a gate is planned."""
+    assert refusal() == ""
+
+
+def test_nothing_is_read_before_it_is_written(gated: Gated) -> None:
+    """A predecessor's programs are not this object's."""
+    with closing(GateThere(gated.fd("h1"), NODE)) as gate:
+        assert gate.read() == GateState()
+
+
+@pytest.mark.parametrize(
+    ("who", "command"),
+    [
+        ("h1", "ip link del END"),
+        ("h1", "ip link set END down"),
+        ("h1", "ip link set END mtu 1400"),
+        ("h1", "sysctl -qw net.ipv4.conf.lo.accept_local=0"),
+        ("gate", "ip link set ovh down"),
+        ("gate", "ip link set host_lo mtu 1300"),
+        ("gate", "ip link set dev cable address 02:00:00:00:00:99"),
+        ("gate", "ip rule del iif ovh"),
+        ("gate", "ip -6 rule del iif cable"),
+        ("gate", "ip route flush table 1001"),
+        ("gate", "ip -6 route del fd00:32::/64 table 1001"),
+        ("gate", "ip route replace 10.32.0.0/16 via 169.254.77.1 dev host_lo onlink table 1001"),
+        ("gate", "ip -6 neigh flush nud permanent"),
+        ("gate", "ip address del 192.0.0.8/32 dev host_lo"),
+        ("gate", "ip link del cable"),
+    ],
+)
+def test_what_others_do_is_undone(gated: Gated, traffic: Traffic, who: str, command: str) -> None:
+    """Whatever is done to a part of the gate is a difference, and one pass undoes it."""
+    gate, wanted = newest(gated), gated.wanted()
+    assert gate.read() == wanted
+    gated.run(who, *command.replace("END", end_of(gated)).split())
+
+    assert gate.read() != wanted
+    assert gated.pass_over(gate) == wanted
+    require_traffic(traffic)
+
+
+@pytest.mark.parametrize("where", [syscall.TCX_INGRESS, syscall.TCX_EGRESS])
+@pytest.mark.parametrize("link", ["cable", "ovh"])
+def test_a_program_that_is_gone_comes_back(
+    gated: Gated, traffic: Traffic, link: str, where: int
+) -> None:
+    """On each interface, for what it receives and sends."""
+    gate, wanted = newest(gated), gated.wanted()
+    with netns.inside(gated.fd("h1")):
+        assert tcx.delete(gated.interface(link, "uplink").interface_index, "ovg_", where)
+
+    assert gate.read() != wanted
+    assert gated.pass_over(gate) == wanted
+    require_traffic(traffic)
+
+
+def test_an_altered_map_is_filled_again(gated: Gated, traffic: Traffic) -> None:
+    """Entries that are gone, or of nobody's plan, are a difference."""
+    gate, wanted = newest(gated), gated.wanted()
+    maps = gate._maps
+    index = gated.interface("cable", "uplink").interface_index
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: maps.delete_own([parse_ip(OWN[6])]),
+        lambda: maps.delete_own([parse_ip("127.0.0.1")]),
+        lambda: maps.put_own([parse_ip("192.0.2.77")]),
+        lambda: maps.delete_range(parse_ip("10.32.0.0"), 16),
+        lambda: maps.put_bits({("tcp", 1)}, ()),
+        lambda: syscall.delete(maps.ends, index.to_bytes(4, "little")),
+    )
+    for change in changes:
+        change()
+        assert gate.read() != wanted
+        assert gated.pass_over(gate) == wanted
+    require_traffic(traffic)
+
+
+def test_a_lost_name_is_given_again(gated: Gated, traffic: Traffic) -> None:
+    """`ip netns del` costs no connection."""
+    gate, wanted = newest(gated), gated.wanted()
+    netns.remove(gated.names["gate"])
+
+    assert gate.read() != wanted
+    assert gated.pass_over(gate) == wanted
+    require_traffic(traffic)
+
+
+def test_an_interface_that_vanishes_is_no_failure(gated: Gated, traffic: Traffic) -> None:
+    """Before and after it had a gate; its pair goes with the plan."""
+    gate, wanted = newest(gated), gated.wanted()
+    gated.run("h1", "ip", "link", "add", "wan", "type", "veth", "peer", "wan1")
+    more = gated.interface("wan", "uplink")
+    with_more = replace(wanted, interfaces=wanted.interfaces | {more})
+    gate.write(gate.read(), with_more)
+    assert gate.read() == with_more
+
+    gated.run("h1", "ip", "link", "del", "wan")
+    gate.write(gate.read(), with_more)
+    assert more not in gate.read().interfaces
+    gate.write(gate.read(), wanted)
+
+    assert gate.read() == wanted
+    assert end_name(NODE, more.interface_index) not in gated.run("h1", "ip", "-o", "link")
+    assert "wan" not in gated.run("gate", "ip", "rule")
+    require_traffic(traffic)
+
+
+def test_a_changed_plan_is_followed(gated: Gated, traffic: Traffic) -> None:
+    """An MTU, a MAC, and a port that is published no more."""
+    gate, wanted = newest(gated), gated.wanted()
+    gated.run("h1", "ip", "link", "set", "ovh", "mtu", "1400")
+    assert gated.pass_over(gate) == gated.wanted() != wanted
+    routes = gated.run("gate", "ip", "route", "show", "table", "1001")
+    assert re.search(r"10\.32\.0\.0/16 .*mtu lock 1400", routes)
+    gated.run("h1", "ip", "link", "set", "ovh", "mtu", "1450")
+    assert gated.pass_over(gate) == wanted
+
+    less = replace(wanted, published=frozenset())
+    gate.write(gate.read(), less)
+    assert gate.read() == less
+    with pytest.raises(ConnectionRefusedError):
+        traffic.ask_tcp("far", OWN[4], TCP_PORT)
+    assert gated.pass_over(gate) == wanted
+    require_traffic(traffic)
+
+
+def test_the_next_agent_takes_over(gated: Gated, traffic: Traffic) -> None:
+    """Without a lost packet, and connections live on; the former one's end changes nothing."""
+    traffic.serve("one", 7000, 7001)
+    out = traffic.socket("one", socket.AF_INET, socket.SOCK_DGRAM)
+    out.connect((FAR[4], 9001))
+    lost: list[OSError] = []
+    ended = threading.Event()
+
+    def exchange() -> None:
+        while not ended.is_set():
+            try:
+                out.send(b"q" * 100)
+                out.recv(1000)
+            except OSError as error:
+                lost.append(error)
+                return
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    former = newest(gated)
+    gate = gated.open()
+    assert gated.pass_over(gate) == gated.wanted()
+    former.close()
+    gated.opened.remove(former)
+    ended.set()
+    thread.join()
+
+    assert lost == []
+    assert gate.read() == gated.wanted()
+    require_traffic(traffic)
+
+
+def test_another_nodes_gate_stays(gated: Gated, traffic: Traffic) -> None:
+    """Two agents on one host keep each other's, and each other's removal harms nobody."""
+    gate, other = newest(gated), gated.open(OTHER_NODE)
+    wanted = gated.wanted()
+    assert gated.pass_over(other) == wanted
+    assert gate.read() == wanted
+
+    other.remove()
+    other.close()
+    gated.opened.remove(other)
+
+    assert gate.read() == wanted
+    require_traffic(traffic)
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_others_programs_run_as_well(gated: Gated, traffic: Traffic, is_before: bool) -> None:
+    """On the same hooks, before the gate's and after: what it does not take is theirs."""
+    gate = newest(gated)
+    index = gated.interface("cable", "uplink").interface_index
+    program = Assembler()
+    program.set(R0, numbers.DROP)
+    program.exit()
+    with netns.inside(gated.fd("h1")):
+        if is_before:
+            tcx.delete(index, "ovg_")
+        descriptor = syscall.load(program.code(), "other")
+        syscall.attach(descriptor, index)
+        os.close(descriptor)
+        gated.pass_over(gate)
+        names = [name for _, name in tcx.named(index)]
+        assert sorted(names) == sorted(["other", f"ovg_{NODE[:3].hex()}"])
+    try:
+        lost = gated.world.pings(gated.names["h2"], OWN[4])
+        assert lost == 0
+    finally:
+        with netns.inside(gated.fd("h1")):
+            tcx.delete(index, "other")
+    require_traffic(traffic)
+
+
+def test_a_crash_leaves_the_hosts_own_packets(
+    gated: Gated, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended at any step, the host is reached at a port of the block; the next pass goes on."""
+    passed = 0
+
+    def crash_at(number: int) -> Callable[[str], None]:
+        def point(_name: str) -> None:
+            nonlocal passed
+            passed += 1
+            if passed == number:
+                raise KeyboardInterrupt
+
+        return point
+
+    number, is_whole = 1, False
+    newest(gated).remove()
+    while not is_whole:
+        gate = gated.open()
+        gated.opened.remove(gate)
+        passed = 0
+        monkeypatch.setattr(failpoint, "failpoint", crash_at(number))
+        try:
+            gate.write(gate.read(), gated.wanted())
+            is_whole = True
+        except KeyboardInterrupt:
+            pass
+        monkeypatch.undo()
+        for version in (4, 6):
+            assert traffic.ask_tcp("h2", OWN[version], 20_000) == NEAR[version], number
+        if number % 5 == 0:
+            assert gated.pass_over(gate) == gated.wanted()
+        gate.remove()
+        gate.close()
+        number += 7
+    assert number > 30
+
+
+def test_nothing_is_left(gated: Gated) -> None:
+    """Neither links, programs and the namespace, nor what was changed on the loopback."""
+    gate = newest(gated)
+    gate.remove()
+    gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=1")
+    assert gated.pass_over(gate) == gated.wanted()
+    gate.remove()
+
+    assert not gate.path.exists()
+    links = json.loads(gated.run("h1", "ip", "-j", "link"))
+    assert {each["ifname"] for each in links} == {"lo", "cable", "ovh", "ovi"}
+    with netns.inside(gated.fd("h1")):
+        assert hooks.remove_all() == []
+    names = ("net.ipv4.conf.lo.accept_local", "net.ipv4.conf.lo.route_localnet")
+    values = gated.run("h1", "sysctl", "-n", *names).split()
+    assert values == ["0", "1"]
+    gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=0")
+
+
+def test_macs_inside_are_no_ones() -> None:
+    """Frames for a pair's end are told from others by its MAC alone."""
+    first = int.from_bytes(parts.INNER_MAC[:2], "little")
+    assert first not in {parts.SIGN, parts.OUTWARD_SIGN, parts.INWARD}
+
+
+def test_a_reset_removes_gates(gated: Gated) -> None:
+    """One that is whole, and a name without a namespace that a crash has left."""
+    gate = newest(gated)
+    assert gated.pass_over(gate) == gated.wanted()
+    left = namespace_name(OTHER_NODE)
+    netns.path_of(left).touch()
+    with netns.inside(gated.fd("h1")):
+        removed = reset.remove_everything(lambda name: name in {gate.path.name, left})
+
+    assert removed[0].startswith("gate's programs on ")
+    assert {f"gate {gate.path.name}", f"name of a gate {left}"} <= set(removed)
+    assert not gate.path.exists()
+    assert not netns.path_of(left).exists()
+    links = json.loads(gated.run("h1", "ip", "-j", "link"))
+    assert {each["ifname"] for each in links} == {"lo", "cable", "ovh", "ovi"}
+    assert gated.run("h1", "sysctl", "-n", "net.ipv4.conf.lo.accept_local").split() == ["0"]
+    with netns.inside(gated.fd("h1")):
+        assert not any("gate" in each for each in reset.remove_everything(lambda _name: False))
