@@ -24,25 +24,35 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.core.gate.state import (
+    PORTS_FIRST,
+    GatedInterface,
+    GatedNetwork,
+    GateState,
+    InterfaceKind,
+)
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
+from overlay.kernel.gate.gate import Gate
 from overlay.kernel.native import receive_program as native
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft import host_table, underlay_filter
-from overlay.model import Ip, NodeId, Vni, parse_ip
+from overlay.model import Ip, Mac, NodeId, Vni, parse_ip
 
-from benchmark import translation_gate as gate
+from benchmark.socket_guard import link_guard
 
 NODE = NodeId(bytes(range(16)))
+GATE_NODES = {"h1": NodeId(bytes(range(16))), "h2": NodeId(bytes(range(16, 32)))}
 ADDRESSES = {"h1": "192.0.2.1", "h2": "192.0.2.2"}
 CABLE, PORT = "cable", 8080
-OTHER, IN_BLOCK = 5999, gate.BLOCK + 5999  # ports, and ids of pings, that are compared
-GATE, GATE_ADDRESS, BEHIND_GATE = "gate", "169.254.77.1", "02:00:00:00:00:01"
-NETWORK = ("10.32.0.0", 16)
+OTHER, IN_BLOCK = 5999, PORTS_FIRST + 5999  # ports, and ids of pings, that are compared
+NETWORK, OF_NETWORK = ("10.32.0.0", 16), 99  # and the interface of it, which there is not
 FIRST = ("chrt", "-f", "1")
 PINGS = 12_000
 FILTER = f"inet {underlay_filter.table_name(NODE)}"
@@ -151,28 +161,6 @@ def make_hosts() -> None:
         run("ip", "-n", name, "address", "add", f"{address}/24", "dev", CABLE)
         for interface in ("lo", CABLE):
             run("ip", "-n", name, "link", "set", interface, "up")
-        make_gate(name)
-
-
-def make_gate(name: str) -> None:
-    """Make the namespace of a host that translates, and the gate to it."""
-    inner = f"inner-{name}"
-    run("ip", "netns", "add", inner)
-    for state in ("up", "down"):  # so that there are tables of routes
-        run("ip", "-n", inner, "link", "set", "lo", state)
-    run("ip", "link", "add", GATE, "netns", name, "type", "veth", "peer", GATE, "netns", inner)
-    for each in (name, inner):
-        run("ip", "-n", each, "link", "set", GATE, "up")
-    for switch in ("ip_forward=1", f"conf.{GATE}.send_redirects=0", "conf.all.send_redirects=0"):
-        within(inner, "sysctl", "-qw", f"net.ipv4.{switch}")
-    behind = (GATE_ADDRESS, "lladdr", BEHIND_GATE, "dev", GATE, "nud", "permanent")
-    run("ip", "-n", inner, "neighbor", "add", *behind)
-    run("ip", "-n", inner, "route", "add", "default", "via", GATE_ADDRESS, "dev", GATE, "onlink")
-    within(inner, "nft", "-f", "-", stdin=INSIDE.replace("; }", ";\n}"))
-    with inside(inner):
-        index = socket.if_nametoindex(GATE)
-        attach(gate.entering_program(mac_of(GATE)), (), index)
-        gate.attach_leaving(gate.exiting_program(), index)
 
 
 def equip(step: Step) -> None:
@@ -183,11 +171,11 @@ def equip(step: Step) -> None:
         within(name, "nft", "flush", "ruleset")
         with inside(name):
             index = socket.if_nametoindex(CABLE)
-            clear(index)
+            clear(name, index)
             if step.receives:
                 attach(*receiving(), index)
             if step.gated:
-                open_gate(name, address, index)
+                open_gate(name, address)
             if step.guarded:
                 guards.append(guard(name, index))
             if step.has_filter:
@@ -215,38 +203,33 @@ def receiving() -> tuple[bytes, tuple[int, ...]]:
     return native.receive_program(paths, vnis, 4789, mixed=True), (paths, vnis)
 
 
-def clear(*indexes: int) -> None:
-    """Remove all programs from interfaces."""
-    for index in indexes:
-        for number in syscall.attached(index):
-            program = syscall.open_program(number)
-            syscall.detach(program, index)
-            os.close(program)
-        gate.detach_leaving(index)
+def clear(name: str, index: int) -> None:
+    """Remove the gate, and all programs from an interface."""
+    with closing(Gate(GATE_NODES[name])) as gate:
+        gate.remove()
+    for number in syscall.attached(index):
+        program = syscall.open_program(number)
+        syscall.detach(program, index)
+        os.close(program)
 
 
-def open_gate(name: str, address: str, uplink: int) -> None:
+def open_gate(name: str, address: str) -> None:
     """Lead what is translated through the gate."""
-    own_end = socket.if_nametoindex(GATE)
-    uplink_mac = mac_of(CABLE)
-    with inside(f"inner-{name}"):
-        inner_mac = mac_of(GATE)
-    maps = gate.maps_of(address, NETWORK, PORT)
-    clear(own_end)
-    attach(gate.returning_program(maps, uplink, uplink_mac), (), own_end)
-    attach(gate.inward_program(maps, own_end), (), uplink)
-    gate.attach_leaving(gate.outward_program(maps, own_end, inner_mac, address), uplink)
-    for descriptor in maps:
-        os.close(descriptor)
+    with closing(Gate(GATE_NODES[name])) as gate:
+        gate.prepare()
+        within(gate.path.name, "nft", "-f", "-", stdin=INSIDE.replace("; }", ";\n}"))
+        network = GatedNetwork(parse_ip(NETWORK[0]), NETWORK[1], OF_NETWORK)
+        interfaces = frozenset({gated(CABLE, "uplink"), gated("lo", "loopback")})
+        own, published = frozenset({parse_ip(address)}), frozenset({("tcp", PORT)})
+        gate.write(gate.read(), GateState(interfaces, own, frozenset({network}), published))
     within(name, "nft", "-f", "-", stdin=PASSING.replace("; }", ";\n}"))
 
 
-def mac_of(interface: str) -> bytes:
-    """Return the MAC of an interface of this thread's namespace."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
-        opened.bind((interface, 0))
-        found: bytes = opened.getsockname()[4]
-    return found
+def gated(link: str, kind: InterfaceKind) -> GatedInterface:
+    """Return an interface of this thread's namespace."""
+    with NetlinkSocket() as host:
+        found = link_decoder.decode(host.get(link_requests.get_link(link))[0])
+    return GatedInterface(link, found.index, Mac(found.mac), found.mtu, kind)
 
 
 def guard(name: str, index: int) -> int:
@@ -254,7 +237,7 @@ def guard(name: str, index: int) -> int:
     members = [(index, address) for host, address in ADDRESSES.items() if host != name]
     namespace = netns.open_fd(netns.path_of(name))
     try:
-        return gate.link_guard(members, 4789, namespace)
+        return link_guard(members, 4789, namespace)
     finally:
         os.close(namespace)
 

@@ -35,7 +35,7 @@ _GATEWAYS: Final = (
     Ip(bytes([169, 254, 77, 1])),
     Ip(bytes.fromhex("fe80000000000000000000000000006f")),
 )
-# RFC 7600 section 4.8 has 192.0.0.8 for errors of who has no address; IPv6 has a private one.
+# RFC 7600 has 192.0.0.8 for errors of who has no address; IPv6 has a private one.
 _DUMMIES: Final = (Ip(bytes([192, 0, 0, 8])), Ip(bytes.fromhex("fd6f766c6f3300000000000000000001")))
 
 
