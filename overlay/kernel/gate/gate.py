@@ -156,12 +156,13 @@ class Gate:
         for each in sorted(after.interfaces):
             if each.kind == "loopback":
                 inside.prepare_loopback()
+            is_known = each in before.interfaces and each.interface_index in ways
             if each.interface_index not in ways:
                 made = known.put(each, after)
                 if made is None:
                     continue
                 ways[each.interface_index] = made
-            if each not in before.interfaces:
+            if not is_known:
                 self._know(
                     GateInterface(each.interface_index, each.mac, ways[each.interface_index].end)
                 )

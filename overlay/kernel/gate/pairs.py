@@ -7,6 +7,7 @@ interface's index, and no packet is for the host there; the end inside has the i
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -24,6 +25,8 @@ from overlay.kernel.netlink.socket import NetlinkSocket, namespace_id
 from overlay.model import NodeId
 
 _MTU_MAX: Final = 65_535  # of a veth device
+_IPV6_MTU_MIN: Final = 1280  # RFC 8200 section 5
+_CARRIER_CHECKS, _CARRIER_CHECK_S = 200, 0.005
 _HARMLESS: Final = frozenset({errno.EEXIST})
 
 
@@ -49,6 +52,10 @@ def _mtu(interface: GatedInterface) -> int:
     return min(_MTU_MAX, interface.mtu)
 
 
+def _have_carrier(*links: LinkInfo) -> bool:
+    return all(link.up and link.carrier for link in links)
+
+
 class GatePairs:
     """The pairs of a namespace, from that of the thread."""
 
@@ -67,7 +74,7 @@ class GatePairs:
             if pair is None:
                 continue
             both = ends[self._end_name(each)], inner[pair.inner]
-            is_right = all(link.up and link.mtu == _mtu(each) for link in both)
+            is_right = _have_carrier(*both) and all(link.mtu == _mtu(each) for link in both)
             if is_right and self._ways(wanted, each, pair.inner) <= known:
                 found[each.interface_index] = pair
         return found
@@ -97,7 +104,20 @@ class GatePairs:
             )
         requests = ways.put_requests(self._ways(wanted, interface, pair.inner))
         self._gate.socket.request(*requests, harmless={errno.EEXIST, errno.ENODEV})
+        self._await_carrier(interface)
         return pair
+
+    def _await_carrier(self, interface: GatedInterface) -> None:
+        """Wait until both ends send: the kernel drops packets until it has seen the other end up.
+
+        It does so by itself, later than the request that brings that up. The next pass looks again.
+        """
+        for _ in range(_CARRIER_CHECKS):
+            ends, inner = self._links()
+            pair = self._pair(interface, ends, inner)
+            if pair is None or _have_carrier(ends[self._end_name(interface)], inner[pair.inner]):
+                return
+            time.sleep(_CARRIER_CHECK_S)
 
     def delete_surplus(self, wanted: GateState) -> None:
         """Delete what a state does not need: pairs of other interfaces, rules and routes."""
@@ -160,5 +180,5 @@ class GatePairs:
             if interface.kind != "uplink" and each.interface_index in sizes
         )
         name, index = inner_name(interface), interface.interface_index
-        has_ipv6 = self._gate.has_ipv6()
+        has_ipv6 = self._gate.has_ipv6() and _mtu(interface) >= _IPV6_MTU_MIN
         return frozenset(ways.ways_of(index, name, inner, ranges, has_ipv6=has_ipv6))

@@ -138,7 +138,8 @@ def test_a_lost_name_is_given_again(gated: Gated, traffic: Traffic) -> None:
 def test_an_interface_that_vanishes_is_no_failure(gated: Gated, traffic: Traffic) -> None:
     """Before and after it had a gate; its pair goes with the plan."""
     gate, wanted = newest(gated), gated.wanted()
-    gated.run("h1", "ip", "link", "add", "wan", "type", "veth", "peer", "wan1")
+    small = ("mtu", "1000")  # too small for IPv6
+    gated.run("h1", "ip", "link", "add", "wan", *small, "type", "veth", "peer", "wan1")
     more = gated.interface("wan", "uplink")
     with_more = replace(wanted, interfaces=wanted.interfaces | {more})
     gate.write(gate.read(), with_more)

@@ -80,10 +80,11 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
 
 
 def test_links_of_overlayd_are_no_others(place: Place, world: World) -> None:
-    """Packets that enter by them may leave: an uplink that is being made, and the native path's."""
+    """Packets that enter by them may leave: an uplink's, the native path's and the gate's."""
     world.run(place.name, "ip", "link", "add", "ovh2", "type", "veth", "peer", "name", "ovn2")
+    world.run(place.name, "ip", "link", "add", "ovg2", "type", "veth", "peer", "name", "ovgx")
     done = place.enable(own={"ovh1"})
-    assert not any("ovn2" in each or "ovh2" in each for each in done.changed)
+    assert not any(name in each for name in ("ovn2", "ovh2", "ovg") for each in done.changed)
     assert {each.interface for each in done.opened} == {"eth1", "xeth1", "xovh1"}
     assert "ovh2" not in {each.interface for each in place.enable(own={"ovh1", "ovh2"}).opened}
 
