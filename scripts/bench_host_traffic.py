@@ -219,7 +219,7 @@ def open_gate(name: str, address: str) -> None:
         gate.prepare()
         within(gate.path.name, "nft", "-f", "-", stdin=INSIDE.replace("; }", ";\n}"))
         network = GatedNetwork(parse_ip(NETWORK[0]), NETWORK[1], OF_NETWORK)
-        interfaces = frozenset({gated(CABLE, "uplink"), gated("lo", "loopback")})
+        interfaces = frozenset({gated(CABLE, "outside"), gated("lo", "loopback")})
         own, published = frozenset({parse_ip(address)}), frozenset({("tcp", PORT)})
         gate.write(gate.read(), GateState(interfaces, own, frozenset({network}), published))
     within(name, "nft", "-f", "-", stdin=PASSING.replace("; }", ";\n}"))

@@ -21,10 +21,10 @@ from overlay.model import NodeId
 
 _PREFIX: Final = "ovg_"  # of the programs' names
 _RECEIVES: Final[Mapping[InterfaceKind, str]] = {
-    "uplink": "inward", "network": "inward", "loopback": "loopback"
+    "outside": "inward", "network": "inward", "loopback": "loopback"
 }  # fmt: skip
-_SENDS: Final[Mapping[InterfaceKind, str]] = {"uplink": "outward", "network": "sent"}
-_KINDS: Final[tuple[InterfaceKind, ...]] = ("uplink", "network", "loopback")
+_SENDS: Final[Mapping[InterfaceKind, str]] = {"outside": "outward", "network": "sent"}
+_KINDS: Final[tuple[InterfaceKind, ...]] = ("outside", "network", "loopback")
 
 
 class Hook(NamedTuple):

@@ -172,12 +172,12 @@ class GatePairs:
         return end_name(self._node_id, interface.interface_index)
 
     def _ways(self, state: GateState, interface: GatedInterface, inner: int) -> frozenset[Way]:
-        """Return what the end inside needs; from an uplink's the host itself goes on."""
+        """Return what the end inside needs; from one that leads outside the host itself goes on."""
         sizes = {each.interface_index: _mtu(each) for each in state.interfaces}
         ranges = (
             NetworkRange(each.base, each.length, sizes[each.interface_index])
             for each in state.networks
-            if interface.kind != "uplink" and each.interface_index in sizes
+            if interface.kind != "outside" and each.interface_index in sizes
         )
         name, index = inner_name(interface), interface.interface_index
         has_ipv6 = self._gate.has_ipv6() and _mtu(interface) >= _IPV6_MTU_MIN

@@ -164,7 +164,7 @@ class Gated:
             frozenset(
                 {
                     *(network, green),
-                    *(self.interface("cable", "uplink"), self.interface("lo", "loopback")),
+                    *(self.interface("cable", "outside"), self.interface("lo", "loopback")),
                 }
             ),
             own,

@@ -40,7 +40,7 @@ def require_traffic(traffic: Traffic) -> None:
 
 def end_of(gated: Gated, link: str = "cable") -> str:
     """Return the name of a pair's end in the host's namespace."""
-    return end_name(NODE, gated.interface(link, "uplink").interface_index)
+    return end_name(NODE, gated.interface(link, "outside").interface_index)
 
 
 def newest(gated: Gated) -> GateThere:
@@ -98,7 +98,7 @@ def test_a_program_that_is_gone_comes_back(
     """On each interface, for what it receives and sends."""
     gate, wanted = newest(gated), gated.wanted()
     with netns.inside(gated.fd("h1")):
-        assert tcx.delete(gated.interface(link, "uplink").interface_index, "ovg_", where)
+        assert tcx.delete(gated.interface(link, "outside").interface_index, "ovg_", where)
 
     assert gate.read() != wanted
     assert gated.pass_over(gate) == wanted
@@ -109,7 +109,7 @@ def test_an_altered_map_is_filled_again(gated: Gated, traffic: Traffic) -> None:
     """Entries that are gone, or of nobody's plan, are a difference."""
     gate, wanted = newest(gated), gated.wanted()
     maps = gate._maps
-    index = gated.interface("cable", "uplink").interface_index
+    index = gated.interface("cable", "outside").interface_index
     changes: tuple[Callable[[], None], ...] = (
         lambda: maps.delete_own([parse_ip(OWN[6])]),
         lambda: maps.delete_own([parse_ip("127.0.0.1")]),
@@ -140,7 +140,7 @@ def test_an_interface_that_vanishes_is_no_failure(gated: Gated, traffic: Traffic
     gate, wanted = newest(gated), gated.wanted()
     small = ("mtu", "1000")  # too small for IPv6
     gated.run("h1", "ip", "link", "add", "wan", *small, "type", "veth", "peer", "wan1")
-    more = gated.interface("wan", "uplink")
+    more = gated.interface("wan", "outside")
     with_more = replace(wanted, interfaces=wanted.interfaces | {more})
     gate.write(gate.read(), with_more)
     assert gate.read() == with_more
@@ -226,7 +226,7 @@ def test_another_nodes_gate_stays(gated: Gated, traffic: Traffic) -> None:
 def test_others_programs_run_as_well(gated: Gated, traffic: Traffic, is_before: bool) -> None:
     """On the same hooks, before the gate's and after: what it does not take is theirs."""
     gate = newest(gated)
-    index = gated.interface("cable", "uplink").interface_index
+    index = gated.interface("cable", "outside").interface_index
     program = Assembler()
     program.set(R0, numbers.DROP)
     program.exit()

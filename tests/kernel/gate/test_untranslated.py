@@ -72,11 +72,11 @@ def test_options_go_through(gated: Gated, version: int) -> None:
 
 
 def test_tagged_packets_pass(gated: Gated, traffic: Traffic, version: int) -> None:
-    """A VLAN of an uplink is another network: what comes by it does not go to the gate."""
+    """A VLAN of an interface is another network: what comes by it does not go to the gate."""
     sender = traffic.socket("h2", socket.AF_PACKET, socket.SOCK_RAW)
     sender.bind(("cable", 0))
     kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
-    macs = gated.interface("cable", "uplink").mac + bytes([2, 0, 0, 0, 0, 9])
+    macs = gated.interface("cable", "outside").mac + bytes([2, 0, 0, 0, 0, 9])
     packet = _udp(NEAR[version], OWN[version], 20_009)
     listener = traffic.socket("h1", socket.AF_INET6 if version == 6 else socket.AF_INET,
                               socket.SOCK_DGRAM)  # fmt: skip

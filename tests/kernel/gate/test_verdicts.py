@@ -184,7 +184,7 @@ class Programs:
             "loopback": syscall.load(inward.loopback_program(self.maps), "x"),
             "outward": syscall.load(outward.outward_program(self.maps), "x"),
             "sent": syscall.load(outward.sent_program(self.maps), "x"),
-            "returning": syscall.load(outer_ends.returning_program(self.maps, "uplink"), "x"),
+            "returning": syscall.load(outer_ends.returning_program(self.maps, "outside"), "x"),
         }
 
     def give_pair(self) -> None:

@@ -30,7 +30,7 @@ def test_members_frames_and_the_gates_packets(
     host_fd = world.fd(one.host.name)
     with NetlinkSocket(host_fd) as host:
         link = link_decoder.decode(host.get(link_requests.get_link("eth1"))[0])
-    uplink = GatedInterface("eth1", link.index, Mac(link.mac), link.mtu, "uplink")
+    uplink = GatedInterface("eth1", link.index, Mac(link.mac), link.mtu, "outside")
     with netns.inside(host_fd), closing(Gate(NODE)) as gate:
         try:
             plan = GateState(frozenset({uplink}), frozenset({one.host.underlay}))

@@ -44,7 +44,7 @@ _END: Final = -4  # on the stack
 
 
 def inward_program(maps: GateMaps) -> bytes:
-    """Return the program for what an uplink or a network's interface receives."""
+    """Return the program for what interfaces receive that lead outside or to a network."""
     program = _begin()
     for header in HEADERS:
         program.label(header.named("version"))

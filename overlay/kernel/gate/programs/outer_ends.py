@@ -51,7 +51,7 @@ def returning_program(maps: GateMaps, kind: InterfaceKind) -> bytes:
         if kind == "loopback":
             _restore_loopback(program, header)
         program.load(HALF, R1, R2, parts.SOURCE_MAC)
-        if kind == "uplink":
+        if kind == "outside":
             program.jump_equal(R1, parts.OUTWARD_SIGN, "leave")
         program.jump_unequal(R1, parts.SIGN, "unchanged")
         parts.look_own_up(program, maps, header, header.destination)
@@ -60,11 +60,11 @@ def returning_program(maps: GateMaps, kind: InterfaceKind) -> bytes:
         if kind == "network":
             _answer_loopback(program, header)
         parts.look_range_up(program, maps, header, header.destination)
-        program.jump_unequal(R0, 0, "accept" if kind == "uplink" else "send")
+        program.jump_unequal(R0, 0, "accept" if kind == "outside" else "send")
         program.jump("unchanged")
         if kind == "network":
             _answer_host(program, maps, header)
-    if kind == "uplink":
+    if kind == "outside":
         _leave(program)
         program.label("accept")
         parts.write_mark(program, inside.ACCEPTED)

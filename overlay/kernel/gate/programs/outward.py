@@ -1,8 +1,8 @@
 """The programs for what the host's interfaces send.
 
-On an uplink, packets of exposed networks go to the gate, and errors of ICMP, as these may name a
-connection as the network knows it. The next hop's MAC takes the place of the source's, so that the
-way back is the one that the host's routes chose.
+Where an interface leads outside, packets of exposed networks go to the gate, and errors of ICMP, as
+these may name a connection as the network knows it. The next hop's MAC takes the place of the
+source's, so that the way back is the one that the host's routes chose.
 
 On a network's interface, users of the host may send from its own addresses alone: for IPv6 any
 other takes no privilege (IPV6_FREEBIND), and it may be another container's.
@@ -40,7 +40,7 @@ _END: Final = -4  # on the stack
 
 
 def outward_program(maps: GateMaps) -> bytes:
-    """Return the program for what an uplink sends."""
+    """Return the program for what an interface sends that leads outside."""
     program = parts.begin()
     parts.return_marked(program, accepts=False)
     parts.branch_by_version(program, "pass")
