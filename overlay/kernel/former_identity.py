@@ -19,7 +19,8 @@ from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.nft import host_table, underlay_filter
+from overlay.kernel.nft import underlay_filter
+from overlay.kernel.nft.host import host_table
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox.container_namespace import NETWORK_SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox

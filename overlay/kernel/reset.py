@@ -30,7 +30,7 @@ from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.foreign_rules import ForeignRules
-from overlay.kernel.nft.host_table import USER_TABLE_NAME, remove_unused_user_table
+from overlay.kernel.nft.host.host_table import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
 from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, SANDBOX_NAME

@@ -2,7 +2,7 @@
 
 Owns: when the table is checked, written and removed, and its health lines.
 Does not: decide what is in it (`controller` and `published_ports` do), or how it is made
-(`kernel.nft.host_table`).
+(`kernel.nft.host.host_table`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from overlay.core.dataplane.host_rules import (
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
-from overlay.kernel.nft.host_table import HostTable, table_name
+from overlay.kernel.nft.host.host_table import HostTable, table_name
 from overlay.model import Ip, NodeId, Vni
 
 

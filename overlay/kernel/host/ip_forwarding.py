@@ -5,8 +5,8 @@
 Owns: the sysctls of the host that overlayd changes (Documentation/networking/ip-sysctl.rst). IPv4
 forwards packets received on an interface with `net.ipv4.conf.IF.forwarding` on. If the host is not
 a router (`ip_forward`), overlayd's and the other interfaces are switched on one by one, and the
-host's table (`kernel.nft.host_table`) prevents routing among the others. IPv6 can do the same since
-Linux 6.17 (`force_forwarding`); before, only the switch for all interfaces exists.
+host's table (`kernel.nft.host.host_table`) prevents routing among the others. IPv6 can do the same
+since Linux 6.17 (`force_forwarding`); before, only the switch for all interfaces exists.
 
 Changes are recorded in the run directory, which like the sysctls does not survive a boot. Switches
 that were on already, because of Docker or by hand, are never touched.

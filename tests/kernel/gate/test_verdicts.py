@@ -16,7 +16,7 @@ from overlay.kernel.gate.maps import GateInterface, GateMaps, bits_of
 from overlay.kernel.gate.programs import inward, outer_ends, outward
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.nft.host_table import OPERATOR_MARK
+from overlay.kernel.nft.host.host_table import OPERATOR_MARK
 from overlay.model import Ip, Mac, parse_ip
 
 OWN, OTHER = parse_ip("192.0.2.1"), parse_ip("192.0.2.9")

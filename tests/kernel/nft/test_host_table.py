@@ -19,7 +19,7 @@ from overlay.core.dataplane.host_rules import (
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.nft.foreign_rules import ForeignRules
-from overlay.kernel.nft.host_table import OPERATOR_MARK, HostTable
+from overlay.kernel.nft.host.host_table import OPERATOR_MARK, HostTable
 from overlay.model import Ip, NodeId, parse_ip
 from tests.kernel.nft.test_tables import IP_TRANSPARENT, IPV6_FREEBIND, as_user
 

@@ -18,7 +18,7 @@ from overlay.core.dataplane.host_rules import (
 from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
-from overlay.kernel.nft.host_table import HostTable
+from overlay.kernel.nft.host.host_table import HostTable
 from overlay.kernel.nft.table import FAMILY_INET, Chain, Set, Table
 from overlay.kernel.nft.tables import Monitor, NftMissingError, NftTables
 from overlay.kernel.nft.underlay_filter import UnderlayTable

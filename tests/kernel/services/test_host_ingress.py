@@ -11,8 +11,8 @@ import pytest
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, IngressForward
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
-from overlay.kernel.nft import host_ingress
-from overlay.kernel.nft.host_table import HostTable
+from overlay.kernel.nft.host import host_ingress
+from overlay.kernel.nft.host.host_table import HostTable
 from overlay.model import Ip, ip_text, parse_ip
 from tests.kernel.services.conftest import NODE, OTHER_NODE, TARGET_PORT, Backends, address
 

@@ -24,7 +24,7 @@ from overlay.kernel.nft.firewall.rule_matches import (
     text_of,
     value_of,
 )
-from overlay.kernel.nft.host_table import USER_TABLE_NAME
+from overlay.kernel.nft.host.host_table import USER_TABLE_NAME
 from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, GET_SET, GET_TABLE, TABLE_FLAGS
 from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, OWN_TABLES
 from overlay.kernel.nft.table import Table as NamedTable

@@ -14,8 +14,9 @@ from typing import Final
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
 from overlay.kernel.nft import expressions as ex
-from overlay.kernel.nft import host_ingress, userdata
+from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
+from overlay.kernel.nft.host import host_ingress
 from overlay.kernel.nft.table import (
     FAMILY_INET,
     FORWARD,
