@@ -8,6 +8,7 @@ from __future__ import annotations
 from overlay.limits.cluster import *  # noqa: F403 - all of them are `limits.NAME`
 from overlay.limits.diagnosis import *  # noqa: F403
 from overlay.limits.evpn import *  # noqa: F403
+from overlay.limits.gate import *  # noqa: F403
 from overlay.limits.host import *  # noqa: F403
 from overlay.limits.multicast import *  # noqa: F403
 from overlay.limits.plug import *  # noqa: F403

@@ -1,0 +1,9 @@
+"""Bounds of the gate, where a host translates apart from its own traffic (ADR 0019)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GATE_INTERFACES_MAX: Final = 64  # of a host; each takes 1 ms to be made, and two routing tables
+GATE_ADDRESSES_MAX: Final = 1024  # of a host, of each family
+GATE_NETWORKS_MAX: Final = 1024  # ranges of exposed networks, of each family
