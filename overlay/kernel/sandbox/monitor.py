@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from itertools import product
+from socket import NETLINK_ROUTE
 from typing import ClassVar, Final
 
 from overlay.core.dataplane.link_state import (
@@ -263,9 +264,10 @@ class UnderlayMonitor:
     """Watches the host's links, addresses, routes, their rules, and forwarding."""
 
     groups: ClassVar[tuple[int, ...]] = _UNDERLAY_GROUPS
+    protocol: ClassVar[int] = NETLINK_ROUTE
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(groups=self.groups)
+        self._socket = NetlinkSocket(groups=self.groups, protocol=self.protocol)
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when something changes."""
