@@ -33,6 +33,7 @@ _FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF, _FIB_TYPE = 1, 2, 8, 3
 _FIB_BY_OIF: Final = 16  # a flag; _FIB_OIF is a result
 _RTN_LOCAL: Final = 2  # linux/rtnetlink.h
 _CT_STATE, _CT_STATUS = 0, 2
+_INVALID: Final = 1  # NF_CT_STATE_INVALID_BIT
 _KNOWN: Final = 2 | 4  # NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED
 _TRANSLATED: Final = 32  # IPS_DST_NAT
 _NAT_DESTINATION: Final = 1
@@ -330,6 +331,11 @@ def _address_type(address: int) -> Expression:
 def ct_established() -> Rule:
     """Match packets of accepted connections (established or related)."""
     return _tracked(_CT_STATE, _KNOWN)
+
+
+def ct_invalid() -> Rule:
+    """Match packets that connection tracking cannot assign, and so are not translated."""
+    return _tracked(_CT_STATE, _INVALID)
 
 
 def ct_dnat() -> Rule:

@@ -5,7 +5,7 @@ Owns: what `host_table` adds for them. Without such a port it adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from overlay.core.dataplane.host_rules import IngressForward
@@ -25,17 +25,27 @@ def sets(ingress: Collection[IngressForward]) -> Iterator[Set]:
         yield from (Set(_BORROWED[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES)
 
 
-def destinations(ingress: Sequence[IngressForward], *, from_host: bool) -> Iterator[Rule]:
+def _to_this_host(_size: int) -> Rule:
+    return ex.to_this_host()
+
+
+def destinations(
+    ingress: Sequence[IngressForward],
+    *,
+    from_host: bool,
+    to_host: Callable[[int], Rule] = _to_this_host,
+) -> Iterator[Rule]:
     """Yield the rules that translate new connections to these ports.
 
-    The host's own programs may use any port.
+    The host's own programs may use any port. `to_host` matches packets to the host, by the size of
+    an address: in another namespace than the host's these are not the namespace's own.
     """
     for each in ingress:
         ring = _ring(each)
         family = ex.is_ipv4() if ring.address_size == 4 else ex.is_ipv6()
         meant = (
             *family,
-            *ex.to_this_host(),
+            *to_host(ring.address_size),
             *ex.to_port(choice.PROTOCOLS[each.protocol], each.host_port),
         )
         allowed: Sequence[Rule] = [()]

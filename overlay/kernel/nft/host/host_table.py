@@ -10,7 +10,7 @@ which comes first in a packet's path; overlayd creates it once and never changes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
 from overlay.kernel.nft import expressions as ex
@@ -35,6 +35,7 @@ OPERATOR_MARK: Final = 0x6F760000  # packets with this mark may enter an exposed
 _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(8) names them
 _TYPE_INTERFACE: Final = 41  # nft's own number
 _LINKS: Final = "links"
+_GATES: Final = "gates"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
 _LINK_LOCAL: Final = (b"\xfe\x80".ljust(16, b"\0"), 10)
 _LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
@@ -54,11 +55,25 @@ def table_name(node_id: NodeId) -> str:
     return f"overlayd_host_{node_id[:3].hex()}"
 
 
-def table_of(node_id: NodeId, state: HostState) -> Table:
-    """Return the whole table.
+class Gated(NamedTuple):
+    """How packets pass a host that translates behind a gate (`translation_table`).
+
+    They may leave by the interfaces `outside`, as others lead past the gate. While `is_retiring`,
+    the hooks that translated before are kept, without rules: connections that they translated go
+    on, and new ones take the gate.
+    """
+
+    outside: frozenset[str]
+    is_retiring: bool
+
+
+def table_of(node_id: NodeId, state: HostState, gated: Gated | None = None) -> Table:
+    """Return the whole table, in its form for a host with a gate if it has one.
 
     Equal states give the same rules in the same order.
     """
+    if gated is not None:
+        return _gated_table(node_id, state, gated)
     ports, ingress = sorted(state.ports), sorted(state.ingress)
     into = (*_destinations(ports), *host_ingress.destinations(ingress, from_host=True))
     outside = (
@@ -83,8 +98,27 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
     )
 
 
-def _elements(state: HostState) -> dict[str, frozenset[bytes]]:
+def _gated_table(node_id: NodeId, state: HostState, gated: Gated) -> Table:
+    """Return the table without translation: what returns from the gate has the operator's mark."""
+    hooks = (
+        Chain("guard", tuple(_guard()), (PREROUTING, _BEFORE_TRACKING)),
+        Chain("arriving", (), (PREROUTING, _DESTINATION), "nat"),
+        Chain("sent", tuple(_own_sources()), (OUTPUT, _DESTINATION), "nat"),
+        Chain("leaving", (), (POSTROUTING, _SOURCE), "nat"),
+    )
+    passing = tuple(_passing(state, gated))
+    return Table(
+        FAMILY_INET,
+        table_name(node_id),
+        tuple(Set(name, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER) for name in (_LINKS, _GATES)),
+        (*(hooks if gated.is_retiring else ()), Chain("passing", passing, (FORWARD, _FILTER))),
+    )
+
+
+def _elements(state: HostState, gated: Gated | None) -> dict[str, frozenset[bytes]]:
     links = frozenset(ex.interface_key(link.interface) for link in state.links)
+    if gated is not None:
+        return {_LINKS: links, _GATES: frozenset(map(ex.interface_key, gated.outside))}
     return {_LINKS: links, **host_ingress.elements(state.ingress)}
 
 
@@ -166,7 +200,7 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
             yield (*outward, *ex.from_range(base, length), ex.masquerade())
 
 
-def _passing(state: HostState) -> Iterator[Rule]:
+def _passing(state: HostState, gated: Gated | None = None) -> Iterator[Rule]:
     from_uplinks, to_uplinks = ex.iifname_in_set(_LINKS), ex.oifname_in_set(_LINKS)
     from_others, to_others = (
         ex.iifname_in_set(_LINKS, inside=False),
@@ -175,9 +209,13 @@ def _passing(state: HostState) -> Iterator[Rule]:
     yield from _transit(state.opened)
     yield (*from_others, *to_others, ex.accept())
     yield ex.clamp_mss()
-    yield (*ex.ct_established(), ex.accept())
-    yield (*to_uplinks, *ex.ct_dnat(), ex.accept())
-    yield (*from_uplinks, *to_others, ex.accept())
+    if gated is None or gated.is_retiring:
+        yield (*ex.ct_established(), ex.accept())
+    if gated is None:
+        yield (*to_uplinks, *ex.ct_dnat(), ex.accept())
+        yield (*from_uplinks, *to_others, ex.accept())
+    else:
+        yield (*from_uplinks, *ex.oifname_in_set(_GATES), ex.accept())
     yield (*from_others, *to_uplinks, *ex.has_mark(OPERATOR_MARK), ex.accept())
     yield _REFUSED
 
@@ -200,7 +238,7 @@ class HostTable:
         """Raise NftMissingError if the kernel has no nftables."""
         self._node_id = node_id
         self._tables = NftTables()
-        self._built: tuple[HostState, Table] | None = None
+        self._built: tuple[HostState, Gated | None, Table] | None = None
         self.name = table_name(node_id)
 
     @property
@@ -212,13 +250,13 @@ class HostTable:
         """Close the socket; the table stays in force."""
         self._tables.close()
 
-    def holds(self, state: HostState) -> bool:
+    def holds(self, state: HostState, gated: Gated | None = None) -> bool:
         """Return whether the kernel's table is exactly that of this state."""
-        table = self._table(state)
+        table = self._table(state, gated)
         if not self._tables.holds(table):
             return False
         try:
-            return self._tables.elements(table) == _elements(state)
+            return self._tables.elements(table) == _elements(state, gated)
         except FileNotFoundError:
             return False
 
@@ -226,7 +264,7 @@ class HostTable:
         """Return whether a table of this name exists, whatever its contents."""
         return (FAMILY_INET, self.name) in self._tables.names()
 
-    def write(self, state: HostState) -> None:
+    def write(self, state: HostState, gated: Gated | None = None) -> None:
         """Replace the table in one transaction.
 
         Creates the operator's table if it is missing. Raises OSError if the kernel refuses,
@@ -234,16 +272,16 @@ class HostTable:
         """
         if (FAMILY_INET, USER_TABLE_NAME) not in self._tables.names():
             self._tables.replace(USER_TABLE, {})
-        self._tables.replace(self._table(state), _elements(state))
+        self._tables.replace(self._table(state, gated), _elements(state, gated))
 
-    def _table(self, state: HostState) -> Table:
+    def _table(self, state: HostState, gated: Gated | None) -> Table:
         """Return the table of a state.
 
         Comparing and writing the same state build it once.
         """
-        if self._built is None or self._built[0] != state:
-            self._built = (state, table_of(self._node_id, state))
-        return self._built[1]
+        if self._built is None or self._built[:2] != (state, gated):
+            self._built = (state, gated, table_of(self._node_id, state, gated))
+        return self._built[2]
 
     def remove(self) -> None:
         """Delete the table, and the operator's if it is empty. Raises OSError."""

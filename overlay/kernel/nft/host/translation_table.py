@@ -1,0 +1,198 @@
+"""The table of the gate's namespace: masquerading, published ports, and what it lets in.
+
+All interfaces there are ends of gates, named as the host's interfaces, and a packet leaves by the
+one that it came by (ADR 0019). What this table does not translate returns to the host as it was.
+What belongs to a connection that it knows is signed by the packet's priority: the host's own table
+lets that into a network. The host's addresses are a set, since they are not this namespace's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from overlay.core.dataplane.host_rules import PortForward
+from overlay.core.gate.inside import LOOPBACK_DESTINATION, LOOPBACK_NAME, SIGNED
+from overlay.core.gate.state import PORTS, PORTS_FIRST
+from overlay.core.gate.translation import MasqueradeSource, TranslationState
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.expressions import Rule
+from overlay.kernel.nft.host import host_ingress
+from overlay.kernel.nft.host.source_translation import set_priority, source_to
+from overlay.kernel.nft.table import (
+    FAMILY_INET,
+    FORWARD,
+    POSTROUTING,
+    PREROUTING,
+    Chain,
+    Set,
+    Table,
+)
+from overlay.kernel.nft.tables import NftTables
+from overlay.model import Ip
+
+TABLE_NAME: Final = "overlayd_gate"
+_DESTINATION, _FILTER, _SOURCE = -100, 0, 100  # priorities, as nft(8) names them
+_OWN: Final = {4: "own4", 16: "own6"}
+_TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
+_DESTINATION_AT: Final = {4: 16, 16: 24}  # in the IP header
+_PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
+_LOOSE: Final = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
+_REFUSED: Final = (ex.counter(), ex.drop())
+_ECHO: Final = {4: b"\x01", 16: b"\x3a"}  # ICMP and ICMPv6
+
+
+def table_of(state: TranslationState) -> Table:
+    """Return the whole table. Equal states give the same rules in the same order."""
+    ports, ingress = sorted(state.host.ports), sorted(state.host.ingress)
+    by_loopback = ex.iifname_is(LOOPBACK_NAME)
+    from_host = host_ingress.destinations(ingress, from_host=True, to_host=_to_host)
+    from_others = host_ingress.destinations(ingress, from_host=False, to_host=_to_host)
+    arriving = (
+        *_destinations(ports),
+        *((*by_loopback, *rule) for rule in from_host),
+        *from_others,
+    )
+    known = tuple(
+        (*rule, *set_priority(SIGNED), ex.accept()) for rule in (ex.ct_dnat(), ex.ct_established())
+    )
+    untranslated = tuple(
+        (*ex.from_range(base, length), *ex.ct_invalid(), *_REFUSED)
+        for link in sorted(state.host.links)
+        for base, length in link.ranges
+    )
+    return Table(
+        FAMILY_INET,
+        TABLE_NAME,
+        (
+            *(Set(name, _TYPE_ADDRESS[size], size) for size, name in _OWN.items()),
+            *host_ingress.sets(ingress),
+        ),
+        (
+            Chain("arriving", arriving, (PREROUTING, _DESTINATION), "nat"),
+            Chain("known", (*known, *untranslated), (FORWARD, _FILTER)),
+            Chain("leaving", tuple(_sources(state)), (POSTROUTING, _SOURCE), "nat"),
+        ),
+    )
+
+
+def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
+    own = [*state.own, *LOOPBACK_DESTINATION.values()]
+    return {
+        **{
+            name: frozenset(bytes(ip) for ip in own if len(ip) == size)
+            for size, name in _OWN.items()
+        },
+        **host_ingress.elements(state.host.ingress),
+    }
+
+
+def _to_host(size: int) -> Rule:
+    return (ex.network_header(_DESTINATION_AT[size], size), ex.in_set(_OWN[size]))
+
+
+def _destinations(ports: list[PortForward]) -> Iterator[Rule]:
+    for each in ports:
+        family = ex.is_ipv4() if len(each.ip) == 4 else ex.is_ipv6()
+        to_host: Rule = (*family, *_to_host(len(each.ip)))
+        if each.host_ip:
+            host_ip = _in_namespace(each.host_ip)
+            to_host = ex.to_range(host_ip, 8 * len(host_ip))
+        to_port = ex.to_port(_PROTOCOLS[each.protocol], each.host_port)
+        yield (*to_host, *to_port, *ex.dnat_to(each.ip, each.port))
+
+
+def _in_namespace(ip: Ip) -> Ip:
+    """Return what stands for an address of the host inside."""
+    return LOOPBACK_DESTINATION[ip_address(ip).version] if ip_address(ip).is_loopback else ip
+
+
+def _sources(state: TranslationState) -> Iterator[Rule]:
+    """Masquerade what leaves networks, and published connections that would return directly.
+
+    The latter are connections from this host, and from a container on the same network.
+    """
+    ranges = {link.interface: link.ranges for link in sorted(state.host.links)}
+    gateways = sorted(state.gateways)
+    for interface, gateway in gateways:
+        same_size = [each for each in ranges[interface] if len(each[0]) == len(gateway)]
+        for base, length in same_size:
+            into = (*ex.ct_dnat(), *ex.to_range(base, length))
+            yield from _translate((*ex.oifname_is(LOOPBACK_NAME), *into), gateway)
+            within = (*ex.oifname_is(interface), *ex.from_range(base, length))
+            yield from _translate((*within, *into), gateway)
+    everything = [each for listed in ranges.values() for each in listed]
+    for source in state.sources:
+        for base, length in everything:
+            if len(base) == len(source.ip):
+                yield from _masquerade(source, ex.from_range(base, length))
+    for name in sorted({source.interface for source in state.sources}):
+        for base, length in everything:  # never with a container's address
+            yield (*ex.oifname_is(name), *ex.from_range(base, length), *_REFUSED)
+
+
+def _masquerade(source: MasqueradeSource, from_network: Rule) -> Iterator[Rule]:
+    to_range = ex.to_range(source.base, source.length) if source.length else ()
+    yield from _translate((*ex.oifname_is(source.interface), *from_network, *to_range), source.ip)
+
+
+def _translate(meant: Rule, ip: Ip) -> Iterator[Rule]:
+    for protocol in (ex.TCP, ex.UDP, _ECHO[len(ip)]):
+        ports = source_to(ip, PORTS_FIRST, PORTS_FIRST + PORTS - 1)
+        yield (*meant, *ex.transport(protocol), *ports)
+    yield (*meant, *source_to(ip))
+
+
+class TranslationTable:
+    """The table in a gate's namespace."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the namespace at a path.
+
+        Raises OverlayError; NftMissingError if the kernel has no nftables.
+        """
+        self.netns_fd = netns.open_fd(path)
+        try:
+            with netns.inside(self.netns_fd):
+                self._tables = NftTables()
+        except OverlayError:
+            os.close(self.netns_fd)
+            raise
+
+    def close(self) -> None:
+        """Close socket and descriptor; the table stays in force."""
+        self._tables.close()
+        os.close(self.netns_fd)
+
+    def holds(self, state: TranslationState) -> bool:
+        """Return whether the kernel's table is exactly that of this state."""
+        table = table_of(state)
+        if not self._tables.holds(table) or self._begins_midway():
+            return False
+        try:
+            return self._tables.elements(table) == _elements(state)
+        except FileNotFoundError:
+            return False
+
+    def write(self, state: TranslationState) -> None:
+        """Replace the table in one transaction. Raises OSError if the kernel refuses."""
+        self._tables.replace(table_of(state), _elements(state))
+        if self._begins_midway():
+            with netns.inside(self.netns_fd):
+                _LOOSE.write_text("0", encoding="ascii")
+
+    def _begins_midway(self) -> bool:
+        """Return whether the namespace would take over a TCP connection without its beginning.
+
+        That is another's: the host translated it before there was a gate, and still does.
+        """
+        with netns.inside(self.netns_fd):
+            try:
+                return _LOOSE.read_text(encoding="ascii").strip() != "0"
+            except FileNotFoundError:  # before the first table that tracks
+                return True

@@ -1,0 +1,99 @@
+"""The tables of a host with a gate: its own, and that of the gate's namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.dataplane.host_rules import IngressForward
+from overlay.core.gate.inside import LOOPBACK_NAME
+from overlay.core.gate.translation import MasqueradeSource, TranslationState
+from overlay.core.services.values import Backend
+from overlay.kernel import netns
+from overlay.kernel.nft.host.host_table import Gated, HostTable
+from overlay.kernel.nft.host.translation_table import TranslationTable
+from overlay.model import NodeId, parse_ip
+from tests.kernel.nft.test_host_table import LINK, NODE, STATE
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+RETIRING = Gated(frozenset({"eth0"}), is_retiring=True)
+LAST = Gated(frozenset({"eth0"}), is_retiring=False)
+ANY = parse_ip("0.0.0.0")  # noqa: S104  a range, no socket
+TRANSLATION = TranslationState(
+    replace(STATE, ports=frozenset(each for each in STATE.ports if not each.borrowed)),
+    frozenset(map(parse_ip, ("192.0.2.1", "fd00::1"))),
+    frozenset({(LINK, parse_ip("10.32.0.1"))}),
+    (MasqueradeSource("eth0", ANY, 0, parse_ip("192.0.2.1")),),
+)
+
+
+@pytest.fixture
+def host(world: World) -> Iterator[tuple[str, HostTable]]:
+    """Return a host's name, and its table."""
+    name = world.namespace("host")
+    with netns.inside(world.fd(name)):
+        table = HostTable(NODE)
+    yield name, table
+    table.close()
+
+
+def test_each_form_of_the_hosts_table_is_told_apart(
+    host: tuple[str, HostTable], world: World
+) -> None:
+    """With the hooks of translation, with them but without rules, and with none at all."""
+    name, table = host
+    forms = (None, RETIRING, LAST, Gated(frozenset(), is_retiring=False))
+    for form in forms:
+        table.write(STATE, form)
+        assert [each for each in forms if table.holds(STATE, each)] == [form]
+        rules = world.run(name, "nft", "list", "ruleset")
+        assert ("dnat" in rules, "masquerade" in rules) == (form is None, form is None)
+        assert ("type nat" in rules, "ct " in rules) == (
+            (True, True) if form in (None, RETIRING) else (False, False)
+        )
+
+
+def test_nothing_leaves_past_the_gate(host: tuple[str, HostTable], world: World) -> None:
+    """Interfaces without one are not among those by which packets may be forwarded."""
+    name, table = host
+    table.write(STATE, LAST)
+    rules = world.run(name, "nft", "list", "ruleset")
+    assert 'elements = { "eth0" }' in rules
+    assert "iifname @links oifname @gates accept" in rules
+
+
+def test_the_gates_table_matches_only_its_state(world: World) -> None:
+    """Each part of the state matters."""
+    table = TranslationTable(netns.path_of(world.namespace("gate")))
+    table.write(TRANSLATION)
+    others = [
+        replace(TRANSLATION, **{part: type(getattr(TRANSLATION, part))()})
+        for part in ("own", "gateways", "sources")
+    ]
+    others.append(replace(TRANSLATION, host=STATE))
+    assert table.holds(TRANSLATION)
+    assert not any(map(table.holds, others))
+    table.close()
+
+
+def test_ports_of_services_are_for_their_clients_and_the_host(world: World) -> None:
+    """The host's own connections come by the loopback, whatever their address."""
+    name = world.namespace("gate")
+    table = TranslationTable(netns.path_of(name))
+    backend = Backend(parse_ip("10.32.0.9"), 80, NodeId(bytes(16)))
+    clients = ((parse_ip("198.51.100.0"), 24),)
+    port = IngressForward("tcp", 8000, (backend,), sources=clients)
+    state = replace(TRANSLATION, host=replace(TRANSLATION.host, ingress=frozenset({port})))
+    table.write(state)
+    assert table.holds(state)
+    rules = [
+        line for line in world.run(name, "nft", "list", "ruleset").splitlines() if "jhash" in line
+    ]
+    assert [LOOPBACK_NAME in line for line in rules] == [True, False]
+    assert ["198.51.100.0/24" in line for line in rules] == [False, True]
+    table.close()
