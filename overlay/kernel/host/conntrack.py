@@ -14,6 +14,7 @@ import errno
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay.kernel.netlink import address_rows, codec
@@ -34,6 +35,9 @@ _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
 _TCP: Final = b"\x06"
 _PROTOCOLS: Final = {"tcp": _TCP, "udp": b"\x11"}
 _STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
+_TRANSLATED: Final = 1 << 4 | 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
+_PROTOCOL_INFO, _OF_TCP, _STATE = 4, 1, 1  # CTA_PROTOINFO, CTA_PROTOINFO_TCP, its state
+_ENDED: Final = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 _NESTED: Final = 0x8000
 _FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
 _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
@@ -44,22 +48,29 @@ Kept: TypeAlias = Mapping[tuple[bytes, bytes, bytes], Collection[bytes]]
 """The addresses that may answer, by protocol, requested address and port."""
 
 
-def forget_misdirected(kept: Mapping[tuple[str, int, int], Collection[Ip]]) -> int:
+def forget_misdirected(
+    kept: Mapping[tuple[str, int, int], Collection[Ip]],
+    gate: tuple[int, Collection[Ip]] | None = None,
+) -> int:
     """Delete the entries of connections to ports of the host that lead to a former target.
 
     Returns the number of deleted entries. `kept` maps (protocol, port, address size) to the targets
     whose connections are kept. One dump serves all ports, because each goes through the kernel's
-    whole hash table: 50 ms if that has 262,144 buckets, used or not. Raises OSError.
+    whole hash table: 50 ms if that has 262,144 buckets, used or not. `gate` is the namespace that
+    translates, and the host's addresses, where it is not the thread's. Raises OSError.
     """
-    with NetlinkSocket() as host:
-        own = _own_addresses(host)
+    if gate is None:
+        with NetlinkSocket() as host:
+            netns_fd, own = None, frozenset(_own_addresses(host))
+    else:
+        netns_fd, own = gate[0], frozenset(bytes(ip) for ip in gate[1])
     wanted = {
         (_PROTOCOLS[protocol], ip, struct.pack(">H", port)): frozenset(map(bytes, ips))
         for (protocol, port, size), ips in kept.items()
         for ip in own
         if len(ip) == size
     }
-    with NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
         return _forget(tracker, wanted)
 
 
@@ -127,6 +138,50 @@ def _flow(message: NetlinkMessage, family: int) -> Flow:
         replying.get(_SOURCES[family], b""),
         bool(int.from_bytes(parts.get(_STATUS, b""), "big") & _SEEN_REPLY),
     )
+
+
+def translates_any(ranges: Collection[tuple[Ip, int]]) -> bool:
+    """Return whether the thread's namespace translates a connection from or to these ranges.
+
+    Goes through the kernel's whole table. Raises OSError, TornDumpError if some may be missing.
+    """
+    networks = [ip_network((bytes(base), length)) for base, length in ranges]
+    with NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
+        return any(
+            ip_address(ip) in network
+            for size in {len(base) for base, _ in ranges}
+            for pair in _translated(tracker, size)
+            for ip in pair
+            for network in networks
+        )
+
+
+def _translated(tracker: NetlinkSocket, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield who began each translated connection, and who answers it, by the size of an address.
+
+    Those of TCP that have ended are left out: the kernel remembers them for two minutes.
+    Raises TornDumpError at the end if the kernel says that some may be missing.
+    """
+    family = _FAMILIES[size]
+    for buffer in tracker.dump_stream(_SUBSYSTEM | _GET, _HEADER.pack(family, 0, 0)):
+        for message in messages_of([buffer]):
+            parts = attributes(message.buffer, message.start + 4, message.end)
+            status = int.from_bytes(parts.get(_STATUS, b""), "big")
+            if status & _TRANSLATED and _tcp_state(parts) not in _ENDED:
+                yield _source(parts[_ORIGINAL], family), _source(parts[_REPLY], family)
+
+
+def _tcp_state(parts: Mapping[int, bytes]) -> int:
+    """Return the state of a TCP connection; 0 of any other."""
+    for kind in (_PROTOCOL_INFO, _OF_TCP):
+        found = parts.get(kind, b"")
+        parts = attributes(found, 0, len(found))
+    return int.from_bytes(parts.get(_STATE, b""), "big")
+
+
+def _source(direction: bytes, family: int) -> bytes:
+    addresses = attributes(direction, 0, len(direction))[_ADDRESSES]
+    return attributes(addresses, 0, len(addresses)).get(_SOURCES[family], b"")
 
 
 def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> int:

@@ -57,11 +57,13 @@ def enable_forwarding(
     own: Collection[str],
     *,
     ipv6: bool,
+    gated: bool = False,
     root: Path = ROOT,
     known: Mapping[str, str] = _NONE,
 ) -> Forwarding:
     """Make the host forward for the interfaces `own`. Raises OverlayError.
 
+    With `gated` no packet with a loopback address may come by an interface of a network.
     `known`: what an earlier call returned as recorded. It is written again if another program has
     removed it from the run directory: without it nobody knows what forwards because of overlayd.
     """
@@ -69,7 +71,7 @@ def enable_forwarding(
     if known and not recorded:
         recorded = dict(known)
         _record(run_dir, recorded)
-    wanted = _wanted(root, own, recorded, ipv6=ipv6)
+    wanted = _wanted(root, own, recorded, ipv6=ipv6, gated=gated)
     found = {name: _read(root, name) for name in wanted}
     before = {
         name: value for name, value in found.items() if value is not None and value != wanted[name]
@@ -90,10 +92,11 @@ def enable_forwarding(
 
 
 def _wanted(
-    root: Path, own: Collection[str], recorded: Mapping[str, str], *, ipv6: bool
+    root: Path, own: Collection[str], recorded: Mapping[str, str], *, ipv6: bool, gated: bool
 ) -> dict[str, str]:
     ipv6_wanted = _wanted_ipv6(root, own, enabled_here=_ALL_IPV6 in recorded) if ipv6 else {}
-    return _wanted_ipv4(root, own) | ipv6_wanted
+    localnet = {f"ipv4/conf/{name}/route_localnet": "0" if gated else "1" for name in own}
+    return _wanted_ipv4(root, own) | ipv6_wanted | localnet
 
 
 def _wanted_ipv4(root: Path, own: Collection[str]) -> dict[str, str]:
@@ -153,10 +156,10 @@ def _is_router(root: Path, family: str, recorded: Container[str]) -> bool:
     return _read(root, switch) == "1" and switch not in recorded
 
 
-# For each uplink: connections from 127.0.0.1 may be translated to containers; packets may arrive
-# through another segment's uplink than the reply takes; containers cannot change the host's routes.
+# For each uplink: packets may arrive through another segment's uplink than the reply takes;
+# containers cannot change the host's routes. `route_localnet` is among what is wanted, as it goes
+# with the rules: it lets connections from 127.0.0.1 be translated to containers.
 _GUARDS: Final = {
-    "ipv4/conf/{}/route_localnet": "1",
     "ipv4/conf/{}/rp_filter": "2",
     "ipv4/conf/{}/accept_redirects": "0",
     "ipv6/conf/{}/accept_redirects": "0",
@@ -176,10 +179,10 @@ def guard_link(name: str) -> None:
 
 
 def missing_sysctls(
-    run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
+    run_dir: Path, own: Collection[str], *, ipv6: bool, gated: bool = False, root: Path = ROOT
 ) -> list[str]:
     """Return sysctls that differ from what this module sets."""
-    wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6)
+    wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6, gated=gated)
     for name in own:
         wanted |= _guards(name)
     return sorted(name for name, value in wanted.items() if _read(root, name) not in (None, value))

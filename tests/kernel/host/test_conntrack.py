@@ -18,6 +18,9 @@ pytestmark = pytest.mark.netns
 ADDRESSES = ("10.1.1.1", "127.0.0.1", "fd01::1")
 TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
 
+TRANSLATED = """table ip n { chain c { type nat hook output priority -100;
+ip daddr 10.9.9.9 dnat to 10.1.1.1; }; }"""
+
 
 @pytest.fixture
 def asked(world: World) -> int:
@@ -53,3 +56,18 @@ def test_misdirected_connections_are_deleted(asked: int) -> None:
             == 2
         )
         assert conntrack.forget_misdirected({("udp", 5354, 16): []}) == 1
+
+
+def test_only_translated_connections_of_the_ranges_count(world: World, asked: int) -> None:
+    """Others are tracked as well: by their namespace's rules, or on their way elsewhere."""
+    (name,) = [each for each in world.names if each.endswith("host")]
+    ranges = [(parse_ip("10.1.0.0"), 16), (parse_ip("fd01::"), 64)]
+    with netns.inside(asked):
+        assert not conntrack.translates_any(ranges)
+        world.run(name, "ip", "route", "add", "10.9.9.9/32", "dev", "lo")
+        world.run(name, "nft", TRANSLATED)
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asker:
+            asker.sendto(b"?", ("10.9.9.9", 5353))
+        assert conntrack.translates_any(ranges)
+        assert not conntrack.translates_any(ranges[1:])
+        assert not conntrack.translates_any([(parse_ip("10.2.0.0"), 16)])
