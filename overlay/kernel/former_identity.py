@@ -15,6 +15,7 @@ from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.evpn.shadow import shadow_name
+from overlay.kernel.gate.gate import remove_gate
 from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import links_best_effort
@@ -69,12 +70,12 @@ def _identity(descriptor: Path) -> tuple[int, int] | None:
 
 
 def remove_objects(node_id: NodeId) -> list[str]:
-    """Remove a node's programs, sandboxes, uplinks and tables; return descriptions of them.
+    """Remove a node's programs, gate, sandboxes, uplinks and tables; return descriptions of them.
 
     Programs first: they would go on to send frames into sandboxes that are gone. Raises
     OverlayError or OSError.
     """
-    removed = remove_programs(node_id)
+    removed = remove_programs(node_id) + remove_gate(node_id)
     shadows = [shadow_name(node_id[:3].hex())]
     for name in [*sandboxes_of(node_id), *filter(netns.exists, shadows)]:
         try:

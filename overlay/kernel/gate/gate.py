@@ -198,11 +198,10 @@ class Gate:
         return GatePairs(self._node_id, self._socket, inside)
 
     def remove(self) -> None:
-        """Remove this node's programs, then the namespace with its connections. Raises OSError."""
-        self._hooks.delete_surplus(())
+        """Remove all of it (`remove_gate`). Raises OverlayError or OSError."""
         self._written = GateState()
         self._close_namespace()
-        remove_namespace(self._name)
+        remove_gate(self._node_id)
 
 
 def _require_tcx() -> None:
@@ -227,6 +226,16 @@ def remove_namespace(name: str) -> bool:
     inside.restore_loopback()
     inside.remove()
     return True
+
+
+def remove_gate(node_id: NodeId) -> list[str]:
+    """Remove a node's programs, then the namespace with its connections.
+
+    Returns a description of the namespace if there was one. Raises OverlayError or OSError.
+    """
+    hooks.remove_programs(node_id)
+    name = namespace.namespace_name(node_id)
+    return [f"gate {name}"] if remove_namespace(name) else []
 
 
 def refusal() -> str:

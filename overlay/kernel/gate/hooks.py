@@ -7,7 +7,7 @@ Owns: which program runs where; the programs' names, by node.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.gate.state import GatedInterface, InterfaceKind
@@ -41,7 +41,7 @@ class GateHooks:
 
     def __init__(self, node_id: NodeId, maps: GateMaps) -> None:
         """Load the programs. Raises OSError if the kernel refuses."""
-        self._name = f"{_PREFIX}{node_id[:3].hex()}"
+        self._name = _program_name(node_id)
         self._programs: dict[str, int] = {}
         codes = {
             "inward": inward.inward_program(maps),
@@ -88,11 +88,7 @@ class GateHooks:
 
     def delete_surplus(self, wanted: Iterable[Hook]) -> None:
         """Remove this node's programs from all other hooks of the host. Raises OSError."""
-        kept = {(each.link, each.where) for each in wanted if not each.is_inside}
-        for where in (TCX_EGRESS, TCX_INGRESS):  # what is sent needs what is received
-            for index in {index for index, _ in tcx.programs(self._name, where)}:
-                if (index, where) not in kept:
-                    tcx.delete(index, self._name, where)
+        _delete(self._name, {(each.link, each.where) for each in wanted if not each.is_inside})
 
 
 def gate_hooks(interface: GatedInterface, pair: Pair) -> list[Hook]:
@@ -115,6 +111,23 @@ def interface_hooks(interface: GatedInterface) -> list[Hook]:
 
 def _returning(kind: InterfaceKind) -> str:
     return f"returning to {kind}"
+
+
+def _program_name(node_id: NodeId) -> str:
+    return f"{_PREFIX}{node_id[:3].hex()}"
+
+
+def _delete(name: str, kept: Container[tuple[int, int]]) -> None:
+    for where in (TCX_EGRESS, TCX_INGRESS):  # what is sent needs what is received
+        for index in {index for index, _ in tcx.programs(name, where)}:
+            if (index, where) not in kept:
+                tcx.delete(index, name, where)
+
+
+def remove_programs(node_id: NodeId) -> None:
+    """Remove a node's programs from all interfaces of the thread's namespace. Raises OSError."""
+    if tcx.has_tcx():
+        _delete(_program_name(node_id), ())
 
 
 def remove_all() -> list[int]:
