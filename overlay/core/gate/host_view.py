@@ -32,7 +32,11 @@ class HostInterface:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """All interfaces, and whether the host has policies of IPsec (RFC 4301)."""
+    """All interfaces, whether the host has IPsec policies (RFC 4301), and its own ports.
+
+    These are the first and the last one of those that its connections get by themselves.
+    """
 
     interfaces: tuple[HostInterface, ...] = ()
     has_ipsec: bool = False
+    own_ports: tuple[int, int] = (32_768, 60_999)

@@ -13,7 +13,14 @@ from typing import Final, NamedTuple
 
 from overlay.core.dataplane.host_rules import ExposedLink, HostState
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
-from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState, InterfaceKind
+from overlay.core.gate.state import (
+    PORTS,
+    PORTS_FIRST,
+    GatedInterface,
+    GatedNetwork,
+    GateState,
+    InterfaceKind,
+)
 from overlay.model import Ip
 
 LOOPBACK: Final = "lo"
@@ -65,6 +72,14 @@ def obstacle(host: HostView, wanted: HostState) -> str:
     for each in _leading_outside(host, _links(wanted)):
         if not each.is_ethernet:
             return f"{each.name} is no Ethernet interface, and containers may leave by it"
+    first, last = host.own_ports
+    if first < PORTS_FIRST + PORTS and last >= PORTS_FIRST:
+        block = f"{PORTS_FIRST} to {PORTS_FIRST + PORTS - 1}"
+        return f"the host's own connections have ports {first} to {last}, the gate's {block}"
+    for protocol, number in sorted(_published(wanted)):
+        # A reply to the host's own flow would be taken for a new one: UDP has no beginning.
+        if protocol == "udp" and first <= number <= last:
+            return f"port {number}/udp is published, and the host's own flows may have it"
     for port in wanted.ports:
         where = f"{port.host_port}/{port.protocol}"
         if port.borrowed:
@@ -105,12 +120,15 @@ def plan_gate(host: HostView, wanted: HostState) -> GatePlan:
         for address in each.addresses
         if not ip_address(address.ip).is_link_local
     )
-    published = {(port.protocol, port.host_port) for port in wanted.ports}
-    published |= {(port.protocol, port.host_port) for port in wanted.ingress}
     return GatePlan(
-        GateState(frozenset(interfaces), own, networks, frozenset(published)),
+        GateState(frozenset(interfaces), own, networks, _published(wanted)),
         TranslationState(wanted, own, gateways, tuple(_sources(outside))),
     )
+
+
+def _published(wanted: HostState) -> frozenset[tuple[str, int]]:
+    ports = {(port.protocol, port.host_port) for port in wanted.ports}
+    return frozenset(ports | {(port.protocol, port.host_port) for port in wanted.ingress})
 
 
 def _links(wanted: HostState) -> dict[str, ExposedLink]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
@@ -23,6 +24,7 @@ _ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope
 # linux/if_addr.h: secondary or temporary, failed, deprecated, tentative
 _AVOIDED: Final = 0x01 | 0x08 | 0x20 | 0x40
 _RTA_OIF, _RTA_GATEWAY = 4, 5  # linux/rtnetlink.h
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of IPv6 as well
 # Documentation addresses (RFC 5737, RFC 3849, RFC 9637): only default routes lead to them. Several,
 # as a network of people who document something may have one.
 _ANYWHERE: Final = tuple(
@@ -44,7 +46,12 @@ def read_host() -> HostView:
             addresses.setdefault(index, []).append(found)
         links = host.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
         interfaces = tuple(_interfaces(host, links, addresses))
-    return HostView(interfaces, has_ipsec_policies())
+    return HostView(interfaces, has_ipsec_policies(), _own_ports())
+
+
+def _own_ports() -> tuple[int, int]:
+    first, last = _PORT_RANGE.read_text(encoding="ascii").split()
+    return int(first), int(last)
 
 
 def _interfaces(

@@ -66,7 +66,7 @@ def test_each_interface_has_its_kind() -> None:
     assert gate.own == set(map(parse_ip, ("192.0.2.1", "2001:db8::1", "10.32.0.1")))
 
 
-def test_an_interface_with_a_link_local_address_alone_leads_nowhere() -> None:
+def test_an_interface_with_a_link_local_address_leads_nowhere() -> None:
     """IPv6 gives one to each interface."""
     quiet = interface("eth1", 4, "fe80::4/64")
     plan = plan_gate(HostView((*HOST.interfaces, quiet)), WANTED)
@@ -103,13 +103,16 @@ def test_the_hosts_addresses_on_networks_are_known() -> None:
 def test_an_ordinary_host_has_no_obstacle() -> None:
     """Nor has one that publishes at 127.0.0.1."""
     local = WEB._replace(host_ip=parse_ip("127.0.0.1"))
-    assert obstacle(HOST, with_port(WEB)) == obstacle(HOST, with_port(local)) == ""
+    among_own = WEB._replace(host_port=40_000)  # of TCP a reply is no beginning
+    assert {obstacle(HOST, with_port(port)) for port in (WEB, local, among_own)} == {""}
 
 
 @pytest.mark.parametrize(
     ("host", "wanted", "part"),
     [
         (replace(HOST, has_ipsec=True), WANTED, "IPsec"),
+        (replace(HOST, own_ports=(32_767, 60_999)), WANTED, "ports 32767 to 60999, the gate's"),
+        (HOST, with_port(WEB._replace(protocol="udp", host_port=40_000)), "40000/udp is published"),
         (
             HostView(
                 (*HOST.interfaces, replace(interface("wg0", 7, "10.8.0.1/24"), is_ethernet=False))
