@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from overlay import failpoint
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.gate.inside import LOOPBACK_DESTINATION, LOOPBACK_NAME, SIGNED
 from overlay.core.gate.state import PORTS, PORTS_FIRST
@@ -58,9 +59,6 @@ def table_of(state: TranslationState) -> Table:
         *((*by_loopback, *rule) for rule in from_host),
         *from_others,
     )
-    known = tuple(
-        (*rule, *set_priority(SIGNED), ex.accept()) for rule in (ex.ct_dnat(), ex.ct_established())
-    )
     untranslated = tuple(
         (*ex.from_range(base, length), *ex.ct_invalid(), *_REFUSED)
         for link in sorted(state.host.links)
@@ -75,10 +73,22 @@ def table_of(state: TranslationState) -> Table:
         ),
         (
             Chain("arriving", arriving, (PREROUTING, _DESTINATION), "nat"),
-            Chain("known", (*known, *untranslated), (FORWARD, _FILTER)),
+            Chain("known", (*_known(state), *untranslated), (FORWARD, _FILTER)),
             Chain("leaving", tuple(_sources(state)), (POSTROUTING, _SOURCE), "nat"),
         ),
     )
+
+
+def _known(state: TranslationState) -> Iterator[Rule]:
+    """Sign what may enter a network: to published ports, and from outside also replies.
+
+    Between networks a reply is not enough: two containers that send to each other would open a way.
+    """
+    sign = (*set_priority(SIGNED), ex.accept())
+    yield (*ex.ct_dnat(), *sign)
+    for name in (LOOPBACK_NAME, *sorted(link.interface for link in state.host.links)):
+        yield (*ex.iifname_is(name), ex.accept())
+    yield (*ex.ct_established(), *sign)
 
 
 def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
@@ -183,6 +193,7 @@ class TranslationTable:
         """Replace the table in one transaction. Raises OSError if the kernel refuses."""
         self._tables.replace(table_of(state), _elements(state))
         if self._begins_midway():
+            failpoint.failpoint("gate.midway")
             with netns.inside(self.netns_fd):
                 _LOOSE.write_text("0", encoding="ascii")
 
