@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench fuzz setup lab down check docs test unit kernel e2e data-path-test chaos soak soak-sim examples-test deb rpm dist packages arm64-test vm-test netavark-test evpn-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check docs test unit kernel e2e data-path-test gate-test chaos soak soak-sim examples-test deb rpm dist packages arm64-test vm-test netavark-test evpn-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -42,6 +42,13 @@ data-path-test: setup
 	  OVERLAYD_LAB_DATA_PATH=$$path .venv/bin/pytest -q --dist loadfile --no-loadscope-reorder \
 	    --tx "$${LABS:-3}*popen//python=tests/apart" -m "data_path and not vm and not chaos" tests/e2e || failed=1; \
 	done; exit $$failed
+
+# The tests of what a host translates, on hosts with a gate (10 minutes). Needs root.
+gate-test: setup
+	OVERLAYD_LAB_GATE=on .venv/bin/pytest -q --dist loadfile --no-loadscope-reorder \
+	  --tx "$${LABS:-3}*popen//python=tests/apart" $(addprefix tests/e2e/test_,$(addsuffix .py, \
+	    expose gate isolation mtu names outside_names publish router service_traffic several_subnets \
+	    spoofing underlay_ipv6 virtual_address))
 
 # Every fault, with real agents (minutes), on the native path or on DATA_PATH. Prints the measurements.
 chaos: setup

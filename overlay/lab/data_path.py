@@ -1,7 +1,7 @@
-"""The path that frames take on a lab's hosts, as OVERLAYD_LAB_DATA_PATH asks for it.
+"""The path that packets take on a lab's hosts: OVERLAYD_LAB_DATA_PATH, and OVERLAYD_LAB_GATE.
 
-Owns: the configuration file that each new host gets, and the variable's values. Without the
-variable a host has none, and so the defaults. Does not: verify that the path is taken.
+Owns: the configuration file that each new host gets, and the variables' values. Without them a
+host has none, and so the defaults. Does not: verify that the path is taken.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ CONFIGURATIONS: Final = {
     "fast": 'fast_path = "on"\nnative_path = "off"\n',
     "bridge": 'fast_path = "off"\n',
 }
+GATE_VARIABLE: Final = "OVERLAYD_LAB_GATE"
+_GATE: Final = 'gate = "on"\n'
 _FILE: Final = "etc/overlayd/overlayd.toml"
 
 
@@ -35,22 +37,27 @@ def wanted() -> str:
     return name
 
 
+def configuration() -> str:
+    """Return what the environment asks for as a configuration; empty for the defaults."""
+    text = CONFIGURATIONS.get(wanted(), "")
+    return text + _GATE if os.environ.get(GATE_VARIABLE) == "on" else text
+
+
 def configure(host: HostProcess) -> None:
     """Write the configuration for the wanted path on a new host, before it has an agent."""
-    name = wanted()
-    if name:
+    text = configuration()
+    if text:
         file = _file_of(host)
         file.parent.mkdir(exist_ok=True)
-        file.write_text(CONFIGURATIONS[name], encoding="ascii")
+        file.write_text(text, encoding="ascii")
 
 
 def is_configured(host: HostProcess) -> bool:
     """Return whether a host's configuration is the one written here, not another's."""
-    name = wanted()
-    if not name:
+    if not wanted():
         return False
     try:
-        return _file_of(host).read_text(encoding="utf-8") == CONFIGURATIONS[name]
+        return _file_of(host).read_text(encoding="utf-8") == configuration()
     except OSError:
         return False
 

@@ -120,7 +120,7 @@ DAMAGE = {
     "address": "ip address flush dev $END",
     "route": "ip route del 10.60.0.0/24",
     "table": "nft delete table inet $(nft list tables | grep -o 'overlayd_host_.*')",
-    "rule": "nft flush chain inet $(nft list tables | grep -o 'overlayd_host_.*') leaving",
+    "rule": "nft flush chain inet $(nft list tables | grep -o 'overlayd_host_.*') passing",
 }
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-LED = "nft list ruleset | grep -q '0.0.0.0 . tcp . 8080'"
+# By the host's table, or by that of its gate.
+LED = "(nft list ruleset; ip -all netns exec nft list ruleset) | grep -q '0.0.0.0 . tcp . 8080'"
 VM1, VM3 = "192.168.56.11", "192.168.56.13"
 CHECK = r"""
 cat >/etc/overlayd/checks/web-up <<'E'
@@ -275,9 +276,12 @@ def test_every_host_answers_the_port(
     for number, port in ((3, 8080), (3, 8081), (2, 8080)):
         assert len(ask(cluster, 1, None, f"192.168.56.1{number}", port)) == 1
     used = ["port 8081/tcp is not answered here: a program of the host uses it"]
-    eventually(
-        lambda: [each["text"] for each in cluster.json(2, "status")["health"]] == used, f"{used}"
-    )
+
+    def told() -> list[str]:
+        texts = [each["text"] for each in cluster.json(2, "status")["health"]]
+        return [each for each in texts if "without a gate" not in each]  # if it should have one
+
+    eventually(lambda: told() == used, f"{used}")
 
 
 def test_nothing_is_left_of_a_removed_service(

@@ -77,6 +77,7 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
             "why": fast_path.why or None,
         },
         "native_path": _native_path(components),
+        "gate": _gate(components),
         "services_at_connect": {
             "mode": components.service_data_plane.at_connect.mode,
             "active": not components.service_data_plane.at_connect.why,
@@ -124,6 +125,15 @@ def _native_path(components: Components) -> schema.NativePathResponse:
         "active": not native.why,
         "why": native.why or None,
         "interfaces": native.interfaces,
+    }
+
+
+def _gate(components: Components) -> schema.GateResponse:
+    rules = components.exposure.rules
+    return {
+        "mode": rules.gate.mode,
+        "active": rules.is_gated,
+        "why": rules.gate.why or None,
     }
 
 

@@ -37,23 +37,31 @@ class HostForwarding:
 
     async def apply(self) -> None:
         """Set the host's sysctls and rules for the endpoints that it has."""
-        own, has_ipv6 = self._host_endpoints.names()
+        own, _ = self._host_endpoints.names()
         if own:
-            done = await self._kernel.call(
-                ip_forwarding.enable_forwarding,
-                self._run_dir,
-                own,
-                ipv6=has_ipv6,
-                known=self._recorded,
-            )
-            self._recorded = done.recorded
-            self._rules.set_opened(done.opened)
-            if done.changed:
-                text = f"enabled forwarding: {_short(done.changed)}"
-                self._event_log.record("exposure", text)
+            await self._enable_forwarding()
         else:
             await self._stop_forwarding()
+        before = self._rules.is_gated
         await self._rules.apply()
+        if own and self._rules.is_gated != before:
+            await self._enable_forwarding()
+
+    async def _enable_forwarding(self) -> None:
+        own, has_ipv6 = self._host_endpoints.names()
+        done = await self._kernel.call(
+            ip_forwarding.enable_forwarding,
+            self._run_dir,
+            own,
+            ipv6=has_ipv6,
+            gated=self._rules.is_gated,
+            known=self._recorded,
+        )
+        self._recorded = done.recorded
+        self._rules.set_opened(done.opened)
+        if done.changed:
+            text = f"enabled forwarding: {_short(done.changed)}"
+            self._event_log.record("exposure", text)
 
     async def remove_leftovers(self) -> None:
         """Remove the rules of a previous process where no network is exposed now."""
@@ -75,7 +83,11 @@ class HostForwarding:
         if not own:
             return []
         return await self._kernel.call(
-            ip_forwarding.missing_sysctls, self._run_dir, own, ipv6=has_ipv6
+            ip_forwarding.missing_sysctls,
+            self._run_dir,
+            own,
+            ipv6=has_ipv6,
+            gated=self._rules.is_gated,
         )
 
     async def differences(self) -> list[str]:

@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Final
 
 from overlay.agent.dataplane import watch
+from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -24,14 +26,28 @@ from overlay.core.dataplane.host_rules import (
     PortForward,
 )
 from overlay.errors import ConflictError, OverlayError
+from overlay.kernel.gate.ipsec_policies import policy_monitor
 from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
-from overlay.kernel.nft.host.host_table import HostTable, table_name
+from overlay.kernel.nft.host.host_table import Gated, HostTable, table_name
+from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, NodeId, Vni
+from overlay.signals import Signal
+
+_RETIRING_INTERVAL_S: Final = 5.0
+_GATED_REST_S: Final = 0.1  # routes of a host may change all the time
+_NO_GATE: Final = "all traffic of this host is tracked, as it translates without a gate: {}"
+_NO_GATE_HINT: Final = (
+    'Nothing is broken, only slower; to translate without a gate for good: gate = "off" in '
+    "overlayd.toml"
+)
 
 
 class HostRules(Controller):
-    """Keeps one table, which is replaced as a whole in one transaction."""
+    """Keeps one table, which is replaced as a whole in one transaction.
+
+    Signal `gate_changed`: translation moved behind the gate, or back into the host's namespace.
+    """
 
     name = "host rules"
     problem = "containers cannot leave their networks, and no port is published"
@@ -45,9 +61,16 @@ class HostRules(Controller):
     runs_at_start = False  # the exposure of networks writes the table
 
     def __init__(
-        self, node_id: NodeId, kernel: KernelThread, event_log: EventLog, interval_s: float
+        self,
+        node_id: NodeId,
+        kernel: KernelThread,
+        event_log: EventLog,
+        gate: TranslationGate,
+        interval_s: float,
     ) -> None:
         super().__init__(event_log)
+        self.gate = gate
+        self.gate_changed: Signal[[]] = Signal()
         self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
         self._node_id = node_id
         self._kernel = kernel
@@ -60,8 +83,14 @@ class HostRules(Controller):
         self._table: HostTable | None = None
         self._foreign: ForeignRules | None = None
         self._written: HostState | None = None  # by the last write
+        self._gated: Gated | None = None  # the same
         self._may_be_left = True  # by the previous process
         self._lock = asyncio.Lock()
+
+    @property
+    def is_gated(self) -> bool:
+        """Return whether the gate translates."""
+        return self._gated is not None
 
     # --- desired state --------------------------------------------------------------------
 
@@ -129,18 +158,77 @@ class HostRules(Controller):
                 await self._clear()
             return
         table, foreign = await self._open()
-        if not (doubted and await self._kernel.call(table.holds, wanted)):
-            if wanted == self._written:
+        was_gated, gated = self._gated, await self._gate_for(wanted, table)
+        if not (doubted and await self._kernel.call(table.holds, wanted, gated)):
+            if wanted == self._written and gated == was_gated:
                 self._event_log.record(
                     "repaired",
                     f"nftables table {table.name} was altered or gone: rewritten",
                     level=logging.WARNING,
                 )
-            await self._kernel.call(table.write, wanted)
-        before, self._written = self._written, wanted
+            await self._kernel.call(table.write, wanted, gated)
+        before, self._written, self._gated = self._written, wanted, gated
+        if gated is None:
+            await self.gate.end()
+        elif gated.is_retiring:
+            self._check_later()
+        if (gated is None) != (was_gated is None):
+            self._report_move()
+            await self._forget_flows(wanted)
         if doubted or before is None or before.links != wanted.links:  # ports need no rules there
             await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
+
+    async def _gate_for(self, wanted: HostState, table: HostTable) -> Gated | None:
+        """Have the gate translate, if it can, and return how packets pass the host then.
+
+        The hooks of before stay until a pass later finds that they translate nothing: until then
+        the host's sysctls are those of before as well.
+        """
+        plan = await self.gate.bring(wanted)
+        if plan is None:
+            return None
+        if self.gate.was_altered:
+            text = "the gate was altered: rewritten"
+            self._event_log.record("repaired", text, level=logging.WARNING)
+        last = Gated(plan.outside, is_retiring=False)
+        if await self._kernel.call(table.holds, wanted, last):
+            return last
+        if self._gated is None:
+            return Gated(plan.outside, is_retiring=True)
+        ranges = {each for link in wanted.links for each in link.ranges}
+        retiring = self._gated.is_retiring and await self._kernel.call(
+            conntrack.translates_any, ranges
+        )
+        return Gated(plan.outside, is_retiring=retiring)
+
+    async def _forget_flows(self, wanted: HostState) -> None:
+        """Have the host forget UDP flows to its ports: the next packet of each takes the gate.
+
+        Unlike those of TCP they have no beginning by which the gate knows what is not its own.
+        """
+        ports = {(port.protocol, port.host_port) for port in wanted.ports | wanted.ingress}
+        kept: dict[tuple[str, int, int], list[Ip]] = {
+            ("udp", port, size): []
+            for protocol, port in ports
+            for size in (4, 16)
+            if protocol == "udp"
+        }
+        if kept and self.is_gated:
+            with contextlib.suppress(OverlayError, OSError):  # then they must time out
+                await self._kernel.call(conntrack.forget_misdirected, kept)
+
+    def _report_move(self) -> None:
+        why = f": {self.gate.why}" if self.gate.why else ""
+        text = (
+            "the gate translates" if self.is_gated else f"the host's own namespace translates{why}"
+        )
+        self._event_log.record("host rules", text)
+        self.gate_changed.emit()
+
+    def _check_later(self) -> None:
+        """Look again whether the former hooks still translate anything."""
+        asyncio.get_running_loop().call_later(_RETIRING_INTERVAL_S, self.trigger)
 
     async def remove_leftovers(self) -> None:
         """Remove a table that the previous process left, unless one is wanted."""
@@ -156,8 +244,9 @@ class HostRules(Controller):
         self._may_be_left = False
         await self._kernel.call(foreign.remove_accept_rules)
         await self._kernel.call(table.remove)
+        await self.gate.end()
         self.obstacles = []
-        before, self._written = self._written, None
+        before, self._written, self._gated = self._written, None, None
         await self._redirect(before, None)
 
     async def _open(self) -> tuple[HostTable, ForeignRules]:
@@ -190,18 +279,31 @@ class HostRules(Controller):
                 OverlayError, OSError
             ):  # then the kernel's entries must time out
                 await self._kernel.call(conntrack.forget_misdirected, kept)
+                if self.gate.where is not None:
+                    await self._kernel.call(conntrack.forget_misdirected, kept, self.gate.where)
 
     # --- the controller -------------------------------------------------------------------
 
+    def rest_s(self) -> float:
+        """Rest where each change of the host's addresses and routes leads to a pass."""
+        return _GATED_REST_S if self.gate.is_wanted else 0.0
+
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
-        """Watch this table and Docker's for changes by other processes."""
+        """Watch this table and Docker's for changes by other processes, and the gate's host."""
         names = (table_name(self._node_id), DOCKER_TABLE)
-        with watch.watch_tables(names, self._own_ports, self.trigger):
+        with contextlib.ExitStack() as watched:
+            watched.enter_context(watch.watch_tables(names, self._own_ports, self.trigger))
+            for make in (UnderlayMonitor, policy_monitor) if self.gate.is_wanted else ():
+                monitor = await self._kernel.call(make)
+                if monitor is not None:
+                    watched.enter_context(watch.watch_monitor(monitor, self.trigger, self.settle_s))
             yield
 
     def faults(self) -> Iterator[Fault]:
-        """Yield the chains of others that drop forwarded packets, and the fault."""
+        """Yield why there is no gate, the chains of others that drop packets, and the fault."""
+        if self.gate.why:
+            yield Fault(_NO_GATE.format(self.gate.why), _NO_GATE_HINT, "warn")
         for each in self.obstacles:
             text = f"this host's {each.chain} drops what leaves networks and what enters them"
             yield Fault(text, each.remedy, "error")
@@ -220,8 +322,9 @@ class HostRules(Controller):
             if wanted is None:
                 left = await self._kernel.call(table.is_there)
                 return [f"nft table inet {table.name} is left over"] if left else []
-            held = await self._kernel.call(table.holds, wanted)
-            return [] if held else [f"nft table inet {table.name} is altered or gone"]
+            held = await self._kernel.call(table.holds, wanted, self._gated)
+            texts = [] if held else [f"nft table inet {table.name} is altered or gone"]
+            return texts + await self.gate.differences()
 
     async def remove(self) -> None:
         """Remove the table, also one that the previous process left: this node has left."""
@@ -233,7 +336,9 @@ class HostRules(Controller):
                 for remove in (table.remove, foreign.remove_accept_rules):
                     with contextlib.suppress(OverlayError, OSError):
                         await self._kernel.call(remove)
-            self._written = None
+            with contextlib.suppress(OverlayError, OSError):
+                await self.gate.end()
+            self._written = self._gated = None
 
     def close(self) -> None:
         """Close the netlink sockets; the table stays in force."""
@@ -241,6 +346,7 @@ class HostRules(Controller):
             self._table.close()
         if self._foreign is not None:
             self._foreign.close()
+        self.gate.close()
 
 
 def _targets(state: HostState | None) -> set[tuple[tuple[str, int, int], Ip]]:

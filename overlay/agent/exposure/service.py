@@ -10,6 +10,7 @@ from overlay.agent.exposure.context import ExposureContext
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.declared_host import DeclaredHost
 from overlay.agent.exposure.eligibility import Eligibility
+from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.ip_forwarding import HostForwarding
@@ -28,7 +29,9 @@ class ExposureService:
         node, attachments = context.node, context.attachments
         reconciler, interval_s = context.forwarding.reconciler, config.reconcile_interval_s
         allowed = parse_port_ranges(config.cluster_ports)
-        self.rules = HostRules(node.gossip.node_id, node.kernel, node.event_log, interval_s)
+        node_id = node.gossip.node_id
+        self.gate = TranslationGate(node_id, node.kernel, config.gate)
+        self.rules = HostRules(node_id, node.kernel, node.event_log, self.gate, interval_s)
         self.host_endpoints = HostEndpoints(node, context.allocator, reconciler, self.rules)
         self.controller = ExposureController(
             context,
@@ -52,6 +55,7 @@ class ExposureService:
             node, self.controller, self.rules, self.published_ports, attachments, allowed
         )
         self.declared = DeclaredHost(node, objects, self.controller, self.published_ports, allowed)
+        self.rules.gate_changed.connect(self.controller.trigger)
         context.endpoint_attached.connect(self.controller.endpoint_attached)
         context.endpoint_attached.connect(self.published_ports.endpoint_attached)
         context.endpoint_renamed.connect(self.published_ports.endpoint_renamed)

@@ -63,6 +63,10 @@ TEXTS: Final[dict[str, str]] = {
         "kernel can, and no rule of the firewall could judge such packets), on, off; needs the "
         "fast path (docs/guide/native-path.md)"
     ),
+    "gate": (
+        "translate for exposed networks and published ports behind a gate, so that the host's own "
+        "traffic is not tracked: on (if the host can), off (docs/guide/gate.md)"
+    ),
     "services_at_connect": (
         "choose a service's backend when a program connects, so that no packet of its TCP "
         "connections is translated: auto (if the kernel can), off (docs/guide/services.md)"

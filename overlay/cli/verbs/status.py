@@ -164,7 +164,7 @@ def status_text(status: JsonObject, *, show_all: bool = False) -> str:
                 (
                     f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
                     f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
-                    f"   gossip {status['gossip_port']}/udp{_data_path(status)}"
+                    f"   gossip {status['gossip_port']}/udp{_data_path(status)}{_gate(status)}"
                 ),
             ),
             ("Networks", "\n".join(_network_texts(status, show_all)) or "none"),
@@ -383,6 +383,11 @@ def event_line(event: JsonObject) -> str:
     moment = f"{clock}.{int(seconds % 1 * 1000):03}"
     about = " ".join(str(event[key]) for key in ("network", "endpoint", "peer") if event.get(key))
     return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)
+
+
+def _gate(status: JsonObject) -> str:
+    """Return whether the gate translates; why it does not is a line of the health."""
+    return "   gate on" if (status.get("gate") or {}).get("active") else ""
 
 
 def _data_path(status: JsonObject) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from overlay.agent.exposure import rules
+from overlay.agent.exposure import gate, rules
+from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -31,12 +32,12 @@ class Kernel:
         self.held: HostState | None = None
         self.refuses = False
 
-    def holds(self, state: HostState) -> bool:
+    def holds(self, state: HostState, _gated: object) -> bool:
         """Read this node's table."""
         self.calls.append("holds")
         return state == self.held
 
-    def write(self, state: HostState) -> None:
+    def write(self, state: HostState, _gated: object) -> None:
         """Replace this node's table."""
         self.calls.append("write")
         self.held = state
@@ -66,6 +67,13 @@ class Kernel:
         """Close nothing."""
 
 
+def without_gate(thread: KernelThread, directory: Path) -> HostRules:
+    """Return the rules of a host whose configuration asks for no gate."""
+    node_id = NodeId(bytes(16))
+    none = TranslationGate(node_id, thread, "off")
+    return HostRules(node_id, thread, EventLog(directory), none, 30.0)
+
+
 def calls_of(
     monkeypatch: pytest.MonkeyPatch,
     directory: Path,
@@ -75,11 +83,12 @@ def calls_of(
     kernel = Kernel()
     monkeypatch.setattr(rules, "HostTable", lambda _node_id: kernel)
     monkeypatch.setattr(rules, "ForeignRules", lambda: kernel)
+    monkeypatch.setattr(gate, "remove_gate", lambda _node_id: None)
 
     async def main() -> None:
         thread = KernelThread()
         try:
-            made = HostRules(NodeId(bytes(16)), thread, EventLog(directory), 30.0)
+            made = without_gate(thread, directory)
             made.set_links(Vni(1), [LINK])
             await made.apply()
             kernel.calls.clear()
@@ -98,7 +107,7 @@ def test_the_first_write_reads_the_kernels_table(
 
     async def work(_made: HostRules, _kernel: Kernel) -> None:
         thread = KernelThread()
-        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        successor = without_gate(thread, tmp_path)
         successor.set_links(Vni(1), [LINK])
         await successor.apply()
         thread.close()
@@ -171,7 +180,7 @@ def test_what_a_former_process_left_is_found_and_removed(
 
     async def work(_made: HostRules, _kernel: Kernel) -> None:
         thread = KernelThread()
-        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        successor = without_gate(thread, tmp_path)
         assert await successor.differences() == ["nft table inet table is left over"]
         await successor.remove_leftovers()
         assert await successor.differences() == []
@@ -188,7 +197,7 @@ def test_a_table_that_is_wanted_is_no_leftover(
 
     async def work(_made: HostRules, kernel: Kernel) -> None:
         thread = KernelThread()
-        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        successor = without_gate(thread, tmp_path)
         successor.set_links(Vni(1), [LINK])
         await successor.remove_leftovers()
         assert kernel.is_there()
@@ -204,7 +213,7 @@ def test_a_node_that_leaves_at_once_removes_what_was_left(
 
     async def work(_made: HostRules, _kernel: Kernel) -> None:
         thread = KernelThread()
-        await HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0).remove()
+        await without_gate(thread, tmp_path).remove()
         thread.close()
 
     assert calls_of(monkeypatch, tmp_path, work) == ["remove", "others back"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -165,7 +166,9 @@ def test_the_hosts_rules_appear_after_the_shortage(world: World, tmp_path: Path)
         kernel = KernelThread()
         asyncio.run(kernel.call(os.getpid))  # its thread is born in this namespace
     for count in range(4):
-        rules = HostRules(NodeId(b"\x11" * 16), kernel, event_log, 30.0)
+        node_id = NodeId(b"\x11" * 16)
+        gate = TranslationGate(node_id, kernel, "off")
+        rules = HostRules(node_id, kernel, event_log, gate, 30.0)
         rules.set_links(Vni(1), [link])
 
         async def work(rules: HostRules = rules, count: int = count) -> None:

@@ -164,6 +164,14 @@ class NativePathResponse(TypedDict):
     interfaces: int  # of the underlay that run its program
 
 
+class GateResponse(TypedDict):
+    """Whether this host translates apart from its own traffic (docs/adr/0019)."""
+
+    mode: str
+    active: bool  # false as well where nothing is exposed
+    why: str | None
+
+
 class ConnectChoiceResponse(TypedDict):
     """Whether TCP connections to virtual addresses are led to a backend as they begin."""
 
@@ -262,6 +270,7 @@ class StatusResponse(TypedDict):
     overlay_mtu: NotRequired[int]
     fast_path: NotRequired[FastPathResponse]
     native_path: NotRequired[NativePathResponse]
+    gate: NotRequired[GateResponse]
     services_at_connect: NotRequired[ConnectChoiceResponse]
     underlay_filter: NotRequired[UnderlayFilterResponse]
     paths: NotRequired[list[PeerPathResponse]]

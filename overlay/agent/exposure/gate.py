@@ -1,0 +1,156 @@
+"""Translate behind a gate, if the configuration asks for one and this host can have it.
+
+Owns: the gate's namespace with its table, in the order in which no packet is led to rules that are
+not there yet, and why the host's own namespace must translate instead.
+Does not: decide what is translated, or keep the host's own table (`rules`).
+"""
+
+from __future__ import annotations
+
+from overlay import limits
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.host_rules import HostState
+from overlay.core.gate.state import GateState
+from overlay.core.gate.translation import GatePlan, obstacle, plan_gate
+from overlay.errors import OverlayError
+from overlay.kernel.gate.gate import Gate, refusal, remove_gate
+from overlay.kernel.gate.host_reader import read_host
+from overlay.kernel.nft.host.translation_table import TranslationTable
+from overlay.model import Ip, NodeId
+
+_OFF = "off"
+
+
+class TranslationGate:
+    """The gate of this host.
+
+    `why` says why there is none although the configuration asks for one; `plan` what it was made
+    by, None without a gate.
+    """
+
+    def __init__(self, node_id: NodeId, kernel: KernelThread, mode: str) -> None:
+        self.mode = mode
+        self.why = ""
+        self.plan: GatePlan | None = None
+        self.was_altered = False  # by another program, as the last pass found
+        self._node_id = node_id
+        self._kernel = kernel
+        self._gate: Gate | None = None
+        self._table: TranslationTable | None = None
+        self._refusal: str | None = None  # of this kernel, once asked
+        self._may_be_left = True  # by the previous process
+
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether the configuration asks for a gate."""
+        return self.mode != _OFF
+
+    @property
+    def where(self) -> tuple[int, frozenset[Ip]] | None:
+        """Return the namespace that translates, and the host's addresses; None without a gate."""
+        if self._table is None or self.plan is None:
+            return None
+        return self._table.netns_fd, self.plan.translation.own
+
+    async def bring(self, wanted: HostState | None) -> GatePlan | None:
+        """Have the gate translate for these networks and ports.
+
+        Returns None if the host must do so itself; `why` has the reason. A gate that is in force
+        stays where it can't be brought up to date for now, as its end would end connections: then
+        this raises OverlayError or OSError.
+        """
+        try:
+            plan = await self._plan(wanted)
+            if plan is not None:
+                await self._write(plan)
+        except (OverlayError, OSError) as error:
+            if self.plan is not None:
+                raise
+            self.why, plan = f"the gate could not be made: {error}", None
+        self.plan = plan
+        return plan
+
+    async def _plan(self, wanted: HostState | None) -> GatePlan | None:
+        if not self.is_wanted or wanted is None or not wanted.links:
+            self.why = ""
+            return None
+        if self._refusal is None:
+            self._refusal = await self._kernel.call(refusal)
+        if self._refusal:
+            self.why = f"the kernel rejects the gate's programs: {self._refusal}"
+            return None
+        host = await self._kernel.call(read_host)
+        plan = plan_gate(host, wanted)
+        self.why = obstacle(host, wanted) or _excess(plan.gate)
+        return None if self.why else plan
+
+    async def _write(self, plan: GatePlan) -> None:
+        """Write what the host needs, rules before packets; what goes, the other way round."""
+        gate, table = await self._open()
+        before = await self._kernel.call(gate.read)
+        is_table_right = await self._kernel.call(table.holds, plan.translation)
+        wanted = plan.gate
+        self.was_altered = plan == self.plan and not (before == wanted and is_table_right)
+        less = GateState(
+            before.interfaces,
+            before.own,
+            before.networks & wanted.networks,
+            before.published & wanted.published,
+        )
+        if less != before:
+            await self._kernel.call(gate.write, before, less)
+        if not is_table_right:
+            await self._kernel.call(table.write, plan.translation)
+        if less != wanted:
+            await self._kernel.call(gate.write, less, wanted)
+
+    async def _open(self) -> tuple[Gate, TranslationTable]:
+        if self._gate is None or self._table is None:
+            self._close()
+            self._may_be_left = True
+            self._gate = await self._kernel.call(Gate, self._node_id)
+            await self._kernel.call(self._gate.prepare)
+            self._table = await self._kernel.call(TranslationTable, self._gate.path)
+        return self._gate, self._table
+
+    async def end(self) -> None:
+        """Remove the gate: the host's own namespace translates, or nothing does. Raises OSError."""
+        if not self._may_be_left:
+            return
+        self._close()
+        await self._kernel.call(remove_gate, self._node_id)
+        self._may_be_left = False
+
+    async def differences(self) -> list[str]:
+        """Return how the kernel differs from what the gate was made by."""
+        if self._gate is None or self._table is None or self.plan is None:
+            return []
+        found = await self._kernel.call(self._gate.read)
+        texts = [] if found == self.plan.gate else ["the gate is altered"]
+        if not await self._kernel.call(self._table.holds, self.plan.translation):
+            texts.append("the gate's nft table is altered or gone")
+        return texts
+
+    def _close(self) -> None:
+        if self._table is not None:
+            self._table.close()
+        if self._gate is not None:
+            self._gate.close()
+        self._table = self._gate = None
+
+    def close(self) -> None:
+        """Close the descriptors; the gate stays in force."""
+        self._close()
+
+
+def _excess(gate: GateState) -> str:
+    """Return what there is too much of for the gate's tables."""
+    counts = (
+        (len(gate.interfaces), limits.GATE_INTERFACES_MAX, "interfaces with addresses"),
+        (len(gate.own), limits.GATE_ADDRESSES_MAX, "addresses"),
+        (len(gate.networks), limits.GATE_NETWORKS_MAX, "subnets of exposed networks"),
+    )
+    for count, most, what in counts:
+        if count > most:
+            return f"the host has {count} {what}, and a gate takes {most}"
+    return ""

@@ -1,0 +1,214 @@
+"""When this host translates behind a gate, and in which order the gate is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from overlay.agent.exposure import gate
+from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
+from overlay.core.gate.state import GateState
+from overlay.core.gate.translation import TranslationState
+from overlay.model import Ip, Mac, NodeId, parse_ip
+
+NODE = NodeId(bytes(16))
+BLUE = ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16),))
+GREEN = ExposedLink("ovh2", ((parse_ip("10.33.0.0"), 16),))
+WANTED = HostState(frozenset({BLUE}))
+PORT = PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False)
+
+
+def interface(name: str, index: int, ip: str, *, is_own: bool = False) -> HostInterface:
+    """Return an Ethernet interface with one address."""
+    listed = (HostAddress(parse_ip(ip), 24),)
+    mac = Mac(bytes(6))
+    return HostInterface(name, index, mac, 1500, is_ethernet=True, is_own=is_own, addresses=listed)
+
+
+HOST = HostView(
+    (
+        interface("eth0", 2, "192.0.2.1"),
+        interface("ovh1", 3, "10.32.0.1", is_own=True),
+        interface("ovh2", 4, "10.33.0.1", is_own=True),
+    )
+)
+
+
+@dataclass
+class Kernel:
+    """A kernel's gate and table, and what was written, in order."""
+
+    host: HostView = HOST
+    why: str = ""
+    state: GateState = field(default_factory=GateState)
+    table: TranslationState | None = None
+    calls: list[str] = field(default_factory=list)
+    breaks: bool = False
+    path = Path("/nowhere")
+    netns_fd = 7
+
+    def prepare(self) -> None:
+        """Create the namespace."""
+
+    def close(self) -> None:
+        """Close the gate, or the table."""
+
+    def read(self) -> GateState:
+        """Return the gate's state."""
+        if self.breaks:
+            raise OSError(12, "no memory")
+        return self.state
+
+    def holds(self, state: TranslationState) -> bool:
+        """Return whether the table is that of a state."""
+        return self.table == state
+
+    def write(self, *states: GateState | TranslationState) -> None:
+        """Write the gate, or the table."""
+        *_, after = states
+        if isinstance(after, GateState):
+            self.calls.append(f"gate of {len(after.networks)}")
+            self.state = after
+        else:
+            self.calls.append(f"table of {len(after.host.links)}")
+            self.table = after
+
+    def remove(self, _node_id: NodeId) -> None:
+        """Remove all of it."""
+        self.calls.append("remove")
+        self.state = GateState()
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[TranslationGate, Kernel], Awaitable[None]],
+    mode: str = "on",
+) -> Kernel:
+    """Have a gate work in a kernel."""
+    kernel = Kernel()
+    monkeypatch.setattr(gate, "Gate", lambda _node_id: kernel)
+    monkeypatch.setattr(gate, "TranslationTable", lambda _path: kernel)
+    monkeypatch.setattr(gate, "refusal", lambda: kernel.why)
+    monkeypatch.setattr(gate, "read_host", lambda: kernel.host)
+    monkeypatch.setattr(gate, "remove_gate", kernel.remove)
+
+    async def main() -> None:
+        thread = KernelThread()
+        try:
+            await work(TranslationGate(NODE, thread, mode), kernel)
+        finally:
+            thread.close()
+
+    asyncio.run(main())
+    return kernel
+
+
+def test_rules_come_before_packets_and_go_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packet is led to a table that does not know its network yet, or no longer."""
+
+    async def work(made: TranslationGate, _kernel: Kernel) -> None:
+        assert await made.bring(WANTED)
+        assert await made.bring(replace(WANTED, links=frozenset({BLUE, GREEN})))
+        assert await made.bring(WANTED)
+        assert await made.bring(WANTED)
+
+    assert run(monkeypatch, work).calls == [
+        "table of 1", "gate of 1",
+        "table of 2", "gate of 2",
+        "gate of 1", "table of 1", "gate of 1",
+    ]  # fmt: skip
+
+
+def test_off_and_without_networks_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read for it; what an earlier agent left is removed, once."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        assert await made.bring(WANTED) is None
+        assert (made.why, made.where, kernel.calls) == ("", None, [])
+        await made.end()
+        await made.end()
+
+    assert run(monkeypatch, work, mode="off").calls == ["remove"]
+
+    async def idle(made: TranslationGate, _kernel: Kernel) -> None:
+        assert await made.bring(None) is None
+        assert await made.bring(HostState()) is None
+        assert made.why == ""
+
+    assert run(monkeypatch, idle).calls == []
+
+
+def test_a_kernel_without_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reason is told."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.why = "no tcx"
+        assert await made.bring(WANTED) is None
+        kernel.why = ""
+        assert await made.bring(WANTED) is None
+        assert made.why == "the kernel rejects the gate's programs: no tcx"
+
+    assert run(monkeypatch, work).calls == []
+
+
+def test_an_obstacle_and_a_surplus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host translates meanwhile, and the gate again afterwards."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.host = replace(HOST, has_ipsec=True)
+        assert await made.bring(WANTED) is None
+        assert "IPsec" in made.why
+        many = tuple(interface(f"eth{n}", 100 + n, "192.0.2.1") for n in range(65))
+        kernel.host = HostView(many)
+        assert await made.bring(WANTED) is None
+        assert made.why == "the host has 65 interfaces with addresses, and a gate takes 64"
+        kernel.host = HOST
+        assert await made.bring(WANTED)
+        assert made.why == ""
+
+    assert run(monkeypatch, work).calls == ["table of 1", "gate of 1"]
+
+
+def test_a_failure_ends_no_gate_that_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections live on; without one, the host translates and says why."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.breaks = True
+        assert await made.bring(WANTED) is None
+        assert made.why == "the gate could not be made: [Errno 12] no memory"
+        kernel.breaks = False
+        assert await made.bring(WANTED)
+        kernel.breaks = True
+        with pytest.raises(OSError, match="no memory"):
+            await made.bring(replace(WANTED, ports=frozenset({PORT})))
+        assert made.plan is not None
+        assert made.where == (7, made.plan.translation.own)
+
+    run(monkeypatch, work)
+
+
+def test_differences_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the gate itself, and of its table; the next pass mends both."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        assert await made.differences() == []
+        await made.bring(WANTED)
+        assert await made.differences() == []
+        kernel.state, kernel.table = GateState(), None
+        assert await made.differences() == [
+            "the gate is altered", "the gate's nft table is altered or gone",
+        ]  # fmt: skip
+        altered: list[bool] = []
+        for _ in range(2):
+            await made.bring(WANTED)
+            altered.append(made.was_altered)
+        assert altered == [True, False]
+        assert await made.differences() == []
+
+    run(monkeypatch, work)

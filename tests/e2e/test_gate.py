@@ -1,0 +1,226 @@
+"""A host with a gate: what is translated passes it, and nothing else of the host is tracked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.world import WORLD, WORLD6, ips_of, make_dual, netns, seen_as, serve
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+SWITCH = "mkdir -p /etc/overlayd; echo 'gate = \"{}\"' >/etc/overlayd/overlayd.toml"
+VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
+TRACKED = "/proc/sys/net/netfilter/nf_conntrack_count"
+ECHO = """
+import socket, sys, threading
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+def answer(peer):
+    while data := peer.recv(100):
+        peer.sendall(data)
+while True:
+    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+"""
+# Prints a line for each answer, until something breaks or /run/NAME.end exists.
+HOLD = """
+import pathlib, socket, sys, time
+end = pathlib.Path(sys.argv[3])
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+while not end.exists():
+    peer.sendall(b"x")
+    assert peer.recv(100)
+    print("answered", flush=True)
+    time.sleep(0.05)
+print("ended", flush=True)
+"""
+
+
+class Held:
+    """A connection that asks for an answer twenty times a second."""
+
+    def __init__(self, cluster: Cluster, name: str, where: list[str], ip: str, port: int) -> None:
+        self._cluster = cluster
+        self._log, self._end = f"/run/{name}.log", f"/run/{name}.end"
+        command = shlex.join([*where, "python3", "-c", HOLD, ip, str(port), self._end])
+        cluster.ok(1, "sh", "-c", f"{command} >{self._log} 2>&1 &")
+
+    @property
+    def answers(self) -> int:
+        """Return how many answers have come; -1 if the connection broke."""
+        lines = self._cluster.ok(1, "cat", self._log).split("\n")[:-1]
+        return len(lines) if set(lines) <= {"answered"} else -1
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._cluster.ok(1, "touch", self._end)
+
+
+@pytest.fixture(scope="module")
+def gated(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
+    """Return hosts of which vm1 got a gate while two connections were open, which live on."""
+    make_dual(cluster)
+    for ip in ips_of(cluster, 1, "d1"):
+        serve(cluster, 1, netns("d1"), ip, 80)
+    serve(cluster, 1, netns("world"), WORLD, 9000)
+    serve(cluster, 1, netns("world"), WORLD6, 9006)
+    (inside,) = [ip for ip in ips_of(cluster, 1, "d1") if ":" not in ip]
+    for where, ip, port in (("world", WORLD, 9001), ("d1", inside, 81)):
+        command = shlex.join([*netns(where), "python3", "-c", ECHO, ip, str(port)])
+        cluster.ok(1, "sh", "-c", f"{command} >/run/echo.{port} 2>&1 &")
+    cluster.ok(1, "overlayd", "publish", "d1", "8080:80", "8081:81")
+    eventually(lambda: seen_as(cluster, 1, netns("d1"), WORLD, 9000) == VM1_OUT, "a way out")
+    eventually(lambda: seen_as(cluster, 1, netns("world"), VM1_OUT, 8080) == WORLD, "a way in")
+    held = [
+        Held(cluster, "out", netns("d1"), WORLD, 9001),
+        Held(cluster, "in", netns("world"), VM1_OUT, 8081),
+    ]
+    eventually(lambda: all(each.answers > 0 for each in held), "connections")
+    switch(cluster, "on")
+    eventually(lambda: is_gated(cluster), "the gate")
+    before = [each.answers for each in held]
+    eventually(
+        lambda: all(each.answers > was for each, was in zip(held, before, strict=True)),
+        "the connections of before",
+    )
+    assert "type nat" in cluster.ok(1, "nft", "list", "ruleset"), "their hooks are gone"
+    for each in held:
+        each.end()
+    eventually(lambda: "type nat" not in cluster.ok(1, "nft", "list", "ruleset"), "no hooks")
+    return cluster
+
+
+def switch(cluster: Cluster, mode: str) -> None:
+    """Have the next agent of vm1 make a gate, or none, and start it."""
+    cluster.ok(1, "sh", "-c", SWITCH.format(mode))
+    cluster.ok(1, "bash", "-c", KILL)
+    cluster.ok(1, "overlayd", "join")
+
+
+def is_gated(cluster: Cluster) -> bool:
+    """Return whether vm1 says that its gate translates."""
+    return bool(cluster.json(1, "status")["gate"]["active"])
+
+
+def ways(cluster: Cluster) -> list[str]:
+    """Return what each end sees: out and in, by both families, and from the host itself."""
+    return [
+        seen_as(cluster, 1, netns("d1"), WORLD, 9000),
+        seen_as(cluster, 1, netns("d1"), WORLD6, 9006),
+        seen_as(cluster, 1, netns("world"), VM1_OUT, 8080),
+        seen_as(cluster, 1, netns("world"), VM1_OUT6, 8080),
+        seen_as(cluster, 2, [], VM1, 8080),
+    ]
+
+
+WAYS = [VM1_OUT, VM1_OUT6, WORLD, WORLD6, "192.168.56.12"]
+
+
+def test_nothing_of_the_hosts_own_is_tracked(gated: Cluster) -> None:
+    """While containers' packets are translated, and its own go to the same places."""
+    before = int(gated.ok(1, "cat", TRACKED))  # connections of before, which have ended
+    assert ways(gated) == WAYS
+    assert seen_as(gated, 1, [], WORLD, 9000) == VM1_OUT
+    gated.ok(1, "ping", "-c", "1", WORLD)
+    assert int(gated.ok(1, "cat", TRACKED)) <= before
+    assert gated.differences(1) == []
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "::1", VM1, VM1_OUT, VM1_OUT6])
+def test_the_host_itself_reaches_its_published_port(gated: Cluster, where: str) -> None:
+    """The container sees the host's address on its network, as without a gate."""
+    ends = gated.json(1, "network", "inspect", "dual")["host_ips"]
+    assert seen_as(gated, 1, [], where, 8080) in ends
+
+
+def test_a_killed_agent_and_the_next_one_break_no_connection(
+    gated: Cluster, eventually: Callable[..., None]
+) -> None:
+    """The gate stays in force without an agent, and the next one adopts it."""
+    held = [
+        Held(gated, "out2", netns("d1"), WORLD, 9001),
+        Held(gated, "in2", netns("world"), VM1_OUT, 8081),
+    ]
+    eventually(lambda: all(each.answers > 0 for each in held), "connections")
+    gated.ok(1, "bash", "-c", KILL)
+    assert ways(gated) == WAYS
+    gated.ok(1, "overlayd", "join")
+    eventually(lambda: is_gated(gated) and gated.differences(1) == [], "the gate is adopted")
+    before = [each.answers for each in held]
+    eventually(
+        lambda: all(each.answers > was for each, was in zip(held, before, strict=True)),
+        "the connections of before",
+    )
+    assert "type nat" not in gated.ok(1, "nft", "list", "ruleset")
+    for each in held:
+        each.end()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ip link del $(ip -o link | grep -o 'ovg[^@:]*' | head -1)",
+        "ip netns exec $(ls /run/netns | grep gate) nft flush ruleset",
+        "ip -n $(ls /run/netns | grep gate) rule flush",
+    ],
+    ids=["link", "rules", "routes"],
+)
+def test_what_another_alters_is_put_back(
+    gated: Cluster, damage: str, eventually: Callable[..., None]
+) -> None:
+    """It is a difference until then."""
+    gated.ok(1, "sh", "-c", damage)
+    gated.run(1, "overlayd", "verify", "--repair")
+    eventually(lambda: gated.differences(1) == [], "no difference")
+    assert is_gated(gated)
+    assert ways(gated) == WAYS
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "end", "why"),
+    [
+        (
+            "ip tuntap add tun7 mode tun; ip address add 10.77.0.1/24 dev tun7",
+            "ip link del tun7",
+            "tun7 is no Ethernet interface",
+        ),
+        (
+            "ip xfrm policy add dst 10.0.0.0/8 dir out action allow",
+            "ip xfrm policy flush",
+            "the host has IPsec policies",
+        ),
+    ],
+    ids=["tunnel", "IPsec"],
+)
+def test_what_the_gate_would_not_keep_ends_it(
+    gated: Cluster, obstacle: str, end: str, why: str, eventually: Callable[..., None]
+) -> None:
+    """The host translates, and says why; afterwards the gate does again."""
+    gated.ok(1, "sh", "-c", obstacle)
+    eventually(lambda: not is_gated(gated), "the host translates")
+    assert why in gated.json(1, "status")["gate"]["why"]
+    eventually(lambda: any(why in each["text"] for each in gated.json(1, "status")["health"]), why)
+    assert ways(gated) == WAYS
+    gated.ok(1, "sh", "-c", end)
+    eventually(lambda: is_gated(gated), "the gate")
+    assert ways(gated) == WAYS
+
+
+def test_without_it_nothing_is_left(gated: Cluster, eventually: Callable[..., None]) -> None:
+    """No namespace, interface, program or sysctl."""
+    switch(gated, "off")
+    eventually(lambda: gated.differences(1) == [], "the host translates")
+    assert ways(gated) == WAYS
+    assert "gate" not in gated.ok(1, "ls", "/run/netns")
+    assert "ovg" not in gated.ok(1, "ip", "-o", "link")
+    switch(gated, "on")
+    eventually(lambda: is_gated(gated), "the gate")
+    gated.ok(1, "overlayd", "leave")
+    assert "gate" not in gated.ok(1, "ls", "/run/netns")
+    assert "ovg" not in gated.ok(1, "ip", "-o", "link")
+    for name in ("accept_local", "route_localnet"):
+        assert gated.ok(1, "cat", f"/proc/sys/net/ipv4/conf/lo/{name}").strip() == "0"
