@@ -13,7 +13,7 @@ from typing import Protocol
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.resolvers.container_resolvers import ContainerResolvers
-from overlay.agent.state.attachments import Attachments, planned
+from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput, RoutedNetwork
 from overlay.core.dataplane.planning.ports import required_hooks
@@ -110,7 +110,7 @@ class PlanInputs:
             self.vtep_of(network, self._gossip.card),
             self._gossip.cluster.vxlan_port,
             self._link_mtu_of(network),
-            tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
+            self._attachments.ports(vni),
             self._receiving(network),
             remotes=remotes or is_policed,
         )

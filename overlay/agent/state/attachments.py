@@ -25,6 +25,7 @@ class Attachments(MutableMapping[bytes, Attachment]):
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
         self._with_resolvers: dict[bytes, Attachment] = {}
+        self._ports: dict[int, dict[bytes, LocalPort]] = {}  # by network: each pass asks for them
         # A lock exists while a task holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self.update((bytes.fromhex(each.endpoint_id), each) for each in stored)
@@ -32,6 +33,10 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of a namespace, in the order of their creation."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
+
+    def ports(self, vni: int) -> tuple[LocalPort, ...]:
+        """Return the attachments to a network, in the planner's form."""
+        return tuple(self._ports.get(vni, {}).values())
 
     def resolvers(self, vni: int) -> list[str]:
         """Return the resolvers that the containers on a network were given by their runtimes."""
@@ -62,15 +67,21 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def __setitem__(self, endpoint_id: bytes, attachment: Attachment) -> None:
         before = self._by_id.get(endpoint_id)
         assert before is None or before.netns_identity == attachment.netns_identity
+        assert before is None or before.vni == attachment.vni
         self._by_id[endpoint_id] = attachment
+        self._ports.setdefault(attachment.vni, {})[endpoint_id] = planned(attachment)
         self._of_target.setdefault(attachment.netns_identity, {})[endpoint_id] = None
         self._with_resolvers.pop(endpoint_id, None)
         if attachment.resolvers:
             self._with_resolvers[endpoint_id] = attachment
 
     def __delitem__(self, endpoint_id: bytes) -> None:
-        identity = self._by_id.pop(endpoint_id).netns_identity
+        former = self._by_id.pop(endpoint_id)
+        identity = former.netns_identity
         self._with_resolvers.pop(endpoint_id, None)
+        del self._ports[former.vni][endpoint_id]
+        if not self._ports[former.vni]:
+            del self._ports[former.vni]
         of_target = self._of_target[identity]
         del of_target[endpoint_id]
         if not of_target:

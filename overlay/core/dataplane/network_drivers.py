@@ -74,7 +74,8 @@ def encryption_goal(network: Network) -> EncryptionGoal | None:
 
     A serial number that no record of a member's progress can have is no goal either.
     """
-    found = _GOAL_VALUE.fullmatch(dict(network.labels).get(_GOAL, ""))
+    text = dict(network.labels).get(_GOAL)
+    found = None if text is None else _GOAL_VALUE.fullmatch(text)  # most were never switched
     if found is None or int(found[2]) > limits.ENCRYPTION_SERIAL_MAX:
         return None
     return EncryptionGoal(found[1] == "on", int(found[2]))

@@ -70,7 +70,7 @@ def controls_of(labels: Labels) -> PortControls:
 
 def controls_on(network: Network, endpoint: Endpoint) -> PortControls:
     """Return the controls of an endpoint: its own, else those of its network; a host has none."""
-    if is_host(endpoint):
+    if not (endpoint.labels or network.labels) or is_host(endpoint):
         return NO_CONTROLS
     own, common = controls_of(endpoint.labels), controls_of(network.labels)
     return PortControls(
