@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from overlay.agent.state.database import Row, StateDatabase
@@ -62,6 +62,8 @@ def single(kind: str, encode: Callable[[T], Any], decode: Callable[[Any], T]) ->
 def without_empty(document: Any, *later: str) -> dict[str, Any]:
     """Return a document's fields without those of `later` that are empty.
 
-    They came later than the others: an earlier version reads what has none of them.
+    They came later than the others: an earlier version reads what has none of them. Their values
+    are JSON's own, and so need none of the copies that `asdict` makes.
     """
-    return {key: value for key, value in asdict(document).items() if value or key not in later}
+    named = ((each.name, getattr(document, each.name)) for each in fields(document))
+    return {name: value for name, value in named if value or name not in later}
