@@ -182,8 +182,10 @@ class EventRouter:
     def _store_changed(self, scope: Scope) -> None:
         self.ipam.records_changed()
         self.conflict_report.trigger()
-        self.exposure.published_ports.endpoints_changed(scope or None)
-        if self.service_data_plane.depends_on(scope):
+        published = self.exposure.published_ports
+        published.endpoints_changed(scope or None)
+        # A container that publishes a port keeps it from a service.
+        if self.service_data_plane.depends_on(scope) or published.has_port_on(scope):
             self._services_changed()
         self.exposure.declared.endpoints_changed()
         self.names.resolver.records_changed(scope or None)

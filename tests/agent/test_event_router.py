@@ -117,13 +117,17 @@ def test_records_that_are_here_are_only_programmed(bench: Bench, scope: Scope) -
 
 
 @pytest.mark.parametrize("has_services", [True, False])
-def test_services_follow_networks_that_have_some(bench: Bench, *, has_services: bool) -> None:
-    """Elsewhere an endpoint is nobody's backend."""
+@pytest.mark.parametrize("has_port", [True, False])
+def test_services_follow_networks_that_have_some(
+    bench: Bench, *, has_services: bool, has_port: bool
+) -> None:
+    """Elsewhere an endpoint is nobody's backend, and holds no port that a service wants."""
     bench.calls.service_data_plane.depends_on.return_value = has_services
+    bench.calls.exposure.published_ports.has_port_on.return_value = has_port
     bench.emit(StoreChanged(OTHER, Scope(7), (("endpoint", b"e"),)))
 
-    assert bench.calls.service_data_plane.trigger.called is has_services
-    assert bench.calls.exposure.ingress.trigger.called is has_services
+    assert bench.calls.service_data_plane.trigger.called is (has_services or has_port)
+    assert bench.calls.exposure.ingress.trigger.called is (has_services or has_port)
 
 
 def test_records_without_a_sandbox_count_as_programmed(bench: Bench) -> None:
