@@ -110,7 +110,7 @@ class PlanInputs:
             self.vtep_of(network, self._gossip.card),
             self._gossip.cluster.vxlan_port,
             self._link_mtu_of(network),
-            self._attachments.ports(vni),
+            self._attachments.ports_on(vni),
             self._receiving(network),
             remotes=remotes or is_policed,
         )

@@ -34,7 +34,7 @@ class Attachments(MutableMapping[bytes, Attachment]):
         """Return the attachments of a namespace, in the order of their creation."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
 
-    def ports(self, vni: int) -> tuple[LocalPort, ...]:
+    def ports_on(self, vni: int) -> tuple[LocalPort, ...]:
         """Return the attachments to a network, in the planner's form."""
         return tuple(self._ports.get(vni, {}).values())
 

@@ -27,13 +27,13 @@ def test_the_ports_of_a_network_follow_its_attachments() -> None:
     """Those that are stored, made, changed, moved and removed; no other network's."""
     first, second, other = attachment(1, 7), attachment(2, 7), attachment(3, 8)
     attachments = Attachments([first, other])
-    assert attachments.ports(7) == (port(1),)
+    assert attachments.ports_on(7) == (port(1),)
     attachments[bytes.fromhex(second.endpoint_id)] = second
     attachments.mark_connected(first, "eth0")
-    assert attachments.ports(7) == (port(1), port(2))
+    assert attachments.ports_on(7) == (port(1), port(2))
     attachments.move(replace(first, subnet_index=1))
-    assert attachments.ports(7) == (port(2), port(1, 1))
+    assert attachments.ports_on(7) == (port(2), port(1, 1))
     del attachments[bytes.fromhex(second.endpoint_id)]
     attachments.pop(bytes.fromhex(first.endpoint_id))
-    assert (attachments.ports(7), attachments.ports(8)) == ((), (port(3),))
+    assert (attachments.ports_on(7), attachments.ports_on(8)) == ((), (port(3),))
     assert attachments._ports.keys() == {8}
