@@ -32,6 +32,7 @@ from overlay.core.dataplane.planning.planned_rows import (
     neighbor_count,
 )
 from overlay.core.dataplane.planning.planner import Abilities, basis_of, plan_sandbox
+from overlay.core.dataplane.planning.ports import PortRows
 from overlay.core.dataplane.planning.remote_table import (
     RemoteTable,
     RowChanges,
@@ -77,6 +78,7 @@ def run_pass(
         if not sandbox.named():
             sandbox.restore_name()
         links = sandbox.read_links()
+        runtime.basis, runtime.port_rows = None, PortRows()  # one that reads plans all anew
         moved = _plan_next(runtime, given, changes, links.by_name)
         known = _read_own(runtime, links, left) if apart and moved is not None else None
         if known is not None:
@@ -164,7 +166,7 @@ def _plan_next(
     table, moved = updated(table, based, changes)
     basis = basis_of(based, _abilities(runtime))
     if moved is None or basis is None or basis != before:
-        before, runtime.desired = basis, _plan(runtime, based, table)
+        before, runtime.desired = basis, _plan(runtime, based, table, runtime.port_rows)
     runtime.table, runtime.basis = table, before
     runtime.neighbor_count = neighbor_count(runtime.desired)
     return moved
@@ -267,9 +269,12 @@ def repair_rows(runtime: SandboxRuntime, reading: RowReading, *, prune: bool) ->
 
 
 def _plan(
-    runtime: SandboxRuntime, given: PlanInput, table: RemoteTable | None = None
+    runtime: SandboxRuntime,
+    given: PlanInput,
+    table: RemoteTable | None = None,
+    kept: PortRows | None = None,
 ) -> SandboxState:
-    return plan_sandbox(given, table, **_abilities(runtime)._asdict())
+    return plan_sandbox(given, table, **_abilities(runtime)._asdict(), kept=kept)
 
 
 def _abilities(runtime: SandboxRuntime) -> Abilities:

@@ -22,6 +22,7 @@ from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
 from overlay.core.dataplane.planning.planner import PlanBasis
+from overlay.core.dataplane.planning.ports import PortRows
 from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
@@ -79,6 +80,7 @@ class SandboxRuntime:
     redirects: bool = True  # frames go past the bridge, if there is a fast path
     support: FastPathSupport | None = None  # whether they come past the VXLAN device, as well
     basis: PlanBasis | None = None  # of the last plan, if it follows remote endpoints by itself
+    port_rows: PortRows = field(default_factory=PortRows)  # of this host's ports, likewise
     followed: tuple[PlanBasis | None, dict[str, int]] | None = None  # see `has_moved`
     shortcuts: dict[str, int] = field(default_factory=dict)
     """The shortcuts that work, by name, with the indexes of their ends in the host's namespace."""

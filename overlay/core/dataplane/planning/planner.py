@@ -26,7 +26,7 @@ from overlay.core.dataplane.planning.links import (
 )
 from overlay.core.dataplane.planning.planned_rows import PlannedRows
 from overlay.core.dataplane.planning.plug import plug_hooks
-from overlay.core.dataplane.planning.ports import PortPlanner, priority_rows
+from overlay.core.dataplane.planning.ports import PortPlanner, PortRows, priority_rows
 from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of
 from overlay.core.dataplane.planning.router_rows import router_hooks, router_rows
 from overlay.core.dataplane.planning.segments import (
@@ -95,6 +95,7 @@ def plan_sandbox(
     guarded: bool = False,
     intercepting: bool = False,
     policing: bool = True,
+    kept: PortRows | None = None,
 ) -> SandboxState:
     """Return the desired state of a sandbox; equal inputs give equal states.
 
@@ -105,7 +106,7 @@ def plan_sandbox(
     device, `guarded` the rows of port security and other controls, `intercepting` those that bring
     queries for other resolvers to this node's DNS server. Without `policing`, the ports of a
     network that has policies are on no bridge, and without `guarded`, isolated ports are not. Ports
-    in VLANs need both.
+    in VLANs need both. Rows of ports that the plan before had are `kept` from it.
 
     An endpoint with a gateway's MAC gets no rows, wherever it is: a local one's port stays closed.
     """
@@ -137,7 +138,7 @@ def plan_sandbox(
         if is_policed:
             yield from router_hooks(given)
         if not is_shut:
-            yield from ports.rows(planned)
+            yield from ports.rows(planned, PortRows() if kept is None else kept)
 
     if table is None:
         return SandboxState(planned, frozenset((*rows(), *remote.rows)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from overlay.core.dataplane.controls.port_controls import control_rows, controls_on
 from overlay.core.dataplane.controls.priority import mark_rows
@@ -27,6 +27,34 @@ from overlay.core.vlan.vlans import NO_VLANS, Vlans, vlans_of
 from overlay.model import Endpoint, Network, is_isolated
 
 
+class PortRows:
+    """The rows of ports, kept from plan to plan.
+
+    Those of a port are planned anew where it, its endpoint, or what all rows depend on is another.
+    """
+
+    def __init__(self) -> None:
+        self._frame: object = None
+        self._kept: dict[LocalPort, tuple[Endpoint | None, tuple[Row, ...]]] = {}
+
+    def planned(
+        self,
+        frame: object,
+        ports: Iterable[tuple[LocalPort, Endpoint | None]],
+        plan: Callable[[LocalPort, Endpoint | None], Iterable[Row]],
+    ) -> Iterator[Row]:
+        """Yield the rows of ports with their endpoints; `plan` returns those of one."""
+        before = self._kept if self._frame == frame else {}
+        after: dict[LocalPort, tuple[Endpoint | None, tuple[Row, ...]]] = {}
+        for port, endpoint in ports:
+            found = before.get(port)
+            if found is None or found[0] is not endpoint:
+                found = endpoint, tuple(plan(port, endpoint))
+            after[port] = found
+            yield from found[1]
+        self._frame, self._kept = frame, after
+
+
 class PortPlanner:
     """Plans the rows of all ports of a sandbox; the arguments are those of `plan_sandbox`."""
 
@@ -41,11 +69,20 @@ class PortPlanner:
         self._by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
         self._macs = {each.mac for each in self._by_id.values()}
 
-    def rows(self, names: Container[str]) -> Iterator[Row]:
+    def rows(self, names: Container[str], kept: PortRows) -> Iterator[Row]:
         """Yield the rows of the ports with these names, and of the endpoints behind them."""
-        for port in (*self._given.ports, *host_ports(self._given)):
-            if port.name in names and has_subnet(self._network, port.subnet_index):
-                yield from self._rows_of(port, self._by_id.get(port.endpoint_id))
+        found = [
+            (port, self._by_id.get(port.endpoint_id))
+            for port in (*self._given.ports, *host_ports(self._given))
+            if port.name in names and has_subnet(self._network, port.subnet_index)
+        ]
+        abilities = self._fast_path, self._guarded, self._policing, self._is_policed
+        frame = self._network, self._given.plugged, *abilities
+        yield from kept.planned(frame, found, self._rows_of)
+        for port, endpoint in found if self._fast_path else ():
+            if endpoint is not None and endpoint.labels:  # these depend on all endpoints
+                segment = segment_of(self._network, port.subnet_index)
+                yield from allowed_mac_rows(segment, endpoint, self._macs)
 
     def _rows_of(self, port: LocalPort, endpoint: Endpoint | None) -> Iterator[Row]:
         vlans = NO_VLANS if endpoint is None else vlans_of(endpoint)
@@ -81,7 +118,6 @@ class PortPlanner:
             yield from (row for row in rows if not isinstance(row, HookRow))
         else:
             yield from sending_by_bridge(self._given, segment, rows)
-        yield from allowed_mac_rows(segment, endpoint, self._macs)
 
 
 def required_hooks(
