@@ -212,8 +212,7 @@ class Reconciler(Controller):
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
                 runtime.dirty = True
-            if vni is None:
-                runtime.followed = None
+            runtime.followed = None if vni is None else runtime.followed
         self._is_behind = True
         self.trigger()
 
@@ -234,24 +233,26 @@ class Reconciler(Controller):
 
     async def reconcile(self) -> None:
         """Run a pass over each dirty sandbox, and compare rows, first where some are altered."""
-        await self._pass_over_dirty()
+        if self._is_behind or any(each.dirty for each in self._runtimes.values()):
+            await self._pass_over_dirty()
         for vni, runtime in sorted(self._runtimes.items(), key=lambda it: not it[1].unexplained):
             if runtime.is_comparable and self._runtimes.get(vni) is runtime:
                 await self._compare(vni, runtime)
 
     async def _pass_over_dirty(self) -> None:
-        loop = asyncio.get_running_loop()
-        if not self._is_behind and not any(each.dirty for each in self._runtimes.values()):
-            return
         self._is_behind = False
-        await self.underlay_filter.admit_members()
-        await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
+        try:
+            await self.underlay_filter.admit_members()
+            await self._tunnels.follow_members()  # a peer goes before the rows that lead to it
+        except BaseException:
+            self._is_behind = True
+            raise
         cluster = list(self._gossip.node.store.versions(CLUSTER_SCOPE))
-        started = loop.time()
+        started = asyncio.get_running_loop().time()
         for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
             with self._retried(vni):
                 await self.reconcile_network(vni)
-        took_s = loop.time() - started
+        took_s = asyncio.get_running_loop().time() - started
         self._pause_s = min(took_s, _PAUSE_MAX_S) if took_s > _LONG_S else 0.0
         if not any(runtime.failures for runtime in self._runtimes.values()):
             self._programmed(cluster)
@@ -343,9 +344,8 @@ class Reconciler(Controller):
             if runtime is None:
                 return
             runtime.dirty = False
-            unprotected = "" if network is None else await self.underlay_filter.why_unprotected(
-                network, is_fenced=self._tunnels.is_fenced
-            )  # fmt: skip
+            is_fenced = self._tunnels.is_fenced
+            unprotected = await self.underlay_filter.why_unprotected(network, is_fenced=is_fenced)
             if unprotected:
                 runtime.passes += 1
                 runtime.unusable, runtime.stale = unprotected, runtime.stale or whole

@@ -98,11 +98,13 @@ class UnderlayFilter(Controller):
         if self._known is None or self._known != self._asked:  # as `admit_members` has just read it
             await self._change(lambda wanted, _known: wanted)
 
-    async def why_unprotected(self, network: Network, *, is_fenced: bool) -> str:
+    async def why_unprotected(self, network: Network | None, *, is_fenced: bool) -> str:
         """Return why an encrypted network's frames could leave in clear; empty if they cannot.
 
         `is_fenced` tells whether frames for the tunnels go nowhere without these.
         """
+        if network is None:
+            return ""
         phase = self._directory.view.encryption_phase(network)
         if phase < SwitchPhase.BOTH:
             return ""

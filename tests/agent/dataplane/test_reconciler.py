@@ -13,6 +13,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.protocol.records import CLUSTER_SCOPE
+from overlay.errors import OverlayError
 
 
 @pytest.fixture
@@ -22,12 +23,18 @@ def underlay_filter() -> AsyncMock:
 
 
 @pytest.fixture
-def reconciler(tmp_path: Path, underlay_filter: AsyncMock) -> Reconciler:
-    """Return a reconciler of a host without sandboxes, after its first pass."""
+def tunnels() -> AsyncMock:
+    """Return tunnels that note their calls."""
+    return AsyncMock()
+
+
+@pytest.fixture
+def reconciler(tmp_path: Path, underlay_filter: AsyncMock, tunnels: AsyncMock) -> Reconciler:
+    """Return a reconciler of a host without sandboxes."""
     gossip, directory = MagicMock(), MagicMock(policies=None, multicast=None)
     context = NodeContext(gossip, directory, cast("Any", None), EventLog(tmp_path))
     return Reconciler(
-        context, Attachments(), underlay_filter, MagicMock(), AsyncMock(), FabricTable(), 30.0
+        context, Attachments(), underlay_filter, MagicMock(), tunnels, FabricTable(), 30.0
     )
 
 
@@ -44,3 +51,16 @@ async def test_ports_that_a_pass_has_seen_ask_for_no_other(
     reconciler.mark_dirty(CLUSTER_SCOPE)
     await reconciler.reconcile()
     assert underlay_filter.admit_members.await_count == 2
+
+
+async def test_what_could_not_be_followed_is_tried_again(
+    reconciler: Reconciler, tunnels: AsyncMock
+) -> None:
+    """By the next pass, whatever triggers it: that must not end the fault."""
+    tunnels.follow_members.side_effect = OverlayError("refused")
+    for _ in range(2):
+        await reconciler.attempt()
+        assert reconciler.fault is not None
+    tunnels.follow_members.side_effect = None
+    await reconciler.attempt()
+    assert reconciler.fault is None
