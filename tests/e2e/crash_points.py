@@ -59,6 +59,7 @@ class Pair:
         self.fault = ""
         self.known_complaints: set[str] = set()
         self.tolerated = ""  # a part of further ones
+        self.may_stay_exposed = False  # a network without endpoints: it was exposed by hand
         self.all_owned = self.owned()
 
     def restart(self, driver: AgentDriver) -> None:
@@ -167,7 +168,7 @@ class Pair:
             each["plugs"] or (each["parent"] and each["endpoints_local"]) for each in networks
         ):
             return False
-        return ports == self._wanted_ports(networks, mine) and inside == len(mine)
+        return ports == self._wanted_ports(driver, networks, mine) and inside == len(mine)
 
     def _has_sandbox(self, driver: AgentDriver, network: Json) -> bool:
         """Return whether a host has a network's sandbox in its kernel."""
@@ -177,14 +178,23 @@ class Pair:
         """Return the VLAN interfaces in a host's own namespace."""
         return driver.run("ip", "-o", "link", "show", "type", "vlan").splitlines()
 
-    def _wanted_ports(self, networks: list[Json], mine: list[Json]) -> dict[int, int]:
+    def _wanted_ports(
+        self, driver: AgentDriver, networks: list[Json], mine: list[Json]
+    ) -> dict[int, int]:
         """Return how many ports each sandbox has, by VNI; routers and plugs need one without."""
         local = collections.Counter(int(each["vni"]) for each in mine)
+        shown = driver.get("/v1/networks")["networks"]
+        exposed = {each["vni"] for each in shown if each["exposed"]}
         return {
             each["vni"]: local[each["vni"]]
             for each in networks
             if each["sandbox"] != "none"
-            and (local[each["vni"]] or each["routers"] or each["plugs"])
+            and (
+                local[each["vni"]]
+                or each["routers"]
+                or each["plugs"]
+                or (self.may_stay_exposed and each["vni"] in exposed)
+            )
         }
 
 
