@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from overlay.agent.api.cluster import ClusterHandlers
 from overlay.agent.api.schema.cluster import LeaveRequest
+from overlay.agent.api.schema.field_types import EmptyRequest
 from overlay.agent.api.status import status
 from overlay.agent.gossip.join_request import JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
@@ -94,6 +96,29 @@ async def test_the_agent_deletes_it_later(member: AgentLifecycle, tmp_path: Path
     assert told(tmp_path).count("left the cluster") == 1
     await member.membership_removal.attempt()
     assert told(tmp_path).count("left the cluster") == 1
+
+
+async def test_a_reset_goes_on_without_the_last_write(member: AgentLifecycle) -> None:
+    """The command deletes the file; nothing else is left to do."""
+    done = await ClusterHandlers(member).reset(EmptyRequest())
+
+    assert (done["left"], done["cleared"], done["fault"]) == (True, True, None)
+    assert member.components is None
+
+
+async def test_a_reset_goes_on_where_nothing_can_be_written(member: AgentLifecycle) -> None:
+    """The host does not leave, and the command clears it as without an agent."""
+    exposure = cast("Any", member.components).exposure
+    exposure.withdraw.side_effect = member.state.commit
+    done = await ClusterHandlers(member).reset(EmptyRequest())
+
+    assert (done["left"], done["cleared"]) == (False, False)
+    assert str(done["fault"]).startswith("cannot write the state file")
+
+    exposure.withdraw.side_effect = OverlayError("cannot remove ov-000001")
+    member.state.fault = ""
+    with pytest.raises(OverlayError, match="cannot remove ov-000001"):
+        await ClusterHandlers(member).reset(EmptyRequest())
 
 
 async def test_a_join_first_deletes_the_former_membership(member: AgentLifecycle) -> None:

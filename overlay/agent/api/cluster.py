@@ -17,7 +17,7 @@ from overlay.agent.networks import leftovers
 from overlay.core.paths.view import PathView
 from overlay.core.protocol.member import Member
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.errors import ConflictError, TimedOutError
+from overlay.errors import ConflictError, OverlayError, TimedOutError
 from overlay.model import Card, NodeId, ip_text, node_text
 
 
@@ -84,7 +84,8 @@ class ClusterHandlers:
     async def reset(self, _request: EmptyRequest) -> schema.ResetResponse:
         """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.
 
-        The agent of a copied disk does not leave: it would withdraw the original's records.
+        The agent of a copied disk does not leave: it would withdraw the original's records. Nor
+        does one whose disk refuses that; the caller clears all then.
         """
         components = self._agent.components
         is_copy = (
@@ -92,12 +93,25 @@ class ClusterHandlers:
         )
         left = components is not None and not is_copy
         lost = left and components is not None and components.administration.holders.is_only_one()
-        if not is_copy:
-            await self._agent.containers.remove_all()
-        if left:
-            await self._agent.leave(force=True)
+        is_cleared, fault = not is_copy, None
+        try:
+            if not is_copy:
+                await self._agent.containers.remove_all()
+            if left:
+                await self._agent.leave(force=True)
+        except OverlayError as error:
+            if not self._agent.state.fault:
+                raise
+            if not self._agent.membership_removal.is_pending:  # else its files were all that stayed
+                left, is_cleared, fault = False, False, f"{error.what}: {error.why}"
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
-        return {"left": left, "cleared": not is_copy, "authority_lost": lost, "removed": []}
+        return {
+            "left": left,
+            "cleared": is_cleared,
+            "authority_lost": lost,
+            "fault": fault,
+            "removed": [],
+        }
 
     async def members(self, query: schema.LookRequest) -> schema.MemberListResponse:
         """GET /v1/members[?wait_ms=N]."""

@@ -75,6 +75,11 @@ def run_reset(args: Namespace) -> int:
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
     removed += _remove_from_docker(remaining)
+    if done.get("fault"):
+        output.warn(
+            f"this host could not leave its cluster: {done['fault']}",
+            "Its members see it as dead; on one of them: sudo overlayd forget --powered-off NAME",
+        )
     if done.get("authority_lost"):
         output.warn(
             "no live member of the cluster that this host left holds its authority",
@@ -86,6 +91,7 @@ def run_reset(args: Namespace) -> int:
             "left": False,
             "cleared": False,
             "authority_lost": False,
+            "fault": None,
         }
         output.print_json({**shape, **done, "removed": removed, "remaining": remaining})
     else:

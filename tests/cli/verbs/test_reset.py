@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.cli.verbs import reset
 from overlay.cli.verbs.reset import delete_tree, refuse_to_delete
 from overlay.client import docker_networks
 from overlay.client.docker_networks import DockerLeftovers
@@ -79,7 +80,7 @@ def test_files_are_deleted_after_the_agents_reset(
     state.mkdir()
     agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
                                      "cleared": True, "authority_lost": True,
-                                     "removed": []})  # fmt: skip
+                                     "fault": None, "removed": []})  # fmt: skip
     agent.last = "POST /v1/reset"
     outcome = overlayd("reset", "--json")
 
@@ -89,12 +90,33 @@ def test_files_are_deleted_after_the_agents_reset(
         "left": True,
         "cleared": True,
         "authority_lost": True,
+        "fault": None,
         "removed": [str(agent.run_dir), str(state)],
         "remaining": [],
     }
     assert "no live member of the cluster that this host left holds its authority" in outcome.err
     assert not state.exists()
     assert not agent.run_dir.exists()
+
+
+@root_only
+def test_a_host_whose_disk_is_full_is_reset(
+    overlayd: Run, agent: FakeAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent could not leave the cluster: it is cleared without it, and a warning says so."""
+    (tmp_path / "state").mkdir()
+    monkeypatch.setattr(reset, "_remove_from_kernel", lambda _run_dir: ["sandbox ov-000001"])
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": False,
+                                     "cleared": False, "authority_lost": False,
+                                     "fault": "cannot write the state file: disk full",
+                                     "removed": []})  # fmt: skip
+    agent.last = "POST /v1/reset"
+    outcome = overlayd("reset")
+
+    assert outcome.code == 0
+    assert "removed sandbox ov-000001" in outcome.err
+    assert "could not leave its cluster: cannot write the state file: disk full" in outcome.err
+    assert "overlayd forget --powered-off NAME" in outcome.err
 
 
 @root_only
@@ -112,7 +134,7 @@ def test_what_stays_is_no_success(
     (tmp_path / "state").mkdir()
     agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
                                      "cleared": True, "authority_lost": False,
-                                     "removed": []})  # fmt: skip
+                                     "fault": None, "removed": []})  # fmt: skip
     agent.last = "POST /v1/reset"
     outcome = overlayd("reset", *options)
 

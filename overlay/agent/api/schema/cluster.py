@@ -315,12 +315,14 @@ class ResetResponse(TypedDict):
 
     `cleared`: the agent has removed all kernel objects. `removed`: what the command line, which
     continues without the agent, has removed besides. `authority_lost`: this host was the only live
-    one that held the authority of a cluster that stays.
+    one that held the authority of a cluster that stays. `fault`: why a member could not leave, as
+    its disk refuses that; null otherwise.
     """
 
     left: bool
     cleared: bool
     authority_lost: bool
+    fault: str | None
     removed: list[str]
 
 
