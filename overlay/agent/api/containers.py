@@ -74,7 +74,7 @@ class ContainerHandlers:
             "created": created,
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
-            **outcome(results, self._agent.components),
+            **outcome(results, self._agent.components, publishes=bool(ports)),
         }
 
     async def show(self) -> ContainerListResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from overlay.agent.api.exposure import port_pairs
+from overlay.agent.api.exposure import port_pairs, rules_fault
 from overlay.agent.api.http import privileges
 from overlay.agent.api.http.caller import ApiCaller
 from overlay.agent.api.http.server import ApiServer
@@ -87,7 +87,7 @@ class EndpointHandlers:
         return {
             "endpoints": [attached_endpoint(result) for result in results],
             "published": [str(pair) for pair in ports],
-            **outcome(results, components),
+            **outcome(results, components, publishes=bool(ports)),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
@@ -275,13 +275,22 @@ def attached_endpoint(result: EndpointResult) -> AttachedEndpointResponse:
     }
 
 
-def outcome(results: Sequence[EndpointResult], components: Components | None) -> AttachOutcome:
-    """Return what is missing or not known yet after an attach."""
+def outcome(
+    results: Sequence[EndpointResult],
+    components: Components | None,
+    *,
+    publishes: bool,
+) -> AttachOutcome:
+    """Return what is missing or not known yet after an attach, which may publish ports."""
+    lacking = degraded(results, components)
+    fault = None if components is None else rules_fault(components.exposure.rules)
+    if publishes and results and fault is not None:
+        lacking.append(f"{results[0].network.name}: published ports lead nowhere yet: {fault}")
     return {
         "unconfirmed": _names((each.unconfirmed for each in results), components),
         "unreachable": _names((each.unreachable for each in results), components),
         "unanswered": _names((each.unanswered for each in results), components),
-        "degraded": degraded(results, components),
+        "degraded": lacking,
     }
 
 

@@ -56,7 +56,7 @@ class ExposureHandlers:
             "network": network.name,
             "changed": changed,
             **host_endpoint(network, components),
-            "fault": _rules_fault(components.exposure.rules) if exposed else None,
+            "fault": rules_fault(components.exposure.rules) if exposed else None,
         }
 
     async def published(self) -> PublishedPortListResponse:
@@ -65,7 +65,7 @@ class ExposureHandlers:
         own = published(components, await components.exposure.published_ports.status())
         found = [*own, *published_by_services(components)]
         for each in found:  # no rule leads a port anywhere where the kernel refuses them
-            each["fault"] = each["fault"] or _rules_fault(components.exposure.rules)
+            each["fault"] = each["fault"] or rules_fault(components.exposure.rules)
         return {"published": found}
 
     async def publish(self, request: PublishRequest, caller: ApiCaller) -> PublishResponse:
@@ -81,7 +81,7 @@ class ExposureHandlers:
             "network": network.name,
             "changed": bool(added),
             "ports": [str(pair) for pair in pairs],
-            "fault": _rules_fault(exposure.rules),
+            "fault": rules_fault(exposure.rules),
         }
 
     async def unpublish(self, request: UnpublishRequest) -> UnpublishResponse:
@@ -233,7 +233,7 @@ def published_by_services(components: Components) -> list[PublishedPortResponse]
     return list(shown.values())
 
 
-def _rules_fault(rules: HostRules) -> str | None:
+def rules_fault(rules: HostRules) -> str | None:
     """Return why the rules that lead ports are not in force; None: they are."""
     return None if rules.fault is None else rules.fault.text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from overlay.agent.api.endpoints import outcome
 from overlay.agent.api.exposure import ExposureHandlers
 from overlay.agent.exposure.published_ports import PublishedPortStatus
 from overlay.agent.process.controller import Fault
@@ -47,3 +48,21 @@ async def test_a_port_without_rules_is_not_called_well() -> None:
         refused.text,
         "nothing is called web",
     ]
+
+
+def test_an_attach_says_that_its_ports_lead_nowhere() -> None:
+    """Where the kernel refuses the host's rules; an attach without ports does not mention them."""
+    refused = Fault("host rules: no space left on device", "")
+    forwarding = SimpleNamespace(reconciler=SimpleNamespace(runtime=lambda _vni: None))
+    components: Any = SimpleNamespace(
+        exposure=SimpleNamespace(rules=SimpleNamespace(fault=refused)), forwarding=forwarding
+    )
+    result: Any = SimpleNamespace(
+        network=SimpleNamespace(name="blue", vni=7), unconfirmed=(), unreachable=(), unanswered=()
+    )
+
+    found = outcome([result], cast("Any", components), publishes=True)["degraded"]
+    assert found == [f"blue: published ports lead nowhere yet: {refused.text}"]
+    assert outcome([result], cast("Any", components), publishes=False)["degraded"] == []
+    components.exposure.rules.fault = None
+    assert outcome([result], cast("Any", components), publishes=True)["degraded"] == []

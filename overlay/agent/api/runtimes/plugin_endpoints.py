@@ -52,7 +52,7 @@ class PluginEndpointHandlers:
         components = self._agent.require_components()
         if request.allow_non_ip:
             require_unpoliced(components, components.directory.find_network(request.network))
-        key = _key(request)
+        key, ports = _key(request), tuple(_port_requests(request))
         result = await components.plugin_endpoints.attach(
             PluginAttach(
                 key,
@@ -70,14 +70,14 @@ class PluginEndpointHandlers:
                     rates=(request.rate_in, request.rate_out),
                     controls=control_changes(request),
                 ),
-                tuple(_port_requests(request)),
+                ports,
                 request.runtime_pids,
             )
         )
         attachment, _ = components.plugin_endpoints.require(key)
         return {
             **await self._shown(components, attachment, result),
-            **outcome([result], components),
+            **outcome([result], components, publishes=bool(ports)),
         }
 
     async def detach(self, request: PluginKeyRequest) -> PluginDetachResponse:
