@@ -44,7 +44,7 @@ class FormerIdentity(Controller):
     """The identities that this host had before its present one."""
 
     name = "former identity"
-    problem = "what a former identity of this host left is not taken over yet"
+    problem = "objects of this host's former identity are not taken over yet"
     level = "warn"
     event_kind = "state"
     retry_max_s = limits.FORMER_IDENTITY_RETRY_S

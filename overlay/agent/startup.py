@@ -32,7 +32,7 @@ class Startup(Controller):
     """Reconciles this node's sandboxes, attachments and records, once after a start."""
 
     name = "startup"
-    problem = "what the last run left is not brought in line yet"
+    problem = "leftovers of the last run are not cleaned up yet"
 
     def __init__(
         self,

@@ -103,7 +103,7 @@ class CapturePlanner:
         if found.source.endpoint is not None and found.source.endpoint == found.target.endpoint:
             raise ConflictError(
                 f"{found.source.name} is both ends",
-                why="what it sends to itself does not leave its namespace",
+                why="packets to itself do not leave its namespace",
                 hint="overlayd endpoint ls   (the other containers)",
             )
         return found

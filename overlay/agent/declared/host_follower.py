@@ -19,7 +19,7 @@ from overlay.errors import OverlayError
 class HostFollower(Controller):
     """Keeps a part of this host as the records declare it."""
 
-    problem = "what is declared for this host is not in force"
+    problem = "objects declared for this host are not in force"
     settle_s = 0.05  # one pass covers a file of several objects
     retry_max_s = 10.0
     things: str  # what is declared, for people: "plugs"

@@ -58,7 +58,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "filter": "The VXLAN port is filtered for members only, or why it is not.",
     "encryption": "Encrypted networks do not reach other hosts by WireGuard, or do again.",
     "evpn": "BGP EVPN was enabled or disabled, or a session with a neighbor began or ended.",
-    "capture": "A member captures what a container of its own exchanges with one here.",
+    "capture": "A member captures the packets between a container of its own and one here.",
     "plug": "An interface was plugged into a network or given back, or another host's is active.",
     "vlan": "A VLAN interface was removed with its last container.",
     "expose": "This host has an address on a network.",

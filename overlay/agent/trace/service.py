@@ -133,7 +133,7 @@ def _require_traceable(pair: Pair) -> None:
     if pair.source.endpoint == pair.target.endpoint:
         raise ConflictError(
             f"{pair.source.name} is both ends",
-            why="what it sends to itself does not leave its namespace",
+            why="packets to itself do not leave its namespace",
             hint="overlayd endpoint ls   (the other containers)",
         )
     if not has_sandbox(pair.network):

@@ -73,7 +73,7 @@ async def test_a_pass_that_ends_early_is_told(tmp_path: Path) -> None:
     await things.attempt()
 
     (fault,) = things.faults()
-    assert fault.text == "what is declared for this host is not in force: no memory"
+    assert fault.text == "objects declared for this host are not in force: no memory"
     things.before = None
     await things.attempt()
     assert list(things.faults()) == []

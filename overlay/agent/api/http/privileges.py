@@ -76,7 +76,7 @@ def require_ethertypes(caller: ApiCaller, text: str | None) -> None:
     """Raise ForbiddenError if the caller may not let containers send what is not IP."""
     if text and parse_ethertypes(text, "allow_non_ip"):
         caller.require_trust(
-            "let a container send what is neither IP nor ARP",
+            "let a container send frames that are neither IP nor ARP",
             "no policy and no rule of the network looks into such frames",
         )
 

@@ -105,7 +105,7 @@ class NetworkBinder:
             return network
         raise self.failures.get(network.network_id) or ConflictError(
             f"the Docker network {network.network_id[:12]} has no network in the cluster yet",
-            why="Docker tells a driver no names, and its events have not told this one's yet",
+            why="Docker passes no names to drivers, and its events have not named this one yet",
             hint="Try again in a moment, or create it with -o overlayd.network=NAME",
         )
 

@@ -99,7 +99,7 @@ def run_uninstall(args: Namespace) -> int:
     for path in removed:
         output.print_note(f"removed {path}")
     if not removed:
-        output.print_note("nothing of 'cni install' is there")
+        output.print_note("'cni install' has left nothing here")
     return 0
 
 

@@ -83,7 +83,7 @@ def run_uninstall(args: Namespace) -> int:
     if args.json:
         output.print_json({"schema": "overlayd.netavark-uninstall/v1", "removed": removed})
         return 0
-    output.print_note(f"removed {path}" if removed else "nothing of 'netavark install' is there")
+    output.print_note(f"removed {path}" if removed else "'netavark install' has left nothing here")
     return 0
 
 
