@@ -65,6 +65,8 @@ class InitialSync:
             return self.is_done
         matched = self._anti_entropy.matched
         live = self._membership.live()
+        if not live and self._knows_others():  # all are dead: a member that returns is probed first
+            self._due = now + self._settings.probe_interval_s
         lacking = [node_id for node_id in live if node_id not in matched]
         enough = len(live) - len(lacking) >= self._settings.catch_up_peers_max
         if matched and (enough or not lacking) and self._scopes.is_done:

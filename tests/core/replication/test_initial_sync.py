@@ -115,6 +115,26 @@ def test_a_node_catches_up_with_all_within_moments() -> None:
     )
 
 
+def test_a_node_whose_peers_are_dead_is_idle() -> None:
+    """It looks for a member to compare with once a second, until one of them returns."""
+    line = Line()
+    node, other = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 30.0, cut=True)
+    assert node.membership.live() == []
+
+    looks = []
+    now = 30.0
+    while now < 40.0:
+        node.handle_timer(now)
+        looks.append(now)
+        now = max(now + 1e-6, node.next_timer() or 40.0)
+    assert len(looks) < 40, "probes and this, each once a second"
+    other.add_peer(node.card, 40.0)
+    line.run(40.0, 5.0)
+    assert node.caught_up
+
+
 def test_a_founder_without_members_is_synced() -> None:
     """After a while in which members that its disk does not know may contact it.
 
