@@ -89,7 +89,11 @@ def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
         public_files.make_directory(paths.run_dir)
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     except OSError as error:
-        raise OverlayError(f"cannot write the agent's log {paths.log}", why=str(error)) from error
+        raise OverlayError(
+            f"cannot write the agent's log {paths.log}",
+            why=str(error),
+            hint=f"Free space, or choose another directory: --run-dir   df {paths.run_dir.parent}",
+        ) from error
     # The token serves one join; it must not stay in the environment of a daemon.
     environ = {name: text for name, text in os.environ.items() if name != token_input.VARIABLE}
     try:
@@ -103,7 +107,9 @@ def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     except OSError as error:
-        raise OverlayError("cannot start the agent", why=str(error)) from error
+        raise OverlayError(
+            "cannot start the agent", why=str(error), hint=f"Try it by hand: {' '.join(command)}"
+        ) from error
     finally:
         os.close(log)
 
@@ -150,7 +156,11 @@ def _start_unit(timeout_s: float) -> None:
             hint="systemctl status overlayd; journalctl -u overlayd",
         ) from error
     except OSError as error:
-        raise OverlayError("cannot start the agent through systemd", why=str(error)) from error
+        raise OverlayError(
+            "cannot start the agent through systemd",
+            why=str(error),
+            hint="Start it by hand: sudo overlayd agent",
+        ) from error
     if done.returncode != 0:
         raise OverlayError(
             "systemd could not start the agent",

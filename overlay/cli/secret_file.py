@@ -46,4 +46,8 @@ def read_file(path: Path, noun: str, size_max: int, *, hint: str) -> tuple[str, 
     except PermissionError as error:
         raise ForbiddenError(f"cannot read the {noun} {path}", hint="Use sudo") from error
     except OSError as error:
-        raise OverlayError(f"cannot read the {noun} {path}", why=str(error.strerror)) from error
+        raise OverlayError(
+            f"cannot read the {noun} {path}",
+            why=str(error.strerror),
+            hint="Name a file, not a directory, on a disk that can be read",
+        ) from error

@@ -115,7 +115,9 @@ class CapturePlanner:
         _require_container(pair.source)
         _require_container(pair.target)
         if pair.is_local:
-            raise ConflictError(f"{pair.target.name} is on this host, too")
+            raise ConflictError(
+                f"{pair.target.name} is on this host, too", hint="Leave --both-ends out"
+            )
         return self._far(pair)
 
     def _whole(self, party: Party) -> Party:

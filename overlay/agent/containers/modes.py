@@ -188,5 +188,7 @@ def link_namespace(name: str, mode: NetworkMode) -> None:
             netns.give_name(descriptor, name)
         except OSError as error:
             raise OverlayError(
-                f"cannot create the namespace name {name}", why=error.strerror or str(error)
+                f"cannot create the namespace name {name}",
+                why=error.strerror or str(error),
+                hint=f"Remove what has the name: ls -l {netns.path_of(name)}",
             ) from error

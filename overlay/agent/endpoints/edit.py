@@ -188,11 +188,13 @@ def require_free(directory: Directory, network: Network, wanted: WantedName) -> 
             raise ConflictError(
                 f"the MAC {mac_text(other.mac)} is taken on network {network.name}",
                 why=f"{other.name} on {directory.node_name(origin)} has it",
+                hint="Choose another MAC, or leave the choice to overlayd",
             )
         if wanted.mac is not None and wanted.mac in allowed_macs(other):
             raise ConflictError(
                 f"the MAC {mac_text(wanted.mac)} is taken on network {network.name}",
                 why=f"{other.name} on {directory.node_name(origin)} may use it beside its own",
+                hint="Choose another MAC, or leave the choice to overlayd",
             )
 
 

@@ -190,6 +190,7 @@ class PublishedPorts(Controller):
             raise ConflictError(
                 f"network {network.name} has no {'IPv4' if len(host_ip) == 4 else 'IPv6'}",
                 why=f"so nothing on it can answer for {ip_text(host_ip)}",
+                hint="Leave --host-ip out, or choose an address of the other family",
             )
         return tuple(sorted(sizes)) if not host_ip else (len(host_ip),)
 

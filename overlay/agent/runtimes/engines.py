@@ -245,7 +245,11 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
             f"cannot read {title}'s answer on {socket}", why=f"HTTP {response.status}: {error}"
         ) from error
     if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
-        raise ConflictError(f"{title} cannot tell which container {name!r} is", why=message)
+        raise ConflictError(
+            f"{title} cannot tell which container {name!r} is",
+            why=message,
+            hint="Use its whole name or id",
+        )
     raise OverlayError(f"{title} rejected the query for container {name!r}", why=message)
 
 

@@ -82,9 +82,15 @@ class Sightings:
         packets of overlayd's connect.
         """
         if pair.source.endpoint is None or pair.target.endpoint is None:
-            raise ConflictError("only packets between two containers are watched for")
+            raise ConflictError(
+                "only packets between two containers are watched for",
+                hint="Name two containers",
+            )
         if pair.target.vtep is not None:
-            raise ConflictError("no agent runs behind a VTEP of a fabric")
+            raise ConflictError(
+                "no agent runs behind a VTEP of a fabric",
+                hint="Look there with the tools of that host",
+            )
         ends = (pair.target.endpoint.endpoint_id, pair.source.endpoint.endpoint_id)
         request = SightingRequest(mark, pair.target.network.vni, ends, pair.target_ip)
         if pair.target.node_id == self._own:

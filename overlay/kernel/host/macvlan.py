@@ -168,7 +168,9 @@ def _is_vlan_id(tag: str) -> bool:
 def _require_usable(found: LinkInfo) -> None:
     if found.name == _IFF_LOOPBACK_NAME:
         raise ConflictError(
-            "the loopback cannot be a parent interface", why="no other host is reachable through it"
+            "the loopback cannot be a parent interface",
+            why="no other host is reachable through it",
+            hint="'ip link' lists the interfaces of this host",
         )
     if not found.up:
         raise ConflictError(
@@ -295,7 +297,9 @@ def _move_into_container(
         else:
             return name
     raise ConflictError(
-        "no free interface name in the container", why="other programs keep taking them"
+        "no free interface name in the container",
+        why="other programs keep taking them",
+        hint="Choose one: --ifname NAME",
     )
 
 

@@ -26,7 +26,10 @@ def require_pluggable(name: str, mtu: int, *, force: bool) -> None:
     with NetlinkSocket() as host:
         found = _find(host, name)
         if link_decoder.is_overlayd_link(found.alias) and found.alias != _OWN_VLAN:
-            raise ConflictError(f"{name} is an interface of overlayd's own")
+            raise ConflictError(
+                f"{name} is an interface of overlayd's own",
+                hint="'ip link' lists the interfaces of this host",
+            )
         if found.kind in ("bridge", "vxlan", "wireguard", "ifb", "macvlan", "ipvlan"):
             raise ConflictError(
                 f"{name} is a {found.kind} device, which cannot be plugged",

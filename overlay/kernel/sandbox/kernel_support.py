@@ -80,7 +80,9 @@ def require_kernel_support() -> None:
         index = link_decoder.decode(inside.get(link_requests.get_link("vxlan0"))[0]).index
         for refusal in inside.transact(link_requests.set_vxlan(index, vxlan, None, master, "")):
             raise OverlayError(
-                "this kernel's bridge does not support ARP suppression", why=str(refusal)
+                "this kernel's bridge does not support ARP suppression",
+                why=str(refusal),
+                hint="Linux has it since 4.15; this is: uname -r",
             )
 
 

@@ -231,7 +231,9 @@ def _create_pair(
             return _Pair(name, index or find_link(inside, name), port_index)
         links = all_links(inside)
     raise ConflictError(
-        "no free interface name in the container", why="other programs keep taking them"
+        "no free interface name in the container",
+        why="other programs keep taking them",
+        hint="Choose one: --ifname NAME",
     )
 
 

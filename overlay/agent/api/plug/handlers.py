@@ -49,7 +49,9 @@ class PlugHandlers:
         await components.plugs.wait_for_role(network, request.interface)
         plug = components.plugs.controller.plugged.find(network.vni, request.interface)
         if plug is None:
-            raise ConflictError(f"{request.interface} was unplugged meanwhile")
+            raise ConflictError(
+                f"{request.interface} was unplugged meanwhile", hint="Repeat the command"
+            )
         port = components.plugs.controller.ports.get(plug)
         return {
             **_here(plug, components),
