@@ -69,3 +69,13 @@ def test_a_python_without_its_own_hashes_keeps_openssl() -> None:
 def test_an_attach_loads_nothing_slow() -> None:
     """Its time is mostly the start of the program: http.client loads email, and asyncio ssl."""
     assert run(ATTACH) == f"{AgentNotRunningError.exit_code} []"
+
+
+def test_a_command_ends_at_once() -> None:
+    """With all of its output and its exit code; to take the interpreter apart takes time."""
+    leave = "import atexit, sys; atexit.register(print, 'apart'); sys.argv = ['overlayd', 'version']"
+    program = f"{leave}\nfrom overlay.cli.main import main; sys.exit(main())"
+
+    assert run(program).startswith("overlayd")
+    assert "apart" not in run(program)
+    assert "apart" in run(f"import threading; {program}")

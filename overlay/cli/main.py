@@ -28,10 +28,28 @@ _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
-    if argv is None:  # a process of its own
-        streams.prepare()
-    typed = familiar_words.translated(list(sys.argv[1:] if argv is None else argv))
+    """Run one command line and return its exit code; a process of its own may end before."""
+    if argv is not None:
+        return _code_of(argv)
+    streams.prepare()
+    code = _code_of(sys.argv[1:])
+    if "threading" not in sys.modules:  # what has no threads leaves nothing for later
+        _end(code)
+    return code
+
+
+def _end(code: int) -> None:
+    """End the process at once: to take the interpreter apart takes 6 of a command's 47 ms."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # the interpreter reports it, as it does for other programs
+    os._exit(code)
+
+
+def _code_of(argv: Sequence[str]) -> int:
+    typed = familiar_words.translated(list(argv))
     words = with_command_apart(typed, parser.COMMAND_VERB, parser.GLOBAL_OPTIONS)
     try:
         code = _run(words)
