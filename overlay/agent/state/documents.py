@@ -164,7 +164,10 @@ class StoredContainer:
 
 def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
     later = ("hands_off", "runtime_endpoint", "resolvers", "keep", "plugin_key", "withdrawn")
-    return without_empty(attachment, *later)
+    found = without_empty(attachment, *later)
+    if attachment.withdrawn is not None:
+        found["withdrawn"] = asdict(attachment.withdrawn)
+    return found
 
 
 def _encode_container(container: StoredContainer) -> dict[str, Any]:
