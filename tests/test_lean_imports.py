@@ -73,7 +73,9 @@ def test_an_attach_loads_nothing_slow() -> None:
 
 def test_a_command_ends_at_once() -> None:
     """With all of its output and its exit code; to take the interpreter apart takes time."""
-    leave = "import atexit, sys; atexit.register(print, 'apart'); sys.argv = ['overlayd', 'version']"
+    leave = (
+        "import atexit, sys; atexit.register(print, 'apart'); sys.argv = ['overlayd', 'version']"
+    )
     program = f"{leave}\nfrom overlay.cli.main import main; sys.exit(main())"
 
     assert run(program).startswith("overlayd")

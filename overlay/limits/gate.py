@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Final
 
 GATE_INTERFACES_MAX: Final = 64  # of a host; each takes 1 ms to be made, and two routing tables
 GATE_ADDRESSES_MAX: Final = 1024  # of a host, of each family
