@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import pytest
-from overlay.core.gate.inside import LOOPBACK_DESTINATION
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState
+from overlay.core.gate.translation import plan_gate
 from overlay.kernel import netns
 from overlay.kernel.gate.gate import Gate
+from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.model import Mac, NodeId, ip_text, parse_ip
+from overlay.kernel.nft.host.host_table import Gated as HostForm
+from overlay.kernel.nft.host.host_table import HostTable
+from overlay.kernel.nft.host.translation_table import TranslationTable
+from overlay.model import Ip, Mac, NodeId, parse_ip
 from tests.kernel.conftest import World
 from tests.kernel.gate.traffic import Traffic
 
@@ -35,66 +41,19 @@ GREEN = {4: "10.33.0.2", 6: "fd00:33::2"}
 GREEN_RANGES = {4: ("10.33.0.0", 16), 6: ("fd00:33::", 64)}
 TCP_PORT, UDP_PORT, CLOSED_PORT, UNTRANSLATED_PORT = 8080, 8053, 8055, 8056
 """Published ports: to container one, to a port there at which nobody listens, and of no rule."""
-BLOCK = "16384-32767"
-
-_HOST_RULES = """
-table inet passing {
-  chain forward {
-    type filter hook forward priority 0;
-    iifname != { "ovh", "ovi" } oifname != { "ovh", "ovi" } accept
-    tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu
-    iifname { "ovh", "ovi" } oifname != { "ovh", "ovi" } accept
-    iifname != { "ovh", "ovi" } oifname { "ovh", "ovi" } meta mark & 0x6f760000 == 0x6f760000 accept
-    counter drop
-  }
-}
-"""
-
-
-def _inside_rules() -> str:
-    """Return the rules of the namespace, as the agent writes them (see `kernel.nft`)."""
-    before: list[str] = []
-    after: list[str] = []
-    for version, word in ((4, "ip"), (6, "ip6")):
-        own, gateway, one = OWN[version], GATEWAY[version], ONE[version]
-        here = f"{{ {own}, {gateway}, {ip_text(LOOPBACK_DESTINATION[version])} }}"
-        target = one if version == 4 else f"[{one}]"
-        for protocol, port, there in (
-            ("tcp", TCP_PORT, 80),
-            ("udp", UDP_PORT, 53),
-            ("udp", CLOSED_PORT, 5999),
-        ):
-            rule = f"{word} daddr {here} {protocol} dport {port} dnat {word} to {target}:{there}"
-            before.append(rule)
-        source = "{}/{}".format(*RANGES[version])
-        ways = (
-            (f'oifname "cable" {word} saddr {source}', own),
-            (f'oifname "host_lo" ct status dnat {word} daddr {source}', gateway),
-            (f'oifname "ovh" ct status dnat {word} saddr {source}', gateway),
-        )
-        for matched, ip in ways:
-            written = ip if version == 4 else f"[{ip}]"
-            for protocol in ("tcp", "udp", "icmp" if version == 4 else "ipv6-icmp"):
-                rule = f"meta l4proto {protocol} snat {word} to {written}:{BLOCK}"
-                after.append(f"{matched} {rule}")
-            after.append(f"{matched} snat {word} to {ip}")
-    return "\n".join(
-        (
-            "table inet translation {",
-            "chain before { type nat hook prerouting priority -100;",
-            *before,
-            "}",
-            "chain passing { type filter hook forward priority 0;",
-            "ct status dnat meta priority set 6f76:1",
-            'iifname "cable" ct state established,related meta priority set 6f76:1',
-            "}",
-            "chain after { type nat hook postrouting priority 100;",
-            *after,
-            "}",
-            "}",
-            "",
-        )
-    )
+_PORTS = (("tcp", TCP_PORT, 80), ("udp", UDP_PORT, 53), ("udp", CLOSED_PORT, 5999))
+WANTED = HostState(
+    links=frozenset(
+        ExposedLink(link, tuple((parse_ip(base), length) for base, length in ranges.values()))
+        for link, ranges in (("ovh", RANGES), ("ovi", GREEN_RANGES))
+    ),
+    ports=frozenset(
+        PortForward(protocol, Ip(b""), port, parse_ip(one), there, borrowed=False)
+        for protocol, port, there in _PORTS
+        for one in ONE.values()
+    ),
+)
+"""The networks and ports of host h1."""
 
 
 class GateThere(Gate):
@@ -237,7 +196,18 @@ def _build(gated: Gated) -> None:
     for who in ("h1", "h2"):
         switches = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         gated.run(who, "sysctl", "-qw", *switches)
-    gated.configure("h1", _HOST_RULES)
+
+
+def _write_rules(gated: Gated, gate: GateThere) -> None:
+    """Write the tables of the host and its gate, as planned by what is read from the host."""
+    with netns.inside(gated.fd("h1")):
+        plan = plan_gate(read_host(), WANTED)
+        with closing(HostTable(NODE)) as table:
+            table.write(WANTED, HostForm(plan.outside, is_retiring=False))
+    known = gated.wanted()
+    assert replace(plan.gate, published=known.published) == known
+    with closing(TranslationTable(gate.path)) as inside:
+        inside.write(plan.translation)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +219,7 @@ def gated(_capable: None) -> Iterator[Gated]:
         gate = made.open()
         assert made.pass_over(gate) == made.wanted()
         made.names["gate"] = gate.path.name
-        made.configure("gate", _inside_rules())
+        _write_rules(made, gate)
         yield made
     finally:
         made.close()
