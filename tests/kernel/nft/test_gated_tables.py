@@ -81,6 +81,18 @@ def test_the_gates_table_matches_only_its_state(world: World) -> None:
     table.close()
 
 
+def test_nothing_leaves_with_a_containers_address(world: World) -> None:
+    """Nor what tracking cannot assign, nor what the interface has no address for: IPv6 here."""
+    name = world.namespace("gate")
+    table = TranslationTable(netns.path_of(name))
+    table.write(TRANSLATION)
+    rules = world.run(name, "nft", "-s", "list", "ruleset")
+    for source in ("ip saddr 10.32.0.0/16", "ip6 saddr fd32::/64"):
+        assert f"{source} ct state invalid counter drop" in rules
+        assert f'oifname "eth0" {source} counter drop' in rules
+    table.close()
+
+
 def test_ports_of_services_are_for_their_clients_and_the_host(world: World) -> None:
     """The host's own connections come by the loopback, whatever their address."""
     name = world.namespace("gate")
