@@ -22,7 +22,7 @@ from overlay.kernel.netlink import address_requests, address_rows, codec, link_r
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.sandbox.container_namespace import socket_in
+from overlay.kernel.sandbox.container_namespace import is_sandbox, socket_outside_host
 from overlay.model import Ip, Mac, ip_text
 
 
@@ -64,7 +64,7 @@ def differences(
 
     Raises OverlayError if the namespace cannot be opened.
     """
-    with socket_in(netns_path, identity) as inside:
+    with socket_outside_host(netns_path, identity) as inside:
         return [] if inside is None else list(_differences(inside, wanted))
 
 
@@ -90,7 +90,7 @@ def restore(
 
     Raises OverlayError if the kernel refuses.
     """
-    with socket_in(netns_path, identity) as inside:
+    with socket_outside_host(netns_path, identity) as inside:
         if inside is None:
             return []
         found = list(_differences(inside, wanted))
@@ -110,6 +110,8 @@ def _differences(
     inside: NetlinkSocket, wanted: Sequence[WantedInterface]
 ) -> Iterator[InterfaceDifference]:
     links = {link.index: link for link in all_links(inside)}
+    if is_sandbox(links.values()):
+        return
     names = {index: link.name for index, link in links.items()}
     present = {
         (row.link, row.ip, row.prefix_length)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -97,12 +97,26 @@ def socket_in(path: str | Path, wanted: tuple[int, int]) -> Iterator[NetlinkSock
 
     Yields None if it left `path`, as `open_same` does.
     """
+    with socket_outside_host(path, wanted) as inside:
+        yield None if inside is None or _is_mark(_alias(inside)) else inside
+
+
+@contextmanager
+def socket_outside_host(
+    path: str | Path, wanted: tuple[int, int]
+) -> Iterator[NetlinkSocket | None]:
+    """Do so, but also in a sandbox: its links say whether it is one (`is_sandbox`)."""
     fd = netns.open_same(path, wanted)
     if fd is None:
         yield None
         return
     with netns.closing(fd), NetlinkSocket.in_container(fd) as inside:
-        yield inside if _is_container(fd, inside) else None
+        yield None if _is_host(fd) else inside
+
+
+def is_sandbox(links: Iterable[link_decoder.LinkInfo]) -> bool:
+    """Return whether a namespace with these links is marked as a sandbox."""
+    return _is_mark(_alias_among(links))
 
 
 def _is_container(netns_fd: int, inside: NetlinkSocket) -> bool:
@@ -132,7 +146,7 @@ def _alias(inside: NetlinkSocket) -> str:
         return ""
 
 
-def _alias_among(links: Sequence[link_decoder.LinkInfo]) -> str:
+def _alias_among(links: Iterable[link_decoder.LinkInfo]) -> str:
     return next((each.alias for each in links if each.name == _LOOPBACK), "")
 
 

@@ -13,7 +13,7 @@ from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
 from overlay.kernel.netlink import address_rows, codec, link_decoder, link_lookup, routes
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import LargeDumpError
-from overlay.kernel.sandbox.container_namespace import socket_in
+from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, socket_in
 from overlay.model import Vni, mac_for, parse_ip
 
 if TYPE_CHECKING:
@@ -139,6 +139,15 @@ def test_an_interface_that_is_gone_lacks_nothing(container: Container) -> None:
     assert container.texts() == []
     container.identity = (container.identity[0], 1)
     assert container.texts() == []
+
+
+def test_a_sandbox_is_left_alone(container: Container) -> None:
+    """Its path may lead to one, as the kernel gives a namespace's inode to another one."""
+    container.ip("link", "set", "eth0", "down")
+    container.ip("link", "set", "lo", "alias", "overlayd:sandbox")
+    assert container.restore() == []
+    container.ip("link", "set", "lo", "alias", NAMESPACE_ALIAS)
+    assert container.restore()
 
 
 def test_an_interface_made_anew_is_for_the_next_check(
