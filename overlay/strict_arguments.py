@@ -7,13 +7,14 @@ command line raises UsageError. Does not: know any command.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from overlay.errors import UsageError
 from overlay.usage_text import usage_error_text, usage_line
 
+TYPE_CHECKING = False  # typing itself takes a tenth of a command's time to import
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
+    from typing import Any, NoReturn, Self
 
 
 class Metavar(str):

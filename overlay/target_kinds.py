@@ -6,21 +6,42 @@ each. Does not: look for a container (`agent/runtimes`).
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+TYPE_CHECKING = False  # typing itself takes a tenth of a command's time to import
+if TYPE_CHECKING:
+    from typing import Final
 
 
-class TargetKind(NamedTuple):
-    """One kind of target, written `WORD:ARGUMENT`."""
+class TargetKind:
+    """One kind of target, written `WORD:ARGUMENT`.
 
-    word: str
-    argument: str
-    summary: str
-    listing: str  # the command that lists what there is
-    own_network: str  # how such a container gets a network namespace of its own
-    start: str = ""  # the command that starts it, without its name
-    comes_back: bool = True  # after its end, under the same id or name
-    looked_up: bool = True  # for a target that is only a name
-    noun: str = "container"  # after the runtime's name
+    `listing` is the command that lists what there is, `start` the one that starts it, without its
+    name. `own_network`: how such a container gets a network namespace of its own. `comes_back`:
+    after its end, under the same id or name. `looked_up`: for a target that is only a name. `noun`
+    follows the runtime's name.
+    """
+
+    def __init__(
+        self,
+        word: str,
+        argument: str,
+        summary: str,
+        listing: str,
+        own_network: str,
+        start: str = "",
+        *,
+        comes_back: bool = True,
+        looked_up: bool = True,
+        noun: str = "container",
+    ) -> None:
+        self.word = word
+        self.argument = argument
+        self.summary = summary
+        self.listing = listing
+        self.own_network = own_network
+        self.start = start
+        self.comes_back = comes_back
+        self.looked_up = looked_up
+        self.noun = noun
 
     @property
     def form(self) -> str:

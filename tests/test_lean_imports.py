@@ -10,7 +10,7 @@ from overlay.errors import AgentNotRunningError
 
 LOADED = "import sys; print([name for name in ('ssl', '_ssl', '_hashlib') if name in sys.modules])"
 SLOW = ("asyncio", "dataclasses", "email", "http", "inspect", "logging", "ssl", "subprocess",
-        "tempfile", "tomllib", "urllib.request", "yaml")  # fmt: skip
+        "tempfile", "tomllib", "typing", "urllib.request", "yaml")  # fmt: skip
 ATTACH = f"""
 import sys
 from overlay.cli.main import main

@@ -12,7 +12,6 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 try:
     import errno
     import os
-    from typing import TYPE_CHECKING
 
     from overlay.cli import familiar_words, output, parser, streams
     from overlay.client.paths import paths_of
@@ -21,6 +20,7 @@ try:
 except KeyboardInterrupt:  # Ctrl-C before anything has begun
     sys.exit(INTERRUPTED)
 
+TYPE_CHECKING = False  # typing itself takes a tenth of a command's time to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

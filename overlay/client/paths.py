@@ -7,8 +7,8 @@ Does not: know the content of the directories.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
+TYPE_CHECKING = False  # typing itself takes a tenth of a command's time to import
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
@@ -22,14 +22,26 @@ SOCKET_NAME = "api.sock"
 LOG_NAME = "agent.log"
 
 
-class Paths(NamedTuple):
-    """The three paths, the chosen ones (which are passed to a started agent), and a timeout."""
+class Paths:
+    """The three paths, the chosen ones (which are passed to a started agent), and a timeout.
 
-    state_dir: Path
-    run_dir: Path
-    config: Path
-    chosen: tuple[tuple[str, str], ...]  # (option, value) of each path not left to default
-    timeout_s: float | None = None  # for each answer of the agent; None: as the request needs
+    `chosen` has (option, value) of each path not left to default; `timeout_s` is for each answer of
+    the agent, None as the request needs.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        run_dir: Path,
+        config: Path,
+        chosen: tuple[tuple[str, str], ...],
+        timeout_s: float | None = None,
+    ) -> None:
+        self.state_dir = state_dir
+        self.run_dir = run_dir
+        self.config = config
+        self.chosen = chosen
+        self.timeout_s = timeout_s
 
     @property
     def socket(self) -> Path:

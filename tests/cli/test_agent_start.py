@@ -183,7 +183,8 @@ def test_a_start_is_bounded_by_the_timeout_of_the_verb(
         return started[0]
 
     monkeypatch.setattr(agent_start, "spawn", record)
-    paths = _paths(tmp_path)._replace(timeout_s=0.05)
+    paths = _paths(tmp_path)
+    paths.timeout_s = 0.05
     with pytest.raises(TimedOutError, match="did not answer within"):
         agent_start.ensure_agent_running(ApiClient(paths))
 
