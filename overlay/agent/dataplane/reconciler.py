@@ -2,8 +2,7 @@
 
 Each pass (`reconcile_pass`) applies what is missing; the kernel's rows are compared after it.
 
-Owns: which sandboxes are open, which are dirty or stale, and when pruning is allowed.
-Does not: find containers, or transport records.
+Owns: which sandboxes are open, dirty or stale, and when pruning is allowed. Finds no containers.
 """
 
 from __future__ import annotations
@@ -229,11 +228,13 @@ class Reconciler(Controller):
 
     def rest_s(self) -> float:
         """Return a pause after a long pass: planning keeps the event loop from its peers."""
-        return self._pause_s
+        pause_s, self._pause_s = self._pause_s, 0.0
+        return pause_s
 
     async def reconcile(self) -> None:
         """Run a pass over each dirty sandbox, and compare rows, first where some are altered."""
-        if self._is_behind or any(each.dirty for each in self._runtimes.values()):
+        is_dirty = any(each.dirty for each in self._runtimes.values())
+        if is_dirty or self._is_behind or self.underlay_filter.fault is not None:
             await self._pass_over_dirty()
         for vni, runtime in sorted(self._runtimes.items(), key=lambda it: not it[1].unexplained):
             if runtime.is_comparable and self._runtimes.get(vni) is runtime:

@@ -19,7 +19,7 @@ from overlay.errors import OverlayError
 @pytest.fixture
 def underlay_filter() -> AsyncMock:
     """Return a filter that notes its calls."""
-    return AsyncMock()
+    return AsyncMock(fault=None)
 
 
 @pytest.fixture
@@ -64,3 +64,16 @@ async def test_what_could_not_be_followed_is_tried_again(
     tunnels.follow_members.side_effect = None
     await reconciler.attempt()
     assert reconciler.fault is None
+
+
+async def test_a_filter_that_failed_is_tried_with_each_pass(
+    reconciler: Reconciler, underlay_filter: AsyncMock
+) -> None:
+    """It keeps its error to itself, and a member's packets are dropped until it has it."""
+    underlay_filter.fault = "refused"
+    for passes in (1, 2):
+        await reconciler.reconcile()
+        assert underlay_filter.admit_members.await_count == passes
+    underlay_filter.fault = None
+    await reconciler.reconcile()
+    assert underlay_filter.admit_members.await_count == 2
