@@ -70,7 +70,7 @@ class GossipService:
             self.signer,
             self.codec,
             random.Random(os.urandom(16)),
-            replace(settings, founded_cluster=not self.cluster.seeds),
+            replace(settings, founded_cluster=self._has_founded()),
             self._loop.time(),
         )
         self.node.confirmations.confirmed.connect(self._on_confirmed)
@@ -93,6 +93,10 @@ class GossipService:
     def node_id(self) -> NodeId:
         """This node's identity."""
         return self.card.node_id
+
+    def _has_founded(self) -> bool:
+        """Return whether this node founded its cluster, as far as a disk that is not old says."""
+        return not self.cluster.seeds and self.lost_state is None
 
     @property
     def may_write(self) -> bool:
