@@ -24,7 +24,7 @@ def write_new(path: Path, raw: bytes) -> None:
     Raises FileExistsError if there is something of that name, a link included, and OSError; then
     no draft is left.
     """
-    draft = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
+    draft = path.with_name(f".overlayd.{os.urandom(6).hex()}")  # any name may be as long as allowed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(draft, flags, 0o600)
     try:

@@ -106,6 +106,17 @@ async def test_a_reset_goes_on_without_the_last_write(member: AgentLifecycle) ->
     assert member.components is None
 
 
+async def test_a_reset_tells_of_containers_that_stayed(member: AgentLifecycle) -> None:
+    """Though an earlier leave waits for the disk, too: the command has to clear them."""
+    with pytest.raises(OverlayError):
+        await leave(member)
+    containers = cast("Any", member).containers = MagicMock()
+    containers.remove_all = AsyncMock(side_effect=OverlayError("no room", why="disk full"))
+    done = await ClusterHandlers(member).reset(EmptyRequest())
+
+    assert (done["left"], done["cleared"], done["fault"]) == (False, False, "no room: disk full")
+
+
 async def test_a_reset_goes_on_where_nothing_can_be_written(member: AgentLifecycle) -> None:
     """The host does not leave, and the command clears it as without an agent."""
     exposure = cast("Any", member.components).exposure

@@ -97,13 +97,15 @@ class ClusterHandlers:
         try:
             if not is_copy:
                 await self._agent.containers.remove_all()
+        except OverlayError as error:
+            is_cleared, fault = False, self._disk_fault(error)
+        try:
             if left:
                 await self._agent.leave(force=True)
         except OverlayError as error:
-            if not self._agent.state.fault:
-                raise
+            text = self._disk_fault(error)
             if not self._agent.membership_removal.is_pending:  # else its files were all that stayed
-                left, is_cleared, fault = False, False, f"{error.what}: {error.why}"
+                left, is_cleared, fault = False, False, text
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {
             "left": left,
@@ -112,6 +114,12 @@ class ClusterHandlers:
             "fault": fault,
             "removed": [],
         }
+
+    def _disk_fault(self, error: OverlayError) -> str:
+        """Return an error as a text if the disk refuses writes; raises any other."""
+        if not self._agent.state.fault:
+            raise error
+        return f"{error.what}: {error.why}"
 
     async def members(self, query: schema.LookRequest) -> schema.MemberListResponse:
         """GET /v1/members[?wait_ms=N]."""

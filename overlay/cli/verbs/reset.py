@@ -82,7 +82,7 @@ def run_reset(args: Namespace) -> int:
         )
     if done.get("authority_lost"):
         output.warn(
-            "no live member of the cluster that this host left holds its authority",
+            "no live member of this host's cluster holds its authority",
             "On any member, with an exported copy: sudo overlayd authority import FILE",
         )
     if args.json:

@@ -94,7 +94,7 @@ def test_files_are_deleted_after_the_agents_reset(
         "removed": [str(agent.run_dir), str(state)],
         "remaining": [],
     }
-    assert "no live member of the cluster that this host left holds its authority" in outcome.err
+    assert "no live member of this host's cluster holds its authority" in outcome.err
     assert not state.exists()
     assert not agent.run_dir.exists()
 
