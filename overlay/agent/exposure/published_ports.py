@@ -66,6 +66,8 @@ class PublishedPorts(Controller):
     ) -> None:
         super().__init__(context.event_log)
         self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
+        self.places_changed: Signal[[]] = Signal()
+        """Ports of this host were published, or are free again."""
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
@@ -146,6 +148,7 @@ class PublishedPorts(Controller):
             self._gossip.state.commit(map(documents.PUBLISHED_PORTS.row, fresh))
             self._known += fresh
             await self.refresh()
+            self.places_changed.emit()
         for each in fresh:
             self._event_log.record(
                 "publish", f"{each.host_binding}/{each.protocol} maps to port {each.port}",
@@ -280,6 +283,7 @@ class PublishedPorts(Controller):
         self._gossip.state.commit(map(documents.PUBLISHED_PORTS.deletion_of, gone))
         self._known = [each for each in self._known if each not in gone]
         await self.refresh()
+        self.places_changed.emit()
 
     # --- targets ------------------------------------------------------------------------
 

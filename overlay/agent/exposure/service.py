@@ -54,6 +54,8 @@ class ExposureService:
         self.ingress = Ingress(
             node, self.controller, self.rules, self.published_ports, attachments, allowed
         )
+        self.published_ports.places_changed.connect(self.ingress.trigger)
+        context.default_route_moved.connect(self.ingress.trigger)
         self.declared = DeclaredHost(node, objects, self.controller, self.published_ports, allowed)
         self.rules.gate_changed.connect(self.controller.trigger)
         context.endpoint_attached.connect(self.controller.endpoint_attached)

@@ -91,14 +91,19 @@ async def test_an_owner_has_its_ports_until_it_withdraws(
         await ports.publish_for("id", "new", "blue", [request(8080, 8081)])
     assert ports.owners() == set()
 
+    told: list[str] = []
+    ports.places_changed.connect(lambda: told.append("taken"))
     for _ in range(2):  # Docker may repeat a call
         await ports.publish_for("id", "new", "blue", [request(8080, 8090)])
     await ports.name_owned("id", "shop")
+    assert told == ["taken"]
     again = ports_of(state, Rules())
+    again.places_changed.connect(lambda: told.append("free"))
     known = {(p.host_port, p.name, p.owner) for p in documents.PUBLISHED_PORTS.load(state)}
     assert known == {(8080, "Web", ""), (8082, "shop", "id")}
     await again.withdraw("id")
     await again.withdraw("")
+    assert told == ["taken", "free"]  # a service may wait for the port
     assert documents.PUBLISHED_PORTS.load(state) == [WEB]
     assert "owner" not in next(iter(state.all("published").values()))
     state.close()
