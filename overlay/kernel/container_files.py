@@ -7,6 +7,7 @@ crash; only the mark tells them from an operator's then. Does not: know the rest
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,11 @@ def marked_names() -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(entry.name for entry in FILES_DIRECTORY.iterdir() if mark_of(entry.name))
     return []
+
+
+def is_there(name: str) -> bool:
+    """Return whether a container has files, or a link, wherever that leads."""
+    return os.path.lexists(FILES_DIRECTORY / name)
 
 
 def remove(name: str) -> None:

@@ -72,10 +72,10 @@ def _identity(descriptor: Path) -> tuple[int, int] | None:
 def remove_objects(node_id: NodeId) -> list[str]:
     """Remove a node's programs, gate, sandboxes, uplinks and tables; return descriptions of them.
 
-    Programs first: they would go on to send frames into sandboxes that are gone. Raises
+    The native path's first: they would go on to send frames into sandboxes that are gone. Raises
     OverlayError or OSError.
     """
-    removed = remove_programs(node_id) + remove_gate(node_id)
+    removed = remove_programs(node_id)
     shadows = [shadow_name(node_id[:3].hex())]
     for name in [*sandboxes_of(node_id), *filter(netns.exists, shadows)]:
         try:
@@ -84,7 +84,8 @@ def remove_objects(node_id: NodeId) -> list[str]:
             netns.remove(name)
         removed.append(f"sandbox {name}")
     removed += leftovers.remove_tables(node_id)
-    return removed + _remove_uplinks(node_id) + _remove_tables(node_id)
+    removed += _remove_uplinks(node_id) + _remove_tables(node_id)
+    return removed + remove_gate(node_id)  # last: what containers send must not pass it by
 
 
 def _remove_uplinks(node_id: NodeId) -> list[str]:

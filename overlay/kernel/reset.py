@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
@@ -52,14 +52,12 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     errors: list[str] = []
     with _collecting(errors, "native path"), NetlinkSocket() as socket:
         removed += hooks.remove_all(socket)  # they would send frames into sandboxes that are gone
-    with _collecting(errors, "gate"):
-        count = len(gate_hooks.remove_all())
-        removed += [f"gate's programs on {count} interfaces"] if count else []
+    marked = container_files.marked_names()  # some are links to others, which go first
     for name in filter(among, netns.names()):
         with _collecting(errors, f"namespace {name}"):
             removed += _remove_namespace(name)
     with _collecting(errors, "containers' files"):
-        removed += _remove_files_left(among)
+        removed += _remove_files_left(marked, among)
     with _collecting(errors, "namespaces"):
         for netns_fd, where in kernel_support.namespaces():
             with _collecting(errors, where):
@@ -75,6 +73,9 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         removed += _remove_tables()
     with _collecting(errors, "rules in DOCKER-USER"):
         removed += _remove_rules()
+    with _collecting(errors, "gate"):  # last: without a gate, they drop what containers send out
+        count = len(gate_hooks.remove_all())
+        removed += [f"gate's programs on {count} interfaces"] if count else []
     if errors:
         raise OverlayError(
             "some of overlayd's objects may be left",
@@ -141,10 +142,10 @@ def _remove_container(name: str) -> None:
     container_files.remove(name)
 
 
-def _remove_files_left(among: Callable[[str], bool]) -> list[str]:
+def _remove_files_left(marked: Iterable[str], among: Callable[[str], bool]) -> list[str]:
     """Remove the files of containers whose name is gone; a namespace that took it keeps its own."""
-    left = [each for each in container_files.marked_names() if among(each)]
-    left = [each for each in left if each not in netns.names()]
+    left = [each for each in marked if among(each) and each not in netns.names()]
+    left = [each for each in left if container_files.is_there(each)]
     for name in left:
         container_files.remove(name)
     return [f"files of container {name}" for name in left]

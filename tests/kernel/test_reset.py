@@ -78,6 +78,7 @@ def test_what_a_crash_left_of_containers_is_removed(
     (tmp_path / theirs / "hosts").write_text("127.0.0.1 localhost\n")
     for name in (ours, theirs):
         netns.path_of(name).touch()
+    (tmp_path / f"{files}-x").symlink_to(files)  # it shared that one's files, and goes after them
     (tmp_path / world.namespace("d")).mkdir()
     (tmp_path / taken / "hosts").write_text(f"{container_files.OWN_MARK}\n")
 
@@ -85,6 +86,7 @@ def test_what_a_crash_left_of_containers_is_removed(
 
     assert f"name of a container {ours}" in removed
     assert f"files of container {files}" in removed
+    assert f"files of container {files}-x" in removed
     assert ours not in netns.names()
     assert netns.exists(taken)
     assert theirs in netns.names()
