@@ -32,11 +32,13 @@ class HostInterface:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """All interfaces, whether the host has IPsec policies (RFC 4301), and its own ports.
+    """All interfaces, whether the host has IPsec policies (RFC 4301), its ports and ways out.
 
-    These are the first and the last one of those that its connections get by themselves.
+    `own_ports` are the first and the last of those that its connections get by themselves,
+    `default_routes` the interfaces by which default routes lead, by the size of an address.
     """
 
     interfaces: tuple[HostInterface, ...] = ()
     has_ipsec: bool = False
     own_ports: tuple[int, int] = (32_768, 60_999)
+    default_routes: tuple[tuple[int, int], ...] = ()

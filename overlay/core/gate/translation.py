@@ -59,10 +59,10 @@ class GatePlan(NamedTuple):
     translation: TranslationState
 
     @property
-    def outside(self) -> frozenset[str]:
-        """Return the names of the interfaces by which containers may leave."""
+    def outside(self) -> frozenset[int]:
+        """Return the indexes of the interfaces by which containers may leave."""
         found = self.gate.interfaces
-        return frozenset(each.name for each in found if each.kind == "outside")
+        return frozenset(each.interface_index for each in found if each.kind == "outside")
 
 
 def obstacle(host: HostView, wanted: HostState) -> str:
@@ -72,6 +72,13 @@ def obstacle(host: HostView, wanted: HostState) -> str:
     for each in _leading_outside(host, _links(wanted)):
         if not each.is_ethernet:
             return f"{each.name} is no Ethernet interface, and containers may leave by it"
+    families = {len(base) for link in wanted.links for base, _ in link.ranges}
+    for size, index in host.default_routes:
+        usable = [each for each in _leading_outside(host, _links(wanted)) if _has(each, size)]
+        if size in families and index not in {each.interface_index for each in usable}:
+            names = (each.name for each in host.interfaces if each.interface_index == index)
+            version = "IPv4" if size == 4 else "IPv6"
+            return f"{next(names, 'what')} leads to all of {version}, and has no address of it"
     first, last = host.own_ports
     if first < PORTS_FIRST + PORTS and last >= PORTS_FIRST:
         block = f"{PORTS_FIRST} to {PORTS_FIRST + PORTS - 1}"
@@ -107,18 +114,20 @@ def plan_gate(host: HostView, wanted: HostState) -> GatePlan:
         address.ip
         for each in host.interfaces
         for address in each.addresses
-        if not _is_loopback(address.ip) and not ip_address(address.ip).is_link_local
+        if not _is_loopback(address.ip)
     )
+    # A range whose interface is gone for a moment stays: what its containers send is translated.
+    indexes = {each.name: each.interface_index for each in on_networks}
     networks = frozenset(
-        GatedNetwork(base, length, each.interface_index)
-        for each in on_networks
-        for base, length in links[each.name].ranges
+        GatedNetwork(base, length, indexes.get(link.interface, 0))
+        for link in links.values()
+        for base, length in link.ranges
     )
     gateways = frozenset(
         (each.name, address.ip)
         for each in on_networks
         for address in each.addresses
-        if not ip_address(address.ip).is_link_local
+        if not _is_link_local(address.ip)
     )
     return GatePlan(
         GateState(frozenset(interfaces), own, networks, _published(wanted)),
@@ -141,6 +150,10 @@ def _leading_outside(host: HostView, links: dict[str, ExposedLink]) -> Iterator[
         is_routed = any(True for _ in _choices(each.addresses))
         if is_routed and not each.is_own and each.name not in links and each.name != LOOPBACK:
             yield each
+
+
+def _has(each: HostInterface, size: int) -> bool:
+    return any(len(address.ip) == size for address in _choices(each.addresses))
 
 
 def _gated(each: HostInterface, kind: InterfaceKind) -> GatedInterface:
@@ -182,15 +195,14 @@ def _sources_of(each: HostInterface, choices: list[HostAddress]) -> Iterator[Mas
 def _choices(addresses: Iterable[HostAddress]) -> Iterator[HostAddress]:
     """Yield the addresses that packets to anywhere may have, preferred ones first."""
     usable = [
-        each
-        for each in addresses
-        if not _is_loopback(each.ip) and not (len(each.ip) == 16 and _is_link_local(each.ip))
+        each for each in addresses if not _is_loopback(each.ip) and not _is_link_local(each.ip)
     ]
     yield from sorted(usable, key=lambda each: not each.is_preferred)
 
 
 def _is_link_local(ip: Ip) -> bool:
-    return ip_address(ip).is_link_local
+    """Return whether an IPv6 address is of its link alone; those of IPv4 are routed here."""
+    return len(ip) == 16 and ip_address(ip).is_link_local
 
 
 def _is_loopback(ip: Ip) -> bool:

@@ -238,10 +238,20 @@ def remove_gate(node_id: NodeId) -> list[str]:
     return [f"gate {name}"] if remove_namespace(name) else []
 
 
-def refusal() -> str:
-    """Return why this kernel can't have a gate; empty if it can."""
+def has_gate(node_id: NodeId) -> bool:
+    """Return whether a node has a gate, perhaps of its former agent."""
+    return netns.exists(namespace.namespace_name(node_id))
+
+
+def refusal(node_id: NodeId) -> str:
+    """Return why a node can't have a gate in the thread's namespace; empty if it can.
+
+    Each of two gates on an interface would take what the other has returned, without end.
+    """
+    if tcx.has_tcx() and hooks.has_others(node_id):
+        return "another agent on this host has a gate"
     try:
         Gate(NodeId(bytes(16))).close()
     except OverlayError as error:
-        return error.why or error.what
+        return f"the kernel rejects the gate's programs: {error.why or error.what}"
     return ""

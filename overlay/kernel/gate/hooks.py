@@ -7,6 +7,7 @@ Owns: which program runs where; the programs' names, by node.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Container, Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -128,6 +129,17 @@ def remove_programs(node_id: NodeId) -> None:
     """Remove a node's programs from all interfaces of the thread's namespace. Raises OSError."""
     if tcx.has_tcx():
         _delete(_program_name(node_id), ())
+
+
+def has_others(node_id: NodeId) -> bool:
+    """Return whether an interface of the thread's namespace runs a program of another node."""
+    own = _program_name(node_id)
+    return any(
+        name.startswith(_PREFIX) and name != own
+        for index, _ in socket.if_nameindex()
+        for where in (TCX_INGRESS, TCX_EGRESS)
+        for _, name in tcx.named(index, where)
+    )
 
 
 def remove_all() -> list[int]:

@@ -6,6 +6,7 @@ Default routes are looked up for each interface: a host may hold the million rou
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ _TYPE: Final = struct.Struct("=BxH")  # family, hardware type
 _ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 # linux/if_addr.h: secondary or temporary, failed, deprecated, tentative
 _AVOIDED: Final = 0x01 | 0x08 | 0x20 | 0x40
-_RTA_OIF, _RTA_GATEWAY = 4, 5  # linux/rtnetlink.h
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5  # linux/rtnetlink.h
 _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of IPv6 as well
 # Documentation addresses (RFC 5737, RFC 3849, RFC 9637): only default routes lead to them. Several,
 # as a network of people who document something may have one.
@@ -46,7 +47,20 @@ def read_host() -> HostView:
             addresses.setdefault(index, []).append(found)
         links = host.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
         interfaces = tuple(_interfaces(host, links, addresses))
-    return HostView(interfaces, has_ipsec_policies(), _own_ports())
+        ways = tuple(dict.fromkeys(_default_routes(host)))
+    return HostView(interfaces, has_ipsec_policies(), _own_ports(), ways)
+
+
+def _default_routes(host: NetlinkSocket) -> Iterator[tuple[int, int]]:
+    for destination in _ANYWHERE:
+        try:
+            found = host.get(address_requests.get_route(destination, configured=True))
+        except NetlinkError:
+            continue
+        for message in found:
+            route = attributes(message.buffer, message.start + routes.HEADER_SIZE, message.end)
+            if _RTA_OIF in route and _RTA_DST not in route:
+                yield len(destination), int.from_bytes(route[_RTA_OIF], sys.byteorder)
 
 
 def _own_ports() -> tuple[int, int]:

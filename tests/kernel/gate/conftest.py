@@ -117,8 +117,10 @@ class Gated:
     def wanted(self) -> GateState:
         """Return the plan."""
         network, green = self.interface("ovh", "network"), self.interface("ovi", "network")
+        with netns.inside(self.fd("h1")):
+            own = plan_gate(read_host(), WANTED).gate.own
         gateways = (*GATEWAY.values(), *GREEN_GATEWAY.values())
-        own = frozenset(parse_ip(each) for each in (*OWN.values(), *gateways))
+        assert own >= {parse_ip(each) for each in (*OWN.values(), *gateways)}
         return GateState(
             frozenset(
                 {

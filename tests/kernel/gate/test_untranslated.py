@@ -144,25 +144,26 @@ def test_both_sides_cant_open_a_way(traffic: Traffic, version: int) -> None:
             each.recv(10)
 
 
-def test_from_outside_only_with_the_operators_mark(
-    gated: Gated, traffic: Traffic, version: int
-) -> None:
-    """A route to containers leads nowhere, unless the operator's rules let it; untranslated."""
+def test_a_route_from_outside_opens_no_way(gated: Gated, traffic: Traffic, version: int) -> None:
+    """Neither in, without the operator's mark, nor out, with a container's address."""
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    inside, outside = (traffic.socket(who, family, socket.SOCK_DGRAM) for who in ("one", "h2"))
+    inside.bind((ONE[version], 4200 + version))
+    outside.bind((NEAR[version], 4300 + version))
     base, length = ("10.32.0.0", 16) if version == 4 else ("fd00:32::", 64)
     ip = ("ip", f"-{version}", "route")
     gated.run("h2", *ip, "add", f"{base}/{length}", "via", OWN[version])
     try:
         assert gated.world.pings(gated.names["h2"], ONE[version]) == 0
-        gated.configure(
-            "h1",
-            "table inet overlayd_user { chain forward { type filter hook forward priority -10;\n"
-            "meta mark set mark or 0x6f760000\n}\n}\n",
-        )
-        assert traffic.ask_tcp("h2", ONE[version], 80) == NEAR[version]
+        outside.sendto(b"opened?", (ONE[version], 4200 + version))
+        inside.sendto(b"asked", (NEAR[version], 4300 + version))
+        data, sender = outside.recvfrom(100)
+        assert (data, sender[0]) == (b"asked", OWN[version])
+        inside.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            inside.recv(100)
     finally:
         gated.run("h2", *ip, "del", f"{base}/{length}")
-        if "overlayd_user" in gated.run("h1", "nft", "list", "tables"):
-            gated.run("h1", "nft", "delete", "table", "inet", "overlayd_user")
 
 
 def test_users_of_the_host_cant_forge(gated: Gated, traffic: Traffic, version: int) -> None:

@@ -134,7 +134,8 @@ OUTWARD = (
         (ipv4(OTHER, ICMP, echo(12, 0), source=OWN), REDIRECT),
         (ipv4(OTHER, ICMP, echo(8, 0), source=OWN), PASS),
         (ipv4(OTHER, ICMP, b"", source=OWN), PASS),
-        (b"\x01" + ipv4(OTHER, UDP, ports(FREE), source=CONTAINER)[1:], PASS),
+        (b"\x01" + ipv4(OTHER, UDP, ports(FREE), source=CONTAINER)[1:], numbers.DROP),
+        (b"\x01" + ipv4(OTHER, ICMP, echo(3, 0), source=OWN)[1:], PASS),
         (ipv6(OTHER6, TCP, ports(BLOCK), source=OWN6), PASS),
         (ipv6(OTHER6, TCP, ports(FREE), source=CONTAINER6), REDIRECT),
         (ipv6(OTHER6, TCP, ports(FREE), source=parse_ip("fd00:32:0:1::2")), PASS),
@@ -151,9 +152,7 @@ SENT = (
         (ipv4(CONTAINER, TCP, ports(FREE), source=parse_ip("0.0.0.0")), PASS),  # noqa: S104
         (ipv6(CONTAINER6, TCP, ports(FREE), source=OWN6), PASS),
         (ipv6(CONTAINER6, TCP, ports(FREE), source=OTHER6), numbers.DROP),
-        (ipv6(CONTAINER6, TCP, ports(FREE), source=parse_ip("fe80::7")), PASS),
-        (ipv6(CONTAINER6, TCP, ports(FREE), source=parse_ip("febf::7")), PASS),
-        (ipv6(CONTAINER6, TCP, ports(FREE), source=parse_ip("fec0::7")), numbers.DROP),
+        (ipv6(CONTAINER6, TCP, ports(FREE), source=parse_ip("fe80::7")), numbers.DROP),
         (ipv6(parse_ip("ff02::1:ff00:1"), ICMPV6, echo(135, 0), source=parse_ip("::")), PASS),
         (bytes(12) + b"\x08\x06" + bytes(46), PASS),
 )  # fmt: skip

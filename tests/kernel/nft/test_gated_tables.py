@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.host_rules import IngressForward
+from overlay.core.dataplane.host_rules import IngressForward, PortForward
 from overlay.core.gate.inside import LOOPBACK_NAME
 from overlay.core.gate.translation import MasqueradeSource, TranslationState
 from overlay.core.services.values import Backend
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
-RETIRING = Gated(frozenset({"eth0"}), is_retiring=True)
-LAST = Gated(frozenset({"eth0"}), is_retiring=False)
+RETIRING = Gated(frozenset({7}), is_retiring=True)
+LAST = Gated(frozenset({7}), is_retiring=False)
 ANY = parse_ip("0.0.0.0")  # noqa: S104  a range, no socket
 TRANSLATION = TranslationState(
     replace(STATE, ports=frozenset(each for each in STATE.ports if not each.borrowed)),
@@ -59,12 +59,12 @@ def test_each_form_of_the_hosts_table_is_told_apart(
 
 
 def test_nothing_leaves_past_the_gate(host: tuple[str, HostTable], world: World) -> None:
-    """Interfaces without one are not among those by which packets may be forwarded."""
+    """Packets are forwarded by interfaces with one alone, whatever the names of others."""
     name, table = host
     table.write(STATE, LAST)
     rules = world.run(name, "nft", "list", "ruleset")
-    assert 'elements = { "eth0" }' in rules
-    assert "iifname @links oifname @gates accept" in rules
+    assert "elements = { 7 }" in rules
+    assert "iifname @links oif @gates accept" in rules
 
 
 def test_the_gates_table_matches_only_its_state(world: World) -> None:
@@ -106,6 +106,26 @@ def test_ports_of_services_are_for_their_clients_and_the_host(world: World) -> N
     rules = [
         line for line in world.run(name, "nft", "list", "ruleset").splitlines() if "jhash" in line
     ]
-    assert [LOOPBACK_NAME in line for line in rules] == [True, False]
-    assert ["198.51.100.0/24" in line for line in rules] == [False, True]
+    assert [LOOPBACK_NAME in line for line in rules] == [True, True, False]
+    assert ["198.51.100.0/24" in line for line in rules] == [False, False, True]
+    table.close()
+
+
+def test_only_addresses_of_the_host_are_translated(world: World) -> None:
+    """What containers send to another host passes the table, too; loopback has its own way in."""
+    name = world.namespace("gate")
+    table = TranslationTable(netns.path_of(name))
+    port = PortForward("tcp", parse_ip("192.0.2.1"), 80, parse_ip("10.32.0.2"), 80, borrowed=False)
+    elsewhere = port._replace(host_ip=parse_ip("192.0.2.99"), host_port=81)
+    local = port._replace(host_ip=parse_ip("127.0.0.1"), host_port=82)
+    host = replace(TRANSLATION.host, ports=frozenset({port, elsewhere, local}))
+    table.write(replace(TRANSLATION, host=host))
+    rules = [
+        line.strip() for line in world.run(name, "nft", "list", "ruleset").splitlines()
+        if "dnat ip to" in line
+    ]  # fmt: skip
+    assert rules == [
+        f'iifname "{LOOPBACK_NAME}" ip daddr 198.18.184.238 tcp dport 82 dnat ip to 10.32.0.2:80',
+        "ip daddr 192.0.2.1 tcp dport 80 dnat ip to 10.32.0.2:80",
+    ]
     table.close()

@@ -35,7 +35,6 @@ from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IpHeader
 _ERRORS_IPV4: Final = (3, 11, 12)  # unreachable, time exceeded, a parameter's problem
 _ERROR_IPV6_MAX: Final = 127
 _MULTICAST: Final = 1
-_LINK_LOCAL, _LINK_LOCAL_MASK = 0x80FE, 0xC0FF  # fe80::/10 as a half word is read
 _END: Final = -4  # on the stack
 
 
@@ -49,8 +48,11 @@ def outward_program(maps: GateMaps) -> bytes:
         parts.reach(program, header.end, header.named("source"))
         parts.require_range_bit(program, maps, header, header.source, header.named("own"))
         parts.look_range_up(program, maps, header, header.source)
-        program.jump_unequal(R0, 0, header.named("steer"))
         parts.reach(program, header.end, header.named("again"))
+        program.jump_equal(R0, 0, header.named("own"))
+        program.load(BYTE, R1, R2, parts.DESTINATION_MAC)
+        program.jump_any_bit(R1, _MULTICAST, "drop")  # it would find no way back
+        program.jump(header.named("steer"))
         program.label(header.named("own"))
         _refuse_no_errors(program, header)
         _steer(program, maps, header)
@@ -127,11 +129,7 @@ def sent_program(maps: GateMaps) -> bytes:
 
 
 def _pass_without_address(program: Assembler, header: IpHeader) -> None:
-    """Let pass what has no address yet, and an interface's own link-local address."""
-    if header is not IPV4_HEADER:
-        program.load(HALF, R1, R2, header.source)
-        program.mask(R1, _LINK_LOCAL_MASK)
-        program.jump_equal(R1, _LINK_LOCAL, "pass")
+    """Let pass what has no address yet."""
     program.load(WORD, R1, R2, header.source)
     for part in range(4, header.size, 4):
         program.load(WORD, R3, R2, header.source + part)

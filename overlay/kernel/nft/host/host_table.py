@@ -9,6 +9,7 @@ which comes first in a packet's path; overlayd creates it once and never changes
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -33,7 +34,8 @@ from overlay.model import NodeId
 USER_TABLE_NAME: Final = "overlayd_user"
 OPERATOR_MARK: Final = 0x6F760000  # packets with this mark may enter an exposed network
 _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(8) names them
-_TYPE_INTERFACE: Final = 41  # nft's own number
+_TYPE_INDEX, _TYPE_INTERFACE = 20, 41  # nft's own numbers
+_INDEX: Final = struct.Struct("=I")
 _LINKS: Final = "links"
 _GATES: Final = "gates"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
@@ -58,12 +60,13 @@ def table_name(node_id: NodeId) -> str:
 class Gated(NamedTuple):
     """How packets pass a host that translates behind a gate (`translation_table`).
 
-    They may leave by the interfaces `outside`, as others lead past the gate. While `is_retiring`,
+    They may leave by the interfaces `outside`, by index, as others lead past the gate: also one
+    that has taken the name of another. While `is_retiring`,
     the hooks that translated before are kept, without rules: connections that they translated go
     on, and new ones take the gate.
     """
 
-    outside: frozenset[str]
+    outside: frozenset[int]
     is_retiring: bool
 
 
@@ -110,7 +113,10 @@ def _gated_table(node_id: NodeId, state: HostState, gated: Gated) -> Table:
     return Table(
         FAMILY_INET,
         table_name(node_id),
-        tuple(Set(name, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER) for name in (_LINKS, _GATES)),
+        (
+            Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
+            Set(_GATES, _TYPE_INDEX, _INDEX.size, userdata.IN_HOST_ORDER),
+        ),
         (*(hooks if gated.is_retiring else ()), Chain("passing", passing, (FORWARD, _FILTER))),
     )
 
@@ -118,7 +124,7 @@ def _gated_table(node_id: NodeId, state: HostState, gated: Gated) -> Table:
 def _elements(state: HostState, gated: Gated | None) -> dict[str, frozenset[bytes]]:
     links = frozenset(ex.interface_key(link.interface) for link in state.links)
     if gated is not None:
-        return {_LINKS: links, _GATES: frozenset(map(ex.interface_key, gated.outside))}
+        return {_LINKS: links, _GATES: frozenset(map(_INDEX.pack, gated.outside))}
     return {_LINKS: links, **host_ingress.elements(state.ingress)}
 
 
@@ -215,7 +221,7 @@ def _passing(state: HostState, gated: Gated | None = None) -> Iterator[Rule]:
         yield (*to_uplinks, *ex.ct_dnat(), ex.accept())
         yield (*from_uplinks, *to_others, ex.accept())
     else:
-        yield (*from_uplinks, *ex.oifname_in_set(_GATES), ex.accept())
+        yield (*from_uplinks, ex.outgoing_index(), ex.in_set(_GATES), ex.accept())
     yield (*from_others, *to_uplinks, *ex.has_mark(OPERATOR_MARK), ex.accept())
     yield _REFUSED
 

@@ -9,7 +9,7 @@ lets that into a network. The host's addresses are a set, since they are not thi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from overlay.core.gate.translation import MasqueradeSource, TranslationState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.host import host_ingress
 from overlay.kernel.nft.host.source_translation import set_priority, source_to
@@ -38,8 +39,15 @@ from overlay.kernel.nft.tables import NftTables
 from overlay.model import Ip
 
 TABLE_NAME: Final = "overlayd_gate"
-_DESTINATION, _FILTER, _SOURCE = -100, 0, 100  # priorities, as nft(8) names them
+_BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = (
+    -300,
+    -100,
+    0,
+    100,
+)  # priorities, as nft(8) names them
 _OWN: Final = {4: "own4", 16: "own6"}
+_INNER: Final = "inner"  # the ends of networks and of the loopback
+_TYPE_INTERFACE: Final = 41  # nft's own number
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
 _DESTINATION_AT: Final = {4: 16, 16: 24}  # in the IP header
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
@@ -52,12 +60,14 @@ def table_of(state: TranslationState) -> Table:
     """Return the whole table. Equal states give the same rules in the same order."""
     ports, ingress = sorted(state.host.ports), sorted(state.host.ingress)
     by_loopback = ex.iifname_is(LOOPBACK_NAME)
-    from_host = host_ingress.destinations(ingress, from_host=True, to_host=_to_host)
-    from_others = host_ingress.destinations(ingress, from_host=False, to_host=_to_host)
     arriving = (
-        *_destinations(ports),
-        *((*by_loopback, *rule) for rule in from_host),
-        *from_others,
+        *_destinations(ports, state.own),
+        *(
+            (*by_loopback, *rule)
+            for to_host in (_to_host, _to_loopback)
+            for rule in host_ingress.destinations(ingress, from_host=True, to_host=to_host)
+        ),
+        *host_ingress.destinations(ingress, from_host=False, to_host=_to_host),
     )
     untranslated = tuple(
         (*ex.from_range(base, length), *ex.ct_invalid(), *_REFUSED)
@@ -69,14 +79,28 @@ def table_of(state: TranslationState) -> Table:
         TABLE_NAME,
         (
             *(Set(name, _TYPE_ADDRESS[size], size) for size, name in _OWN.items()),
+            Set(_INNER, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
             *host_ingress.sets(ingress),
         ),
         (
+            Chain("direct", tuple(_direct(state)), (PREROUTING, _BEFORE_TRACKING)),
             Chain("arriving", arriving, (PREROUTING, _DESTINATION), "nat"),
             Chain("known", (*_known(state), *untranslated), (FORWARD, _FILTER)),
             Chain("leaving", tuple(_sources(state)), (POSTROUTING, _SOURCE), "nat"),
         ),
     )
+
+
+def _direct(state: TranslationState) -> Iterator[Rule]:
+    """Track nothing that comes from outside with a container's address as its destination.
+
+    The host has not judged it yet. If it were known here, the container's next packet to that
+    place would count as a reply, and leave with its own address.
+    """
+    for link in sorted(state.host.links):
+        for base, length in link.ranges:
+            from_outside = ex.iifname_in_set(_INNER, inside=False)
+            yield (*from_outside, *ex.to_range(base, length), ex.notrack())
 
 
 def _known(state: TranslationState) -> Iterator[Rule]:
@@ -92,12 +116,14 @@ def _known(state: TranslationState) -> Iterator[Rule]:
 
 
 def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
-    own = [*state.own, *LOOPBACK_DESTINATION.values()]
+    own = list(state.own)
+    inner = (LOOPBACK_NAME, *(link.interface for link in state.host.links))
     return {
         **{
             name: frozenset(bytes(ip) for ip in own if len(ip) == size)
             for size, name in _OWN.items()
         },
+        _INNER: frozenset(map(ex.interface_key, inner)),
         **host_ingress.elements(state.host.ingress),
     }
 
@@ -106,20 +132,28 @@ def _to_host(size: int) -> Rule:
     return (ex.network_header(_DESTINATION_AT[size], size), ex.in_set(_OWN[size]))
 
 
-def _destinations(ports: list[PortForward]) -> Iterator[Rule]:
+def _to_loopback(size: int) -> Rule:
+    """Match packets to the loopback address, or what stands for it inside."""
+    stand_in = LOOPBACK_DESTINATION[4 if size == 4 else 6]
+    return ex.to_range(stand_in, 8 * size)
+
+
+def _destinations(ports: list[PortForward], own: Container[Ip]) -> Iterator[Rule]:
+    """Translate new connections to published ports.
+
+    An address that the host does not have is another's: what containers send there passes here.
+    """
     for each in ports:
         family = ex.is_ipv4() if len(each.ip) == 4 else ex.is_ipv6()
-        to_host: Rule = (*family, *_to_host(len(each.ip)))
-        if each.host_ip:
-            host_ip = _in_namespace(each.host_ip)
-            to_host = ex.to_range(host_ip, 8 * len(host_ip))
         to_port = ex.to_port(_PROTOCOLS[each.protocol], each.host_port)
-        yield (*to_host, *to_port, *ex.dnat_to(each.ip, each.port))
-
-
-def _in_namespace(ip: Ip) -> Ip:
-    """Return what stands for an address of the host inside."""
-    return LOOPBACK_DESTINATION[ip_address(ip).version] if ip_address(ip).is_loopback else ip
+        translated = (*to_port, *ex.dnat_to(each.ip, each.port))
+        if not each.host_ip or ip_address(each.host_ip).is_loopback:
+            by_loopback = (*ex.iifname_is(LOOPBACK_NAME), *_to_loopback(len(each.ip)))
+            yield (*by_loopback, *translated)
+        if not each.host_ip:
+            yield (*family, *_to_host(len(each.ip)), *translated)
+        elif each.host_ip in own:
+            yield (*ex.to_range(each.host_ip, 8 * len(each.host_ip)), *translated)
 
 
 def _sources(state: TranslationState) -> Iterator[Rule]:
