@@ -7,18 +7,34 @@ Does not: decide what is translated, or keep the host's own table (`rules`).
 
 from __future__ import annotations
 
+import asyncio
+from typing import NamedTuple
+
 from overlay import limits
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import HostState
+from overlay.core.gate.inside import LOOPBACK_DESTINATION
 from overlay.core.gate.state import GateState
 from overlay.core.gate.translation import GatePlan, obstacle, plan_gate
 from overlay.errors import OverlayError
-from overlay.kernel.gate.gate import Gate, refusal, remove_gate
+from overlay.kernel.gate.gate import Gate, has_gate, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.nft.host.translation_table import TranslationTable
 from overlay.model import Ip, NodeId
 
 _OFF = "off"
+_RETRY_S = 30.0  # what is made and removed again would itself be the next reason to try
+
+
+class _Failure(NamedTuple):
+    """An attempt that failed: for what, and when."""
+
+    wanted: HostState | None
+    at: float
+
+    def is_recent(self, wanted: HostState) -> bool:
+        """Return whether the same need not be tried again yet."""
+        return wanted == self.wanted and asyncio.get_running_loop().time() < self.at + _RETRY_S
 
 
 class TranslationGate:
@@ -37,7 +53,7 @@ class TranslationGate:
         self._kernel = kernel
         self._gate: Gate | None = None
         self._table: TranslationTable | None = None
-        self._refusal: str | None = None  # of this kernel, once asked
+        self._failed: _Failure | None = None  # the last attempt, if it did
         self._may_be_left = True  # by the previous process
 
     @property
@@ -50,7 +66,7 @@ class TranslationGate:
         """Return the namespace that translates, and the host's addresses; None without a gate."""
         if self._table is None or self.plan is None:
             return None
-        return self._table.netns_fd, self.plan.translation.own
+        return self._table.netns_fd, self.plan.translation.own | {*LOOPBACK_DESTINATION.values()}
 
     async def bring(self, wanted: HostState | None) -> GatePlan | None:
         """Have the gate translate for these networks and ports.
@@ -64,9 +80,10 @@ class TranslationGate:
             if plan is not None:
                 await self._write(plan)
         except (OverlayError, OSError) as error:
-            if self.plan is not None:
-                raise
+            if self.plan is not None or await self._kernel.call(has_gate, self._node_id):
+                raise  # perhaps of an agent of before, with its connections
             self.why, plan = f"the gate could not be made: {error}", None
+            self._failed = _Failure(wanted, asyncio.get_running_loop().time())
         self.plan = plan
         return plan
 
@@ -74,10 +91,10 @@ class TranslationGate:
         if not self.is_wanted or wanted is None or not wanted.links:
             self.why = ""
             return None
-        if self._refusal is None:
-            self._refusal = await self._kernel.call(refusal)
-        if self._refusal:
-            self.why = f"the kernel rejects the gate's programs: {self._refusal}"
+        if self._failed is not None and self._failed.is_recent(wanted):
+            return None
+        if self.plan is None and (why := await self._kernel.call(refusal, self._node_id)):
+            self.why = why
             return None
         host = await self._kernel.call(read_host)
         plan = plan_gate(host, wanted)
@@ -91,10 +108,11 @@ class TranslationGate:
         is_table_right = await self._kernel.call(table.holds, plan.translation)
         wanted = plan.gate
         self.was_altered = plan == self.plan and not (before == wanted and is_table_right)
+        kept = {(each.base, each.length) for each in wanted.networks}
         less = GateState(
             before.interfaces,
             before.own,
-            before.networks & wanted.networks,
+            frozenset(each for each in before.networks if (each.base, each.length) in kept),
             before.published & wanted.published,
         )
         if less != before:
@@ -118,6 +136,7 @@ class TranslationGate:
         if not self._may_be_left:
             return
         self._close()
+        self.plan = None
         await self._kernel.call(remove_gate, self._node_id)
         self._may_be_left = False
 

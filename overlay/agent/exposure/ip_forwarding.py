@@ -37,31 +37,23 @@ class HostForwarding:
 
     async def apply(self) -> None:
         """Set the host's sysctls and rules for the endpoints that it has."""
-        own, _ = self._host_endpoints.names()
+        own, has_ipv6 = self._host_endpoints.names()
         if own:
-            await self._enable_forwarding()
+            done = await self._kernel.call(
+                ip_forwarding.enable_forwarding,
+                self._run_dir,
+                own,
+                ipv6=has_ipv6,
+                known=self._recorded,
+            )
+            self._recorded = done.recorded
+            self._rules.set_opened(done.opened)
+            if done.changed:
+                text = f"enabled forwarding: {_short(done.changed)}"
+                self._event_log.record("exposure", text)
         else:
             await self._stop_forwarding()
-        before = self._rules.is_gated
         await self._rules.apply()
-        if own and self._rules.is_gated != before:
-            await self._enable_forwarding()
-
-    async def _enable_forwarding(self) -> None:
-        own, has_ipv6 = self._host_endpoints.names()
-        done = await self._kernel.call(
-            ip_forwarding.enable_forwarding,
-            self._run_dir,
-            own,
-            ipv6=has_ipv6,
-            gated=self._rules.is_gated,
-            known=self._recorded,
-        )
-        self._recorded = done.recorded
-        self._rules.set_opened(done.opened)
-        if done.changed:
-            text = f"enabled forwarding: {_short(done.changed)}"
-            self._event_log.record("exposure", text)
 
     async def remove_leftovers(self) -> None:
         """Remove the rules of a previous process where no network is exposed now."""
@@ -87,7 +79,7 @@ class HostForwarding:
             self._run_dir,
             own,
             ipv6=has_ipv6,
-            gated=self._rules.is_gated,
+            routes_localnet=self._rules.routes_localnet,
         )
 
     async def differences(self) -> list[str]:

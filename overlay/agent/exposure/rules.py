@@ -27,7 +27,7 @@ from overlay.core.dataplane.host_rules import (
 )
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.gate.ipsec_policies import policy_monitor
-from overlay.kernel.host import conntrack
+from overlay.kernel.host import conntrack, ip_forwarding
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
 from overlay.kernel.nft.host.host_table import Gated, HostTable, table_name
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
@@ -84,8 +84,16 @@ class HostRules(Controller):
         self._foreign: ForeignRules | None = None
         self._written: HostState | None = None  # by the last write
         self._gated: Gated | None = None  # the same
+        self._check_at: asyncio.TimerHandle | None = None  # of former hooks
         self._may_be_left = True  # by the previous process
         self._lock = asyncio.Lock()
+
+    @property
+    def routes_localnet(self) -> bool | None:
+        """Return what `route_localnet` should be on uplinks; None before the first write."""
+        if self._written is None:
+            return None
+        return self._gated is None or self._gated.is_retiring
 
     @property
     def is_gated(self) -> bool:
@@ -166,8 +174,11 @@ class HostRules(Controller):
                     f"nftables table {table.name} was altered or gone: rewritten",
                     level=logging.WARNING,
                 )
-            await self._kernel.call(table.write, wanted, gated)
+            await self._write(table, wanted, gated)
         before, self._written, self._gated = self._written, wanted, gated
+        uplinks = [link.interface for link in wanted.links]
+        is_on = gated is None or gated.is_retiring
+        await self._kernel.call(ip_forwarding.route_localnet, uplinks, is_on=is_on)
         if gated is None:
             await self.gate.end()
         elif gated.is_retiring:
@@ -202,6 +213,13 @@ class HostRules(Controller):
         )
         return Gated(plan.outside, is_retiring=retiring)
 
+    async def _write(self, table: HostTable, wanted: HostState, gated: Gated | None) -> None:
+        """Write the table; one without a guard of loopback addresses needs `route_localnet` off."""
+        if gated is not None and not gated.is_retiring:
+            uplinks = [link.interface for link in wanted.links]
+            await self._kernel.call(ip_forwarding.route_localnet, uplinks, is_on=False)
+        await self._kernel.call(table.write, wanted, gated)
+
     async def _forget_flows(self, wanted: HostState) -> None:
         """Have the host forget UDP flows to its ports: the next packet of each takes the gate.
 
@@ -227,8 +245,10 @@ class HostRules(Controller):
         self.gate_changed.emit()
 
     def _check_later(self) -> None:
-        """Look again whether the former hooks still translate anything."""
-        asyncio.get_running_loop().call_later(_RETIRING_INTERVAL_S, self.trigger)
+        """Look again whether the former hooks still translate anything, once for many passes."""
+        loop = asyncio.get_running_loop()
+        if self._check_at is None or self._check_at.when() <= loop.time():
+            self._check_at = loop.call_later(_RETIRING_INTERVAL_S, self.trigger)
 
     async def remove_leftovers(self) -> None:
         """Remove a table that the previous process left, unless one is wanted."""

@@ -57,13 +57,11 @@ def enable_forwarding(
     own: Collection[str],
     *,
     ipv6: bool,
-    gated: bool = False,
     root: Path = ROOT,
     known: Mapping[str, str] = _NONE,
 ) -> Forwarding:
     """Make the host forward for the interfaces `own`. Raises OverlayError.
 
-    With `gated` no packet with a loopback address may come by an interface of a network.
     `known`: what an earlier call returned as recorded. It is written again if another program has
     removed it from the run directory: without it nobody knows what forwards because of overlayd.
     """
@@ -71,7 +69,7 @@ def enable_forwarding(
     if known and not recorded:
         recorded = dict(known)
         _record(run_dir, recorded)
-    wanted = _wanted(root, own, recorded, ipv6=ipv6, gated=gated)
+    wanted = _wanted(root, own, recorded, ipv6=ipv6)
     found = {name: _read(root, name) for name in wanted}
     before = {
         name: value for name, value in found.items() if value is not None and value != wanted[name]
@@ -92,11 +90,10 @@ def enable_forwarding(
 
 
 def _wanted(
-    root: Path, own: Collection[str], recorded: Mapping[str, str], *, ipv6: bool, gated: bool
+    root: Path, own: Collection[str], recorded: Mapping[str, str], *, ipv6: bool
 ) -> dict[str, str]:
     ipv6_wanted = _wanted_ipv6(root, own, enabled_here=_ALL_IPV6 in recorded) if ipv6 else {}
-    localnet = {f"ipv4/conf/{name}/route_localnet": "0" if gated else "1" for name in own}
-    return _wanted_ipv4(root, own) | ipv6_wanted | localnet
+    return _wanted_ipv4(root, own) | ipv6_wanted
 
 
 def _wanted_ipv4(root: Path, own: Collection[str]) -> dict[str, str]:
@@ -157,8 +154,7 @@ def _is_router(root: Path, family: str, recorded: Container[str]) -> bool:
 
 
 # For each uplink: packets may arrive through another segment's uplink than the reply takes;
-# containers cannot change the host's routes. `route_localnet` is among what is wanted, as it goes
-# with the rules: it lets connections from 127.0.0.1 be translated to containers.
+# containers cannot change the host's routes.
 _GUARDS: Final = {
     "ipv4/conf/{}/rp_filter": "2",
     "ipv4/conf/{}/accept_redirects": "0",
@@ -178,11 +174,34 @@ def guard_link(name: str) -> None:
             _write(ROOT, path, value)
 
 
+_ROUTE_LOCALNET: Final = "ipv4/conf/{}/route_localnet"
+
+
+def route_localnet(names: Collection[str], *, is_on: bool, root: Path = ROOT) -> None:
+    """Let connections from 127.0.0.1 be translated to containers by these uplinks, or not.
+
+    With it on, rules must keep loopback addresses of all others out (CVE-2020-8558): they come
+    before it, and go after it. Raises OverlayError.
+    """
+    wanted = "1" if is_on else "0"
+    for name in names:
+        path = _ROUTE_LOCALNET.format(name)
+        if _read(root, path) not in (None, wanted):
+            _write(root, path, wanted)
+
+
 def missing_sysctls(
-    run_dir: Path, own: Collection[str], *, ipv6: bool, gated: bool = False, root: Path = ROOT
+    run_dir: Path,
+    own: Collection[str],
+    *,
+    ipv6: bool,
+    routes_localnet: bool | None = None,
+    root: Path = ROOT,
 ) -> list[str]:
-    """Return sysctls that differ from what this module sets."""
-    wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6, gated=gated)
+    """Return sysctls that differ from what this module sets; None: whatever `route_localnet` is."""
+    wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6)
+    if routes_localnet is not None:
+        wanted |= {_ROUTE_LOCALNET.format(name): str(int(routes_localnet)) for name in own}
     for name in own:
         wanted |= _guards(name)
     return sorted(name for name, value in wanted.items() if _read(root, name) not in (None, value))
