@@ -274,7 +274,8 @@ def test_spoilt_checksums_are_told_from_a_filter(dual: Cluster, eventually: Even
     """Packets without a checksum pass; both sides say whose interface to look at."""
     with planted(dual, 3, SPOIL_UDP):
         assert "data path to vm3" in warning_of_attach(dual)
-        spoilt = {1: f"data path to vm3 ({VM3}) spoils", 3: f"data path from vm1 ({VM1}) spoils"}
+        told = "has spoiled checksums"
+        spoilt = {1: f"data path to vm3 ({VM3}) {told}", 3: f"data path from vm1 ({VM1}) {told}"}
         told_by_status(dual, eventually, "wrong checksums", spoilt)
         wanted = {1: {("vm3", "checksums")}, 3: {("vm1", "checksums")}}
         sender, receiver = named(dual, eventually, wanted)
