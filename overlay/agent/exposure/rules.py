@@ -207,11 +207,16 @@ class HostRules(Controller):
             return last
         if self._gated is None:
             return Gated(plan.outside, is_retiring=True)
-        ranges = {each for link in wanted.links for each in link.ranges}
-        retiring = self._gated.is_retiring and await self._kernel.call(
-            conntrack.translates_any, ranges
-        )
+        retiring = self._gated.is_retiring and await self._still_translates(wanted)
         return Gated(plan.outside, is_retiring=retiring)
+
+    async def _still_translates(self, wanted: HostState) -> bool:
+        """Return whether a connection that the host's own namespace translates may be open."""
+        ranges = {each for link in wanted.links for each in link.ranges}
+        try:
+            return await self._kernel.call(conntrack.translates_any, ranges)
+        except (OverlayError, OSError):  # the table kept changing, or cannot be read
+            return True
 
     async def _write(self, table: HostTable, wanted: HostState, gated: Gated | None) -> None:
         """Write the table; one without a guard of loopback addresses needs `route_localnet` off."""

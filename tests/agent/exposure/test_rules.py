@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from overlay.agent.exposure import gate, rules
@@ -13,7 +15,9 @@ from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DroppingChain
+from overlay.kernel.nft.host.host_table import Gated
 from overlay.model import Ip, NodeId, Vni
 
 LINK = ExposedLink("ovx1", ((Ip(bytes([10, 32, 0, 0])), 16),))
@@ -30,17 +34,18 @@ class Kernel:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.held: HostState | None = None
+        self.form: Gated | None = None
         self.refuses = False
 
-    def holds(self, state: HostState, _gated: object) -> bool:
+    def holds(self, state: HostState, gated: Gated | None) -> bool:
         """Read this node's table."""
         self.calls.append("holds")
-        return state == self.held
+        return (state, gated) == (self.held, self.form)
 
-    def write(self, state: HostState, _gated: object) -> None:
+    def write(self, state: HostState, gated: Gated | None) -> None:
         """Replace this node's table."""
         self.calls.append("write")
-        self.held = state
+        self.held, self.form = state, gated
 
     def insert_accept_rules(self, *, ipv6: bool) -> tuple[bool, list[DroppingChain]]:
         """Change the tables of others."""
@@ -113,6 +118,32 @@ def test_the_first_write_reads_the_kernels_table(
         thread.close()
 
     assert calls_of(monkeypatch, tmp_path, work) == ["holds", "others"]
+
+
+def test_hooks_of_before_stay_until_they_translate_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also while that can't be read; loopback addresses are routed just as long."""
+    forms: list[tuple[bool | None, bool | None]] = []
+    answers: list[bool | OSError] = [True, OSError(105, "no buffers"), False]
+
+    def translates(_ranges: object) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async def work(made: HostRules, kernel: Kernel) -> None:
+        bring = AsyncMock(return_value=SimpleNamespace(outside=frozenset({2})))
+        monkeypatch.setattr(made.gate, "bring", bring)
+        monkeypatch.setattr(conntrack, "translates_any", translates)
+        for _ in range(4):
+            await made.reconcile()
+            gated = kernel.form
+            forms.append((gated.is_retiring if gated else None, made.routes_localnet))
+
+    calls_of(monkeypatch, tmp_path, work)
+    assert forms == [(True, True), (True, True), (True, True), (False, False)]
 
 
 def test_a_published_port_only_writes_the_table(
