@@ -47,7 +47,7 @@ data-path-test: setup
 gate-test: setup
 	OVERLAYD_LAB_GATE=on .venv/bin/pytest -q --dist loadfile --no-loadscope-reorder \
 	  --tx "$${LABS:-3}*popen//python=tests/apart" $(addprefix tests/e2e/test_,$(addsuffix .py, \
-	    expose gate isolation mtu names outside_names publish router service_traffic several_subnets \
+	    expose isolation mtu names outside_names publish router service_traffic several_subnets \
 	    spoofing underlay_ipv6 virtual_address))
 
 # Every fault, with real agents (minutes), on the native path or on DATA_PATH. Prints the measurements.
