@@ -93,9 +93,11 @@ class TranslationGate:
             return None
         if self._failed is not None and self._failed.is_recent(wanted):
             return None
-        if self.plan is None and (why := await self._kernel.call(refusal, self._node_id)):
-            self.why = why
-            return None
+        # One that a former agent left has been made here: a refusal now is a passing one.
+        if self.plan is None and not await self._kernel.call(has_gate, self._node_id):
+            self.why = await self._kernel.call(refusal, self._node_id)
+            if self.why:
+                return None
         host = await self._kernel.call(read_host)
         plan = plan_gate(host, wanted)
         self.why = obstacle(host, wanted) or _excess(plan.gate)

@@ -200,6 +200,7 @@ def test_a_failure_ends_no_gate_that_is_in_force(monkeypatch: pytest.MonkeyPatch
 
     async def after(made: TranslationGate, kernel: Kernel) -> None:
         kernel.breaks = kernel.is_left = True
+        kernel.why = "too many open files"
         with pytest.raises(OSError, match="no memory"):
             await made.bring(WANTED)
         assert kernel.calls == []
