@@ -9,3 +9,4 @@ if TYPE_CHECKING:
 GATE_INTERFACES_MAX: Final = 64  # of a host; each takes 1 ms to be made, and two routing tables
 GATE_ADDRESSES_MAX: Final = 1024  # of a host, of each family
 GATE_NETWORKS_MAX: Final = 1024  # ranges of exposed networks, of each family
+GATE_ENTRIES_MAX: Final = 16_384  # in each map of the programs: more than of any of these

@@ -73,7 +73,6 @@ DECLARED_REMOVAL_REST_S: Final = 60.0  # all members answer for so long, then a 
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 REMOTE_ENTRIES_MAX: Final = 262_144  # remote containers of a sandbox on the native path
 NATIVE_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a host: members by interface, and VNIs
-GATE_ENTRIES_MAX: Final = 16_384  # in each map of the gate: addresses, ranges, interfaces
 FIREWALL_RULES_MAX: Final = 20_000  # of others, compared with VXLAN packets: about 0.2 s
 FIREWALL_SET_ELEMENTS_MAX: Final = 1_000  # of a larger set it is not known what is in it
 
