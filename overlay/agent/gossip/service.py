@@ -323,8 +323,8 @@ class GossipService:
     def asking(self, segments: Sequence[Segment]) -> Iterator[Missing]:
         """Send segments; yield what waits until the peers' kernels are programmed, if called.
 
-        It waits for some seconds at most, and returns the nodes that have not confirmed. After the
-        block these are asked no more.
+        It waits for some seconds at most, and returns the nodes that have not confirmed. Nobody is
+        asked after the block.
         """
         wait = self.node.publish(segments, self.transport.now(), confirm=True)
         confirmed: asyncio.Future[None] = self._loop.create_future()

@@ -19,7 +19,7 @@ RESTART_ALWAYS = "always"
 
 @dataclass(frozen=True, slots=True)
 class WithdrawnRecord:
-    """What an endpoint's record had that another host with this node's identity has withdrawn."""
+    """An endpoint's name, addresses and labels, if a host with this node's identity withdrew it."""
 
     name: str
     ips: list[str]

@@ -28,9 +28,9 @@ LOOPBACK_SOURCE: Final = {
     4: Ip(bytes([169, 254, 213, 2])),
     6: Ip(bytes.fromhex("fd6f766c6f3100000000000000001cf3")),
 }
-"""What stands for the host's loopback address as a source, by IP version."""
+"""The substitute for the host's loopback address as a source, by IP version."""
 LOOPBACK_DESTINATION: Final = {
     4: Ip(bytes([198, 18, 184, 238])),
     6: Ip(bytes.fromhex("fd6f766c6f3200000000000000001cf2")),
 }
-"""What stands for it as a destination."""
+"""The substitute for it as a destination."""

@@ -60,7 +60,7 @@ from overlay.model import Ip, Network, is_host
 
 
 class Abilities(NamedTuple):
-    """What a sandbox can do: the arguments of `plan_sandbox` beside its input."""
+    """The abilities of a sandbox: the arguments of `plan_sandbox` beside its input."""
 
     fast_path: bool = False
     native: bool = False
