@@ -230,7 +230,8 @@ class GossipService:
         """Wait until a session with any peer was opened since the start; return False on
         time-out."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._has_session.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._has_session.wait()
         return self._has_session.is_set()
 
     async def _wait_until(
@@ -335,7 +336,8 @@ class GossipService:
         async def missing(timeout_s: float) -> list[NodeId]:
             if wait is not None:
                 try:
-                    await asyncio.wait_for(confirmed, timeout_s)
+                    async with asyncio.timeout(timeout_s):
+                        await confirmed
                 except TimeoutError:
                     return sorted(self.node.unconfirmed_nodes(wait))
             return []

@@ -89,7 +89,8 @@ class EngineEvents:
                 yield None
                 while self._consumer.needs_events(self.kind):
                     try:
-                        line = await asyncio.wait_for(reader.readline(), _QUIET_S)
+                        async with asyncio.timeout(_QUIET_S):
+                            line = await reader.readline()
                     except TimeoutError:
                         self._consumer.quiet(self.kind)
                         continue

@@ -79,7 +79,8 @@ class EngineSync:
                         await self._follow(reader)
             self._called.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._called.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._called.wait()
                 pause_s = 0.0
                 await asyncio.sleep(limits.RUNTIME_RETRY_FIRST_S)  # it may not serve yet
             pause_s = max(
@@ -101,7 +102,8 @@ class EngineSync:
                 due = loop.time() + limits.DOCKER_SWEEP_S
             wait_s = min(limits.RUNTIME_POLL_S, max(0.01, due - loop.time()))
             try:
-                line = await asyncio.wait_for(reader.readline(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    line = await reader.readline()
             except TimeoutError:
                 await self._report_errors(self._name_unbound())
                 continue
