@@ -31,8 +31,7 @@ from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
 from overlay.model import Vni
 from overlay.unix_http import HttpError, send
-
-from benchmark import control, record_members
+from scripts.benchmark import control, record_members
 
 T = TypeVar("T")
 

@@ -42,10 +42,10 @@ from overlay.kernel.gate.gate import Gate
 from overlay.kernel.native import receive_program as native
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.nft import host_table, underlay_filter
+from overlay.kernel.nft import underlay_filter
+from overlay.kernel.nft.host import host_table
 from overlay.model import Ip, Mac, NodeId, Vni, parse_ip
-
-from benchmark.socket_guard import link_guard
+from scripts.benchmark.socket_guard import link_guard
 
 NODE = NodeId(bytes(range(16)))
 GATE_NODES = {"h1": NodeId(bytes(range(16))), "h2": NodeId(bytes(range(16, 32)))}

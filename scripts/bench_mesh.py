@@ -26,11 +26,10 @@ from pathlib import Path
 
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
-
-import bench_services
-from benchmark import connections, contenders
-from benchmark.connections import FIRST, MEASURES, PORT, Found, Way, median, ratio
-from benchmark.contenders import End, ok
+from scripts import bench_services
+from scripts.benchmark import connections, contenders
+from scripts.benchmark.connections import FIRST, MEASURES, PORT, Found, Way, median, ratio
+from scripts.benchmark.contenders import End, ok
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "build/connections"

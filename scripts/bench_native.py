@@ -6,7 +6,7 @@ does not, and across them one host sends natively to one that receives by the VX
 reverse. The cables' offloads are switched for each measurement: with segmentation, TCP crosses in
 pieces of 64 KiB as it does with a network card's; with GRO, the receiver merges packets. All take
 turns. Run as root, with Debian's gcc and iperf3:
-    PYTHONPATH=scripts .venv/bin/python scripts/bench_native.py [--rounds 12] [--seconds 1]
+    .venv/bin/python scripts/bench_native.py [--rounds 12] [--seconds 1]
 With `--apart` sender and receiver have a core each, and the receiver's packets are handled on its
 own, as on hosts of their own; without it the programs run with real-time priority (chrt(1)), so
 that other load hardly matters. With `--internal` no network is exposed, so that the VXLAN device's
@@ -26,9 +26,8 @@ from functools import partial
 from overlay.lab import lab
 from overlay.lab.driver import wait_until
 from overlay.lab.host_process import HostProcess
-
-from benchmark import contenders, dataplane, requests, underlays
-from benchmark.contenders import Contender, ok
+from scripts.benchmark import contenders, dataplane, requests, underlays
+from scripts.benchmark.contenders import Contender, ok
 
 FAST, BOTH, SENT, RECEIVED = "fast path", "native", "native to it", "native from it"
 NETWORK = "blue"

@@ -23,9 +23,8 @@ from pathlib import Path
 
 from overlay.lab import host_process, lab
 from overlay.lab.host_process import HostProcess
-
-from benchmark import connections
-from benchmark.connections import FIRST, MEASURES, PORT, Way, median, ratio
+from scripts.benchmark import connections
+from scripts.benchmark.connections import FIRST, MEASURES, PORT, Way, median, ratio
 
 WAYS = {  # client, and which of the backend's own, its virtual and its translated address
     "direct, without services": ("plain", 0),

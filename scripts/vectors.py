@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -326,8 +327,12 @@ def session() -> dict[str, Any]:
     statement = Statement(INDEXES[0], PROCESSES[0], card(1), held)
     answer = Statement(INDEXES[1], PROCESSES[1], card(2), held)
     ephemerals = (bytes([0xE1]) * 32, bytes([0xE2]) * 32)
+
+    def drawn(ephemeral: bytes) -> Callable[[int], bytes]:
+        return lambda _size: ephemeral
+
     makers = [
-        HandshakeMaker(own, CLUSTER_ID, lambda _size, ephemeral=ephemeral: ephemeral)
+        HandshakeMaker(own, CLUSTER_ID, drawn(ephemeral))
         for own, ephemeral in zip((one, two), ephemerals, strict=True)
     ]
     to = UdpEndpoint(address(2), 7948)

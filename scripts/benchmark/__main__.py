@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from overlay.lab import lab
-
-import bench_attach
-from benchmark import contenders, control, dataplane, program, report, scale, underlays
+from scripts import bench_attach
+from scripts.benchmark import contenders, control, dataplane, program, report, scale, underlays
 
 ATTACH_RECORDS = 50_000
 ATTACH_ROUNDS = 24

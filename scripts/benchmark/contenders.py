@@ -16,8 +16,7 @@ from pathlib import Path
 
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.host_process import HostProcess
-
-from benchmark import underlays
+from scripts.benchmark import underlays
 
 DOCKER_PORT, HAND_PORT, HAND_VNI = 4790, 4791, 77
 _DOCKER_WAIT_S = 60.0

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from overlay.kernel import netns
 from overlay.lab import host_process
 from overlay.lab.host_process import HostProcess
 from overlay.unix_http import HttpError, UnixConnection, send
-
-from benchmark.contenders import ok
+from scripts.benchmark.contenders import ok
 
 TRIES = 1000
 SPACES = 50
@@ -93,7 +93,7 @@ def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> Figures:
             started = time.perf_counter()
             done = call(connection, "/v1/endpoints", {"target": name, "networks": ["blue"]})
             attach_ms.append(1000 * (time.perf_counter() - started))
-            (endpoint,) = done["endpoints"]  # type: ignore[misc,attr-defined]
+            (endpoint,) = cast("list[dict[str, str]]", done["endpoints"])
             lost += not ping(endpoint["ip"], 1.0)
             started = time.perf_counter()
             call(connection, "/v1/detach", {"target": name, "networks": []})

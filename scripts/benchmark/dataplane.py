@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmark import requests
-from benchmark.contenders import Contender
+from scripts.benchmark import requests
+from scripts.benchmark.contenders import Contender
 
 MEASURES = ("tcp", "udp", "rtt", "request", "requests")
 _PORT = "5999"

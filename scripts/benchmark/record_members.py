@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from overlay import __version__, limits
@@ -81,13 +82,14 @@ async def serve(members: Sequence[Sequence[Row]]) -> None:
             assert cluster is not None
             gossip = GossipService(state, cluster, parse_ip(cluster.address), 1500)
             running.callback(gossip.close)
-            gossip.transport.event_occurred.connect(
-                lambda event, gossip=gossip: (
-                    gossip.card_accepted(event.card) if isinstance(event, CardAccepted) else None
-                )
-            )
+            gossip.transport.event_occurred.connect(partial(_keep_card, gossip))
             gossip.start()
         await asyncio.Event().wait()
+
+
+def _keep_card(gossip: GossipService, event: object) -> None:
+    if isinstance(event, CardAccepted):
+        gossip.card_accepted(event.card)
 
 
 class _Member:

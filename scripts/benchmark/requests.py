@@ -7,7 +7,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from benchmark.contenders import Contender
+from scripts.benchmark.contenders import Contender
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _PORT = "5998"

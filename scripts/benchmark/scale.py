@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from overlay.lab.host_process import HostProcess
-
-from benchmark import dataplane
-from benchmark.contenders import Contender, ok
+from scripts.benchmark import dataplane
+from scripts.benchmark.contenders import Contender, ok
 
 ROUNDS = 3
 _STEPS = (("as the agent left them", 0, 0), ("and 1,000 more endpoints", 1_000, 0),
