@@ -104,8 +104,8 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
     from_outside = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_EXPORTED))
     from_outside += (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_OUTSIDE))
     to_cluster_ports: tuple[Rule, ...] = (
-        (*ex.udp_to(port), ex.goto("vxlan")),
-        (*ex.udp_to(gossip_port), ex.goto("gossip")),
+        (*_with_port(2, port), ex.goto("vxlan")),
+        (*_with_port(2, gossip_port), ex.goto("gossip")),
     )
     by_device: tuple[Rule, ...] = tuple(
         (*ex.iifname_is(device), *rule)
@@ -119,7 +119,10 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
         *_short_fragments(port),
     )
     arriving = ((*ex.iifname_prefix(_DEVICE_PREFIX), ex.goto("by_device")), *to_cluster_ports)
-    sent = ((*to_cluster, ex.notrack()), (*ex.udp_from(gossip_port), ex.notrack()))
+    sent = (
+        (*_with_port(2, port), ex.transport_header(*_VNI), ex.in_set(_VNIS), ex.notrack()),
+        (*_with_port(0, gossip_port), ex.notrack()),
+    )
     forwarded = tuple((*ex.oifname_is(device), ex.drop()) for device in DEVICES)
     by_none = tuple(part for device in DEVICES for part in ex.oifname_is_not(device))
     leaving = Chain("leaving", ((*of_encrypted, *by_none, *_REFUSED),), (OUTPUT, _AFTER_OTHERS))
@@ -139,6 +142,15 @@ def table_of(node_id: NodeId, port: int, gossip_port: int, *, has_encrypted: boo
             *([leaving] if has_encrypted else []),  # the last, for `clear_counts`
         ),
     )
+
+
+def _with_port(offset: int, port: int) -> Rule:
+    """Match UDP with a port at this offset of the header; the port first, as few packets have it.
+
+    Other UDP packets meet two expressions of each such rule, and four if the protocol comes first.
+    """
+    of_port = (ex.transport_header(offset, 2), ex.equals(struct.pack(">H", port)))
+    return (*of_port, *ex.transport(ex.UDP))
 
 
 def _from_members() -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
