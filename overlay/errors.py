@@ -9,7 +9,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from typing import ClassVar, Final
+
+
+KERNEL_REFUSED_HINT: Final = (
+    "Repeat it. If the kernel refuses again, its log may say why: journalctl -k -n 50"
+)
 
 
 class OverlayError(Exception):

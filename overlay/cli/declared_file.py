@@ -21,6 +21,7 @@ from overlay.errors import OverlayError, UsageError
 if TYPE_CHECKING:
     from typing import TextIO
 
+_FORMAT_HINT = "The guide has whole files to start from: docs/guide/apply.md"
 _PATH = re.compile(r"\b[a-z]+\[\d+\](?:\.\w+|\[\d+\])*")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -76,7 +77,9 @@ def _toml(name: str, text: str) -> dict[str, Any]:
         place = _TOML_PLACE.search(str(error))
         line = place[1] if place and place[1] else str(text.count("\n") + 1)
         why = _TOML_PLACE.sub("", str(error))
-        raise UsageError(f"{name}:{line}: this is not valid TOML", why=why) from error
+        raise UsageError(
+            f"{name}:{line}: this is not valid TOML", why=why, hint=_FORMAT_HINT
+        ) from error
     except RecursionError as error:
         raise UsageError(f"{name} is nested too deeply") from error
     # Dates and the like, of which the schema has none, become texts: the agent names the key.
@@ -87,7 +90,9 @@ def _json(name: str, text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text, parse_constant=str))
     except json.JSONDecodeError as error:
-        raise UsageError(f"{name}:{error.lineno}: this is not valid JSON", why=error.msg) from error
+        raise UsageError(
+            f"{name}:{error.lineno}: this is not valid JSON", why=error.msg, hint=_FORMAT_HINT
+        ) from error
     except RecursionError as error:
         raise UsageError(f"{name} is nested too deeply") from error
 

@@ -129,5 +129,9 @@ def _request(docker: Path, method: str, path: str) -> Any:
         connection.close()
     if response.status >= HTTPStatus.BAD_REQUEST:
         message = str((answer or {}).get("message") or f"HTTP {response.status}")
-        raise OverlayError(f"Docker rejected {method} {path}", why=message)
+        raise OverlayError(
+            f"Docker rejected {method} {path}",
+            why=message,
+            hint="See what Docker logged: journalctl -u docker -n 20",
+        )
     return answer

@@ -115,7 +115,11 @@ def _request(docker: str, method: str, path: str, content: bytes | None = None) 
             why=message,
             hint="Remove its networks first: docker network ls --filter driver=" + SWARM_DRIVER,
         )
-    raise OverlayError(f"Docker rejected {method} {path}", why=message)
+    raise OverlayError(
+        f"Docker rejected {method} {path}",
+        why=message,
+        hint="See what Docker logged: journalctl -u docker -n 20",
+    )
 
 
 # --- the plugin's content ---------------------------------------------------------------------

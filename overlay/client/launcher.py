@@ -75,7 +75,9 @@ def remove(path: Path) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise OverlayError(f"cannot remove {path}", why=str(error.strerror)) from error
+        raise OverlayError(
+            f"cannot remove {path}", why=str(error.strerror), hint="Run it as root"
+        ) from error
 
 
 def _is_ours(path: Path) -> bool:

@@ -76,7 +76,11 @@ async def resolve(peers: Sequence[str], port: int) -> list[JoinSeed]:
     peer resolves.
     """
     if len(peers) > limits.SEED_COUNT_MAX:
-        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers are allowed", field="peers")
+        raise UsageError(
+            f"at most {limits.SEED_COUNT_MAX} peers are allowed",
+            hint="Name some of them: each knows the others",
+            field="peers",
+        )
     loop = asyncio.get_running_loop()
     seeds: list[JoinSeed] = []
     failures: list[str] = []

@@ -286,12 +286,18 @@ def _subnets(
     directory: Directory, spec: NetworkSpec, constraints: HostConstraints
 ) -> tuple[Subnet, ...]:
     if len(spec.subnets) > limits.SUBNET_COUNT_MAX:
-        raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
+        raise UsageError(
+            f"a network has at most {limits.SUBNET_COUNT_MAX} subnets",
+            hint="Choose larger subnets, or create another network",
+        )
     found: list[Subnet] = [] if spec.subnets else [default_subnet(directory, constraints)]
     for asked in spec.subnets:
         subnet_range = parse_range(asked.subnet)
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
-            raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
+            raise UsageError(
+                f"subnet {subnet_range} overlaps another one of this network",
+                hint="Choose subnets that have no address in common",
+            )
         route = constraints.overlapping_route(subnet_range)
         # The host itself has a route to the segment that a parent is on.
         shared = network_drivers.CAPABILITIES[spec.driver].needs_parent

@@ -242,7 +242,9 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
         message = str(answer["message"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise OverlayError(
-            f"cannot read {title}'s answer on {socket}", why=f"HTTP {response.status}: {error}"
+            f"cannot read {title}'s answer on {socket}",
+            why=f"HTTP {response.status}: {error}",
+            hint=f"Ask it yourself: {kind} inspect {name}",
         ) from error
     if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
         raise ConflictError(
@@ -250,7 +252,11 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
             why=message,
             hint="Use its whole name or id",
         )
-    raise OverlayError(f"{title} rejected the query for container {name!r}", why=message)
+    raise OverlayError(
+        f"{title} rejected the query for container {name!r}",
+        why=message,
+        hint=f"Ask it yourself: {kind} inspect {name}",
+    )
 
 
 def query_docker(
@@ -286,7 +292,11 @@ def request_docker(
         if response.status >= HTTPStatus.BAD_REQUEST:
             message = answer.get("message") if isinstance(answer, dict) else None
             why = str(message or f"HTTP {response.status}")
-            raise OverlayError(f"Docker rejected {method} {path}", why=why)
+            raise OverlayError(
+                f"Docker rejected {method} {path}",
+                why=why,
+                hint="See what Docker logged: journalctl -u docker -n 20",
+            )
     except (OSError, HttpError, ValueError, RecursionError) as error:
         raise OverlayError(
             f"Docker does not answer on {socket}",

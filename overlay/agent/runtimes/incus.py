@@ -73,7 +73,11 @@ class IncusEngine:
             if response.status == HTTPStatus.NOT_FOUND:
                 return None
             if response.status != HTTPStatus.OK:
-                raise OverlayError("Incus rejected the query", why=str(answer.get("error")))
+                raise OverlayError(
+                    "Incus rejected the query",
+                    why=str(answer.get("error")),
+                    hint="Ask it yourself: incus list",
+                )
             return answer["metadata"]
         except (OSError, HttpError, ValueError, LookupError, AttributeError) as error:
             raise OverlayError(

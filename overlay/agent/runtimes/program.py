@@ -44,6 +44,10 @@ def run_program(*words: str, timeout_s: float = TIMEOUT_S) -> ProgramResult | No
             hint=f"Try it yourself: {' '.join(words)}",
         ) from error
     except OSError as error:
-        raise OverlayError(f"cannot run {program}", why=str(error)) from error
+        raise OverlayError(
+            f"cannot run {program}",
+            why=str(error),
+            hint=f"Try it yourself: {' '.join(words)}",
+        ) from error
     out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     return ProgramResult(done.returncode, out, err.strip())

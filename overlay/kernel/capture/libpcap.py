@@ -66,6 +66,7 @@ def _copied(expression: str, program: _Program) -> Program:
             f"the filter {expression!r} is too long",
             why=f"it has {program.count} instructions; the kernel takes "
             f"{limits.CAPTURE_FILTER_COUNT_MAX}",
+            hint="Name fewer addresses and ports, or a network: net 10.32.0.0/24",
         )
     return tuple(
         Instruction(each.code, each.if_true, each.if_false, each.value)

@@ -24,7 +24,7 @@ from overlay.core.dataplane.link_state import (
     HOST_LINK_PREFIX,
     SHORTCUT_HOST_PREFIX,
 )
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import KERNEL_REFUSED_HINT, ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
 from overlay.kernel.netlink.codec import Request, attribute
@@ -157,7 +157,9 @@ def ensure_parent(name: str) -> LinkInfo:
         for refusal in host.transact(
             [link_requests.rename(index, name), link_requests.set_up(index)]
         ):
-            raise OverlayError(f"cannot create the VLAN {name}", why=str(refusal))
+            raise OverlayError(
+                f"cannot create the VLAN {name}", why=str(refusal), hint=KERNEL_REFUSED_HINT
+            )
         return link_decoder.decode(host.get(link_requests.get_link(name))[0])
 
 
@@ -287,7 +289,9 @@ def _move_into_container(
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise OverlayError(
-                    f"cannot create the interface {name}", why=error.strerror or ""
+                    f"cannot create the interface {name}",
+                    why=error.strerror or "",
+                    hint=KERNEL_REFUSED_HINT,
                 ) from error
             if wanted:
                 raise ConflictError(

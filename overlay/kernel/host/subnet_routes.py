@@ -10,7 +10,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from overlay.errors import OverlayError
+from overlay.errors import KERNEL_REFUSED_HINT, OverlayError
 from overlay.kernel.host.default_route import find_interface
 from overlay.kernel.netlink import address_requests, codec
 from overlay.kernel.sandbox.container_namespace import socket_in
@@ -74,4 +74,5 @@ def _raise_first(refusals: Sequence[tuple[SubnetRoute, str]]) -> None:
             f"cannot change the route to {ip_text(route.base)}/{route.prefix_length} "
             f"through {ip_text(route.gateway)}",
             why=why,
+            hint=KERNEL_REFUSED_HINT,
         )

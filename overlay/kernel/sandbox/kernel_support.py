@@ -17,6 +17,7 @@ from typing import Final
 
 from overlay.core.dataplane.link_state import Bridge, Vxlan
 from overlay.errors import (
+    KERNEL_REFUSED_HINT,
     ForbiddenError,
     NotFoundError,
     OverlayError,
@@ -92,7 +93,9 @@ def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
     except NetlinkError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise OverlayError(
-                f"cannot create a {what} device", why=error.strerror or ""
+                f"cannot create a {what} device",
+                why=error.strerror or "",
+                hint=KERNEL_REFUSED_HINT,
             ) from error
         raise OverlayError(
             f"this kernel has no {what} devices",

@@ -22,7 +22,7 @@ from overlay import failpoint
 from overlay.core.dataplane.link_state import Port
 from overlay.core.dataplane.operations import PutRow
 from overlay.core.dataplane.state import GuardRow, HookRow
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import KERNEL_REFUSED_HINT, ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import (
     address_requests,
@@ -40,6 +40,7 @@ from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
 
 _IFNAME_TRIES: Final = 16
+_AGAIN: Final = "Attach the container again"
 _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
 _NOTIFIED_POLL_S: Final = 0.02  # while waiting, how often it is seen that the request has ended
@@ -184,7 +185,11 @@ def offer_interface(
 
 def _add_hooks(sandbox: Sandbox, hooks: Sequence[HookRow]) -> None:
     for failure in sandbox.apply([PutRow(row) for row in hooks]):
-        raise OverlayError("what keeps a new port apart cannot be in force", why=failure.reason)
+        raise OverlayError(
+            "what keeps a new port apart cannot be in force",
+            why=failure.reason,
+            hint=KERNEL_REFUSED_HINT,
+        )
 
 
 def interface_name_of(netns_fd: int, mac: Mac, *, up_only: bool = False) -> str | None:
@@ -251,7 +256,9 @@ def _require_another_try(
         ) from error
     if error.errno != errno.EEXIST:
         raise OverlayError(
-            f"cannot create the interface {name}", why=error.strerror or ""
+            f"cannot create the interface {name}",
+            why=error.strerror or "",
+            hint=KERNEL_REFUSED_HINT,
         ) from error
     if find_link(sandbox.socket, port.name):
         raise PortExistsError(
@@ -315,10 +322,12 @@ def set_up_inside(
         position = refusal.position - len(steps)
         if position < 0:
             texts = ", ".join(ip_text(ip) for ip, _ in addresses)
-            raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
+            raise OverlayError(
+                f"cannot set up {ifname} with {texts}", why=str(refusal), hint=KERNEL_REFUSED_HINT
+            )
         if refusal.errno != errno.EEXIST:
             text = f"cannot add a default route through {ip_text(gateways[position])}"
-            raise OverlayError(text, why=str(refusal))
+            raise OverlayError(text, why=str(refusal), hint=KERNEL_REFUSED_HINT)
         made[position] = False
     return made
 
@@ -335,11 +344,13 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
             port = link_decoder.decode(sandbox.socket.get(query)[0])
         except NetlinkError as error:  # somebody has deleted it, or the container's end
             why = error.strerror or ""
-            raise OverlayError(f"port {port_name} is gone already", why=why) from error
+            raise OverlayError(f"port {port_name} is gone already", why=why, hint=_AGAIN) from error
         if port.carrier and port.forwarding:
             return
         time.sleep(_READY_PAUSE_S)
-    raise OverlayError(f"port {port_name} did not come up", why="no carrier after 200 ms")
+    raise OverlayError(
+        f"port {port_name} did not come up", why="no carrier after 200 ms", hint=_AGAIN
+    )
 
 
 def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:

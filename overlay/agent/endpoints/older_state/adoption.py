@@ -169,7 +169,9 @@ class Adoption:
         network = self._node.directory.network_by_vni(vni_of_sandbox(found.sandbox))
         if network is None or not found.addresses:
             what = "network no longer exists" if network is None else "interface is empty"
-            raise OverlayError(f"it is not attached again: its {what}")
+            raise OverlayError(
+                f"it is not attached again: its {what}", hint="Detach it, and attach it anew"
+            )
         lost = None if former is None else former.withdrawn
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):

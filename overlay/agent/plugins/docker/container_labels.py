@@ -114,7 +114,9 @@ def own_labels(container_id: str, labels: Mapping[str, str]) -> dict[str, str]:
         inherited = _image_labels(container_id)
     except (LookupError, TypeError, AttributeError) as error:  # of another version of Docker
         raise OverlayError(
-            "Docker's answer is not understood", why=f"{type(error).__name__}: {error}"
+            "Docker's answer is not understood",
+            why=f"{type(error).__name__}: {error}",
+            hint=f"Attach it by hand: overlayd attach {container_id[:12]} --network NETWORK",
         ) from error
     return {key: value for key, value in labels.items() if inherited.get(key) != value}
 

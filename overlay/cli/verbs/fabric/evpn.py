@@ -172,7 +172,11 @@ def _password(path: str) -> str:
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:
         where = "standard input" if path == STDIN else path
-        raise UsageError("the password is empty", why=f"{where} has no character")
+        raise UsageError(
+            "the password is empty",
+            why=f"{where} has no character",
+            hint="Write the password that the fabric's routers have for this host into it",
+        )
     return password
 
 

@@ -115,7 +115,8 @@ class Firewall(NftTables):
             self._left -= 1
             if self._left < 0:
                 raise OverlayError(
-                    f"there are more than {limits.FIREWALL_RULES_MAX} rules in the host's firewall"
+                    f"there are more than {limits.FIREWALL_RULES_MAX} rules in the host's firewall",
+                    hint="Look yourself whether one drops the packets: nft list ruleset",
                 )
             name = text_of(parts[2])
             chain = chains.setdefault(f"{place}{name}", Chain())
