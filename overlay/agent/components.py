@@ -77,7 +77,7 @@ class Components:
         self.event_log = event_log
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu)
-        readers = RecordReaders(self.gossip, config.dead_grace_s)
+        readers = RecordReaders(self.gossip, self.attachments, config.dead_grace_s)
         self.directory, self._space = readers.directory, readers.space
         self.service_catalog = readers.catalog
         context = self._context = NodeContext(self.gossip, self.directory, kernel, event_log)

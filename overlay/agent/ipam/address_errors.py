@@ -70,6 +70,8 @@ class AddressErrors:
             return f"a machine outside the cluster has it (overlayd network inspect {network.name})"
         if ip in self._space.reserved(network.vni):
             return "it is reserved for a container of a runtime on this host"
+        if ip in self._space.withdrawn_ips(network.vni):
+            return "a container here still has it, whose record a copy of this disk withdrew"
         return None
 
     def exhausted(self, network: Network) -> ConflictError:

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.planning.inputs import LocalPort
+from overlay.model import Ip, Vni, parse_ip
 
 
 class Attachments(MutableMapping[bytes, Attachment]):
@@ -25,6 +26,7 @@ class Attachments(MutableMapping[bytes, Attachment]):
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
         self._with_resolvers: dict[bytes, Attachment] = {}
+        self._withdrawn: dict[bytes, Attachment] = {}
         self._ports: dict[int, dict[bytes, LocalPort]] = {}  # by network: each pass asks for them
         # A lock exists while a task holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
@@ -42,6 +44,11 @@ class Attachments(MutableMapping[bytes, Attachment]):
         """Return the resolvers that the containers on a network were given by their runtimes."""
         mine = (each for each in self._with_resolvers.values() if each.vni == vni)
         return [text for each in mine for text in each.resolvers]
+
+    def withdrawn_ips(self, vni: Vni) -> set[Ip]:
+        """Return the addresses of containers whose records another host withdrew."""
+        found = (each for each in self._withdrawn.values() if each.vni == vni)
+        return {parse_ip(ip) for each in found if each.withdrawn for ip in each.withdrawn.ips}
 
     def mark_connected(self, attachment: Attachment, ifname: str) -> Attachment:
         """Set an attachment to connected, with the name of its interface; return it."""
@@ -74,11 +81,15 @@ class Attachments(MutableMapping[bytes, Attachment]):
         self._with_resolvers.pop(endpoint_id, None)
         if attachment.resolvers:
             self._with_resolvers[endpoint_id] = attachment
+        self._withdrawn.pop(endpoint_id, None)
+        if attachment.withdrawn is not None:
+            self._withdrawn[endpoint_id] = attachment
 
     def __delitem__(self, endpoint_id: bytes) -> None:
         former = self._by_id.pop(endpoint_id)
         identity = former.netns_identity
         self._with_resolvers.pop(endpoint_id, None)
+        self._withdrawn.pop(endpoint_id, None)
         del self._ports[former.vni][endpoint_id]
         if not self._ports[former.vni]:
             del self._ports[former.vni]

@@ -62,6 +62,13 @@ class OutsideAddressSource(Protocol):
         """Return the addresses that were seen behind plugs of a network."""
 
 
+class WithdrawnAddressSource(Protocol):
+    """Knows the addresses of this node's containers whose records another host withdrew."""
+
+    def withdrawn_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the addresses on a network that such containers still have."""
+
+
 class AddressSpace:
     """The addresses that one node may allocate and grant, from its own store.
 
@@ -75,7 +82,9 @@ class AddressSpace:
         self_id: NodeId,
         virtual: VirtualAddressSource | None = None,
         outside: OutsideAddressSource | None = None,
+        withdrawn: WithdrawnAddressSource | None = None,
     ) -> None:
+        self._withdrawn = withdrawn
         self._virtual = virtual
         self._outside = outside
         self._store = store
@@ -127,7 +136,13 @@ class AddressSpace:
 
     def occupied(self, vni: Vni) -> set[Ip]:
         """Return the addresses that this node gives to nobody: in use, virtual or outside."""
-        return self.used(vni) | self.virtual_ips(vni) | self.outside_ips(vni)
+        return (
+            self.used(vni) | self.virtual_ips(vni) | self.outside_ips(vni) | self.withdrawn_ips(vni)
+        )
+
+    def withdrawn_ips(self, vni: Vni) -> AbstractSet[Ip]:
+        """Return the addresses of own containers whose records another host withdrew."""
+        return frozenset() if self._withdrawn is None else self._withdrawn.withdrawn_ips(vni)
 
     def outside_ips(self, vni: Vni) -> AbstractSet[Ip]:
         """Return the addresses that machines outside use on a network."""
@@ -192,8 +207,8 @@ class AddressSpace:
     def fault_of(self, network: Network, ip: Ip, *, is_reserved: bool = False) -> str | None:
         """Return why this address is not available now, or None if it is.
 
-        The reasons are the constants of `core.ipam.grants`. With `is_reserved`, a reservation
-        is the caller's own.
+        The reasons are the constants of `core.ipam.grants`. With `is_reserved`, a reservation,
+        or the container that has it, is the caller's own.
         """
         used = self._of_endpoints(network.vni) if is_reserved else self.occupied(network.vni)
         return fault_of(self.ownership(network), ip, self._self_id, used)

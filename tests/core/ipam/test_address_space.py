@@ -184,3 +184,27 @@ def test_a_virtual_address_is_given_to_nobody() -> None:
     assert isinstance(answer, GrantRefusal)
     (share,) = owner.space.shares(BLUE)
     assert share.used == 1
+
+
+class _Withdrawn:
+    """Containers whose records another host withdrew, with one address."""
+
+    def __init__(self, ip: Ip) -> None:
+        self.ips = {ip}
+
+    def withdrawn_ips(self, vni: Vni) -> set[Ip]:
+        return self.ips if vni == BLUE.vni else set()
+
+
+def test_an_address_whose_record_was_withdrawn_stays_taken() -> None:
+    """However long that lasts, unless its own container asks; then it is free again."""
+    owner = Owner()
+    first = parse_ip("10.1.0.2")
+    withdrawn = _Withdrawn(first)
+    space = AddressSpace(owner.store, OWNER, withdrawn=withdrawn)
+
+    assert space.pick(BLUE, 0, 1e9) == parse_ip("10.1.0.3")
+    assert space.fault_of(BLUE, first) == grants.IN_USE
+    assert space.fault_of(BLUE, first, is_reserved=True) is None
+    withdrawn.ips.clear()
+    assert space.pick(BLUE, 0, 1e9) == first

@@ -30,7 +30,7 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
 from overlay.kernel.sandbox.container_namespace import is_bare_container
-from overlay.model import SHARED_NAME_LABEL, Endpoint, Ip, Network, Vni, ip_text, is_host, parse_ip
+from overlay.model import SHARED_NAME_LABEL, Endpoint, Network, ip_text, is_host
 
 _WITHOUT = (
     "without what its lost record alone had: name, aliases, labels, limits, VLANs, isolation; "
@@ -46,30 +46,21 @@ class Adoption:
         self._node = context.node
         self.event_log = context.node.event_log
         self.attachments = context.attachments
-        for each in self.attachments.values():
-            if each.withdrawn is not None:
-                self._keep_free(Vni(each.vni), map(parse_ip, each.withdrawn.ips))
 
     def note_withdrawn(self, endpoints: Iterable[Endpoint]) -> None:
         """Keep what the records of attached containers had that another host has withdrawn.
 
         Without it, a container that is adopted would be in no VLAN, and isolated from nobody; or
-        not adopted, as something else has its address meanwhile.
+        not adopted, as something else, such as this host's endpoint, has its address meanwhile.
         """
         for endpoint in endpoints:
             former = self.attachments.get(endpoint.endpoint_id)
             if former is None:
                 continue
-            self._keep_free(endpoint.vni, endpoint.ips)
             kept = replace(former, withdrawn=WithdrawnRecord.of(endpoint))
             self.attachments[endpoint.endpoint_id] = kept
             with contextlib.suppress(OverlayError):  # a full disk; memory has it until the end
                 documents.ATTACHMENTS.put(self._node.gossip.state, kept)
-
-    def _keep_free(self, vni: Vni, ips: Iterable[Ip]) -> None:
-        """Have nothing else get these addresses in the meantime, such as this host's endpoint."""
-        space, now = self._context.allocator.space, self._node.gossip.transport.now()
-        space.quarantine(vni, ips, now)
 
     async def adopt(self, *, unrecorded: bool) -> list[str]:
         """Adopt every living container with an endpoint of this node; return their targets.
@@ -176,7 +167,9 @@ class Adoption:
         allocator, gossip = self._context.allocator, self._node.gossip
         async with allocator.lock(network.vni):
             ips, _ = await allocator.allocate(
-                network, found.addresses, is_reserved=bool(found.runtime_endpoint)
+                network,
+                found.addresses,
+                is_reserved=bool(found.runtime_endpoint) or lost is not None,
             )
             endpoint = Endpoint(
                 endpoint_id=_new_id(found.port)

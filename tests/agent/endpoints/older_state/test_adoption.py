@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,22 +64,16 @@ class Host:
             event_log=self.event_log,
             kernel=SimpleNamespace(call=self._call),
         )
-        self.resting: list[Ip] = []
         self.context: Any = SimpleNamespace(
             node=node,
             attachments=self.attachments,
             allocator=SimpleNamespace(
                 lock=self._lock,
                 allocate=self._allocate,
-                space=SimpleNamespace(quarantine=self._quarantine),
             ),
             participation=SimpleNamespace(begin=nothing),
         )
         self.adoption = Adoption(cast("Any", self.context))
-
-    def _quarantine(self, vni: Vni, ips: Iterable[Ip], _now: float) -> None:
-        assert vni == NETWORK.vni
-        self.resting += ips
 
     def _commit(self, scope: Scope, endpoints: list[Endpoint], rows: list[Row]) -> list[object]:
         assert scope == Scope(NETWORK.vni)
@@ -119,9 +113,7 @@ async def adopted(host: Host, restarted: Path | None = None) -> Endpoint:
         host.context.node.gossip.state = host.state
         host.attachments.clear()
         host.attachments[bytes.fromhex(stored.endpoint_id)] = stored
-        host.resting.clear()
         host.adoption = Adoption(host.context)
-        assert host.resting == [*RECORD.ips], "nothing else may get them before the adoption"
     assert await host.adoption.adopt(unrecorded=False) == ["docker:web"]
     return host.written[-1]
 
@@ -130,13 +122,14 @@ async def test_what_was_withdrawn_comes_back_after_a_restart(tmp_path: Path) -> 
     """With isolation, VLANs and limits, which labels say, and name and aliases; only once."""
     host = Host(tmp_path)
     host.adoption.note_withdrawn([RECORD])
-    assert host.resting == [*RECORD.ips]
+    assert host.attachments.withdrawn_ips(NETWORK.vni) == {*RECORD.ips}
 
     assert await adopted(host, tmp_path) == RECORD
     (event,) = host.event_log.since(0)
     assert event["text"] == "docker:web was found connected with 10.32.0.9: attached again"
     (stored,) = documents.ATTACHMENTS.load(host.state)
     assert stored == OLD
+    assert host.attachments.withdrawn_ips(NETWORK.vni) == set()
     host.state.close()
 
 
