@@ -62,7 +62,9 @@ def watch_monitor(
 def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None]) -> None:
     """Call `on_contradiction` when a notification of the kernel contradicts the last plan.
 
-    Notifications that come together are read together.
+    Notifications that come together are read together, and none while the sandbox is changed: what
+    is there for a moment only, such as the row of a container that came and went, is no
+    contradiction.
     """
     loop = asyncio.get_running_loop()
     descriptor = runtime.monitor.fileno()
@@ -72,6 +74,9 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
         runtime.settling = loop.call_later(SETTLE_S, check)
 
     def check() -> None:
+        if runtime.lock.locked():  # by a pass, whose plan is ahead of the kernel, or an attach
+            runtime.settling = loop.call_later(SETTLE_S, check)
+            return
         runtime.settling = None
         try:
             found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)

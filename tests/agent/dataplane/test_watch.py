@@ -6,10 +6,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
 
-from overlay.agent.dataplane.watch import watch_monitor
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.dataplane.watch import (
+    SETTLE_S,
+    stop_watching,
+    watch_monitor,
+    watch_sandbox,
+)
 from tests.agent.conftest import until
 
 
@@ -128,3 +135,42 @@ async def test_a_defect_does_not_end_the_watch() -> None:
         await until(lambda: len(found) == 1)
         watched.monitor.drain = drain  # type: ignore[method-assign]
         await until(lambda: watched.monitor.drained > 0)
+
+
+class SandboxMonitor(Monitor):
+    """A monitor whose notifications contradict the plan, or not, when they are read."""
+
+    has_more = False
+    found: tuple[str, ...] = ("a row appeared",)
+
+    def contradictions(self, *_: object) -> list[str]:
+        """Read all notifications."""
+        self.drain()
+        return list(self.found)
+
+
+async def test_what_is_there_for_a_moment_is_no_contradiction() -> None:
+    """A row that a pass puts and the next one deletes is judged when that has ended."""
+    monitor, wakes = SandboxMonitor(), 0
+    sandbox = SimpleNamespace(guard=None, controls=None, interception=None)
+    runtime = SandboxRuntime(cast("Any", sandbox), cast("Any", monitor), asyncio.Lock(), passes=1)
+
+    def wake() -> None:
+        nonlocal wakes
+        wakes += 1
+
+    watch_sandbox(runtime, wake)
+    async with runtime.lock:
+        monitor.notify()
+        await until(lambda: runtime.settling is not None)
+        await asyncio.sleep(5 * SETTLE_S)
+        assert monitor.drained == 0
+        monitor.found = ()
+    await until(lambda: monitor.drained == 1)
+    assert wakes == 0
+
+    monitor.found = ("a row is gone",)
+    monitor.notify()
+    await until(lambda: wakes == 1)
+    assert runtime.hints == ["a row is gone"]
+    stop_watching(runtime)
