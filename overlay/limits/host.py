@@ -59,6 +59,10 @@ REPORT_LOG_LINES_MAX: Final = 5000  # of the journal
 NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
 MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
 CHANGES_REMEMBERED_MAX: Final = 4096  # records of a network; a pass after more reads all of them
+# The periodic comparison of remote endpoints' rows takes 1 s of a processor for 50,000. Changes by
+# others are notified, so it may be rare; it finds those whose notification never came.
+ROW_COMPARISON_SHARE_MAX: Final = 0.01  # of one processor
+ROW_COMPARISON_PAUSE_MAX_S: Final = 300.0
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers
 
 # --- Container runtimes ------------------------------------------------------------------

@@ -205,6 +205,7 @@ def _network_status(item: Network, components: Components) -> schema.NetworkStat
         },
         "passes": 0 if runtime is None else runtime.passes,
         "reads": 0 if runtime is None else runtime.reads,
+        "comparisons": 0 if runtime is None else runtime.comparisons,
         "operations": 0 if runtime is None else runtime.operations,
         "failures": failures,
         "plugs": plugs(item, components),

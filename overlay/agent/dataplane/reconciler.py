@@ -219,12 +219,14 @@ class Reconciler(Controller):
         """Have the next pass read the kernel: it may differ from what the last pass left."""
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
-                runtime.stale = True
+                runtime.note_altered()
         self.mark_dirty(vni)
 
     def resync(self) -> None:
-        """Have the next pass read every sandbox."""
-        self.mark_stale()
+        """Have the next pass read every sandbox, but very many rows only now and then."""
+        for runtime in self._runtimes.values():
+            runtime.note_interval()
+        self.mark_dirty()
 
     def rest_s(self) -> float:
         """Return a pause after a long pass: planning keeps the event loop from its peers."""
@@ -271,7 +273,6 @@ class Reconciler(Controller):
                 except (OverlayError, OSError) as error:
                     failures.append(error)
 
-        runtime.uncompared = False
         with self._retried(vni):
             done = await watch.compare_rows(runtime, self._kernel, between, lambda: self.pruning)
             if done is None:
@@ -331,7 +332,7 @@ class Reconciler(Controller):
         except (OverlayError, OSError) as error:
             runtime = self._runtimes.get(vni)
             if runtime is not None:
-                runtime.stale = True  # the changes it took up are still to be made
+                runtime.note_altered()  # the changes it took up are still to be made
                 self._note_failures(vni, runtime, [str(error)])
 
     async def reconcile_network(self, vni: Vni, *, whole: bool = False) -> None:
@@ -353,8 +354,7 @@ class Reconciler(Controller):
                 self._note_failures(vni, runtime, [unprotected])
                 return
             whole = whole or runtime.left is None
-            read, runtime.stale = whole or runtime.stale, False
-            runtime.uncompared = not whole and (read or runtime.uncompared)
+            read = runtime.begin_pass(whole=whole)
             versions = self._gossip.node.confirmations.confirmable(
                 self._gossip.node.store.versions(Scope(vni)), self._directory.view.losing_origins
             )
@@ -362,7 +362,7 @@ class Reconciler(Controller):
             if network is not None:
                 given = self._inputs.plan_input(network, self._runtimes, remotes=False)
                 since = None if whole else runtime.position
-                checked = runtime.table if read else None
+                checked = runtime.table if runtime.is_comparable else None
                 changes = self._directory.view.remote_changes(network, since, checked)
             if runtime.shortcuts and not is_native(runtime, given):
                 runtime.shortcuts = {}

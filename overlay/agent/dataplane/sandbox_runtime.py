@@ -24,6 +24,7 @@ from overlay.core.dataplane.planning.inputs import PolicyRows, RecordsPosition
 from overlay.core.dataplane.planning.planner import PlanBasis
 from overlay.core.dataplane.planning.ports import PortRows
 from overlay.core.dataplane.planning.remote_table import RemoteTable
+from overlay.core.dataplane.planning.row_comparison import pause_after_s
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.errors import ConflictError
 from overlay.kernel.router.link import RouterPeers
@@ -64,9 +65,12 @@ class SandboxRuntime:
     leaving: set[str] = field(default_factory=set)  # ports that `remove_port` is removing
     dirty: bool = True
     stale: bool = True  # what the last pass left may have been altered: the next one reads
-    uncompared: bool = False  # so may rows of remote endpoints, which that pass did not read
+    altered: bool = False  # so may rows of remote endpoints: they are compared after that pass
+    due: bool = False  # so they are, as they were compared long ago
+    next_due_s: float = 0.0  # by the loop's clock
     passes: int = 0
     reads: int = 0  # passes that read the kernel
+    comparisons: int = 0  # of rows of remote endpoints, part by part
     operations: int = 0  # applied since the start
     drifts: int = 0  # passes that found what somebody else had changed since the pass before
     repairs: int = 0  # operations that undid such changes
@@ -159,7 +163,24 @@ class SandboxRuntime:
     @property
     def is_comparable(self) -> bool:
         """Return whether rows are to be compared with what the last pass left."""
-        return self.uncompared and self.left is not None
+        return (self.altered or self.due) and self.left is not None
+
+    def begin_pass(self, *, whole: bool) -> bool:
+        """Return whether the pass that begins reads the kernel; a `whole` one reads all of it."""
+        read, self.stale = whole or self.stale, False
+        if whole:
+            self.altered = self.due = False
+        return read
+
+    def begin_comparison(self) -> bool:
+        """Return whether the comparison that begins should be done soon."""
+        altered, self.altered, self.due = self.altered, False, False
+        return altered
+
+    def end_comparison(self, spent_s: float) -> None:
+        """Note what a comparison took, in seconds of processor time: so long is its pause."""
+        self.comparisons += 1
+        self.next_due_s = asyncio.get_running_loop().time() + pause_after_s(spent_s)
 
     def note_pass(self, done: PassResult, hints: list[str]) -> str:
         """Count what a pass did; return what it repaired, for the events.
@@ -168,7 +189,7 @@ class SandboxRuntime:
         """
         self.passes += 1
         self._count(done)
-        if not done.repair_count and self.uncompared:
+        if not done.repair_count and self.altered:
             self.unexplained = hints or self.unexplained
         return _repaired(hints, done)
 
@@ -307,8 +328,17 @@ class SandboxRuntime:
 
     def mark_stale(self) -> None:
         """Have a pass read the kernel: it may hold something else than the last pass left."""
-        self.stale = True
+        self.note_altered()
         self.mark_dirty()
+
+    def note_altered(self) -> None:
+        """Have the next pass read the kernel, and all rows compared after it."""
+        self.stale = self.altered = True
+
+    def note_interval(self) -> None:
+        """Have the next pass read the kernel; compare rows of remote endpoints if it is time."""
+        self.stale = True
+        self.due = self.due or asyncio.get_running_loop().time() >= self.next_due_s
 
 
 def port_security_faults(runtimes: Iterable[SandboxRuntime]) -> Iterator[Fault]:

@@ -17,9 +17,13 @@ from overlay.kernel.nft.table import OWN_TABLES
 from overlay.kernel.nft.tables import Monitor
 from overlay.kernel.nft.watched_table import WatchedTable
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
+from overlay.kernel.sandbox.row_reading import RowReading
 
 SETTLE_S = 0.02
 """Seconds in which changes of a sandbox or a table count as one change."""
+
+_REST_FACTOR = 9.0
+"""Rest between two parts of a periodic comparison: it takes a tenth of the time of one thread."""
 
 _REST_MAX_S = 0.05
 
@@ -111,25 +115,43 @@ async def compare_rows(
     they hold the lock between two parts, and `between` is called there. Returns None if only a
     pass that reads all of them at once can say what is there. Raises OverlayError, OSError.
     """
-    loop = asyncio.get_running_loop()
-    async with runtime.lock:
-        reading = await kernel.call(begin_comparison, runtime)
-    if reading is None:
-        runtime.leave_to_pass()
-        return None
-    has_more = True
-    while has_more:
-        started = loop.time()
+    is_urgent = runtime.begin_comparison()
+    reading = await _read_rows(runtime, kernel, between, is_urgent=is_urgent)
+    is_closed = reading is not runtime.sandbox.reading
+    if reading is not None and reading.is_overtaken and not is_closed and not is_urgent:
+        # Too much has changed while it rested.
+        reading = await _read_rows(runtime, kernel, between, is_urgent=True)
+    done = None
+    if reading is not None:
         async with runtime.lock:
-            has_more = await kernel.call(reading.read_some)
-        # As long as the part took: the kernel thread and the interpreter are others' as well.
-        await asyncio.sleep(min(loop.time() - started, _REST_MAX_S))
-        await between()
-    async with runtime.lock:
-        done = await kernel.call(repair_rows, runtime, reading, prune=may_prune())
+            done = await kernel.call(repair_rows, runtime, reading, prune=may_prune())
+        runtime.end_comparison(reading.spent_s)
     if done is None:
         runtime.leave_to_pass()
     return done
+
+
+async def _read_rows(
+    runtime: SandboxRuntime,
+    kernel: KernelThread,
+    between: Callable[[], Awaitable[None]],
+    *,
+    is_urgent: bool,
+) -> RowReading | None:
+    """Read a sandbox's rows part by part; return None if there is nothing to compare them with."""
+    loop = asyncio.get_running_loop()
+    async with runtime.lock:
+        reading = await kernel.call(begin_comparison, runtime)
+    has_more = reading is not None
+    while reading is not None and has_more:
+        started = loop.time()
+        async with runtime.lock:
+            has_more = await kernel.call(reading.read_some)
+        # The kernel thread and the interpreter are others' as well.
+        factor = 1.0 if is_urgent or runtime.altered else _REST_FACTOR
+        await asyncio.sleep(min(factor * (loop.time() - started), _REST_MAX_S))
+        await between()
+    return reading
 
 
 def _tables(runtime: SandboxRuntime) -> list[tuple[WatchedTable, str]]:

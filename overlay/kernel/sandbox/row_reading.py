@@ -7,6 +7,7 @@ of the tables. Does not: decide what a difference means (`core`).
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -58,6 +59,8 @@ class RowReading:
         """Links were made or removed, or too many rows changed: it says nothing about the plan."""
         self.row_count: int | None = None
         """How many rows the kernel's tables of neighbors have; None before their end."""
+        self.spent_s = 0.0
+        """The processor time of the reading so far."""
         self._socket = socket
         self._names = names
         self._macs = macs
@@ -72,7 +75,11 @@ class RowReading:
 
     def read_some(self) -> bool:
         """Read the next part, of some 400 rows; return whether there are more. Raises OSError."""
-        return not self.is_overtaken and next(self._parts, False)
+        began_s = time.thread_time()
+        try:
+            return not self.is_overtaken and next(self._parts, False)
+        finally:
+            self.spent_s += time.thread_time() - began_s
 
     def note(self, operations: Iterable[Operation]) -> None:
         """Leave out what is changed by operations between two parts."""

@@ -117,7 +117,7 @@ async def test_an_error_of_the_filter_is_no_networks(
     host = Host(tmp_path, filtered=True, fenced=True)
     reconciler = host.reconciler
     compared = cast("SandboxRuntime", reconciler.runtime(VAULT.vni))
-    compared.uncompared, compared.left = True, SandboxState()
+    compared.altered, compared.left = True, SandboxState()
     tries = 0
 
     async def compare_rows(

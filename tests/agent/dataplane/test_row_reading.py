@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import count
 
 import pytest
+from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.reconcile_pass import run_pass
 from overlay.agent.dataplane.sandbox_runtime import PassResult
 from overlay.agent.dataplane.watch import compare_rows
@@ -113,6 +114,51 @@ async def test_a_link_that_is_replaced_is_read_whole(node: Node, kernel: KernelT
 
     assert await compared(node, kernel, between) is None
     assert await compared(node, kernel) is not None
+
+
+async def test_one_that_is_overtaken_while_it_rests_is_made_anew(
+    node: Node, kernel: KernelThread
+) -> None:
+    """In less time, before a pass has to read all rows at once."""
+    bridge = node.runtime.desired.links["br0"]
+    parts = count()
+
+    async def between() -> None:
+        if next(parts) == 1:
+            node.host.sandbox.apply([ChangeLink(bridge, bridge)])
+
+    done = await compared(node, kernel, between)
+    assert done is not None
+    assert (done.operation_count, node.runtime.comparisons) == (0, 1)
+    node.runtime.altered, parts = True, count()
+    assert await compared(node, kernel, between) is None
+
+
+async def test_a_periodic_comparison_rests_longer(
+    node: Node, kernel: KernelThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But only until something is known to be altered."""
+    rests: list[float] = []
+    monkeypatch.setattr(watch, "_REST_FACTOR", 1e9)
+    monkeypatch.setattr(watch, "_REST_MAX_S", longest := 600.0)
+    sleep = asyncio.sleep
+
+    async def rest(delay: float) -> None:
+        rests.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+
+    async def between() -> None:
+        node.runtime.altered = len(rests) >= 3
+
+    assert await compared(node, kernel, between) is not None
+    assert rests[:3] == [longest] * 3
+    assert max(rests[3:]) < longest
+    rests.clear()
+    assert node.runtime.altered
+    assert await compared(node, kernel) is not None
+    assert max(rests) < longest
 
 
 async def test_a_failed_pass_has_the_next_one_read_whole(node: Node, kernel: KernelThread) -> None:

@@ -12,7 +12,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.operations import DeleteRow, Operation
 from overlay.core.dataplane.planning.inputs import PlanInput
 from overlay.core.dataplane.planning.planner import Abilities, PlanBasis
-from overlay.core.dataplane.state import FloodRow
+from overlay.core.dataplane.state import FloodRow, SandboxState
 from overlay.kernel.sandbox import veth
 from overlay.model import Network, NodeId, Vni, parse_ip
 
@@ -114,6 +114,47 @@ async def test_rows_of_a_port_are_removed_before_it(
     assert seen == [([DeleteRow(ROW)], {"p1"}, False)]
     assert runtime.leaving == set()
     assert not await runtime.remove_port(kernel(), "lost", [])
+
+
+async def test_a_periodic_comparison_is_due_after_its_pause(
+    runtime: SandboxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longer the longer one takes, but a pass reads the rest of the kernel every interval."""
+    runtime.left = SandboxState()
+    now_s = 1000.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+
+    def is_compared_after(interval_s: float) -> bool:
+        nonlocal now_s
+        now_s += interval_s
+        runtime.note_interval()
+        assert runtime.begin_pass(whole=False), "it reads"
+        return runtime.is_comparable
+
+    assert is_compared_after(30.0), "the first one"
+    assert not runtime.begin_comparison(), "nothing is known to be altered"
+    runtime.end_comparison(spent_s=1.0)
+    assert [is_compared_after(30.0) for _ in range(4)] == [False, False, False, True]
+    runtime.begin_comparison()
+    runtime.end_comparison(spent_s=0.001)
+    assert is_compared_after(30.0)
+
+
+async def test_what_is_altered_is_compared_at_once(runtime: SandboxRuntime) -> None:
+    """Whenever the last comparison was; a pass that reads all of the kernel has done it, too."""
+    runtime.left = SandboxState()
+    runtime.end_comparison(spent_s=1.0)
+    runtime.note_interval()
+    comparable = [runtime.is_comparable]
+    runtime.mark_stale()
+    assert runtime.begin_pass(whole=False)
+    comparable.append(runtime.is_comparable)
+    assert runtime.begin_comparison()
+    comparable.append(runtime.is_comparable)
+    runtime.mark_stale()
+    assert runtime.begin_pass(whole=True)
+    comparable.append(runtime.is_comparable)
+    assert comparable == [False, True, False, False]
 
 
 BASIS = PlanBasis(

@@ -140,6 +140,7 @@ class NetworkStatusResponse(TypedDict):
     rows: RowCounts
     passes: int
     reads: int
+    comparisons: int
     operations: int
     failures: list[str]
     plugs: list[PlugResponse]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
+from overlay import limits
 from overlay.core.dataplane.operations import RowKey, row_key
 from overlay.core.dataplane.planning.planned_rows import Place, PlannedRows, RemoteRows
 from overlay.core.dataplane.planning.steps import PORTION, PassStep
@@ -33,6 +34,11 @@ COMPARED_KINDS: Final = (
 
 CHANGES_MAX: Final = PORTION
 """Rows that may be changed or missing; with more, reading them all at once is cheaper."""
+
+
+def pause_after_s(spent_s: float) -> float:
+    """Return the seconds to the next periodic comparison after one of `spent_s` processor time."""
+    return min(spent_s / limits.ROW_COMPARISON_SHARE_MAX, limits.ROW_COMPARISON_PAUSE_MAX_S)
 
 
 class RowComparison:

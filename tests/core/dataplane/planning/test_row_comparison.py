@@ -7,13 +7,18 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from overlay import limits
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow, PutRow, RowKey, row_key
 from overlay.core.dataplane.planning import row_comparison
 from overlay.core.dataplane.planning.inputs import PlanInput, RemoteEndpoint
 from overlay.core.dataplane.planning.planner import plan_sandbox
 from overlay.core.dataplane.planning.remote_table import RemoteTable, table_of, updated
-from overlay.core.dataplane.planning.row_comparison import COMPARED_KINDS, RowComparison
+from overlay.core.dataplane.planning.row_comparison import (
+    COMPARED_KINDS,
+    RowComparison,
+    pause_after_s,
+)
 from overlay.core.dataplane.planning.steps import step as step_between
 from overlay.core.dataplane.state import (
     BridgeFdbRow,
@@ -40,6 +45,14 @@ from tests.core.dataplane.planning.test_remote_table import (
     _given,
 )
 from tests.core.dataplane.planning.test_remote_table import steps as inputs
+
+
+def test_a_comparison_takes_a_bounded_share_of_a_processor() -> None:
+    """Unless it takes so long that its longest pause is shorter."""
+    for spent_s in (0.0, 0.002, 1.0, 2.9):
+        assert spent_s <= limits.ROW_COMPARISON_SHARE_MAX * pause_after_s(spent_s) + 1e-9
+    assert pause_after_s(100.0) == limits.ROW_COMPARISON_PAUSE_MAX_S == 300.0
+
 
 TABLES: tuple[tuple[type[Row], ...], ...] = (
     (NeighborRow,),
