@@ -29,8 +29,8 @@ from typing import NamedTuple
 
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.core.gate.port_block import USUAL_BLOCK
 from overlay.core.gate.state import (
-    PORTS_FIRST,
     GatedInterface,
     GatedNetwork,
     GateState,
@@ -51,7 +51,7 @@ NODE = NodeId(bytes(range(16)))
 GATE_NODES = {"h1": NodeId(bytes(range(16))), "h2": NodeId(bytes(range(16, 32)))}
 ADDRESSES = {"h1": "192.0.2.1", "h2": "192.0.2.2"}
 CABLE, PORT = "cable", 8080
-OTHER, IN_BLOCK = 5999, PORTS_FIRST + 5999  # ports, and ids of pings, that are compared
+OTHER, IN_BLOCK = 5999, USUAL_BLOCK.first + 5999  # ports, and ids of pings, that are compared
 NETWORK, OF_NETWORK = ("10.32.0.0", 16), 99  # and the interface of it, which there is not
 FIRST = ("chrt", "-f", "1")
 PINGS = 12_000
@@ -216,7 +216,7 @@ def clear(name: str, index: int) -> None:
 def open_gate(name: str, address: str) -> None:
     """Lead what is translated through the gate."""
     with closing(Gate(GATE_NODES[name])) as gate:
-        gate.prepare()
+        gate.prepare(USUAL_BLOCK)
         within(gate.path.name, "nft", "-f", "-", stdin=INSIDE.replace("; }", ";\n}"))
         network = GatedNetwork(parse_ip(NETWORK[0]), NETWORK[1], OF_NETWORK)
         interfaces = frozenset({gated(CABLE, "outside"), gated("lo", "loopback")})

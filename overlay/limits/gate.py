@@ -10,3 +10,5 @@ GATE_INTERFACES_MAX: Final = 64  # of a host; each takes 1 ms to be made, and tw
 GATE_ADDRESSES_MAX: Final = 1024  # of a host, of each family
 GATE_NETWORKS_MAX: Final = 1024  # ranges of exposed networks, of each family
 GATE_ENTRIES_MAX: Final = 16_384  # in each map of the programs: more than of any of these
+GATE_PORTS_MAX: Final = 16_384  # with which it masquerades: a quarter of all
+GATE_PORTS_MIN: Final = 4096  # as many connections at once to one port of one address elsewhere

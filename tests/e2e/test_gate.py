@@ -146,8 +146,10 @@ def test_a_killed_agent_and_the_next_one_break_no_connection(
         Held(gated, "in2", netns("world"), VM1_OUT, 8081),
     ]
     eventually(lambda: all(each.answers > 0 for each in held), "connections")
+    ports = gated.json(1, "status")["gate"]["ports"]
     gated.ok(1, "bash", "-c", KILL)
     assert ways(gated) == WAYS
+    serve(gated, 1, [], "0.0.0.0", ports["last"])  # noqa: S104  another block would be chosen
     gated.ok(1, "overlayd", "join")
     eventually(lambda: is_gated(gated) and gated.differences(1) == [], "the gate is adopted")
     before = [each.answers for each in held]
@@ -155,6 +157,8 @@ def test_a_killed_agent_and_the_next_one_break_no_connection(
         lambda: all(each.answers > was for each, was in zip(held, before, strict=True)),
         "the connections of before",
     )
+    assert gated.json(1, "status")["gate"]["ports"] == ports
+    assert seen_as(gated, 2, [], VM1, ports["last"]) == "192.168.56.12"
     assert "type nat" not in gated.ok(1, "nft", "list", "ruleset")
     for each in held:
         each.end()

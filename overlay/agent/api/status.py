@@ -130,10 +130,14 @@ def _native_path(components: Components) -> schema.NativePathResponse:
 
 def _gate(components: Components) -> schema.GateResponse:
     rules = components.exposure.rules
+    plan = rules.gate.plan if rules.is_gated else None
     return {
         "mode": rules.gate.mode,
         "active": rules.is_gated,
         "why": rules.gate.why or None,
+        "ports": None
+        if plan is None
+        else {"first": plan.gate.block.first, "last": plan.gate.block.last},
     }
 
 

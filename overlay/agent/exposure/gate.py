@@ -13,12 +13,15 @@ from typing import NamedTuple
 from overlay import limits
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import HostState
+from overlay.core.gate.host_view import HostView
 from overlay.core.gate.inside import LOOPBACK_DESTINATION
+from overlay.core.gate.port_block import PortBlock, block_obstacle, choose_block
 from overlay.core.gate.state import GateState
-from overlay.core.gate.translation import GatePlan, obstacle, plan_gate
+from overlay.core.gate.translation import GatePlan, obstacle, plan_gate, published_ports
 from overlay.errors import OverlayError
-from overlay.kernel.gate.gate import Gate, has_gate, refusal, remove_gate
+from overlay.kernel.gate.gate import Gate, has_gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
+from overlay.kernel.gate.used_ports import listening_ports
 from overlay.kernel.nft.host.translation_table import TranslationTable
 from overlay.model import Ip, NodeId
 
@@ -99,13 +102,31 @@ class TranslationGate:
             if self.why:
                 return None
         host = await self._kernel.call(read_host)
-        plan = plan_gate(host, wanted)
-        self.why = obstacle(host, wanted) or _excess(plan.gate)
+        block = await self._block(host, wanted)
+        self.why = obstacle(host, wanted) or block_obstacle(host, block)
+        if self.why or block is None:
+            return None
+        plan = plan_gate(host, wanted, block)
+        self.why = _excess(plan.gate)
         return None if self.why else plan
+
+    async def _block(self, host: HostView, wanted: HostState) -> PortBlock | None:
+        """Return the ports to masquerade with; None if too few are free.
+
+        A gate that stands, perhaps of an agent of before, keeps its own: its connections have them.
+        """
+        if self.plan is not None:
+            return self.plan.gate.block
+        kept = await self._kernel.call(kept_block, self._node_id)
+        if kept is not None:
+            return kept
+        listening = await self._kernel.call(listening_ports)
+        published = {port for _, port in published_ports(wanted)}
+        return choose_block(host, listening | published)
 
     async def _write(self, plan: GatePlan) -> None:
         """Write what the host needs, rules before packets; what goes, the other way round."""
-        gate, table = await self._open()
+        gate, table = await self._open(plan.gate.block)
         before = await self._kernel.call(gate.read)
         is_table_right = await self._kernel.call(table.holds, plan.translation)
         wanted = plan.gate
@@ -116,6 +137,7 @@ class TranslationGate:
             before.own,
             frozenset(each for each in before.networks if (each.base, each.length) in kept),
             before.published & wanted.published,
+            wanted.block,
         )
         if less != before:
             await self._kernel.call(gate.write, before, less)
@@ -124,12 +146,12 @@ class TranslationGate:
         if less != wanted:
             await self._kernel.call(gate.write, less, wanted)
 
-    async def _open(self) -> tuple[Gate, TranslationTable]:
+    async def _open(self, block: PortBlock) -> tuple[Gate, TranslationTable]:
         if self._gate is None or self._table is None:
             self._close()
             self._may_be_left = True
             self._gate = await self._kernel.call(Gate, self._node_id)
-            await self._kernel.call(self._gate.prepare)
+            await self._kernel.call(self._gate.prepare, block)
             self._table = await self._kernel.call(TranslationTable, self._gate.path)
         return self._gate, self._table
 

@@ -386,8 +386,12 @@ def event_line(event: JsonObject) -> str:
 
 
 def _gate(status: JsonObject) -> str:
-    """Return whether the gate translates; why it does not is a line of the health."""
-    return "   gate on" if (status.get("gate") or {}).get("active") else ""
+    """Return whether the gate translates, and with which ports; the health says why it does not."""
+    gate = status.get("gate") or {}
+    if not gate.get("active"):
+        return ""
+    ports = gate.get("ports")  # None: an agent of before
+    return f"   gate on (ports {ports['first']}-{ports['last']})" if ports else "   gate on"
 
 
 def _data_path(status: JsonObject) -> str:

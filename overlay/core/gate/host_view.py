@@ -34,11 +34,19 @@ class HostInterface:
 class HostView:
     """All interfaces, whether the host has IPsec policies (RFC 4301), its ports and ways out.
 
-    `own_ports` are the first and the last of those that its connections get by themselves,
-    `default_routes` the interfaces by which default routes lead, by the size of an address.
+    `own_ports` are the first and the last of those that its connections get by themselves, but for
+    `reserved_ports`; `default_routes` are the interfaces by which default routes lead, by the size
+    of an address.
     """
 
     interfaces: tuple[HostInterface, ...] = ()
     has_ipsec: bool = False
     own_ports: tuple[int, int] = (32_768, 60_999)
     default_routes: tuple[tuple[int, int], ...] = ()
+    reserved_ports: frozenset[int] = frozenset()
+
+    def chooses(self, first: int, last: int) -> bool:
+        """Return whether the host's own connections may get a port of a range by themselves."""
+        own_first, own_last = self.own_ports
+        both = range(max(first, own_first), min(last, own_last) + 1)
+        return not self.reserved_ports.issuperset(both)

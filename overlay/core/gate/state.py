@@ -9,18 +9,12 @@ programs, and nothing else of overlayd's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
 from overlay.model import Ip, Mac
 
 InterfaceKind: TypeAlias = Literal["outside", "network", "loopback"]
-
-PORTS_FIRST: Final = 16_384
-PORTS: Final = 16_384
-"""How many ports the gate masquerades with, from PORTS_FIRST on.
-
-They are below the kernel's range for the host's own connections (ip_local_port_range).
-"""
 
 
 class GatedInterface(NamedTuple):
@@ -48,19 +42,12 @@ class GatedNetwork(NamedTuple):
 class GateState:
     """What the gate's namespace is connected to, and what the programs lead there.
 
-    `published` are ports of the host by protocol ("tcp" or "udp"), whatever their address.
+    `published` are ports of the host by protocol ("tcp" or "udp"), whatever their address, `block`
+    those to masquerade with.
     """
 
     interfaces: frozenset[GatedInterface] = frozenset()
     own: frozenset[Ip] = frozenset()  # the host's addresses but those of the loopback
     networks: frozenset[GatedNetwork] = frozenset()
     published: frozenset[tuple[str, int]] = frozenset()
-
-    def without(self, other: GateState) -> GateState:
-        """Return what is in this state and not in the other."""
-        return GateState(
-            self.interfaces - other.interfaces,
-            self.own - other.own,
-            self.networks - other.networks,
-            self.published - other.published,
-        )
+    block: PortBlock = USUAL_BLOCK

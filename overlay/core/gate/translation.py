@@ -13,14 +13,8 @@ from typing import Final, NamedTuple
 
 from overlay.core.dataplane.host_rules import ExposedLink, HostState
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
-from overlay.core.gate.state import (
-    PORTS,
-    PORTS_FIRST,
-    GatedInterface,
-    GatedNetwork,
-    GateState,
-    InterfaceKind,
-)
+from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
+from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState, InterfaceKind
 from overlay.model import Ip
 
 LOOPBACK: Final = "lo"
@@ -43,13 +37,14 @@ class TranslationState:
     """The whole input of the namespace's table.
 
     `sources` lead outside, those with longer prefixes first. `gateways` are the host's own
-    addresses in the networks, by interface.
+    addresses in the networks, by interface. `block` has the ports to masquerade with.
     """
 
     host: HostState
     own: frozenset[Ip]
     gateways: frozenset[tuple[str, Ip]]
     sources: tuple[MasqueradeSource, ...]
+    block: PortBlock = USUAL_BLOCK
 
 
 class GatePlan(NamedTuple):
@@ -79,13 +74,9 @@ def obstacle(host: HostView, wanted: HostState) -> str:
             names = (each.name for each in host.interfaces if each.interface_index == index)
             version = "IPv4" if size == 4 else "IPv6"
             return f"{next(names, 'what')} leads to all of {version}, and has no address of it"
-    first, last = host.own_ports
-    if first < PORTS_FIRST + PORTS and last >= PORTS_FIRST:
-        block = f"{PORTS_FIRST} to {PORTS_FIRST + PORTS - 1}"
-        return f"the host's own connections have ports {first} to {last}, the gate's {block}"
-    for protocol, number in sorted(_published(wanted)):
+    for protocol, number in sorted(published_ports(wanted)):
         # A reply to the host's own flow would be taken for a new one: UDP has no beginning.
-        if protocol == "udp" and first <= number <= last:
+        if protocol == "udp" and host.chooses(number, number):
             return f"port {number}/udp is published, and the host's own flows may have it"
     for port in wanted.ports:
         where = f"{port.host_port}/{port.protocol}"
@@ -100,7 +91,7 @@ def obstacle(host: HostView, wanted: HostState) -> str:
     return ""
 
 
-def plan_gate(host: HostView, wanted: HostState) -> GatePlan:
+def plan_gate(host: HostView, wanted: HostState, block: PortBlock = USUAL_BLOCK) -> GatePlan:
     """Return the gate for a host's networks and ports, as `obstacle` has found none."""
     links = _links(wanted)
     outside = tuple(_leading_outside(host, links))
@@ -130,12 +121,13 @@ def plan_gate(host: HostView, wanted: HostState) -> GatePlan:
         if not _is_link_local(address.ip)
     )
     return GatePlan(
-        GateState(frozenset(interfaces), own, networks, _published(wanted)),
-        TranslationState(wanted, own, gateways, tuple(_sources(outside))),
+        GateState(frozenset(interfaces), own, networks, published_ports(wanted), block),
+        TranslationState(wanted, own, gateways, tuple(_sources(outside)), block),
     )
 
 
-def _published(wanted: HostState) -> frozenset[tuple[str, int]]:
+def published_ports(wanted: HostState) -> frozenset[tuple[str, int]]:
+    """Return the host's published ports by protocol, whatever their address."""
     ports = {(port.protocol, port.host_port) for port in wanted.ports}
     return frozenset(ports | {(port.protocol, port.host_port) for port in wanted.ingress})
 

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GateState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tcx
 from overlay.kernel.gate import hooks, namespace
 from overlay.kernel.gate.hooks import GateHooks, Hook
-from overlay.kernel.gate.maps import GateInterface, GateMaps
+from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
 from overlay.kernel.gate.pairs import GatePairs, Pair
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -78,12 +79,12 @@ class Gate:
         An interface is not in it if any part of its way is missing or altered. Raises OSError.
         """
         networks = frozenset(self._maps.ranges())
-        published = self._maps.published(networks)
-        own = self._maps.own_addresses()
-        interfaces = frozenset[GatedInterface]()
-        if published is not None and own is not None:
-            interfaces = frozenset(self._whole_interfaces())
-        return GateState(interfaces, own or frozenset(), networks, published or frozenset())
+        ports = self._maps.ports(networks)
+        own = self._maps.own_addresses() or frozenset()
+        if ports is None:
+            return GateState(own=own, networks=networks)
+        interfaces = frozenset(self._whole_interfaces()) if own else frozenset[GatedInterface]()
+        return GateState(interfaces, own, networks, ports.published, ports.block)
 
     def _whole_interfaces(self) -> list[GatedInterface]:
         inside = self._namespace
@@ -116,24 +117,26 @@ class Gate:
 
     # --- writing ------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, block: PortBlock) -> None:
         """Open the namespace, or create it, so that rules can be written there.
 
-        Raises OverlayError or OSError.
+        It keeps the block for the next agent. Raises OverlayError or OSError.
         """
+        self._open().keep_block(block)
+
+    def _open(self) -> GateNamespace:
         if self._namespace is None:
             self._namespace = GateNamespace(self._name)
         elif not self._namespace.is_named:
             self._namespace.restore_name()
+        return self._namespace
 
     def write(self, before: GateState, after: GateState) -> None:
         """Change what is led to the namespace. Raises OverlayError or OSError.
 
         An interface or a pair that vanishes meanwhile is no failure: the next pass sees it.
         """
-        self.prepare()
-        inside = self._namespace
-        assert inside is not None
+        inside = self._open()
         self._written = after
         ways = self._put_pairs(inside, before, after)
         self._put_entries(before, after)
@@ -179,7 +182,7 @@ class Gate:
         self._maps.put_own(after.own - before.own)
         for network in after.networks - before.networks:
             self._maps.put_range(network)
-        self._maps.put_bits(after.published, after.networks)
+        self._maps.put_bits(GatedPorts(after.block, after.published), after.networks)
 
     def _delete_entries(self, inside: GateNamespace, before: GateState, after: GateState) -> None:
         kept = {(each.base, each.length) for each in after.networks}
@@ -241,6 +244,20 @@ def remove_gate(node_id: NodeId) -> list[str]:
 def has_gate(node_id: NodeId) -> bool:
     """Return whether a node has a gate, perhaps of its former agent."""
     return netns.exists(namespace.namespace_name(node_id))
+
+
+def kept_block(node_id: NodeId) -> PortBlock | None:
+    """Return the ports with which a node's gate masquerades, perhaps of its former agent.
+
+    None if it has no gate. Raises OverlayError or OSError.
+    """
+    if not has_gate(node_id):
+        return None
+    inside = GateNamespace(namespace.namespace_name(node_id))
+    try:
+        return inside.kept_block()
+    finally:
+        inside.close()
 
 
 def refusal(node_id: NodeId) -> str:

@@ -26,6 +26,7 @@ _ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope
 _AVOIDED: Final = 0x01 | 0x08 | 0x20 | 0x40
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5  # linux/rtnetlink.h
 _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")  # of IPv6 as well
+_RESERVED: Final = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")  # the same
 # Documentation addresses (RFC 5737, RFC 3849, RFC 9637): only default routes lead to them. Several,
 # as a network of people who document something may have one.
 _ANYWHERE: Final = tuple(
@@ -48,7 +49,7 @@ def read_host() -> HostView:
         links = host.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
         interfaces = tuple(_interfaces(host, links, addresses))
         ways = tuple(dict.fromkeys(_default_routes(host)))
-    return HostView(interfaces, has_ipsec_policies(), _own_ports(), ways)
+    return HostView(interfaces, has_ipsec_policies(), _own_ports(), ways, _reserved_ports())
 
 
 def _default_routes(host: NetlinkSocket) -> Iterator[tuple[int, int]]:
@@ -66,6 +67,14 @@ def _default_routes(host: NetlinkSocket) -> Iterator[tuple[int, int]]:
 def _own_ports() -> tuple[int, int]:
     first, last = _PORT_RANGE.read_text(encoding="ascii").split()
     return int(first), int(last)
+
+
+def _reserved_ports() -> frozenset[int]:
+    text = _RESERVED.read_text(encoding="ascii").strip()
+    ranges = (each.partition("-") for each in text.split(",") if each)
+    return frozenset(
+        port for first, _, last in ranges for port in range(int(first), int(last or first) + 1)
+    )
 
 
 def _interfaces(

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from overlay import limits
-from overlay.core.gate.state import PORTS, PORTS_FIRST, GatedNetwork
+from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
+from overlay.core.gate.state import GatedNetwork
 from overlay.kernel.bpf import syscall
 from overlay.model import Ip, Mac
 
@@ -48,6 +49,13 @@ class GateInterface(NamedTuple):
     interface: int
     mac: Mac
     end: int
+
+
+class GatedPorts(NamedTuple):
+    """The ports that may be translated: those to masquerade with, and the published ones."""
+
+    block: PortBlock
+    published: frozenset[tuple[str, int]]
 
 
 class GateMaps:
@@ -154,21 +162,24 @@ class GateMaps:
 
     # --- bits ---------------------------------------------------------------------------
 
-    def published(self, networks: Iterable[GatedNetwork]) -> frozenset[tuple[str, int]] | None:
-        """Return the published ports; None if the bits are none that `put_bits` writes."""
+    def ports(self, networks: Iterable[GatedNetwork]) -> GatedPorts | None:
+        """Return the ports; None if the bits are none that `put_bits` writes."""
         ((_, bits),) = syscall.entries_singly(self.bits, 4, _BITS_SIZE)
-        ports = frozenset(
+        ids = [*map(_swapped, _numbers(bits[ECHO_IDS : ECHO_IDS + TABLE_SIZE]))]
+        if not ids:
+            return None
+        block = PortBlock(min(ids), max(ids))
+        published = frozenset(
             (protocol, _swapped(number))
             for protocol, _, start in _PUBLISHED
             for number in _numbers(bits[start : start + TABLE_SIZE])
         )
-        return ports if bits == bits_of(ports, networks) else None
+        return GatedPorts(block, published) if bits == bits_of(published, networks, block) else None
 
-    def put_bits(
-        self, published: Iterable[tuple[str, int]], networks: Iterable[GatedNetwork]
-    ) -> None:
+    def put_bits(self, ports: GatedPorts, networks: Iterable[GatedNetwork]) -> None:
         """Write all bits. Raises OSError."""
-        syscall.update(self.bits, _FIRST, bits_of(published, networks))
+        bits = bits_of(ports.published, networks, ports.block)
+        syscall.update(self.bits, _FIRST, bits)
 
     def refused_packets(self) -> int:
         """Return how many packets the host did not send to containers, for their source."""
@@ -176,9 +187,13 @@ class GateMaps:
         return int(_COUNTER.unpack(value)[0])
 
 
-def bits_of(published: Iterable[tuple[str, int]], networks: Iterable[GatedNetwork]) -> bytes:
+def bits_of(
+    published: Iterable[tuple[str, int]],
+    networks: Iterable[GatedNetwork],
+    block: PortBlock = USUAL_BLOCK,
+) -> bytes:
     """Return the tables of bits."""
-    bits = bytearray(_block() * 3 + bytes(_BITS_SIZE - 3 * TABLE_SIZE))
+    bits = bytearray(_block_bits(block) * 3 + bytes(_BITS_SIZE - 3 * TABLE_SIZE))
     starts = {protocol: places for protocol, *places in _PUBLISHED}
     for protocol, port in published:
         for start in starts[protocol]:
@@ -191,9 +206,9 @@ def bits_of(published: Iterable[tuple[str, int]], networks: Iterable[GatedNetwor
 
 
 @cache
-def _block() -> bytes:
+def _block_bits(block: PortBlock) -> bytes:
     bits = bytearray(TABLE_SIZE)
-    for port in range(PORTS_FIRST, PORTS_FIRST + PORTS):
+    for port in range(block.first, block.last + 1):
         _set_bit(bits, 0, _swapped(port))
     return bytes(bits)
 

@@ -1,6 +1,7 @@
 """The namespace that translates: its name, which keeps it, and its kernel parameters.
 
-It is known, like a sandbox, by its loopback's alias, and outlives the agent with the connections
+It is known, like a sandbox, by its loopback's alias, which also has what the next agent must know,
+and outlives the agent with the connections
 that it translates.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay import failpoint
+from overlay.core.gate.port_block import PortBlock
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.netlink import link_decoder, link_requests
@@ -25,6 +27,7 @@ from overlay.model import NodeId
 ALIAS: Final = f"{ALIAS_DEFAULT}:gate"
 """The alias of the loopback inside, and of the pairs' ends in the host's namespace."""
 
+_BLOCK: Final = re.compile(r":(\d+)-(\d+)$")
 NAME: Final = re.compile(r"overlayd-gate-[0-9a-f]{6}")
 _LOOPBACK_INDEX: Final = 1
 # Set before any device exists, so that each is created with them (ip-sysctl.rst).
@@ -72,7 +75,7 @@ class GateNamespace:
     def _prepare(self) -> None:
         _write(self.fd, _SYSCTLS)
         if not is_gate(self._alias()):
-            self._set_alias(())
+            self._set_alias((), None)
         self.socket.transact([link_requests.set_up(_LOOPBACK_INDEX)])
 
     @property
@@ -88,6 +91,18 @@ class GateNamespace:
         """Return whether the kernel has IPv6."""
         return Path("/proc/net/if_inet6").exists()
 
+    # --- the block ----------------------------------------------------------------------
+
+    def keep_block(self, block: PortBlock) -> None:
+        """Record the ports with which the namespace masquerades, before it does."""
+        if self.kept_block() != block:
+            self._set_alias(self._recorded(), block)
+
+    def kept_block(self) -> PortBlock | None:
+        """Return the ports that `keep_block` recorded; None before."""
+        found = _BLOCK.search(self._alias())
+        return PortBlock(int(found[1]), int(found[2])) if found else None
+
     # --- the host's loopback ------------------------------------------------------------
 
     def prepare_loopback(self) -> None:
@@ -98,7 +113,7 @@ class GateNamespace:
         recorded = self._recorded()
         changed = {each for each in _ON_LOOPBACK if _read(_LOOPBACK_PATH.format(each)) == "0"}
         if changed - recorded:
-            self._set_alias(sorted(changed | recorded))
+            self._set_alias(changed | recorded, self.kept_block())
         self._write_loopback(changed, "1")
 
     def is_loopback_ready(self) -> bool:
@@ -110,7 +125,7 @@ class GateNamespace:
         recorded = self._recorded()
         if recorded:
             self._write_loopback(recorded, "0")
-            self._set_alias(())
+            self._set_alias((), self.kept_block())
 
     def _write_loopback(self, names: Iterable[str], value: str) -> None:
         with netns.closing(netns.own_fd()) as here:
@@ -123,8 +138,9 @@ class GateNamespace:
         message = self.socket.get(link_requests.get_link("lo"))[0]
         return link_decoder.decode(message).alias
 
-    def _set_alias(self, recorded: Iterable[str]) -> None:
-        alias = ":".join((ALIAS, *recorded))
+    def _set_alias(self, recorded: Iterable[str], block: PortBlock | None) -> None:
+        ports = () if block is None else (f"{block.first}-{block.last}",)
+        alias = ":".join((ALIAS, *sorted(recorded), *ports))
         self.socket.request(link_requests.set_alias(_LOOPBACK_INDEX, alias))
 
     # --- its end ------------------------------------------------------------------------

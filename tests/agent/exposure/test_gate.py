@@ -13,6 +13,7 @@ from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
+from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
 from overlay.core.gate.state import GateState
 from overlay.core.gate.translation import TranslationState
 from overlay.model import Ip, Mac, NodeId, parse_ip
@@ -51,11 +52,14 @@ class Kernel:
     calls: list[str] = field(default_factory=list)
     breaks: bool = False
     is_left: bool = False  # an agent of before has made a gate
+    block: PortBlock | None = None  # of that gate, or of the one that was made
+    listening: frozenset[int] = frozenset()
     path = Path("/nowhere")
     netns_fd = 7
 
-    def prepare(self) -> None:
-        """Create the namespace."""
+    def prepare(self, block: PortBlock) -> None:
+        """Create the namespace, with its ports."""
+        self.block = block
 
     def close(self) -> None:
         """Close the gate, or the table."""
@@ -83,7 +87,7 @@ class Kernel:
     def remove(self, _node_id: NodeId) -> None:
         """Remove all of it."""
         self.calls.append("remove")
-        self.state = GateState()
+        self.state, self.block = GateState(), None
 
 
 def run(
@@ -97,6 +101,8 @@ def run(
     monkeypatch.setattr(gate, "TranslationTable", lambda _path: kernel)
     monkeypatch.setattr(gate, "refusal", lambda _node_id: kernel.why)
     monkeypatch.setattr(gate, "has_gate", lambda _node_id: kernel.is_left)
+    monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
+    monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
     monkeypatch.setattr(gate, "read_host", lambda: kernel.host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
 
@@ -225,5 +231,49 @@ def test_differences_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch) ->
             altered.append(made.was_altered)
         assert altered == [True, False]
         assert await made.differences() == []
+
+    run(monkeypatch, work)
+
+
+def test_ports_are_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From those that nobody uses; a gate keeps them, also over the agent's end."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.listening = frozenset({27_017})
+        plan = await made.bring(replace(WANTED, ports=frozenset({PORT._replace(host_port=20_000)})))
+        assert plan is not None
+        assert plan.gate.block == plan.translation.block == kernel.block == PortBlock(3072, 19_455)
+        kernel.listening = frozenset({5000})
+        again = await made.bring(WANTED)
+        assert again is not None
+        assert again.gate.block == plan.gate.block
+        await made.end()
+        anew = await made.bring(WANTED)
+        assert anew is not None
+        assert anew.gate.block == USUAL_BLOCK
+
+    run(monkeypatch, work)
+
+    async def after(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.block = PortBlock(61_440, 65_535)
+        plan = await made.bring(WANTED)
+        assert plan is not None
+        assert plan.gate.block == kernel.block == PortBlock(61_440, 65_535)
+
+    run(monkeypatch, after)
+
+
+def test_without_enough_free_ports_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the host may choose from those that the gate has, from then on."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.host = replace(HOST, own_ports=(1024, 65_535))
+        assert await made.bring(WANTED) is None
+        assert made.why.startswith("no 4096 ports in one piece are free")
+        kernel.host = HOST
+        assert await made.bring(WANTED)
+        kernel.host = replace(HOST, own_ports=(32_000, 60_999))
+        assert await made.bring(WANTED) is None
+        assert made.why.endswith("have ports 32000 to 60999, the gate's 16384 to 32767")
 
     run(monkeypatch, work)

@@ -107,6 +107,26 @@ def test_networks_say_what_decides_on_connections(
 
 
 @pytest.mark.parametrize(
+    ("gate", "shown"),
+    [
+        ({"active": False, "why": "the host has IPsec policies", "ports": None}, "7948/udp"),
+        ({"active": True, "why": None}, "gate on"),
+        (
+            {"active": True, "why": None, "ports": {"first": 16_384, "last": 32_767}},
+            "   gate on (ports 16384-32767)",
+        ),
+    ],
+)
+def test_a_gate_is_shown_with_its_ports(
+    healthy: dict[str, Any], gate: dict[str, Any], shown: str
+) -> None:
+    """An agent of before tells none; why there is no gate is a line of the health."""
+    text = status_text({**healthy, "gate": {"mode": "on", **gate}})
+    (line,) = [line for line in text.splitlines() if line.startswith("Datapath")]
+    assert line.endswith(shown)
+
+
+@pytest.mark.parametrize(
     ("native", "why", "host", "network"),
     [
         (None, None, "fast path on", ""),

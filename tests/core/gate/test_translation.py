@@ -111,6 +111,8 @@ def test_an_ordinary_host_has_no_obstacle() -> None:
     local = WEB._replace(host_ip=parse_ip("127.0.0.1"))
     among_own = WEB._replace(host_port=40_000)  # of TCP a reply is no beginning
     assert {obstacle(HOST, with_port(port)) for port in (WEB, local, among_own)} == {""}
+    reserved = replace(HOST, reserved_ports=frozenset({40_000}))
+    assert obstacle(reserved, with_port(among_own._replace(protocol="udp"))) == ""
     ways = ((4, 2), (16, 9))  # of IPv6, which no network here has
     assert obstacle(replace(HOST, default_routes=ways), WANTED) == ""
 
@@ -124,7 +126,6 @@ def test_an_ordinary_host_has_no_obstacle() -> None:
             WANTED,
             "leads to all of IPv4, and has no address",
         ),
-        (replace(HOST, own_ports=(32_767, 60_999)), WANTED, "ports 32767 to 60999, the gate's"),
         (HOST, with_port(WEB._replace(protocol="udp", host_port=40_000)), "40000/udp is published"),
         (
             HostView(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState
 from overlay.core.gate.translation import plan_gate
 from overlay.kernel import netns
@@ -54,6 +55,8 @@ WANTED = HostState(
     ),
 )
 """The networks and ports of host h1."""
+BLOCK = PortBlock(19_456, 23_551)
+"""The ports with which its gate masquerades."""
 
 
 class GateThere(Gate):
@@ -138,6 +141,7 @@ class Gated:
                 {("tcp", TCP_PORT), ("udp", UDP_PORT), ("udp", CLOSED_PORT)}
                 | {(protocol, UNTRANSLATED_PORT) for protocol in ("tcp", "udp")}
             ),
+            BLOCK,
         )
 
     def open(self, node_id: NodeId = NODE) -> GateThere:
@@ -203,7 +207,7 @@ def _build(gated: Gated) -> None:
 def _write_rules(gated: Gated, gate: GateThere) -> None:
     """Write the tables of the host and its gate, as planned by what is read from the host."""
     with netns.inside(gated.fd("h1")):
-        plan = plan_gate(read_host(), WANTED)
+        plan = plan_gate(read_host(), WANTED, BLOCK)
         with closing(HostTable(NODE)) as table:
             table.write(WANTED, HostForm(plan.outside, is_retiring=False))
     known = gated.wanted()
@@ -219,6 +223,7 @@ def gated(_capable: None) -> Iterator[Gated]:
     try:
         _build(made)
         gate = made.open()
+        gate.prepare(BLOCK)
         assert made.pass_over(gate) == made.wanted()
         made.names["gate"] = gate.path.name
         _write_rules(made, gate)

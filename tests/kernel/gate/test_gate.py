@@ -13,17 +13,19 @@ from dataclasses import replace
 
 import pytest
 from overlay import failpoint
+from overlay.core.gate.port_block import USUAL_BLOCK
 from overlay.core.gate.state import GateState
 from overlay.kernel import netns, reset
 from overlay.kernel.bpf import numbers, syscall, tcx
 from overlay.kernel.bpf.assembler import R0, Assembler
 from overlay.kernel.gate import hooks
-from overlay.kernel.gate.gate import refusal
+from overlay.kernel.gate.gate import kept_block, refusal
+from overlay.kernel.gate.maps import GatedPorts
 from overlay.kernel.gate.namespace import namespace_name
 from overlay.kernel.gate.pairs import end_name
 from overlay.kernel.gate.programs import parts
 from overlay.model import NodeId, parse_ip
-from tests.kernel.gate.conftest import FAR, NEAR, NODE, OWN, TCP_PORT, Gated, GateThere
+from tests.kernel.gate.conftest import BLOCK, FAR, NEAR, NODE, OWN, TCP_PORT, Gated, GateThere
 from tests.kernel.gate.traffic import Traffic
 
 pytestmark = pytest.mark.netns
@@ -115,7 +117,8 @@ def test_an_altered_map_is_filled_again(gated: Gated, traffic: Traffic) -> None:
         lambda: maps.delete_own([parse_ip("127.0.0.1")]),
         lambda: maps.put_own([parse_ip("192.0.2.77")]),
         lambda: maps.delete_range(parse_ip("10.32.0.0"), 16),
-        lambda: maps.put_bits({("tcp", 1)}, ()),
+        lambda: maps.put_bits(GatedPorts(BLOCK, frozenset({("tcp", 1)})), ()),
+        lambda: maps.put_bits(GatedPorts(USUAL_BLOCK, wanted.published), wanted.networks),
         lambda: syscall.delete(maps.ends, index.to_bytes(4, "little")),
     )
     for change in changes:
@@ -126,12 +129,15 @@ def test_an_altered_map_is_filled_again(gated: Gated, traffic: Traffic) -> None:
 
 
 def test_a_lost_name_is_given_again(gated: Gated, traffic: Traffic) -> None:
-    """`ip netns del` costs no connection."""
+    """`ip netns del` costs no connection; the namespace still has the ports for the next agent."""
     gate, wanted = newest(gated), gated.wanted()
+    assert kept_block(NODE) == BLOCK
     netns.remove(gated.names["gate"])
 
     assert gate.read() != wanted
+    assert kept_block(NODE) is None
     assert gated.pass_over(gate) == wanted
+    assert kept_block(NODE) == BLOCK
     require_traffic(traffic)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +12,7 @@ from overlay.core.gate.host_view import HostAddress, HostInterface
 from overlay.kernel import netns
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.ipsec_policies import has_ipsec_policies, policy_monitor
+from overlay.kernel.gate.used_ports import listening_ports
 from overlay.model import parse_ip
 
 if TYPE_CHECKING:
@@ -63,6 +66,27 @@ def test_overlayds_own_interfaces_are_known_by_their_alias(world: World, host: s
     """They lead nowhere outside; the loopback is no Ethernet interface."""
     assert of("ovg7", host, world).is_own
     assert not of("lo", host, world).is_ethernet
+
+
+def test_ports_are_read(world: World, host: str) -> None:
+    """Those at which programs listen, whatever the family, and those that the host chooses from."""
+    reserve = "net.ipv4.ip_local_reserved_ports=40000,40100-40102"
+    world.run(host, "sysctl", "-qw", "net.ipv4.ip_local_port_range=30000 50000", reserve)
+    with netns.inside(world.fd(host)), ExitStack() as opened:
+        for family, kind, port in (
+            (socket.AF_INET, socket.SOCK_STREAM, 8080),
+            (socket.AF_INET6, socket.SOCK_STREAM, 8081),
+            (socket.AF_INET, socket.SOCK_DGRAM, 8082),
+            (socket.AF_INET6, socket.SOCK_DGRAM, 8083),
+        ):
+            made = opened.enter_context(socket.socket(family, kind))
+            made.bind(("", port))
+            if kind == socket.SOCK_STREAM:
+                made.listen()
+        assert listening_ports() == {8080, 8081, 8082, 8083}
+        view = read_host()
+    assert view.own_ports == (30_000, 50_000)
+    assert view.reserved_ports == {40_000, 40_100, 40_101, 40_102}
 
 
 def test_ipsec_policies_are_seen_and_watched(world: World, host: str) -> None:

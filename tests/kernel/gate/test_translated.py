@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from tests.kernel.gate.conftest import (
+    BLOCK,
     CLOSED_PORT,
     FAR,
     GATEWAY,
@@ -19,7 +22,6 @@ from tests.kernel.gate.conftest import (
 from tests.kernel.gate.traffic import Traffic
 
 pytestmark = [pytest.mark.netns, pytest.mark.parametrize("version", [4, 6])]
-BLOCK = range(16_384, 32_768)
 
 
 def pings(gated: Gated, who: str, address: str, *options: str, count: int = 2) -> int:
@@ -32,6 +34,30 @@ def test_containers_leave_by_the_hosts_address(traffic: Traffic, version: int) -
     assert traffic.ask_tcp("one", NEAR[version], 9000) == OWN[version]
     assert traffic.ask_tcp("one", FAR[version], 9000, 1_000_000) == OWN[version]
     assert traffic.ask_udp("two", FAR[version], 9001) == OWN[version]
+
+
+def test_containers_leave_from_ports_of_the_block(traffic: Traffic, version: int) -> None:
+    """Whatever port the container has; and answers to the last one find back."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    any_address = "0.0.0.0" if version == 4 else "::"  # noqa: S104
+    listener = traffic.socket("far", family, socket.SOCK_STREAM, binds=any_address)
+    receiver = traffic.socket("far", family, socket.SOCK_DGRAM, binds=any_address)
+    listener.listen(16)
+    seen = []
+    for kind, server in ((socket.SOCK_STREAM, listener), (socket.SOCK_DGRAM, receiver)):
+        for _ in range(8):
+            client = traffic.socket("one", family, kind)
+            client.connect((FAR[version], server.getsockname()[1]))
+            client.send(b"ask")
+            if kind == socket.SOCK_STREAM:
+                answering, peer = server.accept()
+                answering.close()
+            else:
+                _, peer = server.recvfrom(10)
+                server.sendto(b"answer", peer)
+                assert client.recv(10) == b"answer"
+            seen.append(peer[1])
+    assert {port for port in seen if not BLOCK.first <= port <= BLOCK.last} == set()
 
 
 def test_echoes_and_fragments(gated: Gated, traffic: Traffic, version: int) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 from overlay.core.gate import inside
-from overlay.core.gate.state import PORTS, PORTS_FIRST, GatedNetwork
+from overlay.core.gate.port_block import USUAL_BLOCK
+from overlay.core.gate.state import GatedNetwork
 from overlay.kernel import netns
 from overlay.kernel.bpf import numbers, syscall
 from overlay.kernel.gate import maps as gate_maps
-from overlay.kernel.gate.maps import GateInterface, GateMaps, bits_of
+from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps, bits_of
 from overlay.kernel.gate.programs import inward, outer_ends, outward
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -59,10 +60,10 @@ INWARD = (
         (ipv4(OWN, TCP, ports(FREE)), PASS),
         (ipv4(OWN, TCP, ports(BLOCK)), REDIRECT),
         (ipv4(OWN, UDP, ports(BLOCK)), REDIRECT),
-        (ipv4(OWN, TCP, ports(PORTS_FIRST - 1)), PASS),
-        (ipv4(OWN, TCP, ports(PORTS_FIRST)), REDIRECT),
-        (ipv4(OWN, TCP, ports(PORTS_FIRST + PORTS - 1)), REDIRECT),
-        (ipv4(OWN, TCP, ports(PORTS_FIRST + PORTS)), PASS),
+        (ipv4(OWN, TCP, ports(USUAL_BLOCK.first - 1)), PASS),
+        (ipv4(OWN, TCP, ports(USUAL_BLOCK.first)), REDIRECT),
+        (ipv4(OWN, TCP, ports(USUAL_BLOCK.last)), REDIRECT),
+        (ipv4(OWN, TCP, ports(USUAL_BLOCK.last + 1)), PASS),
         (ipv4(OWN, TCP, ports(PUBLISHED)), REDIRECT),
         (ipv4(OWN, UDP, ports(PUBLISHED)), PASS),
         (ipv4(OTHER, TCP, ports(BLOCK)), PASS),
@@ -176,7 +177,8 @@ class Programs:
             ]
             for each in self.networks:
                 self.maps.put_range(each)
-            self.maps.put_bits({("tcp", PUBLISHED), ("udp", FREE + 1)}, self.networks)
+            published = frozenset({("tcp", PUBLISHED), ("udp", FREE + 1)})
+            self.maps.put_bits(GatedPorts(USUAL_BLOCK, published), self.networks)
         self.give_pair()
         self.fds = {
             "inward": syscall.load(inward.inward_program(self.maps), "x"),

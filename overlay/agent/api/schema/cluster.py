@@ -165,12 +165,20 @@ class NativePathResponse(TypedDict):
     interfaces: int  # of the underlay that run its program
 
 
+class GatePortsResponse(TypedDict):
+    """The ports from which containers leave by a gate, both ends included."""
+
+    first: int
+    last: int
+
+
 class GateResponse(TypedDict):
     """Whether this host translates apart from its own traffic (docs/adr/0019)."""
 
     mode: str
     active: bool  # false as well where nothing is exposed
     why: str | None
+    ports: NotRequired[GatePortsResponse | None]  # null without a gate
 
 
 class ConnectChoiceResponse(TypedDict):

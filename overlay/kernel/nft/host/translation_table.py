@@ -17,7 +17,7 @@ from typing import Final
 from overlay import failpoint
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.gate.inside import LOOPBACK_DESTINATION, LOOPBACK_NAME, SIGNED
-from overlay.core.gate.state import PORTS, PORTS_FIRST
+from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.translation import MasqueradeSource, TranslationState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -167,27 +167,28 @@ def _sources(state: TranslationState) -> Iterator[Rule]:
         same_size = [each for each in ranges[interface] if len(each[0]) == len(gateway)]
         for base, length in same_size:
             into = (*ex.ct_dnat(), *ex.to_range(base, length))
-            yield from _translate((*ex.oifname_is(LOOPBACK_NAME), *into), gateway)
+            yield from _translate((*ex.oifname_is(LOOPBACK_NAME), *into), gateway, state.block)
             within = (*ex.oifname_is(interface), *ex.from_range(base, length))
-            yield from _translate((*within, *into), gateway)
+            yield from _translate((*within, *into), gateway, state.block)
     everything = [each for listed in ranges.values() for each in listed]
     for source in state.sources:
         for base, length in everything:
             if len(base) == len(source.ip):
-                yield from _masquerade(source, ex.from_range(base, length))
+                yield from _masquerade(source, ex.from_range(base, length), state.block)
     for name in sorted({source.interface for source in state.sources}):
         for base, length in everything:  # never with a container's address
             yield (*ex.oifname_is(name), *ex.from_range(base, length), *_REFUSED)
 
 
-def _masquerade(source: MasqueradeSource, from_network: Rule) -> Iterator[Rule]:
+def _masquerade(source: MasqueradeSource, from_network: Rule, block: PortBlock) -> Iterator[Rule]:
     to_range = ex.to_range(source.base, source.length) if source.length else ()
-    yield from _translate((*ex.oifname_is(source.interface), *from_network, *to_range), source.ip)
+    meant = (*ex.oifname_is(source.interface), *from_network, *to_range)
+    yield from _translate(meant, source.ip, block)
 
 
-def _translate(meant: Rule, ip: Ip) -> Iterator[Rule]:
+def _translate(meant: Rule, ip: Ip, block: PortBlock) -> Iterator[Rule]:
     for protocol in (ex.TCP, ex.UDP, _ECHO[len(ip)]):
-        ports = source_to(ip, PORTS_FIRST, PORTS_FIRST + PORTS - 1)
+        ports = source_to(ip, *block)
         yield (*meant, *ex.transport(protocol), *ports)
     yield (*meant, *source_to(ip))
 
