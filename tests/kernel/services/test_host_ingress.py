@@ -87,6 +87,17 @@ def ask(place: Place, backends: Backends, size: int, port: int = 0, **of: bool) 
         return backends.answer(client)
 
 
+def test_a_port_leads_to_backends_of_both_families(place: Place) -> None:
+    """Each family has a choice of its own, in an order that no backend's end changes."""
+    both = [forward(SIX, size) for size in OUTSIDE]
+    state = HostState(frozenset({LINK}), ingress=frozenset(both))
+    place.table.write(state)
+    assert place.table.holds(state)
+    assert host_ingress.in_order(both[::-1]) == both
+    fewer = [each._replace(backends=each.backends[1:]) for each in both]
+    assert host_ingress.in_order(fewer[::-1]) == fewer
+
+
 @pytest.mark.parametrize("size", [4, 16])
 def test_a_local_backend_sees_the_client(place: Place, size: int) -> None:
     """And all of them have their part; the table reads back as it was written."""

@@ -18,6 +18,13 @@ _BORROWED: Final = {4: "borrowed", 16: "borrowed6"}
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
 
 
+def in_order(ingress: Collection[IngressForward]) -> list[IngressForward]:
+    """Return the ports in the order of their rules, which no change of backends alters."""
+    return sorted(
+        ingress, key=lambda each: (each.protocol, each.host_port, _ring(each).address_size)
+    )
+
+
 def sets(ingress: Collection[IngressForward]) -> Iterator[Set]:
     """Yield the maps of the ports' backends, and the sets of those that are masqueraded."""
     if ingress:

@@ -77,7 +77,7 @@ def table_of(node_id: NodeId, state: HostState, gated: Gated | None = None) -> T
     """
     if gated is not None:
         return _gated_table(node_id, state, gated)
-    ports, ingress = sorted(state.ports), sorted(state.ingress)
+    ports, ingress = sorted(state.ports), host_ingress.in_order(state.ingress)
     into = (*_destinations(ports), *host_ingress.destinations(ingress, from_host=True))
     outside = (
         *_not_loopback(),

@@ -58,7 +58,7 @@ _ECHO: Final = {4: b"\x01", 16: b"\x3a"}  # ICMP and ICMPv6
 
 def table_of(state: TranslationState) -> Table:
     """Return the whole table. Equal states give the same rules in the same order."""
-    ports, ingress = sorted(state.host.ports), sorted(state.host.ingress)
+    ports, ingress = sorted(state.host.ports), host_ingress.in_order(state.host.ingress)
     by_loopback = ex.iifname_is(LOOPBACK_NAME)
     arriving = (
         *_destinations(ports, state.own),
