@@ -6,6 +6,7 @@ their order, which `core.attach_order` has for the agent and the simulator alike
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -133,9 +134,11 @@ class _DetachSteps:
         if self._missing is None:
             node.gossip.publish(self._segments)
         else:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + timeout_s
             if self._segments:
                 await node.gossip.publish_confirmed(self._segments, timeout_s)
-            await self._missing(timeout_s)
+            await self._missing(max(0.0, deadline - loop.time()))
         if self._endpoint is None or self._network is None:
             return []
         node.event_log.record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ class Host:
 
     def __init__(self, *, is_last: bool = False) -> None:
         self.ran: list[str] = []
+        self.timeouts_s: list[float] = []
         self.gossip = SimpleNamespace(
             commit=lambda *_args, **_more: self._ran("durable", ["withdrawn"]),
             publish=lambda segments: self._ran(f"published {segments}"),
@@ -52,13 +54,16 @@ class Host:
         self.ran.append(what)
         return result
 
-    async def _publish_confirmed(self, segments: list[str], _timeout_s: float) -> list[NodeId]:
+    async def _publish_confirmed(self, segments: list[str], timeout_s: float) -> list[NodeId]:
+        self.timeouts_s.append(timeout_s)
+        await asyncio.sleep(0.01)
         self._ran(f"confirmed {segments}")
         return []
 
     @contextmanager
     def _asking(self, segments: list[str]) -> Iterator[Callable[[float], Awaitable[list[NodeId]]]]:
-        async def missing(_timeout_s: float) -> list[NodeId]:
+        async def missing(timeout_s: float) -> list[NodeId]:
+            self.timeouts_s.append(timeout_s)
             return cast("list[NodeId]", self._ran(f"confirmed {segments}", []))
 
         self._ran(f"asked {segments}")
@@ -81,6 +86,8 @@ async def test_the_last_endpoint_ends_the_participation() -> None:
     host = Host(is_last=True)
     await host.detacher.remove(ATTACHMENT)
     assert host.ran[2:5] == ["disconnected", "confirmed ['left']", "confirmed ['withdrawn']"]
+    first_s, second_s = host.timeouts_s
+    assert second_s < first_s, "both waits have one end, for a peer that is silent"
 
 
 async def test_a_kernel_that_refuses_leaves_nobody_asked() -> None:
