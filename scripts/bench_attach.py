@@ -4,9 +4,10 @@
 A lab of six hosts is two clusters of two agents. To each, members are added that only gossip
 (`benchmark.record_members`, in the third host): with many endpoints in one cluster, with few in
 the other. Then containers are attached and detached through the API of a cluster's first host, in
-turn in the one cluster and in the other, and each attach is confirmed by the second host. It takes
-two minutes on a quiet machine. Run as root:
-    .venv/bin/python scripts/bench_attach.py [--records 50000] [--rounds 200]
+turn in the one cluster and in the other, and each attach is confirmed by the second host. That goes
+on for so long that what agents do now and then falls into it, and the table says how often they
+compared the rows of all remote endpoints. It takes four minutes. Run as root:
+    .venv/bin/python scripts/bench_attach.py [--records 50000] [--seconds 90]
 It prints Markdown; docs/benchmarks/attach.md holds the last run.
 """
 
@@ -38,6 +39,7 @@ T = TypeVar("T")
 STATE_DIR = Path("/var/lib/overlayd")
 FEW = 50
 SPACES = 20
+ROLES = ("attaching", "confirming")
 SETTLE_S = 120.0
 AFTER_START_S = 20.0  # for what an agent does once, after its start
 PARALLEL_ROUNDS = 3
@@ -80,7 +82,7 @@ def main() -> int:
     """Print the results as a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=50_000, help="of the larger cluster")
-    parser.add_argument("--rounds", type=int, default=200, help="attaches in each cluster")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of attaches in turn")
     parser.add_argument("--fill", nargs=3, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -93,7 +95,7 @@ def main() -> int:
         asyncio.run(record_members.serve(members))
         return 0
     try:
-        lines = measure(arguments.records, arguments.rounds)
+        lines = measure(arguments.records, arguments.seconds)
     finally:
         lab.down()
     print("\n".join(lines))
@@ -103,7 +105,7 @@ def main() -> int:
     return 0
 
 
-def measure(records: int, rounds: int) -> list[str]:
+def measure(records: int, seconds: float) -> list[str]:
     """Run both clusters on a new lab; return the lines of a table."""
     hosts = lab.make(6)
     clusters = [Cluster(0, hosts[:3], FEW), Cluster(1, hosts[3:], records)]
@@ -115,15 +117,18 @@ def measure(records: int, rounds: int) -> list[str]:
     time.sleep(AFTER_START_S)
     for cluster in clusters:  # the first attach has more to do
         tell(f"first attach beside {cluster.records:,}: {_attach(cluster, 'b0')}")
+    compared = [_comparisons(cluster) for cluster in clusters]
     spent = [list(map(_spent_s, cluster.pids)) for cluster in clusters]
-    samples: list[list[Sample]] = [[], []]
-    for number in range(rounds):
-        for cluster, taken in zip(clusters, samples, strict=True):
-            taken.append(_attach(cluster, f"b{number % SPACES}"))
+    samples = _rounds(clusters, seconds)
     time.sleep(3.0)  # the passes after the last
+    count = len(samples[0])
     costs = [
-        [1000 * (_spent_s(pid) - before) / rounds for pid, before in zip(pids, known, strict=True)]
+        [1000 * (_spent_s(pid) - before) / count for pid, before in zip(pids, known, strict=True)]
         for pids, known in zip((cluster.pids for cluster in clusters), spent, strict=True)
+    ]
+    compared = [
+        [after - before for after, before in zip(_comparisons(cluster), known, strict=True)]
+        for cluster, known in zip(clusters, compared, strict=True)
     ]
     parallel: list[list[float]] = [[], []]
     names = [f"p{number}" for number in range(control.RATE_TRIES // 2)]
@@ -137,7 +142,14 @@ def measure(records: int, rounds: int) -> list[str]:
         f"| measure | beside {FEW} | beside {records:,} | ratio |",
         "|---|---|---|---|",
         _paired("attach, confirmed by the second host, ms", samples, lambda each: each.attach),
+        _slowest("the slowest of 20 such attaches, ms", samples, lambda each: each.attach),
         _paired("detach, ms", samples, lambda each: each.detach),
+        _slowest("the slowest of 20 such detaches, ms", samples, lambda each: each.detach),
+        f"| attaches, and as many detaches, in {seconds:.0f} s | {count} | {count} | |",
+        *(
+            f"| comparisons of all rows meanwhile, {role} host | {few} | {many} | |"
+            for role, few, many in zip(ROLES, *compared, strict=True)
+        ),
         _line("processor time of both, attaching host, ms", costs[0][0], costs[1][0]),
         _line("processor time of both, confirming host, ms", costs[0][1], costs[1][1]),
         _paired("attaches a second, 8 in parallel", parallel, lambda each: each),
@@ -205,6 +217,21 @@ def _rows(host: HostProcess) -> int:
     return found
 
 
+def _comparisons(cluster: Cluster) -> list[int]:
+    """Return how often each agent has compared the rows of all remote endpoints."""
+    return [lab.query(host, "status")["networks"][0]["comparisons"] for host in cluster.agents]
+
+
+def _rounds(clusters: Sequence[Cluster], seconds: float) -> list[list[Sample]]:
+    """Attach and detach, in turn in each cluster, for some time."""
+    samples: list[list[Sample]] = [[] for _ in clusters]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for cluster, taken in zip(clusters, samples, strict=True):
+            taken.append(_attach(cluster, f"b{len(taken) % SPACES}"))
+    return samples
+
+
 def _attach(cluster: Cluster, name: str) -> Sample:
     connection = control.api(cluster.hosts[0])
     started = time.perf_counter()
@@ -240,6 +267,12 @@ def _paired(name: str, samples: Sequence[Sequence[T]], of: Callable[[T], float])
     )
 
 
+def _slowest(name: str, samples: Sequence[Sequence[T]], of: Callable[[T], float]) -> str:
+    """Return a line with what one of twenty exceeds."""
+    few, many = (statistics.quantiles(map(of, taken), n=20)[-1] for taken in samples)
+    return _line(name, few, many)
+
+
 def _line(name: str, few: float, many: float) -> str:
     return f"| {name} | {few:.1f} | {many:.1f} | {many / few:.2f} |"
 
@@ -247,7 +280,7 @@ def _line(name: str, few: float, many: float) -> str:
 def _memory_lines(when: str, memory: Sequence[Sequence[float]], records: int) -> list[str]:
     """Return lines with the memory of each agent, and what 10,000 records add to it."""
     lines = []
-    for role, few, many in zip(("attaching", "confirming"), *memory, strict=True):
+    for role, few, many in zip(ROLES, *memory, strict=True):
         lines.append(_line(f"resident memory {when}, {role} host, MiB", few, many))
         each = (many - few) / (records - FEW) * 10_000
         lines.append(f"| of that, for each 10,000 records, MiB | | {each:.1f} | |")
