@@ -1,25 +1,28 @@
 """Keep the containers' ends of their interfaces as an attach made them.
 
-No notification reports what happens in a container: each is checked every few seconds, less often
-where there are many. An
-attachment made with `--hands-off` is left to the container.
+Each is looked at after the kernel has told of a change in its container, and all of them rarely, as
+a notification may be lost. Where the kernel tells this process nothing, all are looked at more
+often. An attachment made with `--hands-off` is left to the container.
 
-Owns: when they are checked, and the events. Does not: recreate an interface (`repair`).
+Owns: when they are looked at, and the events. Does not: recreate an interface (`repair`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from overlay import limits
+from overlay.agent.containers.container_changes import ContainerChanges
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.process.controller import Controller
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import OverlayError
-from overlay.kernel.host import container_interface
-from overlay.kernel.host.container_interface import CheckedContainer, WantedInterface
+from overlay.kernel.containers import container_interface
+from overlay.kernel.containers.container_interface import CheckedContainer, WantedInterface
 
 
 class ContainerEnds(Controller):
@@ -39,19 +42,39 @@ class ContainerEnds(Controller):
         self._subnet_routes = context.subnet_routes
         self._container_changed = context.container_changed
         self._reported: dict[tuple[int, int], list[str]] = {}  # by container: found last time
+        self._changes = ContainerChanges(self._kernel, self.trigger)
+        self._all_due_at = 0.0  # when all are looked at; times are those of the event loop
         attacher.attached_again.connect(self.ensure)
+        context.container_changed.connect(self._follow)
+
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Have the kernel tell what changes in containers."""
+        self._all_due_at = asyncio.get_running_loop().time() + self._rest_s()
+        async with self._changes.watched():
+            yield
 
     def next_interval_s(self) -> float:
-        """Return a time in which the checks take a small part of the kernel thread."""
-        share = limits.CONTAINER_CHECK_EACH_S * len(self._identities())
-        longest = limits.CONTAINER_CHECK_INTERVAL_S
-        return min(max(share, limits.CONTAINER_CHECK_INTERVAL_MIN_S), longest)
+        """Return the time until all are looked at."""
+        if not self._changes.are_told:
+            return self._rest_s()
+        return max(0.0, self._all_due_at - asyncio.get_running_loop().time())
 
     async def reconcile(self) -> None:
-        """Check every container: many in one call, and those that lack something each again."""
-        identities = list(self._identities())
+        """Look at what may have changed, and at all if that is due.
+
+        Many are looked at in one call, and those that lack something each again.
+        """
+        now, everybody = asyncio.get_running_loop().time(), self._identities()
+        changed = self._changes.taken(self._rest_s())
+        await self._changes.keep(everybody)
+        if changed is None or now >= self._all_due_at:
+            self._all_due_at = now + limits.CONTAINER_CHECK_INTERVAL_S
+            changed = everybody
+        identities = list(changed & everybody | self._changes.unfollowed(everybody))
         for at in range(0, len(identities), limits.CONTAINER_CHECKS_AT_ONCE):
             several = identities[at : at + limits.CONTAINER_CHECKS_AT_ONCE]
+            await self._changes.follow(self._places(several))  # before it is seen what they are
             suspects = await self._suspects(several)
             for identity in several:
                 async with self._attachments.alone_with(identity):
@@ -60,6 +83,17 @@ class ContainerEnds(Controller):
                     else:
                         await self._container_changed.emit(identity)
         self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
+
+    async def _follow(self, identity: tuple[int, int]) -> None:
+        """Have a container followed that has been attached."""
+        if self._attachments.of_target(identity) and self._changes.unfollowed({identity}):
+            self._changes.hasten()
+
+    def _rest_s(self) -> float:
+        """Return a time for which looking at all takes a small part of the kernel thread."""
+        share = limits.CONTAINER_CHECK_EACH_S * len(self._identities())
+        longest = limits.CONTAINER_CHECK_INTERVAL_S
+        return min(max(share, limits.CONTAINER_CHECK_INTERVAL_MIN_S), longest)
 
     async def _suspects(self, identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return those of some containers that lack something, did so before, or were not read."""
@@ -119,6 +153,11 @@ class ContainerEnds(Controller):
 
     def _identities(self) -> set[tuple[int, int]]:
         return {each.netns_identity for each in self._attachments.values()}
+
+    def _places(self, identities: Sequence[tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+        """Return where containers are that have not been detached meanwhile."""
+        found = ((each, self._attachments.of_target(each)) for each in identities)
+        return [(mine[0].netns_path, identity) for identity, mine in found if mine]
 
     def _to_check(self, identity: tuple[int, int]) -> CheckedContainer | None:
         """Return a container's interfaces as an attach made them; None if all are left to it."""

@@ -19,6 +19,7 @@ KEPT_CAPABILITIES: Final = {
     "CAP_CHOWN": 0,  # the API's socket gets its group
     "CAP_DAC_READ_SEARCH": 2,  # other users' /proc/PID/fd and namespace files (rootless Podman's)
     "CAP_NET_BIND_SERVICE": 10,  # names are answered on port 53
+    "CAP_NET_BROADCAST": 11,  # containers' namespaces tell of changes (`NETLINK_LISTEN_ALL_NSID`)
     "CAP_NET_ADMIN": 12,  # links, addresses, rows, tc filters, nftables
     "CAP_NET_RAW": 13,  # packet sockets, echo requests; dropped without `capture_from_peers`
     "CAP_SYS_PTRACE": 19,  # the network namespace of another user's process

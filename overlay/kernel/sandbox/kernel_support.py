@@ -51,11 +51,16 @@ class VniHolder:
     namespace: tuple[int, int]  # device and inode
 
 
-def missing_capabilities() -> list[str]:
-    """Return the required capabilities that are missing (capabilities(7))."""
+def effective_capabilities() -> int:
+    """Return the calling thread's effective capabilities, a bit for each (capabilities(7))."""
     text = Path("/proc/thread-self/status").read_text(encoding="ascii")
     mask = next(line for line in text.splitlines() if line.startswith("CapEff:"))
-    bits = int(mask.split()[1], 16)
+    return int(mask.split()[1], 16)
+
+
+def missing_capabilities() -> list[str]:
+    """Return the required capabilities that are missing."""
+    bits = effective_capabilities()
     return [name for name, bit in _CAPABILITIES.items() if not bits >> bit & 1]
 
 

@@ -13,8 +13,8 @@ from overlay import limits
 from overlay.agent.containers.container_ends import ContainerEnds
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
-from overlay.kernel.host import container_interface
-from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+from overlay.kernel.containers import container_interface
+from overlay.kernel.containers.container_interface import InterfaceDifference, WantedInterface
 from overlay.kernel.netlink.socket import LargeDumpError
 from overlay.model import Endpoint, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.signals import AsyncSignal
@@ -45,6 +45,7 @@ class Host:
         self.routed = 0
         self.calls = 0  # of the kernel thread
         self.attached_again: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
+        self.container_changed: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
         directory = SimpleNamespace(
             network_by_vni=lambda _vni: NETWORK, endpoint_of=lambda _attachment: ENDPOINT
         )
@@ -60,7 +61,7 @@ class Host:
             ),
             default_routes=SimpleNamespace(reconcile=self._route),
             subnet_routes=SimpleNamespace(ensure=self._route),
-            container_changed=AsyncSignal(),
+            container_changed=self.container_changed,
         )
         attacher = SimpleNamespace(context=context, attached_again=self.attached_again)
         self.ends = ContainerEnds(cast("Any", attacher))
@@ -181,4 +182,77 @@ async def test_many_containers_are_checked_less_often(
     ends = Host(monkeypatch, attachment()).ends
     monkeypatch.setattr(ends, "_identities", lambda: {(1, number) for number in range(count)})
 
-    assert ends.next_interval_s() == interval_s
+    assert ends.next_interval_s() == interval_s  # nothing is told: it does not run
+
+
+class Changes:
+    """What the kernel tells, as a test says."""
+
+    def __init__(self) -> None:
+        self.are_told = True
+        self.changed: set[tuple[int, int]] | None = set()
+        self.followed: set[tuple[int, int]] = set()
+        self.hastened = 0
+
+    def taken(self, _rest_s: float) -> set[tuple[int, int]] | None:
+        """Return what has changed."""
+        return self.changed
+
+    def unfollowed(self, identities: set[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return those that are new."""
+        return identities - self.followed
+
+    async def follow(self, containers: Sequence[tuple[str, tuple[int, int]]]) -> None:
+        """Follow some."""
+        self.followed |= {identity for _, identity in containers}
+
+    async def keep(self, identities: set[tuple[int, int]]) -> None:
+        """Forget others."""
+        self.followed &= identities
+
+    def hasten(self) -> None:
+        """Count it."""
+        self.hastened += 1
+
+
+async def test_what_has_changed_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is new; all when that is due, or when notifications were lost."""
+    host, changes = Host(monkeypatch, attachment()), Changes()
+    everybody = {(4, number) for number in range(5, 9)}
+    looked: list[tuple[int, int]] = []
+
+    async def suspects(identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        assert changes.followed.issuperset(identities)  # before
+        looked.extend(identities)
+        return set()
+
+    async def looked_at(changed: set[tuple[int, int]] | None) -> set[tuple[int, int]]:
+        changes.changed = changed
+        looked.clear()
+        await host.ends.reconcile()
+        return {*looked}
+
+    monkeypatch.setattr(host.ends, "_changes", changes)
+    monkeypatch.setattr(host.ends, "_identities", lambda: everybody)
+    monkeypatch.setattr(host.ends, "_suspects", suspects)
+    assert await looked_at(set()) == everybody  # the first time
+    assert host.ends.next_interval_s() > limits.CONTAINER_CHECK_INTERVAL_MIN_S
+    assert await looked_at(set()) == set()
+    assert await looked_at({(4, 5), (9, 9)}) == {(4, 5)}  # the other one was detached
+    everybody.add((4, 9))
+    assert await looked_at(set()) == {(4, 9)}
+    assert await looked_at(None) == everybody
+    monkeypatch.setattr(host.ends, "_all_due_at", asyncio.get_running_loop().time())
+    assert host.ends.next_interval_s() == 0.0
+    assert await looked_at({(4, 5)}) == everybody
+
+
+async def test_a_new_container_is_followed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not within the attach, nor one that is followed already."""
+    host, changes = Host(monkeypatch, attachment()), Changes()
+    monkeypatch.setattr(host.ends, "_changes", changes)
+    await host.container_changed.emit((4, 5))
+    assert changes.hastened == 1
+    await changes.follow([("/run/netns/web", (4, 5))])
+    await host.container_changed.emit((4, 5))
+    assert changes.hastened == 1

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay import limits
 from overlay.kernel import netns
-from overlay.kernel.host import container_interface
-from overlay.kernel.host.container_interface import InterfaceDifference, WantedInterface
+from overlay.kernel.containers import container_interface
+from overlay.kernel.containers.container_interface import InterfaceDifference, WantedInterface
 from overlay.kernel.host.default_route import DefaultRouteCandidate, reconcile
 from overlay.kernel.netlink import address_rows, codec, link_decoder, link_lookup, routes
 from overlay.kernel.netlink.link_lookup import find_link

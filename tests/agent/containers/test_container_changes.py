@@ -1,0 +1,180 @@
+"""When the monitor of containers is read, and what it wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+from overlay import limits
+from overlay.agent.containers.container_changes import ContainerChanges
+from overlay.kernel.containers.container_monitor import ContainerMonitor
+from overlay.kernel.netlink.socket import LostNotificationsError
+
+WEB, DB = (4, 5), (4, 6)
+REST_S = 3600.0  # longer than any test
+
+
+class Monitor:
+    """A monitor that a test has tell of changes."""
+
+    def __init__(self) -> None:
+        self.waiting: set[tuple[int, int]] = set()
+        self.is_lost = False
+        self.reads = 0
+        self.refused: set[tuple[int, int]] = set()
+        self.kept: set[tuple[int, int]] = set()
+        self._reader, self._writer = os.pipe()
+
+    def tell(self, identity: tuple[int, int]) -> None:
+        """Tell of a change."""
+        self.waiting.add(identity)
+        os.write(self._writer, b"1")
+
+    def fileno(self) -> int:
+        """Return what becomes readable."""
+        return self._reader
+
+    def changed(self) -> set[tuple[int, int]]:
+        """Return what was told."""
+        self.reads += 1
+        if self.waiting:
+            os.read(self._reader, 4096)
+        found, self.waiting = self.waiting, set()
+        if self.is_lost:
+            self.is_lost = False
+            raise LostNotificationsError
+        return found
+
+    def follow(self, containers: list[tuple[str, tuple[int, int]]]) -> set[tuple[int, int]]:
+        """Follow them, but for some."""
+        return {identity for _, identity in containers} - self.refused
+
+    def keep(self, identities: set[tuple[int, int]]) -> None:
+        """Remember what is kept."""
+        self.kept = identities
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class Kernel:
+    """Calls functions at once."""
+
+    async def call(self, function: Callable[..., Any], *args: object) -> Any:
+        """Call one."""
+        return function(*args)
+
+
+class Woken:
+    """Changes of containers whose wake-ups are counted."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.count = 0
+        self.event = asyncio.Event()
+        self.changes = ContainerChanges(cast("Any", Kernel()), self._wake)
+
+    def _wake(self) -> None:
+        self.count += 1
+        self.event.set()
+
+    async def wait(self) -> None:
+        """Wait until the next wake-up."""
+        async with asyncio.timeout(30):
+            await self.event.wait()
+        self.event.clear()
+
+    async def settle(self) -> None:
+        """Let the event loop do all that it has to do now."""
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def woken(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Woken]:
+    """Return changes that settle at once."""
+    monitor = Monitor()
+    monkeypatch.setattr(limits, "CONTAINER_CHANGE_SETTLE_S", 0.0)
+    monkeypatch.setattr(ContainerMonitor, "open", lambda: monitor)
+    found = Woken(monitor)
+    async with found.changes.watched():
+        yield found
+
+
+async def test_many_changes_wake_once(woken: Woken) -> None:
+    """And nothing is read until somebody takes what has changed."""
+    woken.monitor.tell(WEB)
+    await woken.wait()
+    woken.monitor.tell(DB)
+    await woken.settle()
+    assert (woken.count, woken.monitor.reads) == (1, 0)
+    assert woken.changes.taken(REST_S) == {WEB, DB}
+
+
+async def test_a_rest_is_kept(woken: Woken) -> None:
+    """Root in a container may change something all the time; what did waits for the rest's end."""
+    assert woken.changes.taken(REST_S) == set()
+    woken.monitor.tell(WEB)
+    await woken.settle()
+    assert woken.count == 0
+
+    assert woken.changes.taken(0.0) == {WEB}  # looked at all meanwhile
+    woken.monitor.tell(DB)
+    await woken.wait()
+    assert woken.changes.taken(REST_S) == {DB}
+
+
+async def test_a_new_container_waits_for_the_rests_end(woken: Woken) -> None:
+    """It wakes although nothing of it can be told yet."""
+    woken.changes.hasten()
+    await woken.wait()
+    assert woken.changes.taken(0.0) == set()
+    woken.changes.hasten()  # before the rest has ended
+    await woken.wait()
+    woken.changes.taken(REST_S)
+    woken.changes.hasten()
+    await woken.settle()
+    assert woken.count == 2
+
+
+async def test_after_lost_notifications_any_may_have_changed(woken: Woken) -> None:
+    """Once: what comes after is told again."""
+    woken.monitor.is_lost = True
+    woken.monitor.tell(WEB)
+    assert woken.changes.taken(0.0) is None
+    woken.monitor.tell(DB)
+    await woken.wait()
+    assert woken.changes.taken(REST_S) == {DB}
+
+
+async def test_what_cannot_be_opened_is_not_followed(woken: Woken) -> None:
+    """So it is tried again; one that is detached is forgotten."""
+    woken.monitor.refused = {DB}
+    await woken.changes.follow([("/web", WEB), ("/db", DB)])
+    assert woken.changes.unfollowed({WEB, DB}) == {DB}
+    woken.monitor.refused = set()
+    await woken.changes.follow([("/db", DB)])
+    assert woken.changes.unfollowed({WEB, DB}) == set()
+    await woken.changes.keep({WEB})
+    assert woken.changes.unfollowed({WEB, DB}) == {DB}
+    assert woken.monitor.kept == {WEB}
+
+
+async def test_nothing_is_told_without_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then any may have changed, and nothing wakes."""
+    monkeypatch.setattr(ContainerMonitor, "open", lambda: None)
+    woken = Woken(Monitor())
+    async with woken.changes.watched():
+        assert not woken.changes.are_told
+        woken.changes.hasten()
+        await woken.changes.follow([("/web", WEB)])
+        await woken.settle()
+        assert woken.changes.taken(0.0) is None
+        assert woken.changes.unfollowed({WEB}) == {WEB}
+    assert woken.count == 0
+    woken.monitor.close()
