@@ -17,6 +17,11 @@ KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 SWITCH = "mkdir -p /etc/overlayd; echo 'gate = \"{}\"' >/etc/overlayd/overlayd.toml"
 VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_count"
+RING = "connections_251"
+SERVICE = """
+overlayd service create there --network dual --backend d2 --backend d3 --drain d3
+--port 80 --port 81 --publish 8087:80 --publish 8088:81
+"""
 ECHO = """
 import socket, sys, threading
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -62,23 +67,27 @@ class Held:
 
 @pytest.fixture(scope="module")
 def gated(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
-    """Return hosts of which vm1 got a gate while two connections were open, which live on."""
+    """Return hosts of which vm1 got a gate while connections were open, which live on.
+
+    Port 8080 of vm1 leads to its container d1, port 8085 to d2 on vm2.
+    """
     make_dual(cluster)
-    for ip in ips_of(cluster, 1, "d1"):
-        serve(cluster, 1, netns("d1"), ip, 80)
+    for number in (1, 2, 3):
+        for ip in ips_of(cluster, number, f"d{number}"):
+            serve(cluster, number, netns(f"d{number}"), ip, 80)
     serve(cluster, 1, netns("world"), WORLD, 9000)
     serve(cluster, 1, netns("world"), WORLD6, 9006)
-    (inside,) = [ip for ip in ips_of(cluster, 1, "d1") if ":" not in ip]
-    for where, ip, port in (("world", WORLD, 9001), ("d1", inside, 81)):
+    (inside,), (there,) = (
+        [ip for ip in ips_of(cluster, number, f"d{number}") if ":" not in ip] for number in (1, 2)
+    )
+    echoes = ((1, "world", WORLD, 9001), (1, "d1", inside, 81), (2, "d2", there, 81))
+    for number, where, ip, port in echoes:
         command = shlex.join([*netns(where), "python3", "-c", ECHO, ip, str(port)])
-        cluster.ok(1, "sh", "-c", f"{command} >/run/echo.{port} 2>&1 &")
+        cluster.ok(number, "sh", "-c", f"{command} >/run/echo.{port} 2>&1 &")
     cluster.ok(1, "overlayd", "publish", "d1", "8080:80", "8081:81")
-    eventually(lambda: seen_as(cluster, 1, netns("d1"), WORLD, 9000) == VM1_OUT, "a way out")
-    eventually(lambda: seen_as(cluster, 1, netns("world"), VM1_OUT, 8080) == WORLD, "a way in")
-    held = [
-        Held(cluster, "out", netns("d1"), WORLD, 9001),
-        Held(cluster, "in", netns("world"), VM1_OUT, 8081),
-    ]
+    cluster.ok(1, "overlayd", "publish", "d2", "8085:80", "8086:81")
+    eventually(lambda: ways(cluster) == WAYS, "ways out and in")
+    held = held_ones(cluster, "before")
     eventually(lambda: all(each.answers > 0 for each in held), "connections")
     switch(cluster, "on")
     eventually(lambda: is_gated(cluster), "the gate")
@@ -94,6 +103,16 @@ def gated(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
     return cluster
 
 
+def held_ones(cluster: Cluster, name: str) -> list[Held]:
+    """Return connections through vm1: out, in, in to another host, and from vm1 itself."""
+    return [
+        Held(cluster, f"{name}.out", netns("d1"), WORLD, 9001),
+        Held(cluster, f"{name}.in", netns("world"), VM1_OUT, 8081),
+        Held(cluster, f"{name}.there", netns("world"), VM1_OUT, 8086),
+        Held(cluster, f"{name}.own", [], "127.0.0.1", 8086),
+    ]
+
+
 def switch(cluster: Cluster, mode: str) -> None:
     """Have the next agent of vm1 make a gate, or none, and start it."""
     cluster.ok(1, "sh", "-c", SWITCH.format(mode))
@@ -106,9 +125,27 @@ def is_gated(cluster: Cluster) -> bool:
     return bool(cluster.json(1, "status")["gate"]["active"])
 
 
+def is_drained(cluster: Cluster) -> bool:
+    """Return whether vm1 leads no new connection to d2 by the service's port."""
+    (inside,) = [each for each in cluster.ok(1, "ls", "/run/netns").split() if "gate" in each]
+    (there,) = [ip for ip in ips_of(cluster, 2, "d2") if ":" not in ip]
+    shown = cluster.ok(1, *netns(inside), "nft", "list", "map", "inet", "overlayd_gate", RING)
+    return f": {there} . 80" not in shown
+
+
 def ways(cluster: Cluster) -> list[str]:
-    """Return what each end sees: out and in, by both families, and from the host itself."""
+    """Return what each end sees: out and in, by both families, and from the host itself.
+
+    A container on another host sees vm1's own address on the network, which is told as "vm1".
+    """
+    own = cluster.ok(1, "ip", "-o", "address", "show", "type", "veth")
+    there = [
+        seen_as(cluster, 1, netns("world"), VM1_OUT, 8085),
+        seen_as(cluster, 1, netns("world"), VM1_OUT6, 8085),
+        seen_as(cluster, 1, [], "::1", 8085),
+    ]
     return [
+        *("vm1" if f" {each}/" in own else each for each in there),
         seen_as(cluster, 1, netns("d1"), WORLD, 9000),
         seen_as(cluster, 1, netns("d1"), WORLD6, 9006),
         seen_as(cluster, 1, netns("world"), VM1_OUT, 8080),
@@ -117,7 +154,7 @@ def ways(cluster: Cluster) -> list[str]:
     ]
 
 
-WAYS = [VM1_OUT, VM1_OUT6, WORLD, WORLD6, "192.168.56.12"]
+WAYS = [*["vm1"] * 3, VM1_OUT, VM1_OUT6, WORLD, WORLD6, "192.168.56.12"]
 
 
 def test_nothing_of_the_hosts_own_is_tracked(gated: Cluster) -> None:
@@ -141,10 +178,7 @@ def test_a_killed_agent_and_the_next_one_break_no_connection(
     gated: Cluster, eventually: Callable[..., None]
 ) -> None:
     """The gate stays in force without an agent, and the next one adopts it."""
-    held = [
-        Held(gated, "out2", netns("d1"), WORLD, 9001),
-        Held(gated, "in2", netns("world"), VM1_OUT, 8081),
-    ]
+    held = held_ones(gated, "killed")
     eventually(lambda: all(each.answers > 0 for each in held), "connections")
     ports = gated.json(1, "status")["gate"]["ports"]
     gated.ok(1, "bash", "-c", KILL)
@@ -162,6 +196,26 @@ def test_a_killed_agent_and_the_next_one_break_no_connection(
     assert "type nat" not in gated.ok(1, "nft", "list", "ruleset")
     for each in held:
         each.end()
+
+
+def test_a_backend_elsewhere_is_reached_through_the_gate(
+    gated: Cluster, eventually: Callable[..., None]
+) -> None:
+    """By a service's port, in both families; a connection outlives that it is drained."""
+    gated.ok(1, *shlex.split(SERVICE))
+    own = gated.json(1, "network", "inspect", "dual")["host_ips"]
+    for ip in (VM1_OUT, VM1_OUT6):
+        eventually(lambda ip=ip: seen_as(gated, 1, netns("world"), ip, 8087) in own, ip)
+    held = Held(gated, "service", netns("world"), VM1_OUT, 8088)
+    eventually(lambda: held.answers > 0, "a connection")
+    gated.ok(1, "overlayd", "service", "set", "there", "--drain", "d2", "--undrain", "d3")
+    eventually(lambda: is_drained(gated), "the drained backend rests")
+    before = held.answers
+    eventually(lambda: held.answers > before, "the connection goes on")
+    assert seen_as(gated, 1, netns("world"), VM1_OUT, 8087) in own
+    assert is_gated(gated)
+    held.end()
+    gated.ok(1, "overlayd", "service", "rm", "there")
 
 
 @pytest.mark.parametrize(

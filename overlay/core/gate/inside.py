@@ -2,7 +2,7 @@
 
 Inside, an interface of the host has its name, and the loopback another. Forwarding fills in
 `priority`: rules set it to `SIGNED` for a packet that they translate, or whose connection they
-know; any other returns as it was.
+know, and to `SIGNED_BORROWED` for one that must come a second time; any other returns as it was.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ LOOPBACK_NAME: Final = "host_lo"
 SIGNED: Final = 0x6F760001
 """The priority (6f76:1 in nft(8)) of a packet that may go on."""
 
+SIGNED_BORROWED: Final = 0x6F760002
+"""That of one that may go on to a container whose replies take another route.
+
+The host judges it by the client's address; then the gate masquerades the client.
+"""
+
 ACCEPTED: Final = 0x6F760000
 """The mark, in the host's namespace, of a packet that goes on to an exposed network."""
+
+ACCEPTED_BORROWED: Final = ACCEPTED | 0x6D71
+"""The mark of one whose client the gate masquerades, once the host has let it go on."""
 
 RETURNED: Final = 0x72657475
 """The mark of a packet that came back as it was, until the next program has seen it."""

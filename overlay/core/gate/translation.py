@@ -46,6 +46,11 @@ class TranslationState:
     sources: tuple[MasqueradeSource, ...]
     block: PortBlock = USUAL_BLOCK
 
+    def borrowed(self) -> frozenset[Ip]:
+        """Return the containers whose clients are masqueraded, as they would not answer here."""
+        published = frozenset(port.ip for port in self.host.ports if port.borrowed)
+        return published.union(*(port.borrowed for port in self.host.ingress))
+
 
 class GatePlan(NamedTuple):
     """What a host with a gate has."""
@@ -80,14 +85,8 @@ def obstacle(host: HostView, wanted: HostState) -> str:
             return f"port {number}/udp is published, and the host's own flows may have it"
     for port in wanted.ports:
         where = f"{port.host_port}/{port.protocol}"
-        if port.borrowed:
-            return f"the container of published port {where} has its default route elsewhere"
         if _is_loopback(port.host_ip) and not _has_stand_in(port.host_ip):
             return f"port {where} is published at another loopback address than 127.0.0.1 and ::1"
-    for ingress in wanted.ingress:
-        if ingress.borrowed:
-            where = f"{ingress.host_port}/{ingress.protocol}"
-            return f"a container behind port {where} has its default route elsewhere"
     return ""
 
 

@@ -19,7 +19,7 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tcx
 from overlay.kernel.gate import hooks, namespace
-from overlay.kernel.gate.hooks import GateHooks, Hook
+from overlay.kernel.gate.hooks import SENT, GateHooks, Hook
 from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
 from overlay.kernel.gate.pairs import GatePairs, Pair
@@ -213,9 +213,13 @@ def _require_tcx() -> None:
 
 
 def _order(hook: Hook, rows: list[GatedInterface]) -> tuple[bool, bool, int, int]:
-    """Return the place in the order of writing: the gate, what is received, what is sent."""
+    """Return the place in the order of writing: the gate, what is received, what is sent.
+
+    A network's interface first sends, as what is received elsewhere may need that.
+    """
     is_interface = not hook.is_inside and any(each.interface_index == hook.link for each in rows)
-    return is_interface, not hook.is_inside, hook.where, hook.link
+    where = 0 if hook.program == SENT else hook.where
+    return is_interface, not hook.is_inside, where, hook.link
 
 
 def remove_namespace(name: str) -> bool:

@@ -24,7 +24,10 @@ _PREFIX: Final = "ovg_"  # of the programs' names
 _RECEIVES: Final[Mapping[InterfaceKind, str]] = {
     "outside": "inward", "network": "inward", "loopback": "loopback"
 }  # fmt: skip
-_SENDS: Final[Mapping[InterfaceKind, str]] = {"outside": "outward", "network": "sent"}
+SENT: Final = "sent"
+"""The program for what a network's interface sends."""
+
+_SENDS: Final[Mapping[InterfaceKind, str]] = {"outside": "outward", "network": SENT}
 _KINDS: Final[tuple[InterfaceKind, ...]] = ("outside", "network", "loopback")
 
 
@@ -48,7 +51,7 @@ class GateHooks:
             "inward": inward.inward_program(maps),
             "loopback": inward.loopback_program(maps),
             "outward": outward.outward_program(maps),
-            "sent": outward.sent_program(maps),
+            SENT: outward.sent_program(maps),
             "entering": inner_ends.entering_program(),
             "exiting": inner_ends.exiting_program(signs_own=False),
             "exiting to loopback": inner_ends.exiting_program(signs_own=True),

@@ -106,6 +106,17 @@ def test_the_hosts_addresses_on_networks_are_known() -> None:
     assert plan.translation.gateways == {("ovh1", parse_ip("10.32.0.1"))}
 
 
+def test_containers_with_another_way_out_are_borrowed() -> None:
+    """Behind a published port, and behind that of a service."""
+    ips = [parse_ip(f"10.32.0.{number}") for number in range(2, 6)]
+    backends = tuple(Backend(ip, 80, NodeId(bytes(16))) for ip in ips)
+    service = IngressForward("tcp", 80, backends, borrowed=frozenset(ips[2:3]))
+    there = WEB._replace(ip=ips[3], borrowed=True)
+    state = replace(WANTED, ports=frozenset({WEB, there}), ingress=frozenset({service}))
+    assert obstacle(HOST, state) == ""
+    assert plan_gate(HOST, state).translation.borrowed() == set(ips[2:])
+
+
 def test_an_ordinary_host_has_no_obstacle() -> None:
     """Nor has one that publishes at 127.0.0.1."""
     local = WEB._replace(host_ip=parse_ip("127.0.0.1"))
@@ -134,25 +145,7 @@ def test_an_ordinary_host_has_no_obstacle() -> None:
             WANTED,
             "wg0 is no Ethernet interface",
         ),
-        (HOST, with_port(WEB._replace(borrowed=True)), "8080/tcp has its default route elsewhere"),
         (HOST, with_port(WEB._replace(host_ip=parse_ip("127.0.0.5"))), "another loopback address"),
-        (
-            HOST,
-            replace(
-                WANTED,
-                ingress=frozenset(
-                    {
-                        IngressForward(
-                            "tcp",
-                            80,
-                            (Backend(parse_ip("10.32.0.2"), 80, NodeId(bytes(16))),),
-                            borrowed=frozenset({parse_ip("10.32.0.2")}),
-                        )
-                    }
-                ),
-            ),
-            "port 80/tcp has its default route elsewhere",
-        ),
     ],
 )
 def test_an_obstacle_says_what_the_gate_would_not_keep(

@@ -1,7 +1,9 @@
 """A host with a gate, a router beside it, and another host behind the router.
 
-one, two (containers) -- network -- ovh of h1 -- cable -- h2 -- far, MTU 1400 -- eth0 of far
+one, two, away (containers) -- network -- ovh of h1 -- cable -- h2 -- far, MTU 1400 -- eth0 of far
       green (a container of another network) -- ovi of h1
+
+Container away has no default route, as one on another host has none to this host.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import pytest
-from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, IngressForward, PortForward
 from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState
 from overlay.core.gate.translation import plan_gate
+from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.gate.gate import Gate
 from overlay.kernel.gate.host_reader import read_host
@@ -35,6 +38,7 @@ FAR = {4: "198.51.100.2", 6: "2001:db8:1::2"}
 GATEWAY = {4: "10.32.0.1", 6: "fd00:32::1"}
 ONE = {4: "10.32.0.2", 6: "fd00:32::2"}
 TWO = {4: "10.32.0.3", 6: "fd00:32::3"}
+AWAY = {4: "10.32.0.4", 6: "fd00:32::4"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 RANGES = {4: ("10.32.0.0", 16), 6: ("fd00:32::", 64)}
 GREEN_GATEWAY = {4: "10.33.0.1", 6: "fd00:33::1"}
@@ -42,6 +46,8 @@ GREEN = {4: "10.33.0.2", 6: "fd00:33::2"}
 GREEN_RANGES = {4: ("10.33.0.0", 16), 6: ("fd00:33::", 64)}
 TCP_PORT, UDP_PORT, CLOSED_PORT, UNTRANSLATED_PORT = 8080, 8053, 8055, 8056
 """Published ports: to container one, to a port there at which nobody listens, and of no rule."""
+AWAY_TCP_PORT, AWAY_UDP_PORT, AWAY_CLOSED_PORT = 8090, 8063, 8065
+"""The same to container away; that of TCP is a service's."""
 _PORTS = (("tcp", TCP_PORT, 80), ("udp", UDP_PORT, 53), ("udp", CLOSED_PORT, 5999))
 WANTED = HostState(
     links=frozenset(
@@ -52,6 +58,20 @@ WANTED = HostState(
         PortForward(protocol, Ip(b""), port, parse_ip(one), there, borrowed=False)
         for protocol, port, there in _PORTS
         for one in ONE.values()
+    )
+    | frozenset(
+        PortForward("udp", Ip(b""), port, parse_ip(away), there, borrowed=True)
+        for port, there in ((AWAY_UDP_PORT, 53), (AWAY_CLOSED_PORT, 5999))
+        for away in AWAY.values()
+    ),
+    ingress=frozenset(
+        IngressForward(
+            "tcp",
+            AWAY_TCP_PORT,
+            (Backend(parse_ip(away), 80, NodeId(bytes(16))),),
+            borrowed=frozenset({parse_ip(away)}),
+        )
+        for away in AWAY.values()
     ),
 )
 """The networks and ports of host h1."""
@@ -138,7 +158,7 @@ class Gated:
                 for base, length in ranges.values()
             ),
             frozenset(
-                {("tcp", TCP_PORT), ("udp", UDP_PORT), ("udp", CLOSED_PORT)}
+                {(each.protocol, each.host_port) for each in WANTED.ports | WANTED.ingress}
                 | {(protocol, UNTRANSLATED_PORT) for protocol in ("tcp", "udp")}
             ),
             BLOCK,
@@ -175,7 +195,7 @@ def _address(gated: Gated, who: str, link: str, ipv4: str, ipv6: str) -> None:
 
 
 def _build(gated: Gated) -> None:
-    for who in ("h1", "h2", "far", "network", "one", "two", "green"):
+    for who in ("h1", "h2", "far", "network", "one", "two", "away", "green"):
         gated.names[who] = gated.world.namespace(who)
     _link(gated, "h1", "cable", "h2", "cable", 1500)
     _link(gated, "h2", "far", "far", "eth0", 1400)
@@ -188,7 +208,7 @@ def _build(gated: Gated) -> None:
     _link(gated, "h1", "ovh", "network", "ovh", 1450)
     _address(gated, "h1", "ovh", f"{GATEWAY[4]}/16", f"{GATEWAY[6]}/64")
     gated.run("network", "ip", "link", "set", "ovh", "master", "br0")
-    for who, ips in (("one", ONE), ("two", TWO)):
+    for who, ips in (("one", ONE), ("two", TWO), ("away", AWAY)):
         _link(gated, who, "eth0", "network", who, 1450)
         gated.run("network", "ip", "link", "set", who, "master", "br0")
         _address(gated, who, "eth0", f"{ips[4]}/16", f"{ips[6]}/64")
@@ -204,12 +224,12 @@ def _build(gated: Gated) -> None:
         gated.run(who, "sysctl", "-qw", *switches)
 
 
-def _write_rules(gated: Gated, gate: GateThere) -> None:
+def write_rules(gated: Gated, gate: GateThere, wanted: HostState = WANTED) -> None:
     """Write the tables of the host and its gate, as planned by what is read from the host."""
     with netns.inside(gated.fd("h1")):
-        plan = plan_gate(read_host(), WANTED, BLOCK)
+        plan = plan_gate(read_host(), wanted, BLOCK)
         with closing(HostTable(NODE)) as table:
-            table.write(WANTED, HostForm(plan.outside, is_retiring=False))
+            table.write(wanted, HostForm(plan.outside, is_retiring=False))
     known = gated.wanted()
     assert replace(plan.gate, published=known.published) == known
     with closing(TranslationTable(gate.path)) as inside:
@@ -226,7 +246,7 @@ def gated(_capable: None) -> Iterator[Gated]:
         gate.prepare(BLOCK)
         assert made.pass_over(gate) == made.wanted()
         made.names["gate"] = gate.path.name
-        _write_rules(made, gate)
+        write_rules(made, gate)
         yield made
     finally:
         made.close()
@@ -237,8 +257,8 @@ def traffic(gated: Gated) -> Iterator[Traffic]:
     """Return what opens sockets there, with servers at the usual ports."""
     made = gated.traffic()
     servers = (
-        *(("h2", 9000, 9001), ("far", 9000, 9001), ("one", 80, 53), ("h1", 20_000, 20_001)),
-        ("h1", UNTRANSLATED_PORT, UNTRANSLATED_PORT),
+        *(("h2", 9000, 9001), ("far", 9000, 9001), ("one", 80, 53), ("away", 80, 53)),
+        *(("h1", 20_000, 20_001), ("h1", UNTRANSLATED_PORT, UNTRANSLATED_PORT)),
     )
     for who, tcp, udp in servers:
         made.serve(who, tcp, udp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from dataclasses import replace
 
 import pytest
 from overlay.core.gate.inside import ACCEPTED
@@ -22,7 +23,7 @@ from tests.kernel.gate.conftest import (
     UNTRANSLATED_PORT,
     Gated,
 )
-from tests.kernel.gate.traffic import WANT, Traffic
+from tests.kernel.gate.traffic import WANT, Traffic, all_of
 
 pytestmark = [pytest.mark.netns, pytest.mark.parametrize("version", [4, 6])]
 # IP_TRANSPARENT and IPV6_FREEBIND
@@ -49,6 +50,22 @@ def test_a_port_that_is_not_translated_is_the_hosts(traffic: Traffic, version: i
     ):
         assert traffic.ask_tcp(who, address[version], UNTRANSLATED_PORT, 200_000) == seen[version]
         assert traffic.ask_udp(who, address[version], UNTRANSLATED_PORT) == seen[version]
+
+
+def test_a_connection_of_before_goes_on(gated: Gated, traffic: Traffic, version: int) -> None:
+    """The host's own, at a port that is published meanwhile: the gate has not seen it begin."""
+    gate = gated.opened[-1]
+    gate.write(gate.read(), replace(gated.wanted(), published=frozenset()))
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    clients = []
+    for who, address in (("two", GATEWAY), ("green", OWN), ("h2", OWN), ("h1", LOOPBACK)):
+        clients.append(traffic.socket(who, family, socket.SOCK_STREAM))
+        clients[-1].connect((address[version], UNTRANSLATED_PORT))
+    assert gated.pass_over(gate) == gated.wanted()
+    for each in clients:
+        each.sendall(b"later")
+        each.shutdown(socket.SHUT_WR)
+        assert all_of(each).endswith(b"\nlater")
 
 
 def test_large_datagrams_of_the_host(traffic: Traffic, version: int) -> None:

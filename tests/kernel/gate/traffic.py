@@ -10,8 +10,8 @@ from overlay.kernel import netns
 
 _TIMEOUT_S = 20
 _SOURCE_UDP_SIZE_MAX = 65_535
-_PMTUDISC = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
-WANT, DO, DONT = 1, 2, 0  # IP_PMTUDISC_*
+PMTUDISC = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+WANT, DO, DONT = 1, 2, 0  # IPPMTUDISC_*
 
 
 class Traffic:
@@ -44,7 +44,7 @@ class Traffic:
                     each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 each.settimeout(None)
                 each.bind(("", port))
-            receiver.setsockopt(*_PMTUDISC[family], DONT)
+            receiver.setsockopt(*PMTUDISC[family], DONT)
             listener.listen(16)
             threading.Thread(target=_accept, args=(listener,), daemon=True).start()
             threading.Thread(target=_echo, args=(receiver,), daemon=True).start()
@@ -55,7 +55,7 @@ class Traffic:
         client.connect((address, port))
         sent = bytes(range(256)) * (size // 256 + 1)
         threading.Thread(target=_send, args=(client, sent[:size]), daemon=True).start()
-        answer = _all_of(client)
+        answer = all_of(client)
         client.close()
         seen, _, data = answer.partition(b"\n")
         assert data == sent[:size]
@@ -71,7 +71,7 @@ class Traffic:
     ) -> str:
         """Do the same by a datagram; raises OSError for an error of ICMP."""
         client = self.socket(who, _family(address), socket.SOCK_DGRAM)
-        client.setsockopt(*_PMTUDISC[socket.AddressFamily(client.family)], discovers)
+        client.setsockopt(*PMTUDISC[socket.AddressFamily(client.family)], discovers)
         client.connect((address, port))
         client.send(b"q" * size)
         try:
@@ -103,7 +103,7 @@ def _accept(listener: socket.socket) -> None:
 
 def _answer(client: socket.socket, address: str) -> None:
     with suppress(OSError), client:
-        data = _all_of(client)
+        data = all_of(client)
         client.sendall(address.encode() + b"\n" + data)
 
 
@@ -123,7 +123,8 @@ def _send(client: socket.socket, data: bytes) -> None:
         client.shutdown(socket.SHUT_WR)
 
 
-def _all_of(source: socket.socket) -> bytes:
+def all_of(source: socket.socket) -> bytes:
+    """Return what a peer sends until it ends the connection."""
     found = b""
     while piece := source.recv(65_536):
         found += piece

@@ -1,8 +1,8 @@
 """The programs for what comes back by a pair's end in the host's namespace.
 
-What is on its way out leaves by the interface, to the next hop chosen before. All else goes on as
-if the interface had received it: with the mark to enter an exposed network, if the rules inside
-have signed it and it is for one, else as it was.
+What is on its way out leaves by the interface, to the next hop chosen before: also to a container
+whose client is masqueraded. All else goes on as if the interface had received it: with a mark to
+enter an exposed network, if the rules inside have signed it and it is for one, else as it was.
 """
 
 from __future__ import annotations
@@ -51,9 +51,12 @@ def returning_program(maps: GateMaps, kind: InterfaceKind) -> bytes:
         if kind == "loopback":
             _restore_loopback(program, header)
         program.load(HALF, R1, R2, parts.SOURCE_MAC)
-        if kind == "outside":
+        if kind != "loopback":
             program.jump_equal(R1, parts.OUTWARD_SIGN, "leave")
-        program.jump_unequal(R1, parts.SIGN, "unchanged")
+        if kind == "outside":
+            _choose_mark(program, header)
+        else:
+            program.jump_unequal(R1, parts.SIGN, "unchanged")
         parts.look_own_up(program, maps, header, header.destination)
         program.jump_unequal(R0, 0, header.named("own") if kind == "network" else "unchanged")
         parts.reach(program, header.end, header.named("other"), "drop")
@@ -64,10 +67,11 @@ def returning_program(maps: GateMaps, kind: InterfaceKind) -> bytes:
         program.jump("unchanged")
         if kind == "network":
             _answer_host(program, maps, header)
-    if kind == "outside":
+    if kind != "loopback":
         _leave(program)
+    if kind == "outside":
         program.label("accept")
-        parts.write_mark(program, inside.ACCEPTED)
+        program.store(WORD, R6, numbers.MARK, R7)
         program.jump("receive")
     else:
         _send(program)
@@ -76,6 +80,15 @@ def returning_program(maps: GateMaps, kind: InterfaceKind) -> bytes:
     _receive(program)
     parts.finish(program, "drop", numbers.DROP)
     return program.code()
+
+
+def _choose_mark(program: Assembler, header: IpHeader) -> None:
+    """Have R7 be the mark for what is signed; go on with nothing else."""
+    program.set(R7, inside.ACCEPTED)
+    program.jump_equal(R1, parts.SIGN, header.named("signed"))
+    program.set(R7, inside.ACCEPTED_BORROWED)
+    program.jump_unequal(R1, parts.BORROWED_SIGN, "unchanged")
+    program.label(header.named("signed"))
 
 
 def _restore_loopback(program: Assembler, header: IpHeader) -> None:

@@ -4,8 +4,11 @@ Where an interface leads outside, packets of exposed networks go to the gate, an
 these may name a connection as the network knows it. The next hop's MAC takes the place of the
 source's, so that the way back is the one that the host's routes chose.
 
-On a network's interface, users of the host may send from its own addresses alone: for IPv6 any
-other takes no privilege (IPV6_FREEBIND), and it may be another container's.
+On a network's interface, what goes to a container whose replies take another route comes to the
+gate a second time, after the host's own rules, and so do the host's errors of ICMP: its client is
+masqueraded there, and errors about what it answers name the client. Users of the host may send from
+its own addresses alone: for IPv6 any other takes no privilege (IPV6_FREEBIND), and it may be
+another container's.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from overlay.kernel.bpf.assembler import (
 from overlay.kernel.bpf.calls import look_up
 from overlay.kernel.gate.maps import OWN, GateMaps
 from overlay.kernel.gate.programs import parts
-from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IpHeader
+from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IPV6_HEADER, IpHeader
 
 _ERRORS_IPV4: Final = (3, 11, 12)  # unreachable, time exceeded, a parameter's problem
 _ERROR_IPV6_MAX: Final = 127
@@ -99,16 +102,17 @@ def _steer(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
 
 
 def sent_program(maps: GateMaps) -> bytes:
-    """Return the program for what a network's interface sends: the host's own, from its addresses.
+    """Return the program for what a network's interface sends.
 
-    What the host forwards, or the gate has sent, came by an interface.
+    The host's own must be from its addresses. What the host forwards, or the gate has sent, came by
+    an interface.
     """
     program = parts.begin()
+    parts.return_marked(program, accepts=False)
+    parts.jump_if_marked(program, inside.ACCEPTED_BORROWED, "borrowed")
     program.load(WORD, R1, R6, numbers.INGRESS_IFINDEX)
     program.jump_unequal(R1, 0, "pass")
-    program.load(WORD, R1, R6, numbers.MARK)
-    program.mask(R1, inside.ACCEPTED)
-    program.jump_equal(R1, inside.ACCEPTED, "pass")
+    parts.jump_if_marked(program, inside.ACCEPTED, "pass")
     parts.branch_by_version(program, "pass")
     for header in HEADERS:
         program.label(header.named("version"))
@@ -117,14 +121,21 @@ def sent_program(maps: GateMaps) -> bytes:
         parts.look_own_up(program, maps, header, header.source)
         program.jump_equal(R0, 0, "refuse")
         program.load(WORD, R1, R0, 0)
-        program.jump_equal(R1, OWN, "pass")
-        program.jump("refuse")
+        program.jump_unequal(R1, OWN, "refuse")
+        parts.reach(program, header.end, header.named("own"))
+        _refuse_no_errors(program, header)
+        _steer(program, maps, header)
+    program.label("borrowed")
+    program.load(WORD, R1, R6, numbers.PROTOCOL)
+    for number, header in ((numbers.IPV4, IPV4_HEADER), (numbers.IPV6, IPV6_HEADER)):
+        program.jump_equal(R1, number, header.named("steer"))
+    program.jump("pass")
     program.label("refuse")
     program.load_map_value(R1, maps.refused)
     program.set(R2, 1)
     program.count(R1, 0, R2)
     parts.finish(program, "drop", numbers.DROP)
-    parts.finish(program)
+    parts.finish_returned(program)
     return program.code()
 
 

@@ -35,8 +35,11 @@ OUTER_MAC: Final = Mac(bytes([0x02, 0x6F, 0x76, 0x67, 0, 2]))
 """The MAC to which the namespace sends what came from outside."""
 
 DESTINATION_MAC, SOURCE_MAC = 0, 6
-SIGN, OUTWARD_SIGN = 0x6F76, 0x6F77
-"""First bytes of the source MAC of what the namespace sends: signed, or on its way out."""
+SIGN, OUTWARD_SIGN, BORROWED_SIGN = 0x6F76, 0x6F77, 0x6F78
+"""First bytes of the source MAC of what the namespace sends: signed, or on its way out.
+
+The last stands for `SIGNED_BORROWED`.
+"""
 
 INWARD: Final = 0xFFFF
 """The tc_index inside of what came from outside: no MAC of a next hop begins so."""
@@ -258,6 +261,13 @@ def return_marked(program: Assembler, *, accepts: bool) -> None:
         program.mask(R1, inside.ACCEPTED)
         program.jump_equal(R1, inside.ACCEPTED, "pass")
     program.label("fresh")
+
+
+def jump_if_marked(program: Assembler, mark: int, label: str) -> None:
+    """Jump if the frame's mark has all bits of `mark`; changes R1."""
+    program.load(WORD, R1, R6, numbers.MARK)
+    program.mask(R1, mark)
+    program.jump_equal(R1, mark, label)
 
 
 def finish_returned(program: Assembler) -> None:

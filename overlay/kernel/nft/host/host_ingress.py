@@ -13,6 +13,7 @@ from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.table import Set
+from overlay.model import Ip
 
 _BORROWED: Final = {4: "borrowed", 16: "borrowed6"}
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
@@ -28,8 +29,19 @@ def in_order(ingress: Collection[IngressForward]) -> list[IngressForward]:
 def sets(ingress: Collection[IngressForward]) -> Iterator[Set]:
     """Yield the maps of the ports' backends, and the sets of those that are masqueraded."""
     if ingress:
+        yield from ring_maps(ingress)
+        yield from borrowed_sets()
+
+
+def ring_maps(ingress: Collection[IngressForward]) -> Iterator[Set]:
+    """Yield the maps of the ports' backends."""
+    if ingress:
         yield from map(choice.ring_map, choice.RINGS)
-        yield from (Set(_BORROWED[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES)
+
+
+def borrowed_sets() -> Iterator[Set]:
+    """Yield the sets of addresses whose clients are masqueraded."""
+    yield from (Set(_BORROWED[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES)
 
 
 def _to_this_host(_size: int) -> Rule:
@@ -65,9 +77,21 @@ def destinations(
 def borrowed(ingress: Collection[IngressForward]) -> Iterator[Rule]:
     """Yield matches of packets to backends whose clients the host masquerades."""
     if ingress:
-        for size in choice.SIZES:
-            family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
-            yield (*family, *choice.requested_address(size), ex.in_set(_BORROWED[size]))
+        yield from map(to_borrowed, choice.SIZES)
+
+
+def to_borrowed(size: int) -> Rule:
+    """Match packets to the addresses of a set of `borrowed_sets`, by the size of an address."""
+    family = ex.is_ipv4() if size == 4 else ex.is_ipv6()
+    return (*family, *choice.requested_address(size), ex.in_set(_BORROWED[size]))
+
+
+def borrowed_elements(borrowed: Collection[Ip]) -> dict[str, frozenset[bytes]]:
+    """Return the elements of `borrowed_sets`."""
+    return {
+        name: frozenset(bytes(ip) for ip in borrowed if len(ip) == size)
+        for size, name in _BORROWED.items()
+    }
 
 
 def elements(ingress: Collection[IngressForward]) -> dict[str, frozenset[bytes]]:

@@ -10,6 +10,8 @@ from overlay.kernel.nft.expressions import Expression, Rule, number
 
 _NAT_SOURCE: Final = 0
 _META_PRIORITY: Final = 2
+_CT_STATE, _CT_MARK = 0, 3
+_NEW: Final = 8  # NF_CT_STATE_BIT of IP_CT_NEW
 _REG_2, _REG_3 = 2, 3
 _NATIVE: Final = struct.Struct("=I")
 
@@ -38,3 +40,24 @@ def set_priority(priority: int) -> Rule:
         ex.load(ex.REG_1, _NATIVE.pack(priority)),
         Expression("meta", ((2, number(_META_PRIORITY)), (3, number(ex.REG_1)))),
     )
+
+
+def ct_new() -> Rule:
+    """Match packets of connections that nobody has answered yet."""
+    bits = _NATIVE.pack(_NEW)
+    return (_load_ct(_CT_STATE), ex.masked(bits), ex.equals(bits))
+
+
+def ct_has_mark(mark: int) -> Rule:
+    """Match packets of connections with this mark."""
+    return (_load_ct(_CT_MARK), ex.equals(_NATIVE.pack(mark)))
+
+
+def set_ct_mark(mark: int) -> Rule:
+    """Set the connection's mark, which lives as long as the connection."""
+    key, register = (2, number(_CT_MARK)), (4, number(ex.REG_1))
+    return (ex.load(ex.REG_1, _NATIVE.pack(mark)), Expression("ct", (key, register)))
+
+
+def _load_ct(key: int) -> Expression:
+    return Expression("ct", ((1, number(ex.REG_1)), (2, number(key))))

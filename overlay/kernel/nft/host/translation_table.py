@@ -4,19 +4,28 @@ All interfaces there are ends of gates, named as the host's interfaces, and a pa
 one that it came by (ADR 0019). What this table does not translate returns to the host as it was.
 What belongs to a connection that it knows is signed by the packet's priority: the host's own table
 lets that into a network. The host's addresses are a set, since they are not this namespace's own.
+
+A container whose default route does not lead back to this host must answer the host, so that its
+clients are masqueraded. A client from outside is so only after the host's own rules, which see its
+address: the packet comes here once more, by the network's interface, and is another connection.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
 from overlay import failpoint
 from overlay.core.dataplane.host_rules import PortForward
-from overlay.core.gate.inside import LOOPBACK_DESTINATION, LOOPBACK_NAME, SIGNED
+from overlay.core.gate.inside import (
+    LOOPBACK_DESTINATION,
+    LOOPBACK_NAME,
+    SIGNED,
+    SIGNED_BORROWED,
+)
 from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.translation import MasqueradeSource, TranslationState
 from overlay.errors import OverlayError
@@ -25,7 +34,13 @@ from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.host import host_ingress
-from overlay.kernel.nft.host.source_translation import set_priority, source_to
+from overlay.kernel.nft.host.source_translation import (
+    ct_has_mark,
+    ct_new,
+    set_ct_mark,
+    set_priority,
+    source_to,
+)
 from overlay.kernel.nft.table import (
     FAMILY_INET,
     FORWARD,
@@ -49,9 +64,11 @@ _OWN: Final = {4: "own4", 16: "own6"}
 _INNER: Final = "inner"  # the ends of networks and of the loopback
 _TYPE_INTERFACE: Final = 41  # nft's own number
 _TYPE_ADDRESS: Final = {4: 7, 16: 8}  # nft(8)'s own numbers
-_DESTINATION_AT: Final = {4: 16, 16: 24}  # in the IP header
+_SOURCE_AT: Final = {4: 12, 16: 8}  # in the IP header
+_DESTINATION_AT: Final = {4: 16, 16: 24}
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
 _LOOSE: Final = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
+_BORROWED: Final = 1  # the mark of connections whose client is masqueraded by another
 _REFUSED: Final = (ex.counter(), ex.drop())
 _ECHO: Final = {4: b"\x01", 16: b"\x3a"}  # ICMP and ICMPv6
 
@@ -80,7 +97,8 @@ def table_of(state: TranslationState) -> Table:
         (
             *(Set(name, _TYPE_ADDRESS[size], size) for size, name in _OWN.items()),
             Set(_INNER, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
-            *host_ingress.sets(ingress),
+            *host_ingress.ring_maps(ingress),
+            *host_ingress.borrowed_sets(),
         ),
         (
             Chain("direct", tuple(_direct(state)), (PREROUTING, _BEFORE_TRACKING)),
@@ -109,10 +127,40 @@ def _known(state: TranslationState) -> Iterator[Rule]:
     Between networks a reply is not enough: two containers that send to each other would open a way.
     """
     sign = (*set_priority(SIGNED), ex.accept())
+    yield from _known_borrowed(state)
     yield (*ex.ct_dnat(), *sign)
     for name in (LOOPBACK_NAME, *sorted(link.interface for link in state.host.links)):
         yield (*ex.iifname_is(name), ex.accept())
     yield (*ex.ct_established(), *sign)
+
+
+def _known_borrowed(state: TranslationState) -> Iterator[Rule]:
+    """Have what comes from outside for a container that answers elsewhere come a second time.
+
+    Each connection keeps its way, whatever becomes of the container's routes, or of its service.
+    What comes a second time and belongs to no connection can't be masqueraded. The host's own
+    errors may be about other packets.
+    """
+    for link in sorted(state.host.links):
+        for base, length in link.ranges:
+            source = (ex.network_header(_SOURCE_AT[len(base)], len(base)),)
+            foreign = (*source, ex.not_in_set(_OWN[len(base)]))
+            within = (*ex.iifname_is(link.interface), *_to_containers(base, length))
+            yield (*within, *foreign, *ex.ct_invalid(), *_REFUSED)
+    from_outside = ex.iifname_in_set(_INNER, inside=False)
+    for size in _OWN:
+        begins = (*ex.ct_dnat(), *ct_new(), *host_ingress.to_borrowed(size))
+        yield (*from_outside, *begins, *set_ct_mark(_BORROWED))
+    yield (*from_outside, *ct_has_mark(_BORROWED), *set_priority(SIGNED_BORROWED), ex.accept())
+
+
+def _to_containers(base: Ip, length: int) -> Rule:
+    """Match packets to a network's range, but to the host's own address there."""
+    to_range = (
+        *ex.to_range(base, length),
+        ex.network_header(_DESTINATION_AT[len(base)], len(base)),
+    )
+    return (*to_range, ex.not_in_set(_OWN[len(base)]))
 
 
 def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
@@ -125,6 +173,7 @@ def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
         },
         _INNER: frozenset(map(ex.interface_key, inner)),
         **host_ingress.elements(state.host.ingress),
+        **host_ingress.borrowed_elements(state.borrowed()),
     }
 
 
@@ -159,17 +208,25 @@ def _destinations(ports: list[PortForward], own: Container[Ip]) -> Iterator[Rule
 def _sources(state: TranslationState) -> Iterator[Rule]:
     """Masquerade what leaves networks, and published connections that would return directly.
 
-    The latter are connections from this host, and from a container on the same network.
+    The latter are connections from this host, from a container on the same network, and all those
+    to a container whose default route does not lead back here. What leaves by a network's interface
+    to that network is from a container there, or comes a second time.
     """
     ranges = {link.interface: link.ranges for link in sorted(state.host.links)}
-    gateways = sorted(state.gateways)
-    for interface, gateway in gateways:
-        same_size = [each for each in ranges[interface] if len(each[0]) == len(gateway)]
-        for base, length in same_size:
-            into = (*ex.ct_dnat(), *ex.to_range(base, length))
-            yield from _translate((*ex.oifname_is(LOOPBACK_NAME), *into), gateway, state.block)
-            within = (*ex.oifname_is(interface), *ex.from_range(base, length))
-            yield from _translate((*within, *into), gateway, state.block)
+    for interface, listed in ranges.items():
+        for base, length in listed:
+            into = _to_containers(base, length)
+            within, published = (*ex.oifname_is(interface), *into), (*ex.ct_dnat(), *into)
+            others = (*ex.oifname_in_set(_INNER), *published)
+            for gateway in _gateways(state, interface, base, length):
+                yield from _translate(
+                    (*ex.oifname_is(LOOPBACK_NAME), *published), gateway, state.block
+                )
+                yield from _translate(within, gateway, state.block)
+                yield from _translate(
+                    (*others, *host_ingress.to_borrowed(len(base))), gateway, state.block
+                )
+            yield (*within, *_REFUSED)
     everything = [each for listed in ranges.values() for each in listed]
     for source in state.sources:
         for base, length in everything:
@@ -178,6 +235,13 @@ def _sources(state: TranslationState) -> Iterator[Rule]:
     for name in sorted({source.interface for source in state.sources}):
         for base, length in everything:  # never with a container's address
             yield (*ex.oifname_is(name), *ex.from_range(base, length), *_REFUSED)
+
+
+def _gateways(state: TranslationState, interface: str, base: Ip, length: int) -> list[Ip]:
+    """Return the host's address for a range, one in that if there is one; none without any."""
+    network = ip_network((bytes(base), length))
+    own = sorted(ip for name, ip in state.gateways if name == interface and len(ip) == len(base))
+    return sorted(own, key=lambda ip: ip_address(ip) not in network)[:1]
 
 
 def _masquerade(source: MasqueradeSource, from_network: Rule, block: PortBlock) -> Iterator[Rule]:
