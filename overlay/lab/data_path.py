@@ -20,7 +20,7 @@ CONFIGURATIONS: Final = {
     "bridge": 'fast_path = "off"\n',
 }
 GATE_VARIABLE: Final = "OVERLAYD_LAB_GATE"
-_GATE: Final = 'gate = "on"\n'
+_GATES: Final = ("auto", "on", "off")
 _FILE: Final = "etc/overlayd/overlayd.toml"
 
 
@@ -38,9 +38,15 @@ def wanted() -> str:
 
 
 def configuration() -> str:
-    """Return what the environment asks for as a configuration; empty for the defaults."""
+    """Return what the environment asks for as a configuration; empty for the defaults.
+
+    Raises UsageError for another value.
+    """
     text = CONFIGURATIONS.get(wanted(), "")
-    return text + _GATE if os.environ.get(GATE_VARIABLE) == "on" else text
+    gate = os.environ.get(GATE_VARIABLE, "")
+    if gate and gate not in _GATES:
+        raise UsageError(f"{GATE_VARIABLE} is no choice: {gate!r}", hint=f"Use {', '.join(_GATES)}")
+    return f'{text}gate = "{gate}"\n' if gate else text
 
 
 def configure(host: HostProcess) -> None:

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 SWITCH = "mkdir -p /etc/overlayd; echo 'gate = \"{}\"' >/etc/overlayd/overlayd.toml"
 VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
+NAT = "type nat hook postrouting priority 100;"
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_count"
 RING = "connections_251"
 SERVICE = """
@@ -131,6 +132,13 @@ def is_drained(cluster: Cluster) -> bool:
     (there,) = [ip for ip in ips_of(cluster, 2, "d2") if ":" not in ip]
     shown = cluster.ok(1, *netns(inside), "nft", "list", "map", "inet", "overlayd_gate", RING)
     return f": {there} . 80" not in shown
+
+
+def without_gate(cluster: Cluster) -> str:
+    """Return what vm1 tells of why it has none; that is no fault where it may choose."""
+    status = cluster.json(1, "status")
+    assert [each for each in status["health"] if "without a gate" in each["text"]] == []
+    return "".join(each["text"] for each in status["notices"] if "without a gate" in each["text"])
 
 
 def ways(cluster: Cluster) -> list[str]:
@@ -275,8 +283,14 @@ def test_without_it_nothing_is_left(gated: Cluster, eventually: Callable[..., No
     assert ways(gated) == WAYS
     assert "gate" not in gated.ok(1, "ls", "/run/netns")
     assert "ovg" not in gated.ok(1, "ip", "-o", "link")
-    switch(gated, "on")
+    gated.ok(1, "nft", "add table ip others; add chain ip others nat { " + NAT + " }")
+    switch(gated, "auto")
+    eventually(lambda: "table ip others" in without_gate(gated), "another program's rules")
+    assert ways(gated) == WAYS
+    gated.ok(1, "nft", "delete", "table", "ip", "others")
+    switch(gated, "auto")
     eventually(lambda: is_gated(gated), "the gate")
+    assert without_gate(gated) == ""
     gated.ok(1, "overlayd", "leave")
     assert "gate" not in gated.ok(1, "ls", "/run/netns")
     assert "ovg" not in gated.ok(1, "ip", "-o", "link")

@@ -25,6 +25,18 @@ def test_an_agent_accepts_each_configuration(
     assert (read.fast_path, read.native_path) == (fast, native or config.Config().native_path)
 
 
+@pytest.mark.parametrize("gate", ["auto", "on", "off"])
+def test_an_agent_accepts_each_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str
+) -> None:
+    """Beside any path."""
+    monkeypatch.setenv(data_path.GATE_VARIABLE, gate)
+    monkeypatch.setenv(data_path.VARIABLE, "native")
+    file = tmp_path / "overlayd.toml"
+    file.write_text(data_path.configuration())
+    assert config.load(file, required=True).gate == gate
+
+
 def test_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a run which names it does not take the defaults."""
     monkeypatch.setenv(data_path.VARIABLE, "vxlan")
@@ -32,3 +44,6 @@ def test_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         data_path.wanted()
     monkeypatch.delenv(data_path.VARIABLE)
     assert data_path.wanted() == ""
+    monkeypatch.setenv(data_path.GATE_VARIABLE, "yes")
+    with pytest.raises(UsageError, match="OVERLAYD_LAB_GATE is no choice: 'yes'"):
+        data_path.configuration()

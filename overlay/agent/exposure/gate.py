@@ -21,11 +21,12 @@ from overlay.core.gate.translation import GatePlan, obstacle, plan_gate, publish
 from overlay.errors import OverlayError
 from overlay.kernel.gate.gate import Gate, has_gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
+from overlay.kernel.gate.other_programs import other_use
 from overlay.kernel.gate.used_ports import listening_ports
 from overlay.kernel.nft.host.translation_table import TranslationTable
 from overlay.model import Ip, NodeId
 
-_OFF = "off"
+_OFF, _AUTO = "off", "auto"
 _RETRY_S = 30.0  # what is made and removed again would itself be the next reason to try
 
 
@@ -43,8 +44,13 @@ class _Failure(NamedTuple):
 class TranslationGate:
     """The gate of this host.
 
-    `why` says why there is none although the configuration asks for one; `plan` what it was made
-    by, None without a gate.
+    `why` says why there is none although the configuration asks for one, or leaves it open; `plan`
+    what it was made by, None without a gate.
+
+    If it is left open ("auto"), there is one unless something speaks against it as it would be
+    made: another program that tracks, or would be passed by. Then it stays as long as it can, and
+    one that could not is not made again: each end cuts connections off. Both last until nothing is
+    exposed, or the agent starts anew.
     """
 
     def __init__(self, node_id: NodeId, kernel: KernelThread, mode: str) -> None:
@@ -58,11 +64,17 @@ class TranslationGate:
         self._table: TranslationTable | None = None
         self._failed: _Failure | None = None  # the last attempt, if it did
         self._may_be_left = True  # by the previous process
+        self._declined = ""  # for good, as far as this agent knows: why
 
     @property
-    def is_wanted(self) -> bool:
-        """Return whether the configuration asks for a gate."""
-        return self.mode != _OFF
+    def is_optional(self) -> bool:
+        """Return whether the host does as well without a gate."""
+        return self.mode == _AUTO
+
+    @property
+    def follows_host(self) -> bool:
+        """Return whether a change of the host's addresses or policies may change the gate."""
+        return self.mode != _OFF and not self._declined
 
     @property
     def where(self) -> tuple[int, frozenset[Ip]] | None:
@@ -91,16 +103,26 @@ class TranslationGate:
         return plan
 
     async def _plan(self, wanted: HostState | None) -> GatePlan | None:
-        if not self.is_wanted or wanted is None or not wanted.links:
-            self.why = ""
+        if self.mode == _OFF or wanted is None or not wanted.links:
+            self.why = self._declined = ""
             return None
-        if self._failed is not None and self._failed.is_recent(wanted):
+        if self._declined or (self._failed is not None and self._failed.is_recent(wanted)):
             return None
+        stands = self.plan is not None or await self._kernel.call(has_gate, self._node_id)
         # One that a former agent left has been made here: a refusal now is a passing one.
-        if self.plan is None and not await self._kernel.call(has_gate, self._node_id):
+        if not stands:
             self.why = await self._kernel.call(refusal, self._node_id)
             if self.why:
                 return None
+        plan = await self._possible(wanted)
+        if plan is not None and self.is_optional and not stands:
+            self.why = await self._kernel.call(other_use, plan.outside)
+        if self.why and self.is_optional and (stands or plan is not None):
+            self._declined = self.why
+        return None if self.why else plan
+
+    async def _possible(self, wanted: HostState) -> GatePlan | None:
+        """Return the plan; None if the host can't have a gate: `why` says why."""
         host = await self._kernel.call(read_host)
         block = await self._block(host, wanted)
         self.why = obstacle(host, wanted) or block_obstacle(host, block)

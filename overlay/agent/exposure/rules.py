@@ -41,6 +41,10 @@ _NO_GATE_HINT: Final = (
     'Nothing is broken, only slower; to translate without a gate for good: gate = "off" in '
     "overlayd.toml"
 )
+_OPTIONAL_HINT: Final = (
+    'Nothing is broken, and "overlayd.toml" can settle it: gate = "off", or "on" for one wherever '
+    "the host can have it (docs/guide/gate.md). The agent looks again when it is restarted"
+)
 
 
 class HostRules(Controller):
@@ -311,7 +315,7 @@ class HostRules(Controller):
 
     def rest_s(self) -> float:
         """Rest where each change of the host's addresses and routes leads to a pass."""
-        return _GATED_REST_S if self.gate.is_wanted else 0.0
+        return _GATED_REST_S if self.gate.follows_host else 0.0
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
@@ -319,20 +323,30 @@ class HostRules(Controller):
         names = (table_name(self._node_id), DOCKER_TABLE)
         with contextlib.ExitStack() as watched:
             watched.enter_context(watch.watch_tables(names, self._own_ports, self.trigger))
-            for make in (UnderlayMonitor, policy_monitor) if self.gate.is_wanted else ():
+            for make in (UnderlayMonitor, policy_monitor) if self.gate.follows_host else ():
                 monitor = await self._kernel.call(make)
                 if monitor is not None:
-                    watched.enter_context(watch.watch_monitor(monitor, self.trigger, self.settle_s))
+                    watching = watch.watch_monitor(monitor, self._host_changed, self.settle_s)
+                    watched.enter_context(watching)
             yield
+
+    def _host_changed(self) -> None:
+        if self.gate.follows_host:
+            self.trigger()
 
     def faults(self) -> Iterator[Fault]:
         """Yield why there is no gate, the chains of others that drop packets, and the fault."""
-        if self.gate.why:
+        if self.gate.why and not self.gate.is_optional:
             yield Fault(_NO_GATE.format(self.gate.why), _NO_GATE_HINT, "warn")
         for each in self.obstacles:
             text = f"this host's {each.chain} drops what leaves networks and what enters them"
             yield Fault(text, each.remedy, "error")
         yield from super().faults()
+
+    def notices(self) -> Iterator[tuple[str, str]]:
+        """Yield why there is no gate where the configuration leaves that open, and what to do."""
+        if self.gate.why and self.gate.is_optional:
+            yield _NO_GATE.format(self.gate.why), _OPTIONAL_HINT
 
     async def differences(self) -> list[str]:
         """Return how the kernel's table differs from what it should be."""

@@ -65,7 +65,8 @@ TEXTS: Final[dict[str, str]] = {
     ),
     "gate": (
         "translate for exposed networks and published ports behind a gate, so that the host's own "
-        "traffic is not tracked: on (if the host can), off (docs/guide/gate.md)"
+        "traffic is not tracked: auto (if the host can, and no other program tracks or has rules "
+        "that a gate would pass by), on (if the host can), off (docs/guide/gate.md)"
     ),
     "services_at_connect": (
         "choose a service's backend when a program connects, so that no packet of its TCP "

@@ -54,6 +54,7 @@ class Kernel:
     is_left: bool = False  # an agent of before has made a gate
     block: PortBlock | None = None  # of that gate, or of the one that was made
     listening: frozenset[int] = frozenset()
+    other_use: str = ""  # what other programs have
     path = Path("/nowhere")
     netns_fd = 7
 
@@ -103,6 +104,7 @@ def run(
     monkeypatch.setattr(gate, "has_gate", lambda _node_id: kernel.is_left)
     monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
     monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
+    monkeypatch.setattr(gate, "other_use", lambda _outside: kernel.other_use)
     monkeypatch.setattr(gate, "read_host", lambda: kernel.host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
 
@@ -277,3 +279,62 @@ def test_without_enough_free_ports_there_is_none(monkeypatch: pytest.MonkeyPatch
         assert made.why.endswith("have ports 32000 to 60999, the gate's 16384 to 32767")
 
     run(monkeypatch, work)
+
+
+def test_a_gate_that_is_left_open_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others begin to track as it stands nothing moves, nor for the next agent."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        assert await made.bring(WANTED)
+        kernel.other_use = "Docker tracks"
+        assert await made.bring(replace(WANTED, ports=frozenset({PORT})))
+        assert made.why == ""
+
+    run(monkeypatch, work, mode="auto")
+
+    async def after(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.is_left, kernel.other_use = True, "Docker tracks"
+        assert await made.bring(WANTED)
+
+    run(monkeypatch, after, mode="auto")
+
+
+def test_where_others_track_there_is_none_if_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when these are gone, until nothing is exposed; one that is asked for is there."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.other_use = "Docker tracks"
+        assert await made.bring(WANTED) is None
+        assert (made.why, made.follows_host) == ("Docker tracks", False)
+        kernel.other_use = ""
+        assert await made.bring(WANTED) is None
+        assert made.why == "Docker tracks"
+        assert await made.bring(None) is None
+        assert (made.why, made.follows_host) == ("", True)
+        assert await made.bring(WANTED)
+
+    run(monkeypatch, work, mode="auto")
+
+    async def asked(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.other_use = "Docker tracks"
+        assert await made.bring(WANTED)
+
+    run(monkeypatch, asked)
+
+
+def test_one_that_could_not_stay_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it is left open: its next end would cut connections off again."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.host = replace(HOST, has_ipsec=True)
+        assert await made.bring(WANTED) is None
+        kernel.host = HOST
+        assert await made.bring(WANTED)  # there was none before that could be cut off
+        kernel.host = replace(HOST, has_ipsec=True)
+        assert await made.bring(WANTED) is None
+        await made.end()
+        kernel.host = HOST
+        assert await made.bring(WANTED) is None
+        assert "IPsec" in made.why
+
+    run(monkeypatch, work, mode="auto")
