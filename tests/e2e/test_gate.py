@@ -209,7 +209,10 @@ def test_a_killed_agent_and_the_next_one_break_no_connection(
 def test_a_backend_elsewhere_is_reached_through_the_gate(
     gated: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """By a service's port, in both families; a connection outlives that it is drained."""
+    """By a service's port, in both families.
+
+    A connection outlives that its backend is drained, and that the port is published no more.
+    """
     gated.ok(1, *shlex.split(SERVICE))
     own = gated.json(1, "network", "inspect", "dual")["host_ips"]
     for ip in (VM1_OUT, VM1_OUT6):
@@ -221,9 +224,12 @@ def test_a_backend_elsewhere_is_reached_through_the_gate(
     before = held.answers
     eventually(lambda: held.answers > before, "the connection goes on")
     assert seen_as(gated, 1, netns("world"), VM1_OUT, 8087) in own
+    gated.ok(1, "overlayd", "service", "rm", "there")
+    eventually(lambda: not seen_as(gated, 1, netns("world"), VM1_OUT, 8087), "no port")
+    before = held.answers
+    eventually(lambda: held.answers > before, "the connection goes on without its port")
     assert is_gated(gated)
     held.end()
-    gated.ok(1, "overlayd", "service", "rm", "there")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Does not: decide what is translated, or keep the host's own table (`rules`).
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import NamedTuple
 
 from overlay import limits
@@ -23,10 +24,12 @@ from overlay.kernel.gate.gate import Gate, has_gate, kept_block, refusal, remove
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import other_use
 from overlay.kernel.gate.used_ports import listening_ports
+from overlay.kernel.host.conntrack import open_published_ports
 from overlay.kernel.nft.host.translation_table import TranslationTable
 from overlay.model import Ip, NodeId
 
 _OFF, _AUTO = "off", "auto"
+_TCP = "tcp"
 _RETRY_S = 30.0  # what is made and removed again would itself be the next reason to try
 
 
@@ -93,6 +96,7 @@ class TranslationGate:
         try:
             plan = await self._plan(wanted)
             if plan is not None:
+                plan = await self._with_former_ports(plan)
                 await self._write(plan)
         except (OverlayError, OSError) as error:
             if self.plan is not None or await self._kernel.call(has_gate, self._node_id):
@@ -111,8 +115,9 @@ class TranslationGate:
         stands = self.plan is not None or await self._kernel.call(has_gate, self._node_id)
         # One that a former agent left has been made here: a refusal now is a passing one.
         if not stands:
-            self.why = await self._kernel.call(refusal, self._node_id)
-            if self.why:
+            why = await self._kernel.call(refusal, self._node_id)
+            if why:
+                self.why = why
                 return None
         plan = await self._possible(wanted)
         if plan is not None and self.is_optional and not stands:
@@ -145,6 +150,25 @@ class TranslationGate:
         listening = await self._kernel.call(listening_ports)
         published = {port for _, port in published_ports(wanted)}
         return choose_block(host, listening | published)
+
+    async def _with_former_ports(self, plan: GatePlan) -> GatePlan:
+        """Lead ports that are published no more to the gate while connections to them are open.
+
+        As where hooks translate, these live on. UDP flows are forgotten (`rules`).
+        """
+        wanted = plan.gate.published
+        former = None if self.plan is None else self.plan.gate.published - wanted
+        if former is not None and not any(protocol == _TCP for protocol, _ in former):
+            return plan
+        _, table = await self._open(plan.gate.block)
+        try:
+            ports = await self._kernel.call(open_published_ports, table.netns_fd)
+        except (OverlayError, OSError):  # what is led there in vain costs time alone
+            kept = former or frozenset()
+        else:
+            found = frozenset((_TCP, port) for port in ports)
+            kept = found if former is None else found & former
+        return plan._replace(gate=replace(plan.gate, published=wanted | kept))
 
     async def _write(self, plan: GatePlan) -> None:
         """Write what the host needs, rules before packets; what goes, the other way round."""

@@ -35,7 +35,8 @@ _NUMBER, _SOURCE_PORT, _TARGET_PORT = 1, 2, 3
 _TCP: Final = b"\x06"
 _PROTOCOLS: Final = {"tcp": _TCP, "udp": b"\x11"}
 _STATUS, _SEEN_REPLY = 3, 2  # CTA_STATUS, IPS_SEEN_REPLY
-_TRANSLATED: Final = 1 << 4 | 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
+_DESTINATION_TRANSLATED: Final = 1 << 5  # IPS_DST_NAT
+_TRANSLATED: Final = 1 << 4 | _DESTINATION_TRANSLATED  # and IPS_SRC_NAT
 _PROTOCOL_INFO, _OF_TCP, _STATE = 4, 1, 1  # CTA_PROTOINFO, CTA_PROTOINFO_TCP, its state
 _ENDED: Final = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 _NESTED: Final = 0x8000
@@ -146,29 +147,51 @@ def translates_any(ranges: Collection[tuple[Ip, int]]) -> bool:
     Goes through the kernel's whole table. Raises OSError, TornDumpError if some may be missing.
     """
     networks = [ip_network((bytes(base), length)) for base, length in ranges]
+    families = {_FAMILIES[len(base)] for base, _ in ranges}
     with NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
         return any(
-            ip_address(ip) in network
-            for size in {len(base) for base, _ in ranges}
-            for pair in _translated(tracker, size)
-            for ip in pair
+            ip_address(_source(parts[direction], family)) in network
+            for family in families
+            for parts in _translated(tracker, _HEADER.pack(family, 0, 0))
+            for direction in (_ORIGINAL, _REPLY)
             for network in networks
         )
 
 
-def _translated(tracker: NetlinkSocket, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield who began each translated connection, and who answers it, by the size of an address.
+def open_published_ports(netns_fd: int) -> frozenset[int]:
+    """Return the ports of open TCP connections whose destination a namespace translates.
+
+    Goes through the kernel's whole table, unless the namespace has no connection. Raises OSError,
+    TornDumpError if some may be missing.
+    """
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
+        return whole(partial(_published, tracker)) if _entry_count(tracker) else frozenset()
+
+
+def _published(tracker: NetlinkSocket) -> frozenset[int]:
+    return frozenset(
+        int.from_bytes(_target_port(parts[_ORIGINAL]), "big")
+        for family in _FAMILIES.values()
+        for parts in _translated(
+            tracker, _query(family, [(_TCP, b"", b"")]), _DESTINATION_TRANSLATED
+        )
+    )
+
+
+def _translated(
+    tracker: NetlinkSocket, query: bytes, bits: int = _TRANSLATED
+) -> Iterator[Mapping[int, bytes]]:
+    """Yield the parts of each connection of a dump request whose status has one of some bits.
 
     Those of TCP that have ended are left out: the kernel remembers them for two minutes.
     Raises TornDumpError at the end if the kernel says that some may be missing.
     """
-    family = _FAMILIES[size]
-    for buffer in tracker.dump_stream(_SUBSYSTEM | _GET, _HEADER.pack(family, 0, 0)):
+    for buffer in tracker.dump_stream(_SUBSYSTEM | _GET, query):
         for message in messages_of([buffer]):
             parts = attributes(message.buffer, message.start + 4, message.end)
             status = int.from_bytes(parts.get(_STATUS, b""), "big")
-            if status & _TRANSLATED and _tcp_state(parts) not in _ENDED:
-                yield _source(parts[_ORIGINAL], family), _source(parts[_REPLY], family)
+            if status & bits and _tcp_state(parts) not in _ENDED:
+                yield parts
 
 
 def _tcp_state(parts: Mapping[int, bytes]) -> int:
@@ -177,6 +200,11 @@ def _tcp_state(parts: Mapping[int, bytes]) -> int:
         found = parts.get(kind, b"")
         parts = attributes(found, 0, len(found))
     return int.from_bytes(parts.get(_STATE, b""), "big")
+
+
+def _target_port(direction: bytes) -> bytes:
+    protocol = attributes(direction, 0, len(direction))[_PROTOCOL]
+    return attributes(protocol, 0, len(protocol)).get(_TARGET_PORT, b"")
 
 
 def _source(direction: bytes, family: int) -> bytes:

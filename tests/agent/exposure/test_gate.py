@@ -55,6 +55,8 @@ class Kernel:
     block: PortBlock | None = None  # of that gate, or of the one that was made
     listening: frozenset[int] = frozenset()
     other_use: str = ""  # what other programs have
+    open_ports: frozenset[int] = frozenset()  # of published connections
+    while_read: Callable[[], None] = lambda: None  # as the host's interfaces are read
     path = Path("/nowhere")
     netns_fd = 7
 
@@ -70,6 +72,11 @@ class Kernel:
         if self.breaks:
             raise OSError(12, "no memory")
         return self.state
+
+    def read_host(self) -> HostView:
+        """Return the host's interfaces."""
+        self.while_read()
+        return self.host
 
     def holds(self, state: TranslationState) -> bool:
         """Return whether the table is that of a state."""
@@ -105,8 +112,9 @@ def run(
     monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
     monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
     monkeypatch.setattr(gate, "other_use", lambda _outside: kernel.other_use)
-    monkeypatch.setattr(gate, "read_host", lambda: kernel.host)
+    monkeypatch.setattr(gate, "read_host", kernel.read_host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
+    monkeypatch.setattr(gate, "open_published_ports", lambda _fd: kernel.open_ports)
 
     async def main() -> None:
         thread = KernelThread()
@@ -133,6 +141,30 @@ def test_rules_come_before_packets_and_go_after_them(monkeypatch: pytest.MonkeyP
         "table of 2", "gate of 2",
         "gate of 1", "table of 1", "gate of 1",
     ]  # fmt: skip
+
+
+def test_a_port_is_led_there_while_connections_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it is published no more, and by the next agent as well; a flow of UDP has no end."""
+    udp = PORT._replace(protocol="udp", host_port=53)
+    both, tcp = replace(WANTED, ports=frozenset({PORT, udp})), ("tcp", 8080)
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        await made.bring(both)
+        kernel.open_ports = frozenset({8080, 53, 1})
+        await made.bring(WANTED)
+        assert kernel.state.published == {tcp}
+        assert await made.differences() == []
+        successor = TranslationGate(NODE, made._kernel, "on")
+        await successor.bring(WANTED)
+        assert kernel.state.published == {tcp, ("tcp", 53), ("tcp", 1)}
+        kernel.open_ports = frozenset({1})
+        await successor.bring(WANTED)
+        assert kernel.state.published == {("tcp", 1)}
+        kernel.open_ports = frozenset()
+        await successor.bring(WANTED)
+        assert kernel.state.published == frozenset()
+
+    run(monkeypatch, work)
 
 
 def test_off_and_without_networks_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +201,17 @@ def test_a_kernel_without_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_obstacle_and_a_surplus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host translates meanwhile, and the gate again afterwards."""
+    """The host translates meanwhile, and the gate afterwards; no pass hides the reason."""
+    told: list[str] = []
 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.host = replace(HOST, has_ipsec=True)
         assert await made.bring(WANTED) is None
         assert "IPsec" in made.why
+        kernel.while_read = lambda: told.append(made.why)
+        assert await made.bring(WANTED) is None
+        assert told == [made.why]
+        kernel.while_read = lambda: None
         many = tuple(interface(f"eth{n}", 100 + n, "192.0.2.1") for n in range(65))
         kernel.host = HostView(many)
         assert await made.bring(WANTED) is None

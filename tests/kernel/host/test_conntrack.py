@@ -71,3 +71,24 @@ def test_only_translated_connections_of_the_ranges_count(world: World, asked: in
         assert conntrack.translates_any(ranges)
         assert not conntrack.translates_any(ranges[1:])
         assert not conntrack.translates_any([(parse_ip("10.2.0.0"), 16)])
+
+
+def test_published_ports_are_those_of_open_connections(world: World, asked: int) -> None:
+    """Neither those whose source alone is translated, nor of UDP, nor of what has ended."""
+    (name,) = [each for each in world.names if each.endswith("host")]
+    world.run(name, "ip", "link", "set", "lo", "up")
+    world.run(name, "ip", "route", "add", "10.9.9.9/32", "dev", "lo")
+    world.run(name, "nft", TRANSLATED)
+    with netns.inside(asked):
+        assert conntrack.open_published_ports(asked) == frozenset()
+        server = socket.create_server(("10.1.1.1", 0))
+        port = server.getsockname()[1]
+        with closing(server), socket.create_connection(("10.9.9.9", port), 20):
+            direct = socket.create_connection(("10.1.1.1", port), 20)
+            with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asker:
+                asker.sendto(b"?", ("10.9.9.9", 5355))
+            assert conntrack.open_published_ports(asked) == {port}
+            peer, _ = server.accept()
+        peer.close()
+        world.wait_until(lambda: not conntrack.open_published_ports(asked), "the end of it")
+        direct.close()
