@@ -43,8 +43,8 @@ def test_from_the_host(traffic: Traffic, version: int) -> None:
     for address in (OWN[version], GATEWAY[version], LOOPBACK[version]):
         assert traffic.ask_tcp("h1", address, AWAY_TCP_PORT, 200_000) == GATEWAY[version]
         assert traffic.ask_udp("h1", address, AWAY_UDP_PORT) == GATEWAY[version]
-    with pytest.raises(ConnectionRefusedError):
-        traffic.ask_udp("h1", OWN[version], AWAY_CLOSED_PORT)
+        with pytest.raises(ConnectionRefusedError):
+            traffic.ask_udp("h1", address, AWAY_CLOSED_PORT)
 
 
 def test_from_containers(traffic: Traffic, version: int) -> None:

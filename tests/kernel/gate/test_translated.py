@@ -109,6 +109,8 @@ def test_published_ports_from_the_host(traffic: Traffic, version: int) -> None:
     for address in (OWN[version], GATEWAY[version], LOOPBACK[version]):
         assert traffic.ask_tcp("h1", address, TCP_PORT, 200_000) == GATEWAY[version]
         assert traffic.ask_udp("h1", address, UDP_PORT) == GATEWAY[version]
+        with pytest.raises(ConnectionRefusedError):
+            traffic.ask_udp("h1", address, CLOSED_PORT)
 
 
 def test_published_ports_from_the_network(traffic: Traffic, version: int) -> None:

@@ -106,30 +106,41 @@ def _restore_loopback(program: Assembler, header: IpHeader) -> None:
 
 def _restore_error(program: Assembler, header: IpHeader) -> None:
     """Do so for an error about such a packet, which it has behind its own header."""
-    source, destination = header.loopback_inside
-    embedded = header.end + 8
+    source, _ = header.loopback_inside
     other = header.named("no error")
     program.load(BYTE, R1, R2, header.protocol)
     program.jump_unequal(R1, header.protocol_of_icmp, other)
     parts.compare_bytes(program, header.destination, source, other)
-    parts.reach(program, embedded + header.end - numbers.ETHERNET_SIZE, "embedded", "drop")
-    first = embedded + header.source - numbers.ETHERNET_SIZE
-    second = embedded + header.destination - numbers.ETHERNET_SIZE
-    parts.compare_bytes(program, first, source, "drop")
-    parts.compare_bytes(program, second, destination, "drop")
-    for place in (header.destination, first, second):
-        parts.write_constant(program, place, header.loopback)
+    _restore_embedded(program, header, "drop")
+    parts.write_constant(program, header.destination, header.loopback)
     program.jump("unchanged")
     program.label(other)
 
 
+def _restore_embedded(program: Assembler, header: IpHeader, other: str) -> None:
+    """Do so in the packet that an error is about; jump to `other` if it is not that."""
+    source, destination = header.loopback_inside
+    embedded = header.end + 8
+    reached = header.named("embedded")
+    parts.reach(program, embedded + header.end - numbers.ETHERNET_SIZE, reached, other)
+    first = embedded + header.source - numbers.ETHERNET_SIZE
+    second = embedded + header.destination - numbers.ETHERNET_SIZE
+    parts.compare_bytes(program, first, source, other)
+    parts.compare_bytes(program, second, destination, other)
+    for place in (first, second):
+        parts.write_constant(program, place, header.loopback)
+
+
 def _answer_loopback(program: Assembler, header: IpHeader) -> None:
-    """Give back its addresses to an answer to the loopback's."""
+    """Give back its addresses to an answer to the loopback's, and to what an error is about."""
     source, _ = header.loopback_inside
     other = header.named("no loopback")
     parts.compare_bytes(program, header.destination, source, other)
     parts.write_constant(program, header.source, header.loopback)
     parts.write_constant(program, header.destination, header.loopback)
+    program.load(BYTE, R1, R2, header.protocol)
+    program.jump_unequal(R1, header.protocol_of_icmp, "loop")
+    _restore_embedded(program, header, "loop")
     program.jump("loop")
     program.label(other)
 
