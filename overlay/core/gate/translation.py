@@ -79,10 +79,6 @@ def obstacle(host: HostView, wanted: HostState) -> str:
             names = (each.name for each in host.interfaces if each.interface_index == index)
             version = "IPv4" if size == 4 else "IPv6"
             return f"{next(names, 'what')} leads to all of {version}, and has no address of it"
-    for protocol, number in sorted(published_ports(wanted)):
-        # A reply to the host's own flow would be taken for a new one: UDP has no beginning.
-        if protocol == "udp" and host.chooses(number, number):
-            return f"port {number}/udp is published, and the host's own flows may have it"
     for port in wanted.ports:
         where = f"{port.host_port}/{port.protocol}"
         if _is_loopback(port.host_ip) and not _has_stand_in(port.host_ip):

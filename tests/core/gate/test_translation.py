@@ -120,10 +120,8 @@ def test_containers_with_another_way_out_are_borrowed() -> None:
 def test_an_ordinary_host_has_no_obstacle() -> None:
     """Nor has one that publishes at 127.0.0.1."""
     local = WEB._replace(host_ip=parse_ip("127.0.0.1"))
-    among_own = WEB._replace(host_port=40_000)  # of TCP a reply is no beginning
+    among_own = WEB._replace(protocol="udp", host_port=40_000)
     assert {obstacle(HOST, with_port(port)) for port in (WEB, local, among_own)} == {""}
-    reserved = replace(HOST, reserved_ports=frozenset({40_000}))
-    assert obstacle(reserved, with_port(among_own._replace(protocol="udp"))) == ""
     ways = ((4, 2), (16, 9))  # of IPv6, which no network here has
     assert obstacle(replace(HOST, default_routes=ways), WANTED) == ""
 
@@ -137,7 +135,6 @@ def test_an_ordinary_host_has_no_obstacle() -> None:
             WANTED,
             "leads to all of IPv4, and has no address",
         ),
-        (HOST, with_port(WEB._replace(protocol="udp", host_port=40_000)), "40000/udp is published"),
         (
             HostView(
                 (*HOST.interfaces, replace(interface("wg0", 7, "10.8.0.1/24"), is_ethernet=False))

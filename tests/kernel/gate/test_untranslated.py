@@ -11,6 +11,8 @@ import pytest
 from overlay.core.gate.inside import ACCEPTED
 from overlay.model import parse_ip
 from tests.kernel.gate.conftest import (
+    CLOSED_PORT,
+    FAR,
     GATEWAY,
     GREEN,
     LOOPBACK,
@@ -78,6 +80,24 @@ def test_large_datagrams_of_the_host(traffic: Traffic, version: int) -> None:
         with pytest.raises(OSError, match="Message too long"):
             traffic.ask_udp("h1", address, UDP_PORT, 5000, WANT)
         assert traffic.ask_udp("h1", address, UDP_PORT, 5000, WANT) == GATEWAY[6]
+
+
+def test_the_hosts_own_flows_from_a_published_port(traffic: Traffic, version: int) -> None:
+    """Answers are its own, from outside and from containers; others' packets are the port's."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    own = traffic.socket("h1", family, socket.SOCK_DGRAM)
+    own.bind(("", CLOSED_PORT))
+    for address, port, seen in (
+        (NEAR[version], 9001, OWN[version]),
+        (FAR[version], 9001, OWN[version]),
+        (ONE[version], 53, GATEWAY[version]),
+    ):
+        for _ in range(2):
+            own.sendto(b"q" * 100, (address, port))
+            assert own.recv(1000).partition(b"\n")[0].decode() == seen
+    with pytest.raises(ConnectionRefusedError):
+        traffic.ask_udp("far", OWN[version], CLOSED_PORT)
+    own.close()
 
 
 def test_options_go_through(gated: Gated, version: int) -> None:

@@ -27,7 +27,7 @@ CONTAINER, CONTAINER6 = parse_ip("10.32.7.2"), parse_ip("fd00:32::2")
 REDIRECT = 7  # TC_ACT_REDIRECT
 PASS = numbers.PASS
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
-BLOCK, PUBLISHED, FREE = 20_000, 443, 5000
+BLOCK, PUBLISHED, FREE, UDP_PUBLISHED = 20_000, 443, 5000, 5001
 
 
 def ipv4(destination: Ip, protocol: int, payload: bytes, *, source: Ip = OTHER,
@@ -131,6 +131,12 @@ OUTWARD = (
         (ipv4(OTHER, TCP, ports(FREE), source=CONTAINER), REDIRECT),
         (ipv4(OTHER, TCP, ports(FREE), source=parse_ip("10.200.1.1")), PASS),
         (ipv4(OTHER, UDP, b"end", source=CONTAINER, fragment=0x00B9), REDIRECT),
+        (ipv4(OTHER, UDP, ports(FREE, UDP_PUBLISHED), source=OWN), REDIRECT),
+        (ipv4(OTHER, TCP, ports(FREE, UDP_PUBLISHED), source=OWN), PASS),
+        (ipv4(OTHER, UDP, ports(FREE, BLOCK), source=OWN), PASS),
+        (ipv4(OTHER, UDP, ports(FREE, UDP_PUBLISHED), source=OWN, fragment=0x2000), PASS),
+        (ipv4(OTHER, UDP, ports(FREE, UDP_PUBLISHED), source=OWN, options=bytes(4)), PASS),
+        (ipv4(OTHER, UDP, b"", source=OWN), PASS),
         (ipv4(OTHER, ICMP, echo(3, 0), source=OWN), REDIRECT),
         (ipv4(OTHER, ICMP, echo(12, 0), source=OWN), REDIRECT),
         (ipv4(OTHER, ICMP, echo(8, 0), source=OWN), PASS),
@@ -140,6 +146,8 @@ OUTWARD = (
         (ipv6(OTHER6, TCP, ports(BLOCK), source=OWN6), PASS),
         (ipv6(OTHER6, TCP, ports(FREE), source=CONTAINER6), REDIRECT),
         (ipv6(OTHER6, TCP, ports(FREE), source=parse_ip("fd00:32:0:1::2")), PASS),
+        (ipv6(OTHER6, UDP, ports(FREE, UDP_PUBLISHED), source=OWN6), REDIRECT),
+        (ipv6(OTHER6, UDP, ports(FREE, BLOCK), source=OWN6), PASS),
         (ipv6(OTHER6, ICMPV6, echo(3, 0), source=OWN6), REDIRECT),
         (ipv6(OTHER6, ICMPV6, echo(135, 0), source=OWN6), PASS),
         (bytes(12) + b"\x08\x06" + bytes(46), PASS),
@@ -147,6 +155,8 @@ OUTWARD = (
 
 SENT = (
         (ipv4(CONTAINER, TCP, ports(FREE), source=OWN), PASS),
+        (ipv4(CONTAINER, UDP, ports(FREE, UDP_PUBLISHED), source=OWN), REDIRECT),
+        (ipv4(CONTAINER, UDP, ports(FREE, UDP_PUBLISHED), source=OTHER), numbers.DROP),
         (ipv4(CONTAINER, TCP, ports(FREE), source=OTHER), numbers.DROP),
         (ipv4(CONTAINER, TCP, ports(FREE), source=CONTAINER), numbers.DROP),
         (ipv4(CONTAINER, TCP, ports(FREE), source=LOCALHOST), numbers.DROP),
@@ -182,7 +192,7 @@ class Programs:
             ]
             for each in self.networks:
                 self.maps.put_range(each)
-            published = frozenset({("tcp", PUBLISHED), ("udp", FREE + 1)})
+            published = frozenset({("tcp", PUBLISHED), ("udp", UDP_PUBLISHED)})
             self.maps.put_bits(GatedPorts(USUAL_BLOCK, published), self.networks)
         self.give_pair()
         self.fds = {

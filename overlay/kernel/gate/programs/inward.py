@@ -37,7 +37,6 @@ from overlay.kernel.gate.maps import (
 from overlay.kernel.gate.programs import parts
 from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IpHeader
 
-_PLAIN_IPV4: Final = 0x45
 _FRAGMENT_IPV6: Final = 44  # RFC 8200 section 4.5
 _ECHO: Final = {4: (8, 0), 6: (128, 129)}  # types of requests and replies, by IP version
 _END: Final = -4  # on the stack
@@ -123,8 +122,8 @@ def _look_at_headers(program: Assembler, header: IpHeader, tcp: int, udp: int) -
     if header is IPV4_HEADER:
         program.load(HALF, R1, R2, parts.IPV4_FRAGMENT)
         program.jump_any_bit(R1, numbers.FRAGMENT, header.named("own"))
-        program.load(BYTE, R1, R2, 14)
-        program.jump_unequal(R1, _PLAIN_IPV4, header.named("own"))  # it has options
+        program.load(BYTE, R1, R2, parts.IPV4_START)
+        program.jump_unequal(R1, parts.PLAIN_IPV4, header.named("own"))  # it has options
     parts.reach(program, header.end + 8, header.named("ports"))
     program.load(BYTE, R1, R2, header.protocol)
     for number, start in ((numbers.TCP, tcp), (numbers.UDP, udp)):

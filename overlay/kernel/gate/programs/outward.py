@@ -1,13 +1,14 @@
 """The programs for what the host's interfaces send.
 
 Where an interface leads outside, packets of exposed networks go to the gate, and errors of ICMP, as
-these may name a connection as the network knows it. The next hop's MAC takes the place of the
-source's, so that the way back is the one that the host's routes chose.
+these may name a connection as the network knows it. So does what the host itself sends by UDP from
+a published port: the gate then tells the answer from a new flow. The next hop's MAC takes the place
+of the source's, so that the way back is the one that the host's routes chose.
 
 On a network's interface, what goes to a container whose replies take another route comes to the
-gate a second time, after the host's own rules, and so do the host's errors of ICMP: its client is
-masqueraded there, and errors about what it answers name the client. Users of the host may send from
-its own addresses alone: for IPv6 any other takes no privilege (IPV6_FREEBIND), and it may be
+gate a second time, after the host's own rules, and so does the same of the host's own: its client
+is masqueraded there, and errors about what it answers name the client. Users of the host may send
+from its own addresses alone: for IPv6 any other takes no privilege (IPV6_FREEBIND), and it may be
 another container's.
 """
 
@@ -24,6 +25,8 @@ from overlay.kernel.bpf.assembler import (
     R1,
     R2,
     R3,
+    R4,
+    R5,
     R6,
     R7,
     R10,
@@ -31,7 +34,7 @@ from overlay.kernel.bpf.assembler import (
     Assembler,
 )
 from overlay.kernel.bpf.calls import look_up
-from overlay.kernel.gate.maps import OWN, GateMaps
+from overlay.kernel.gate.maps import OWN, UDP_PUBLISHED, GateMaps
 from overlay.kernel.gate.programs import parts
 from overlay.kernel.gate.programs.parts import HEADERS, IPV4_HEADER, IPV6_HEADER, IpHeader
 
@@ -57,15 +60,32 @@ def outward_program(maps: GateMaps) -> bytes:
         program.jump_any_bit(R1, _MULTICAST, "drop")  # it would find no way back
         program.jump(header.named("steer"))
         program.label(header.named("own"))
-        _refuse_no_errors(program, header)
+        _choose_own(program, maps, header)
         _steer(program, maps, header)
     parts.finish_returned(program)
     parts.finish(program, "drop", numbers.DROP)
     return program.code()
 
 
-def _refuse_no_errors(program: Assembler, header: IpHeader) -> None:
+def _choose_own(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
+    """Go on with errors of ICMP alone, and steer UDP from a published port.
+
+    The namespace then knows the answer to it, and takes it for no new flow to the port. A packet in
+    pieces passes: only the first has the port.
+    """
     program.load(BYTE, R1, R2, header.protocol)
+    program.jump_unequal(R1, numbers.UDP, header.named("no UDP"))
+    parts.reach(program, header.end + 8, header.named("port"))
+    if header is IPV4_HEADER:
+        program.load(HALF, R1, R2, parts.IPV4_FRAGMENT)
+        program.jump_any_bit(R1, numbers.FRAGMENT, "pass")
+        program.load(BYTE, R1, R2, parts.IPV4_START)
+        program.jump_unequal(R1, parts.PLAIN_IPV4, "pass")  # it has options
+    program.load(HALF, R5, R2, header.end)
+    program.set(R4, UDP_PUBLISHED)
+    parts.require_bit(program, maps, "pass")
+    program.jump(header.named("steer"))
+    program.label(header.named("no UDP"))
     program.jump_unequal(R1, header.protocol_of_icmp, "pass")
     parts.reach(program, header.end + 8, header.named("error"))
     program.load(BYTE, R1, R2, header.end)
@@ -123,7 +143,7 @@ def sent_program(maps: GateMaps) -> bytes:
         program.load(WORD, R1, R0, 0)
         program.jump_unequal(R1, OWN, "refuse")
         parts.reach(program, header.end, header.named("own"))
-        _refuse_no_errors(program, header)
+        _choose_own(program, maps, header)
         _steer(program, maps, header)
     program.label("borrowed")
     program.load(WORD, R1, R6, numbers.PROTOCOL)

@@ -81,6 +81,7 @@ class IpHeader(NamedTuple):
 IPV4_HEADER: Final = IpHeader(4, 22, 23, 26, 30, 34, 4)
 IPV6_HEADER: Final = IpHeader(6, 21, 20, 22, 38, 54, 16)
 HEADERS: Final = (IPV4_HEADER, IPV6_HEADER)
+IPV4_START, PLAIN_IPV4 = 14, 0x45  # where IPv4 begins, and how without options
 IPV4_FRAGMENT: Final = 20  # where IPv4 says whether it is one, and whether to make none
 _IPV4_SUM: Final = 24
 
