@@ -19,8 +19,8 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
-from overlay.kernel.netcheck.container_counters import counters_in
-from overlay.kernel.netcheck.counters import read_counters
+from overlay.kernel.netcheck.container_counters import checksum_errors_in
+from overlay.kernel.netcheck.counters import read_checksum_errors
 
 _HOST = (0, 0)  # no namespace has this identity
 
@@ -58,13 +58,13 @@ class ChecksumErrors(Controller):
         targets = self._targets()
         kept = {_HOST, *targets}
         self._readings = {at: each for at, each in self._readings.items() if at in kept}
-        self._note(_HOST, (await self._kernel.call(read_counters)).udp_checksum_errors)
+        self._note(_HOST, (await self._kernel.call(read_checksum_errors)).udp)
         places = [(each.netns_path, identity) for identity, each in targets.items()]
         for at in range(0, len(places), limits.CONTAINER_CHECKS_AT_ONCE):
             several = places[at : at + limits.CONTAINER_CHECKS_AT_ONCE]
-            found = await self._kernel.call(counters_in, several)
-            for identity, counters in found.items():
-                self._note(identity, counters.tcp_checksum_errors + counters.udp_checksum_errors)
+            found = await self._kernel.call(checksum_errors_in, several)
+            for identity, errors in found.items():
+                self._note(identity, errors.tcp + errors.udp)
 
     def _targets(self) -> dict[tuple[int, int], Attachment]:
         return {each.netns_identity: each for each in self._attachments.values() if each.plugged}

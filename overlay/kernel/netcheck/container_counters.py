@@ -8,25 +8,27 @@ from typing import TypeAlias
 
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.netcheck.counters import Counters, read_counters
+from overlay.kernel.netcheck.counters import ChecksumErrors, read_checksum_errors
 
 _Identity: TypeAlias = tuple[int, int]
 
 
-def counters_in(containers: Iterable[tuple[str, _Identity]]) -> dict[_Identity, Counters]:
-    """Return the counters of those of some containers that can be read. Call in a thread."""
+def checksum_errors_in(
+    containers: Iterable[tuple[str, _Identity]],
+) -> dict[_Identity, ChecksumErrors]:
+    """Return those of some containers that can be read. Call in a thread."""
     found = {}
     for netns_path, identity in containers:
         with contextlib.suppress(OverlayError, OSError):  # it is ending: others report that
-            counters = _counters(netns_path, identity)
-            if counters is not None:
-                found[identity] = counters
+            errors = _errors(netns_path, identity)
+            if errors is not None:
+                found[identity] = errors
     return found
 
 
-def _counters(netns_path: str, identity: _Identity) -> Counters | None:
+def _errors(netns_path: str, identity: _Identity) -> ChecksumErrors | None:
     fd = netns.open_same(netns_path, identity)
     if fd is None:
         return None
     with netns.closing(fd), netns.inside(fd):
-        return read_counters()
+        return read_checksum_errors()

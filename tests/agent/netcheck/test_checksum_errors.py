@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from overlay import limits
 from overlay.agent.netcheck.checksum_errors import ChecksumErrors
-from overlay.kernel.netcheck.counters import Counters
+from overlay.kernel.netcheck.counters import ChecksumErrors as Errors
 
 WEB = (4, 17)
 
@@ -17,8 +17,8 @@ class Host:
     """A host with one container, and counters that a test sets."""
 
     def __init__(self) -> None:
-        self.own = Counters()
-        self.web: Counters | None = Counters(tcp_checksum_errors=100)
+        self.own = Errors()
+        self.web: Errors | None = Errors(tcp=100)
         attachment = SimpleNamespace(
             netns_identity=WEB, netns_path="/proc/1/ns/net", target="docker:web", plugged=True
         )
@@ -46,8 +46,8 @@ async def host() -> Host:
 async def test_only_new_errors_count(host: Host) -> None:
     """Those before the agent's start, and those of a container before it was attached, do not."""
     assert await host.read() == []
-    host.web = Counters(tcp_checksum_errors=104)
-    host.own = Counters(udp_checksum_errors=1)
+    host.web = Errors(tcp=104)
+    host.own = Errors(udp=1)
 
     assert sorted(await host.read()) == [("docker:web", 4), ("this host", 1)]
 
@@ -55,11 +55,11 @@ async def test_only_new_errors_count(host: Host) -> None:
 async def test_a_few_errors_are_no_fault(host: Host) -> None:
     """Noise on the wire does that; more is a health line, and told to members that ask."""
     await host.read()
-    host.own = Counters(udp_checksum_errors=limits.CHECKSUM_ERRORS_MIN - 1)
+    host.own = Errors(udp=limits.CHECKSUM_ERRORS_MIN - 1)
     await host.read()
     assert not list(host.watch.faults())
     assert not host.watch.is_failing()
-    host.own = Counters(udp_checksum_errors=limits.CHECKSUM_ERRORS_MIN)
+    host.own = Errors(udp=limits.CHECKSUM_ERRORS_MIN)
     await host.read()
 
     (fault,) = host.watch.faults()
@@ -71,7 +71,7 @@ async def test_a_few_errors_are_no_fault(host: Host) -> None:
 async def test_a_container_that_is_gone_is_forgotten(host: Host) -> None:
     """Its last readings mean nothing."""
     await host.read()
-    host.web = Counters(tcp_checksum_errors=109)
+    host.web = Errors(tcp=109)
     assert await host.read()
     host.watch._attachments = cast("Any", SimpleNamespace(values=list))
 

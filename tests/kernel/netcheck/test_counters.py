@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from overlay.kernel.netcheck import counters
-from overlay.kernel.netcheck.counters import Counters
+from overlay.kernel.netcheck.counters import ChecksumErrors, Counters
 
 SNMP = """\
 Ip: Forwarding DefaultTTL InReceives
@@ -64,9 +64,27 @@ def test_the_counters_of_both_families_are_added(proc: Path) -> None:
     )
 
 
+def test_wrong_checksums_alone_are_the_same(proc: Path) -> None:
+    """From the fields of their names, wherever these are; a kernel without IPv6 has one file."""
+    assert counters.read_checksum_errors(proc) == ChecksumErrors(udp=8, tcp=5)
+    (proc / "thread-self/net/snmp6").unlink()
+    assert counters.read_checksum_errors(proc) == ChecksumErrors(udp=7, tcp=5)
+
+
+def test_the_running_kernel_has_them() -> None:
+    """By the names that are looked for."""
+    net = Path("/proc/thread-self/net")
+    lines = [line.split() for line in (net / "snmp").read_text().splitlines()]
+    named = [words[0] for words in lines if "InCsumErrors" in words]
+    assert {"Tcp:", "Udp:"} <= {*named}
+    if (net / "snmp6").exists():
+        assert "Udp6InCsumErrors" in (net / "snmp6").read_text()
+
+
 def test_missing_files_count_nothing(tmp_path: Path) -> None:
     """A kernel without a feature has no such file."""
     assert counters.read_counters(tmp_path) == Counters()
+    assert counters.read_checksum_errors(tmp_path) == ChecksumErrors()
     assert counters.full_tables(Counters(), Counters(), tmp_path) == []
 
 
