@@ -29,6 +29,7 @@ from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime, port_securit
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.process.tasks import pause
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import Operation, name_of_link
 from overlay.core.dataplane.planning.inputs import LocalPort, PlanInput
@@ -53,8 +54,7 @@ class Reconciler(Controller):
     """All sandboxes of this node.
 
     Signals:
-    `sandbox_ready`: a sandbox after its first pass, and then every 0.5 s: a handler finishes
-    there what it could not do before;
+    `sandbox_ready`: a sandbox after its first pass, and every 0.5 s for what could not be done yet;
     `sandbox_closing`: a sandbox is about to be removed;
     `ports_lost`: the kernel no longer has the interfaces of these ports;
     `network_reconciled`: a pass over the network with this VNI has ended;
@@ -308,7 +308,7 @@ class Reconciler(Controller):
         may prune; a service that could not be opened in a sandbox can be opened now.
         """
         while True:
-            await asyncio.sleep(_WATCH_INTERVAL_S)
+            await pause(_WATCH_INTERVAL_S)
             if not self.pruning and self._may_prune():
                 self.mark_stale()  # what was left until now may be in the kernel
             for vni, runtime in list(self._runtimes.items()):

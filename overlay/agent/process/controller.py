@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from overlay import limits
+from overlay.agent.process import tasks
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import OverlayError
 
@@ -129,9 +130,12 @@ class Controller(ABC):
 
     async def _wait_until_due(self) -> None:
         interval_s, loop = self.next_interval_s(), asyncio.get_running_loop()
+        wait_s = self._retry_s or interval_s
+        if wait_s is not None:
+            wait_s = tasks.pause_s(wait_s, loop.time())
         settles = self.settle_s > 0 or self._triggered.is_set()  # or others would never run
         try:
-            async with asyncio.timeout(self._retry_s or interval_s):
+            async with asyncio.timeout(wait_s):
                 await self._triggered.wait()
             is_due = interval_s is not None and loop.time() >= self._resynced_at + interval_s
         except TimeoutError:

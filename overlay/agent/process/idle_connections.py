@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 from overlay.agent.process.lean_aiohttp import web
-from overlay.agent.process.tasks import report_defect
+from overlay.agent.process.tasks import pause, report_defect
 
 _INTERVAL_S = 1.0
 
@@ -50,7 +50,7 @@ class IdleConnections:
     async def _reap(self) -> None:
         """Look for idle connections as long as the server runs."""
         while True:
-            await asyncio.sleep(_INTERVAL_S)
+            await pause(_INTERVAL_S)
             try:
                 self._close_idle()
             except Exception as error:  # noqa: BLE001 - else connections would add up from now on

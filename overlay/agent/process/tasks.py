@@ -5,6 +5,9 @@ the task restarts after a pause. Any other exception is a defect and stops the p
 agent is worse than none. The kernel continues to forward, the state on disk is complete, and the
 service manager restarts the agent.
 
+What looks for something at intervals does so together with all else that does (`pause_s`): an idle
+agent wakes twice a second for them, not for each.
+
 Does not: know what the tasks do. Controllers retry by themselves (`process.controller`).
 """
 
@@ -12,11 +15,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable
 
 from overlay import limits
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import OverlayError
+
+_TICK_S = 0.5
+_PHASE_S = random.uniform(0.0, _TICK_S)  # another one for each agent of a machine
+
+
+def pause_s(interval_s: float, now_s: float) -> float:
+    """Return the time until the last tick within `interval_s`; a shorter interval is as it is.
+
+    Of what is looked for in vain again and again, waking up is what costs.
+    """
+    if interval_s < _TICK_S:
+        return interval_s
+    return interval_s - (now_s + interval_s - _PHASE_S) % _TICK_S
+
+
+async def pause(interval_s: float) -> None:
+    """Sleep until then."""
+    await asyncio.sleep(pause_s(interval_s, asyncio.get_running_loop().time()))
 
 
 class BackgroundTasks:

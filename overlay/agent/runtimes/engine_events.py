@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from overlay import limits
 from overlay.agent.process.lean_aiohttp import aiohttp
+from overlay.agent.process.tasks import pause
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, PODMAN_SOCKET
 
 CHANGES = ("rename", "destroy", "remove")  # the second is Docker's, the third Podman's
@@ -55,7 +56,7 @@ class EngineEvents:
         pause_s = limits.RUNTIME_RETRY_FIRST_S
         while True:
             if not self._consumer.needs_events(self.kind):
-                await asyncio.sleep(_IDLE_S)
+                await pause(_IDLE_S)
                 continue
             with contextlib.suppress(OSError, aiohttp.ClientError, TimeoutError, ValueError):
                 async for line in self._lines():

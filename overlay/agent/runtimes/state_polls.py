@@ -6,11 +6,11 @@ of the time that a check takes. Does not: compare, or act (`StateConsumer`).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
 from overlay import limits
+from overlay.agent.process.tasks import pause
 
 
 class StateConsumer(Protocol):
@@ -39,4 +39,4 @@ class StatePolls:
                 await self._consumer.check(self.kind)
                 took_s = time.monotonic() - started_s
                 pause_s = max(pause_s, took_s * limits.RUNTIME_POLL_SHARE)
-            await asyncio.sleep(pause_s)
+            await pause(pause_s)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
+from overlay.agent.process import tasks
 from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.process.tasks import BackgroundTasks, pause_s
 from overlay.errors import OverlayError
 
 
@@ -51,3 +52,20 @@ def test_a_defect_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stopped before"):
         loop.run_until_complete(begin())
     loop.close()
+
+
+@pytest.mark.parametrize("interval_s", [0.5, 1.0, 2.0, 3.3, 30.0])
+def test_what_looks_at_intervals_wakes_together(
+    interval_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At ticks, whenever each begins to wait, and never later than it asks for."""
+    monkeypatch.setattr(tasks, "_PHASE_S", 0.2)
+    for begun_s in (7.0, 7.1, 7.26, 7.49, 1e6 + 0.3):
+        end_s = begun_s + pause_s(interval_s, begun_s)
+        assert (end_s - 0.2 + 0.25) % 0.5 == pytest.approx(0.25)
+        assert 0 <= interval_s - (end_s - begun_s) < 0.5
+
+
+def test_what_looks_more_often_waits_for_no_tick() -> None:
+    """It would never wait."""
+    assert pause_s(0.2, 7.1) == 0.2
