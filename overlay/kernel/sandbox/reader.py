@@ -90,7 +90,6 @@ class SandboxReader:
         self._tables = tables
         self._peers = peers
         self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
-        self._reading: RowReading | None = None  # the last one
 
     def read_links(self) -> SeenLinks:
         """Return the sandbox's links. Raises TornDumpError if they change during every attempt."""
@@ -156,13 +155,16 @@ class SandboxReader:
     ) -> RowReading:
         """Begin to read, part by part, what `read_own_rows` leaves out. Raises OSError."""
         names = {index: link.name for index, link in links.own.items()}
-        if self._reading is not None and self._reading.row_count is not None:
-            self._row_count = self._reading.row_count
         self._row_count = max(self._row_count, len(planned.remote))
         ports = self._ports_to_read(links.own)
         socket = NetlinkSocket(netns_fd)
-        self._reading = RowReading(socket, names, links.macs, ports, fast_path, planned)
-        return self._reading
+        return RowReading(socket, names, links.macs, ports, fast_path, planned)
+
+    def end(self, reading: RowReading) -> None:
+        """End what `begin` began, and note how many rows there are."""
+        reading.close()
+        if reading.row_count is not None:
+            self._row_count = reading.row_count
 
     def _read_tables(self, owned: Mapping[int, str]) -> Iterator[frozenset[Row]]:
         """Yield the rows of each nftables table."""

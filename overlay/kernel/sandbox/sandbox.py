@@ -236,7 +236,7 @@ class Sandbox:
     def end_reading(self) -> None:
         """End what `begin_reading` began, if that has not ended."""
         if self.reading is not None:
-            self.reading.close()
+            self._reader.end(self.reading)
             self.reading = None
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
