@@ -27,6 +27,8 @@ PREVIOUS_NAME = "state.previous.db"
 HISTORY_KIND = "file"
 LOST_KIND = "lost"
 
+_CACHE_KIB = 256
+
 _SCHEMA = """
 CREATE TABLE value (kind TEXT, key TEXT, json TEXT, checksum INTEGER, PRIMARY KEY (kind, key))
   WITHOUT ROWID;
@@ -104,6 +106,8 @@ def copy_state(directory: Path) -> None:
         contextlib.closing(sqlite3.connect(temporary)) as target,
     ):
         temporary.chmod(0o600)
+        _hold_little(source)
+        _hold_little(target)
         source.backup(target)  # all in one step: one read transaction, which stops no writer
         require_undamaged(target)
     failpoint.failpoint("state.previous")
@@ -222,6 +226,7 @@ def _open_one(path: Path, *, has_previous: bool) -> sqlite3.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
+        _hold_little(connection)
         _prepare(connection, path, fresh=fresh)
     except BaseException:
         connection.close()
@@ -255,6 +260,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, fresh: bool) -> None
         )
     _set_durable(connection)
     require_undamaged(connection)
+
+
+def _hold_little(connection: sqlite3.Connection) -> None:
+    """Have a connection hold few of the file's pages: records are read once, at the start."""
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # 2,000 KiB by default
 
 
 def _set_durable(connection: sqlite3.Connection) -> None:
