@@ -82,6 +82,12 @@ def valid_name(name: str) -> bool:
     return len(name) <= limits.NAME_LENGTH_MAX and NAME_PATTERN.fullmatch(name) is not None
 
 
+def name_key(name: str) -> str:
+    """Return a name in lower case; the very same one if it is, as there may be very many."""
+    lower = name.lower()
+    return name if lower == name else lower
+
+
 def fit_name(text: str, otherwise: str) -> str:
     """Return `text` changed to a valid name, else `otherwise`.
 

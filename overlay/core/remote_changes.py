@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overlay.core.dataplane.planning.inputs import (
+    HostEndpoints,
     RecordsPosition,
     RemoteChanges,
     RemoteEndpoint,
+    RemoteEndpoints,
 )
 from overlay.core.dataplane.planning.remote_table import RemoteTable
 from overlay.core.log.store import Store
@@ -77,13 +79,17 @@ def has_followed(
     )
 
 
-def _all(
-    store: Store, scope: Scope, vteps: Mapping[NodeId, Ip | None]
-) -> tuple[RemoteEndpoint, ...]:
-    return tuple(
-        RemoteEndpoint(origin, vtep, value)
+def _all(store: Store, scope: Scope, vteps: Mapping[NodeId, Ip | None]) -> RemoteEndpoints:
+    return RemoteEndpoints(
+        HostEndpoints(
+            origin,
+            vtep,
+            tuple(
+                value
+                for value in store.values_of(origin, scope, "endpoint")
+                if isinstance(value, Endpoint)
+            ),
+        )
         for origin, vtep in vteps.items()
         if vtep is not None
-        for value in store.values_of(origin, scope, "endpoint")
-        if isinstance(value, Endpoint)
     )

@@ -233,11 +233,13 @@ class View:
             return set()
         owned = self._owners.ownership(network)
         claims: dict[Ip, tuple[NodeId, ...]] = {}  # a set each would take three times as much
+        equal: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}
         for origin, endpoint in endpoints:
             for ip in endpoint.ips:
                 claimants = claims.get(ip, ())
                 if origin not in claimants and owned.owner_of(ip) != origin:
-                    claims[ip] = (*claimants, origin)
+                    found = *claimants, origin
+                    claims[ip] = equal.setdefault(found, found)
         if not claims:
             return set()
         losing: set[NodeId] = set()

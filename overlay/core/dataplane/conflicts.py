@@ -25,6 +25,7 @@ from overlay.model import (
     ip_text,
     mac_for,
     mac_text,
+    name_key,
     shares_name,
 )
 
@@ -189,7 +190,7 @@ class ContestedKeys:
 
     def add(self, endpoints: Sequence[Endpoint]) -> None:
         """Add endpoints, each once."""
-        names = [each.name.lower() for each in endpoints]
+        names = [name_key(each.name) for each in endpoints]
         macs = [each.mac for each in endpoints]
         ips = [ip for each in endpoints for ip in each.ips]
         kinds: tuple[Sequence[str | bytes], ...] = (names, macs, ips)

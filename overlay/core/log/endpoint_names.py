@@ -6,7 +6,7 @@ Owns: how many endpoints have each name. Does not: know which of them count, or 
 from __future__ import annotations
 
 from overlay.core.protocol.records import Value
-from overlay.model import Endpoint
+from overlay.model import Endpoint, name_key
 
 
 class EndpointNames:
@@ -21,17 +21,11 @@ class EndpointNames:
     def replace(self, before: Value | None, after: Value | None) -> None:
         """Follow one value that takes the place of another; None: there is none."""
         if isinstance(after, Endpoint):
-            name = _key(after.name)
+            name = name_key(after.name)
             self._counts[name] = self._counts.get(name, 0) + 1
         if isinstance(before, Endpoint):
-            name = _key(before.name)
+            name = name_key(before.name)
             if self._counts[name] > 1:
                 self._counts[name] -= 1
             else:
                 del self._counts[name]
-
-
-def _key(name: str) -> str:
-    """Return the name in lower case, where it can be as the endpoint itself holds it."""
-    lower = name.lower()
-    return name if lower == name else lower

@@ -6,8 +6,9 @@ that are no longer alive are removed from it, and the owner may cancel it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from overlay import limits
 from overlay.core.log.store import Store
@@ -166,7 +167,7 @@ class Confirmations:
     def confirmable(
         self,
         versions: Iterable[LogVersion],
-        losers: Callable[[Scope, Sequence[tuple[NodeId, Endpoint]]], Collection[NodeId]],
+        losers: Callable[[Scope, Iterable[tuple[NodeId, Endpoint]]], Collection[NodeId]],
     ) -> list[LogVersion]:
         """Return the versions that may be confirmed once the kernel is programmed with them.
 
@@ -175,10 +176,14 @@ class Confirmations:
         end, is known here. They are asked for once a scope, as all records are read to answer.
         """
         held = list(versions)
-        new: dict[Scope, list[tuple[NodeId, Endpoint]]] = {}
+        by_scope: dict[Scope, list[LogVersion]] = {}
         for version in held:
-            new.setdefault(version.scope, []).extend(self._new_endpoints(version))
-        losing = {scope: losers(scope, found) if found else () for scope, found in new.items()}
+            by_scope.setdefault(version.scope, []).append(version)
+        losing: dict[Scope, Collection[NodeId]] = {}
+        for scope, found in by_scope.items():
+            new = chain.from_iterable(map(self._new_endpoints, found))  # may be all records
+            first = next(new, None)
+            losing[scope] = () if first is None else losers(scope, chain((first,), new))
         return [version for version in held if version.origin not in losing[version.scope]]
 
     def _new_endpoints(self, version: LogVersion) -> Iterator[tuple[NodeId, Endpoint]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,32 @@ class RemoteEndpoint(NamedTuple):
     endpoint: Endpoint
 
 
+class HostEndpoints(NamedTuple):
+    """All endpoints of another node on a network, and that node's VTEP."""
+
+    origin: NodeId
+    vtep: Ip
+    endpoints: tuple[Endpoint, ...]
+
+
+class RemoteEndpoints(Collection[RemoteEndpoint]):
+    """All remote endpoints of a network: each is made when it is looked at, as most are known."""
+
+    def __init__(self, hosts: Iterable[HostEndpoints]) -> None:
+        self._hosts = tuple(hosts)
+
+    def __iter__(self) -> Iterator[RemoteEndpoint]:
+        for origin, vtep, endpoints in self._hosts:
+            for endpoint in endpoints:
+                yield RemoteEndpoint(origin, vtep, endpoint)
+
+    def __len__(self) -> int:
+        return sum(len(each.endpoints) for each in self._hosts)
+
+    def __contains__(self, remote: object) -> bool:
+        return any(each == remote for each in self)
+
+
 class RecordsPosition(NamedTuple):
     """How far remote endpoints were followed: a number of changes, and the VTEPs at that time."""
 
@@ -43,7 +69,7 @@ class RemoteChanges(NamedTuple):
     If `is_whole`, those in `present` are all that there are.
     """
 
-    present: Sequence[RemoteEndpoint]  # new or changed
+    present: Collection[RemoteEndpoint]  # new or changed
     gone: Sequence[tuple[NodeId, bytes]] = ()  # origin and id of the endpoint
     is_whole: bool = True
     position: RecordsPosition | None = None  # where to go on from

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
@@ -133,9 +134,9 @@ class RemoteTable:
 
         In parts, as what `settle` looks at takes as much memory as the table itself.
         """
-        present = changes.present
-        for first in range(0, max(1, len(present)), _SETTLED_TOGETHER):
-            part = present[first : first + _SETTLED_TOGETHER]
+        present = iter(changes.present)
+        for _ in range(0, max(1, len(changes.present)), _SETTLED_TOGETHER):
+            part = tuple(islice(present, _SETTLED_TOGETHER))
             self._apply(given, changes._replace(present=part))
             for macs, ips in zip(self._macs, self._ips, strict=True):
                 for _ in macs.settle(self._choose_for_mac):
