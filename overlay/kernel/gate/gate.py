@@ -9,7 +9,7 @@ Does not: write the rules inside, or decide what is wanted.
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -227,12 +227,11 @@ def remove_namespace(name: str) -> bool:
 
     Raises OSError.
     """
-    if not netns.exists(name):
-        return netns.remove(name)
-    inside = GateNamespace(name)
-    inside.restore_loopback()
-    inside.remove()
-    return True
+    if netns.exists(name):
+        with closing(GateNamespace(name)) as inside:
+            inside.restore_loopback()
+            inside.delete_pairs()
+    return netns.remove(name)
 
 
 def remove_gate(node_id: NodeId) -> list[str]:

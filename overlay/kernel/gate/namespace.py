@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -65,12 +65,12 @@ class GateNamespace:
             self.fd = netns.open_fd(netns.path_of(name))
         except (NotFoundError, UsageError):  # UsageError: a stale name left by a crash
             self.fd = netns.create(name)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self.fd)
             self.socket = NetlinkSocket(self.fd)
-        except OSError:
-            os.close(self.fd)
-            raise
-        self._prepare()
+            undo.callback(self.socket.close)
+            self._prepare()
+            undo.pop_all()
 
     def _prepare(self) -> None:
         _write(self.fd, _SYSCTLS)
@@ -150,13 +150,10 @@ class GateNamespace:
         self.socket.close()
         os.close(self.fd)
 
-    def remove(self) -> None:
-        """Delete the pairs, then the name, and close this object."""
-        # The kernel destroys a namespace some time after its name is gone.
+    def delete_pairs(self) -> None:
+        """Delete the pairs: the kernel destroys a namespace some time after its name is gone."""
         pairs = [each.index for each in links_best_effort(self.socket, "veth")]
         delete_links(self.socket, pairs)
-        self.close()
-        netns.remove(self.name)
 
 
 def is_gate(alias: str) -> bool:

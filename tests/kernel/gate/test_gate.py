@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from overlay import failpoint
@@ -213,6 +215,13 @@ def test_the_next_agent_takes_over(gated: Gated, traffic: Traffic) -> None:
     require_traffic(traffic)
 
 
+def test_a_second_gate_is_refused(gated: Gated) -> None:
+    """The agent that has one is not."""
+    with netns.inside(gated.fd("h1")):
+        assert refusal(OTHER_NODE) == "another agent on this host has a gate"
+        assert refusal(NODE) == ""
+
+
 def test_another_nodes_gate_stays(gated: Gated, traffic: Traffic) -> None:
     """Two agents on one host keep each other's, and each other's removal harms nobody."""
     gate, other = newest(gated), gated.open(OTHER_NODE)
@@ -254,42 +263,72 @@ def test_others_programs_run_as_well(gated: Gated, traffic: Traffic, is_before: 
     require_traffic(traffic)
 
 
+def is_whole(monkeypatch: pytest.MonkeyPatch, number: int, work: Callable[[], None]) -> bool:
+    """Have a piece of work end at a step, as with its process; return whether it has fewer."""
+    passed = 0
+
+    def point(_name: str) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == number:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(failpoint, "failpoint", point)
+        try:
+            work()
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
 def test_a_crash_leaves_the_hosts_own_packets(
     gated: Gated, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ended at any step, the host is reached at a port of the block; the next pass goes on."""
-    passed = 0
-
-    def crash_at(number: int) -> Callable[[str], None]:
-        def point(_name: str) -> None:
-            nonlocal passed
-            passed += 1
-            if passed == number:
-                raise KeyboardInterrupt
-
-        return point
-
-    number, is_whole = 1, False
     newest(gated).remove()
-    while not is_whole:
+    for number in itertools.count(1):
         gate = gated.open()
         gated.opened.remove(gate)
-        passed = 0
-        monkeypatch.setattr(failpoint, "failpoint", crash_at(number))
-        try:
-            gate.write(gate.read(), gated.wanted())
-            is_whole = True
-        except KeyboardInterrupt:
-            pass
-        monkeypatch.undo()
+        state = gate.read()
+        whole = is_whole(monkeypatch, number, partial(gate.write, state, gated.wanted()))
         for version in (4, 6):
             assert traffic.ask_tcp("h2", OWN[version], 20_000) == NEAR[version], number
         if number % 5 == 0:
             assert gated.pass_over(gate) == gated.wanted()
         gate.remove()
         gate.close()
-        number += 7
+        if whole:
+            break
     assert number > 30
+
+
+def test_a_removal_that_a_crash_ends_is_finished(
+    gated: Gated, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended at any step, the host is reached as well, and the next agent leaves nothing."""
+    for number in itertools.count(1):
+        former = gated.open()
+        gated.opened.remove(former)
+        assert gated.pass_over(former) == gated.wanted()
+        whole = is_whole(monkeypatch, number, former.remove)
+        former.close()
+        assert traffic.ask_tcp("h2", OWN[4], 20_000) == NEAR[4], number
+        newest(gated).remove()
+        assert_nothing_left(gated)
+        if whole:
+            break
+    assert number > 5
+
+
+def assert_nothing_left(gated: Gated) -> None:
+    """No namespace, link or program, nor a parameter that a gate has changed."""
+    assert not newest(gated).path.exists()
+    links = json.loads(gated.run("h1", "ip", "-j", "link"))
+    assert {each["ifname"] for each in links} == {"lo", "cable", "ovh", "ovi"}
+    with netns.inside(gated.fd("h1")):
+        assert hooks.remove_all() == []
+    assert gated.run("h1", "sysctl", "-n", "net.ipv4.conf.lo.accept_local").split() == ["0"]
 
 
 def test_nothing_is_left(gated: Gated) -> None:
@@ -300,14 +339,8 @@ def test_nothing_is_left(gated: Gated) -> None:
     assert gated.pass_over(gate) == gated.wanted()
     gate.remove()
 
-    assert not gate.path.exists()
-    links = json.loads(gated.run("h1", "ip", "-j", "link"))
-    assert {each["ifname"] for each in links} == {"lo", "cable", "ovh", "ovi"}
-    with netns.inside(gated.fd("h1")):
-        assert hooks.remove_all() == []
-    names = ("net.ipv4.conf.lo.accept_local", "net.ipv4.conf.lo.route_localnet")
-    values = gated.run("h1", "sysctl", "-n", *names).split()
-    assert values == ["0", "1"]
+    assert_nothing_left(gated)
+    assert gated.run("h1", "sysctl", "-n", "net.ipv4.conf.lo.route_localnet").split() == ["1"]
     gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=0")
 
 
