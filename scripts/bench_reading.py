@@ -108,7 +108,9 @@ async def measure(sandbox: Sandbox, records: int, rounds: int) -> dict[str, list
             one = partial(run_pass, runtime, given, nothing, prune=True, read=True, apart=True)
             await kernel.call(one)
         runtime.altered = altered
-        done = await compare_rows(runtime, kernel, partial(asyncio.sleep, 0), lambda: True)
+        done = await compare_rows(
+            runtime, kernel, partial(asyncio.sleep, 0, result=False), lambda: True
+        )
         assert done is not None
         assert not done.operation_count
 

@@ -266,12 +266,13 @@ class Reconciler(Controller):
         """Compare the rows of remote endpoints; passes over other changes do not wait for it."""
         failures: list[OverlayError | OSError] = []  # of the filter and the tunnels
 
-        async def between() -> None:
+        async def between() -> bool:
             if not failures and any(each.dirty for each in self._runtimes.values()):
                 try:
                     await self._pass_over_dirty()
                 except (OverlayError, OSError) as error:
                     failures.append(error)
+            return any(each.altered for each in self._runtimes.values())
 
         with self._retried(vni):
             done = await watch.compare_rows(runtime, self._kernel, between, lambda: self.pruning)

@@ -106,14 +106,15 @@ def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None])
 async def compare_rows(
     runtime: SandboxRuntime,
     kernel: KernelThread,
-    between: Callable[[], Awaitable[None]],
+    between: Callable[[], Awaitable[bool]],
     may_prune: Callable[[], bool],
 ) -> PassResult | None:
     """Compare a sandbox's rows of remote endpoints with what its last pass left, and repair them.
 
     50,000 of them take a second to read. Attaches and passes wait for one part of some 400 rows:
-    they hold the lock between two parts, and `between` is called there. Returns None if only a
-    pass that reads all of them at once can say what is there. Raises OverlayError, OSError.
+    they hold the lock between two parts, and `between` is called there; it returns whether there
+    is no time for long rests. Returns None if only a pass that reads all of them at once can say
+    what is there. Raises OverlayError, OSError.
     """
     is_urgent = runtime.begin_comparison()
     reading = await _read_rows(runtime, kernel, between, is_urgent=is_urgent)
@@ -134,7 +135,7 @@ async def compare_rows(
 async def _read_rows(
     runtime: SandboxRuntime,
     kernel: KernelThread,
-    between: Callable[[], Awaitable[None]],
+    between: Callable[[], Awaitable[bool]],
     *,
     is_urgent: bool,
 ) -> RowReading | None:
@@ -148,9 +149,9 @@ async def _read_rows(
         async with runtime.lock:
             has_more = await kernel.call(reading.read_some)
         # The kernel thread and the interpreter are others' as well.
-        factor = 1.0 if is_urgent or runtime.altered else _REST_FACTOR
+        factor = 1.0 if is_urgent else _REST_FACTOR
         await asyncio.sleep(min(factor * (loop.time() - started), _REST_MAX_S))
-        await between()
+        is_urgent = await between() or is_urgent
     return reading
 
 

@@ -121,7 +121,7 @@ async def test_an_error_of_the_filter_is_no_networks(
     tries = 0
 
     async def compare_rows(
-        runtime: SandboxRuntime, _kernel: object, between: Callable[[], Awaitable[None]], *_: object
+        runtime: SandboxRuntime, _kernel: object, between: Callable[[], Awaitable[bool]], *_: object
     ) -> PassResult:
         for _part in range(3):
             await between()
@@ -143,6 +143,29 @@ async def test_an_error_of_the_filter_is_no_networks(
 
     assert tries == 1
     assert compared.failures == []
+
+
+async def test_a_comparison_hurries_for_what_is_altered_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another network's rows, which somebody changed, are compared after it."""
+    reconciler = Host(tmp_path, filtered=True, fenced=True).reconciler
+    vault, blue = reconciler._runtimes[VAULT.vni], reconciler._runtimes[BLUE.vni]
+    vault.dirty = blue.dirty = False
+    hurries: list[bool] = []
+
+    async def compare_rows(
+        _runtime: object, _kernel: object, between: Callable[[], Awaitable[bool]], *_: object
+    ) -> PassResult:
+        hurries.append(await between())
+        blue.altered = True
+        hurries.append(await between())
+        return PassResult(0, [], 0, 0, has_drifted=False)
+
+    monkeypatch.setattr(watch, "compare_rows", compare_rows)
+    await reconciler._compare(VAULT.vni, vault)
+
+    assert hurries == [False, True]
 
 
 async def test_the_first_pass_that_may_prune_reads(

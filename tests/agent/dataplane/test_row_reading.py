@@ -53,7 +53,12 @@ async def compared(
     node: Node, kernel: KernelThread, between: Callable[[], Awaitable[None]] = nothing
 ) -> PassResult | None:
     """Compare the rows."""
-    return await compare_rows(node.runtime, kernel, between, lambda: True)
+
+    async def call() -> bool:
+        await between()
+        return node.runtime.altered
+
+    return await compare_rows(node.runtime, kernel, call, lambda: True)
 
 
 async def test_what_others_changed_is_repaired(node: Node, kernel: KernelThread) -> None:
