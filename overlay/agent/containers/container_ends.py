@@ -22,7 +22,11 @@ from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import OverlayError
 from overlay.kernel.containers import container_interface
-from overlay.kernel.containers.container_interface import CheckedContainer, WantedInterface
+from overlay.kernel.containers.container_interface import (
+    CheckedContainer,
+    InterfaceDifference,
+    WantedInterface,
+)
 
 
 class ContainerEnds(Controller):
@@ -66,7 +70,7 @@ class ContainerEnds(Controller):
         Many are looked at in one call, and those that lack something each again.
         """
         now, everybody = asyncio.get_running_loop().time(), self._identities()
-        changed = self._changes.taken(self._rest_s())
+        changed = self._changes.taken(self._rest_s() - limits.CONTAINER_CHANGE_SETTLE_S)
         await self._changes.keep(everybody)
         if changed is None or now >= self._all_due_at:
             self._all_due_at = now + limits.CONTAINER_CHECK_INTERVAL_S
@@ -98,13 +102,15 @@ class ContainerEnds(Controller):
     async def _suspects(self, identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return those of some containers that lack something, did so before, or were not read."""
         checked = [each for each in map(self._to_check, identities) if each is not None]
+        found: list[list[InterfaceDifference]] = []
         try:
-            found = await self._kernel.call(container_interface.all_differences, checked)
+            while len(found) < len(checked):  # each call reads as many as time allows
+                rest = checked[len(found) :]
+                found += await self._kernel.call(container_interface.all_differences, rest)
         except (OverlayError, OSError):  # one of them holds up no other
             return {*identities}
-        lacking = {each.identity for each, lacks in zip(checked, found, strict=False) if lacks}
-        unread = {each.identity for each in checked[len(found) :]}
-        return lacking | unread | (self._reported.keys() & {*identities})
+        lacking = {each.identity for each, lacks in zip(checked, found, strict=True) if lacks}
+        return lacking | (self._reported.keys() & {*identities})
 
     async def _ensure_or_report(self, identity: tuple[int, int]) -> None:
         try:

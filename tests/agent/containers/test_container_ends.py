@@ -140,7 +140,7 @@ def test_containers_that_lack_nothing_are_read_together(monkeypatch: pytest.Monk
         assert host.calls == calls
 
 
-def test_those_that_time_did_not_allow_are_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_time_did_not_allow_are_read_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Root in one may fill its tables: the others of the call are not left out for that."""
     host = Host(monkeypatch, attachment())
     several = [(4, number) for number in range(5, 8)]
