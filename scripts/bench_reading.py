@@ -102,15 +102,17 @@ async def measure(sandbox: Sandbox, records: int, rounds: int) -> dict[str, list
             done = await kernel.call(run_pass, runtime, given, every, prune=True, read=True)
         assert not done.failures
 
+    async def between() -> bool:
+        await asyncio.sleep(0)
+        return False
+
     async def in_parts(*, altered: bool) -> None:
         async with runtime.lock:
             nothing = RemoteChanges((), is_whole=False)
             one = partial(run_pass, runtime, given, nothing, prune=True, read=True, apart=True)
             await kernel.call(one)
         runtime.altered = altered
-        done = await compare_rows(
-            runtime, kernel, partial(asyncio.sleep, 0, result=False), lambda: True
-        )
+        done = await compare_rows(runtime, kernel, between, lambda: True)
         assert done is not None
         assert not done.operation_count
 

@@ -46,8 +46,7 @@ from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
-_PAUSE_MAX_S = 0.5
-_WATCH_INTERVAL_S = 0.5
+_PAUSE_MAX_S = _WATCH_INTERVAL_S = 0.5
 
 
 class Reconciler(Controller):
@@ -286,9 +285,9 @@ class Reconciler(Controller):
             raise error
 
     async def apply(self, network: Network) -> str:
-        """Make a network's sandbox what it should be now; return what is missing, or nothing.
+        """Make a network's sandbox, and the VXLAN port's filter, what they should be now.
 
-        The kernel is read, and the VXLAN port's filter is exact afterwards.
+        The kernel is read. Returns what is missing, or nothing.
         """
         await self.underlay_filter.admit_members()
         runtime = self._runtimes.get(network.vni)
