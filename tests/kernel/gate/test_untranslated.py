@@ -95,6 +95,9 @@ def test_the_hosts_own_flows_from_a_published_port(traffic: Traffic, version: in
         for _ in range(2):
             own.sendto(b"q" * 100, (address, port))
             assert own.recv(1000).partition(b"\n")[0].decode() == seen
+    container = traffic.socket("two", family, socket.SOCK_DGRAM, binds=TWO[version])
+    own.sendto(b"q", container.getsockname())
+    assert container.recvfrom(10)[1][:2] == (GATEWAY[version], CLOSED_PORT)
     with pytest.raises(ConnectionRefusedError):
         traffic.ask_udp("far", OWN[version], CLOSED_PORT)
     own.close()

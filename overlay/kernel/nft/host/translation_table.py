@@ -138,15 +138,12 @@ def _known_borrowed(state: TranslationState) -> Iterator[Rule]:
     """Have what comes from outside for a container that answers elsewhere come a second time.
 
     Each connection keeps its way, whatever becomes of the container's routes, or of its service.
-    What comes a second time and belongs to no connection can't be masqueraded. The host's own
-    errors may be about other packets.
+    What comes a second time and belongs to no connection can't be masqueraded.
     """
     for link in sorted(state.host.links):
         for base, length in link.ranges:
-            source = (ex.network_header(_SOURCE_AT[len(base)], len(base)),)
-            foreign = (*source, ex.not_in_set(_OWN[len(base)]))
-            within = (*ex.iifname_is(link.interface), *_to_containers(base, length))
-            yield (*within, *foreign, *ex.ct_invalid(), *_REFUSED)
+            within = (*ex.iifname_is(link.interface), *_of_containers(base, length))
+            yield (*within, *ex.ct_invalid(), *_REFUSED)
     from_outside = ex.iifname_in_set(_INNER, inside=False)
     for size in _OWN:
         begins = (*ex.ct_dnat(), *ct_new(), *host_ingress.to_borrowed(size))
@@ -154,13 +151,12 @@ def _known_borrowed(state: TranslationState) -> Iterator[Rule]:
     yield (*from_outside, *ct_has_mark(_BORROWED), *set_priority(SIGNED_BORROWED), ex.accept())
 
 
-def _to_containers(base: Ip, length: int) -> Rule:
-    """Match packets to a network's range, but to the host's own address there."""
-    to_range = (
-        *ex.to_range(base, length),
-        ex.network_header(_DESTINATION_AT[len(base)], len(base)),
-    )
-    return (*to_range, ex.not_in_set(_OWN[len(base)]))
+def _of_containers(base: Ip, length: int) -> Rule:
+    """Match packets to a network's range that are neither from the host itself nor to it."""
+    size = len(base)
+    ends = (ex.network_header(place[size], size) for place in (_SOURCE_AT, _DESTINATION_AT))
+    others = (part for end in ends for part in (end, ex.not_in_set(_OWN[size])))
+    return (*ex.to_range(base, length), *others)
 
 
 def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
@@ -215,8 +211,8 @@ def _sources(state: TranslationState) -> Iterator[Rule]:
     ranges = {link.interface: link.ranges for link in sorted(state.host.links)}
     for interface, listed in ranges.items():
         for base, length in listed:
-            into = _to_containers(base, length)
-            within, published = (*ex.oifname_is(interface), *into), (*ex.ct_dnat(), *into)
+            published = (*ex.ct_dnat(), *ex.to_range(base, length))
+            within = (*ex.oifname_is(interface), *_of_containers(base, length))
             others = (*ex.oifname_in_set(_INNER), *published)
             for gateway in _gateways(state, interface, base, length):
                 yield from _translate(
