@@ -216,7 +216,7 @@ def clear(name: str, index: int) -> None:
 def open_gate(name: str, address: str) -> None:
     """Lead what is translated through the gate."""
     with closing(Gate(GATE_NODES[name])) as gate:
-        gate.prepare(USUAL_BLOCK)
+        gate.prepare()
         within(gate.path.name, "nft", "-f", "-", stdin=INSIDE.replace("; }", ";\n}"))
         network = GatedNetwork(parse_ip(NETWORK[0]), NETWORK[1], OF_NETWORK)
         interfaces = frozenset({gated(CABLE, "outside"), gated("lo", "loopback")})

@@ -8,6 +8,7 @@ Does not: decide what is translated, or keep the host's own table (`rules`).
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,9 +19,15 @@ from overlay.core.gate.host_view import HostView
 from overlay.core.gate.inside import LOOPBACK_DESTINATION
 from overlay.core.gate.port_block import PortBlock, block_obstacle, choose_block
 from overlay.core.gate.state import GateState
-from overlay.core.gate.translation import GatePlan, obstacle, plan_gate, published_ports
+from overlay.core.gate.translation import (
+    GatePlan,
+    missing_address,
+    obstacle,
+    plan_gate,
+    published_ports,
+)
 from overlay.errors import OverlayError
-from overlay.kernel.gate.gate import Gate, has_gate, kept_block, refusal, remove_gate
+from overlay.kernel.gate.gate import Gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import other_use
 from overlay.kernel.gate.used_ports import listening_ports
@@ -44,16 +51,26 @@ class _Failure(NamedTuple):
         return wanted == self.wanted and asyncio.get_running_loop().time() < self.at + _RETRY_S
 
 
+class _Possible(NamedTuple):
+    """The plan of a gate; or None, and why there can't be one."""
+
+    plan: GatePlan | None
+    why: str
+    may_pass: bool = False  # by itself, within moments
+
+
 class TranslationGate:
     """The gate of this host.
 
     `why` says why there is none although the configuration asks for one, or leaves it open; `plan`
-    what it was made by, None without a gate.
+    what it was made by, None without a gate; `look_again_s` when it may be otherwise without an
+    event, None if not.
 
     If it is left open ("auto"), there is one unless something speaks against it as it would be
-    made: another program that tracks, or would be passed by. Then it stays as long as it can, and
-    one that could not is not made again: each end cuts connections off. Both last until nothing is
-    exposed, or the agent starts anew.
+    made: another program that tracks, or would be passed by. Those of the host are given some time
+    to start after it has booted. Then it stays as long as it can, and one that could not is not
+    made again: each end cuts connections off. Both last until nothing is exposed, or the agent
+    starts anew.
     """
 
     def __init__(self, node_id: NodeId, kernel: KernelThread, mode: str) -> None:
@@ -61,6 +78,7 @@ class TranslationGate:
         self.why = ""
         self.plan: GatePlan | None = None
         self.was_altered = False  # by another program, as the last pass found
+        self.look_again_s: float | None = None
         self._node_id = node_id
         self._kernel = kernel
         self._gate: Gate | None = None
@@ -68,6 +86,13 @@ class TranslationGate:
         self._failed: _Failure | None = None  # the last attempt, if it did
         self._may_be_left = True  # by the previous process
         self._declined = ""  # for good, as far as this agent knows: why
+        self._made_for: HostState | None = None
+        self._obstructed_at: float | None = None  # since then something is in the way of one
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether the host is to have none."""
+        return self.mode == _OFF
 
     @property
     def is_optional(self) -> bool:
@@ -77,7 +102,7 @@ class TranslationGate:
     @property
     def follows_host(self) -> bool:
         """Return whether a change of the host's addresses or policies may change the gate."""
-        return self.mode != _OFF and not self._declined
+        return not self.is_off and not self._declined
 
     @property
     def where(self) -> tuple[int, frozenset[Ip]] | None:
@@ -93,60 +118,88 @@ class TranslationGate:
         stays where it can't be brought up to date for now, as its end would end connections: then
         this raises OverlayError or OSError.
         """
+        # Perhaps of an agent of before, with its connections. One that never was whole has none.
+        standing = await self._standing_block()
         try:
-            plan = await self._plan(wanted)
+            plan = await self._plan(wanted, standing)
             if plan is not None:
                 plan = await self._with_former_ports(plan)
                 await self._write(plan)
         except (OverlayError, OSError) as error:
-            if self.plan is not None or await self._kernel.call(has_gate, self._node_id):
-                raise  # perhaps of an agent of before, with its connections
+            if standing is not None:
+                raise
             self.why, plan = f"the gate could not be made: {error}", None
             self._failed = _Failure(wanted, asyncio.get_running_loop().time())
-        self.plan = plan
+        self.plan, self._made_for = plan, wanted
         return plan
 
-    async def _plan(self, wanted: HostState | None) -> GatePlan | None:
-        if self.mode == _OFF or wanted is None or not wanted.links:
-            self.why = self._declined = ""
+    async def _standing_block(self) -> PortBlock | None:
+        """Return the ports of a gate that stands: its connections have them, so it keeps them."""
+        if self.plan is not None:
+            return self.plan.gate.block
+        return await self._kernel.call(kept_block, self._node_id)
+
+    async def _plan(self, wanted: HostState | None, standing: PortBlock | None) -> GatePlan | None:
+        if self.is_off or wanted is None or not wanted.links:
+            self.why, self._declined, self.look_again_s = "", "", None
             return None
         if self._declined or (self._failed is not None and self._failed.is_recent(wanted)):
             return None
-        stands = self.plan is not None or await self._kernel.call(has_gate, self._node_id)
+        self.look_again_s = None
         # One that a former agent left has been made here: a refusal now is a passing one.
-        if not stands:
-            why = await self._kernel.call(refusal, self._node_id)
-            if why:
-                self.why = why
-                return None
-        plan = await self._possible(wanted)
-        if plan is not None and self.is_optional and not stands:
-            self.why = await self._kernel.call(other_use, plan.outside)
-        if self.why and self.is_optional and (stands or plan is not None):
-            self._declined = self.why
-        return None if self.why else plan
-
-    async def _possible(self, wanted: HostState) -> GatePlan | None:
-        """Return the plan; None if the host can't have a gate: `why` says why."""
-        host = await self._kernel.call(read_host)
-        block = await self._block(host, wanted)
-        self.why = obstacle(host, wanted) or block_obstacle(host, block)
-        if self.why or block is None:
+        if standing is None and not await self._may_begin():
             return None
+        found = await self._possible(wanted, standing)
+        if found.plan is None and standing is not None and self._waits(wanted, found):
+            return self.plan
+        if found.plan is not None:
+            self._obstructed_at = None
+        why = found.why
+        if found.plan is not None and self.is_optional and standing is None:
+            why = await self._kernel.call(other_use, self._node_id, found.plan.outside)
+        if why and self.is_optional and (standing is not None or found.plan is not None):
+            self._declined = why
+        self.why = why
+        return None if why else found.plan
+
+    async def _may_begin(self) -> bool:
+        """Return whether a gate may be made; if not, `why` or `look_again_s` is set."""
+        if self.is_optional:
+            left_s = limits.GATE_AFTER_BOOT_S - time.clock_gettime(time.CLOCK_BOOTTIME)
+            if left_s > 0:
+                self.why, self.look_again_s = "", left_s
+                return False
+        why = await self._kernel.call(refusal, self._node_id)
+        if why:
+            self.why = why
+            self._declined = why if self.is_optional else ""
+        return not why
+
+    async def _possible(self, wanted: HostState, standing: PortBlock | None) -> _Possible:
+        """Return the plan, or why the host can't have a gate."""
+        host = await self._kernel.call(read_host)
+        block = standing or await self._free_block(host, wanted)
+        lasting = obstacle(host, wanted) or block_obstacle(host, block)
+        why = lasting or missing_address(host, wanted)
+        if why or block is None:
+            return _Possible(None, why, may_pass=not lasting)
         plan = plan_gate(host, wanted, block)
-        self.why = _excess(plan.gate)
-        return None if self.why else plan
+        why = _excess(plan.gate)
+        return _Possible(None if why else plan, why)
 
-    async def _block(self, host: HostView, wanted: HostState) -> PortBlock | None:
-        """Return the ports to masquerade with; None if too few are free.
+    def _waits(self, wanted: HostState, found: _Possible) -> bool:
+        """Return whether to wait until what is in the way of a gate that stands has passed."""
+        if not found.may_pass or self.plan is None or wanted != self._made_for:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if self._obstructed_at is None:
+            self._obstructed_at = now_s
+        left_s = self._obstructed_at + limits.GATE_PATIENCE_S - now_s
+        self.look_again_s = left_s if left_s > 0 else None
+        return left_s > 0
 
-        A gate that stands, perhaps of an agent of before, keeps its own: its connections have them.
-        """
-        if self.plan is not None:
-            return self.plan.gate.block
-        kept = await self._kernel.call(kept_block, self._node_id)
-        if kept is not None:
-            return kept
+    async def _free_block(self, host: HostView, wanted: HostState) -> PortBlock | None:
+        """Return ports to masquerade with; None if too few are free."""
         listening = await self._kernel.call(listening_ports)
         published = {port for _, port in published_ports(wanted)}
         return choose_block(host, listening | published)
@@ -160,7 +213,7 @@ class TranslationGate:
         former = None if self.plan is None else self.plan.gate.published - wanted
         if former is not None and not any(protocol == _TCP for protocol, _ in former):
             return plan
-        _, table = await self._open(plan.gate.block)
+        _, table = await self._open()
         try:
             ports = await self._kernel.call(open_published_ports, table.netns_fd)
         except (OverlayError, OSError):  # what is led there in vain costs time alone
@@ -172,7 +225,7 @@ class TranslationGate:
 
     async def _write(self, plan: GatePlan) -> None:
         """Write what the host needs, rules before packets; what goes, the other way round."""
-        gate, table = await self._open(plan.gate.block)
+        gate, table = await self._open()
         before = await self._kernel.call(gate.read)
         is_table_right = await self._kernel.call(table.holds, plan.translation)
         wanted = plan.gate
@@ -183,7 +236,7 @@ class TranslationGate:
             before.own,
             frozenset(each for each in before.networks if (each.base, each.length) in kept),
             before.published & wanted.published,
-            wanted.block,
+            before.block,
         )
         if less != before:
             await self._kernel.call(gate.write, before, less)
@@ -191,13 +244,14 @@ class TranslationGate:
             await self._kernel.call(table.write, plan.translation)
         if less != wanted:
             await self._kernel.call(gate.write, less, wanted)
+        await self._kernel.call(gate.keep_block, wanted.block)  # so it stands
 
-    async def _open(self, block: PortBlock) -> tuple[Gate, TranslationTable]:
+    async def _open(self) -> tuple[Gate, TranslationTable]:
         if self._gate is None or self._table is None:
             self._close()
             self._may_be_left = True
             self._gate = await self._kernel.call(Gate, self._node_id)
-            await self._kernel.call(self._gate.prepare, block)
+            await self._kernel.call(self._gate.prepare)
             self._table = await self._kernel.call(TranslationTable, self._gate.path)
         return self._gate, self._table
 

@@ -186,7 +186,7 @@ class HostRules(Controller):
         if gated is None:
             await self.gate.end()
         elif gated.is_retiring:
-            self._check_later()
+            self._check_later(_RETIRING_INTERVAL_S)
         if (gated is None) != (was_gated is None):
             self._report_move()
             await self._forget_flows(wanted)
@@ -201,6 +201,8 @@ class HostRules(Controller):
         the host's sysctls are those of before as well.
         """
         plan = await self.gate.bring(wanted)
+        if self.gate.look_again_s is not None:
+            self._check_later(self.gate.look_again_s)
         if plan is None:
             return None
         if self.gate.was_altered:
@@ -253,11 +255,13 @@ class HostRules(Controller):
         self._event_log.record("host rules", text)
         self.gate_changed.emit()
 
-    def _check_later(self) -> None:
-        """Look again whether the former hooks still translate anything, once for many passes."""
-        loop = asyncio.get_running_loop()
-        if self._check_at is None or self._check_at.when() <= loop.time():
-            self._check_at = loop.call_later(_RETIRING_INTERVAL_S, self.trigger)
+    def _check_later(self, delay_s: float) -> None:
+        """Have a pass look again, once for many: former hooks may translate nothing any more."""
+        now_s = (loop := asyncio.get_running_loop()).time()
+        if self._check_at is None or not now_s < self._check_at.when() <= now_s + delay_s:
+            if self._check_at is not None:
+                self._check_at.cancel()
+            self._check_at = loop.call_later(delay_s, self.trigger)
 
     async def remove_leftovers(self) -> None:
         """Remove a table that the previous process left, unless one is wanted."""
@@ -273,6 +277,7 @@ class HostRules(Controller):
         self._may_be_left = False
         await self._kernel.call(foreign.remove_accept_rules)
         await self._kernel.call(table.remove)
+        await self.gate.bring(None)
         await self.gate.end()
         self.obstacles = []
         before, self._written, self._gated = self._written, None, None
@@ -323,7 +328,7 @@ class HostRules(Controller):
         names = (table_name(self._node_id), DOCKER_TABLE)
         with contextlib.ExitStack() as watched:
             watched.enter_context(watch.watch_tables(names, self._own_ports, self.trigger))
-            for make in (UnderlayMonitor, policy_monitor) if self.gate.follows_host else ():
+            for make in () if self.gate.is_off else (UnderlayMonitor, policy_monitor):
                 monitor = await self._kernel.call(make)
                 if monitor is not None:
                     watching = watch.watch_monitor(monitor, self._host_changed, self.settle_s)

@@ -72,6 +72,18 @@ def obstacle(host: HostView, wanted: HostState) -> str:
     for each in _leading_outside(host, _links(wanted)):
         if not each.is_ethernet:
             return f"{each.name} is no Ethernet interface, and containers may leave by it"
+    for port in wanted.ports:
+        where = f"{port.host_port}/{port.protocol}"
+        if _is_loopback(port.host_ip) and not _has_stand_in(port.host_ip):
+            return f"port {where} is published at another loopback address than 127.0.0.1 and ::1"
+    return ""
+
+
+def missing_address(host: HostView, wanted: HostState) -> str:
+    """Return which default route has no address to masquerade with; empty if all have.
+
+    That may pass by itself, as an address that is renewed may be gone for a moment.
+    """
     families = {len(base) for link in wanted.links for base, _ in link.ranges}
     for size, index in host.default_routes:
         usable = [each for each in _leading_outside(host, _links(wanted)) if _has(each, size)]
@@ -79,10 +91,6 @@ def obstacle(host: HostView, wanted: HostState) -> str:
             names = (each.name for each in host.interfaces if each.interface_index == index)
             version = "IPv4" if size == 4 else "IPv6"
             return f"{next(names, 'what')} leads to all of {version}, and has no address of it"
-    for port in wanted.ports:
-        where = f"{port.host_port}/{port.protocol}"
-        if _is_loopback(port.host_ip) and not _has_stand_in(port.host_ip):
-            return f"port {where} is published at another loopback address than 127.0.0.1 and ::1"
     return ""
 
 

@@ -117,10 +117,17 @@ class Gate:
 
     # --- writing ------------------------------------------------------------------------
 
-    def prepare(self, block: PortBlock) -> None:
+    def prepare(self) -> None:
         """Open the namespace, or create it, so that rules can be written there.
 
-        It keeps the block for the next agent. Raises OverlayError or OSError.
+        Raises OverlayError or OSError.
+        """
+        self._open()
+
+    def keep_block(self, block: PortBlock) -> None:
+        """Record the ports with which it masquerades: from then on it stands (`kept_block`).
+
+        Raises OverlayError or OSError.
         """
         self._open().keep_block(block)
 
@@ -244,19 +251,15 @@ def remove_gate(node_id: NodeId) -> list[str]:
     return [f"gate {name}"] if remove_namespace(name) else []
 
 
-def has_gate(node_id: NodeId) -> bool:
-    """Return whether a node has a gate, perhaps of its former agent."""
-    return netns.exists(namespace.namespace_name(node_id))
-
-
 def kept_block(node_id: NodeId) -> PortBlock | None:
     """Return the ports with which a node's gate masquerades, perhaps of its former agent.
 
-    None if it has no gate. Raises OverlayError or OSError.
+    None if it has no gate, or one that never was whole. Raises OverlayError or OSError.
     """
-    if not has_gate(node_id):
+    name = namespace.namespace_name(node_id)
+    if not netns.exists(name):
         return None
-    inside = GateNamespace(namespace.namespace_name(node_id))
+    inside = GateNamespace(name)
     try:
         return inside.kept_block()
     finally:

@@ -1,8 +1,7 @@
 """The namespace that translates: its name, which keeps it, and its kernel parameters.
 
 It is known, like a sandbox, by its loopback's alias, which also has what the next agent must know,
-and outlives the agent with the connections
-that it translates.
+and outlives the agent with the connections that it translates.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from overlay.model import NodeId
 ALIAS: Final = f"{ALIAS_DEFAULT}:gate"
 """The alias of the loopback inside, and of the pairs' ends in the host's namespace."""
 
-_BLOCK: Final = re.compile(r":(\d+)-(\d+)$")
+_BLOCK: Final = re.compile(r":(\d{1,5})-(\d{1,5})$", re.ASCII)
 NAME: Final = re.compile(r"overlayd-gate-[0-9a-f]{6}")
+_PORT_MAX: Final = 65_535
 _LOOPBACK_INDEX: Final = 1
 # Set before any device exists, so that each is created with them (ip-sysctl.rst).
 _SYSCTLS: Final = (
@@ -94,14 +94,17 @@ class GateNamespace:
     # --- the block ----------------------------------------------------------------------
 
     def keep_block(self, block: PortBlock) -> None:
-        """Record the ports with which the namespace masquerades, before it does."""
+        """Record the ports with which the namespace masquerades, for the next agent."""
         if self.kept_block() != block:
             self._set_alias(self._recorded(), block)
 
     def kept_block(self) -> PortBlock | None:
         """Return the ports that `keep_block` recorded; None before."""
         found = _BLOCK.search(self._alias())
-        return PortBlock(int(found[1]), int(found[2])) if found else None
+        if found is None:
+            return None
+        block = PortBlock(int(found[1]), int(found[2]))
+        return block if block.first <= block.last <= _PORT_MAX else None
 
     # --- the host's loopback ------------------------------------------------------------
 

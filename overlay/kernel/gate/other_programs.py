@@ -17,19 +17,23 @@ from typing import Final, NamedTuple
 
 from overlay import limits
 from overlay.kernel.bpf import syscall, tc_filters, tcx
-from overlay.kernel.netlink import codec
+from overlay.kernel.netlink import codec, link_decoder
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.socket import LargeDumpError, NetlinkSocket
+from overlay.kernel.nft import underlay_filter
 from overlay.kernel.nft.elements.expression_lists import decoded
 from overlay.kernel.nft.expressions import text
 from overlay.kernel.nft.firewall.rule_matches import number_of, text_of
-from overlay.kernel.nft.host.host_table import USER_TABLE_NAME
+from overlay.kernel.nft.host import host_table
 from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, GET_TABLE, TABLE_FLAGS
-from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, OWN_TABLES
+from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC
 from overlay.kernel.nft.tables import NftMissingError, NftTables
+from overlay.model import NodeId
 
 _NET: Final = Path("/proc/thread-self/net")
 _LEGACY: Final = {"ip_tables_names": "iptables-legacy", "ip6_tables_names": "ip6tables-legacy"}
+_IFLA_XDP, _XDP_ATTACHED = 43, 2  # linux/if_link.h
+_LINK_HEADER_SIZE: Final = 16  # struct ifinfomsg
 _IPVS_HEADER: Final = 3  # lines of /proc/net/ip_vs without a service
 _FAMILIES: Final = {2: "ip", FAMILY_INET: "inet", 5: "netdev", 10: "ip6"}
 _NETDEV: Final = 5
@@ -47,6 +51,8 @@ _PLAIN_EXTENSIONS: Final = frozenset({
     "udp",
 })  # fmt: skip
 _EXTENSION_NAME: Final = 1  # NFTA_MATCH_NAME, NFTA_TARGET_NAME
+_OBJECT_TYPE: Final = 1  # NFTA_OBJREF_IMM_TYPE
+_PLAIN_OBJECTS: Final = (1, 2, 4)  # counter, quota, limit: NFT_OBJECT_*
 # Queueing disciplines that look at no mark or priority that a rule may have set.
 _PLAIN_QUEUES: Final = frozenset({
     "bfifo", "codel", "fq", "fq_codel", "fq_pie", "mq", "netem", "noqueue", "pfifo", "pfifo_fast",
@@ -54,21 +60,23 @@ _PLAIN_QUEUES: Final = frozenset({
 })  # fmt: skip
 _OWN_PROGRAMS: Final = ("ovg_", "ovn_")  # of gates and of the native path
 _TRACKS: Final = "connections are tracked anyway, by {}"
+_MAY_TRACK: Final = "connections may be tracked anyway, by {}"
 _SEES: Final = "{} would not see the packets that it sees without a gate"
 
 
-def other_use(outside: Collection[int]) -> str:
-    """Return what speaks against a gate, with the interfaces that lead outside; empty if nothing.
+def other_use(node_id: NodeId, outside: Collection[int]) -> str:
+    """Return what speaks against a node's gate, if these interfaces lead outside; empty if nothing.
 
     Raises OSError.
     """
+    own = {underlay_filter.table_name(node_id), host_table.table_name(node_id)}
     try:
         with_rules = _Tables(dump_size_max=limits.GATE_RULES_SIZE_MAX)
     except NftMissingError:
         found = ""
     else:
         try:
-            found = with_rules.use()
+            found = with_rules.use(own)
         except LargeDumpError:
             found = _TRACKS.format("so many rules that not all were looked at")
         finally:
@@ -102,10 +110,10 @@ class _Chain(NamedTuple):
 class _Tables(NftTables):
     """The tables of other programs, and those of the operator."""
 
-    def use(self) -> str:
-        """Return which chain speaks against a gate; empty if none does."""
+    def use(self, own: Collection[str]) -> str:
+        """Return which chain of other tables speaks against a gate; empty if none does."""
         try:
-            chains = dict(self._chains())
+            chains = {chain: parts for chain, parts in self._chains() if chain.table not in own}
         except NftMissingError:
             return ""
         for chain, parts in chains.items():
@@ -117,7 +125,7 @@ class _Tables(NftTables):
         for table in {each[:2] for each in chains}:
             for chain, raw in self._rules(*table):
                 if not all(_is_plain(*expression) for expression in decoded(raw)):
-                    return _TRACKS.format(chain)
+                    return _MAY_TRACK.format(chain)
         return ""
 
     def _chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
@@ -128,14 +136,19 @@ class _Tables(NftTables):
         }
         for message, parts in self._dump(GET_CHAIN, FAMILY_UNSPEC):
             chain = _Chain(message.buffer[message.start], text_of(parts[1]), text_of(parts[3]))
-            is_own = chain.table.startswith(OWN_TABLES) and chain.table != USER_TABLE_NAME
-            if chain.family in _FAMILIES and not is_own and chain[:2] not in dormant:
+            if chain.family in _FAMILIES and chain[:2] not in dormant:
                 yield chain, parts
 
     def _rules(self, family: int, table: str) -> Iterator[tuple[_Chain, bytes]]:
         for _, parts in self._dump(GET_RULE, family, attribute(1, text(table))):
             if text_of(parts[1]) == table:
                 yield _Chain(family, table, text_of(parts[2])), parts.get(4, b"")
+
+
+def _has_xdp(link: codec.NetlinkMessage) -> bool:
+    parts = attributes(link.buffer, link.start + _LINK_HEADER_SIZE, link.end)
+    xdp = parts.get(_IFLA_XDP, b"")
+    return any(attributes(xdp, 0, len(xdp)).get(_XDP_ATTACHED, b""))
 
 
 def _decides(parts: dict[int, bytes]) -> bool:
@@ -152,12 +165,19 @@ def _is_input(chain: _Chain, parts: dict[int, bytes]) -> bool:
 def _is_plain(name: str, data: dict[int, bytes]) -> bool:
     if name in {"match", "target"}:
         return text_of(data.get(_EXTENSION_NAME, b"")) in _PLAIN_EXTENSIONS
+    if name == "objref":
+        return number_of(data, _OBJECT_TYPE) in _PLAIN_OBJECTS
     return name in _PLAIN
 
 
 def _interface_use(outside: Collection[int]) -> str:
     with NetlinkSocket() as host:
         queues = host.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
+        links = host.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
+    for link in links:
+        index = link_decoder.index_of(link)
+        if index in outside and _has_xdp(link):
+            return _SEES.format(f"an XDP program on {if_indextoname(index)}")
     for message in queues:
         index = tc_filters.index_of(message)
         found = attributes(message.buffer, message.start + tc_filters.HEADER_SIZE, message.end)

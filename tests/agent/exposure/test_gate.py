@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from overlay import limits
 from overlay.agent.exposure import gate
 from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.process.kernel_thread import KernelThread
@@ -51,8 +52,8 @@ class Kernel:
     table: TranslationState | None = None
     calls: list[str] = field(default_factory=list)
     breaks: bool = False
-    is_left: bool = False  # an agent of before has made a gate
-    block: PortBlock | None = None  # of that gate, or of the one that was made
+    block: PortBlock | None = None  # of a gate that stands, perhaps of an agent of before
+    up_s: float = 1e6
     listening: frozenset[int] = frozenset()
     other_use: str = ""  # what other programs have
     open_ports: frozenset[int] = frozenset()  # of published connections
@@ -60,8 +61,11 @@ class Kernel:
     path = Path("/nowhere")
     netns_fd = 7
 
-    def prepare(self, block: PortBlock) -> None:
-        """Create the namespace, with its ports."""
+    def prepare(self) -> None:
+        """Create the namespace."""
+
+    def keep_block(self, block: PortBlock) -> None:
+        """Record the ports of a gate that is whole."""
         self.block = block
 
     def close(self) -> None:
@@ -108,10 +112,10 @@ def run(
     monkeypatch.setattr(gate, "Gate", lambda _node_id: kernel)
     monkeypatch.setattr(gate, "TranslationTable", lambda _path: kernel)
     monkeypatch.setattr(gate, "refusal", lambda _node_id: kernel.why)
-    monkeypatch.setattr(gate, "has_gate", lambda _node_id: kernel.is_left)
+    monkeypatch.setattr("time.clock_gettime", lambda _clock: kernel.up_s)
     monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
     monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
-    monkeypatch.setattr(gate, "other_use", lambda _outside: kernel.other_use)
+    monkeypatch.setattr(gate, "other_use", lambda _node_id, _outside: kernel.other_use)
     monkeypatch.setattr(gate, "read_host", kernel.read_host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
     monkeypatch.setattr(gate, "open_published_ports", lambda _fd: kernel.open_ports)
@@ -229,6 +233,7 @@ def test_a_failure_ends_no_gate_that_is_in_force(monkeypatch: pytest.MonkeyPatch
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.breaks = True
         assert await made.bring(WANTED) is None
+        assert kernel.block is None
         assert made.why == "the gate could not be made: [Errno 12] no memory"
         kernel.breaks = False
         assert await made.bring(WANTED) is None  # for 30 s, unless something else is wanted
@@ -244,7 +249,7 @@ def test_a_failure_ends_no_gate_that_is_in_force(monkeypatch: pytest.MonkeyPatch
     run(monkeypatch, work)
 
     async def after(made: TranslationGate, kernel: Kernel) -> None:
-        kernel.breaks = kernel.is_left = True
+        kernel.breaks, kernel.block = True, USUAL_BLOCK
         kernel.why = "too many open files"
         with pytest.raises(OSError, match="no memory"):
             await made.bring(WANTED)
@@ -330,7 +335,7 @@ def test_a_gate_that_is_left_open_stays(monkeypatch: pytest.MonkeyPatch) -> None
     run(monkeypatch, work, mode="auto")
 
     async def after(made: TranslationGate, kernel: Kernel) -> None:
-        kernel.is_left, kernel.other_use = True, "Docker tracks"
+        kernel.block, kernel.other_use = USUAL_BLOCK, "Docker tracks"
         assert await made.bring(WANTED)
 
     run(monkeypatch, after, mode="auto")
@@ -375,3 +380,79 @@ def test_one_that_could_not_stay_does_not_come_back(monkeypatch: pytest.MonkeyPa
         assert "IPsec" in made.why
 
     run(monkeypatch, work, mode="auto")
+
+
+def test_one_that_never_was_whole_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that failed leaves a namespace: the next agent asks all that a first one asks."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.breaks = True
+        assert await made.bring(WANTED) is None
+        kernel.breaks, kernel.other_use = False, "Docker tracks"
+        successor = TranslationGate(NODE, made._kernel, "auto")
+        assert await successor.bring(WANTED) is None
+        assert successor.why == "Docker tracks"
+
+    run(monkeypatch, work, mode="auto")
+
+
+def test_the_next_agent_removes_nothing_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own maps are empty at first: that is no gate that has too much."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.block = PortBlock(4096, 12_287)
+        assert await made.bring(WANTED)
+
+    assert run(monkeypatch, work).calls == ["table of 1", "gate of 1"]
+
+
+def test_others_may_begin_first_after_a_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it is left open: Docker starts after the agent. One that is asked for, or stands, is."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.up_s = 15.0
+        assert await made.bring(WANTED) is None
+        assert (made.why, made.look_again_s) == ("", 105.0)
+        kernel.up_s = 120.0
+        assert await made.bring(WANTED)
+        assert made.look_again_s is None
+        kernel.up_s = 15.0
+        assert await TranslationGate(NODE, made._kernel, "auto").bring(WANTED)
+
+    run(monkeypatch, work, mode="auto")
+
+    async def asked(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.up_s = 15.0
+        assert await made.bring(WANTED)
+
+    run(monkeypatch, asked)
+
+
+def test_an_address_that_is_renewed_ends_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, unless something else is wanted meanwhile; each lack has a time anew."""
+    monkeypatch.setattr(limits, "GATE_PATIENCE_S", 0.2)
+    lacking = replace(HOST, default_routes=((4, 9),))
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        plan = await made.bring(WANTED)
+        for _ in range(2):
+            kernel.host = lacking
+            assert await made.bring(WANTED) == plan
+            assert made.look_again_s is not None
+            assert 0 < made.look_again_s <= 0.2
+            kernel.host = HOST
+            assert await made.bring(WANTED) == plan
+            assert made.look_again_s is None
+        kernel.host = lacking
+        assert await made.bring(WANTED) == plan
+        assert made.look_again_s is not None
+        await asyncio.sleep(made.look_again_s)
+        assert await made.bring(WANTED) is None
+        assert "has no address of it" in made.why
+
+        kernel.host = HOST
+        assert await made.bring(WANTED)
+        kernel.host = lacking
+        assert await made.bring(replace(WANTED, ports=frozenset({PORT}))) is None
+
+    run(monkeypatch, work)

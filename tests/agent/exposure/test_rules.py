@@ -146,6 +146,46 @@ def test_hooks_of_before_stay_until_they_translate_nothing(
     assert forms == [(True, True), (True, True), (True, True), (False, False)]
 
 
+def test_a_decision_about_a_gate_lasts_while_anything_is_exposed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Then there is nothing to tell, and the next network asks anew; changes are heard always."""
+    monkeypatch.setattr(gate, "kept_block", lambda _node_id: None)
+    monkeypatch.setattr(gate, "refusal", lambda _node_id: "no tcx")
+
+    async def work(made: HostRules, _kernel: Kernel) -> None:
+        made.gate.mode = "auto"
+        await made.reconcile()
+        assert [text for text, _ in made.notices()] == [
+            "all traffic of this host is tracked, as it translates without a gate: no tcx"
+        ]
+        assert not made.gate.follows_host
+        made.set_links(Vni(1), [])
+        await made.apply()
+        assert list(made.notices()) == []
+        assert made.gate.follows_host
+
+    calls_of(monkeypatch, tmp_path, work)
+
+
+def test_a_pass_looks_again_when_the_gate_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The sooner of two times counts, whichever was asked for first."""
+
+    async def work(made: HostRules, _kernel: Kernel) -> None:
+        triggered = asyncio.Event()
+        monkeypatch.setattr(made, "trigger", triggered.set)
+        monkeypatch.setattr(made.gate, "bring", AsyncMock(return_value=None))
+        for delay_s in (60.0, 0.01, 60.0):
+            made.gate.look_again_s = delay_s
+            await made.reconcile()
+        async with asyncio.timeout(30.0):
+            await triggered.wait()
+
+    calls_of(monkeypatch, tmp_path, work)
+
+
 def test_a_published_port_only_writes_the_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

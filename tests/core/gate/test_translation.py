@@ -8,7 +8,7 @@ import pytest
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, IngressForward, PortForward
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
 from overlay.core.gate.state import GatedNetwork
-from overlay.core.gate.translation import MasqueradeSource, obstacle, plan_gate
+from overlay.core.gate.translation import MasqueradeSource, missing_address, obstacle, plan_gate
 from overlay.core.services.values import Backend
 from overlay.model import Ip, Mac, NodeId, parse_ip
 
@@ -123,18 +123,19 @@ def test_an_ordinary_host_has_no_obstacle() -> None:
     among_own = WEB._replace(protocol="udp", host_port=40_000)
     assert {obstacle(HOST, with_port(port)) for port in (WEB, local, among_own)} == {""}
     ways = ((4, 2), (16, 9))  # of IPv6, which no network here has
-    assert obstacle(replace(HOST, default_routes=ways), WANTED) == ""
+    assert missing_address(replace(HOST, default_routes=ways), WANTED) == ""
+
+
+def test_a_default_route_needs_an_address() -> None:
+    """What leaves by it could not be masqueraded."""
+    found = missing_address(replace(HOST, default_routes=((4, 9),)), WANTED)
+    assert "leads to all of IPv4, and has no address" in found
 
 
 @pytest.mark.parametrize(
     ("host", "wanted", "part"),
     [
         (replace(HOST, has_ipsec=True), WANTED, "IPsec"),
-        (
-            replace(HOST, default_routes=((4, 9),)),
-            WANTED,
-            "leads to all of IPv4, and has no address",
-        ),
         (
             HostView(
                 (*HOST.interfaces, replace(interface("wg0", 7, "10.8.0.1/24"), is_ethernet=False))

@@ -243,7 +243,8 @@ def gated(_capable: None) -> Iterator[Gated]:
     try:
         _build(made)
         gate = made.open()
-        gate.prepare(BLOCK)
+        gate.prepare()
+        gate.keep_block(BLOCK)
         assert made.pass_over(gate) == made.wanted()
         made.names["gate"] = gate.path.name
         write_rules(made, gate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from overlay.kernel.bpf import numbers, syscall, tcx
 from overlay.kernel.bpf.assembler import R0, Assembler
 from overlay.kernel.gate import other_programs
 from overlay.kernel.gate.other_programs import other_use
+from overlay.kernel.netlink import codec
+from overlay.kernel.netlink.codec import attribute
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.host.host_table import HostTable
 from tests.kernel.gate.conftest import NODE, WANTED
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
+_XDP, _XDP_PASS = 6, 2  # BPF_PROG_TYPE_XDP, and the verdict
+_IFLA_XDP, _XDP_FD = 43 | 0x8000, 1  # linux/if_link.h
 
 INGRESS = "chain ingress { type filter hook ingress device eth0 priority 0; drop\n }"
 
@@ -46,7 +52,7 @@ def host(world: World) -> str:
 def use(world: World, host: str) -> str:
     """Return what speaks against a gate."""
     with netns.inside(world.fd(host)):
-        return other_use([socket.if_nametoindex("eth0")])
+        return other_use(NODE, [socket.if_nametoindex("eth0")])
 
 
 def configure(world: World, host: str, text: str) -> None:
@@ -94,12 +100,32 @@ def test_rules_for_what_the_host_receives_are_no_reason(world: World, host: str,
             table("netdev d", INGRESS),
             "table netdev d, chain ingress would",
         ),
-        (table("inet overlayd_host_999999", chain("forward", "ct state new drop")), ""),
+        (
+            table("inet overlayd_host_999999", chain("output", kind="nat")),
+            "connections are tracked anyway, by table inet overlayd_host_999999, chain output",
+        ),
+        (
+            table("inet overlayd_services_0", chain("output", kind="nat")),
+            "connections are tracked anyway, by table inet overlayd_services_0, chain output",
+        ),
+        (table("inet f", "counter web { }", chain("input", 'tcp dport 80 counter name "web"')), ""),
     ],
-    ids=["nat", "state", "mark", "policy", "operator", "raw", "output", "ingress", "own"],
+    ids=[
+        "nat",
+        "state",
+        "mark",
+        "policy",
+        "operator",
+        "raw",
+        "output",
+        "ingress",
+        "another agent",
+        "virtual addresses",
+        "counter",
+    ],
 )
 def test_what_tracks_or_would_be_passed_by(world: World, host: str, text: str, why: str) -> None:
-    """It is named; overlayd's own tables, also of other agents, are not others'."""
+    """It is named; also another agent's, and overlayd's for the host's virtual addresses."""
     configure(world, host, text)
     assert why in use(world, host)
     assert bool(why) == bool(use(world, host))
@@ -110,7 +136,7 @@ def test_own_hooks_are_no_reason(world: World, host: str) -> None:
     with netns.inside(world.fd(host)), closing(HostTable(NODE)) as own:
         own.write(WANTED)
         assert "type nat" in world.run(host, "nft", "list", "ruleset")
-        assert other_use([]) == ""
+        assert other_use(NODE, []) == ""
 
 
 @pytest.mark.parametrize("queue", ["clsact", "htb"])
@@ -145,6 +171,22 @@ def test_programs_of_others(world: World, host: str, name: str, *, is_reason: bo
         tcx.put(socket.if_nametoindex("eth0"), loaded, name, syscall.TCX_EGRESS)
         os.close(loaded)
     assert (f"eBPF program {name} on eth0" in use(world, host)) is is_reason
+
+
+def test_xdp_programs(world: World, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What returns from a gate would meet it once more."""
+    monkeypatch.setattr(syscall, "_SCHED_CLS", _XDP)
+    program = Assembler()
+    program.set(R0, _XDP_PASS)
+    program.exit()
+    with netns.inside(world.fd(host)):
+        loaded = syscall.load(program.code(), "firewall")
+        data = attribute(_IFLA_XDP, attribute(_XDP_FD, loaded.to_bytes(4, "little")))
+        index = socket.if_nametoindex("eth0")
+        with NetlinkSocket() as link:
+            link.request((codec.RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0) + data))
+        os.close(loaded)
+    assert "an XDP program on eth0 would" in use(world, host)
 
 
 def test_tables_of_iptables_legacy(world: World, host: str) -> None:
