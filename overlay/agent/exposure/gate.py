@@ -29,7 +29,7 @@ from overlay.core.gate.translation import (
 from overlay.errors import OverlayError
 from overlay.kernel.gate.gate import Gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
-from overlay.kernel.gate.other_programs import other_use
+from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.gate.used_ports import listening_ports
 from overlay.kernel.host.conntrack import open_published_ports
 from overlay.kernel.nft.host.translation_table import TranslationTable
@@ -37,6 +37,7 @@ from overlay.model import Ip, NodeId
 
 _OFF, _AUTO = "off", "auto"
 _TCP = "tcp"
+_MARKS = "overlayd_user has rules that set marks, as routes from outside need them"
 _RETRY_S = 30.0  # what is made and removed again would itself be the next reason to try
 
 
@@ -180,6 +181,8 @@ class TranslationGate:
         host = await self._kernel.call(read_host)
         block = standing or await self._free_block(host, wanted)
         lasting = obstacle(host, wanted) or block_obstacle(host, block)
+        if self.is_optional and not lasting and await self._kernel.call(admits_by_mark):
+            lasting = _MARKS
         why = lasting or missing_address(host, wanted)
         if why or block is None:
             return _Possible(None, why, may_pass=not lasting)

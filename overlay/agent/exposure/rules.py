@@ -29,7 +29,7 @@ from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.gate.ipsec_policies import policy_monitor
 from overlay.kernel.host import conntrack, ip_forwarding
 from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
-from overlay.kernel.nft.host.host_table import Gated, HostTable, table_name
+from overlay.kernel.nft.host.host_table import USER_TABLE_NAME, Gated, HostTable, table_name
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, NodeId, Vni
 from overlay.signals import Signal
@@ -324,8 +324,10 @@ class HostRules(Controller):
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
-        """Watch this table and Docker's for changes by other processes, and the gate's host."""
-        names = (table_name(self._node_id), DOCKER_TABLE)
+        """Watch for changes by other processes: of tables that matter, and of the gate's host."""
+        names = {table_name(self._node_id), DOCKER_TABLE}
+        if self.gate.is_optional:
+            names.add(USER_TABLE_NAME)
         with contextlib.ExitStack() as watched:
             watched.enter_context(watch.watch_tables(names, self._own_ports, self.trigger))
             for make in () if self.gate.is_off else (UnderlayMonitor, policy_monitor):

@@ -50,6 +50,7 @@ _PLAIN_EXTENSIONS: Final = frozenset({
     "LOG", "REJECT", "addrtype", "comment", "icmp", "icmp6", "limit", "multiport", "set", "tcp",
     "udp",
 })  # fmt: skip
+_META_KEY, _META_SOURCE, _MARK = 2, 3, 3  # NFTA_META_KEY, NFTA_META_SREG, NFT_META_MARK
 _EXTENSION_NAME: Final = 1  # NFTA_MATCH_NAME, NFTA_TARGET_NAME
 _OBJECT_TYPE: Final = 1  # NFTA_OBJREF_IMM_TYPE
 _PLAIN_OBJECTS: Final = (1, 2, 4)  # counter, quota, limit: NFT_OBJECT_*
@@ -82,6 +83,23 @@ def other_use(node_id: NodeId, outside: Collection[int]) -> str:
         finally:
             with_rules.close()
     return found or _old_use(_NET) or _interface_use(outside)
+
+
+def admits_by_mark() -> bool:
+    """Return whether the operator's rules mark packets: routes from outside need no gate then.
+
+    A gate that stands does not keep these either. Raises OSError.
+    """
+    try:
+        tables = _Tables(dump_size_max=limits.GATE_RULES_SIZE_MAX)
+    except NftMissingError:
+        return False
+    try:
+        return tables.sets_mark(FAMILY_INET, USER_TABLE_NAME)
+    except (LargeDumpError, FileNotFoundError):
+        return False
+    finally:
+        tables.close()
 
 
 def _old_use(net: Path) -> str:
@@ -127,6 +145,14 @@ class _Tables(NftTables):
                 if not all(_is_plain(*expression) for expression in decoded(raw)):
                     return _MAY_TRACK.format(chain)
         return ""
+
+    def sets_mark(self, family: int, table: str) -> bool:
+        """Return whether a rule of a table sets packets' marks."""
+        return any(
+            name == "meta" and _META_SOURCE in data and number_of(data, _META_KEY) == _MARK
+            for _, raw in self._rules(family, table)
+            for name, data in decoded(raw)
+        )
 
     def _chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
         dormant = {

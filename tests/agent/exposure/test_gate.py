@@ -58,6 +58,7 @@ class Kernel:
     other_use: str = ""  # what other programs have
     open_ports: frozenset[int] = frozenset()  # of published connections
     while_read: Callable[[], None] = lambda: None  # as the host's interfaces are read
+    admits: bool = False  # by the operator's marks
     path = Path("/nowhere")
     netns_fd = 7
 
@@ -115,6 +116,7 @@ def run(
     monkeypatch.setattr("time.clock_gettime", lambda _clock: kernel.up_s)
     monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
     monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
+    monkeypatch.setattr(gate, "admits_by_mark", lambda: kernel.admits)
     monkeypatch.setattr(gate, "other_use", lambda _node_id, _outside: kernel.other_use)
     monkeypatch.setattr(gate, "read_host", kernel.read_host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
@@ -362,6 +364,19 @@ def test_where_others_track_there_is_none_if_left_open(monkeypatch: pytest.Monke
         assert await made.bring(WANTED)
 
     run(monkeypatch, asked)
+
+
+def test_routes_from_outside_end_one_that_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the operator asks for them by marks; one that is asked for stays."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        assert await made.bring(WANTED)
+        kernel.admits = True
+        assert (await made.bring(WANTED) is None) == made.is_optional
+        assert ("overlayd_user" in made.why) == made.is_optional
+
+    for mode in ("auto", "on"):
+        run(monkeypatch, work, mode)
 
 
 def test_one_that_could_not_stay_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

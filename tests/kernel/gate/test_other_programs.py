@@ -14,7 +14,7 @@ from overlay.kernel import netns
 from overlay.kernel.bpf import numbers, syscall, tcx
 from overlay.kernel.bpf.assembler import R0, Assembler
 from overlay.kernel.gate import other_programs
-from overlay.kernel.gate.other_programs import other_use
+from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import attribute
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -129,6 +129,20 @@ def test_what_tracks_or_would_be_passed_by(world: World, host: str, text: str, w
     configure(world, host, text)
     assert why in use(world, host)
     assert bool(why) == bool(use(world, host))
+
+
+def test_the_operators_marks(world: World, host: str) -> None:
+    """A rule that sets one, not one that asks for it, and nobody else's."""
+    asks = chain("forward", "meta mark 1 accept")
+    for text, admits in (
+        (table("inet other", chain("forward", "meta mark set 1")), False),
+        (table("inet overlayd_user", asks), False),
+        (table("inet overlayd_user", "chain x { meta mark set meta mark or 0x6f760000\n }"), True),
+    ):
+        with netns.inside(world.fd(host)):
+            assert not admits_by_mark()
+            configure(world, host, text)
+            assert admits_by_mark() == admits
 
 
 def test_own_hooks_are_no_reason(world: World, host: str) -> None:
