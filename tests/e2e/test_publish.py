@@ -376,7 +376,7 @@ def test_the_operators_rules_come_first_and_stay(
     web.ok(2, "ip", "route", "add", f"{near}/32", "via", VM1)
     assert web.run(2, "ping", "-c1", "-W1", near)[0] != 0
     web.ok(1, *rule, "meta", "mark", "set", "mark", "or", "0x6f760000")
-    if not web.json(1, "status")["gate"]["active"]:  # which translates all replies
+    if web.json(1, "status")["gate"]["mode"] != "on":  # which translates all replies
         eventually(lambda: web.run(2, "ping", "-c1", "-W1", near)[0] == 0, "what is marked gets in")
     web.ok(2, "ip", "route", "del", f"{near}/32")
 

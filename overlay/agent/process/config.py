@@ -66,7 +66,7 @@ class Config:
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     native_path: str = "auto"  # eBPF in place of the VXLAN device as well: auto, on or off
-    gate: str = "off"  # translate apart from the host's own traffic: auto, on or off
+    gate: str = "auto"  # translate apart from the host's own traffic: auto, on or off
     services_at_connect: str = AUTO  # choose a service's backend at connect(2): auto or off
     docker_plugin: str = "auto"  # serve Docker's network and IPAM driver: auto, on or off
     docker_networks: str = "off"  # show each network in Docker on this host: auto or off

@@ -95,7 +95,7 @@ def admits_by_mark() -> bool:
     except NftMissingError:
         return False
     try:
-        return tables.sets_mark(FAMILY_INET, USER_TABLE_NAME)
+        return tables.sets_mark(FAMILY_INET, host_table.USER_TABLE_NAME)
     except (LargeDumpError, FileNotFoundError):
         return False
     finally:
