@@ -10,7 +10,7 @@ endpoints as the pass before left them, and these are compared part by part afte
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ from overlay.core.dataplane.planning.row_comparison import COMPARED_KINDS
 from overlay.core.dataplane.planning.steps import (
     PassStep,
     fixed_links,
+    following,
     left_by,
     step,
     steps,
@@ -83,7 +84,7 @@ def run_pass(
         known = _read_own(runtime, links, left) if apart and moved is not None else None
         if known is not None:
             actual = known
-            found = iter([step(actual, runtime.desired, moved)])
+            found = following(actual, runtime.desired, moved)
         else:
             actual = _read(runtime, links, runtime.table)  # most are planned: no copies of these
             found = steps(actual, runtime.desired)
@@ -93,11 +94,10 @@ def run_pass(
         rows_before = len(left.rows)
         moved = _plan_next(runtime, given, changes, left.links)
         actual = left
-        found = iter([step(left, runtime.desired, moved)])
-    asked: set[Operation] = set()
+        found = following(left, runtime.desired, moved)
+    asked: Container[Operation] = ()
     if left is not None and actual is not left:
-        one = step(left, runtime.desired, moved)
-        asked = {*diff(one.after, one.before, prune=prune)}
+        asked = _Asked(left, runtime.desired, moved, prune=prune)
     done = _take(runtime, given, found, asked, prune=prune)
     runtime.policy = None if given is None else given.policy
     of_policies = (each.reason for each in done.failures if _is_of_policy(each.operation))
@@ -110,6 +110,25 @@ def run_pass(
     repair_count = 0 if actual is left else done.repair_count
     has_drifted = left is not None and bool(repair_count)
     return PassResult(done.operation_count, done.failures, rows_before, repair_count, has_drifted)
+
+
+class _Asked(Container[Operation]):
+    """The operations of a pass that follow from what has changed since the one before."""
+
+    def __init__(
+        self, left: SandboxState, desired: SandboxState, moved: RowChanges | None, *, prune: bool
+    ) -> None:
+        """Compare what the pass before left with a plan; rows that `moved` may be very many."""
+        self._moved = moved or RowChanges()
+        one = step(left, desired, moved and RowChanges())
+        self._others = frozenset(diff(one.after, one.before, prune=prune))
+
+    def __contains__(self, operation: object) -> bool:
+        if isinstance(operation, PutRow) and operation.row in self._moved.added:
+            return True
+        if isinstance(operation, DeleteRow) and operation.row in self._moved.removed:
+            return True
+        return operation in self._others
 
 
 class _Taken(NamedTuple):
@@ -125,7 +144,7 @@ def _take(
     runtime: SandboxRuntime,
     given: PlanInput | None,
     found: Iterable[PassStep],
-    asked: Collection[Operation],
+    asked: Container[Operation],
     *,
     prune: bool,
 ) -> _Taken:

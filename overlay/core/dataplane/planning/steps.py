@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.link_state import Link, Port
-from overlay.core.dataplane.operations import Operation, applied
+from overlay.core.dataplane.operations import Operation, applied, row_key
 from overlay.core.dataplane.planning.planned_rows import PartOfPlan, PlannedRows, own_rows
 from overlay.core.dataplane.planning.remote_table import RowChanges
 from overlay.core.dataplane.state import SandboxState, UnexpectedRow
@@ -42,6 +42,25 @@ def step(before: SandboxState, after: SandboxState, moved: RowChanges | None) ->
         )
     former = frozenset(row for row in rows.remote if row not in moved.added)
     return PassStep(SandboxState(before.links, rows.own | former | moved.removed), after)
+
+
+def following(
+    before: SandboxState, after: SandboxState, moved: RowChanges | None
+) -> Iterator[PassStep]:
+    """Yield what `step` returns; very many rows that are only added come first, in portions."""
+    is_same = fixed_links(before) == fixed_links(after)
+    others = own_rows(before)
+    has_unexpected = any(isinstance(row, UnexpectedRow) for row in others)
+    if moved is None or len(moved.added) <= PORTION or has_unexpected or not is_same:
+        yield step(before, after, moved)
+        return
+    keys = {row_key(row) for row in (*others, *moved.removed)}
+    replacing = frozenset(row for row in moved.added if row_key(row) in keys)
+    new = (row for row in moved.added if row not in replacing)
+    there = SandboxState(before.links)
+    while portion := frozenset(islice(new, PORTION)):
+        yield PassStep(there, SandboxState(there.links, portion), is_addition=True)
+    yield step(before, after, RowChanges(replacing, moved.removed))
 
 
 def steps(seen: SandboxState, after: SandboxState) -> Iterator[PassStep]:

@@ -11,10 +11,10 @@ from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.link_state import Bridge
 from overlay.core.dataplane.operations import DeleteRow, PutRow, applied, row_key
 from overlay.core.dataplane.planning import steps as module
-from overlay.core.dataplane.planning.inputs import RemoteEndpoint
-from overlay.core.dataplane.planning.planned_rows import SeenRows
+from overlay.core.dataplane.planning.inputs import RemoteChanges, RemoteEndpoint
+from overlay.core.dataplane.planning.planned_rows import PlannedRows, SeenRows
 from overlay.core.dataplane.planning.planner import plan_sandbox
-from overlay.core.dataplane.planning.remote_table import table_of
+from overlay.core.dataplane.planning.remote_table import table_of, updated
 from overlay.core.dataplane.planning.steps import left_by, steps
 from overlay.core.dataplane.state import (
     FdbRow,
@@ -25,6 +25,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
     UnexpectedRow,
 )
+from overlay.model import NodeId
 from tests.core.dataplane.planning.test_remote_table import (
     IPS,
     MACS,
@@ -77,6 +78,37 @@ def test_steps_lead_from_what_was_read_to_the_plan(
     else:
         assert left == state
         assert frozenset(desired.rows) <= state.rows
+
+
+@given(first=inputs, second=inputs, data=st.data(), prune=st.booleans())
+def test_steps_follow_a_table_in_portions(
+    first: Step, second: Step, data: st.DataObject, *, prune: bool
+) -> None:
+    """They lead where one step does, whatever else is in the kernel."""
+    known: dict[tuple[NodeId, bytes], RemoteEndpoint] = {}
+    full = _given(first, known)
+    table = table_of(full)
+    before = plan_sandbox(full, table)
+    full = _given(second, known)
+    changed, moved = updated(table, full, RemoteChanges(full.remotes))
+    after = plan_sandbox(full, changed)
+    assert isinstance(before.rows, PlannedRows)
+    strange = data.draw(st.lists(st.sampled_from(STRANGE)))
+    taken = {row_key(row) for row in table_of(_given(first, {})).rows}
+    own = before.rows.own | {row for row in strange if row_key(row) not in taken}
+    before = SandboxState(before.links, before.rows.with_own(frozenset(own)))
+    whole = module.step(before, after, moved)
+    state = there = SandboxState(before.links, frozenset(whole.before.rows))
+    wanted = applied(there, diff(whole.after, whole.before, prune=prune))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PORTION", PORTION)
+        for one in module.following(before, after, moved):
+            operations = diff(one.after, one.before, prune=prune)
+            state = applied(state, operations)
+            if one.is_addition:
+                assert len(operations) <= PORTION
+
+    assert state == wanted
 
 
 def _found(desired: SandboxState, data: st.DataObject) -> SandboxState:
