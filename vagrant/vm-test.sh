@@ -27,14 +27,15 @@ if [ $# = 0 ]; then
   mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.(vm|kernels)\b' tests)
   set -- -m 'vm or kernels' "${files[@]}"
 fi
-record=()
+environment=()
 if [ "$1" = --run ]; then
   shift
+  environment=(PYTHONPATH=/mnt/tree) # scripts import each other as `scripts.X`
 else
-  record=(OVERLAYD_VM=1 OVERLAYD_RECORD=vm "OVERLAYD_RECORD_TITLE=\`make vm-test\`")
+  environment=(OVERLAYD_VM=1 OVERLAYD_RECORD=vm "OVERLAYD_RECORD_TITLE=\`make vm-test\`")
   set -- -m pytest --color=no -p no:cacheprovider --timeout=1200 "$@"
 fi
-printf '%q ' env "${record[@]}" /srv/overlayd-tests/bin/python "$@" > "$stage/command"
+printf '%q ' env "${environment[@]}" /srv/overlayd-tests/bin/python "$@" > "$stage/command"
 # Emulated, a lab of three hosts takes minutes to come up: a test may take longer than elsewhere.
 # systemd in the machine starts this script; its output goes to the serial line.
 cat > "$stage/run" <<'INSIDE'

@@ -76,7 +76,7 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         raise OverlayError(
-            f"cannot remove {path}", why=str(error.strerror), hint="Run it as root"
+            f"cannot remove {path}", why=str(error.strerror), hint=f"Remove it: sudo rm {path}"
         ) from error
 
 

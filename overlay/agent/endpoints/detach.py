@@ -18,7 +18,7 @@ from overlay.agent.state.database import Row
 from overlay.agent.state.documents import Attachment
 from overlay.core.attach_order import detach_endpoint
 from overlay.core.protocol.records import Scope, Segment, key_of
-from overlay.model import Endpoint, Network, Vni, ip_text
+from overlay.model import Endpoint, Network, Vni, ip_text, parse_ip
 
 Detached = tuple[Network, Endpoint]
 
@@ -168,6 +168,9 @@ def withdraw(
     )
     if endpoint is not None:
         context.allocator.quarantine(endpoint)
+    elif attachment.withdrawn is not None:  # by another host, and the container had it until now
+        ips, now = map(parse_ip, attachment.withdrawn.ips), context.node.gossip.transport.now()
+        context.allocator.space.quarantine(Vni(attachment.vni), ips, now)
     return segments
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
+from functools import partial
 
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.address_errors import AddressErrors, require_one_segment
@@ -69,12 +71,14 @@ class AddressAllocator:
         *,
         ipv6: bool = True,
         is_reserved: bool = False,
+        withdrawn: AbstractSet[Ip] = frozenset(),
     ) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one per family, and the index of the first one's subnet.
 
         `wanted` has the addresses to use; this node chooses that of a family without one. Without
         `ipv6` it chooses an IPv6 address only on a network that has no other ones. With
-        `is_reserved` exactly the wanted ones are returned, which are reserved for it. Raises
+        `is_reserved` exactly the wanted ones are returned, which are reserved for it; so with
+        `withdrawn`, the addresses of the container, whose record another host withdrew. Raises
         UsageError for an address outside the network, or two that are not on one segment,
         ConflictError for one that is in use or if there is none left,
         TimedOutError if the owner cannot be reached or this node may not write yet.
@@ -86,10 +90,11 @@ class AddressAllocator:
             families = {4}
         if wanted:
             require_one_segment(network, wanted)
-            indexes = [
-                await self._allocate_wanted(network, ip, is_reserved=is_reserved) for ip in wanted
-            ]
-            if len(wanted) > 1 or is_reserved:
+            fault_of = partial(
+                self.space.fault_of, network, is_reserved=is_reserved, withdrawn=withdrawn
+            )
+            indexes = [await self._allocate_wanted(network, ip, fault_of) for ip in wanted]
+            if len(wanted) > 1 or is_reserved or withdrawn:
                 return wanted, indexes[0]
             return await self._with_other_family(network, wanted[0], indexes[0], families)
         for index, subnet in enumerate(network.subnets):
@@ -169,13 +174,14 @@ class AddressAllocator:
         return ((ip,) if other is None else (ip, other)), index
 
     async def _allocate_wanted(
-        self, network: Network, wanted: Ip, *, is_reserved: bool = False
+        self, network: Network, wanted: Ip, fault_of: Callable[[Ip], str | None] | None = None
     ) -> int:
         """Get a specific address into own space; return the index of its subnet."""
-        fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
+        fault_of = fault_of or partial(self.space.fault_of, network)
+        fault = fault_of(wanted)
         if fault == grants.NOT_OWNER:
             await self._request_wanted(network, wanted)
-            fault = self.space.fault_of(network, wanted, is_reserved=is_reserved)
+            fault = fault_of(wanted)
         if fault is not None:
             raise self._errors.refused(network, wanted, fault)
         index = self.space.ownership(network).subnet_index(wanted)

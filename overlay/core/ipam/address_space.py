@@ -134,11 +134,13 @@ class AddressSpace:
         """Return the addresses of this node's own endpoints, and the reserved ones."""
         return self._of_endpoints(vni) | self.reserved(vni)
 
-    def occupied(self, vni: Vni) -> set[Ip]:
-        """Return the addresses that this node gives to nobody: in use, virtual or outside."""
-        return (
-            self.used(vni) | self.virtual_ips(vni) | self.outside_ips(vni) | self.withdrawn_ips(vni)
-        )
+    def occupied(self, vni: Vni, withdrawn: AbstractSet[Ip] = frozenset()) -> set[Ip]:
+        """Return the addresses that this node gives to nobody: in use, virtual or outside.
+
+        `withdrawn` are those of the asking container, whose record another host withdrew.
+        """
+        others = self.withdrawn_ips(vni) - withdrawn
+        return self.used(vni) | self.virtual_ips(vni) | self.outside_ips(vni) | others
 
     def withdrawn_ips(self, vni: Vni) -> AbstractSet[Ip]:
         """Return the addresses of own containers whose records another host withdrew."""
@@ -204,13 +206,21 @@ class AddressSpace:
             self._quarantine_of(network.vni).resting(now),
         )
 
-    def fault_of(self, network: Network, ip: Ip, *, is_reserved: bool = False) -> str | None:
+    def fault_of(
+        self,
+        network: Network,
+        ip: Ip,
+        *,
+        is_reserved: bool = False,
+        withdrawn: AbstractSet[Ip] = frozenset(),
+    ) -> str | None:
         """Return why this address is not available now, or None if it is.
 
-        The reasons are the constants of `core.ipam.grants`. With `is_reserved`, a reservation,
-        or the container that has it, is the caller's own.
+        The reasons are the constants of `core.ipam.grants`. With `is_reserved`, a reservation is
+        the caller's own; `withdrawn` as for `occupied`.
         """
-        used = self._of_endpoints(network.vni) if is_reserved else self.occupied(network.vni)
+        vni = network.vni
+        used = self._of_endpoints(vni) if is_reserved else self.occupied(vni, withdrawn)
         return fault_of(self.ownership(network), ip, self._self_id, used)
 
     def owned(self, network: Network, subnet_index: int) -> Intervals:

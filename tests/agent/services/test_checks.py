@@ -66,7 +66,7 @@ class Bench:
             "Any",
             SimpleNamespace(
                 endpoint_id=endpoint.endpoint_id.hex(), vni=VNI, plugged=True, netns_path=name,
-                netns_identity=(1, last), resolvers=(), port="p1", subnet_index=0,
+                netns_identity=(1, last), resolvers=(), port="p1", subnet_index=0, withdrawn=None,
             ),
         )  # fmt: skip
         self.checks.trigger()

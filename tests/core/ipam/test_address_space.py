@@ -205,6 +205,9 @@ def test_an_address_whose_record_was_withdrawn_stays_taken() -> None:
 
     assert space.pick(BLUE, 0, 1e9) == parse_ip("10.1.0.3")
     assert space.fault_of(BLUE, first) == grants.IN_USE
-    assert space.fault_of(BLUE, first, is_reserved=True) is None
+    assert space.fault_of(BLUE, first, withdrawn={first}) is None
+    reserved = parse_ip("10.1.0.9")
+    space.reserve(BLUE.vni, reserved)
+    assert space.fault_of(BLUE, reserved, withdrawn={reserved}) == grants.IN_USE
     withdrawn.ips.clear()
     assert space.pick(BLUE, 0, 1e9) == first

@@ -30,7 +30,7 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
 from overlay.kernel.sandbox.container_namespace import is_bare_container
-from overlay.model import SHARED_NAME_LABEL, Endpoint, Network, ip_text, is_host
+from overlay.model import SHARED_NAME_LABEL, Endpoint, Network, ip_text, is_host, parse_ip
 
 _WITHOUT = (
     "without what its lost record alone had: name, aliases, labels, limits, VLANs, isolation; "
@@ -160,8 +160,9 @@ class Adoption:
         network = self._node.directory.network_by_vni(vni_of_sandbox(found.sandbox))
         if network is None or not found.addresses:
             what = "network no longer exists" if network is None else "interface is empty"
+            to = "it to another network" if network is None else "it anew"
             raise OverlayError(
-                f"it is not attached again: its {what}", hint="Detach it, and attach it anew"
+                f"it is not attached again: its {what}", hint=f"Detach it, and attach {to}"
             )
         lost = None if former is None else former.withdrawn
         allocator, gossip = self._context.allocator, self._node.gossip
@@ -169,7 +170,8 @@ class Adoption:
             ips, _ = await allocator.allocate(
                 network,
                 found.addresses,
-                is_reserved=bool(found.runtime_endpoint) or lost is not None,
+                is_reserved=bool(found.runtime_endpoint),
+                withdrawn=frozenset() if lost is None else frozenset(map(parse_ip, lost.ips)),
             )
             endpoint = Endpoint(
                 endpoint_id=_new_id(found.port)

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.endpoints.older_state import adoption
 from overlay.agent.endpoints.older_state.adoption import Adoption
+from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.record_readers import RecordReaders
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import Row, StateDatabase
+from overlay.core.log.store import Store
 from overlay.core.protocol.records import Scope
 from overlay.kernel.host.connected_containers import ConnectedContainer, connected_containers
-from overlay.model import SHARED_NAME_LABEL, Endpoint, Ip, Mac, Network, NodeId, Vni, parse_ip
+from overlay.model import (
+    SHARED_NAME_LABEL,
+    Endpoint,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    parse_ip,
+)
 from tests.agent.endpoints.older_state.test_newer_records import OLD
 
-NETWORK = Network(Vni(7), "blue", (), NodeId(b"own" + bytes(13)))
+OWN = NodeId(b"own" + bytes(13))
+SUBNET = Subnet(parse_ip("10.32.0.8"), 29, parse_ip("10.32.0.14"))
+NETWORK = Network(Vni(7), "blue", (SUBNET,), OWN)
 ISOLATED = ("overlayd.isolated", "on")
 RECORD = Endpoint(
     bytes.fromhex(OLD.endpoint_id), NETWORK.vni, "db", Mac(b"\2" * 6), (parse_ip("10.32.0.9"),),
@@ -41,6 +54,13 @@ class Host:
         documents.ATTACHMENTS.put(self.state, OLD)
         self.attachments = Attachments([OLD])
         self.written: list[Endpoint] = []
+        gossip_of_grants = MagicMock(node_id=OWN, may_write=True)
+        gossip_of_grants.transport.now.return_value = 1e9
+        signer = MagicMock()
+        gossip_of_grants.node.store, gossip_of_grants.signer = Store(OWN), signer
+        gossip_of_grants.cluster.cluster_id = "00" * 16
+        self.space = RecordReaders(gossip_of_grants, self.attachments, 60.0).space
+        self.allocator = AddressAllocator(gossip_of_grants, MagicMock(), MagicMock(), self.space)
         self.event_log = EventLog(folder)
         directory = SimpleNamespace(
             networks=lambda: [NETWORK],
@@ -67,10 +87,7 @@ class Host:
         self.context: Any = SimpleNamespace(
             node=node,
             attachments=self.attachments,
-            allocator=SimpleNamespace(
-                lock=self._lock,
-                allocate=self._allocate,
-            ),
+            allocator=self.allocator,
             participation=SimpleNamespace(begin=nothing),
         )
         self.adoption = Adoption(cast("Any", self.context))
@@ -83,13 +100,6 @@ class Host:
 
     async def _call(self, function: object, *_: object) -> list[object]:
         return [FOUND] if function is connected_containers else []
-
-    @contextlib.asynccontextmanager
-    async def _lock(self, _vni: Vni) -> AsyncIterator[None]:
-        yield
-
-    async def _allocate(self, _network: object, ips: tuple[Ip, ...], **_: object) -> object:
-        return ips, 0
 
 
 async def nothing(*_: object) -> None:
@@ -123,6 +133,8 @@ async def test_what_was_withdrawn_comes_back_after_a_restart(tmp_path: Path) -> 
     host = Host(tmp_path)
     host.adoption.note_withdrawn([RECORD])
     assert host.attachments.withdrawn_ips(NETWORK.vni) == {*RECORD.ips}
+    others = [await host.allocator.allocate_on(NETWORK, 0) for _ in range(2)]
+    assert RECORD.ips[0] not in others, "nothing else may get it before the adoption"
 
     assert await adopted(host, tmp_path) == RECORD
     (event,) = host.event_log.since(0)
