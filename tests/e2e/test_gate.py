@@ -72,6 +72,7 @@ def gated(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
 
     Port 8080 of vm1 leads to its container d1, port 8085 to d2 on vm2.
     """
+    switch(cluster, "off")
     make_dual(cluster)
     for number in (1, 2, 3):
         for ip in ips_of(cluster, number, f"d{number}"):
