@@ -1,4 +1,4 @@
-"""The notices of `overlayd status`: what is over, elsewhere, or no fault, and still worth knowing.
+"""The notices of `overlayd status`: what is over or elsewhere, and still worth knowing.
 
 A notice is no fault: nothing is wrong on this host now, and `status --check` passes.
 Owns: which events count as such, and how they are summed up. Changes nothing.
@@ -32,9 +32,8 @@ class Notice(NamedTuple):
 
 
 def notices(components: Components, events: list[dict[str, Any]]) -> list[Notice]:
-    """Return the notices, given the recent events: repairs, a gate that is not, others' health."""
+    """Return the notices, given the recent events: repairs here, and conditions of members."""
     found = list(repairs(events, time.time()))[: limits.REPAIRS_SHOWN_MAX]
-    found += [Notice(*each) for each in components.exposure.rules.notices()]
     return found + [Notice(*each) for each in components.netcheck.conditions.notices()]
 
 

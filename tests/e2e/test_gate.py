@@ -139,7 +139,9 @@ def without_gate(cluster: Cluster) -> str:
     """Return what vm1 tells of why it has none; that is no fault where it may choose."""
     status = cluster.json(1, "status")
     assert [each for each in status["health"] if "without a gate" in each["text"]] == []
-    return "".join(each["text"] for each in status["notices"] if "without a gate" in each["text"])
+    why = status["gate"]["why"] or ""
+    assert (f"gate off ({why})" in cluster.ok(1, "overlayd", "status")) is bool(why)
+    return str(why)
 
 
 def ways(cluster: Cluster) -> list[str]:

@@ -41,10 +41,6 @@ _NO_GATE_HINT: Final = (
     'Nothing is broken, only slower; to translate without a gate for good: gate = "off" in '
     "overlayd.toml"
 )
-_OPTIONAL_HINT: Final = (
-    'Nothing is broken, and "overlayd.toml" can settle it: gate = "off", or "on" for one wherever '
-    "the host can have it (docs/guide/gate.md). The agent looks again when it is restarted"
-)
 
 
 class HostRules(Controller):
@@ -349,11 +345,6 @@ class HostRules(Controller):
             text = f"this host's {each.chain} drops what leaves networks and what enters them"
             yield Fault(text, each.remedy, "error")
         yield from super().faults()
-
-    def notices(self) -> Iterator[tuple[str, str]]:
-        """Yield why there is no gate where the configuration leaves that open, and what to do."""
-        if self.gate.why and self.gate.is_optional:
-            yield _NO_GATE.format(self.gate.why), _OPTIONAL_HINT
 
     async def differences(self) -> list[str]:
         """Return how the kernel's table differs from what it should be."""

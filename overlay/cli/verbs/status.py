@@ -386,10 +386,10 @@ def event_line(event: JsonObject) -> str:
 
 
 def _gate(status: JsonObject) -> str:
-    """Return whether the gate translates, and with which ports; the health says why it does not."""
+    """Return whether the gate translates, with which ports, and if not, why."""
     gate = status.get("gate") or {}
     if not gate.get("active"):
-        return ""
+        return f"   gate off ({gate['why']})" if gate.get("why") else ""
     ports = gate.get("ports")  # None: an agent of before
     return f"   gate on (ports {ports['first']}-{ports['last']})" if ports else "   gate on"
 

@@ -156,14 +156,11 @@ def test_a_decision_about_a_gate_lasts_while_anything_is_exposed(
     async def work(made: HostRules, _kernel: Kernel) -> None:
         made.gate.mode = "auto"
         await made.reconcile()
-        assert [text for text, _ in made.notices()] == [
-            "all traffic of this host is tracked, as it translates without a gate: no tcx"
-        ]
-        assert not made.gate.follows_host
+        assert (made.gate.why, made.gate.follows_host) == ("no tcx", False)
+        assert list(made.faults()) == []
         made.set_links(Vni(1), [])
         await made.apply()
-        assert list(made.notices()) == []
-        assert made.gate.follows_host
+        assert (made.gate.why, made.gate.follows_host) == ("", True)
 
     calls_of(monkeypatch, tmp_path, work)
 

@@ -109,7 +109,11 @@ def test_networks_say_what_decides_on_connections(
 @pytest.mark.parametrize(
     ("gate", "shown"),
     [
-        ({"active": False, "why": "the host has IPsec policies", "ports": None}, "7948/udp"),
+        ({"active": False, "why": None, "ports": None}, "7948/udp"),
+        (
+            {"active": False, "why": "the host has IPsec policies", "ports": None},
+            "   gate off (the host has IPsec policies)",
+        ),
         ({"active": True, "why": None}, "gate on"),
         (
             {"active": True, "why": None, "ports": {"first": 16_384, "last": 32_767}},
@@ -120,7 +124,7 @@ def test_networks_say_what_decides_on_connections(
 def test_a_gate_is_shown_with_its_ports(
     healthy: dict[str, Any], gate: dict[str, Any], shown: str
 ) -> None:
-    """An agent of before tells none; why there is no gate is a line of the health."""
+    """An agent of before tells none; without a gate, the reason is shown."""
     text = status_text({**healthy, "gate": {"mode": "on", **gate}})
     (line,) = [line for line in text.splitlines() if line.startswith("Datapath")]
     assert line.endswith(shown)
