@@ -140,7 +140,7 @@ assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S
 
 CONTAINER_CHECK_INTERVAL_S: Final = 15.0  # of all containers' interfaces, at most
 CONTAINER_CHECK_INTERVAL_MIN_S: Final = 2.0  # from a look at changed ones to the next
-CONTAINER_CHECK_EACH_S: Final = 0.1  # of that, for each container: a check takes 0.4 ms
+CONTAINER_CHECK_EACH_S: Final = 0.1  # of that, for each of these: a check takes 0.4 ms
 CONTAINER_CHANGE_SETTLE_S: Final = 1.0  # a program in it may replace an address in two steps
 CONTAINER_CHANGES_BUFFER_SIZE: Final = 256 * 1024  # bytes as the kernel counts: some 300 of them
 CONTAINER_CHANGES_READ_MAX: Final = 4096  # at once, in the event loop: 2 ms

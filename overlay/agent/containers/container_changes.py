@@ -69,20 +69,25 @@ class ContainerChanges:
         if self._monitor is not None and self._timer is None:
             self._on_readable()
 
-    def taken(self, rest_s: float) -> set[_Identity] | None:
+    def taken(self) -> set[_Identity] | None:
         """Return the containers that have changed since the last call; None if any may have.
 
-        `wake` is not called within the next `rest_s` seconds.
+        `wake` is not called before the end of the `rest` that has to follow.
         """
         self._pause()
         self._is_hastened = False
         if self._monitor is None:
             return None
-        self._timer = asyncio.get_running_loop().call_later(rest_s, self._listen)
         try:
             return self._monitor.changed()
         except LostNotificationsError:
             return None
+
+    def rest(self, rest_s: float) -> None:
+        """Do not call `wake` within the next `rest_s` seconds."""
+        self._pause()
+        if self._monitor is not None:
+            self._timer = asyncio.get_running_loop().call_later(rest_s, self._listen)
 
     def _listen(self) -> None:
         self._timer = None

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Sized
 
 from overlay import limits
 from overlay.agent.containers.container_changes import ContainerChanges
 from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.process import tasks
 from overlay.agent.process.controller import Controller
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox
@@ -54,28 +55,45 @@ class ContainerEnds(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Have the kernel tell what changes in containers."""
-        self._all_due_at = asyncio.get_running_loop().time() + self._rest_s()
+        self._all_due_at = asyncio.get_running_loop().time() + self._rest_s(self._identities())
         async with self._changes.watched():
             yield
 
     def next_interval_s(self) -> float:
         """Return the time until all are looked at."""
         if not self._changes.are_told:
-            return self._rest_s()
+            return self._rest_s(self._identities())
         return max(0.0, self._all_due_at - asyncio.get_running_loop().time())
 
-    async def reconcile(self) -> None:
-        """Look at what may have changed, and at all if that is due.
+    def mark_stale(self) -> None:
+        """Have the next pass look at all: what it is told may not be all that has changed."""
+        self._all_due_at = 0.0
 
-        Many are looked at in one call, and those that lack something each again.
-        """
+    async def reconcile(self) -> None:
+        """Look at what may have changed, and at all if that is due, or after a pass that failed."""
+        try:
+            await self._look(await self._taken())
+        except BaseException:
+            self.mark_stale()
+            raise
+        self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
+
+    async def _taken(self) -> list[tuple[int, int]]:
+        """Return the containers that this pass looks at."""
         now, everybody = asyncio.get_running_loop().time(), self._identities()
-        changed = self._changes.taken(self._rest_s() - limits.CONTAINER_CHANGE_SETTLE_S)
+        changed = self._changes.taken()
         await self._changes.keep(everybody)
-        if changed is None or now >= self._all_due_at:
-            self._all_due_at = now + limits.CONTAINER_CHECK_INTERVAL_S
-            changed = everybody
-        identities = list(changed & everybody | self._changes.unfollowed(everybody))
+        told = everybody if changed is None else changed & everybody
+        told = told | self._changes.unfollowed(everybody)
+        self._changes.rest(self._rest_s(told) - limits.CONTAINER_CHANGE_SETTLE_S)
+        # The loop wakes up to a tick before what it waits for.
+        if changed is not None and now + tasks.TICK_S < self._all_due_at:
+            return list(told)
+        self._all_due_at = now + limits.CONTAINER_CHECK_INTERVAL_S
+        return list(everybody)
+
+    async def _look(self, identities: Sequence[tuple[int, int]]) -> None:
+        """Look at many containers in one call, and again at each that lacks something."""
         for at in range(0, len(identities), limits.CONTAINER_CHECKS_AT_ONCE):
             several = identities[at : at + limits.CONTAINER_CHECKS_AT_ONCE]
             await self._changes.follow(self._places(several))  # before it is seen what they are
@@ -86,16 +104,15 @@ class ContainerEnds(Controller):
                         await self._ensure_or_report(identity)
                     else:
                         await self._container_changed.emit(identity)
-        self._reported = {at: self._reported[at] for at in self._identities() & {*self._reported}}
 
     async def _follow(self, identity: tuple[int, int]) -> None:
         """Have a container followed that has been attached."""
         if self._attachments.of_target(identity) and self._changes.unfollowed({identity}):
             self._changes.hasten()
 
-    def _rest_s(self) -> float:
-        """Return a time for which looking at all takes a small part of the kernel thread."""
-        share = limits.CONTAINER_CHECK_EACH_S * len(self._identities())
+    def _rest_s(self, looked_at: Sized) -> float:
+        """Return a time for which looking at these takes a small part of the kernel thread."""
+        share = limits.CONTAINER_CHECK_EACH_S * len(looked_at)
         longest = limits.CONTAINER_CHECK_INTERVAL_S
         return min(max(share, limits.CONTAINER_CHECK_INTERVAL_MIN_S), longest)
 

@@ -22,8 +22,8 @@ from overlay import limits
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import OverlayError
 
-_TICK_S = 0.5
-_PHASE_S = random.uniform(0.0, _TICK_S)  # another one for each agent of a machine
+TICK_S = 0.5
+_PHASE_S = random.uniform(0.0, TICK_S)  # another one for each agent of a machine
 
 
 def pause_s(interval_s: float, now_s: float) -> float:
@@ -31,9 +31,9 @@ def pause_s(interval_s: float, now_s: float) -> float:
 
     Of what is looked for in vain again and again, waking up is what costs.
     """
-    if interval_s < _TICK_S:
+    if interval_s < TICK_S:
         return interval_s
-    return interval_s - (now_s + interval_s - _PHASE_S) % _TICK_S
+    return interval_s - (now_s + interval_s - _PHASE_S) % TICK_S
 
 
 async def pause(interval_s: float) -> None:

@@ -83,6 +83,12 @@ class Woken:
         self.count += 1
         self.event.set()
 
+    def take(self, rest_s: float) -> set[tuple[int, int]] | None:
+        """Take what has changed, and rest."""
+        found = self.changes.taken()
+        self.changes.rest(rest_s)
+        return found
+
     async def wait(self) -> None:
         """Wait until the next wake-up."""
         async with asyncio.timeout(30):
@@ -113,30 +119,30 @@ async def test_many_changes_wake_once(woken: Woken) -> None:
     woken.monitor.tell(DB)
     await woken.settle()
     assert (woken.count, woken.monitor.reads) == (1, 0)
-    assert woken.changes.taken(REST_S) == {WEB, DB}
+    assert woken.take(REST_S) == {WEB, DB}
 
 
 async def test_a_rest_is_kept(woken: Woken) -> None:
     """Root in a container may change something all the time; what did waits for the rest's end."""
-    assert woken.changes.taken(REST_S) == set()
+    assert woken.take(REST_S) == set()
     woken.monitor.tell(WEB)
     await woken.settle()
     assert woken.count == 0
 
-    assert woken.changes.taken(0.0) == {WEB}  # looked at all meanwhile
+    assert woken.take(0.0) == {WEB}  # looked at all meanwhile
     woken.monitor.tell(DB)
     await woken.wait()
-    assert woken.changes.taken(REST_S) == {DB}
+    assert woken.take(REST_S) == {DB}
 
 
 async def test_a_new_container_waits_for_the_rests_end(woken: Woken) -> None:
     """It wakes although nothing of it can be told yet."""
     woken.changes.hasten()
     await woken.wait()
-    assert woken.changes.taken(0.0) == set()
+    assert woken.take(0.0) == set()
     woken.changes.hasten()  # before the rest has ended
     await woken.wait()
-    woken.changes.taken(REST_S)
+    woken.take(REST_S)
     woken.changes.hasten()
     await woken.settle()
     assert woken.count == 2
@@ -146,10 +152,10 @@ async def test_after_lost_notifications_any_may_have_changed(woken: Woken) -> No
     """Once: what comes after is told again."""
     woken.monitor.is_lost = True
     woken.monitor.tell(WEB)
-    assert woken.changes.taken(0.0) is None
+    assert woken.take(0.0) is None
     woken.monitor.tell(DB)
     await woken.wait()
-    assert woken.changes.taken(REST_S) == {DB}
+    assert woken.take(REST_S) == {DB}
 
 
 async def test_what_cannot_be_opened_is_not_followed(woken: Woken) -> None:
@@ -174,7 +180,7 @@ async def test_nothing_is_told_without_a_monitor(monkeypatch: pytest.MonkeyPatch
         woken.changes.hasten()
         await woken.changes.follow([("/web", WEB)])
         await woken.settle()
-        assert woken.changes.taken(0.0) is None
+        assert woken.take(0.0) is None
         assert woken.changes.unfollowed({WEB}) == {WEB}
     assert woken.count == 0
     woken.monitor.close()

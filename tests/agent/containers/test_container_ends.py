@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from overlay import limits
 from overlay.agent.containers.container_ends import ContainerEnds
+from overlay.agent.process import tasks
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
 from overlay.kernel.containers import container_interface
@@ -193,10 +195,15 @@ class Changes:
         self.changed: set[tuple[int, int]] | None = set()
         self.followed: set[tuple[int, int]] = set()
         self.hastened = 0
+        self.rest_s = 0.0
 
-    def taken(self, _rest_s: float) -> set[tuple[int, int]] | None:
+    def taken(self) -> set[tuple[int, int]] | None:
         """Return what has changed."""
         return self.changed
+
+    def rest(self, rest_s: float) -> None:
+        """Note how long nothing wakes."""
+        self.rest_s = rest_s
 
     def unfollowed(self, identities: set[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return those that are new."""
@@ -215,36 +222,92 @@ class Changes:
         self.hastened += 1
 
 
-async def test_what_has_changed_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what is new; all when that is due, or when notifications were lost."""
-    host, changes = Host(monkeypatch, attachment()), Changes()
-    everybody = {(4, number) for number in range(5, 9)}
-    looked: list[tuple[int, int]] = []
+class Looks:
+    """The passes over some containers, and which of these each has looked at."""
 
-    async def suspects(identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        assert changes.followed.issuperset(identities)  # before
-        looked.extend(identities)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self.changes = Changes()
+        self.everybody = {(4, number) for number in range(5, 5 + count)}
+        self.looked: list[tuple[int, int]] = []
+        self.ends = Host(monkeypatch, attachment()).ends
+        monkeypatch.setattr(self.ends, "_changes", self.changes)
+        monkeypatch.setattr(self.ends, "_identities", lambda: self.everybody)
+        monkeypatch.setattr(self.ends, "_suspects", self._suspects)
+
+    async def _suspects(self, identities: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        assert self.changes.followed.issuperset(identities)  # before
+        self.looked.extend(identities)
         return set()
 
-    async def looked_at(changed: set[tuple[int, int]] | None) -> set[tuple[int, int]]:
-        changes.changed = changed
-        looked.clear()
-        await host.ends.reconcile()
-        return {*looked}
+    async def at(self, changed: set[tuple[int, int]] | None) -> set[tuple[int, int]]:
+        """Return what is looked at after these have changed."""
+        self.changes.changed = changed
+        self.looked.clear()
+        await self.ends.attempt()
+        return {*self.looked}
 
-    monkeypatch.setattr(host.ends, "_changes", changes)
-    monkeypatch.setattr(host.ends, "_identities", lambda: everybody)
-    monkeypatch.setattr(host.ends, "_suspects", suspects)
-    assert await looked_at(set()) == everybody  # the first time
-    assert host.ends.next_interval_s() > limits.CONTAINER_CHECK_INTERVAL_MIN_S
-    assert await looked_at(set()) == set()
-    assert await looked_at({(4, 5), (9, 9)}) == {(4, 5)}  # the other one was detached
+
+async def test_what_has_changed_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is new; all when that is due, or when notifications were lost."""
+    looks = Looks(monkeypatch, 4)
+    everybody = looks.everybody
+    assert await looks.at(set()) == everybody  # the first time
+    assert looks.ends.next_interval_s() > limits.CONTAINER_CHECK_INTERVAL_MIN_S
+    assert await looks.at(set()) == set()
+    assert await looks.at({(4, 5), (9, 9)}) == {(4, 5)}  # the other one was detached
     everybody.add((4, 9))
-    assert await looked_at(set()) == {(4, 9)}
-    assert await looked_at(None) == everybody
-    monkeypatch.setattr(host.ends, "_all_due_at", asyncio.get_running_loop().time())
-    assert host.ends.next_interval_s() == 0.0
-    assert await looked_at({(4, 5)}) == everybody
+    assert await looks.at(set()) == {(4, 9)}
+    assert await looks.at(None) == everybody
+    monkeypatch.setattr(looks.ends, "_all_due_at", asyncio.get_running_loop().time())
+    assert looks.ends.next_interval_s() == 0.0
+    assert await looks.at({(4, 5)}) == everybody
+
+
+async def test_all_are_looked_at_on_request_and_after_a_failed_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was told may be taken already, and of some changes nothing is told."""
+    looks = Looks(monkeypatch, 4)
+    await looks.at(set())
+    looks.ends.mark_stale()
+    assert await looks.at(set()) == looks.everybody
+    assert await looks.at(set()) == set()
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(looks.changes, "follow", AsyncMock(side_effect=OSError(12, "no memory")))
+        assert await looks.at({(4, 5)}) == set()
+        assert looks.ends.fault is not None
+    assert await looks.at(set()) == looks.everybody
+    assert looks.ends.fault is None
+
+
+async def test_all_are_looked_at_by_the_tick_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the loop wakes at a tick: otherwise a pass that looks at none would come before each."""
+    looks = Looks(monkeypatch, 4)
+    await looks.at(set())
+    now = asyncio.get_running_loop().time()
+    wait_s = limits.CONTAINER_CHECK_INTERVAL_S
+    early_s = wait_s - tasks.pause_s(wait_s, now)
+    assert early_s < tasks.TICK_S
+    monkeypatch.setattr(looks.ends, "_all_due_at", now + 0.99 * tasks.TICK_S)
+    assert await looks.at(set()) == looks.everybody
+
+
+@pytest.mark.parametrize(("count", "lost_s"), [(4, 2.0), (100, 10.0), (5000, 15.0)])
+async def test_the_rest_is_by_how_many_changes_were_looked_at(
+    monkeypatch: pytest.MonkeyPatch, count: int, lost_s: float
+) -> None:
+    """So beside very many containers, what one changes is still looked at soon."""
+    looks = Looks(monkeypatch, count)
+    soon_s = limits.CONTAINER_CHECK_INTERVAL_MIN_S - limits.CONTAINER_CHANGE_SETTLE_S
+    await looks.at(set())  # all are new
+    assert await looks.at({(4, 5)}) == {(4, 5)}
+    assert looks.changes.rest_s == soon_s
+    looks.ends.mark_stale()
+    assert await looks.at(set()) == looks.everybody  # at intervals of their own
+    assert looks.changes.rest_s == soon_s
+    assert await looks.at(None) == looks.everybody
+    assert looks.changes.rest_s == lost_s - limits.CONTAINER_CHANGE_SETTLE_S
 
 
 async def test_a_new_container_is_followed_soon(monkeypatch: pytest.MonkeyPatch) -> None:

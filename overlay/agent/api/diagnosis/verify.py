@@ -83,6 +83,7 @@ async def _repaired(components: Components) -> bool:
         await forwarding.native_path.attempt()
         await forwarding.encryption.attempt()
         await components.exposure.reconcile_all()
+        components.container_ends.mark_stale()
         await components.container_ends.attempt()
         await components.service_data_plane.clients.verify_all()
         for vni, operations in left.items():
