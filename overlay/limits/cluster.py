@@ -143,7 +143,9 @@ CONTAINER_CHECK_INTERVAL_MIN_S: Final = 2.0  # from a look at changed ones to th
 CONTAINER_CHECK_EACH_S: Final = 0.1  # of that, for each of these: a check takes 0.4 ms
 CONTAINER_CHANGE_SETTLE_S: Final = 1.0  # a program in it may replace an address in two steps
 CONTAINER_CHANGES_BUFFER_SIZE: Final = 256 * 1024  # bytes as the kernel counts: some 300 of them
-CONTAINER_CHANGES_READ_MAX: Final = 4096  # at once, in the event loop: 2 ms
+# At once, in the event loop: more than the buffer holds, in 2 ms.
+CONTAINER_CHANGES_READ_MAX: Final = 512
+CONTAINER_STRANGERS_HEARD_MAX: Final = 8  # readings that found changes of detached containers
 assert CONTAINER_CHANGE_SETTLE_S <= CONTAINER_CHECK_INTERVAL_MIN_S
 CONTAINER_CHECKS_AT_ONCE: Final = 8  # in one call of the kernel thread, for which others wait
 CONTAINER_CHECKS_S: Final = 0.02  # after which such a call leaves the rest to calls of their own

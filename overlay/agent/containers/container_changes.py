@@ -33,15 +33,12 @@ class ContainerChanges:
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Have the kernel tell of changes during the block, if it lets this process know them."""
-        self._monitor = monitor = await self._kernel.call(ContainerMonitor.open)
+        self._monitor = await self._kernel.call(ContainerMonitor.open)
         try:
             self._listen()
             yield
         finally:
-            self._pause()
-            self._monitor, self._followed = None, set()
-            if monitor is not None:
-                await self._kernel.call(monitor.close)
+            await self._replace(None)
 
     @property
     def are_told(self) -> bool:
@@ -54,14 +51,32 @@ class ContainerChanges:
 
     async def follow(self, containers: Sequence[tuple[str, _Identity]]) -> None:
         """Follow some containers as well, each by its path and identity."""
-        if self._monitor is not None and containers:
-            self._followed |= await self._kernel.call(self._monitor.follow, containers)
+        monitor = self._monitor
+        if monitor is not None and containers:
+            found = await self._kernel.call(monitor.follow, containers)
+            if monitor is self._monitor:  # not replaced meanwhile
+                self._followed |= found
 
     async def keep(self, identities: set[_Identity]) -> None:
-        """Follow none but these."""
-        if self._monitor is not None and not self._followed <= identities:
+        """Follow none but these; none for now if others are heard again and again.
+
+        Of a namespace that was followed the kernel tells as long as the monitor is open.
+        """
+        if self._monitor is None:
+            return
+        if self._monitor.strangers_heard >= limits.CONTAINER_STRANGERS_HEARD_MAX:
+            other = await self._kernel.call(ContainerMonitor.open)
+            if other is not None:
+                await self._replace(other)
+        elif not self._followed <= identities:
             self._followed &= identities
             await self._kernel.call(self._monitor.keep, identities)
+
+    async def _replace(self, other: ContainerMonitor | None) -> None:
+        self._pause()
+        former, self._monitor, self._followed = self._monitor, other, set()
+        if former is not None:
+            await self._kernel.call(former.close)
 
     def hasten(self) -> None:
         """Call `wake` as if a container that is followed had changed."""

@@ -57,6 +57,7 @@ class ContainerMonitor:
 
     def __init__(self) -> None:
         self._followed: dict[int, _Identity] = {}  # by id
+        self.strangers_heard = 0  # calls of `changed` that found others' notifications
         with ExitStack() as undo, netns.temporary() as netns_fd:
             self._ids = undo.enter_context(NetlinkSocket(netns_fd))
             self._waiting = undo.enter_context(select.epoll())
@@ -108,7 +109,7 @@ class ContainerMonitor:
         return found
 
     def keep(self, identities: Collection[_Identity]) -> None:
-        """Watch none but these."""
+        """Watch none but these; the kernel tells of others as long as the monitor is open."""
         kept = self._followed.items()
         self._followed = {number: each for number, each in kept if each in identities}
 
@@ -119,6 +120,7 @@ class ContainerMonitor:
         """
         found: set[int] = set()
         lost = [not _read(self._events[each], found) for each, _ in self._waiting.poll(0)]
+        self.strangers_heard += not found <= self._followed.keys()
         if any(lost):
             raise LostNotificationsError
         return {self._followed[number] for number in found if number in self._followed}

@@ -23,6 +23,8 @@ class Monitor:
     def __init__(self) -> None:
         self.waiting: set[tuple[int, int]] = set()
         self.is_lost = False
+        self.is_closed = False
+        self.strangers_heard = 0
         self.reads = 0
         self.refused: set[tuple[int, int]] = set()
         self.kept: set[tuple[int, int]] = set()
@@ -58,6 +60,7 @@ class Monitor:
 
     def close(self) -> None:
         """Close the pipe."""
+        self.is_closed = True
         os.close(self._reader)
         os.close(self._writer)
 
@@ -169,6 +172,30 @@ async def test_what_cannot_be_opened_is_not_followed(woken: Woken) -> None:
     await woken.changes.keep({WEB})
     assert woken.changes.unfollowed({WEB, DB}) == {DB}
     assert woken.monitor.kept == {WEB}
+
+
+async def test_one_that_tells_of_strangers_is_replaced(
+    woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some readings, if another can be had; then all are followed again."""
+    former, other = woken.monitor, Monitor()
+    await woken.changes.follow([("/web", WEB)])
+    former.strangers_heard = limits.CONTAINER_STRANGERS_HEARD_MAX - 1
+    await woken.changes.keep({WEB})
+    assert woken.changes.unfollowed({WEB}) == set()
+    former.strangers_heard += 1
+    monkeypatch.setattr(ContainerMonitor, "open", lambda: None)  # the host is short of memory
+    await woken.changes.keep({WEB})
+    assert woken.changes.unfollowed({WEB}) == set()
+    woken.take(0.0)
+    monkeypatch.setattr(ContainerMonitor, "open", lambda: other)
+    await woken.changes.keep({WEB})
+    assert former.is_closed
+    assert woken.changes.unfollowed({WEB}) == {WEB}
+    woken.changes.rest(0.0)
+    other.tell(WEB)
+    await woken.wait()
+    assert woken.take(REST_S) == {WEB}
 
 
 async def test_nothing_is_told_without_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:

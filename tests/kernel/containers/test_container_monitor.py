@@ -149,10 +149,13 @@ def test_others_are_forgotten(watched: Watched) -> None:
     watched.follow(name, identity)
     watched.monitor.keep(set())
     watched.world.run(name, "ip", "link", "set", "lo", "down")
+    assert watched.is_woken()  # as it has an id, which is counted
     assert watched.monitor.changed() == set()
+    assert watched.monitor.strangers_heard == 1
     watched.follow(name, identity)  # it has an id already
     watched.world.run(name, "ip", "link", "set", "lo", "up")
     assert watched.monitor.changed() == {identity}
+    assert watched.monitor.strangers_heard == 1
 
 
 def test_one_that_cannot_be_opened_is_not_followed(
@@ -179,7 +182,7 @@ def test_lost_notifications_are_told(watched: Watched, tmp_path: Path) -> None:
 
     with pytest.raises(LostNotificationsError):
         watched.monitor.changed()
-    assert not watched.is_woken()
+    assert not watched.is_woken()  # one reading holds all that the kernel keeps
     watched.world.run(name, "ip", "link", "set", "lo", "down")
     assert watched.monitor.changed() == {identity}
 
