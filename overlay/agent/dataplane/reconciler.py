@@ -349,8 +349,7 @@ class Reconciler(Controller):
             is_fenced = self._tunnels.is_fenced
             unprotected = await self.underlay_filter.why_unprotected(network, is_fenced=is_fenced)
             if unprotected:
-                runtime.passes += 1
-                runtime.unusable, runtime.stale = unprotected, runtime.stale or whole
+                runtime.note_unprotected(unprotected, whole=whole)
                 self._note_failures(vni, runtime, [unprotected])
                 return
             whole = whole or runtime.left is None

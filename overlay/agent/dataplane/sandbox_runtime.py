@@ -335,6 +335,13 @@ class SandboxRuntime:
         """Have the next pass read the kernel, and all rows compared after it."""
         self.stale = self.altered = True
 
+    def note_unprotected(self, why: str, *, whole: bool) -> None:
+        """Note that a pass was not made; what a `whole` one would have compared is still to be."""
+        self.passes += 1
+        self.unusable = why
+        if whole:
+            self.note_altered()
+
     def note_interval(self) -> None:
         """Have the next pass read the kernel; compare rows of remote endpoints if it is time."""
         self.stale = True

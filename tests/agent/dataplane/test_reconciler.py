@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock, MagicMock
@@ -9,11 +10,14 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 from overlay.agent.dataplane.fabric_table import FabricTable
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
+from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.records import CLUSTER_SCOPE
 from overlay.errors import OverlayError
+from overlay.model import Vni
 
 
 @pytest.fixture
@@ -77,3 +81,19 @@ async def test_a_filter_that_failed_is_tried_with_each_pass(
     underlay_filter.fault = None
     await reconciler.reconcile()
     assert underlay_filter.admit_members.await_count == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_unprotected_network_is_compared_later(
+    reconciler: Reconciler, underlay_filter: AsyncMock, whole: bool
+) -> None:
+    """What a comparison left to a whole pass is not forgotten when that pass is refused."""
+    runtime = SandboxRuntime(MagicMock(), MagicMock(), asyncio.Lock(), left=SandboxState())
+    reconciler._runtimes[Vni(7)] = runtime
+    runtime.dirty = runtime.stale = False
+    underlay_filter.why_unprotected.return_value = "the filter is missing"
+    await reconciler.reconcile_network(Vni(7), whole=whole)
+    assert (runtime.unusable, runtime.passes) == ("the filter is missing", 1)
+    assert (runtime.stale, runtime.is_comparable) == (whole, whole)
+    assert runtime.retry is not None
+    runtime.retry.cancel()
