@@ -94,7 +94,8 @@ class SandboxRuntime:
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
     unexplained: list[str] = field(default_factory=list)  # of these: the pass after found nothing
-    settling: asyncio.TimerHandle | None = None
+    settling: asyncio.TimerHandle | None = None  # until notifications are read
+    judging: asyncio.Task[None] | None = None  # waits for the lock
     changed: Signal[[]] = field(default_factory=Signal)
     """The sandbox needs a pass: its ports changed, or may have."""
     _removal: PortRemoval = field(init=False)

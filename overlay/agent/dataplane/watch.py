@@ -22,6 +22,9 @@ from overlay.kernel.sandbox.row_reading import RowReading
 SETTLE_S = 0.02
 """Seconds in which changes of a sandbox or a table count as one change."""
 
+_BATCHES_MAX = 64
+"""Batches of notifications, some 2 ms each, that are read before those of a change are judged."""
+
 _REST_FACTOR = 9.0
 """Rest between two parts of a periodic comparison: it takes a tenth of the time of one thread."""
 
@@ -66,32 +69,45 @@ def watch_monitor(
 def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None]) -> None:
     """Call `on_contradiction` when a notification of the kernel contradicts the last plan.
 
-    Notifications that come together are read together, and none while the sandbox is changed: what
-    is there for a moment only, such as the row of a container that came and went, is no
-    contradiction.
+    Notifications that come together are read together, and none is judged while the sandbox is
+    changed: what is there for a moment only, such as the row of a container that came and went, is
+    no contradiction.
     """
     loop = asyncio.get_running_loop()
-    descriptor = runtime.monitor.fileno()
+    descriptor, monitor = runtime.monitor.fileno(), runtime.monitor
 
     def on_readable() -> None:
         loop.remove_reader(descriptor)
-        runtime.settling = loop.call_later(SETTLE_S, check)
+        # A pass may cause more than the kernel's buffer holds within that time.
+        runtime.settling = loop.call_later(0 if runtime.lock.locked() else SETTLE_S, read)
 
-    def check() -> None:
-        if runtime.lock.locked():  # by a pass, whose plan is ahead of the kernel, or an attach
-            runtime.settling = loop.call_later(SETTLE_S, check)
-            return
+    def read() -> None:
         runtime.settling = None
         try:
-            found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)
-            if found and runtime.passes:
-                runtime.hints = found[:3]
-                on_contradiction()
+            monitor.read(runtime.desired)
         finally:
-            if runtime.monitor.has_more:  # continue after other callbacks of the loop
-                runtime.settling = loop.call_later(0, check)
+            if monitor.has_more:  # continue after other callbacks of the loop
+                runtime.settling = loop.call_later(0, read)
             else:
                 loop.add_reader(descriptor, on_readable)
+        if monitor.is_doubtful and runtime.judging is None:
+            runtime.judging = loop.create_task(judge())
+
+    async def judge() -> None:
+        try:
+            # Held by passes, whose plans are ahead of the kernel, and attaches: each in its turn.
+            async with runtime.lock:
+                for _ in range(_BATCHES_MAX):
+                    monitor.read(runtime.desired)
+                    if not monitor.has_more:
+                        break
+                    await asyncio.sleep(0)
+                found = monitor.contradictions(runtime.desired, runtime.ports_in_transition)
+                if found and runtime.passes:
+                    runtime.hints = found[:3]
+                    on_contradiction()
+        finally:
+            runtime.judging = None
 
     def check_table(table: WatchedTable, text: str) -> None:
         if table.altered():
@@ -173,6 +189,8 @@ def stop_watching(runtime: SandboxRuntime) -> None:
         loop.remove_reader(table.fileno())
     if runtime.settling is not None:
         runtime.settling.cancel()
+    if runtime.judging is not None:
+        runtime.judging.cancel()
     runtime.monitor.close()
 
 

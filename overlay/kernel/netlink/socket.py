@@ -79,7 +79,7 @@ _BUFFER_SIZE: Final = 4 * 1024 * 1024
 # Twice what the kernel puts into one buffer (32 KiB, af_netlink.c), and less than what the C
 # library maps and unmaps for each call (`agent.main.return_large_blocks`).
 _RECEIVE_SIZE: Final = 64 * 1024
-_DISCARDED_MAX: Final = 65_536  # several times what a receive buffer holds
+_DISCARDED_MAX: Final = 65_536  # more than a receive buffer holds
 _DUMP_ATTEMPTS: Final = 5
 _REPLY_TIMEOUT_S: Final = 30
 
@@ -132,11 +132,15 @@ class NetlinkSocket:
         groups: Sequence[int] = (),
         protocol: int = socket.NETLINK_ROUTE,
         dump_size_max: int | None = None,
+        receive_size: int = _BUFFER_SIZE,
     ) -> None:
-        """Open the socket. `dump_size_max` bounds each dump, in bytes."""
+        """Open the socket. `dump_size_max` bounds each dump, in bytes.
+
+        Twice `receive_size`, as the kernel counts bytes, may wait, socket(7).
+        """
         self._protocol = protocol
         self._dump_size_max = dump_size_max
-        self._socket = _open_in(netns_fd, protocol)
+        self._socket = _open_in(netns_fd, protocol, receive_size)
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._sequence = 0
@@ -345,7 +349,7 @@ class NetlinkSocket:
         """Replace the socket by another one there: it refuses a dump while one has not ended."""
         netns_fd = fcntl.ioctl(self._socket, _SIOCGSKNS)
         with netns.closing(netns_fd), self._socket:
-            self._socket = _open_in(netns_fd, self._protocol)
+            self._socket = _open_in(netns_fd, self._protocol, _BUFFER_SIZE)
 
     def _send_one(self, kind: int, flags: int, body: bytes) -> int:
         self._sequence += 1
@@ -407,23 +411,24 @@ def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:
     ]
 
 
-def _open_in(netns_fd: int | None, protocol: int) -> socket.socket:
+def _open_in(netns_fd: int | None, protocol: int, receive_size: int) -> socket.socket:
     if netns_fd is None:
-        return _open_raw(protocol)
+        return _open_raw(protocol, receive_size)
     with netns.inside(netns_fd):
-        return _open_raw(protocol)
+        return _open_raw(protocol, receive_size)
 
 
-def _open_raw(protocol: int) -> socket.socket:
+def _open_raw(protocol: int, receive_size: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     raw = socket.socket(socket.AF_NETLINK, kind, protocol)
     for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
         raw.setsockopt(_SOL_NETLINK, option, 1)
-    for name, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):
+    sizes = ((socket.SO_RCVBUF, 33, receive_size), (socket.SO_SNDBUF, 32, _BUFFER_SIZE))
+    for name, forced, size in sizes:
         try:
-            raw.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_SIZE)  # SO_RCVBUFFORCE, SND..
+            raw.setsockopt(socket.SOL_SOCKET, forced, size)  # SO_RCVBUFFORCE, SND..
         except PermissionError:
-            raw.setsockopt(socket.SOL_SOCKET, name, _BUFFER_SIZE)
+            raw.setsockopt(socket.SOL_SOCKET, name, size)
     # The kernel replies within the send call; the timeout only bounds a wait caused by a bug.
     limit = struct.pack("@ll", _REPLY_TIMEOUT_S, 0)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)

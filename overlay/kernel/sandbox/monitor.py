@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from itertools import product
+from itertools import islice, product
 from socket import NETLINK_ROUTE
 from typing import ClassVar, Final
 
@@ -45,6 +45,10 @@ from overlay.model import Ip, Mac, ip_text, mac_text
 # Notifications read per call: 2 ms of the event loop. If more wait, the descriptor stays readable.
 _BATCH_COUNT: Final = 256
 _TEXT_COUNT_MAX: Final = 16
+_KEPT_MAX: Final = 4096  # items whose last notification contradicts; more count as lost
+# Half of what may wait: some 43,000. A pass changes 100,000 rows a second, which is as many as can
+# be read beside it; a row that is deleted is told of twice.
+_RECEIVE_SIZE: Final = 16 * 1024 * 1024
 NOTIFICATIONS_LOST: Final = "notifications were lost"
 
 _SANDBOX_GROUPS: Final = (
@@ -58,6 +62,7 @@ _SANDBOX_GROUPS: Final = (
     codec.RTNLGRP_IPV4_RULE,
     codec.RTNLGRP_IPV6_RULE,
 )
+_LINK_KINDS: Final = (codec.RTM_NEWLINK, codec.RTM_DELLINK)
 _ROUTE_KINDS: Final = (codec.RTM_NEWROUTE, codec.RTM_DELROUTE)
 _RULE_KINDS: Final = (codec.RTM_NEWRULE, codec.RTM_DELRULE)
 _HOOK_KINDS: Final = (codec.RTM_DELTFILTER, codec.RTM_DELQDISC)
@@ -81,15 +86,18 @@ class SandboxMonitor:
 
     Wait until `fileno` is readable, then call `contradictions`. Only the last notification about
     each item counts, so waiting some 20 ms before the call lets a change of several steps complete.
+    While the agent itself changes the sandbox, call `read`, or the kernel's buffer overflows.
     """
 
     def __init__(self, netns_fd: int) -> None:
-        self._socket = NetlinkSocket(netns_fd, groups=_SANDBOX_GROUPS)
+        self._socket = NetlinkSocket(netns_fd, groups=_SANDBOX_GROUPS, receive_size=_RECEIVE_SIZE)
         self._queries = NetlinkSocket(netns_fd)
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}  # index of the newest link of that name
         self._macs: dict[int, bytes] = {}
         self.has_more = False  # whether the last call left notifications waiting
+        self._kept: dict[tuple[object, ...], NetlinkMessage] = {}  # by subject: to be judged
+        self._are_lost = False
         self._index_links()
 
     def fileno(self) -> int:
@@ -101,34 +109,54 @@ class SandboxMonitor:
         self._socket.close()
         self._queries.close()
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether `contradictions` may find some in what was read."""
+        return self._are_lost or bool(self._kept)
+
     def contradictions(self, desired: SandboxState, replugged: Collection[str] = ()) -> list[str]:
-        """Return how waiting notifications contradict `desired`, as texts.
+        """Return how notifications contradict `desired`, as texts: those that wait, or were read.
 
         Empty if nothing does: at most the agent's own changes were notified. `replugged` are ports
         created or removed since the plan; they are ignored. Returns at most 16 texts.
         """
+        self.read(desired)
+        if self._are_lost:
+            self._are_lost = False
+            return [NOTIFICATIONS_LOST]
+        kept, self._kept = self._kept, {}
+        texts = (self._judged(message, desired, replugged) for message in kept.values())
+        return list(islice((text for text in texts if text is not None), _TEXT_COUNT_MAX))
+
+    def read(self, desired: SandboxState) -> None:
+        """Read waiting notifications, and keep those that contradict what is desired so far."""
         self.has_more = False
         try:
             waiting = self._socket.notifications(_BATCH_COUNT)
-            self.has_more = len(waiting) >= _BATCH_COUNT
         except LostNotificationsError:
             self._index_links()
-            return [NOTIFICATIONS_LOST]
+            self._lose()
+            return
+        self.has_more = len(waiting) >= _BATCH_COUNT
         latest = {self._subject(message): message for message in waiting}
         links = {each: link_decoder.decode(latest[each]) for each in latest if each[0] == "link"}
         gone = [links[each] for each in links if _is_deletion(latest[each])]
         for link in links.values():
             if link not in gone:
                 self._index_link(link)
-        found: list[str | None] = []
         for subject, message in latest.items():
-            if subject not in links:
-                found.append(self._contradiction(message, desired, replugged))
-            elif links[subject].name not in replugged:
-                found.append(self._link_contradiction(message, links[subject], desired))
+            if self._judged(message, desired, ()) is None:
+                self._kept.pop(subject, None)
+            else:
+                self._kept[subject] = message
         for link in gone:
             self._forget_link(link)
-        return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
+        if len(self._kept) > _KEPT_MAX:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._kept.clear()
+        self._are_lost = True
 
     def _index_links(self) -> None:
         for found in links_best_effort(self._queries):
@@ -163,6 +191,16 @@ class SandboxMonitor:
             kind = message.kind if message.kind in _CLASS_KINDS else message.kind in _HOOK_KINDS
             return ("hook", kind, parent, tc_filters.index_of(message))
         return ("neighbor", *neighbor_rows.neighbor_subject(message))
+
+    def _judged(
+        self, message: NetlinkMessage, desired: SandboxState, replugged: Collection[str]
+    ) -> str | None:
+        if message.kind not in _LINK_KINDS:
+            return self._contradiction(message, desired, replugged)
+        found = link_decoder.decode(message)
+        return (
+            None if found.name in replugged else self._link_contradiction(message, found, desired)
+        )
 
     def _contradiction(
         self, message: NetlinkMessage, desired: SandboxState, replugged: Collection[str]

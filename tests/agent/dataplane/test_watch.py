@@ -138,39 +138,95 @@ async def test_a_defect_does_not_end_the_watch() -> None:
 
 
 class SandboxMonitor(Monitor):
-    """A monitor whose notifications contradict the plan, or not, when they are read."""
+    """A monitor whose notifications contradict the plan, or not, when they are judged."""
 
     has_more = False
+    is_doubtful = False
     found: tuple[str, ...] = ("a row appeared",)
 
-    def contradictions(self, *_: object) -> list[str]:
+    def read(self, *_: object) -> None:
         """Read all notifications."""
         self.drain()
+        self.is_doubtful = True
+
+    def contradictions(self, *_: object) -> list[str]:
+        """Read all notifications, and judge them."""
+        self.drain()
+        self.is_doubtful = False
         return list(self.found)
+
+
+class WatchedSandbox:
+    """A watched sandbox, and how often a contradiction was told."""
+
+    def __init__(self) -> None:
+        self.monitor, self.wakes = SandboxMonitor(), 0
+        sandbox = SimpleNamespace(guard=None, controls=None, interception=None)
+        self.runtime = SandboxRuntime(
+            cast("Any", sandbox), cast("Any", self.monitor), asyncio.Lock(), passes=1
+        )
+        watch_sandbox(self.runtime, self.wake)
+
+    def wake(self) -> None:
+        """Count one."""
+        self.wakes += 1
+
+    async def notify(self) -> None:
+        """Notify, and wait until that is read."""
+        drained = self.monitor.drained
+        self.monitor.notify()
+        await until(lambda: self.monitor.drained > drained)
 
 
 async def test_what_is_there_for_a_moment_is_no_contradiction() -> None:
     """A row that a pass puts and the next one deletes is judged when that has ended."""
-    monitor, wakes = SandboxMonitor(), 0
-    sandbox = SimpleNamespace(guard=None, controls=None, interception=None)
-    runtime = SandboxRuntime(cast("Any", sandbox), cast("Any", monitor), asyncio.Lock(), passes=1)
-
-    def wake() -> None:
-        nonlocal wakes
-        wakes += 1
-
-    watch_sandbox(runtime, wake)
+    watched = WatchedSandbox()
+    runtime, monitor = watched.runtime, watched.monitor
     async with runtime.lock:
-        monitor.notify()
-        await until(lambda: runtime.settling is not None)
+        await watched.notify()
+        await watched.notify()  # read meanwhile: the kernel's buffer is finite
         await asyncio.sleep(5 * SETTLE_S)
-        assert monitor.drained == 0
+        assert monitor.is_doubtful
         monitor.found = ()
-    await until(lambda: monitor.drained == 1)
-    assert wakes == 0
+    await until(lambda: not monitor.is_doubtful)
+    assert watched.wakes == 0
 
     monitor.found = ("a row is gone",)
-    monitor.notify()
-    await until(lambda: wakes == 1)
+    await watched.notify()
+    await until(lambda: watched.wakes == 1)
     assert runtime.hints == ["a row is gone"]
     stop_watching(runtime)
+
+
+async def test_judging_has_its_turn() -> None:
+    """Also where passes and attaches hold the sandbox one after the other."""
+    watched, ends = WatchedSandbox(), asyncio.Event()
+
+    async def hold() -> None:
+        async with watched.runtime.lock:
+            await ends.wait()
+
+    async with watched.runtime.lock:
+        await watched.notify()
+        await until(lambda: watched.runtime.judging is not None)
+        await asyncio.sleep(0)
+        holder = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+    await until(lambda: watched.wakes == 1)
+    assert watched.runtime.lock.locked()
+    assert watched.runtime.judging is None
+    ends.set()
+    await holder
+    stop_watching(watched.runtime)
+
+
+async def test_the_end_of_watching_ends_judging() -> None:
+    """The sandbox may be closed while others hold it."""
+    watched = WatchedSandbox()
+    async with watched.runtime.lock:
+        await watched.notify()
+        await until(lambda: watched.runtime.judging is not None)
+        stop_watching(watched.runtime)
+    await until(lambda: watched.runtime.judging is None)
+    assert watched.monitor.is_doubtful
+    assert watched.wakes == 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow, SandboxState
 from overlay.kernel import netns
 from overlay.kernel.sandbox.monitor import NOTIFICATIONS_LOST, SandboxMonitor, UnderlayMonitor
 from overlay.model import Ip, Vni, gateway_mac, mac_for, mac_text, parse_ip
@@ -129,6 +129,76 @@ def test_a_stolen_mac_is_detected(plugged: tuple[Host, SandboxMonitor]) -> None:
     host.sandbox.apply([DeleteRow(BridgeFdbRow("vxlan0", mac)), PutRow(BridgeFdbRow("p0", mac))])
 
     assert monitor.contradictions(host.desired()) != []
+
+
+def test_what_was_read_is_judged_later(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
+    """By what is desired then, and by what was told last."""
+    host, monitor = plugged
+    world.run(host.sandbox.name, *COMMANDS["neighbour gone"].split())
+    monitor.read(host.desired())
+    assert not readable(monitor)
+    assert monitor.contradictions(host.desired()) != []
+    assert monitor.contradictions(host.desired()) == []
+
+    host.converge()
+    world.run(host.sandbox.name, *COMMANDS["neighbour gone"].split())
+    monitor.read(host.desired())
+    assert monitor.is_doubtful
+    host.converge()
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_reading_loses_none(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """Rows come and go, more than the buffer holds of; what is there for long is not forgotten."""
+    host, monitor = plugged
+    mac = mac_for(host.vni, TWO)
+    rows = [
+        NeighborRow("br0", Ip((0x0A210000 + number).to_bytes(4, "big")), mac)
+        for number in range(500)
+    ]
+    for _ in range(30):
+        for operations in ([PutRow(row) for row in rows], [DeleteRow(row) for row in rows]):
+            host.sandbox.apply(operations)
+            while readable(monitor):
+                monitor.read(host.desired())
+    assert not monitor.is_doubtful
+    host.sandbox.apply([PutRow(row) for row in rows])
+    while readable(monitor):
+        monitor.read(host.desired())
+    found = monitor.contradictions(host.desired())
+    assert NOTIFICATIONS_LOST not in found
+    assert len(found) == 16
+
+
+def test_a_large_pass_overflows_no_buffer(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """Reading is hardly faster than what a pass changes, and may not have begun."""
+    host, monitor = plugged
+    mac = mac_for(host.vni, TWO)
+    rows = [
+        NeighborRow("br0", Ip((0x0A210000 + number).to_bytes(4, "big")), mac)
+        for number in range(10_000)
+    ]
+    host.sandbox.apply([PutRow(row) for row in rows])
+    host.sandbox.apply([DeleteRow(row) for row in rows])
+    while readable(monitor):
+        monitor.read(SandboxState())
+    assert not monitor.is_doubtful
+
+
+def test_so_many_contradictions_are_kept(
+    monkeypatch: pytest.MonkeyPatch, plugged: tuple[Host, SandboxMonitor]
+) -> None:
+    """As if the kernel had dropped them."""
+    host, monitor = plugged
+    monkeypatch.setattr("overlay.kernel.sandbox.monitor._KEPT_MAX", 8)
+    mac = mac_for(host.vni, TWO)
+    for count, expected in ((8, 8), (9, 1)):
+        ips = [Ip(bytes((10, 33, count, number))) for number in range(count)]
+        host.sandbox.apply([PutRow(NeighborRow("br0", ip, mac)) for ip in ips])
+        found = monitor.contradictions(host.desired())
+        assert len(found) == expected
+    assert found == [NOTIFICATIONS_LOST]
+    assert monitor.contradictions(host.desired()) == []
 
 
 def test_lost_notifications_are_reported(plugged: tuple[Host, SandboxMonitor]) -> None:
