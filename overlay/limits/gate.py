@@ -13,6 +13,8 @@ GATE_ENTRIES_MAX: Final = 16_384  # in each map of the programs: more than of an
 GATE_PORTS_MAX: Final = 16_384  # with which it masquerades: a quarter of all
 GATE_PORTS_MIN: Final = 4096  # as many connections at once to one port of one address elsewhere
 GATE_AFTER_BOOT_S: Final = 120.0  # other programs that track have begun by then, with "auto"
+GATE_RETIRING_S: Final = 5.0  # from a look for connections of before to the next, at first
+GATE_RETIRING_MAX_S: Final = 300.0  # each look reads the kernel's whole table of connections
 GATE_PATIENCE_S: Final = 5.0  # for a missing address: the end of a gate cuts connections off
 GATE_RULES_SIZE_MAX: Final = (
     4 * 1024 * 1024

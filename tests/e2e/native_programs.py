@@ -21,12 +21,13 @@ def _inside(driver: AgentDriver) -> Iterator[None]:
 
 
 def programs_of(driver: AgentDriver) -> list[str]:
-    """Return the names of the programs on a host's underlay, at the hooks that its kernel has."""
+    """Return the names of those programs on a host's underlay, at the hooks that its kernel has."""
     with _inside(driver), NetlinkSocket() as inside:
         index = socket.if_nametoindex("eth1")
         if not tcx_hooks.has_tcx():
             return [found.name for found in clsact_hooks.filters_of(inside, index)]
-        return [syscall.program_name(each) for each in syscall.attached(index)]
+        names = map(syscall.program_name, syscall.attached(index))
+        return [name for name in names if name.startswith("ovn_")]  # a gate has others
 
 
 def remove_programs(driver: AgentDriver) -> None:

@@ -27,7 +27,7 @@ from overlay.core.gate.translation import (
     published_ports,
 )
 from overlay.errors import OverlayError
-from overlay.kernel.gate.gate import Gate, kept_block, refusal, remove_gate
+from overlay.kernel.gate.gate import OTHER_AGENT, Gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.gate.used_ports import listening_ports
@@ -88,6 +88,8 @@ class TranslationGate:
         self._may_be_left = True  # by the previous process
         self._declined = ""  # for good, as far as this agent knows: why
         self._made_for: HostState | None = None
+        self._former: frozenset[tuple[str, int]] = frozenset()  # ports with open connections
+        self._former_until = 0.0  # so long that is believed
         self._obstructed_at: float | None = None  # since then something is in the way of one
 
     @property
@@ -147,34 +149,28 @@ class TranslationGate:
         if self._declined or (self._failed is not None and self._failed.is_recent(wanted)):
             return None
         self.look_again_s = None
-        # One that a former agent left has been made here: a refusal now is a passing one.
-        if standing is None and not await self._may_begin():
-            return None
-        found = await self._possible(wanted, standing)
-        if found.plan is None and standing is not None and self._waits(wanted, found):
-            return self.plan
-        if found.plan is not None:
-            self._obstructed_at = None
-        why = found.why
-        if found.plan is not None and self.is_optional and standing is None:
-            why = await self._kernel.call(other_use, self._node_id, found.plan.outside)
-        if why and self.is_optional and (standing is not None or found.plan is not None):
-            self._declined = why
-        self.why = why
-        return None if why else found.plan
-
-    async def _may_begin(self) -> bool:
-        """Return whether a gate may be made; if not, `why` or `look_again_s` is set."""
-        if self.is_optional:
+        if standing is None and self.is_optional:
             left_s = limits.GATE_AFTER_BOOT_S - time.clock_gettime(time.CLOCK_BOOTTIME)
             if left_s > 0:
                 self.why, self.look_again_s = "", left_s
-                return False
-        why = await self._kernel.call(refusal, self._node_id)
-        if why:
-            self.why = why
-            self._declined = why if self.is_optional else ""
-        return not why
+                return None
+        found = await self._possible(wanted, standing)
+        if found.plan is None and standing is not None and found.may_pass and self._waits():
+            if self.plan is not None and wanted == self._made_for:
+                return self.plan
+            raise OverlayError(found.why)  # so that the gate stays as it is
+        self._obstructed_at = None
+        why = found.why
+        # One that a former agent left has been made here: a refusal now is a passing one.
+        if found.plan is not None and standing is None:
+            why = await self._kernel.call(refusal, self._node_id)
+            if not why and self.is_optional:
+                why = await self._kernel.call(other_use, self._node_id, found.plan.outside)
+        is_final = not found.may_pass and (standing is not None or found.plan is not None)
+        if why and self.is_optional and is_final and why != OTHER_AGENT:
+            self._declined = why
+        self.why = why
+        return None if why else found.plan
 
     async def _possible(self, wanted: HostState, standing: PortBlock | None) -> _Possible:
         """Return the plan, or why the host can't have a gate."""
@@ -190,10 +186,8 @@ class TranslationGate:
         why = _excess(plan.gate)
         return _Possible(None if why else plan, why)
 
-    def _waits(self, wanted: HostState, found: _Possible) -> bool:
+    def _waits(self) -> bool:
         """Return whether to wait until what is in the way of a gate that stands has passed."""
-        if not found.may_pass or self.plan is None or wanted != self._made_for:
-            return False
         now_s = asyncio.get_running_loop().time()
         if self._obstructed_at is None:
             self._obstructed_at = now_s
@@ -216,6 +210,10 @@ class TranslationGate:
         former = None if self.plan is None else self.plan.gate.published - wanted
         if former is not None and not any(protocol == _TCP for protocol, _ in former):
             return plan
+        now_s = asyncio.get_running_loop().time()
+        if former is not None and former <= self._former and now_s < self._former_until:
+            self.look_again_s = self._former_until - now_s
+            return plan._replace(gate=replace(plan.gate, published=wanted | former))
         _, table = await self._open()
         try:
             ports = await self._kernel.call(open_published_ports, table.netns_fd)
@@ -224,6 +222,9 @@ class TranslationGate:
         else:
             found = frozenset((_TCP, port) for port in ports)
             kept = found if former is None else found & former
+        # Each look goes through the kernel's whole table of connections.
+        self._former, self._former_until = kept, now_s + limits.GATE_RETIRING_S
+        self.look_again_s = limits.GATE_RETIRING_S if kept else self.look_again_s
         return plan._replace(gate=replace(plan.gate, published=wanted | kept))
 
     async def _write(self, plan: GatePlan) -> None:
@@ -232,7 +233,8 @@ class TranslationGate:
         before = await self._kernel.call(gate.read)
         is_table_right = await self._kernel.call(table.holds, plan.translation)
         wanted = plan.gate
-        self.was_altered = plan == self.plan and not (before == wanted and is_table_right)
+        is_right = before == wanted and is_table_right
+        self.was_altered = self._obstructed_at is None and plan == self.plan and not is_right
         kept = {(each.base, each.length) for each in wanted.networks}
         less = GateState(
             before.interfaces,

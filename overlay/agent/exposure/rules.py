@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
 
+from overlay import limits
 from overlay.agent.dataplane import watch
 from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.process.controller import Controller, Fault
@@ -34,8 +35,8 @@ from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, NodeId, Vni
 from overlay.signals import Signal
 
-_RETIRING_INTERVAL_S: Final = 5.0
 _GATED_REST_S: Final = 0.1  # routes of a host may change all the time
+_UNGATED_REST_S: Final = 1.0  # where each change asks only whether there may be a gate now
 _NO_GATE: Final = "all traffic of this host is tracked, as it translates without a gate: {}"
 _NO_GATE_HINT: Final = (
     'Nothing is broken, only slower; to translate without a gate for good: gate = "off" in '
@@ -84,7 +85,12 @@ class HostRules(Controller):
         self._foreign: ForeignRules | None = None
         self._written: HostState | None = None  # by the last write
         self._gated: Gated | None = None  # the same
-        self._check_at: asyncio.TimerHandle | None = None  # of former hooks
+        self._has_moved = False  # and that is not told yet
+        self._check_at: asyncio.TimerHandle | None = None
+        self._retiring_s = (
+            limits.GATE_RETIRING_S
+        )  # to the next look for what former hooks translate
+        self._ask_at = 0.0  # not before that
         self._may_be_left = True  # by the previous process
         self._lock = asyncio.Lock()
 
@@ -176,16 +182,18 @@ class HostRules(Controller):
                 )
             await self._write(table, wanted, gated)
         before, self._written, self._gated = self._written, wanted, gated
+        self._has_moved |= (gated is None) != (was_gated is None)
         uplinks = [link.interface for link in wanted.links]
         is_on = gated is None or gated.is_retiring
         await self._kernel.call(ip_forwarding.route_localnet, uplinks, is_on=is_on)
         if gated is None:
             await self.gate.end()
         elif gated.is_retiring:
-            self._check_later(_RETIRING_INTERVAL_S)
-        if (gated is None) != (was_gated is None):
+            self._check_later(self._retiring_s)
+        if self._has_moved:
             self._report_move()
             await self._forget_flows(wanted)
+            self._has_moved = False
         if doubted or before is None or before.links != wanted.links:  # ports need no rules there
             await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
@@ -196,9 +204,11 @@ class HostRules(Controller):
         The hooks of before stay until a pass later finds that they translate nothing: until then
         the host's sysctls are those of before as well.
         """
-        plan = await self.gate.bring(wanted)
-        if self.gate.look_again_s is not None:
-            self._check_later(self.gate.look_again_s)
+        try:
+            plan = await self.gate.bring(wanted)
+        finally:
+            if self.gate.look_again_s is not None:
+                self._check_later(self.gate.look_again_s)
         if plan is None:
             return None
         if self.gate.was_altered:
@@ -213,12 +223,22 @@ class HostRules(Controller):
         return Gated(plan.outside, is_retiring=retiring)
 
     async def _still_translates(self, wanted: HostState) -> bool:
-        """Return whether a connection that the host's own namespace translates may be open."""
+        """Return whether a connection that the host's own namespace translates may be open.
+
+        That is asked less and less often: long-lived ones may stay for weeks.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._ask_at:
+            return True
         ranges = {each for link in wanted.links for each in link.ranges}
         try:
-            return await self._kernel.call(conntrack.translates_any, ranges)
+            found = await self._kernel.call(conntrack.translates_any, ranges)
         except (OverlayError, OSError):  # the table kept changing, or cannot be read
-            return True
+            found = True
+        longer_s = min(2 * self._retiring_s, limits.GATE_RETIRING_MAX_S)
+        self._retiring_s = longer_s if found else limits.GATE_RETIRING_S
+        self._ask_at = now_s + self._retiring_s if found else 0.0
+        return found
 
     async def _write(self, table: HostTable, wanted: HostState, gated: Gated | None) -> None:
         """Write the table; one without a guard of loopback addresses needs `route_localnet` off."""
@@ -233,15 +253,17 @@ class HostRules(Controller):
         Unlike those of TCP they have no beginning by which the gate knows what is not its own.
         """
         ports = {(port.protocol, port.host_port) for port in wanted.ports | wanted.ingress}
+        udp = {port for protocol, port in ports if protocol == "udp"}
         kept: dict[tuple[str, int, int], list[Ip]] = {
-            ("udp", port, size): []
-            for protocol, port in ports
-            for size in (4, 16)
-            if protocol == "udp"
+            ("udp", port, size): [] for port in udp for size in (4, 16)
         }
         if kept and self.is_gated:
             with contextlib.suppress(OverlayError, OSError):  # then they must time out
                 await self._kernel.call(conntrack.forget_misdirected, kept)
+                if self.gate.where is not None:
+                    # What a container sent meanwhile began a flow of the host's own there.
+                    netns_fd, own = self.gate.where
+                    await self._kernel.call(conntrack.forget_begun_at, netns_fd, own, udp)
 
     def _report_move(self) -> None:
         why = f": {self.gate.why}" if self.gate.why else ""
@@ -316,7 +338,9 @@ class HostRules(Controller):
 
     def rest_s(self) -> float:
         """Rest where each change of the host's addresses and routes leads to a pass."""
-        return _GATED_REST_S if self.gate.follows_host else 0.0
+        if not self.gate.follows_host:
+            return 0.0
+        return _GATED_REST_S if self.is_gated else _UNGATED_REST_S
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:

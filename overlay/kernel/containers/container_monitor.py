@@ -119,11 +119,12 @@ class ContainerMonitor:
         Raises LostNotificationsError after the kernel has dropped some: any may have changed.
         """
         found: set[int] = set()
+        followed = self._followed  # the kernel thread may replace it
         lost = [not _read(self._events[each], found) for each, _ in self._waiting.poll(0)]
-        self.strangers_heard += not found <= self._followed.keys()
+        self.strangers_heard += not found <= followed.keys()
         if any(lost):
             raise LostNotificationsError
-        return {self._followed[number] for number in found if number in self._followed}
+        return {followed[number] for number in found if number in followed}
 
     def _id_of(self, netns_fd: int) -> int:
         """Return the id of a namespace, which gets one if it has none."""

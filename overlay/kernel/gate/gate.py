@@ -214,6 +214,10 @@ class Gate:
         remove_gate(self._node_id)
 
 
+OTHER_AGENT: Final = "another agent on this host has a gate"
+_PASSING: Final = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
 def _require_tcx() -> None:
     if not tcx.has_tcx():
         raise OSError(errno.EOPNOTSUPP, _NO_TCX)
@@ -269,12 +273,15 @@ def kept_block(node_id: NodeId) -> PortBlock | None:
 def refusal(node_id: NodeId) -> str:
     """Return why a node can't have a gate in the thread's namespace; empty if it can.
 
-    Each of two gates on an interface would take what the other has returned, without end.
+    Each of two gates on an interface would take what the other has returned, without end. Raises
+    OverlayError if the host is short of memory or descriptors, OSError.
     """
     if tcx.has_tcx() and hooks.has_others(node_id):
-        return "another agent on this host has a gate"
+        return OTHER_AGENT
     try:
         Gate(NodeId(bytes(16))).close()
     except OverlayError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING:
+            raise
         return f"the kernel rejects the gate's programs: {error.why or error.what}"
     return ""

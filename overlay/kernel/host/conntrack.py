@@ -203,8 +203,12 @@ def _tcp_state(parts: Mapping[int, bytes]) -> int:
 
 
 def _target_port(direction: bytes) -> bytes:
+    return _port(direction, _TARGET_PORT)
+
+
+def _port(direction: bytes, kind: int) -> bytes:
     protocol = attributes(direction, 0, len(direction))[_PROTOCOL]
-    return attributes(protocol, 0, len(protocol)).get(_TARGET_PORT, b"")
+    return attributes(protocol, 0, len(protocol)).get(kind, b"")
 
 
 def _source(direction: bytes, family: int) -> bytes:
@@ -219,6 +223,32 @@ def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> i
         body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, flow.original)
         deleted += not tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
     return deleted
+
+
+def forget_begun_at(netns_fd: int, own: Collection[Ip], ports: Collection[int]) -> int:
+    """Delete UDP connections in a namespace that begin at these addresses and ports.
+
+    Returns the number of deleted entries. Raises OSError, TornDumpError.
+    """
+    places = {(bytes(ip), struct.pack(">H", port)) for ip in own for port in ports}
+    with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
+        if not _entry_count(tracker):
+            return 0
+        return sum(
+            delete_flows(tracker, family, whole(partial(_begun_at, tracker, family, places)))
+            for family in _FAMILIES.values()
+        )
+
+
+def _begun_at(
+    tracker: NetlinkSocket, family: int, places: Collection[tuple[bytes, bytes]]
+) -> list[Flow]:
+    found = flows(tracker, family, _query(family, [(_PROTOCOLS["udp"], b"", b"")]))
+    return [
+        each
+        for each in found
+        if (_source(each.original, family), _port(each.original, _SOURCE_PORT)) in places
+    ]
 
 
 def forget_connections(netns_fd: int, places: Iterable[Place]) -> None:

@@ -123,6 +123,7 @@ class SandboxMonitor:
         self.read(desired)
         if self._are_lost:
             self._are_lost = False
+            self._kept.clear()
             return [NOTIFICATIONS_LOST]
         kept, self._kept = self._kept, {}
         texts = (self._judged(message, desired, replugged) for message in kept.values())

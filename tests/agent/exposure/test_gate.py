@@ -17,6 +17,7 @@ from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
 from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
 from overlay.core.gate.state import GateState
 from overlay.core.gate.translation import TranslationState
+from overlay.errors import OverlayError
 from overlay.model import Ip, Mac, NodeId, parse_ip
 
 NODE = NodeId(bytes(16))
@@ -153,6 +154,7 @@ def test_a_port_is_led_there_while_connections_are_open(monkeypatch: pytest.Monk
     """After it is published no more, and by the next agent as well; a flow of UDP has no end."""
     udp = PORT._replace(protocol="udp", host_port=53)
     both, tcp = replace(WANTED, ports=frozenset({PORT, udp})), ("tcp", 8080)
+    monkeypatch.setattr(limits, "GATE_RETIRING_S", 0.0)
 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         await made.bring(both)
@@ -443,8 +445,11 @@ def test_others_may_begin_first_after_a_boot(monkeypatch: pytest.MonkeyPatch) ->
     run(monkeypatch, asked)
 
 
-def test_an_address_that_is_renewed_ends_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, unless something else is wanted meanwhile; each lack has a time anew."""
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_an_address_that_is_renewed_ends_no_gate(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """It is waited for, and what else is wanted meanwhile waits too; each lack has a time anew."""
     monkeypatch.setattr(limits, "GATE_PATIENCE_S", 0.2)
     lacking = replace(HOST, default_routes=((4, 9),))
 
@@ -468,6 +473,15 @@ def test_an_address_that_is_renewed_ends_no_gate(monkeypatch: pytest.MonkeyPatch
         kernel.host = HOST
         assert await made.bring(WANTED)
         kernel.host = lacking
-        assert await made.bring(replace(WANTED, ports=frozenset({PORT}))) is None
+        more = replace(WANTED, ports=frozenset({PORT}))
+        for each in (made, TranslationGate(NODE, made._kernel, mode)):  # or the next agent
+            with pytest.raises(OverlayError, match="has no address of it"):
+                await each.bring(more)
+            assert each.look_again_s is not None
+        await asyncio.sleep(0.2)
+        assert await made.bring(more) is None
+        assert kernel.calls.count("remove") == 0, "which the rules do when the hooks are there"
+        kernel.host = HOST
+        assert await made.bring(more), "also if it was left open"
 
-    run(monkeypatch, work)
+    run(monkeypatch, work, mode)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import pytest
+from overlay import limits
 from overlay.agent.exposure import gate, rules
 from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
@@ -132,6 +133,8 @@ def test_hooks_of_before_stay_until_they_translate_nothing(
         if isinstance(answer, OSError):
             raise answer
         return answer
+
+    monkeypatch.setattr(limits, "GATE_RETIRING_MAX_S", 0.0)
 
     async def work(made: HostRules, kernel: Kernel) -> None:
         bring = AsyncMock(return_value=SimpleNamespace(outside=frozenset({2})))

@@ -92,3 +92,18 @@ def test_published_ports_are_those_of_open_connections(world: World, asked: int)
         peer.close()
         world.wait_until(lambda: not conntrack.open_published_ports(asked), "the end of it")
         direct.close()
+
+
+def test_flows_that_begin_at_a_port_are_deleted(asked: int) -> None:
+    """Of the addresses that are named, by either family; not those that lead to such a port."""
+    begun = {"10.1.1.1": 8053, "fd01::1": 8053, "127.0.0.1": 8053}
+    with netns.inside(asked):
+        for ip, port in begun.items():
+            family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+            with closing(socket.socket(family, socket.SOCK_DGRAM)) as sender:
+                sender.bind((ip, port))
+                sender.sendto(b"?", (ip, 9))
+    own = [parse_ip("10.1.1.1"), parse_ip("fd01::1")]
+    assert conntrack.forget_begun_at(asked, own, {5353, 5354, 9}) == 0
+    assert conntrack.forget_begun_at(asked, own, {8053}) == 2
+    assert conntrack.forget_begun_at(asked, own, {8053}) == 0
