@@ -31,6 +31,7 @@ from overlay.lab.driver import (
 )
 
 PLAN = "/run/crash-plan"
+GATE = "overlayd-gate-"
 FLAT = {VARIABLE: PLAN}
 _QUIET_S = 0.5  # in which controllers that follow the records begin what is left
 OBJECTS = ("policies", "routers", "services")  # that belong to no host
@@ -104,7 +105,7 @@ class Pair:
         for each in self.both:
             if each in members or not each.pid():
                 continue
-            if any(name.startswith("ov-") for name in self.left_over(each)):
+            if any(name.startswith(("ov-", GATE)) for name in self.left_over(each)):
                 return f"{each.host.name} is no member, and has {self.left_over(each)}"
         # A host that does not participate in a network does not hold its records.
         holders = [each for each in members if not each.get("/v1/endpoints")["elsewhere"]]
@@ -161,9 +162,13 @@ class Pair:
         shapers = sum(link.startswith("sh") for links in sandboxes.values() for link in links)
         if shapers != sum(each["rate_out"] is not None for each in mine):
             return False
-        others = (links for name, links in kernel.items() if name not in sandboxes)
+        gates = {name for name in kernel if name.startswith(GATE)}
+        others = (links for name, links in kernel.items() if name not in {*sandboxes, *gates})
         inside = sum(link.startswith("eth") for links in others for link in links)
-        networks = driver.get("/v1/status")["networks"]
+        status = driver.get("/v1/status")
+        networks = status["networks"]
+        if len(gates) != status["gate"]["active"]:
+            return False
         if self._vlan_interfaces(driver) and not any(
             each["plugs"] or (each["parent"] and each["endpoints_local"]) for each in networks
         ):
