@@ -202,7 +202,7 @@ class TranslationGate:
         return choose_block(host, listening | published)
 
     async def _with_former_ports(self, plan: GatePlan) -> GatePlan:
-        """Lead ports that are published no more to the gate while connections to them are open.
+        """Lead ports that are no longer published to the gate while connections to them are open.
 
         As where hooks translate, these live on. UDP flows are forgotten (`rules`).
         """

@@ -1,6 +1,7 @@
 """Keep the host's own nftables table: networks' ways out, published ports.
 
-Owns: when the table is checked, written and removed, and its health lines.
+Owns: when the table is checked, written and removed, how translation moves to the gate and back,
+and the health lines of both.
 Does not: decide what is in it (`controller` and `published_ports` do), or how it is made
 (`kernel.nft.host.host_table`).
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -53,15 +53,24 @@ def read_host() -> HostView:
 
 
 def _default_routes(host: NetlinkSocket) -> Iterator[tuple[int, int]]:
-    for destination in _ANYWHERE:
+    asked = [(each, address_requests.get_route(each, configured=True)) for each in _ANYWHERE]
+    for destination, route in _routes(host, asked):
+        if _RTA_OIF in route and _RTA_DST not in route:
+            yield len(destination), int.from_bytes(route[_RTA_OIF], sys.byteorder)
+
+
+def _routes(
+    host: NetlinkSocket, asked: Iterable[tuple[Ip, codec.Request]]
+) -> Iterator[tuple[Ip, dict[int, bytes]]]:
+    """Yield the attributes of the route to each destination that has one."""
+    for destination, request in asked:
         try:
-            found = host.get(address_requests.get_route(destination, configured=True))
+            found = host.get(request)
         except NetlinkError:
             continue
         for message in found:
-            route = attributes(message.buffer, message.start + routes.HEADER_SIZE, message.end)
-            if _RTA_OIF in route and _RTA_DST not in route:
-                yield len(destination), int.from_bytes(route[_RTA_OIF], sys.byteorder)
+            start = message.start + routes.HEADER_SIZE
+            yield destination, attributes(message.buffer, start, message.end)
 
 
 def _own_ports() -> tuple[int, int]:
@@ -99,12 +108,7 @@ def _interfaces(
 
 
 def _gateways(host: NetlinkSocket, index: int) -> Iterator[Ip]:
-    for destination in _ANYWHERE:
-        try:
-            found = host.get(address_requests.get_route(destination, interface=index))
-        except NetlinkError:
-            continue
-        for message in found:
-            route = attributes(message.buffer, message.start + routes.HEADER_SIZE, message.end)
-            if _RTA_GATEWAY in route:
-                yield Ip(bytes(route[_RTA_GATEWAY]))
+    asked = [(each, address_requests.get_route(each, interface=index)) for each in _ANYWHERE]
+    for _, route in _routes(host, asked):
+        if _RTA_GATEWAY in route:
+            yield Ip(bytes(route[_RTA_GATEWAY]))

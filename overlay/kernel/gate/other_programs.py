@@ -1,11 +1,11 @@
-"""What other programs have in the thread's namespace that speaks against a gate.
+"""Find rules, queues and programs of others that speak against a gate in the thread's namespace.
 
 Where they track or translate, the host's own traffic is tracked anyway. Where they have rules that
 packets of containers or published ports meet, a gate would take packets past these, or show them
 other addresses, marks and priorities. Rules for what the host itself receives see the same.
 
-Owns: what all is looked at: nftables, the tables that iptables-legacy keeps in the kernel, IPVS,
-and what tc(8) and others have at interfaces. Does not: tell what a rule would do.
+Owns: where it looks: nftables, the tables that iptables-legacy keeps in the kernel, IPVS, and what
+tc(8) and others have at interfaces. Does not: tell what a rule would do.
 """
 
 from __future__ import annotations
