@@ -46,7 +46,8 @@ from overlay.model import Card, Ip, Network, Vni
 from overlay.signals import AsyncSignal, Signal
 
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
-_PAUSE_MAX_S = _WATCH_INTERVAL_S = 0.5
+_PAUSE_MAX_S = 0.5
+_WATCH_INTERVAL_S = 0.5
 
 
 class Reconciler(Controller):
