@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +29,7 @@ from overlay.kernel.netlink import (
     codec,
     link_decoder,
     link_requests,
+    readiness,
 )
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import LinkInfo
@@ -41,8 +41,6 @@ from overlay.model import Ip, Mac, ip_text
 
 _IFNAME_TRIES: Final = 16
 _AGAIN: Final = "Attach the container again"
-_READY_TRIES: Final = 400
-_READY_PAUSE_S: Final = 0.0005
 _NOTIFIED_POLL_S: Final = 0.02  # while waiting, how often it is seen that the request has ended
 _NOTIFIED_BATCH: Final = 16
 
@@ -143,7 +141,7 @@ def attach_interface(
                 gateways,
                 link_local=link_local,
             )
-            _wait_ready(sandbox, port_name)
+            readiness.wait_forwarding(sandbox.socket, port_name, _AGAIN)
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
@@ -305,8 +303,9 @@ def set_up_inside(
 ) -> list[bool]:
     """Add the addresses of a container's interface, bring it up, and add its default routes.
 
-    `link` is its name and index. Returns for each gateway whether its route was made: not if there
-    is one of that family. Raises OverlayError if the kernel refuses.
+    `link` is its name and index. Packets reach the addresses on return, unless the interface has no
+    carrier. Returns for each gateway whether its route was made: not if there is one of that
+    family. Raises OverlayError if the kernel refuses.
     """
     ifname, index = link
     # Without an IPv6 address on the overlay, link-local traffic would only be flooded.
@@ -329,28 +328,8 @@ def set_up_inside(
             text = f"cannot add a default route through {ip_text(gateways[position])}"
             raise OverlayError(text, why=str(refusal), hint=KERNEL_REFUSED_HINT)
         made[position] = False
+    readiness.wait_local(inside, [ip for ip, _ in addresses])
     return made
-
-
-def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
-    """Wait until the port forwards.
-
-    The carrier is detected shortly after both ends are up. Until then frames to the container are
-    dropped, and the first packet would be lost.
-    """
-    query = link_requests.get_link(port_name)
-    for _ in range(_READY_TRIES):
-        try:
-            port = link_decoder.decode(sandbox.socket.get(query)[0])
-        except NetlinkError as error:  # somebody has deleted it, or the container's end
-            why = error.strerror or ""
-            raise OverlayError(f"port {port_name} is gone already", why=why, hint=_AGAIN) from error
-        if port.carrier and port.forwarding:
-            return
-        time.sleep(_READY_PAUSE_S)
-    raise OverlayError(
-        f"port {port_name} did not come up", why="no carrier after 200 ms", hint=_AGAIN
-    )
 
 
 def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:
