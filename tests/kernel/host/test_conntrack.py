@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import socket
+import struct
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from overlay.kernel import netns
 from overlay.kernel.host import conntrack
-from overlay.model import parse_ip
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import Ip, ip_text, parse_ip
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
+NETFILTER = 12  # linux/netlink.h
 ADDRESSES = ("10.1.1.1", "127.0.0.1", "fd01::1")
 TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
 
@@ -22,20 +26,34 @@ TRANSLATED = """table ip n { chain c { type nat hook output priority -100;
 ip daddr 10.9.9.9 dnat to 10.1.1.1; }; }"""
 
 
+def tracked(fd: int) -> set[tuple[str, int]]:
+    """Return what a namespace's connections were begun to."""
+    with NetlinkSocket(fd, protocol=NETFILTER) as tracker:
+        found = [
+            flow
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for flow in conntrack.flows(tracker, family, struct.pack(">BBH", family, 0, 0))
+        ]
+    return {(ip_text(Ip(each.requested)), int.from_bytes(each.port, "big")) for each in found}
+
+
 @pytest.fixture
 def asked(world: World) -> int:
-    """Return a namespace that has sent UDP to two ports of three addresses."""
+    """Return a namespace that tracks UDP to two ports of three addresses."""
     name = world.namespace("host")
     world.run(name, "ip", "address", "add", "10.1.1.1/32", "dev", "lo")
     world.run(name, "ip", "address", "add", "fd01::1/128", "dev", "lo", "nodad")
     world.run(name, "nft", TRACKED)
     fd = world.fd(name)
-    with netns.inside(fd):
-        for ip in ADDRESSES:
+    wanted = {(ip, port) for ip in ADDRESSES for port in (5353, 5354)}
+    deadline = time.monotonic() + 30.0
+    # The kernel adds the route of an IPv6 address after it answered: a packet sent before is lost.
+    while missing := wanted - tracked(fd):
+        assert time.monotonic() < deadline, f"not tracked: {missing}"
+        for ip, port in missing:
             family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-            for port in (5353, 5354):
-                with closing(socket.socket(family, socket.SOCK_DGRAM)) as asker:
-                    asker.sendto(b"?", (ip, port))
+            with netns.inside(fd), closing(socket.socket(family, socket.SOCK_DGRAM)) as asker:
+                asker.sendto(b"?", (ip, port))
     return fd
 
 
