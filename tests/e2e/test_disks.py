@@ -144,16 +144,21 @@ def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[
     four.ok(2, *add, "side2", "--network", "container:kept2", "--restart", "always")
     four.ok(2, *add, "brief2", "--network", "blue")
 
+    former: set[str] = set()  # ids of the container's endpoints, which are shown until they end
+
     def restored() -> bool:
         shown = four.json(2, "endpoint", "ls")["endpoints"]
-        return [(each["name"], each["ips"]) for each in shown if each.get("target")] == [
+        attached = [each for each in shown if each.get("target")]
+        ids = {each["id"] for each in attached}
+        return [(each["name"], each["ips"]) for each in attached] == [
             ("kept2", [kept])
-        ]
+        ] and not ids & former
 
     for of_state in (
         "cp -a /var/lib/overlayd /var/lib/older",
         "rm -r /var/lib/overlayd; cp -a /var/lib/older /var/lib/overlayd",
     ):
+        former.update(ids_of(four, 2, "kept2"))
         four.ok(2, "bash", "-c", f"{KILL}; {REBOOT}; {of_state}")
         assert four.ok(2, "ip", "netns") == ""
         four.ok(2, "overlayd", "join")
