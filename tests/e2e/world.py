@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 WORLD, WORLD6 = "203.0.113.254", "2001:db8:113::254"
-# Stands for the internet: behind an interface of the host's own, with no route back to us.
+# Stands for the internet: behind an interface of the host's own, with no route back to us. Without
+# duplicate address detection, until whose end the host asks for no neighbor that it forwards to.
 MAKE_WORLD = f"""
 set -e
 ip netns add world
 ip link add wan0 type veth peer name eth0 netns world
+sysctl -qw net.ipv6.conf.wan0.accept_dad=0
+ip netns exec world sysctl -qw net.ipv6.conf.eth0.accept_dad=0
 ip address add 203.0.113.1/24 dev wan0
 ip -6 address add 2001:db8:113::1/64 dev wan0 nodad
 ip link set wan0 up
