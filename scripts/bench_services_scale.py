@@ -34,9 +34,9 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft import backend_choice
 from overlay.kernel.nft.expressions import text
 from overlay.kernel.nft.messages import ELEMENTS, GET_ELEMENT, SUBSYSTEM, header
-from overlay.kernel.nft.table import FAMILY_INET
+from overlay.kernel.nft.table import FAMILY_INET, SERVICES_PREFIX
 from overlay.kernel.nft.tables import NftTables
-from overlay.kernel.services.client_table import ADDRESSES, TABLE_PREFIX, table_of
+from overlay.kernel.services.client_table import ADDRESSES, table_of
 from overlay.lab import host_process, lab
 from overlay.lab.host_process import HostProcess
 from overlay.model import Ip, NodeId, ip_text, parse_ip
@@ -157,7 +157,7 @@ class ClientTable:
     def service_count(self) -> int:
         """Return how many virtual addresses it has."""
         if not self._table:
-            names = (name for _, name in self._tables.names() if name.startswith(TABLE_PREFIX))
+            names = (name for _, name in self._tables.names() if name.startswith(SERVICES_PREFIX))
             self._table = next(names, "")
         return len(self._elements(ADDRESSES[4])) if self._table else 0
 

@@ -21,12 +21,14 @@ from overlay.core.gate.port_block import PortBlock, block_obstacle, choose_block
 from overlay.core.gate.state import GateState
 from overlay.core.gate.translation import (
     GatePlan,
+    VirtualAddress,
     missing_address,
     obstacle,
     plan_gate,
     published_ports,
 )
 from overlay.errors import OverlayError
+from overlay.kernel import netns
 from overlay.kernel.gate.gate import OTHER_AGENT, Gate, kept_block, refusal, remove_gate
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import admits_by_mark, other_use
@@ -88,6 +90,7 @@ class TranslationGate:
         self._may_be_left = True  # by the previous process
         self._declined = ""  # for good, as far as this agent knows: why
         self._made_for: HostState | None = None
+        self._virtual: frozenset[VirtualAddress] = frozenset()
         self._former: frozenset[tuple[str, int]] = frozenset()  # ports with open connections
         self._former_until = 0.0  # so long that is believed
         self._obstructed_at: float | None = None  # since then something is in the way of one
@@ -114,8 +117,17 @@ class TranslationGate:
             return None
         return self._table.netns_fd, self.plan.translation.own | {*LOOPBACK_DESTINATION.values()}
 
-    async def bring(self, wanted: HostState | None) -> GatePlan | None:
-        """Have the gate translate for these networks and ports.
+    @property
+    def place(self) -> tuple[str, tuple[int, int]] | None:
+        """Return path and identity of the namespace that translates; None without a gate."""
+        if self._gate is None or self._table is None or self.plan is None:
+            return None
+        return str(self._gate.path), netns.identity(self._table.netns_fd)
+
+    async def bring(
+        self, wanted: HostState | None, virtual: frozenset[VirtualAddress] = frozenset()
+    ) -> GatePlan | None:
+        """Have the gate translate for these networks, ports, and virtual addresses.
 
         Returns None if the host must do so itself; `why` has the reason. A gate that is in force
         stays where it can't be brought up to date for now, as its end would end connections: then
@@ -123,6 +135,7 @@ class TranslationGate:
         """
         # Perhaps of an agent of before, with its connections. One that never was whole has none.
         standing = await self._standing_block()
+        self._virtual = virtual
         try:
             plan = await self._plan(wanted, standing)
             if plan is not None:
@@ -182,7 +195,7 @@ class TranslationGate:
         why = lasting or missing_address(host, wanted)
         if why or block is None:
             return _Possible(None, why, may_pass=not lasting)
-        plan = plan_gate(host, wanted, block)
+        plan = plan_gate(host, wanted, block, self._virtual)
         why = _excess(plan.gate)
         return _Possible(None if why else plan, why)
 
@@ -216,7 +229,8 @@ class TranslationGate:
             return plan._replace(gate=replace(plan.gate, published=wanted | former))
         _, table = await self._open()
         try:
-            ports = await self._kernel.call(open_published_ports, table.netns_fd)
+            own = plan.gate.own | {*LOOPBACK_DESTINATION.values()}
+            ports = await self._kernel.call(open_published_ports, table.netns_fd, own)
         except (OverlayError, OSError):  # what is led there in vain costs time alone
             kept = former or frozenset()
         else:
@@ -242,6 +256,7 @@ class TranslationGate:
             frozenset(each for each in before.networks if (each.base, each.length) in kept),
             before.published & wanted.published,
             before.block,
+            before.virtual & wanted.virtual,
         )
         if less != before:
             await self._kernel.call(gate.write, before, less)

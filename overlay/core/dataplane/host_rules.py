@@ -64,3 +64,11 @@ class HostState:
     ports: frozenset[PortForward] = frozenset()
     opened: frozenset[ForwardingInterface] = frozenset()
     ingress: frozenset[IngressForward] = frozenset()
+
+    def targets(self) -> set[tuple[tuple[str, int, int], Ip]]:
+        """Return ((protocol, port, size of the address), target) of each port."""
+        found = [(each.protocol, each.host_port, each.ip) for each in self.ports]
+        found += [
+            (each.protocol, each.host_port, ip) for each in self.ingress for ip in each.targets()
+        ]
+        return {((protocol, port, len(ip)), ip) for protocol, port, ip in found}

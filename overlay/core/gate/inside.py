@@ -31,6 +31,9 @@ ACCEPTED_BORROWED: Final = ACCEPTED | 0x6D71
 RETURNED: Final = 0x72657475
 """The mark of a packet that came back as it was, until the next program has seen it."""
 
+VIRTUAL: Final = 0x76697274
+"""The mark, inside, of what the host itself sends to a virtual address."""
+
 # A namespace forwards no loopback addresses (RFC 1122 section 3.2.1.3). In these the words add up
 # as in 127.0.0.1 and ::1, so that no checksum changes.
 LOOPBACK_SOURCE: Final = {

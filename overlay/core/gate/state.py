@@ -38,12 +38,22 @@ class GatedNetwork(NamedTuple):
     interface_index: int
 
 
+class GatedAddress(NamedTuple):
+    """A virtual address of an exposed network, and the host's interface on it.
+
+    The host reaches it through the gate.
+    """
+
+    ip: Ip
+    interface_index: int
+
+
 @dataclass(frozen=True, slots=True)
 class GateState:
     """What the gate's namespace is connected to, and what the programs lead there.
 
     `published` are ports of the host by protocol ("tcp" or "udp"), whatever their address, `block`
-    those to masquerade with.
+    those to masquerade with. `virtual` are what the host itself reaches through the gate.
     """
 
     interfaces: frozenset[GatedInterface] = frozenset()
@@ -51,3 +61,4 @@ class GateState:
     networks: frozenset[GatedNetwork] = frozenset()
     published: frozenset[tuple[str, int]] = frozenset()
     block: PortBlock = USUAL_BLOCK
+    virtual: frozenset[GatedAddress] = frozenset()

@@ -14,7 +14,13 @@ from typing import Final, NamedTuple
 from overlay.core.dataplane.host_rules import ExposedLink, HostState
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
 from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
-from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState, InterfaceKind
+from overlay.core.gate.state import (
+    GatedAddress,
+    GatedInterface,
+    GatedNetwork,
+    GateState,
+    InterfaceKind,
+)
 from overlay.model import Ip
 
 LOOPBACK: Final = "lo"
@@ -94,8 +100,33 @@ def missing_address(host: HostView, wanted: HostState) -> str:
     return ""
 
 
-def plan_gate(host: HostView, wanted: HostState, block: PortBlock = USUAL_BLOCK) -> GatePlan:
-    """Return the gate for a host's networks and ports, as `obstacle` has found none."""
+class VirtualAddress(NamedTuple):
+    """A service's virtual address, and the host's interface on its network."""
+
+    interface: str
+    ip: Ip
+
+
+def virtual_on(links: Iterable[ExposedLink], ips: Iterable[Ip]) -> Iterator[VirtualAddress]:
+    """Yield a network's virtual addresses with the host's interface by which each is reached."""
+    known = list(ips)
+    for link in links:
+        for ip in known:
+            if any(_is_within(ip, *each) for each in link.ranges):
+                yield VirtualAddress(link.interface, ip)
+
+
+def plan_gate(
+    host: HostView,
+    wanted: HostState,
+    block: PortBlock = USUAL_BLOCK,
+    virtual: Iterable[VirtualAddress] = (),
+) -> GatePlan:
+    """Return the gate for a host's networks and ports, as `obstacle` has found none.
+
+    `virtual` are the addresses that it reaches through the gate; those of a family that the
+    interface has no address of are left out, as the kernel would refuse them.
+    """
     links = _links(wanted)
     outside = tuple(_leading_outside(host, links))
     on_networks = tuple(each for each in host.interfaces if each.name in links)
@@ -117,6 +148,12 @@ def plan_gate(host: HostView, wanted: HostState, block: PortBlock = USUAL_BLOCK)
         for link in links.values()
         for base, length in link.ranges
     )
+    families = {(each.name, len(found.ip)) for each in on_networks for found in each.addresses}
+    addresses = frozenset(
+        GatedAddress(each.ip, indexes[each.interface])
+        for each in virtual
+        if (each.interface, len(each.ip)) in families and each.ip not in own
+    )
     gateways = frozenset(
         (each.name, address.ip)
         for each in on_networks
@@ -124,7 +161,7 @@ def plan_gate(host: HostView, wanted: HostState, block: PortBlock = USUAL_BLOCK)
         if not _is_link_local(address.ip)
     )
     return GatePlan(
-        GateState(frozenset(interfaces), own, networks, published_ports(wanted), block),
+        GateState(frozenset(interfaces), own, networks, published_ports(wanted), block, addresses),
         TranslationState(wanted, own, gateways, tuple(_sources(outside)), block),
     )
 
@@ -209,8 +246,12 @@ def _has_stand_in(ip: Ip) -> bool:
 
 
 def _covers(address: HostAddress, ip: Ip) -> bool:
-    same_size = len(address.ip) == len(ip)
-    return same_size and _base(address.ip, address.length) == _base(ip, address.length)
+    return _is_within(ip, address.ip, address.length)
+
+
+def _is_within(ip: Ip, base: Ip, length: int) -> bool:
+    """Return whether an address is in a range: any address of that, and its length in bits."""
+    return len(ip) == len(base) and _base(ip, length) == _base(base, length)
 
 
 def _base(ip: Ip, length: int) -> Ip:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
+from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GateState
 from overlay.errors import OverlayError
@@ -23,8 +24,10 @@ from overlay.kernel.gate.hooks import SENT, GateHooks, Hook
 from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
 from overlay.kernel.gate.pairs import GatePairs, Pair
+from overlay.kernel.gate.virtual_neighbors import VirtualNeighbors
+from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.model import NodeId
+from overlay.model import Mac, NodeId
 
 _NO_TCX: Final = "the kernel has no tcx hooks: they are there since Linux 6.6"
 
@@ -84,7 +87,12 @@ class Gate:
         if ports is None:
             return GateState(own=own, networks=networks)
         interfaces = frozenset(self._whole_interfaces()) if own else frozenset[GatedInterface]()
-        return GateState(interfaces, own, networks, ports.published, ports.block)
+        virtual = self._neighbors(self._written).read()
+        return GateState(interfaces, own, networks, ports.published, ports.block, virtual)
+
+    def _neighbors(self, state: GateState) -> VirtualNeighbors:
+        macs = {each.interface_index: each.mac for each in state.interfaces if _is_network(each)}
+        return VirtualNeighbors(self._socket, macs)
 
     def _whole_interfaces(self) -> list[GatedInterface]:
         inside = self._namespace
@@ -154,6 +162,10 @@ class Gate:
         missing = self._hooks.missing(wanted, inside.fd)
         for hook in sorted(missing, key=lambda each: _order(each, rows)):
             self._hooks.put(hook, inside.fd)
+        neighbors = self._neighbors(after)
+        there = neighbors.read()  # also what a former agent has left
+        neighbors.put(after.virtual - there)
+        neighbors.delete(there - after.virtual)
         self._hooks.delete_surplus(wanted)
         self._delete_entries(inside, before, after)
 
@@ -250,9 +262,27 @@ def remove_gate(node_id: NodeId) -> list[str]:
 
     Returns a description of the namespace if there was one. Raises OverlayError or OSError.
     """
+    _delete_neighbors(node_id)
     hooks.remove_programs(node_id)
     name = namespace.namespace_name(node_id)
     return [f"gate {name}"] if remove_namespace(name) else []
+
+
+def _delete_neighbors(node_id: NodeId) -> None:
+    """Delete the next hops of virtual addresses, by a node's interfaces on its networks."""
+    own = node_id[:3].hex()
+    with NetlinkSocket() as host:
+        macs = {
+            each.index: Mac(each.mac)
+            for each in all_links(host)
+            if each.name.startswith(HOST_LINK_PREFIX) and each.name.endswith(own)
+        }
+        neighbors = VirtualNeighbors(host, macs)
+        neighbors.delete(neighbors.read())
+
+
+def _is_network(interface: GatedInterface) -> bool:
+    return interface.kind == "network"
 
 
 def kept_block(node_id: NodeId) -> PortBlock | None:

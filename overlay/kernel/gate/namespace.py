@@ -44,6 +44,11 @@ _SYSCTLS: Final = (
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/all/forwarding", "1"),
     ("ipv6/conf/default/forwarding", "1"),
+    # No error is held back: nearly all are for the host itself, which limits none of its own, and
+    # to IPv6's limit all adds that is sent on by the link it came by (net/ipv6/ip6_output.c). For
+    # IPv6 this is a list of the types that are limited; nobody sends type 0.
+    ("ipv4/icmp_ratemask", "0"),
+    ("ipv6/icmp/ratemask", "0"),
 )
 # A reply to the host's own connection comes back to the loopback, from one of its addresses.
 _ON_LOOPBACK: Final = ("accept_local", "route_localnet")

@@ -26,7 +26,7 @@ from overlay.kernel.nft.expressions import text
 from overlay.kernel.nft.firewall.rule_matches import number_of, text_of
 from overlay.kernel.nft.host import host_table
 from overlay.kernel.nft.messages import GET_CHAIN, GET_RULE, GET_TABLE, TABLE_FLAGS
-from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC
+from overlay.kernel.nft.table import FAMILY_INET, FAMILY_UNSPEC, services_table_name
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.model import NodeId
 
@@ -70,7 +70,11 @@ def other_use(node_id: NodeId, outside: Collection[int]) -> str:
 
     Raises OSError.
     """
-    own = {underlay_filter.table_name(node_id), host_table.table_name(node_id)}
+    own = {
+        underlay_filter.table_name(node_id),
+        host_table.table_name(node_id),
+        services_table_name(node_id),
+    }
     try:
         with_rules = _Tables(dump_size_max=limits.GATE_RULES_SIZE_MAX)
     except NftMissingError:

@@ -158,23 +158,26 @@ def translates_any(ranges: Collection[tuple[Ip, int]]) -> bool:
         )
 
 
-def open_published_ports(netns_fd: int) -> frozenset[int]:
-    """Return the ports of open TCP connections whose destination a namespace translates.
+def open_published_ports(netns_fd: int, own: Collection[Ip]) -> frozenset[int]:
+    """Return the ports of open TCP connections to these addresses that a namespace translates.
 
     Goes through the kernel's whole table, unless the namespace has no connection. Raises OSError,
     TornDumpError if some may be missing.
     """
     with NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER) as tracker:
-        return whole(partial(_published, tracker)) if _entry_count(tracker) else frozenset()
+        if not _entry_count(tracker):
+            return frozenset()
+        return whole(partial(_published, tracker, frozenset(map(bytes, own))))
 
 
-def _published(tracker: NetlinkSocket) -> frozenset[int]:
+def _published(tracker: NetlinkSocket, own: Collection[bytes]) -> frozenset[int]:
     return frozenset(
         int.from_bytes(_target_port(parts[_ORIGINAL]), "big")
         for family in _FAMILIES.values()
         for parts in _translated(
             tracker, _query(family, [(_TCP, b"", b"")]), _DESTINATION_TRANSLATED
         )
+        if _address(parts[_ORIGINAL], _TARGETS[family]) in own
     )
 
 
@@ -212,8 +215,12 @@ def _port(direction: bytes, kind: int) -> bytes:
 
 
 def _source(direction: bytes, family: int) -> bytes:
+    return _address(direction, _SOURCES[family])
+
+
+def _address(direction: bytes, kind: int) -> bytes:
     addresses = attributes(direction, 0, len(direction))[_ADDRESSES]
-    return attributes(addresses, 0, len(addresses)).get(_SOURCES[family], b"")
+    return attributes(addresses, 0, len(addresses)).get(kind, b"")
 
 
 def delete_flows(tracker: NetlinkSocket, family: int, gone: Iterable[Flow]) -> int:

@@ -44,6 +44,7 @@ _EXTHDR_PRESENT: Final = 1
 _LOOKUP_INVERTED: Final = 1
 _IPV6_FRAGMENT: Final = 44
 _SOCKET_TRANSPARENT: Final = 0
+_REJECT_RESET: Final = 1  # NFT_REJECT_TCP_RST
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _COUNTER_PACKETS: Final = 2
@@ -241,6 +242,21 @@ def lacks_mark(mark: int) -> Rule:
     """Match packets whose mark does not have all bits of `mark`."""
     bits = _NATIVE.pack(mark)
     return (_meta(_META_MARK), masked(bits), differs(bits))
+
+
+def mark_is(mark: int) -> Rule:
+    """Match packets with exactly this mark."""
+    return (_meta(_META_MARK), equals(_NATIVE.pack(mark)))
+
+
+def mark_is_not(mark: int) -> Rule:
+    """Match packets with any other mark."""
+    return (_meta(_META_MARK), differs(_NATIVE.pack(mark)))
+
+
+def reject_with_reset() -> Expression:
+    """Refuse a TCP packet with a reset."""
+    return Expression("reject", ((1, number(_REJECT_RESET)),))
 
 
 def incoming_index(register: int = REG_1) -> Expression:

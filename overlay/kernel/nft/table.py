@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from overlay.kernel.nft.expressions import Rule
+from overlay.model import NodeId
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
 # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
@@ -18,8 +19,15 @@ PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
 
 OWN_TABLES: Final = "overlayd"
 """Prefix of the names of overlayd's tables, also of other nodes' on this host."""
+SERVICES_PREFIX: Final = f"{OWN_TABLES}_services_"
+"""That of the tables of virtual addresses."""
 Elements: TypeAlias = Mapping[str, frozenset[bytes]]
 """Elements by set; an element of a map is its key, followed by its value."""
+
+
+def services_table_name(node_id: NodeId) -> str:
+    """Return the name of a node's tables of virtual addresses."""
+    return f"{SERVICES_PREFIX}{node_id[:3].hex()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Translate a container's connections to virtual addresses, in the container's own namespace.
 
+This host is a client like a container; behind a gate, the gate's namespace translates for it.
+
 There connection tracking translates the answers, ICMP errors and fragments as well, and remembers
 each connection until it ends. The table needs no agent: connections and new connections go on while
 that is dead, and the next one finds the table as it should be.
@@ -17,14 +19,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from overlay.core.gate import inside
 from overlay.kernel.nft import backend_choice as choice
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule, number
-from overlay.kernel.nft.table import FAMILY_INET, OUTPUT, Chain, Set, Table
+from overlay.kernel.nft.table import (
+    FAMILY_INET,
+    OUTPUT,
+    PREROUTING,
+    Chain,
+    Set,
+    Table,
+    services_table_name,
+)
 from overlay.kernel.services import connection_moves
 from overlay.model import NodeId
 
-TABLE_PREFIX: Final = "overlayd_services_"
 _DESTINATION: Final = -100  # as nft(8) names it
 ICMP: Final = {4: b"\x01", 16: b"\x3a"}
 _ECHO_REQUEST: Final = {4: b"\x08", 16: b"\x80"}
@@ -35,12 +45,16 @@ PINGED: Final = {4: "pinged", 16: "pinged6"}
 STATE: Final = "state"
 STATE_SIZE: Final = 16 + 4
 _TYPE_STATE: Final = 8 << 6 | 19  # printed as an IPv6 address and a mark
+_PASS_OTHERS: Final = (*ex.mark_is_not(inside.VIRTUAL), ex.accept())
 _VIRTUAL: Final = {4: "virtual", 16: "virtual6"}
-_REJECT_ICMPX, _REJECT_RESET, _PORT_UNREACHABLE = 2, 1, 1  # linux/netfilter/nf_tables.h
+_REJECT_ICMPX, _PORT_UNREACHABLE = 2, 1  # linux/netfilter/nf_tables.h
 
 
-def table_of(node_id: NodeId) -> Table:
-    """Return the table of a node's containers, whose rules are the same whatever the services."""
+def table_of(node_id: NodeId, *, of_gate: bool = False) -> Table:
+    """Return the table of a node's containers, whose rules are the same whatever the services.
+
+    With `of_gate`, that of the host behind its gate: in its namespace packets arrive.
+    """
     addresses = [Set(ADDRESSES[size], _TYPE_ADDRESS[size], size) for size in choice.SIZES]
     pinged = [
         Set(PINGED[size], *(_TYPE_ADDRESS[size], size), b"", *(_TYPE_ADDRESS[size], size))
@@ -50,11 +64,13 @@ def table_of(node_id: NodeId) -> Table:
     state = Set(STATE, _TYPE_STATE, STATE_SIZE)
     return Table(
         FAMILY_INET,
-        f"{TABLE_PREFIX}{node_id[:3].hex()}",
+        services_table_name(node_id),
         (*maps, *addresses, *pinged, *connection_moves.sets(), state),
         (
             *(Chain(_VIRTUAL[size], tuple(_translations(size))) for size in choice.SIZES),
-            Chain("sent", tuple(_sent()), (OUTPUT, _DESTINATION), "nat"),
+            Chain("arriving", (_PASS_OTHERS, *_sent()), (PREROUTING, _DESTINATION), "nat")
+            if of_gate
+            else Chain("sent", tuple(_sent()), (OUTPUT, _DESTINATION), "nat"),
         ),
     )
 
@@ -96,6 +112,6 @@ def _refusals() -> Iterator[Rule]:
 
     Here, and not in a chain of filters, which would see each packet of the container.
     """
-    yield (*ex.transport(ex.TCP), Expression("reject", ((1, number(_REJECT_RESET)),)))
+    yield (*ex.transport(ex.TCP), ex.reject_with_reset())
     unreachable = ((1, number(_REJECT_ICMPX)), (2, bytes([_PORT_UNREACHABLE])))
     yield (Expression("reject", unreachable),)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from overlay import limits
 from overlay.errors import OverlayError
+from overlay.kernel.nft.table import SERVICES_PREFIX
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
-from overlay.kernel.services.client_table import TABLE_PREFIX
 from overlay.model import NodeId
 
 
@@ -18,7 +18,7 @@ def remove_tables(node_id: NodeId | None = None) -> Iterator[str]:
     After all others, raises OverlayError or OSError for a namespace that cannot be searched.
     """
     failure: OverlayError | OSError | None = None
-    start = TABLE_PREFIX + (node_id[:3].hex() if node_id is not None else "")
+    start = SERVICES_PREFIX + (node_id[:3].hex() if node_id is not None else "")
     for netns_fd, where in kernel_support.namespaces():
         try:
             tables = NftTables(netns_fd, dump_size_max=limits.CONTAINER_DUMP_SIZE_MAX)

@@ -9,7 +9,9 @@ Owns: which flows those are. Does not: know ctnetlink (`kernel.host.conntrack`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -51,6 +53,19 @@ def at_start(ports: Sequence[VirtualPort]) -> Losses:
     return Losses({each: _ips(each) for each in ports if each.protocol == "udp"})
 
 
+def after_move(ports: Sequence[VirtualPort]) -> Losses:
+    """Return what may have been tracked where a table is, before it was there.
+
+    What leads to a backend that answers is left alone, except for pings.
+    """
+    return Losses({each: _ips(each) for each in ports}, {each.ip: _NONE for each in ports})
+
+
+def all_of(ports: Sequence[VirtualPort]) -> Losses:
+    """Return all that was sent to these ports, and pings, whoever answers."""
+    return Losses(dict.fromkeys(ports, _NONE), {each.ip: _NONE for each in ports})
+
+
 def between(
     before: Sequence[VirtualPort],
     after: Sequence[VirtualPort],
@@ -80,22 +95,32 @@ def _ips(port: VirtualPort) -> frozenset[Ip]:
     return frozenset(each.ip for each in port.backends if not each.is_resting)
 
 
-def end(path: str, identity: tuple[int, int], losses: Losses) -> int:
+def end(
+    path: str,
+    identity: tuple[int, int],
+    losses: Losses,
+    sockets: tuple[str, tuple[int, int]] | None = None,
+) -> int:
     """End a container's UDP flows and pings that a lost backend had; return how many.
 
-    So end connections that nobody has answered: the next SYN goes to another. Raises OverlayError,
-    OSError.
+    So end connections that nobody has answered: the next SYN goes to another. `sockets` is the
+    namespace of its sockets, where another one translates for it. Raises OverlayError, OSError.
     """
     fd = netns.open_same(path, identity)
     if fd is None:
         return 0
-    with netns.closing(fd):
+    with netns.closing(fd), ExitStack() as opened:
+        own = fd if sockets is None else netns.open_same(*sockets)
+        if own is None:
+            return 0
+        if own != fd:
+            opened.callback(os.close, own)
         tcp, others = _answering(losses, "tcp"), _answering(losses, "udp")
         others |= {(ICMP[len(ip)], bytes(ip), b""): ips for ip, ips in losses.pinged.items()}
         ended = 0
         if tcp:
             try:
-                ended += _end_waiting(fd, tcp)
+                ended += _end_waiting(fd, own, tcp)
             except OSError:  # this kernel does not tell which sockets wait
                 others |= tcp
         return ended + (conntrack.forget_untranslated(fd, others) if others else 0)
@@ -109,8 +134,8 @@ def _answering(losses: Losses, protocol: str) -> dict[tuple[bytes, bytes, bytes]
     }
 
 
-def _end_waiting(netns_fd: int, answering: _Answering) -> int:
-    waiting = waiting_sockets.sockets(netns_fd, {len(ip) for _, ip, _ in answering})
+def _end_waiting(netns_fd: int, own_fd: int, answering: _Answering) -> int:
+    waiting = waiting_sockets.sockets(own_fd, {len(ip) for _, ip, _ in answering})
     asking = [
         each[:4]
         for each in waiting

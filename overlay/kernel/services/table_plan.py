@@ -159,8 +159,9 @@ def creation_requests(table: Table, plan: TablePlan) -> tuple[Request, ...]:
 class TablePlanner:
     """Plans the tables of a host's containers; a port that has not changed is computed once."""
 
-    def __init__(self, node_id: NodeId) -> None:
-        self.table = table_of(node_id)
+    def __init__(self, node_id: NodeId, *, of_gate: bool = False) -> None:
+        """`of_gate`: for the table of the host behind its gate."""
+        self.table = table_of(node_id, of_gate=of_gate)
         self._rules = repr(self.table).encode()
         self._node_id = node_id
         self._slots: dict[VirtualPort, PortSlots] = {}

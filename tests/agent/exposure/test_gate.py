@@ -16,7 +16,7 @@ from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForwar
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
 from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
 from overlay.core.gate.state import GateState
-from overlay.core.gate.translation import TranslationState
+from overlay.core.gate.translation import TranslationState, VirtualAddress
 from overlay.errors import OverlayError
 from overlay.model import Ip, Mac, NodeId, parse_ip
 
@@ -24,6 +24,7 @@ NODE = NodeId(bytes(16))
 BLUE = ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16),))
 GREEN = ExposedLink("ovh2", ((parse_ip("10.33.0.0"), 16),))
 WANTED = HostState(frozenset({BLUE}))
+ONE, TWO = (VirtualAddress("ovh1", parse_ip(ip)) for ip in ("10.32.9.1", "10.32.9.2"))
 PORT = PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False)
 
 
@@ -121,7 +122,7 @@ def run(
     monkeypatch.setattr(gate, "other_use", lambda _node_id, _outside: kernel.other_use)
     monkeypatch.setattr(gate, "read_host", kernel.read_host)
     monkeypatch.setattr(gate, "remove_gate", kernel.remove)
-    monkeypatch.setattr(gate, "open_published_ports", lambda _fd: kernel.open_ports)
+    monkeypatch.setattr(gate, "open_published_ports", lambda _fd, _own: kernel.open_ports)
 
     async def main() -> None:
         thread = KernelThread()
@@ -171,6 +172,27 @@ def test_a_port_is_led_there_while_connections_are_open(monkeypatch: pytest.Monk
         kernel.open_ports = frozenset()
         await successor.bring(WANTED)
         assert kernel.state.published == frozenset()
+
+    run(monkeypatch, work)
+
+
+def test_virtual_addresses_stay_with_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not changed is not written; without a family there, an address is left out."""
+    both = frozenset({ONE, TWO, ONE._replace(ip=parse_ip("fd32::9"))})
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        assert made.place is None
+        for virtual, expected in ((both, [ONE.ip, TWO.ip]), (frozenset({ONE}), [ONE.ip])):
+            kernel.calls.clear()
+            await made.bring(WANTED, virtual)
+            assert sorted(each.ip for each in kernel.state.virtual) == expected
+            assert kernel.calls
+            kernel.calls.clear()
+            await made.bring(WANTED, virtual)
+            assert kernel.calls == []
+        successor = TranslationGate(NODE, made._kernel, "on")
+        await successor.bring(WANTED, frozenset({ONE}))
+        assert kernel.calls == []
 
     run(monkeypatch, work)
 

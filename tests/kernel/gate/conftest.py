@@ -14,10 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import pytest
-from overlay.core.dataplane.host_rules import ExposedLink, HostState, IngressForward, PortForward
+from overlay.core.dataplane.host_rules import (
+    ExposedLink,
+    HostState,
+    IngressForward,
+    PortForward,
+)
 from overlay.core.gate.port_block import PortBlock
-from overlay.core.gate.state import GatedInterface, GatedNetwork, GateState
-from overlay.core.gate.translation import plan_gate
+from overlay.core.gate.state import GatedAddress, GatedInterface, GatedNetwork, GateState
+from overlay.core.gate.translation import VirtualAddress, plan_gate
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.gate.gate import Gate
@@ -39,6 +44,7 @@ GATEWAY = {4: "10.32.0.1", 6: "fd00:32::1"}
 ONE = {4: "10.32.0.2", 6: "fd00:32::2"}
 TWO = {4: "10.32.0.3", 6: "fd00:32::3"}
 AWAY = {4: "10.32.0.4", 6: "fd00:32::4"}
+SERVICE = {4: "10.32.200.1", 6: "fd00:32::200:1"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 RANGES = {4: ("10.32.0.0", 16), 6: ("fd00:32::", 64)}
 GREEN_GATEWAY = {4: "10.33.0.1", 6: "fd00:33::1"}
@@ -75,6 +81,8 @@ WANTED = HostState(
     ),
 )
 """The networks and ports of host h1."""
+VIRTUAL = frozenset(VirtualAddress("ovh", parse_ip(ip)) for ip in SERVICE.values())
+"""The virtual addresses on its networks."""
 BLOCK = PortBlock(19_456, 23_551)
 """The ports with which its gate masquerades."""
 
@@ -162,6 +170,9 @@ class Gated:
                 | {(protocol, UNTRANSLATED_PORT) for protocol in ("tcp", "udp")}
             ),
             BLOCK,
+            frozenset(
+                GatedAddress(parse_ip(ip), network.interface_index) for ip in SERVICE.values()
+            ),
         )
 
     def open(self, node_id: NodeId = NODE) -> GateThere:
@@ -227,7 +238,7 @@ def _build(gated: Gated) -> None:
 def write_rules(gated: Gated, gate: GateThere, wanted: HostState = WANTED) -> None:
     """Write the tables of the host and its gate, as planned by what is read from the host."""
     with netns.inside(gated.fd("h1")):
-        plan = plan_gate(read_host(), wanted, BLOCK)
+        plan = plan_gate(read_host(), wanted, BLOCK, VIRTUAL)
         with closing(HostTable(NODE)) as table:
             table.write(wanted, HostForm(plan.outside, is_retiring=False))
     known = gated.wanted()

@@ -56,6 +56,9 @@ def echo(kind: int, number: int) -> bytes:
     return struct.pack(">BBHHH", kind, 0, 0, number, 1) + bytes(8)
 
 
+ANOTHER_HOP = b"\x02" + bytes(5)
+"""The MAC of a container; without it, a frame's next hop is the interface that sends it."""
+
 INWARD = (
         (ipv4(OWN, TCP, ports(FREE)), PASS),
         (ipv4(OWN, TCP, ports(BLOCK)), REDIRECT),
@@ -241,9 +244,25 @@ def test_outward(run: Programs) -> None:
 
 def test_sent(run: Programs) -> None:
     """The host's users send to containers from its own addresses alone; others are counted."""
-    assert [frame.hex() for frame, result in SENT if run("sent", frame) != result] == []
+    found = [(frame, run("sent", ANOTHER_HOP + frame[6:]), result) for frame, result in SENT]
+    assert [frame.hex() for frame, verdict, result in found if verdict != result] == []
     dropped = [frame for frame, result in SENT if result == numbers.DROP]
     assert run.maps.refused_packets() == len(dropped)
+
+
+def test_sent_to_virtual_addresses(run: Programs) -> None:
+    """Whatever the interface itself is the next hop of goes to the gate, from own addresses."""
+    before = run.maps.refused_packets()
+    for frame, result in (
+        (ipv4(CONTAINER, TCP, ports(80), source=OWN), REDIRECT),
+        (ipv4(CONTAINER, UDP, b"end", source=OWN, fragment=0x00B9), REDIRECT),
+        (ipv4(CONTAINER, ICMP, echo(8, 1), source=OWN), REDIRECT),
+        (ipv6(CONTAINER6, UDP, ports(53), source=OWN6), REDIRECT),
+        (ipv4(CONTAINER, TCP, ports(80), source=OTHER), numbers.DROP),
+        (ipv6(CONTAINER6, TCP, ports(80), source=OTHER6), numbers.DROP),
+    ):
+        assert run("sent", frame) == result, frame.hex()
+    assert run.maps.refused_packets() == before + 2
 
 
 def test_without_its_pair_an_interface_keeps_its_packets(run: Programs) -> None:

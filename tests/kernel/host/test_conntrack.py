@@ -22,6 +22,7 @@ NETFILTER = 12  # linux/netlink.h
 ADDRESSES = ("10.1.1.1", "127.0.0.1", "fd01::1")
 TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
 
+ASKED = parse_ip("10.9.9.9")
 TRANSLATED = """table ip n { chain c { type nat hook output priority -100;
 ip daddr 10.9.9.9 dnat to 10.1.1.1; }; }"""
 
@@ -98,17 +99,19 @@ def test_published_ports_are_those_of_open_connections(world: World, asked: int)
     world.run(name, "ip", "route", "add", "10.9.9.9/32", "dev", "lo")
     world.run(name, "nft", TRANSLATED)
     with netns.inside(asked):
-        assert conntrack.open_published_ports(asked) == frozenset()
+        assert conntrack.open_published_ports(asked, [ASKED]) == frozenset()
         server = socket.create_server(("10.1.1.1", 0))
         port = server.getsockname()[1]
         with closing(server), socket.create_connection(("10.9.9.9", port), 20):
             direct = socket.create_connection(("10.1.1.1", port), 20)
             with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asker:
                 asker.sendto(b"?", ("10.9.9.9", 5355))
-            assert conntrack.open_published_ports(asked) == {port}
+            assert conntrack.open_published_ports(asked, [ASKED]) == {port}
             peer, _ = server.accept()
         peer.close()
-        world.wait_until(lambda: not conntrack.open_published_ports(asked), "the end of it")
+        world.wait_until(
+            lambda: not conntrack.open_published_ports(asked, [ASKED]), "the end of it"
+        )
         direct.close()
 
 

@@ -1,8 +1,9 @@
 """The programs at each pair's end inside the namespace.
 
 The next hop of what is on its way out is kept in the frame's mark and tc_index, which forwarding
-and fragmenting keep. What the rules decide, in the priority, is written to the frame, as it is all
-that gets across a pair.
+and fragmenting keep. What the host sends to a virtual address has no next hop yet: it is inward,
+and its mark says what it is. What the rules decide, in the priority, is written to the frame, as it
+is all that gets across a pair.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def entering_program() -> bytes:
     program.store(WORD, R6, numbers.TC_INDEX, R1)
     program.set(R1, 0)
     program.store(WORD, R6, numbers.PRIORITY, R1)  # no one's but that of the rules
+    program.store(WORD, R6, numbers.MARK, R1)  # so that none is taken for VIRTUAL
     parts.finish(program)
     parts.finish(program, "drop", numbers.DROP)
     return program.code()

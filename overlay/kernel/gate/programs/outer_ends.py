@@ -151,7 +151,7 @@ def _answer_host(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
     parts.reach(program, header.end, header.named("answer"), "drop")
     parts.look_own_up(program, maps, header, header.source)
     program.jump_unequal(R0, 0, "loop")
-    program.jump("unchanged")
+    program.jump("unchanged")  # a virtual address answers where it was asked
 
 
 def _leave(program: Assembler) -> None:

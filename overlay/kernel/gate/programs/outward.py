@@ -7,9 +7,10 @@ of the source's, so that the way back is the one that the host's routes chose.
 
 On a network's interface, what goes to a container whose replies take another route comes to the
 gate a second time, after the host's own rules, and so does the same of the host's own: its client
-is masqueraded there, and errors about what it answers name the client. Users of the host may send
-from its own addresses alone: for IPv6 any other takes no privilege (IPV6_FREEBIND), and it may be
-another container's.
+is masqueraded there, and errors about what it answers name the client. What the host sends to a
+virtual address, whose next hop is the interface itself, goes there as well, and comes back for a
+container. Users of the host may send from its own addresses alone: for IPv6 any other takes no
+privilege (IPV6_FREEBIND), and it may be another container's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from overlay.kernel.bpf.assembler import (
     R5,
     R6,
     R7,
+    R8,
     R10,
     WORD,
     Assembler,
@@ -97,8 +99,13 @@ def _choose_own(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
         program.jump_above(R1, _ERROR_IPV6_MAX, "pass")
 
 
-def _steer(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
-    """Send the frame to the namespace; drop it if the pair is gone, as it must not leave so."""
+def _steer(
+    program: Assembler, maps: GateMaps, header: IpHeader, *, may_be_virtual: bool = False
+) -> None:
+    """Send the frame to the namespace; drop it if the pair is gone, as it must not leave so.
+
+    With `may_be_virtual`, one for a virtual address, as R8 then says, has no next hop to keep.
+    """
     program.label(header.named("steer"))
     program.load(WORD, R1, R6, numbers.VLAN_PRESENT)
     program.jump_unequal(R1, 0, "pass")
@@ -114,6 +121,10 @@ def _steer(program: Assembler, maps: GateMaps, header: IpHeader) -> None:
     for size, part in ((WORD, 0), (HALF, 4)):
         program.load(size, R1, R2, parts.DESTINATION_MAC + part)
         program.store(size, R2, parts.SOURCE_MAC + part, R1)
+    if may_be_virtual:
+        program.jump_equal(R8, 0, header.named("known hop"))
+        parts.write_constant(program, parts.SOURCE_MAC, parts.VIRTUAL_SOURCE)
+        program.label(header.named("known hop"))
     parts.write_constant(program, parts.DESTINATION_MAC, parts.INNER_MAC)
     program.move(R1, R7)
     program.set(R2, 0)
@@ -129,10 +140,13 @@ def sent_program(maps: GateMaps) -> bytes:
     """
     program = parts.begin()
     parts.return_marked(program, accepts=False)
+    _note_virtual(program)
     parts.jump_if_marked(program, inside.ACCEPTED_BORROWED, "borrowed")
     program.load(WORD, R1, R6, numbers.INGRESS_IFINDEX)
     program.jump_unequal(R1, 0, "pass")
+    program.jump_unequal(R8, 0, "virtual")
     parts.jump_if_marked(program, inside.ACCEPTED, "pass")
+    program.label("virtual")
     parts.branch_by_version(program, "pass")
     for header in HEADERS:
         program.label(header.named("version"))
@@ -142,9 +156,10 @@ def sent_program(maps: GateMaps) -> bytes:
         program.jump_equal(R0, 0, "refuse")
         program.load(WORD, R1, R0, 0)
         program.jump_unequal(R1, OWN, "refuse")
+        program.jump_unequal(R8, 0, header.named("steer"))
         parts.reach(program, header.end, header.named("own"))
         _choose_own(program, maps, header)
-        _steer(program, maps, header)
+        _steer(program, maps, header, may_be_virtual=True)
     program.label("borrowed")
     program.load(WORD, R1, R6, numbers.PROTOCOL)
     for number, header in ((numbers.IPV4, IPV4_HEADER), (numbers.IPV6, IPV6_HEADER)):
@@ -157,6 +172,18 @@ def sent_program(maps: GateMaps) -> bytes:
     parts.finish(program, "drop", numbers.DROP)
     parts.finish_returned(program)
     return program.code()
+
+
+def _note_virtual(program: Assembler) -> None:
+    """Have R8 say whether the next hop is the interface itself: it is for a virtual address."""
+    program.set(R8, 0)
+    parts.reach(program, numbers.ETHERNET_SIZE, "next hop")
+    for size, part in ((WORD, 0), (HALF, 4)):
+        program.load(size, R1, R2, parts.DESTINATION_MAC + part)
+        program.load(size, R3, R2, parts.SOURCE_MAC + part)
+        program.jump_different(R1, R3, "another hop")
+    program.set(R8, 1)
+    program.label("another hop")
 
 
 def _pass_without_address(program: Assembler, header: IpHeader) -> None:

@@ -6,6 +6,7 @@ R0 to R5.
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NamedTuple
 
 from overlay.core.gate import inside
@@ -42,7 +43,10 @@ The last stands for `SIGNED_BORROWED`.
 """
 
 INWARD: Final = 0xFFFF
-"""The tc_index inside of what came from outside: no MAC of a next hop begins so."""
+"""The tc_index inside of what has no next hop yet: no MAC of one begins so."""
+
+VIRTUAL_SOURCE: Final = struct.pack("=HI", INWARD, inside.VIRTUAL)
+"""The source MAC of what the host sends to a virtual address: inward, and with that mark."""
 
 _OWN_KEY, _RANGE_KEY = -16, -24  # on the stack
 

@@ -27,6 +27,7 @@ from overlay.kernel.nft.table import (
     Chain,
     Set,
     Table,
+    services_table_name,
 )
 from overlay.kernel.nft.tables import NftTables
 from overlay.model import NodeId
@@ -265,6 +266,10 @@ class HostTable:
             return self._tables.elements(table) == _elements(state, gated)
         except FileNotFoundError:
             return False
+
+    def has_services(self) -> bool:
+        """Return whether the namespace has this node's table of virtual addresses."""
+        return (FAMILY_INET, services_table_name(self._node_id)) in self._tables.names()
 
     def is_there(self) -> bool:
         """Return whether a table of this name exists, whatever its contents."""

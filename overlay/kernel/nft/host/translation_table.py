@@ -25,6 +25,7 @@ from overlay.core.gate.inside import (
     LOOPBACK_NAME,
     SIGNED,
     SIGNED_BORROWED,
+    VIRTUAL,
 )
 from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.translation import MasqueradeSource, TranslationState
@@ -129,6 +130,11 @@ def _known(state: TranslationState) -> Iterator[Rule]:
     sign = (*set_priority(SIGNED), ex.accept())
     yield from _known_borrowed(state)
     yield (*ex.ct_dnat(), *sign)
+    # What the host sends to a virtual address before it leads anywhere, or to a connection that is
+    # not known here. Let pass, it would be known as it is, and never be translated.
+    virtual = ex.mark_is(VIRTUAL)
+    yield (*virtual, *ex.transport(ex.TCP), *ex.ct_invalid(), ex.reject_with_reset())
+    yield (*virtual, *_REFUSED)
     for name in (LOOPBACK_NAME, *sorted(link.interface for link in state.host.links)):
         yield (*ex.iifname_is(name), ex.accept())
     yield (*ex.ct_established(), *sign)
@@ -173,6 +179,10 @@ def _elements(state: TranslationState) -> dict[str, frozenset[bytes]]:
     }
 
 
+def _from_host(size: int) -> Rule:
+    return (ex.network_header(_SOURCE_AT[size], size), ex.in_set(_OWN[size]))
+
+
 def _to_host(size: int) -> Rule:
     return (ex.network_header(_DESTINATION_AT[size], size), ex.in_set(_OWN[size]))
 
@@ -204,9 +214,10 @@ def _destinations(ports: list[PortForward], own: Container[Ip]) -> Iterator[Rule
 def _sources(state: TranslationState) -> Iterator[Rule]:
     """Masquerade what leaves networks, and published connections that would return directly.
 
-    The latter are connections from this host, from a container on the same network, and all those
-    to a container whose default route does not lead back here. What leaves by a network's interface
-    to that network is from a container there, or comes a second time.
+    The latter are connections from this host, also to virtual addresses, from a container on the
+    same network, and all those to a container whose default route does not lead back here. What
+    leaves by a network's interface to that network is from a container there, from this host to a
+    virtual address, or comes a second time.
     """
     ranges = {link.interface: link.ranges for link in sorted(state.host.links)}
     for interface, listed in ranges.items():
@@ -214,7 +225,9 @@ def _sources(state: TranslationState) -> Iterator[Rule]:
             published = (*ex.ct_dnat(), *ex.to_range(base, length))
             within = (*ex.oifname_is(interface), *_of_containers(base, length))
             others = (*ex.oifname_in_set(_INNER), *published)
+            by_host = (*others, *_from_host(len(base)))
             for gateway in _gateways(state, interface, base, length):
+                yield from _translate(by_host, gateway, state.block)
                 yield from _translate(
                     (*ex.oifname_is(LOOPBACK_NAME), *published), gateway, state.block
                 )
