@@ -48,6 +48,7 @@ from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.router.routers import Routers
 from overlay.agent.router.sandbox_needs import SandboxNeeds
 from overlay.agent.services.data_plane import ServiceDataPlane
+from overlay.agent.services.host_client import HostClient
 from overlay.agent.services.registry import ServiceRegistry
 from overlay.agent.startup import Startup
 from overlay.agent.state import documents
@@ -192,11 +193,12 @@ class Components:
             node,
             attachments,
             self.service_catalog,
-            self.exposure.host_endpoints,
+            HostClient(self.exposure.host_endpoints, self.exposure.rules),
             endpoints.context.container_changed,
             self.exposure.controller.exposure_changed,
             self.config.services_at_connect,
         )
+        self.exposure.rules.place_known.connect(self.service_data_plane.clients.trigger)
         self.runtime_endpoints = RuntimeEndpoints(attacher, detacher, editor)
         self.attach_service = AttachService(
             attacher, detacher, editor, endpoints.restart, published_ports, self.forwarding.paths

@@ -19,6 +19,12 @@ VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
 NAT = "type nat hook postrouting priority 100;"
 TRACKED = "/proc/sys/net/netfilter/nf_conntrack_count"
 RING = "connections_251"
+VIRTUAL_TABLE = "overlayd_services_"
+REFUSED = 7  # curl(1): could not connect
+VIRTUAL = """
+overlayd service create inside --network dual --backend d2 --backend d3 --drain d3
+--port 80 --port 81
+"""
 SERVICE = """
 overlayd service create there --network dual --backend d2 --backend d3 --drain d3
 --port 80 --port 81 --publish 8087:80 --publish 8088:81
@@ -135,6 +141,12 @@ def is_drained(cluster: Cluster) -> bool:
     return f": {there} . 80" not in shown
 
 
+def inside_rules(cluster: Cluster) -> str:
+    """Return the rules of vm1's gate."""
+    (inside,) = [each for each in cluster.ok(1, "ls", "/run/netns").split() if "gate" in each]
+    return cluster.ok(1, *netns(inside), "nft", "list", "ruleset")
+
+
 def without_gate(cluster: Cluster) -> str:
     """Return what vm1 tells of why it has none; that is no fault where it may choose."""
     status = cluster.json(1, "status")
@@ -233,6 +245,46 @@ def test_a_backend_elsewhere_is_reached_through_the_gate(
     eventually(lambda: held.answers > before, "the connection goes on without its port")
     assert is_gated(gated)
     held.end()
+
+
+def test_the_host_reaches_virtual_addresses_through_the_gate(
+    gated: Cluster, eventually: Callable[..., None]
+) -> None:
+    """In both families, and without an agent; it tracks nothing for that, and no other does.
+
+    A connection outlives that its backend is drained, and new ones go to another.
+    """
+    made = shlex.split(VIRTUAL)
+    virtual = [each for each in gated.ok(1, *made).split() if each[0].isdigit() or ":" in each]
+    own = gated.json(1, "network", "inspect", "dual")["host_ips"]
+    assert len(virtual) == 2, virtual
+    for ip in virtual:
+        eventually(lambda ip=ip: seen_as(gated, 1, [], ip, 80) in own, ip)
+    before = int(gated.ok(1, "cat", TRACKED))
+    for ip in virtual:
+        assert seen_as(gated, 1, [], ip, 80) in own
+        gated.ok(1, "ping", "-c", "1", ip)
+        assert gated.run(1, "curl", "-s", "-m", "20", f"http://[{ip}]:82/"
+                         if ":" in ip else f"http://{ip}:82/")[0] == REFUSED  # fmt: skip
+    assert int(gated.ok(1, "cat", TRACKED)) <= before
+    assert "type nat" not in gated.ok(1, "nft", "list", "ruleset")
+    held = Held(gated, "virtual", [], virtual[0], 81)
+    eventually(lambda: held.answers > 0, "a connection")
+    gated.ok(1, "bash", "-c", KILL)
+    assert all(seen_as(gated, 1, [], ip, 80) in own for ip in virtual)
+    gated.ok(1, "overlayd", "join")
+    eventually(lambda: gated.differences(1) == [], "the gate is adopted")
+    gated.ok(1, "overlayd", "service", "set", "inside", "--drain", "d2", "--undrain", "d3")
+    answers = held.answers
+    eventually(lambda: held.answers > answers, "the connection goes on")
+    assert all(seen_as(gated, 1, [], ip, 80) in own for ip in virtual)
+    held.end()
+    gated.ok(1, "bash", "-c", KILL)
+    gated.ok(2, "overlayd", "service", "rm", "inside")
+    gated.ok(1, "overlayd", "join")
+    eventually(lambda: VIRTUAL_TABLE not in inside_rules(gated), "no table")
+    eventually(lambda: virtual[0] not in gated.ok(1, "ip", "neighbor"), "no neighbor")
+    assert virtual[1] not in gated.ok(1, "ip", "neighbor")
 
 
 @pytest.mark.parametrize(

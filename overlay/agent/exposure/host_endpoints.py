@@ -166,9 +166,9 @@ class HostEndpoints:
         if not ends and vni not in self.exposed_vnis:
             return False
         self._connected.pop(vni, None)
+        self.exposed_vnis.discard(vni)  # first: who asks where it translates must not see it
         self._rules.set_links(vni, ())
         await self._rules.apply()
-        self.exposed_vnis.discard(vni)
         rows: list[Row] = []
         if ends and self._directory.network_by_vni(vni) is not None:
             former = FormerAddresses(vni, tuple(ip for end in ends for ip in end.ips))

@@ -5,6 +5,8 @@ backend: the host is on the service's network for that (`eligibility`). A backen
 host sees the client's address. A remote one would answer by its own host, so this host masquerades
 the client there.
 
+A host with a gate reaches the services' virtual addresses through that, so the rules learn them.
+
 Owns: the present backends of each port, the conflicts, and the ports in the host's rules.
 Does not: derive services from records, or write rules (`rules`).
 """
@@ -103,7 +105,17 @@ class Ingress(Controller):
         for network in self._directory.networks():
             yield from self._directory.view.services.ingress_ports(network)
 
+    def _virtual_addresses(self) -> dict[Vni, frozenset[Ip]]:
+        services = self._directory.view.services
+        return {
+            Vni(network.vni): frozenset(port.ip for port in services.virtual_ports(network))
+            for network in self._directory.networks()
+            if self._exposure.host_endpoints.of(network.vni)
+        }
+
     async def _update(self) -> None:
+        if self._rules.gate.follows_host:
+            self._rules.set_virtual(self._virtual_addresses())
         before = {(each.port.protocol, each.port.port) for each in self.status if each.forward}
         found = []
         for port in self._ports():

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Final
 
-from overlay import limits
 from overlay.agent.dataplane import watch
+from overlay.agent.exposure.former_hooks import FormerHooks
 from overlay.agent.exposure.gate import TranslationGate
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
@@ -27,6 +28,7 @@ from overlay.core.dataplane.host_rules import (
     IngressForward,
     PortForward,
 )
+from overlay.core.gate.translation import VirtualAddress, virtual_on
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.gate.ipsec_policies import policy_monitor
 from overlay.kernel.host import conntrack, ip_forwarding
@@ -49,6 +51,7 @@ class HostRules(Controller):
     """Keeps one table, which is replaced as a whole in one transaction.
 
     Signal `gate_changed`: translation moved behind the gate, or back into the host's namespace.
+    Signal `place_known`: so it did, or where it is has become known.
     """
 
     name = "host rules"
@@ -73,6 +76,7 @@ class HostRules(Controller):
         super().__init__(event_log)
         self.gate = gate
         self.gate_changed: Signal[[]] = Signal()
+        self.place_known: Signal[[]] = Signal()
         self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
         self._node_id = node_id
         self._kernel = kernel
@@ -80,6 +84,9 @@ class HostRules(Controller):
         self._ports: frozenset[PortForward] = frozenset()
         self._opened: frozenset[ForwardingInterface] = frozenset()
         self._ingress: frozenset[IngressForward] = frozenset()
+        self._virtual: dict[Vni, frozenset[Ip]] = {}
+        self._asked_virtual: frozenset[VirtualAddress] = frozenset()  # of the gate, last
+        self._is_place_untold = False  # where the host translates
         self.obstacles: list[DroppingChain] = []  # chains that drop what this table admits
         self._own_ports: set[int] = set()  # port ids of this process: its changes are ignored
         self._table: HostTable | None = None
@@ -88,10 +95,7 @@ class HostRules(Controller):
         self._gated: Gated | None = None  # the same
         self._has_moved = False  # and that is not told yet
         self._check_at: asyncio.TimerHandle | None = None
-        self._retiring_s = (
-            limits.GATE_RETIRING_S
-        )  # to the next look for what former hooks translate
-        self._ask_at = 0.0  # not before that
+        self._former_hooks = FormerHooks(kernel)
         self._may_be_left = True  # by the previous process
         self._lock = asyncio.Lock()
 
@@ -101,6 +105,20 @@ class HostRules(Controller):
         if self._written is None:
             return None
         return self._gated is None or self._gated.is_retiring
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether it is known where this host translates."""
+        if self.gate.is_off:
+            return True
+        if not any(self._links.values()):
+            return self._gated is None
+        return self._written is not None and bool(self._written.links)
+
+    @property
+    def gate_place(self) -> tuple[str, tuple[int, int]] | None:
+        """Return path and identity of the namespace that translates; None without a gate."""
+        return self.gate.place if self.is_gated else None
 
     @property
     def is_gated(self) -> bool:
@@ -122,6 +140,10 @@ class HostRules(Controller):
     def set_ingress(self, ingress: Iterable[IngressForward]) -> None:
         """Set the ports that lead to services; `apply` writes them."""
         self._ingress = frozenset(ingress)
+
+    def set_virtual(self, addresses: Mapping[Vni, frozenset[Ip]]) -> None:
+        """Set the virtual addresses of networks, for the gate; `apply` writes them."""
+        self._virtual = dict(addresses)
 
     def require_no_ingress(self, protocol: str, port: int) -> None:
         """Raise ConflictError if a port leads to a service."""
@@ -148,13 +170,22 @@ class HostRules(Controller):
             return HostState(opened=self._opened)
         return HostState(links, self._ports, self._opened, self._ingress)
 
+    def _virtual_addresses(self) -> frozenset[VirtualAddress]:
+        """Return what the host should reach through its gate, if that may have one."""
+        if not self.gate.follows_host:
+            return frozenset()
+        found = (
+            virtual_on(links, self._virtual.get(vni, ())) for vni, links in self._links.items()
+        )
+        return frozenset(chain.from_iterable(found))
+
     # --- reconciling ----------------------------------------------------------------------
 
     async def apply(self) -> None:
         """Write the table if it should hold something else than was written last."""
         async with self._lock:
             wanted = self._wanted()
-            if wanted != self._written:
+            if wanted != self._written or self._virtual_addresses() != self._asked_virtual:
                 # By the first write of this process, and after a failure, the kernel may hold
                 # anything; later it holds what was written last, or `reconcile` is triggered.
                 doubted = self._written is None or self.fault is not None
@@ -173,9 +204,13 @@ class HostRules(Controller):
                 await self._clear()
             return
         table, foreign = await self._open()
-        was_gated, gated = self._gated, await self._gate_for(wanted, table)
-        if not (doubted and await self._kernel.call(table.holds, wanted, gated)):
-            if wanted == self._written and gated == was_gated:
+        virtual = self._virtual_addresses()
+        was_gated, gated = self._gated, await self._gate_for(wanted, table, virtual)
+        self._asked_virtual = virtual
+        is_same = wanted == self._written and gated == was_gated
+        is_right = is_same if not doubted else await self._kernel.call(table.holds, wanted, gated)
+        if not is_right:
+            if is_same:
                 self._event_log.record(
                     "repaired",
                     f"nftables table {table.name} was altered or gone: rewritten",
@@ -184,29 +219,35 @@ class HostRules(Controller):
             await self._write(table, wanted, gated)
         before, self._written, self._gated = self._written, wanted, gated
         self._has_moved |= (gated is None) != (was_gated is None)
+        self._is_place_untold |= self._has_moved or before is None
         uplinks = [link.interface for link in wanted.links]
         is_on = gated is None or gated.is_retiring
         await self._kernel.call(ip_forwarding.route_localnet, uplinks, is_on=is_on)
         if gated is None:
             await self.gate.end()
         elif gated.is_retiring:
-            self._check_later(self._retiring_s)
+            self._check_later(self._former_hooks.look_s)
         if self._has_moved:
             self._report_move()
             await self._forget_flows(wanted)
             self._has_moved = False
+        if self._is_place_untold:
+            self._is_place_untold = False
+            self.place_known.emit()
         if doubted or before is None or before.links != wanted.links:  # ports need no rules there
             await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
 
-    async def _gate_for(self, wanted: HostState, table: HostTable) -> Gated | None:
+    async def _gate_for(
+        self, wanted: HostState, table: HostTable, virtual: frozenset[VirtualAddress]
+    ) -> Gated | None:
         """Have the gate translate, if it can, and return how packets pass the host then.
 
         The hooks of before stay until a pass later finds that they translate nothing: until then
         the host's sysctls are those of before as well.
         """
         try:
-            plan = await self.gate.bring(wanted)
+            plan = await self.gate.bring(wanted, virtual)
         finally:
             if self.gate.look_again_s is not None:
                 self._check_later(self.gate.look_again_s)
@@ -216,30 +257,19 @@ class HostRules(Controller):
             text = "the gate was altered: rewritten"
             self._event_log.record("repaired", text, level=logging.WARNING)
         last = Gated(plan.outside, is_retiring=False)
-        if await self._kernel.call(table.holds, wanted, last):
+        is_last = await self._kernel.call(table.holds, wanted, last)
+        if is_last and self._gated == last:
             return last
-        if self._gated is None:
+        # A former agent may have left the host's own table of virtual addresses, and that its
+        # connections: they need hooks when it goes.
+        if await self._kernel.call(table.has_services):
             return Gated(plan.outside, is_retiring=True)
-        retiring = self._gated.is_retiring and await self._still_translates(wanted)
+        if is_last:
+            return last
+        retiring = self._gated is None or (
+            self._gated.is_retiring and await self._former_hooks.translate(wanted)
+        )
         return Gated(plan.outside, is_retiring=retiring)
-
-    async def _still_translates(self, wanted: HostState) -> bool:
-        """Return whether a connection that the host's own namespace translates may be open.
-
-        That is asked less and less often: long-lived ones may stay for weeks.
-        """
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._ask_at:
-            return True
-        ranges = {each for link in wanted.links for each in link.ranges}
-        try:
-            found = await self._kernel.call(conntrack.translates_any, ranges)
-        except (OverlayError, OSError):  # the table kept changing, or cannot be read
-            found = True
-        longer_s = min(2 * self._retiring_s, limits.GATE_RETIRING_MAX_S)
-        self._retiring_s = longer_s if found else limits.GATE_RETIRING_S
-        self._ask_at = now_s + self._retiring_s if found else 0.0
-        return found
 
     async def _write(self, table: HostTable, wanted: HostState, gated: Gated | None) -> None:
         """Write the table; one without a guard of loopback addresses needs `route_localnet` off."""
@@ -300,6 +330,7 @@ class HostRules(Controller):
         await self.gate.end()
         self.obstacles = []
         before, self._written, self._gated = self._written, None, None
+        self._asked_virtual = frozenset()
         await self._redirect(before, None)
 
     async def _open(self) -> tuple[HostTable, ForeignRules]:
@@ -323,7 +354,7 @@ class HostRules(Controller):
 
     async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
         """Redirect clients that never pause, or wait for an answer, to the new target of a port."""
-        old, new = _targets(before), _targets(after)
+        old, new = (state.targets() if state else set() for state in (before, after))
         # A UDP client may have sent to a port before it led anywhere.
         changed = {place for place, _ in old - new} | {at for at, _ in new - old if at[0] == "udp"}
         kept = {place: [ip for at, ip in new if at == place] for place in changed}
@@ -401,6 +432,7 @@ class HostRules(Controller):
             with contextlib.suppress(OverlayError, OSError):
                 await self.gate.end()
             self._written = self._gated = None
+            self._asked_virtual = frozenset()
 
     def close(self) -> None:
         """Close the netlink sockets; the table stays in force."""
@@ -409,14 +441,3 @@ class HostRules(Controller):
         if self._foreign is not None:
             self._foreign.close()
         self.gate.close()
-
-
-def _targets(state: HostState | None) -> set[tuple[tuple[str, int, int], Ip]]:
-    """Return ((protocol, port, size of the address), target) of each port."""
-    if state is None:
-        return set()
-    targets = [(each.protocol, each.host_port, each.ip) for each in state.ports]
-    targets += [
-        (each.protocol, each.host_port, ip) for each in state.ingress for ip in each.targets()
-    ]
-    return {((protocol, port, len(ip)), ip) for protocol, port, ip in targets}

@@ -3,7 +3,7 @@
 Each container on a network with services has a table in its own namespace (`kernel.services.
 client_table`). It is there without an agent; a start of the agent adopts it.
 
-The host itself has one as well, for the networks that it is on.
+The host itself has one as well (`host_client`), for the networks that it is on.
 
 Owns: which containers have a table, what it should hold, and what it is known to hold.
 Does not: know how services are derived from records.
@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from dataclasses import replace
+from typing import TypeAlias
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
+from overlay.agent.services.client import Client, Reachable, losses_of
 from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
+from overlay.agent.services.host_client import HostClient, Place
 from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
 from overlay.kernel import netns
+from overlay.kernel.nft.table import Table
 from overlay.kernel.nft.tables import NftTables
 from overlay.kernel.services import lost_flows, table_writer
 from overlay.kernel.services.lost_flows import Losses
@@ -38,38 +40,6 @@ from overlay.signals import AsyncSignal, Signal
 _Identity: TypeAlias = tuple[int, int]
 _log = logging.getLogger(__name__)
 _LEFT_HINT = "Connections work, a little slower; the agent retries automatically"
-
-
-class HostNetworks(Protocol):
-    """Knows the networks that this host itself is on."""
-
-    exposed_vnis: set[Vni]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Reachable:
-    """The virtual ports of some networks, and the table for them; the same while they are."""
-
-    by_network: tuple[tuple[VirtualPort, ...], ...]
-    plan: TablePlan
-
-    @property
-    def ports(self) -> tuple[VirtualPort, ...]:
-        """Return all of them."""
-        return tuple(port for ports in self.by_network for port in ports)
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """A container with a table: where it is, what it may reach, and what was written.
-
-    Until `rests_until_s` of the event loop's clock nobody looks for changes by others.
-    """
-
-    path: str
-    reachable: _Reachable
-    written: WrittenTable
-    rests_until_s: float = 0.0
 
 
 class ClientTables(Controller):
@@ -94,7 +64,7 @@ class ClientTables(Controller):
         self,
         context: NodeContext,
         attachments: Attachments,
-        host: HostNetworks,
+        host: HostClient,
         container_changed: AsyncSignal[[_Identity]],
         exposure_changed: Signal[[]],
         at_connect: ConnectChoice,
@@ -106,21 +76,24 @@ class ClientTables(Controller):
         self._kernel = context.kernel
         self._directory = context.directory
         self._attachments = attachments
-        self._planner = TablePlanner(context.gossip.node_id)
-        self._table = self._planner.table
-        self._clients: dict[_Identity, _Client] = {}
+        self._planners = {
+            of_gate: TablePlanner(context.gossip.node_id, of_gate=of_gate)
+            for of_gate in (False, True)
+        }
+        self._clients: dict[_Identity, Client] = {}
         self._ports: dict[Vni, tuple[VirtualPort, ...]] = {}  # by network, as of the last pass
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
-        self._reachable: dict[tuple[Vni, ...], _Reachable] = {}
-        self._bare: set[_Identity] = set()  # containers without a table: nothing is left there
+        # By whether the table is in the gate, and the networks.
+        self._reachable: dict[tuple[bool, tuple[Vni, ...]], Reachable] = {}
+        # Containers without a table, and where none is left.
+        self._bare: dict[_Identity, Place] = {}
         self._is_behind = True  # the records may have changed since the ports were read
         self._is_unfinished = False  # a container may lack what has changed before this pass
         # By container: the path, and what lost a backend, whose flows are still there.
         self._moving: dict[_Identity, tuple[str, Losses]] = {}
-        self._is_ready = self._is_leaving = False
+        self._is_ready = False
         self._lock = asyncio.Lock()
-        self._host_networks = host
-        self._host: _Identity | None = None  # this host's own namespace, once that is known
+        self._host = host
         container_changed.connect(self.ensure)
         exposure_changed.connect(self.trigger)
 
@@ -128,7 +101,7 @@ class ClientTables(Controller):
     async def prepare(self) -> AsyncIterator[None]:
         """Wait until this node's records are as new as they were: others may miss services."""
         await self._gossip.until_may_write()
-        self._host = await self._kernel.call(netns.own_identity)
+        self._host.identity = await self._kernel.call(netns.own_identity)
         async with self._at_connect.running():
             self._is_ready = True
             yield
@@ -187,14 +160,14 @@ class ClientTables(Controller):
         failures: list[OverlayError | OSError] = []
         attached = {each.netns_identity for each in self._attachments.values()}
         clients = attached | self._clients.keys()
-        if self._host is not None:
-            clients.add(self._host)
-        self._bare &= clients
+        if self._host.identity is not None:
+            clients.add(self._host.identity)
+        self._bare = {each: at for each, at in self._bare.items() if each in clients}
         has_changed = self._follow_records() or self._is_unfinished
         self._is_unfinished = False
         due = clients
         if verify is _never and not has_changed:  # then `ensure` has followed all changes
-            due = clients - (attached & (self._bare | self._clients.keys()))
+            due = clients - (attached & (self._bare.keys() | self._clients.keys()))
         unclosed: list[NftTables] = []
         await self._lead(due)
         for identity in due:
@@ -212,7 +185,8 @@ class ClientTables(Controller):
                 await self._end_flows(identity)
         in_use = {id(client.reachable) for client in self._clients.values()}
         self._reachable = {at: it for at, it in self._reachable.items() if id(it) in in_use}
-        self._planner.forget_others([each for ports in self._ports.values() for each in ports])
+        for planner in self._planners.values():
+            planner.forget_others([each for ports in self._ports.values() for each in ports])
         if failures:
             self._is_unfinished = True  # also where `verify_all` meanwhile clears the fault
             raise failures[0]
@@ -233,20 +207,21 @@ class ClientTables(Controller):
         }
 
     async def withdraw(self) -> None:
-        """Remove the table from this host's own namespace: the node leaves."""
-        self._is_leaving = True
-        if self._host is not None:
-            await self._ensure(self._host, verify=True)
-            await self._end_flows(self._host)
+        """Remove this host's own table: the node leaves."""
+        self._host.is_leaving = True
+        if self._host.identity is not None:
+            await self._ensure(self._host.identity, verify=True)
+            await self._end_flows(self._host.identity)
 
     async def differences(self) -> list[str]:
         """Describe the tables that are not as they should be, or could not be written."""
         found = [] if self.fault is None else [self.fault.text]
         for identity, client in list(self._clients.items()):
-            place, plan = (client.path, identity), client.written.plan
-            table = f"{self._called(identity)}: nft table inet {self._table.name}"
+            place, plan = client.place, client.written.plan
+            table = f"{self._called(identity, place)}: nft table inet {self._table(place).name}"
             try:
-                if not await self._kernel.call(table_writer.is_intact, *place, self._table, plan):
+                arguments = (place.path, place.identity, self._table(place), plan)
+                if not await self._kernel.call(table_writer.is_intact, *arguments):
                     found.append(f"{table} is altered or gone")
             except (OverlayError, OSError) as error:
                 found.append(f"{table} cannot be read: {error}")
@@ -254,23 +229,24 @@ class ClientTables(Controller):
 
     # --- one container ------------------------------------------------------------------
 
-    def _wanted(self, identity: _Identity) -> _Reachable:
+    def _wanted(self, identity: _Identity) -> Reachable:
         """Return what a container, or this host, may reach."""
         networks = {
             Vni(each.vni)
             for each in self._attachments.of_target(identity)
             if each.plugged and (not each.hands_off or each.runtime_endpoint)
         }
-        if identity == self._host and not self._is_leaving:
-            networks |= self._host_networks.exposed_vnis
-        chosen = tuple(sorted(networks))
-        by_network = tuple(map(self._ports_on, chosen))
+        if identity == self._host.identity:
+            networks |= self._host.vnis
+        place, vnis = self._place_of(identity), tuple(sorted(networks))
+        of_gate = place is not None and place.of_gate
+        chosen, by_network = (of_gate, vnis), tuple(map(self._ports_on, vnis))
         found = self._reachable.get(chosen)
         if found is None or any(
             now is not before for now, before in zip(by_network, found.by_network, strict=True)
         ):
-            plan = self._planner.plan([port for ports in by_network for port in ports])
-            found = self._reachable[chosen] = _Reachable(by_network, plan)
+            plan = self._planners[of_gate].plan([port for ports in by_network for port in ports])
+            found = self._reachable[chosen] = Reachable(by_network, plan)
         return found
 
     def _ports_on(self, vni: Vni) -> tuple[VirtualPort, ...]:
@@ -297,36 +273,78 @@ class ClientTables(Controller):
     ) -> None:
         """Have the table of a container; unless to verify it, only where something has changed."""
         async with self._lock:
+            place = self._place_of(identity)
+            if place is None:
+                self._is_unfinished = True  # until that is told (`HostRules.place_known`)
+                return
             before, wanted = self._clients.get(identity), self._wanted(identity)
-            if before is None and wanted.plan.is_empty and identity in self._bare:
+            has_moved = before is not None and before.place != place
+            clears = place.of_gate and (verify or self._host.may_have_own_table)
+            is_bare = wanted.plan.is_empty and self._bare.get(identity) == place
+            if before is None and is_bare and not clears:
                 return
-            if before is not None and before.reachable is wanted and not verify:
+            is_same = before is not None and before.reachable is wanted
+            if is_same and not (verify or has_moved or clears):
                 return
-            path = self._path_of(identity)
-            written = before.written if before is not None else None
-            await self._at_connect.follow([LedContainer(path, identity, wanted.ports)])
-            after, is_altered = await self._kernel.call(
-                table_writer.ensure, path, identity, self._table, wanted.plan, written, unclosed
-            )
+            await self._at_connect.follow([self._led(identity)])
+            written = before.written if before is not None and not has_moved else None
+            after, is_altered = await self._write(place, wanted.plan, written, unclosed)
+            if after is None and place.of_gate and not wanted.plan.is_empty:
+                raise OverlayError("the gate is gone", why="it is made again automatically")
             if is_altered:
-                where = self._called(identity)
-                text = f"nftables table {self._table.name} in {where} was altered or gone"
-                self._event_log.record("repaired", f"{text}: rewritten", level=logging.WARNING)
-            if after is None:
-                await self._at_connect.follow([LedContainer(path, identity, ())])
-                self._clients.pop(identity, None)
-                self._bare.add(identity)
-            else:
-                rests_until_s = asyncio.get_running_loop().time()
-                is_same = before is not None and before.reachable is wanted
-                if is_same and after is not written:  # others had changed rules, so it was read
-                    rests_until_s += wanted.plan.count * limits.SERVICE_ELEMENT_REST_S
-                self._clients[identity] = _Client(path, wanted, after, rests_until_s)
-                self._bare.discard(identity)
-            if before is None or before.reachable is not wanted:
-                self._note_losses(
-                    identity, path, _losses(before.reachable if before else None, wanted)
+                text = (
+                    f"nftables table {self._table(place).name} in {self._called(identity, place)}"
                 )
+                text += " was altered or gone: rewritten"
+                self._event_log.record("repaired", text, level=logging.WARNING)
+            await self._note_written(identity, place, wanted, before, after)
+            if clears:
+                await self._clear_own(identity, wanted, unclosed)
+
+    async def _note_written(
+        self,
+        identity: _Identity,
+        place: Place,
+        wanted: Reachable,
+        before: Client | None,
+        after: WrittenTable | None,
+    ) -> None:
+        """Note what a container's table holds now (None: there is none), and what that ends."""
+        path, is_same = self._path_of(identity), before is not None and before.reachable is wanted
+        if after is None:
+            await self._at_connect.follow([LedContainer(path, identity, ())])
+            self._clients.pop(identity, None)
+            self._bare[identity] = place
+        else:
+            rests_until_s = asyncio.get_running_loop().time()
+            if before is not None and is_same and after is not before.written:
+                # Others had changed rules, so it was read.
+                rests_until_s += wanted.plan.count * limits.SERVICE_ELEMENT_REST_S
+            self._clients[identity] = Client(path, place, wanted, after, rests_until_s)
+            self._bare.pop(identity, None)
+        if identity == self._host.identity and not place.of_gate:
+            self._host.may_have_own_table = True
+        if before is not None and before.place != place:
+            self._note_losses(identity, path, lost_flows.after_move(wanted.ports))
+        elif not is_same:
+            self._note_losses(
+                identity, path, losses_of(before.reachable if before else None, wanted)
+            )
+
+    async def _clear_own(
+        self, identity: _Identity, wanted: Reachable, unclosed: list[NftTables] | None
+    ) -> None:
+        """Have no table in the host's own namespace: what it has sent takes the gate from now on.
+
+        TCP connections that are answered stay, while other rules keep the namespace translating.
+        """
+        own, nothing = Place(self._path_of(identity), identity), self._planners[False].plan([])
+        had_own = self._host.may_have_own_table
+        await self._write(own, nothing, None, unclosed)
+        if had_own:
+            sent = lost_flows.all_of(wanted.ports)
+            await self._kernel.call(lost_flows.end, own.path, own.identity, sent)
+        self._host.may_have_own_table = False
 
     async def _lead(self, clients: Collection[_Identity]) -> None:
         """Have containers' connections led as the records say: one table may take 0.3 s."""
@@ -334,11 +352,22 @@ class ClientTables(Controller):
         for at in range(0, len(identities), limits.SERVICE_LED_AT_ONCE):
             async with self._lock:
                 await self._at_connect.follow(
-                    [
-                        LedContainer(self._path_of(each), each, self._wanted(each).ports)
-                        for each in identities[at : at + limits.SERVICE_LED_AT_ONCE]
-                    ]
+                    map(self._led, identities[at : at + limits.SERVICE_LED_AT_ONCE])
                 )
+
+    def _led(self, identity: _Identity) -> LedContainer:
+        """Return a container, and the ports from which its connections are led."""
+        return LedContainer(self._path_of(identity), identity, self._wanted(identity).ports)
+
+    async def _write(
+        self,
+        place: Place,
+        plan: TablePlan,
+        written: WrittenTable | None,
+        unclosed: list[NftTables] | None,
+    ) -> tuple[WrittenTable | None, bool]:
+        arguments = (place.path, place.identity, self._table(place), plan, written, unclosed)
+        return await self._kernel.call(table_writer.ensure, *arguments)
 
     async def _end_flows(self, identity: _Identity) -> None:
         """End flows of a container to backends that are gone; if that fails, the next pass does."""
@@ -346,7 +375,10 @@ class ClientTables(Controller):
             return
         path, moving = self._moving.pop(identity)
         try:
-            await self._kernel.call(lost_flows.end, path, identity, moving)
+            client = self._clients.get(identity)
+            place = client.place if client else self._bare.get(identity, Place(path, identity))
+            sockets = (path, identity) if place.of_gate else None
+            await self._kernel.call(lost_flows.end, place.path, place.identity, moving, sockets)
         except (OverlayError, OSError):
             _, newer = self._moving.pop(identity, (path, Losses()))
             self._note_losses(identity, path, moving | newer)
@@ -367,8 +399,10 @@ class ClientTables(Controller):
         after = client.reachable.ports
         try:
             moves = await self._at_connect.unanswered(client.path, identity, losing, after)
+            if client.place.of_gate:  # no table sees what is sent to a backend itself
+                moves = [(connection, None) for connection, _ in moves]
             if moves:
-                place = client.path, identity, self._table, client.written
+                place = client.path, identity, self._table(client.place), client.written
                 written = await self._kernel.call(table_writer.move, *place, moves)
                 self._clients[identity] = replace(client, written=written)
         except (OverlayError, OSError) as error:
@@ -381,7 +415,20 @@ class ClientTables(Controller):
         mine = self._attachments.of_target(identity)
         return mine[0].netns_path if mine else netns.OWN_NAMESPACE
 
-    def _called(self, identity: _Identity) -> str:
+    def _place_of(self, identity: _Identity) -> Place | None:
+        """Return where a container's table is to be; None if that is not known yet."""
+        own = Place(self._path_of(identity), identity)
+        if identity != self._host.identity:
+            return own
+        before = self._clients.get(identity)
+        return self._host.place(own) or (before.place if before is not None else None)
+
+    def _table(self, place: Place) -> Table:
+        return self._planners[place.of_gate].table
+
+    def _called(self, identity: _Identity, place: Place | None = None) -> str:
+        if place is not None and place.of_gate:
+            return "this host's gate"
         mine = self._attachments.of_target(identity)
         return mine[0].target if mine else "this host"
 
@@ -401,11 +448,3 @@ def _noting(failures: list[OverlayError | OSError]) -> Iterator[None]:
         yield
     except (OverlayError, OSError) as error:
         failures.append(error)
-
-
-@functools.lru_cache(maxsize=2)
-def _losses(before: _Reachable | None, after: _Reachable) -> Losses:
-    """Return what the containers lost whose reach has changed, computed once for all of them."""
-    if before is None:
-        return lost_flows.at_start(after.ports)
-    return lost_flows.between(before.ports, after.ports, before.plan, after.plan)

@@ -9,8 +9,9 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
 from overlay.agent.records.service_catalog import ServiceCatalog
 from overlay.agent.services.checks import HealthChecks
-from overlay.agent.services.client_tables import ClientTables, HostNetworks
+from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.services.connect_choice import ConnectChoice
+from overlay.agent.services.host_client import HostClient
 from overlay.agent.services.host_probes import HostProbes
 from overlay.agent.state.attachments import Attachments
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
@@ -26,7 +27,7 @@ class ServiceDataPlane:
         context: NodeContext,
         attachments: Attachments,
         catalog: ServiceCatalog,
-        host: HostNetworks,
+        host: HostClient,
         container_changed: AsyncSignal[[tuple[int, int]]],
         exposure_changed: Signal[[]],
         connect_mode: str,

@@ -49,11 +49,15 @@ class Bench:
         self.joined: list[Vni] = []
         self.left: list[Vni] = []
         self.forwards: dict[int, IngressForward] = {}
+        self.virtual: dict[Vni, frozenset[Ip]] = {}
         network = SimpleNamespace(vni=BLUE, name="blue")
         endpoint = SimpleNamespace(endpoint_id=b"e" * 8, ips=(HERE,))
         records = SimpleNamespace(
             view=SimpleNamespace(
-                services=SimpleNamespace(ingress_ports=lambda _network: self.ports)
+                services=SimpleNamespace(
+                    ingress_ports=lambda _network: self.ports,
+                    virtual_ports=lambda _network: [each.target for each in self.ports],
+                )
             ),
             networks=lambda: [network],
             network_by_vni=lambda _vni: network,
@@ -71,7 +75,15 @@ class Bench:
         self.ingress = Ingress(
             cast("NodeContext", context),
             cast("ExposureController", self._exposure()),
-            cast("HostRules", SimpleNamespace(set_ingress=self._set, apply=self._apply)),
+            cast(
+                "HostRules",
+                SimpleNamespace(
+                    set_ingress=self._set,
+                    set_virtual=self.virtual.update,
+                    apply=self._apply,
+                    gate=SimpleNamespace(follows_host=True),
+                ),
+            ),
             cast("PublishedPorts", SimpleNamespace(holder_of=self._holder_of)),
             cast("Attachments", {b"e" * 8: attachment}),
             parse_port_ranges("80, 1024-65535"),
@@ -129,6 +141,18 @@ def test_a_port_leads_to_all_backends(tmp_path: Path) -> None:
     assert bench.forwards == {
         8080: IngressForward("tcp", 8080, BACKENDS, borrowed=frozenset({THERE}))
     }
+
+
+def test_virtual_addresses_are_told_of_the_hosts_networks(tmp_path: Path) -> None:
+    """Also where a port can't be led; of no other network."""
+    bench = Bench(tmp_path, port())
+    bench.used = {8080}
+    assert bench.reconcile() != []
+    assert bench.virtual == {BLUE: {port().target.ip}}
+    hidden = Bench(tmp_path, port())
+    hidden.exposed.clear()
+    hidden.reconcile()
+    assert hidden.virtual == {}
 
 
 def test_the_mode_host_leads_to_backends_here(tmp_path: Path) -> None:

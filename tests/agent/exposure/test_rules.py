@@ -16,6 +16,8 @@ from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.core.gate.translation import VirtualAddress
+from overlay.errors import OverlayError
 from overlay.kernel.host import conntrack
 from overlay.kernel.nft.foreign_rules import DroppingChain
 from overlay.kernel.nft.host.host_table import Gated
@@ -37,6 +39,11 @@ class Kernel:
         self.held: HostState | None = None
         self.form: Gated | None = None
         self.refuses = False
+        self.services = False
+
+    def has_services(self) -> bool:
+        """Return whether the host has a table of virtual addresses."""
+        return self.services
 
     def holds(self, state: HostState, gated: Gated | None) -> bool:
         """Read this node's table."""
@@ -198,6 +205,79 @@ def test_a_published_port_only_writes_the_table(
         assert kernel.held.ports == {PORT}
 
     assert calls_of(monkeypatch, tmp_path, work) == ["write"]
+
+
+def test_virtual_addresses_are_for_the_gate_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The host's table is not written for them, and without a gate nobody asks for them."""
+    inside, outside = Ip(bytes([10, 32, 9, 1])), Ip(bytes([10, 40, 9, 1]))
+
+    async def work(made: HostRules, _kernel: Kernel) -> None:
+        bring = AsyncMock(return_value=None)
+        monkeypatch.setattr(made.gate, "bring", bring)
+        made.set_virtual({Vni(1): frozenset({inside, outside}), Vni(2): frozenset({inside})})
+        await made.apply()
+        assert bring.await_count == 0
+        made.gate.mode = "on"
+        for _ in range(2):
+            await made.apply()
+            assert made.is_settled
+            expected = frozenset({VirtualAddress("ovx1", inside)})
+            bring.assert_awaited_once_with(made._written, expected)
+
+    assert calls_of(monkeypatch, tmp_path, work) == []
+
+
+def test_where_the_host_translates_becomes_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the first write that succeeds, and not again by other ports; a failure is no answer."""
+
+    async def work(made: HostRules, _kernel: Kernel) -> None:
+        made.set_links(Vni(1), [])
+        await made.apply()
+        made.gate.mode = "on"
+        bring = AsyncMock(side_effect=OverlayError("not now"))
+        monkeypatch.setattr(made.gate, "bring", bring)
+        told: list[bool] = []
+        made.place_known.connect(lambda: told.append(made.is_settled))
+        assert made.is_settled
+        made.set_links(Vni(1), [LINK])
+        await made.apply()
+        assert (made.is_settled, told) == (False, [])
+        bring.side_effect, bring.return_value = None, None
+        await made.apply()
+        assert (made.is_settled, told) == (True, [True])
+        made.set_ports([PORT])
+        assert made.is_settled
+        await made.apply()
+        assert told == [True]
+
+    calls_of(monkeypatch, tmp_path, work)
+
+
+def test_a_former_table_of_virtual_addresses_keeps_the_hooks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A former agent had one in the host's own namespace, with connections that go on."""
+    plan = SimpleNamespace(outside=frozenset({2}))
+    last = Gated(frozenset({2}), is_retiring=False)
+
+    async def work(made: HostRules, kernel: Kernel) -> None:
+        made.gate.mode = "on"
+        monkeypatch.setattr(made.gate, "bring", AsyncMock(return_value=plan))
+        kernel.form, kernel.services = last, True
+        monkeypatch.setattr(conntrack, "translates_any", lambda _ranges: False)
+        for _ in range(3):
+            await made.reconcile()
+            assert kernel.form == last._replace(is_retiring=True)
+        kernel.services = False
+        await made.reconcile()
+        assert kernel.form == last
+        made._check_at.cancel()  # type: ignore[union-attr]
+
+    calls_of(monkeypatch, tmp_path, work)
 
 
 def test_another_link_adapts_the_tables_of_others(

@@ -15,6 +15,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.services.client_tables import ClientTables
 from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
+from overlay.agent.services.host_client import HostClient
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.services.values import Backend, VirtualPort
@@ -25,7 +26,7 @@ from overlay.model import Ip, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
 BLUE, RED = Vni(1), Vni(2)
-HOST, WEB, API = (4, 1), (4, 7), (4, 8)
+HOST, GATE, WEB, API = (4, 1), (4, 2), (4, 7), (4, 8)
 NODE = NodeId(bytes(16))
 VIRTUAL = Ip(bytes([10, 32, 0, 100]))
 
@@ -69,6 +70,8 @@ class Bench:
         self.wrote_after_flows = False
         self.flows_stay_in: set[tuple[int, int]] = set()
         self.move_error: OSError | None = None
+        self.moves: list[Any] = []
+        self.gone: set[tuple[int, int]] = set()
         self.attachments = Attachments(attached)
         self.exposed_vnis: set[Vni] = set()
         self.changed: AsyncSignal[[tuple[int, int]]] = AsyncSignal()
@@ -82,7 +85,10 @@ class Bench:
         ))  # fmt: skip
         signals: tuple[Any, Signal[[]]] = self.changed, Signal()
         off = ConnectChoice(context, "off")
-        self.tables = ClientTables(context, self.attachments, self, *signals, off)
+        self.gate_place: tuple[str, tuple[int, int]] | None = None
+        self.is_settled = True
+        host = HostClient(self, self)
+        self.tables = ClientTables(context, self.attachments, host, *signals, off)
 
     @staticmethod
     async def _may_write() -> None:
@@ -95,6 +101,7 @@ class Bench:
         identity = args[1]
         if function is table_writer.move:
             self.calls.append(("move", identity))
+            self.moves = args[4]
             if self.move_error is not None:
                 raise self.move_error
             return replace(args[3], state=b"moved")
@@ -107,6 +114,8 @@ class Bench:
         if identity in self.fails_in:
             raise OSError(12, "no memory")
         plan = args[3]
+        if identity in self.gone:
+            return None, False
         self.wrote_after_flows |= bool(self.flows)
         self.calls.append(("remove" if plan.is_empty else "put", identity))
         return (None if plan.is_empty else WrittenTable(plan, b"", 1)), False
@@ -302,6 +311,120 @@ def test_the_host_is_a_client_of_its_networks(tmp_path: Path) -> None:
     assert bench.calls[-1] == ("remove", HOST)
 
 
+AT_GATE = ("/run/netns/gate", GATE)
+
+
+def test_the_hosts_table_moves_to_its_gate_and_back(tmp_path: Path) -> None:
+    """What is in the host's own namespace is removed after that, with flows that it translated."""
+    bench = Bench(tmp_path)
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.exposed_vnis.add(BLUE)
+    assert bench.reconcile() == [("put", HOST)]
+    bench.gate_place = AT_GATE
+    bench.reconcile()
+    assert bench.calls == [("put", GATE), ("remove", HOST)]
+    assert bench.flows == [HOST, GATE]
+    assert bench.reconcile() == []
+    assert bench.flows == []
+    bench.ports[BLUE] = (port(2),)
+    assert bench.reconcile() == [("put", GATE)]
+    assert bench.flows == [GATE]
+    bench.gate_place = None
+    assert bench.reconcile() == [("put", HOST)]
+    assert bench.flows == [HOST]
+
+
+def test_a_former_agents_tables_of_the_host_are_removed(tmp_path: Path) -> None:
+    """From its own namespace and from the gate's, if it reaches no service."""
+    bench = Bench(tmp_path)
+    bench.gate_place = AT_GATE
+    assert bench.reconcile() == [("remove", HOST), ("remove", GATE)]
+    assert bench.reconcile() == []
+    bench.gate_place = None
+    assert bench.reconcile() == [("remove", HOST)]
+
+
+def test_the_hosts_table_waits_for_its_place(tmp_path: Path) -> None:
+    """It is written nowhere before it is known where the host translates, and stays meanwhile."""
+    bench = Bench(tmp_path)
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.exposed_vnis.add(BLUE)
+    bench.is_settled = False
+    assert bench.reconcile() == []
+    bench.is_settled, bench.gate_place = True, AT_GATE
+    assert bench.reconcile() == [("remove", HOST), ("put", GATE)]
+    bench.is_settled, bench.gate_place = False, None
+    bench.ports[BLUE] = (port(2),)
+    assert bench.reconcile() == [("put", GATE)]
+
+
+def test_flows_of_a_removed_service_end_in_the_gate(tmp_path: Path) -> None:
+    """Though no table is there any more."""
+    bench = Bench(tmp_path)
+    bench.gate_place = AT_GATE
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.exposed_vnis.add(BLUE)
+    bench.reconcile()
+    bench.ports[BLUE] = ()
+    assert bench.reconcile() == [("remove", GATE)]
+    assert bench.flows == [GATE]
+
+
+def test_a_table_that_can_not_be_removed_is_tried_again(tmp_path: Path) -> None:
+    """Also where the host reaches no service."""
+    bench = Bench(tmp_path)
+    bench.gate_place, bench.fails_in = AT_GATE, {HOST}
+    bench.reconcile()
+    assert bench.tables.fault is not None
+    bench.fails_in = set()
+    assert ("remove", HOST) in bench.reconcile()
+    assert bench.tables.fault is None
+
+
+def test_half_a_move_is_finished(tmp_path: Path) -> None:
+    """What the host's own namespace refuses is tried again, and losses are noted meanwhile."""
+    bench = Bench(tmp_path)
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.exposed_vnis.add(BLUE)
+    bench.reconcile()
+    bench.gate_place, bench.fails_in = AT_GATE, {HOST}
+    assert bench.reconcile() == [("put", GATE)]
+    assert bench.tables.fault is not None
+    bench.fails_in = set()
+    assert bench.reconcile() == [("remove", HOST), ("put", GATE)]
+    assert bench.tables.fault is None
+
+
+def test_a_gate_that_is_gone_is_a_fault(tmp_path: Path) -> None:
+    """Its namespace is made again, and the host's own keeps its table until then."""
+    bench = Bench(tmp_path)
+    bench.ports[BLUE] = (port(2, 3),)
+    bench.exposed_vnis.add(BLUE)
+    bench.reconcile()
+    bench.gate_place, bench.gone = AT_GATE, {GATE}
+    bench.reconcile()
+    assert bench.tables.fault is not None
+    assert ("remove", HOST) not in bench.calls
+    bench.gone = set()
+    assert bench.reconcile() == [("remove", HOST), ("put", GATE)]
+
+
+def test_the_hosts_unanswered_connections_end_behind_a_gate(tmp_path: Path) -> None:
+    """Its table does not see what is sent to a backend itself, so it can't lead that elsewhere."""
+    bench = Bench(tmp_path)
+    choice = FakeChoice(
+        cast("NodeContext", SimpleNamespace(kernel=bench, gossip=bench.tables._gossip)), "off"
+    )
+    bench.tables._at_connect = choice
+    bench.gate_place = AT_GATE
+    bench.exposed_vnis.add(BLUE)
+    bench.ports[BLUE] = (port(2, 3, protocol="tcp"),)
+    bench.reconcile()
+    bench.ports[BLUE] = (port(2, protocol="tcp"),)
+    assert ("move", HOST) in bench.reconcile()
+    assert bench.moves == [("a connection", None)]
+
+
 @pytest.mark.parametrize(
     ("fields", "has_table"),
     [
@@ -411,7 +534,7 @@ class FakeChoice(ConnectChoice):
     ) -> list[Any]:
         """Note the ports; there is one connection."""
         self.losing, self.seen = [*losing], (path, identity, after)
-        return ["a connection"]
+        return [("a connection", "a backend")]
 
 
 @pytest.mark.parametrize("error", [None, OSError(12, "no memory")])
