@@ -52,6 +52,41 @@ print("ended", flush=True)
 """
 
 
+# Tells its name by UDP, and asks for it ten times a second.
+NAMES = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    _, peer = server.recvfrom(100)
+    server.sendto(sys.argv[2].encode(), peer)
+"""
+STEADY = """
+import socket, sys, time  # a steady asker
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(1)
+asker.connect((sys.argv[1], 53))
+while True:
+    try:
+        asker.send(b"?")
+        answer = asker.recv(100).decode()
+    except OSError as error:
+        answer = str(error).replace(" ", "_")
+    with open("/run/asked", "a") as log:
+        print(answer, file=log)
+    time.sleep(0.1)
+"""
+ASKED = "/run/asked"
+NAMED = """
+overlayd service create named --network dual --backend d2 --backend d3 --drain d3 --port 53/udp
+"""
+FLAP = """
+for turn in $(seq 20); do
+    ip route add 198.51.100.0/24 dev wan0; sleep 0.1; ip route del 198.51.100.0/24; sleep 0.1
+done
+"""
+
+
 class Held:
     """A connection that asks for an answer twenty times a second."""
 
@@ -126,6 +161,11 @@ def switch(cluster: Cluster, mode: str) -> None:
     cluster.ok(1, "sh", "-c", SWITCH.format(mode))
     cluster.ok(1, "bash", "-c", KILL)
     cluster.ok(1, "overlayd", "join")
+
+
+def last_answers(cluster: Cluster, count: int = 5) -> set[str]:
+    """Return who has answered the steady asker last, or why nobody has."""
+    return set(cluster.ok(1, "tail", "-n", str(count), ASKED).split())
 
 
 def is_gated(cluster: Cluster) -> bool:
@@ -285,6 +325,35 @@ def test_the_host_reaches_virtual_addresses_through_the_gate(
     eventually(lambda: VIRTUAL_TABLE not in inside_rules(gated), "no table")
     eventually(lambda: virtual[0] not in gated.ok(1, "ip", "neighbor"), "no neighbor")
     assert virtual[1] not in gated.ok(1, "ip", "neighbor")
+
+
+def test_a_flow_to_a_virtual_address_stays_and_moves(
+    gated: Cluster, eventually: Callable[..., None]
+) -> None:
+    """No answer is lost as the host's routes change; and a drained backend loses it.
+
+    So it does where the host's own namespace began it, before translation moved to the gate.
+    """
+    for number in (2, 3):
+        (ip,) = [each for each in ips_of(gated, number, f"d{number}") if ":" not in each]
+        command = shlex.join([*netns(f"d{number}"), "python3", "-c", NAMES, ip, f"d{number}"])
+        gated.ok(number, "sh", "-c", f"{command} >/run/names 2>&1 &")
+    switch(gated, "off")
+    made = gated.ok(1, *shlex.split(NAMED)).split()
+    (virtual,) = [each for each in made if each[0].isdigit() and "." in each]
+    gated.ok(1, "sh", "-c", f"{shlex.join(['python3', '-c', STEADY, virtual])} >{ASKED} 2>&1 &")
+    eventually(lambda: last_answers(gated) == {"d2"}, "answers")
+    switch(gated, "on")
+    eventually(lambda: is_gated(gated) and gated.differences(1) == [], "the gate")
+    gated.ok(1, "overlayd", "service", "set", "named", "--drain", "d2", "--undrain", "d3")
+    eventually(lambda: last_answers(gated) == {"d3"}, "another backend")
+    eventually(lambda: "type nat" not in gated.ok(1, "nft", "list", "ruleset"), "no hooks")
+
+    gated.ok(1, "sh", "-c", f": >{ASKED}")
+    gated.ok(1, "sh", "-c", FLAP)
+    assert last_answers(gated, 1000) == {"d3"}
+    gated.ok(1, "pkill", "-f", "a steady asker")
+    gated.ok(1, "overlayd", "service", "rm", "named")
 
 
 @pytest.mark.parametrize(
