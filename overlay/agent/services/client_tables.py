@@ -16,14 +16,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import replace
-from typing import TypeAlias
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.services.client import Client, Reachable, losses_of
 from overlay.agent.services.connect_choice import ConnectChoice, LedContainer
-from overlay.agent.services.host_client import HostClient, Place
+from overlay.agent.services.host_client import HostClient, Identity, Place
 from overlay.agent.state.attachments import Attachments
 from overlay.core.services.values import VirtualPort
 from overlay.errors import OverlayError
@@ -37,7 +36,6 @@ from overlay.kernel.services.table_writer import WrittenTable
 from overlay.model import NodeId, Vni
 from overlay.signals import AsyncSignal, Signal
 
-_Identity: TypeAlias = tuple[int, int]
 _log = logging.getLogger(__name__)
 _LEFT_HINT = "Connections work, a little slower; the agent retries automatically"
 
@@ -65,7 +63,7 @@ class ClientTables(Controller):
         context: NodeContext,
         attachments: Attachments,
         host: HostClient,
-        container_changed: AsyncSignal[[_Identity]],
+        container_changed: AsyncSignal[[Identity]],
         exposure_changed: Signal[[]],
         at_connect: ConnectChoice,
     ) -> None:
@@ -80,17 +78,17 @@ class ClientTables(Controller):
             of_gate: TablePlanner(context.gossip.node_id, of_gate=of_gate)
             for of_gate in (False, True)
         }
-        self._clients: dict[_Identity, Client] = {}
+        self._clients: dict[Identity, Client] = {}
         self._ports: dict[Vni, tuple[VirtualPort, ...]] = {}  # by network, as of the last pass
         self._stale: set[Vni] = set()  # networks whose ports the present pass has not read yet
         # By whether the table is in the gate, and the networks.
         self._reachable: dict[tuple[bool, tuple[Vni, ...]], Reachable] = {}
         # Containers without a table, and where none is left.
-        self._bare: dict[_Identity, Place] = {}
+        self._bare: dict[Identity, Place] = {}
         self._is_behind = True  # the records may have changed since the ports were read
         self._is_unfinished = False  # a container may lack what has changed before this pass
         # By container: the path, and what lost a backend, whose flows are still there.
-        self._moving: dict[_Identity, tuple[str, Losses]] = {}
+        self._moving: dict[Identity, tuple[str, Losses]] = {}
         self._is_ready = False
         self._lock = asyncio.Lock()
         self._host = host
@@ -106,7 +104,7 @@ class ClientTables(Controller):
             self._is_ready = True
             yield
 
-    async def ensure(self, identity: _Identity) -> None:
+    async def ensure(self, identity: Identity) -> None:
         """Have the table that a container needs, or none; a failure is retried.
 
         An attach does not wait until a container that reaches no service is seen to have no table:
@@ -156,7 +154,7 @@ class ClientTables(Controller):
                 _LEFT_HINT,
             )
 
-    async def _reconcile(self, *, verify: Callable[[_Identity], bool]) -> None:
+    async def _reconcile(self, *, verify: Callable[[Identity], bool]) -> None:
         failures: list[OverlayError | OSError] = []
         attached = {each.netns_identity for each in self._attachments.values()}
         clients = attached | self._clients.keys()
@@ -229,7 +227,7 @@ class ClientTables(Controller):
 
     # --- one container ------------------------------------------------------------------
 
-    def _wanted(self, identity: _Identity) -> Reachable:
+    def _wanted(self, identity: Identity) -> Reachable:
         """Return what a container, or this host, may reach."""
         networks = {
             Vni(each.vni)
@@ -264,12 +262,12 @@ class ClientTables(Controller):
             self._ports[vni] = tuple(known.get(each, each) for each in now)
         return self._ports[vni]
 
-    def _is_due(self, identity: _Identity) -> bool:
+    def _is_due(self, identity: Identity) -> bool:
         client = self._clients.get(identity)
         return client is None or client.rests_until_s <= asyncio.get_running_loop().time()
 
     async def _ensure(
-        self, identity: _Identity, *, verify: bool, unclosed: list[NftTables] | None = None
+        self, identity: Identity, *, verify: bool, unclosed: list[NftTables] | None = None
     ) -> None:
         """Have the table of a container; unless to verify it, only where something has changed."""
         async with self._lock:
@@ -303,7 +301,7 @@ class ClientTables(Controller):
 
     async def _note_written(
         self,
-        identity: _Identity,
+        identity: Identity,
         place: Place,
         wanted: Reachable,
         before: Client | None,
@@ -332,7 +330,7 @@ class ClientTables(Controller):
             )
 
     async def _clear_own(
-        self, identity: _Identity, wanted: Reachable, unclosed: list[NftTables] | None
+        self, identity: Identity, wanted: Reachable, unclosed: list[NftTables] | None
     ) -> None:
         """Have no table in the host's own namespace: what it has sent takes the gate from now on.
 
@@ -346,7 +344,7 @@ class ClientTables(Controller):
             await self._kernel.call(lost_flows.end, own.path, own.identity, sent)
         self._host.may_have_own_table = False
 
-    async def _lead(self, clients: Collection[_Identity]) -> None:
+    async def _lead(self, clients: Collection[Identity]) -> None:
         """Have containers' connections led as the records say: one table may take 0.3 s."""
         identities = list(self._at_connect.known.union(clients))
         for at in range(0, len(identities), limits.SERVICE_LED_AT_ONCE):
@@ -355,7 +353,7 @@ class ClientTables(Controller):
                     map(self._led, identities[at : at + limits.SERVICE_LED_AT_ONCE])
                 )
 
-    def _led(self, identity: _Identity) -> LedContainer:
+    def _led(self, identity: Identity) -> LedContainer:
         """Return a container, and the ports from which its connections are led."""
         return LedContainer(self._path_of(identity), identity, self._wanted(identity).ports)
 
@@ -369,7 +367,7 @@ class ClientTables(Controller):
         arguments = (place.path, place.identity, self._table(place), plan, written, unclosed)
         return await self._kernel.call(table_writer.ensure, *arguments)
 
-    async def _end_flows(self, identity: _Identity) -> None:
+    async def _end_flows(self, identity: Identity) -> None:
         """End flows of a container to backends that are gone; if that fails, the next pass does."""
         if identity not in self._moving:
             return
@@ -386,12 +384,12 @@ class ClientTables(Controller):
         async with self._lock:
             await self._move_unanswered(identity, moving.ports)
 
-    def _note_losses(self, identity: _Identity, path: str, lost: Losses) -> None:
+    def _note_losses(self, identity: Identity, path: str, lost: Losses) -> None:
         _, known = self._moving.get(identity, (path, Losses()))
         if known or lost:
             self._moving[identity] = path, known | lost
 
-    async def _move_unanswered(self, identity: _Identity, losing: Collection[VirtualPort]) -> None:
+    async def _move_unanswered(self, identity: Identity, losing: Collection[VirtualPort]) -> None:
         """Lead connections that a backend has not answered, and will not, to others."""
         client = self._clients.get(identity)
         if client is None:
@@ -408,14 +406,14 @@ class ClientTables(Controller):
         except (OverlayError, OSError) as error:
             _log.warning("%s: connections wait for a backend: %s", self._called(identity), error)
 
-    def _path_of(self, identity: _Identity) -> str:
+    def _path_of(self, identity: Identity) -> str:
         client = self._clients.get(identity)
         if client is not None:
             return client.path
         mine = self._attachments.of_target(identity)
         return mine[0].netns_path if mine else netns.OWN_NAMESPACE
 
-    def _place_of(self, identity: _Identity) -> Place | None:
+    def _place_of(self, identity: Identity) -> Place | None:
         """Return where a container's table is to be; None if that is not known yet."""
         own = Place(self._path_of(identity), identity)
         if identity != self._host.identity:
@@ -426,18 +424,18 @@ class ClientTables(Controller):
     def _table(self, place: Place) -> Table:
         return self._planners[place.of_gate].table
 
-    def _called(self, identity: _Identity, place: Place | None = None) -> str:
+    def _called(self, identity: Identity, place: Place | None = None) -> str:
         if place is not None and place.of_gate:
             return "this host's gate"
         mine = self._attachments.of_target(identity)
         return mine[0].target if mine else "this host"
 
 
-def _always(_identity: _Identity) -> bool:
+def _always(_identity: Identity) -> bool:
     return True
 
 
-def _never(_identity: _Identity) -> bool:
+def _never(_identity: Identity) -> bool:
     return False
 
 

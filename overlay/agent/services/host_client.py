@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from overlay.model import Vni
 
 Identity: TypeAlias = tuple[int, int]
-"""What identifies a network namespace: device and inode."""
+"""The identity of a network namespace: device and inode."""
 
 
 class Place(NamedTuple):

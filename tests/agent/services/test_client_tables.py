@@ -314,11 +314,17 @@ def test_the_host_is_a_client_of_its_networks(tmp_path: Path) -> None:
 AT_GATE = ("/run/netns/gate", GATE)
 
 
-def test_the_hosts_table_moves_to_its_gate_and_back(tmp_path: Path) -> None:
-    """What is in the host's own namespace is removed after that, with flows that it translated."""
-    bench = Bench(tmp_path)
+def served_host(directory: Path) -> Bench:
+    """Return the tables of a host that is on a network with a service."""
+    bench = Bench(directory)
     bench.ports[BLUE] = (port(2, 3),)
     bench.exposed_vnis.add(BLUE)
+    return bench
+
+
+def test_the_hosts_table_moves_to_its_gate_and_back(tmp_path: Path) -> None:
+    """What is in the host's own namespace is removed after that, with flows that it translated."""
+    bench = served_host(tmp_path)
     assert bench.reconcile() == [("put", HOST)]
     bench.gate_place = AT_GATE
     bench.reconcile()
@@ -346,9 +352,7 @@ def test_a_former_agents_tables_of_the_host_are_removed(tmp_path: Path) -> None:
 
 def test_the_hosts_table_waits_for_its_place(tmp_path: Path) -> None:
     """It is written nowhere before it is known where the host translates, and stays meanwhile."""
-    bench = Bench(tmp_path)
-    bench.ports[BLUE] = (port(2, 3),)
-    bench.exposed_vnis.add(BLUE)
+    bench = served_host(tmp_path)
     bench.is_settled = False
     assert bench.reconcile() == []
     bench.is_settled, bench.gate_place = True, AT_GATE
@@ -370,7 +374,7 @@ def test_flows_of_a_removed_service_end_in_the_gate(tmp_path: Path) -> None:
     assert bench.flows == [GATE]
 
 
-def test_a_table_that_can_not_be_removed_is_tried_again(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None:
     """Also where the host reaches no service."""
     bench = Bench(tmp_path)
     bench.gate_place, bench.fails_in = AT_GATE, {HOST}
@@ -383,9 +387,7 @@ def test_a_table_that_can_not_be_removed_is_tried_again(tmp_path: Path) -> None:
 
 def test_half_a_move_is_finished(tmp_path: Path) -> None:
     """What the host's own namespace refuses is tried again, and losses are noted meanwhile."""
-    bench = Bench(tmp_path)
-    bench.ports[BLUE] = (port(2, 3),)
-    bench.exposed_vnis.add(BLUE)
+    bench = served_host(tmp_path)
     bench.reconcile()
     bench.gate_place, bench.fails_in = AT_GATE, {HOST}
     assert bench.reconcile() == [("put", GATE)]
@@ -397,9 +399,7 @@ def test_half_a_move_is_finished(tmp_path: Path) -> None:
 
 def test_a_gate_that_is_gone_is_a_fault(tmp_path: Path) -> None:
     """Its namespace is made again, and the host's own keeps its table until then."""
-    bench = Bench(tmp_path)
-    bench.ports[BLUE] = (port(2, 3),)
-    bench.exposed_vnis.add(BLUE)
+    bench = served_host(tmp_path)
     bench.reconcile()
     bench.gate_place, bench.gone = AT_GATE, {GATE}
     bench.reconcile()
