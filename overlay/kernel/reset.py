@@ -73,8 +73,9 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         removed += _remove_tables()
     with _collecting(errors, "rules in DOCKER-USER"):
         removed += _remove_rules()
-    with _collecting(errors, "gate"):  # last: without a gate, they drop what containers send out
-        count = len(gate_hooks.remove_all())
+    # Last: without a gate, they drop what containers send out.
+    with _collecting(errors, "gate"), NetlinkSocket() as socket:
+        count = len(gate_hooks.remove_all(socket))
         removed += [f"gate's programs on {count} interfaces"] if count else []
     if errors:
         raise OverlayError(

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
-from overlay.kernel.native import clsact_hooks, hooks, tcx_hooks
+from overlay.kernel.bpf.hooks import clsact
+from overlay.kernel.bpf.hooks.owner import INGRESS
+from overlay.kernel.bpf.hooks.tcx import has_tcx
+from overlay.kernel.native import hooks
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.lab.driver import AgentDriver
 
@@ -24,8 +27,8 @@ def programs_of(driver: AgentDriver) -> list[str]:
     """Return the names of those programs on a host's underlay, at the hooks that its kernel has."""
     with _inside(driver), NetlinkSocket() as inside:
         index = socket.if_nametoindex("eth1")
-        if not tcx_hooks.has_tcx():
-            return [found.name for found in clsact_hooks.filters_of(inside, index)]
+        if not has_tcx():
+            return [found.name for found in clsact.filters_of(inside, index, INGRESS)]
         names = map(syscall.program_name, syscall.attached(index))
         return [name for name in names if name.startswith("ovn_")]  # a gate has others
 

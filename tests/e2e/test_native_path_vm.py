@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from overlay.kernel.native import tcx_hooks
+from overlay.kernel.bpf.hooks.tcx import has_tcx
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, connect, differences, end_all, join_all, wait_until
 from overlay.lab.flow import PORT, Flow, require_no_loss
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.e2e,
     pytest.mark.vm,
-    pytest.mark.skipif(tcx_hooks.has_tcx(), reason="this kernel has tcx; make vm-test has none"),
+    pytest.mark.skipif(has_tcx(), reason="this kernel has tcx; make vm-test has none"),
 ]
 PATIENCE_S = 300.0  # an emulated machine is ten times slower, and slower beside other work
 PER_SECOND = 50  # an emulated machine drops what comes faster

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.kernel.native import tcx_hooks
+from overlay.kernel.bpf.hooks.tcx import has_tcx
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, wait_until
 from tests.e2e.packages import OVERLAYD, PREPARE, agent_pid, dpkg, stop_agent, version_of
@@ -300,7 +300,7 @@ def wait_for_reach(cluster: Cluster, number: int, source: str, name: str) -> Non
 
 def is_fastest(cluster: Cluster, number: int) -> bool:
     """Return whether a host's frames of blue take the fastest path that `auto` may use here."""
-    wanted = "native" if tcx_hooks.has_tcx() else "fast"
+    wanted = "native" if has_tcx() else "fast"
     networks = answer(cluster, number, "status")["networks"]
     return {each["data_path"] for each in networks if each["name"] == "blue"} == {wanted}
 

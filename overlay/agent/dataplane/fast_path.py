@@ -14,7 +14,7 @@ from typing import Final
 from overlay.agent.process.controller import Fault
 from overlay.errors import OverlayError
 from overlay.kernel.bpf.fast_path import FastPath
-from overlay.kernel.native.hooks import stops_interfaces
+from overlay.kernel.bpf.hooks.interface_hooks import stops_interfaces
 from overlay.kernel.native.receiver import refusal
 
 _SWITCHED_OFF: Final = "switched off in the configuration"

@@ -116,6 +116,12 @@ def parent_of(message: NetlinkMessage) -> int:
     return parent
 
 
+def is_filter(message: NetlinkMessage) -> bool:
+    """Return whether a message of a dump is a filter, and not the list that holds some."""
+    handle: int = _HEADER.unpack_from(message.buffer, message.start)[2]
+    return handle != 0
+
+
 class RunningFilter(NamedTuple):
     """One of overlayd's filters, as the kernel reports it."""
 

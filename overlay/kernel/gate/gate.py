@@ -18,7 +18,6 @@ from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GateState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.bpf import tcx
 from overlay.kernel.gate import hooks, namespace
 from overlay.kernel.gate.hooks import SENT, GateHooks, Hook
 from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps
@@ -28,8 +27,6 @@ from overlay.kernel.gate.virtual_neighbors import VirtualNeighbors
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Mac, NodeId
-
-_NO_TCX: Final = "the kernel has no tcx hooks: they are there since Linux 6.6"
 
 
 class Gate:
@@ -42,13 +39,12 @@ class Gate:
         self._namespace: GateNamespace | None = None
         self._written = GateState()
         try:
-            _require_tcx()
             with ExitStack() as undo:
+                self._socket = NetlinkSocket()
+                undo.callback(self._socket.close)
                 self._maps = GateMaps()
                 undo.callback(self._maps.close)
-                self._hooks = GateHooks(node_id, self._maps)
-                undo.callback(self._hooks.close)
-                self._socket = NetlinkSocket()
+                self._hooks = GateHooks(node_id, self._maps, self._socket)
                 undo.pop_all()
         except OSError as error:
             raise OverlayError(
@@ -102,7 +98,7 @@ class Gate:
         known = set(self._maps.gate_interfaces())
         rows = [each for each in self._written.interfaces if each.interface_index in found]
         needed = {each: self._all_hooks(each, found[each.interface_index]) for each in rows}
-        missing = self._hooks.missing({hook for each in rows for hook in needed[each]}, inside.fd)
+        missing = self._hooks.missing({hook for each in rows for hook in needed[each]}, inside)
         return [
             each
             for each in rows
@@ -159,9 +155,9 @@ class Gate:
         wanted = [
             hook for each in rows for hook in self._all_hooks(each, ways[each.interface_index])
         ]
-        missing = self._hooks.missing(wanted, inside.fd)
+        missing = self._hooks.missing(wanted, inside)
         for hook in sorted(missing, key=lambda each: _order(each, rows)):
-            self._hooks.put(hook, inside.fd)
+            self._hooks.put(hook, inside)
         neighbors = self._neighbors(after)
         there = neighbors.read()  # also what a former agent has left
         neighbors.put(after.virtual - there)
@@ -230,11 +226,6 @@ OTHER_AGENT: Final = "another agent on this host has a gate"
 _PASSING: Final = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-def _require_tcx() -> None:
-    if not tcx.has_tcx():
-        raise OSError(errno.EOPNOTSUPP, _NO_TCX)
-
-
 def _order(hook: Hook, rows: list[GatedInterface]) -> tuple[bool, bool, int, int]:
     """Return the place in the order of writing: the gate, what is received, what is sent.
 
@@ -262,23 +253,23 @@ def remove_gate(node_id: NodeId) -> list[str]:
 
     Returns a description of the namespace if there was one. Raises OverlayError or OSError.
     """
-    _delete_neighbors(node_id)
-    hooks.remove_programs(node_id)
+    with NetlinkSocket() as host:
+        _delete_neighbors(host, node_id)
+        hooks.remove_programs(host, node_id)
     name = namespace.namespace_name(node_id)
     return [f"gate {name}"] if remove_namespace(name) else []
 
 
-def _delete_neighbors(node_id: NodeId) -> None:
+def _delete_neighbors(host: NetlinkSocket, node_id: NodeId) -> None:
     """Delete the next hops of virtual addresses, by a node's interfaces on its networks."""
     own = node_id[:3].hex()
-    with NetlinkSocket() as host:
-        macs = {
-            each.index: Mac(each.mac)
-            for each in all_links(host)
-            if each.name.startswith(HOST_LINK_PREFIX) and each.name.endswith(own)
-        }
-        neighbors = VirtualNeighbors(host, macs)
-        neighbors.delete(neighbors.read())
+    macs = {
+        each.index: Mac(each.mac)
+        for each in all_links(host)
+        if each.name.startswith(HOST_LINK_PREFIX) and each.name.endswith(own)
+    }
+    neighbors = VirtualNeighbors(host, macs)
+    neighbors.delete(neighbors.read())
 
 
 def _is_network(interface: GatedInterface) -> bool:
@@ -306,8 +297,9 @@ def refusal(node_id: NodeId) -> str:
     Each of two gates on an interface would take what the other has returned, without end. Raises
     OverlayError if the host is short of memory or descriptors, OSError.
     """
-    if tcx.has_tcx() and hooks.has_others(node_id):
-        return OTHER_AGENT
+    with NetlinkSocket() as host:
+        if hooks.has_others(host, node_id):
+            return OTHER_AGENT
     try:
         Gate(NodeId(bytes(16))).close()
     except OverlayError as error:

@@ -1,26 +1,31 @@
 """The gate's programs at the hooks of interfaces, in the host's namespace and inside.
 
 They pass what they do not take on to the programs of others, so that the order does not matter.
-Owns: which program runs where; the programs' names, by node.
+Owns: which program runs where, and how the gate's are recognized.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.gate.state import GatedInterface, InterfaceKind
 from overlay.kernel import netns
-from overlay.kernel.bpf import syscall, tcx
-from overlay.kernel.bpf.syscall import TCX_EGRESS, TCX_INGRESS
+from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf.hooks.interface_hooks import InterfaceHooks, hooks_of
+from overlay.kernel.bpf.hooks.interface_hooks import remove_all as remove_all_for
+from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS, HookOwner, HookUse
 from overlay.kernel.gate.maps import GateMaps
+from overlay.kernel.gate.namespace import GateNamespace
 from overlay.kernel.gate.pairs import Pair
 from overlay.kernel.gate.programs import inner_ends, inward, outer_ends, outward
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId
 
-_PREFIX: Final = "ovg_"  # of the programs' names
+USE: Final = HookUse("ovg_", "overlayd:gate", 0x0200_0000)
+"""The gate's programs."""
+
 _RECEIVES: Final[Mapping[InterfaceKind, str]] = {
     "outside": "inward", "network": "inward", "loopback": "loopback"
 }  # fmt: skip
@@ -28,6 +33,7 @@ SENT: Final = "sent"
 """The program for what a network's interface sends."""
 
 _SENDS: Final[Mapping[InterfaceKind, str]] = {"outside": "outward", "network": SENT}
+_REMOVED: Final = (EGRESS, INGRESS)  # in this order: what is sent needs what is received
 _KINDS: Final[tuple[InterfaceKind, ...]] = ("outside", "network", "loopback")
 
 
@@ -43,9 +49,10 @@ class Hook(NamedTuple):
 class GateHooks:
     """The programs of one node, loaded; they live as long as this object or a hook."""
 
-    def __init__(self, node_id: NodeId, maps: GateMaps) -> None:
+    def __init__(self, node_id: NodeId, maps: GateMaps, host: NetlinkSocket) -> None:
         """Load the programs. Raises OSError if the kernel refuses."""
-        self._name = _program_name(node_id)
+        self._owner = HookOwner(USE, node_id)
+        self._host = hooks_of(host, self._owner)
         self._programs: dict[str, int] = {}
         codes = {
             "inward": inward.inward_program(maps),
@@ -59,7 +66,7 @@ class GateHooks:
         }
         try:
             for role, code in codes.items():
-                self._programs[role] = syscall.load(code, self._name)
+                self._programs[role] = syscall.load(code, self._owner.program_name)
         except OSError:
             self.close()
             raise
@@ -70,46 +77,52 @@ class GateHooks:
         while self._programs:
             os.close(self._programs.popitem()[1])
 
-    def put(self, hook: Hook, gate_fd: int) -> None:
+    def put(self, hook: Hook, gate: GateNamespace) -> None:
         """Run a program at a hook, in place of this node's former one. Raises OSError."""
         program = self._programs[hook.program]
         if not hook.is_inside:
-            tcx.put(hook.link, program, self._name, hook.where)
+            self._host.put(hook.link, program, hook.where)
             return
-        with netns.inside(gate_fd):
-            tcx.put(hook.link, program, self._name, hook.where)
+        with netns.inside(gate.fd):
+            hooks_of(gate.socket, self._owner).put(hook.link, program, hook.where)
 
-    def missing(self, hooks: Iterable[Hook], gate_fd: int) -> set[Hook]:
+    def missing(self, hooks: Iterable[Hook], gate: GateNamespace) -> set[Hook]:
         """Return those that do not run exactly this object's program."""
         wanted = list(hooks)
-        missing = {each for each in wanted if not each.is_inside and not self._runs(each)}
-        with netns.inside(gate_fd):
-            return missing | {each for each in wanted if each.is_inside and not self._runs(each)}
+        here = [each for each in wanted if not each.is_inside]
+        missing = {each for each in here if not self._runs(self._host, each)}
+        with netns.inside(gate.fd):
+            inside = hooks_of(gate.socket, self._owner)
+            there = (each for each in wanted if each.is_inside)
+            return missing | {each for each in there if not self._runs(inside, each)}
 
-    def _runs(self, hook: Hook) -> bool:
-        found = [number for number, name in tcx.named(hook.link, hook.where) if name == self._name]
-        return found == [self._ids[hook.program]]
+    def _runs(self, hooks: InterfaceHooks, hook: Hook) -> bool:
+        return hooks.at(hook.link, hook.where) == [self._ids[hook.program]]
 
     def delete_surplus(self, wanted: Iterable[Hook]) -> None:
         """Remove this node's programs from all other hooks of the host. Raises OSError."""
-        _delete(self._name, {(each.link, each.where) for each in wanted if not each.is_inside})
+        kept = {(each.link, each.where) for each in wanted if not each.is_inside}
+        for where in _REMOVED:
+            for index in {index for index, _ in self._host.read(where)}:
+                if (index, where) not in kept:
+                    self._host.delete(index, where)
 
 
 def gate_hooks(interface: GatedInterface, pair: Pair) -> list[Hook]:
     """Return the hooks of both ends of a pair."""
     exiting = "exiting to loopback" if interface.kind == "loopback" else "exiting"
     return [
-        Hook(True, pair.inner, TCX_INGRESS, "entering"),
-        Hook(True, pair.inner, TCX_EGRESS, exiting),
-        Hook(False, pair.end, TCX_INGRESS, _returning(interface.kind)),
+        Hook(True, pair.inner, INGRESS, "entering"),
+        Hook(True, pair.inner, EGRESS, exiting),
+        Hook(False, pair.end, INGRESS, _returning(interface.kind)),
     ]
 
 
 def interface_hooks(interface: GatedInterface) -> list[Hook]:
     """Return the hooks of an interface of the host."""
-    hooks = [Hook(False, interface.interface_index, TCX_INGRESS, _RECEIVES[interface.kind])]
+    hooks = [Hook(False, interface.interface_index, INGRESS, _RECEIVES[interface.kind])]
     if interface.kind in _SENDS:
-        hooks.append(Hook(False, interface.interface_index, TCX_EGRESS, _SENDS[interface.kind]))
+        hooks.append(Hook(False, interface.interface_index, EGRESS, _SENDS[interface.kind]))
     return hooks
 
 
@@ -117,40 +130,25 @@ def _returning(kind: InterfaceKind) -> str:
     return f"returning to {kind}"
 
 
-def _program_name(node_id: NodeId) -> str:
-    return f"{_PREFIX}{node_id[:3].hex()}"
+def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> None:
+    """Remove a node's programs from all interfaces of the socket's namespace. Raises OSError.
+
+    That is also the thread's.
+    """
+    hooks = hooks_of(socket, HookOwner(USE, node_id))
+    for where in _REMOVED:
+        for index, _ in hooks.read(where):
+            hooks.delete(index, where)
 
 
-def _delete(name: str, kept: Container[tuple[int, int]]) -> None:
-    for where in (TCX_EGRESS, TCX_INGRESS):  # what is sent needs what is received
-        for index in {index for index, _ in tcx.programs(name, where)}:
-            if (index, where) not in kept:
-                tcx.delete(index, name, where)
+def has_others(socket: NetlinkSocket, node_id: NodeId) -> bool:
+    """Return whether an interface of the socket's namespace runs a program of another node."""
+    return hooks_of(socket, HookOwner(USE, node_id)).has_others()
 
 
-def remove_programs(node_id: NodeId) -> None:
-    """Remove a node's programs from all interfaces of the thread's namespace. Raises OSError."""
-    if tcx.has_tcx():
-        _delete(_program_name(node_id), ())
-
-
-def has_others(node_id: NodeId) -> bool:
-    """Return whether an interface of the thread's namespace runs a program of another node."""
-    own = _program_name(node_id)
-    return any(
-        name.startswith(_PREFIX) and name != own
-        for index, _ in socket.if_nameindex()
-        for where in (TCX_INGRESS, TCX_EGRESS)
-        for _, name in tcx.named(index, where)
-    )
-
-
-def remove_all() -> list[int]:
+def remove_all(socket: NetlinkSocket) -> list[int]:
     """Remove the programs of all nodes from all interfaces of the thread's namespace.
 
-    Returns the interfaces' indexes.
+    It is also the socket's. Returns the interfaces' indexes. Raises OSError.
     """
-    found = {
-        index for where in (TCX_EGRESS, TCX_INGRESS) for index in tcx.remove_all(_PREFIX, where)
-    }
-    return sorted(found)
+    return remove_all_for(socket, USE)

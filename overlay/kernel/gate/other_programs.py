@@ -16,7 +16,9 @@ from socket import if_indextoname
 from typing import Final, NamedTuple
 
 from overlay import limits
-from overlay.kernel.bpf import syscall, tc_filters, tcx
+from overlay.kernel.bpf import tc_filters
+from overlay.kernel.bpf.hooks import tcx
+from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS
 from overlay.kernel.netlink import codec, link_decoder
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.socket import LargeDumpError, NetlinkSocket
@@ -215,7 +217,7 @@ def _interface_use(outside: Collection[int]) -> str:
         if index in outside and kind not in _PLAIN_QUEUES:
             return _SEES.format(f"tc's {kind} on {if_indextoname(index)}")
     for index in sorted(outside):
-        for where in (syscall.TCX_INGRESS, syscall.TCX_EGRESS):
+        for where in (INGRESS, EGRESS):
             for _, name in tcx.named(index, where):
                 if not name.startswith(_OWN_PROGRAMS):
                     return _SEES.format(f"eBPF program {name} on {if_indextoname(index)}")

@@ -1,58 +1,31 @@
-"""The hooks of a node's programs on the underlay's interfaces: tcx, else those of tc.
-
-Owns: the choice. An agent of before may have used the other kind, after a change of the kernel
-alone; so what is removed is looked for at both.
-"""
+"""Which programs at the underlay's interfaces are the native path's, and their removal."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final
 
-from overlay.kernel.native import clsact_hooks, tcx_hooks
-from overlay.kernel.native.clsact_hooks import ClsactHooks
-from overlay.kernel.native.tcx_hooks import TcxHooks
+from overlay.kernel.bpf.hooks.interface_hooks import hooks_of
+from overlay.kernel.bpf.hooks.interface_hooks import remove_all as remove_all_for
+from overlay.kernel.bpf.hooks.owner import INGRESS, HookOwner, HookUse
 from overlay.kernel.netlink.link_lookup import link_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId
 
-
-class UnderlayHooks(Protocol):
-    """The programs of one node on interfaces."""
-
-    def read(self) -> list[tuple[int, int]]:
-        """Return the interfaces, by index, that run a program of this node, and its id."""
-
-    def put(self, index: int, program_fd: int) -> None:
-        """Run a program on an interface, in place of this node's former one. Raises OSError."""
-
-    def delete(self, index: int) -> None:
-        """Remove this node's program from an interface. Raises OSError."""
-
-
-def stops_interfaces() -> bool:
-    """Return whether an interface drops packets while the first program comes or the last one goes.
-
-    The kernel stops it while a queueing discipline, which tc's hooks are, is added or removed.
-    """
-    return not tcx_hooks.has_tcx()
-
-
-def hooks_of(socket: NetlinkSocket, node_id: NodeId) -> UnderlayHooks:
-    """Return the hooks for a node's programs in the thread's namespace, which is the socket's."""
-    return TcxHooks(node_id) if tcx_hooks.has_tcx() else ClsactHooks(socket, node_id)
+USE: Final = HookUse("ovn_", "overlayd:native", 0x0100_0000)
+"""The native path's programs."""
 
 
 def remove_all(socket: NetlinkSocket) -> list[str]:
     """Remove the programs of all nodes from all interfaces; return descriptions of them."""
-    return _texts(socket, [*tcx_hooks.remove_all(), *clsact_hooks.remove_all(socket)])
+    return _texts(socket, remove_all_for(socket, USE))
 
 
 def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> list[str]:
     """Remove a node's programs from all interfaces; return descriptions of them."""
-    hooks = hooks_of(socket, node_id)
-    indexes = [index for index, _ in hooks.read()]
+    hooks = hooks_of(socket, HookOwner(USE, node_id))
+    indexes = [index for index, _ in hooks.read(INGRESS)]
     for index in indexes:
-        hooks.delete(index)
+        hooks.delete(index, INGRESS)
     return _texts(socket, indexes)
 
 

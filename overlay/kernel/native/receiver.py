@@ -18,11 +18,12 @@ from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf.hooks.interface_hooks import hooks_of
+from overlay.kernel.bpf.hooks.owner import INGRESS, HookOwner
 from overlay.kernel.bpf.remote import program as remote_program
 from overlay.kernel.bpf.remote.maps import RemoteMaps
 from overlay.kernel.native import hooks, receive_program
 from overlay.kernel.native.support import can_mix_versions
-from overlay.kernel.native.tcx_hooks import program_name
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, NodeId
 
@@ -41,6 +42,7 @@ class NativeReceiver:
         Raises OverlayError if the kernel refuses.
         """
         self._descriptors: list[int] = []
+        owner = HookOwner(hooks.USE, node_id)
         try:
             self._paths = self._map(
                 receive_program.PATH_KEY.size, receive_program.PATH_VALUE_SIZE, "overlayd_path"
@@ -54,7 +56,7 @@ class NativeReceiver:
             code = receive_program.receive_program(
                 self._paths, self._vnis, port, mixed=can_mix_versions()
             )
-            self._program = self._own(syscall.load(code, program_name(node_id)))
+            self._program = self._own(syscall.load(code, owner.program_name))
             self._socket = NetlinkSocket()
         except OSError as error:
             self._close_descriptors()
@@ -65,7 +67,7 @@ class NativeReceiver:
                 'path, set native_path = "off" in overlayd.toml',
             ) from error
         self._node_id = node_id
-        self._hooks = hooks.hooks_of(self._socket, node_id)
+        self._hooks = hooks_of(self._socket, owner)
         self._program_id = syscall.program_id(self._program)
 
     def _map(self, key_size: int, value_size: int, name: str, kind: int = syscall.HASH) -> int:
@@ -92,7 +94,7 @@ class NativeReceiver:
         paths = self._path_keys()
         return NativeState(
             frozenset(
-                index for index, program in self._hooks.read() if program == self._program_id
+                index for index, program in self._hooks.read(INGRESS) if program == self._program_id
             ),
             frozenset(own for _, own in paths),
             frozenset(path for path, _ in paths),
@@ -123,9 +125,9 @@ class NativeReceiver:
         for each in after.vnis - before.vnis:
             self._put_vni(each)
         for index in sorted(after.interfaces - before.interfaces):
-            self._hooks.put(index, self._program)
+            self._hooks.put(index, self._program, INGRESS)
         for index in sorted(self._surplus(after)):
-            self._hooks.delete(index)
+            self._hooks.delete(index, INGRESS)
         kept = {each.vni for each in after.vnis}
         for vni in {each.vni for each in before.vnis} - kept:
             syscall.delete(self._vnis, receive_program.vni_key(vni))
@@ -142,7 +144,7 @@ class NativeReceiver:
 
     def _surplus(self, wanted: NativeState) -> set[int]:
         """Return the interfaces that run a program of this node's, an earlier agent's too."""
-        return {index for index, _ in self._hooks.read()} - wanted.interfaces
+        return {index for index, _ in self._hooks.read(INGRESS)} - wanted.interfaces
 
     def remove(self) -> None:
         """Remove this node's programs from all interfaces. Raises OSError."""

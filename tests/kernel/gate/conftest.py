@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -25,7 +25,10 @@ from overlay.core.gate.state import GatedAddress, GatedInterface, GatedNetwork, 
 from overlay.core.gate.translation import VirtualAddress, plan_gate
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
+from overlay.kernel.bpf.hooks.interface_hooks import InterfaceHooks, hooks_of
+from overlay.kernel.bpf.hooks.owner import HookOwner
 from overlay.kernel.gate.gate import Gate
+from overlay.kernel.gate.hooks import USE
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -139,6 +142,12 @@ class Gated:
         """Return what opens sockets there."""
         return Traffic({who: self.fd(who) for who in self.names})
 
+    @contextmanager
+    def hooks(self) -> Iterator[InterfaceHooks]:
+        """Give the gate's programs on the host's interfaces, in its namespace."""
+        with netns.inside(self.fd("h1")), NetlinkSocket() as host:
+            yield hooks_of(host, HookOwner(USE, NODE))
+
     def interface(self, link: str, kind: str) -> GatedInterface:
         """Return an interface of the host as the agent's plan has it."""
         with NetlinkSocket(self.fd("h1")) as host:
@@ -247,9 +256,9 @@ def write_rules(gated: Gated, gate: GateThere, wanted: HostState = WANTED) -> No
         inside.write(plan.translation)
 
 
-@pytest.fixture(scope="module")
-def gated(_capable: None) -> Iterator[Gated]:
-    """Return the hosts, with a gate whose rules are written."""
+@contextmanager
+def gated_hosts() -> Iterator[Gated]:
+    """Give the hosts, with a gate whose rules are written."""
     made = Gated(World())
     try:
         _build(made)
@@ -262,6 +271,13 @@ def gated(_capable: None) -> Iterator[Gated]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def gated(_capable: None) -> Iterator[Gated]:
+    """Return the hosts, with a gate whose rules are written."""
+    with gated_hosts() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

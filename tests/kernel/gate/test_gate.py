@@ -8,8 +8,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -18,20 +18,49 @@ from overlay import failpoint
 from overlay.core.gate.port_block import USUAL_BLOCK
 from overlay.core.gate.state import GateState
 from overlay.kernel import netns, reset
-from overlay.kernel.bpf import numbers, syscall, tcx
+from overlay.kernel.bpf import numbers, syscall, tc_filters
 from overlay.kernel.bpf.assembler import R0, Assembler
+from overlay.kernel.bpf.hooks import tcx
+from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS
 from overlay.kernel.gate import hooks
 from overlay.kernel.gate.gate import kept_block, refusal
 from overlay.kernel.gate.maps import GatedPorts
 from overlay.kernel.gate.namespace import namespace_name
 from overlay.kernel.gate.pairs import end_name
 from overlay.kernel.gate.programs import parts
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId, parse_ip
-from tests.kernel.gate.conftest import BLOCK, FAR, NEAR, NODE, OWN, TCP_PORT, Gated, GateThere
+from tests.kernel.gate.conftest import (
+    BLOCK,
+    FAR,
+    NEAR,
+    NODE,
+    OWN,
+    TCP_PORT,
+    Gated,
+    GateThere,
+    gated_hosts,
+)
 from tests.kernel.gate.traffic import Traffic
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 OTHER_NODE = NodeId(bytes(range(64, 80)))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(True, marks=pytest.mark.skipif(not tcx.has_tcx(), reason="needs Linux 6.6")),
+        False,
+    ],
+    ids=["tcx", "tc"],
+)
+def gated(request: pytest.FixtureRequest, _capable: None) -> Iterator[Gated]:
+    """Return the hosts, whose programs run at tcx, or at tc's hooks, as before Linux 6.6."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tcx, "has_tcx", lambda: request.param)
+        with gated_hosts() as made:
+            yield made
 
 
 def require_traffic(traffic: Traffic) -> None:
@@ -94,15 +123,18 @@ def test_what_others_do_is_undone(gated: Gated, traffic: Traffic, who: str, comm
     require_traffic(traffic)
 
 
-@pytest.mark.parametrize("where", [syscall.TCX_INGRESS, syscall.TCX_EGRESS])
+@pytest.mark.parametrize("where", [INGRESS, EGRESS])
 @pytest.mark.parametrize("link", ["cable", "ovh"])
 def test_a_program_that_is_gone_comes_back(
     gated: Gated, traffic: Traffic, link: str, where: int
 ) -> None:
     """On each interface, for what it receives and sends."""
     gate, wanted = newest(gated), gated.wanted()
-    with netns.inside(gated.fd("h1")):
-        assert tcx.delete(gated.interface(link, "outside").interface_index, "ovg_", where)
+    index = gated.interface(link, "outside").interface_index
+    with gated.hooks() as programs:
+        assert programs.at(index, where)
+        programs.delete(index, where)
+        assert not programs.at(index, where)
 
     assert gate.read() != wanted
     assert gated.pass_over(gate) == wanted
@@ -237,29 +269,43 @@ def test_another_nodes_gate_stays(gated: Gated, traffic: Traffic) -> None:
     require_traffic(traffic)
 
 
+@contextmanager
+def dropping(gated: Gated) -> Iterator[None]:
+    """Have another program drop all that the cable brings, at the kind of hooks that gates use."""
+    index = gated.interface("cable", "outside").interface_index
+    program = Assembler()
+    program.set(R0, numbers.DROP)
+    program.exit()
+    with netns.inside(gated.fd("h1")), NetlinkSocket() as host:
+        descriptor = syscall.load(program.code(), "other")
+        if tcx.has_tcx():
+            syscall.attach(descriptor, index)
+        else:
+            host.transact([tc_filters.add_clsact(index)])  # refused if it is there
+            host.request(tc_filters.put_filter(index, descriptor, "other"))
+        try:
+            yield
+        finally:
+            if tcx.has_tcx():
+                syscall.detach(descriptor, index)
+            else:
+                host.request(tc_filters.delete_clsact(index))  # the gate's programs go as well
+            os.close(descriptor)
+
+
 @pytest.mark.parametrize("is_before", [True, False])
 def test_others_programs_run_as_well(gated: Gated, traffic: Traffic, is_before: bool) -> None:
     """On the same hooks, before the gate's and after: what it does not take is theirs."""
     gate = newest(gated)
     index = gated.interface("cable", "outside").interface_index
-    program = Assembler()
-    program.set(R0, numbers.DROP)
-    program.exit()
-    with netns.inside(gated.fd("h1")):
-        if is_before:
-            tcx.delete(index, "ovg_")
-        descriptor = syscall.load(program.code(), "other")
-        syscall.attach(descriptor, index)
-        os.close(descriptor)
-        gated.pass_over(gate)
-        names = [name for _, name in tcx.named(index)]
-        assert sorted(names) == sorted(["other", f"ovg_{NODE[:3].hex()}"])
-    try:
-        lost = gated.world.pings(gated.names["h2"], OWN[4])
-        assert lost == 0
-    finally:
-        with netns.inside(gated.fd("h1")):
-            tcx.delete(index, "other")
+    if is_before:
+        with gated.hooks() as programs:
+            for where in (EGRESS, INGRESS):
+                programs.delete(index, where)
+    with dropping(gated):
+        assert gated.pass_over(gate) == gated.wanted()
+        assert gated.world.pings(gated.names["h2"], OWN[4]) == 0
+    assert gated.pass_over(gate) == gated.wanted()
     require_traffic(traffic)
 
 
@@ -326,8 +372,9 @@ def assert_nothing_left(gated: Gated) -> None:
     assert not newest(gated).path.exists()
     links = json.loads(gated.run("h1", "ip", "-j", "link"))
     assert {each["ifname"] for each in links} == {"lo", "cable", "ovh", "ovi"}
-    with netns.inside(gated.fd("h1")):
-        assert hooks.remove_all() == []
+    with netns.inside(gated.fd("h1")), NetlinkSocket() as host:
+        assert hooks.remove_all(host) == []
+    assert "clsact" not in gated.run("h1", "tc", "qdisc")
     assert gated.run("h1", "sysctl", "-n", "net.ipv4.conf.lo.accept_local").split() == ["0"]
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.kernel import netns
-from overlay.kernel.bpf import numbers, syscall, tcx
+from overlay.kernel.bpf import numbers, syscall
 from overlay.kernel.bpf.assembler import R0, Assembler
+from overlay.kernel.bpf.hooks.owner import EGRESS
 from overlay.kernel.gate import other_programs
 from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.netlink import codec
@@ -182,7 +183,7 @@ def test_programs_of_others(world: World, host: str, name: str, *, is_reason: bo
     program.exit()
     with netns.inside(world.fd(host)):
         loaded = syscall.load(program.code(), name)
-        tcx.put(socket.if_nametoindex("eth0"), loaded, name, syscall.TCX_EGRESS)
+        syscall.attach(loaded, socket.if_nametoindex("eth0"), where=EGRESS)
         os.close(loaded)
     assert (f"eBPF program {name} on eth0" in use(world, host)) is is_reason
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from overlay.core.services.values import Backend, ServiceProtocol, VirtualPort
 from overlay.kernel import netns
-from overlay.kernel.bpf import syscall, tcx
+from overlay.kernel.bpf.hooks.owner import EGRESS
 from overlay.kernel.host import conntrack
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.services import lost_flows, table_writer
@@ -281,8 +281,8 @@ def test_without_the_program_nobody_reads_it(gated: Gated, traffic: Traffic, ver
         listener.bind(("eth0", 3))
         gate, wanted = gated.opened[-1], gated.wanted()
         index = gated.interface("ovh", "network").interface_index
-        with netns.inside(gated.fd("h1")):
-            tcx.delete(index, f"ovg_{NODE[:3].hex()}", syscall.TCX_EGRESS)
+        with gated.hooks() as programs:
+            programs.delete(index, EGRESS)
         client = traffic.socket("h1", FAMILY[version], socket.SOCK_DGRAM)
         client.sendto(b"nobody reads this", (SERVICE[version], UDP))
         assert gated.world.pings(gated.names["h1"], TWO[version]) == 1

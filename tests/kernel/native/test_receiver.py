@@ -13,7 +13,8 @@ from overlay.core.native.state import NativeState
 from overlay.kernel import netns
 from overlay.kernel.bpf import numbers, syscall, tc_filters
 from overlay.kernel.bpf.assembler import R0, Assembler
-from overlay.kernel.native import hooks, tcx_hooks
+from overlay.kernel.bpf.hooks import tcx as tcx_hooks
+from overlay.kernel.native import hooks
 from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.native.support import can_mix_versions, usable_interfaces
 from overlay.kernel.netlink.socket import NetlinkSocket
