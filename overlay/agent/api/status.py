@@ -132,9 +132,9 @@ def _gate(components: Components) -> schema.GateResponse:
     rules = components.exposure.rules
     plan = rules.gate.plan if rules.is_gated else None
     return {
-        "mode": rules.gate.mode,
+        "mode": rules.gate.decision.mode,
         "active": rules.is_gated,
-        "why": rules.gate.why or None,
+        "why": rules.gate.decision.why or None,
         "ports": None
         if plan is None
         else {"first": plan.gate.block.first, "last": plan.gate.block.last},

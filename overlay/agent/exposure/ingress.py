@@ -114,7 +114,7 @@ class Ingress(Controller):
         }
 
     async def _update(self) -> None:
-        if self._rules.gate.follows_host:
+        if self._rules.gate.decision.follows_host:
             self._rules.set_virtual(self._virtual_addresses())
         before = {(each.port.protocol, each.port.port) for each in self.status if each.forward}
         found = []

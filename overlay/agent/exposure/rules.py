@@ -16,8 +16,8 @@ from itertools import chain
 from typing import Final
 
 from overlay.agent.dataplane import watch
-from overlay.agent.exposure.former_hooks import FormerHooks
-from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.exposure.gate.former_hooks import FormerHooks
+from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -109,7 +109,7 @@ class HostRules(Controller):
     @property
     def is_settled(self) -> bool:
         """Return whether it is known where this host translates."""
-        if self.gate.is_off:
+        if self.gate.decision.is_off:
             return True
         if not any(self._links.values()):
             return self._gated is None
@@ -172,7 +172,7 @@ class HostRules(Controller):
 
     def _virtual_addresses(self) -> frozenset[VirtualAddress]:
         """Return what the host should reach through its gate, if that may have one."""
-        if not self.gate.follows_host:
+        if not self.gate.decision.follows_host:
             return frozenset()
         found = (
             virtual_on(links, self._virtual.get(vni, ())) for vni, links in self._links.items()
@@ -297,7 +297,7 @@ class HostRules(Controller):
                     await self._kernel.call(conntrack.forget_begun_at, netns_fd, own, udp)
 
     def _report_move(self) -> None:
-        why = f": {self.gate.why}" if self.gate.why else ""
+        why = f": {self.gate.decision.why}" if self.gate.decision.why else ""
         text = (
             "the gate translates" if self.is_gated else f"the host's own namespace translates{why}"
         )
@@ -370,7 +370,7 @@ class HostRules(Controller):
 
     def rest_s(self) -> float:
         """Rest where each change of the host's addresses and routes leads to a pass."""
-        if not self.gate.follows_host:
+        if not self.gate.decision.follows_host:
             return 0.0
         return _GATED_REST_S if self.is_gated else _UNGATED_REST_S
 
@@ -378,11 +378,11 @@ class HostRules(Controller):
     async def prepare(self) -> AsyncIterator[None]:
         """Watch for changes by other processes: of tables that matter, and of the gate's host."""
         names = {table_name(self._node_id), DOCKER_TABLE}
-        if self.gate.is_optional:
+        if self.gate.decision.is_optional:
             names.add(USER_TABLE_NAME)
         with contextlib.ExitStack() as watched:
             watched.enter_context(watch.watch_tables(names, self._own_ports, self.trigger))
-            for make in () if self.gate.is_off else (UnderlayMonitor, policy_monitor):
+            for make in () if self.gate.decision.is_off else (UnderlayMonitor, policy_monitor):
                 monitor = await self._kernel.call(make)
                 if monitor is not None:
                     watching = watch.watch_monitor(monitor, self._host_changed, self.settle_s)
@@ -390,13 +390,13 @@ class HostRules(Controller):
             yield
 
     def _host_changed(self) -> None:
-        if self.gate.follows_host:
+        if self.gate.decision.follows_host:
             self.trigger()
 
     def faults(self) -> Iterator[Fault]:
         """Yield why there is no gate, the chains of others that drop packets, and the fault."""
-        if self.gate.why and not self.gate.is_optional:
-            yield Fault(_NO_GATE.format(self.gate.why), _NO_GATE_HINT, "warn")
+        if self.gate.decision.why and not self.gate.decision.is_optional:
+            yield Fault(_NO_GATE.format(self.gate.decision.why), _NO_GATE_HINT, "warn")
         for each in self.obstacles:
             text = f"this host's {each.chain} drops what leaves networks and what enters them"
             yield Fault(text, each.remedy, "error")

@@ -10,7 +10,7 @@ from overlay.agent.exposure.context import ExposureContext
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.declared_host import DeclaredHost
 from overlay.agent.exposure.eligibility import Eligibility
-from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ingress import Ingress
 from overlay.agent.exposure.ip_forwarding import HostForwarding

@@ -81,7 +81,7 @@ class Bench:
                     set_ingress=self._set,
                     set_virtual=self.virtual.update,
                     apply=self._apply,
-                    gate=SimpleNamespace(follows_host=True),
+                    gate=SimpleNamespace(decision=SimpleNamespace(follows_host=True)),
                 ),
             ),
             cast("PublishedPorts", SimpleNamespace(holder_of=self._holder_of)),

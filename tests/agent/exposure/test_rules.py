@@ -10,8 +10,9 @@ from unittest.mock import AsyncMock
 
 import pytest
 from overlay import limits
-from overlay.agent.exposure import gate, rules
-from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.exposure import rules
+from overlay.agent.exposure.gate import decision, translation_gate
+from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -96,7 +97,7 @@ def calls_of(
     kernel = Kernel()
     monkeypatch.setattr(rules, "HostTable", lambda _node_id: kernel)
     monkeypatch.setattr(rules, "ForeignRules", lambda: kernel)
-    monkeypatch.setattr(gate, "remove_gate", lambda _node_id: None)
+    monkeypatch.setattr(translation_gate, "remove_gate", lambda _node_id: None)
 
     async def main() -> None:
         thread = KernelThread()
@@ -160,17 +161,17 @@ def test_a_decision_about_a_gate_lasts_while_anything_is_exposed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Then there is nothing to tell, and the next network asks anew; changes are heard always."""
-    monkeypatch.setattr(gate, "kept_block", lambda _node_id: None)
-    monkeypatch.setattr(gate, "refusal", lambda _node_id: "no tcx")
+    monkeypatch.setattr(translation_gate, "kept_block", lambda _node_id: None)
+    monkeypatch.setattr(decision, "refusal", lambda _node_id: "no programs")
 
     async def work(made: HostRules, _kernel: Kernel) -> None:
-        made.gate.mode = "auto"
+        made.gate.decision.mode = "auto"
         await made.reconcile()
-        assert (made.gate.why, made.gate.follows_host) == ("no tcx", False)
+        assert (made.gate.decision.why, made.gate.decision.follows_host) == ("no programs", False)
         assert list(made.faults()) == []
         made.set_links(Vni(1), [])
         await made.apply()
-        assert (made.gate.why, made.gate.follows_host) == ("", True)
+        assert (made.gate.decision.why, made.gate.decision.follows_host) == ("", True)
 
     calls_of(monkeypatch, tmp_path, work)
 
@@ -185,7 +186,7 @@ def test_a_pass_looks_again_when_the_gate_says(
         monkeypatch.setattr(made, "trigger", triggered.set)
         monkeypatch.setattr(made.gate, "bring", AsyncMock(return_value=None))
         for delay_s in (60.0, 0.01, 60.0):
-            made.gate.look_again_s = delay_s
+            made.gate.decision.look_again_s = delay_s
             await made.reconcile()
         async with asyncio.timeout(30.0):
             await triggered.wait()
@@ -219,7 +220,7 @@ def test_virtual_addresses_are_for_the_gate_alone(
         made.set_virtual({Vni(1): frozenset({inside, outside}), Vni(2): frozenset({inside})})
         await made.apply()
         assert bring.await_count == 0
-        made.gate.mode = "on"
+        made.gate.decision.mode = "on"
         for _ in range(2):
             await made.apply()
             assert made.is_settled
@@ -237,7 +238,7 @@ def test_where_the_host_translates_becomes_known(
     async def work(made: HostRules, _kernel: Kernel) -> None:
         made.set_links(Vni(1), [])
         await made.apply()
-        made.gate.mode = "on"
+        made.gate.decision.mode = "on"
         bring = AsyncMock(side_effect=OverlayError("not now"))
         monkeypatch.setattr(made.gate, "bring", bring)
         told: list[bool] = []
@@ -265,7 +266,7 @@ def test_a_former_table_of_virtual_addresses_keeps_the_hooks(
     last = Gated(frozenset({2}), is_retiring=False)
 
     async def work(made: HostRules, kernel: Kernel) -> None:
-        made.gate.mode = "on"
+        made.gate.decision.mode = "on"
         monkeypatch.setattr(made.gate, "bring", AsyncMock(return_value=plan))
         kernel.form, kernel.services = last, True
         monkeypatch.setattr(conntrack, "translates_any", lambda _ranges: False)

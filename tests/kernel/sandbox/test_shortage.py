@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread

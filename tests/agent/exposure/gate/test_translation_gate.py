@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.agent.exposure import gate
-from overlay.agent.exposure.gate import TranslationGate
+from overlay.agent.exposure.gate import decision, former_ports, translation_gate
+from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
@@ -55,6 +55,7 @@ class Kernel:
     calls: list[str] = field(default_factory=list)
     breaks: bool = False
     block: PortBlock | None = None  # of a gate that stands, perhaps of an agent of before
+    stops: bool = False  # interfaces, as a gate comes
     up_s: float = 1e6
     listening: frozenset[int] = frozenset()
     other_use: str = ""  # what other programs have
@@ -112,17 +113,18 @@ def run(
 ) -> Kernel:
     """Have a gate work in a kernel."""
     kernel = Kernel()
-    monkeypatch.setattr(gate, "Gate", lambda _node_id: kernel)
-    monkeypatch.setattr(gate, "TranslationTable", lambda _path: kernel)
-    monkeypatch.setattr(gate, "refusal", lambda _node_id: kernel.why)
+    monkeypatch.setattr(translation_gate, "Gate", lambda _node_id: kernel)
+    monkeypatch.setattr(translation_gate, "TranslationTable", lambda _path: kernel)
+    monkeypatch.setattr(decision, "refusal", lambda _node_id: kernel.why)
     monkeypatch.setattr("time.clock_gettime", lambda _clock: kernel.up_s)
-    monkeypatch.setattr(gate, "kept_block", lambda _node_id: kernel.block)
-    monkeypatch.setattr(gate, "listening_ports", lambda: kernel.listening)
-    monkeypatch.setattr(gate, "admits_by_mark", lambda: kernel.admits)
-    monkeypatch.setattr(gate, "other_use", lambda _node_id, _outside: kernel.other_use)
-    monkeypatch.setattr(gate, "read_host", kernel.read_host)
-    monkeypatch.setattr(gate, "remove_gate", kernel.remove)
-    monkeypatch.setattr(gate, "open_published_ports", lambda _fd, _own: kernel.open_ports)
+    monkeypatch.setattr(translation_gate, "kept_block", lambda _node_id: kernel.block)
+    monkeypatch.setattr(decision, "listening_ports", lambda: kernel.listening)
+    monkeypatch.setattr(decision, "admits_by_mark", lambda: kernel.admits)
+    monkeypatch.setattr(decision, "other_use", lambda _node_id, _outside: kernel.other_use)
+    monkeypatch.setattr(decision, "read_host", kernel.read_host)
+    monkeypatch.setattr(translation_gate, "remove_gate", kernel.remove)
+    monkeypatch.setattr(decision, "stops_interfaces", lambda: kernel.stops)
+    monkeypatch.setattr(former_ports, "open_published_ports", lambda _fd, _own: kernel.open_ports)
 
     async def main() -> None:
         thread = KernelThread()
@@ -202,7 +204,7 @@ def test_off_and_without_networks_there_is_none(monkeypatch: pytest.MonkeyPatch)
 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         assert await made.bring(WANTED) is None
-        assert (made.why, made.where, kernel.calls) == ("", None, [])
+        assert (made.decision.why, made.where, kernel.calls) == ("", None, [])
         await made.end()
         await made.end()
 
@@ -211,7 +213,7 @@ def test_off_and_without_networks_there_is_none(monkeypatch: pytest.MonkeyPatch)
     async def idle(made: TranslationGate, _kernel: Kernel) -> None:
         assert await made.bring(None) is None
         assert await made.bring(HostState()) is None
-        assert made.why == ""
+        assert made.decision.why == ""
 
     assert run(monkeypatch, idle).calls == []
 
@@ -220,12 +222,12 @@ def test_a_kernel_without_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     """Its reason is told; it may have been a passing one."""
 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
-        kernel.why = "no tcx"
+        kernel.why = "no programs"
         assert await made.bring(WANTED) is None
-        assert made.why == "no tcx"
+        assert made.decision.why == "no programs"
         kernel.why = ""
         assert await made.bring(WANTED)
-        assert made.why == ""
+        assert made.decision.why == ""
 
     assert run(monkeypatch, work).calls == ["table of 1", "gate of 1"]
 
@@ -237,18 +239,18 @@ def test_an_obstacle_and_a_surplus_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.host = replace(HOST, has_ipsec=True)
         assert await made.bring(WANTED) is None
-        assert "IPsec" in made.why
-        kernel.while_read = lambda: told.append(made.why)
+        assert "IPsec" in made.decision.why
+        kernel.while_read = lambda: told.append(made.decision.why)
         assert await made.bring(WANTED) is None
-        assert told == [made.why]
+        assert told == [made.decision.why]
         kernel.while_read = lambda: None
         many = tuple(interface(f"eth{n}", 100 + n, "192.0.2.1") for n in range(65))
         kernel.host = HostView(many)
         assert await made.bring(WANTED) is None
-        assert made.why == "the host has 65 interfaces with addresses, and a gate takes 64"
+        assert made.decision.why == "the host has 65 interfaces with addresses, and a gate takes 64"
         kernel.host = HOST
         assert await made.bring(WANTED)
-        assert made.why == ""
+        assert made.decision.why == ""
 
     assert run(monkeypatch, work).calls == ["table of 1", "gate of 1"]
 
@@ -260,7 +262,7 @@ def test_a_failure_ends_no_gate_that_is_in_force(monkeypatch: pytest.MonkeyPatch
         kernel.breaks = True
         assert await made.bring(WANTED) is None
         assert kernel.block is None
-        assert made.why == "the gate could not be made: [Errno 12] no memory"
+        assert made.decision.why == "the gate could not be made: [Errno 12] no memory"
         kernel.breaks = False
         assert await made.bring(WANTED) is None  # for 30 s, unless something else is wanted
         more = replace(WANTED, links=frozenset({BLUE, GREEN}))
@@ -339,12 +341,12 @@ def test_without_enough_free_ports_there_is_none(monkeypatch: pytest.MonkeyPatch
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.host = replace(HOST, own_ports=(1024, 65_535))
         assert await made.bring(WANTED) is None
-        assert made.why.startswith("no 4096 ports in one piece are free")
+        assert made.decision.why.startswith("no 4096 ports in one piece are free")
         kernel.host = HOST
         assert await made.bring(WANTED)
         kernel.host = replace(HOST, own_ports=(32_000, 60_999))
         assert await made.bring(WANTED) is None
-        assert made.why.endswith("have ports 32000 to 60999, the gate's 16384 to 32767")
+        assert made.decision.why.endswith("have ports 32000 to 60999, the gate's 16384 to 32767")
 
     run(monkeypatch, work)
 
@@ -356,7 +358,7 @@ def test_a_gate_that_is_left_open_stays(monkeypatch: pytest.MonkeyPatch) -> None
         assert await made.bring(WANTED)
         kernel.other_use = "Docker tracks"
         assert await made.bring(replace(WANTED, ports=frozenset({PORT})))
-        assert made.why == ""
+        assert made.decision.why == ""
 
     run(monkeypatch, work, mode="auto")
 
@@ -373,12 +375,12 @@ def test_where_others_track_there_is_none_if_left_open(monkeypatch: pytest.Monke
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.other_use = "Docker tracks"
         assert await made.bring(WANTED) is None
-        assert (made.why, made.follows_host) == ("Docker tracks", False)
+        assert (made.decision.why, made.decision.follows_host) == ("Docker tracks", False)
         kernel.other_use = ""
         assert await made.bring(WANTED) is None
-        assert made.why == "Docker tracks"
+        assert made.decision.why == "Docker tracks"
         assert await made.bring(None) is None
-        assert (made.why, made.follows_host) == ("", True)
+        assert (made.decision.why, made.decision.follows_host) == ("", True)
         assert await made.bring(WANTED)
 
     run(monkeypatch, work, mode="auto")
@@ -390,14 +392,35 @@ def test_where_others_track_there_is_none_if_left_open(monkeypatch: pytest.Monke
     run(monkeypatch, asked)
 
 
+def test_where_interfaces_would_stop_it_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets are lost only if the operator accepts that; what stands has cost them already."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.stops = True
+        assert await made.bring(WANTED) is None
+        assert made.decision.why.startswith("before Linux 6.6 interfaces drop packets")
+        assert made.decision.why.endswith('gate = "on" accepts that')
+        assert not made.decision.follows_host
+        kernel.block = USUAL_BLOCK
+        assert await TranslationGate(NODE, made._kernel, "auto").bring(WANTED)
+
+    run(monkeypatch, work, mode="auto")
+
+    async def asked(made: TranslationGate, kernel: Kernel) -> None:
+        kernel.stops = True
+        assert await made.bring(WANTED)
+
+    run(monkeypatch, asked)
+
+
 def test_routes_from_outside_end_one_that_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the operator asks for them by marks; one that is asked for stays."""
 
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         assert await made.bring(WANTED)
         kernel.admits = True
-        assert (await made.bring(WANTED) is None) == made.is_optional
-        assert ("overlayd_user" in made.why) == made.is_optional
+        assert (await made.bring(WANTED) is None) == made.decision.is_optional
+        assert ("overlayd_user" in made.decision.why) == made.decision.is_optional
 
     for mode in ("auto", "on"):
         run(monkeypatch, work, mode)
@@ -416,7 +439,7 @@ def test_one_that_could_not_stay_does_not_come_back(monkeypatch: pytest.MonkeyPa
         await made.end()
         kernel.host = HOST
         assert await made.bring(WANTED) is None
-        assert "IPsec" in made.why
+        assert "IPsec" in made.decision.why
 
     run(monkeypatch, work, mode="auto")
 
@@ -430,7 +453,7 @@ def test_one_that_never_was_whole_does_not_stand(monkeypatch: pytest.MonkeyPatch
         kernel.breaks, kernel.other_use = False, "Docker tracks"
         successor = TranslationGate(NODE, made._kernel, "auto")
         assert await successor.bring(WANTED) is None
-        assert successor.why == "Docker tracks"
+        assert successor.decision.why == "Docker tracks"
 
     run(monkeypatch, work, mode="auto")
 
@@ -451,7 +474,7 @@ def test_others_may_begin_first_after_a_boot(monkeypatch: pytest.MonkeyPatch) ->
     async def work(made: TranslationGate, kernel: Kernel) -> None:
         kernel.up_s = 15.0
         assert await made.bring(WANTED) is None
-        assert (made.why, made.look_again_s) == ("", 105.0)
+        assert (made.decision.why, made.look_again_s) == ("", 105.0)
         kernel.up_s = 120.0
         assert await made.bring(WANTED)
         assert made.look_again_s is None
@@ -490,7 +513,7 @@ def test_an_address_that_is_renewed_ends_no_gate(
         assert made.look_again_s is not None
         await asyncio.sleep(made.look_again_s)
         assert await made.bring(WANTED) is None
-        assert "has no address of it" in made.why
+        assert "has no address of it" in made.decision.why
 
         kernel.host = HOST
         assert await made.bring(WANTED)
