@@ -15,6 +15,8 @@ GATE_PORTS_MIN: Final = 4096  # as many connections at once to one port of one a
 GATE_AFTER_BOOT_S: Final = 120.0  # other programs that track have begun by then, with "auto"
 GATE_RETIRING_S: Final = 5.0  # from a look for connections of before to the next, at first
 GATE_RETIRING_MAX_S: Final = 300.0  # each look reads the kernel's whole table of connections
+GATE_RETRY_S: Final = 30.0  # what is made and removed again would itself be a reason to try again
+GATE_RETRY_STOPPING_S: Final = 3600.0  # where each attempt stops the host's interfaces
 GATE_PATIENCE_S: Final = 5.0  # for a missing address: the end of a gate cuts connections off
 GATE_RULES_SIZE_MAX: Final = (
     4 * 1024 * 1024

@@ -60,13 +60,14 @@ TEXTS: Final[dict[str, str]] = {
     "fast_path": "forward unicast by eBPF instead of the bridge: auto (if the kernel can), on, off",
     "native_path": (
         "put unicast into VXLAN, and take it out, by eBPF, past the host's firewall: auto (if the "
-        "kernel can, and no rule of the firewall could judge such packets), on, off; needs the "
-        "fast path (docs/guide/native-path.md)"
+        "kernel can, from Linux 6.6, and no rule of the firewall could judge such packets), on, "
+        "off; needs the fast path (docs/guide/native-path.md)"
     ),
     "gate": (
         "translate for exposed networks and published ports behind a gate, so that the host's own "
-        "traffic is not tracked: auto (if the host can, and no other program tracks or has rules "
-        "that a gate would pass by), on (if the host can), off (docs/guide/gate.md)"
+        "traffic is not tracked: auto (if the host can, from Linux 6.6, and no other program "
+        "tracks or has rules that a gate would pass by), on (if the host can), off "
+        "(docs/guide/gate.md)"
     ),
     "services_at_connect": (
         "choose a service's backend when a program connects, so that no packet of its TCP "

@@ -276,7 +276,7 @@ def running(
     The direction is whether it runs on frames that leave.
     """
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
-    hooked = {tc_filters.hooked_index(message) for message in messages} - {0}
+    hooked = {each.interface for each in map(tc_filters.hooks_in, messages) if each is not None}
     found = []
     for index in sorted(hooked):
         for leaving in (False, True) if among is None or index in among else ():

@@ -24,6 +24,9 @@ _PRIORITY: Final = 0x6F76  # overlayd's; an operator's filters before and after 
 _PROTOCOL_ALL: Final = 0x0300  # ETH_P_ALL in network order
 _FILTER_HANDLE: Final = 1
 _TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_INGRESS_BLOCK, _TCA_EGRESS_BLOCK = 13, 14
+_CLSACT: Final = b"clsact\0"
+_HOOK_KINDS: Final = (_CLSACT, b"ingress\0")
 _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_ID = 6, 7, 8, 11
 _DIRECT_ACTION: Final = 1
 _U32: Final = struct.Struct("=I")
@@ -36,13 +39,13 @@ def add_clsact(index: int) -> Request:
     """
     flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     head = _HEADER.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
-    return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, b"clsact\0"))
+    return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, _CLSACT))
 
 
 def delete_clsact(index: int) -> Request:
     """Return the request that removes the clsact hooks from an interface, with all filters."""
     head = _HEADER.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
-    return (codec.RTM_DELQDISC, 0, head + attribute(_TCA_KIND, b"clsact\0"))
+    return (codec.RTM_DELQDISC, 0, head + attribute(_TCA_KIND, _CLSACT))
 
 
 def put_filter(
@@ -95,13 +98,26 @@ def _parent(*, leaving: bool) -> int:
     return _EGRESS if leaving else _INGRESS
 
 
-def hooked_index(message: NetlinkMessage) -> int:
-    """Return the interface index of a clsact message.
+class TcHooks(NamedTuple):
+    """The hooks of an interface, as a queueing discipline.
 
-    Returns 0 for another queueing discipline.
+    That of before clsact, `ingress`, has none for what is sent. Filters in a block that several
+    interfaces share belong to none of them.
     """
+
+    interface: int  # by index
+    has_egress: bool
+    is_shared: bool
+
+
+def hooks_in(message: NetlinkMessage) -> TcHooks | None:
+    """Return the hooks in a message; None for another queueing discipline."""
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
-    return index_of(message) if found.get(_TCA_KIND) == b"clsact\0" else 0
+    kind = found.get(_TCA_KIND)
+    if kind not in _HOOK_KINDS:
+        return None
+    is_shared = _TCA_INGRESS_BLOCK in found or _TCA_EGRESS_BLOCK in found
+    return TcHooks(index_of(message), kind == _CLSACT, is_shared)
 
 
 def index_of(message: NetlinkMessage) -> int:
@@ -117,9 +133,12 @@ def parent_of(message: NetlinkMessage) -> int:
 
 
 def is_filter(message: NetlinkMessage) -> bool:
-    """Return whether a message of a dump is a filter, and not the list that holds some."""
-    handle: int = _HEADER.unpack_from(message.buffer, message.start)[2]
-    return handle != 0
+    """Return whether a message of a dump is a filter, and not overlayd's list of some.
+
+    Others' lists count: in some kinds a filter has no handle either.
+    """
+    _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
+    return bool(handle) or info != _PRIORITY << 16 | _PROTOCOL_ALL
 
 
 class RunningFilter(NamedTuple):

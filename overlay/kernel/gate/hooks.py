@@ -1,30 +1,28 @@
 """The gate's programs at the hooks of interfaces, in the host's namespace and inside.
 
 They pass what they do not take on to the programs of others, so that the order does not matter.
-Owns: which program runs where, and how the gate's are recognized.
+At tc's hooks the order of others does matter, before Linux 6.6 (the gate's guide).
+Owns: which program runs where.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.gate.state import GatedInterface, InterfaceKind
 from overlay.kernel import netns
 from overlay.kernel.bpf import syscall
+from overlay.kernel.bpf.hooks import interface_hooks as programs
 from overlay.kernel.bpf.hooks.interface_hooks import InterfaceHooks, hooks_of
-from overlay.kernel.bpf.hooks.interface_hooks import remove_all as remove_all_for
-from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS, HookOwner, HookUse
+from overlay.kernel.bpf.hooks.owner import EGRESS, GATE, INGRESS, HookOwner, Place
 from overlay.kernel.gate.maps import GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
 from overlay.kernel.gate.pairs import Pair
 from overlay.kernel.gate.programs import inner_ends, inward, outer_ends, outward
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import NodeId
-
-USE: Final = HookUse("ovg_", "overlayd:gate", 0x0200_0000)
-"""The gate's programs."""
 
 _RECEIVES: Final[Mapping[InterfaceKind, str]] = {
     "outside": "inward", "network": "inward", "loopback": "loopback"
@@ -45,13 +43,18 @@ class Hook(NamedTuple):
     where: int
     program: str
 
+    @property
+    def place(self) -> Place:
+        """Return interface and hook, in the hook's namespace."""
+        return self.link, self.where
+
 
 class GateHooks:
     """The programs of one node, loaded; they live as long as this object or a hook."""
 
     def __init__(self, node_id: NodeId, maps: GateMaps, host: NetlinkSocket) -> None:
         """Load the programs. Raises OSError if the kernel refuses."""
-        self._owner = HookOwner(USE, node_id)
+        self._owner = HookOwner(GATE, node_id)
         self._host = hooks_of(host, self._owner)
         self._programs: dict[str, int] = {}
         codes = {
@@ -90,18 +93,18 @@ class GateHooks:
         """Return those that do not run exactly this object's program."""
         wanted = list(hooks)
         here = [each for each in wanted if not each.is_inside]
-        missing = {each for each in here if not self._runs(self._host, each)}
+        missing = self._missing_of(self._host, here)
         with netns.inside(gate.fd):
             inside = hooks_of(gate.socket, self._owner)
-            there = (each for each in wanted if each.is_inside)
-            return missing | {each for each in there if not self._runs(inside, each)}
+            return missing | self._missing_of(inside, [each for each in wanted if each.is_inside])
 
-    def _runs(self, hooks: InterfaceHooks, hook: Hook) -> bool:
-        return hooks.at(hook.link, hook.where) == [self._ids[hook.program]]
+    def _missing_of(self, hooks: InterfaceHooks, wanted: list[Hook]) -> set[Hook]:
+        found = hooks.at(each.place for each in wanted)
+        return {each for each in wanted if found[each.place] != [self._ids[each.program]]}
 
     def delete_surplus(self, wanted: Iterable[Hook]) -> None:
         """Remove this node's programs from all other hooks of the host. Raises OSError."""
-        kept = {(each.link, each.where) for each in wanted if not each.is_inside}
+        kept = {each.place for each in wanted if not each.is_inside}
         for where in _REMOVED:
             for index in {index for index, _ in self._host.read(where)}:
                 if (index, where) not in kept:
@@ -135,15 +138,17 @@ def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> None:
 
     That is also the thread's.
     """
-    hooks = hooks_of(socket, HookOwner(USE, node_id))
-    for where in _REMOVED:
-        for index, _ in hooks.read(where):
-            hooks.delete(index, where)
+    programs.remove_of(socket, HookOwner(GATE, node_id))
+
+
+def obstacle(socket: NetlinkSocket, node_id: NodeId, indexes: Collection[int]) -> str:
+    """Return why interfaces of the socket's namespace can't run the programs; empty if they can."""
+    return hooks_of(socket, HookOwner(GATE, node_id)).obstacle(indexes)
 
 
 def has_others(socket: NetlinkSocket, node_id: NodeId) -> bool:
     """Return whether an interface of the socket's namespace runs a program of another node."""
-    return hooks_of(socket, HookOwner(USE, node_id)).has_others()
+    return hooks_of(socket, HookOwner(GATE, node_id)).has_others()
 
 
 def remove_all(socket: NetlinkSocket) -> list[int]:
@@ -151,4 +156,4 @@ def remove_all(socket: NetlinkSocket) -> list[int]:
 
     It is also the socket's. Returns the interfaces' indexes. Raises OSError.
     """
-    return remove_all_for(socket, USE)
+    return programs.remove_all(socket, GATE)

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from overlay import limits
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.bpf.hooks import tcx
-from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS
+from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS, USES
 from overlay.kernel.netlink import codec, link_decoder
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.socket import LargeDumpError, NetlinkSocket
@@ -61,7 +61,7 @@ _PLAIN_QUEUES: Final = frozenset({
     "bfifo", "codel", "fq", "fq_codel", "fq_pie", "mq", "netem", "noqueue", "pfifo", "pfifo_fast",
     "pie", "sfq", "tbf",
 })  # fmt: skip
-_OWN_PROGRAMS: Final = ("ovg_", "ovn_")  # of gates and of the native path
+_OWN_PROGRAMS: Final = tuple(each.program_prefix for each in USES)
 _TRACKS: Final = "connections are tracked anyway, by {}"
 _MAY_TRACK: Final = "connections may be tracked anyway, by {}"
 _SEES: Final = "{} would not see the packets that it sees without a gate"

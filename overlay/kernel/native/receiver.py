@@ -19,7 +19,7 @@ from overlay.core.native.state import NativeState, NativeVni
 from overlay.errors import OverlayError
 from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.hooks.interface_hooks import hooks_of
-from overlay.kernel.bpf.hooks.owner import INGRESS, HookOwner
+from overlay.kernel.bpf.hooks.owner import INGRESS, NATIVE, HookOwner
 from overlay.kernel.bpf.remote import program as remote_program
 from overlay.kernel.bpf.remote.maps import RemoteMaps
 from overlay.kernel.native import hooks, receive_program
@@ -42,7 +42,7 @@ class NativeReceiver:
         Raises OverlayError if the kernel refuses.
         """
         self._descriptors: list[int] = []
-        owner = HookOwner(hooks.USE, node_id)
+        owner = HookOwner(NATIVE, node_id)
         try:
             self._paths = self._map(
                 receive_program.PATH_KEY.size, receive_program.PATH_VALUE_SIZE, "overlayd_path"

@@ -51,8 +51,7 @@ _NETLINK_ADD_MEMBERSHIP: Final = 1
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
-_NETNSA_NSID: Final = 1  # linux/net_namespace.h
-_NETNSA_FD: Final = 3
+_NETNSA_NSID, _NETNSA_FD = 1, 3  # linux/net_namespace.h
 _SIOCGSKNS: Final = 0x894C  # linux/sockios.h: a descriptor of a socket's namespace
 _DUMP_ENDS: Final = (NLMSG_DONE, NLMSG_ERROR)
 # Failpoints before a batch, by the type of its first message.
@@ -68,6 +67,8 @@ _FAILPOINTS: Final = {
     codec.RTM_NEWRULE: "netlink.new-rule",
     codec.RTM_DELRULE: "netlink.delete-rule",
     codec.RTM_NEWQDISC: "netlink.new-filter",
+    codec.RTM_NEWTFILTER: "netlink.new-filter",
+    codec.RTM_DELQDISC: "netlink.delete-filter",
     codec.RTM_DELTFILTER: "netlink.delete-filter",
 }
 

@@ -26,9 +26,8 @@ from overlay.core.gate.translation import VirtualAddress, plan_gate
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.bpf.hooks.interface_hooks import InterfaceHooks, hooks_of
-from overlay.kernel.bpf.hooks.owner import HookOwner
+from overlay.kernel.bpf.hooks.owner import GATE, HookOwner
 from overlay.kernel.gate.gate import Gate
-from overlay.kernel.gate.hooks import USE
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
@@ -146,7 +145,7 @@ class Gated:
     def hooks(self) -> Iterator[InterfaceHooks]:
         """Give the gate's programs on the host's interfaces, in its namespace."""
         with netns.inside(self.fd("h1")), NetlinkSocket() as host:
-            yield hooks_of(host, HookOwner(USE, NODE))
+            yield hooks_of(host, HookOwner(GATE, NODE))
 
     def interface(self, link: str, kind: str) -> GatedInterface:
         """Return an interface of the host as the agent's plan has it."""

@@ -132,9 +132,10 @@ def test_a_program_that_is_gone_comes_back(
     gate, wanted = newest(gated), gated.wanted()
     index = gated.interface(link, "outside").interface_index
     with gated.hooks() as programs:
-        assert programs.at(index, where)
-        programs.delete(index, where)
-        assert not programs.at(index, where)
+        place = (index, where)
+        assert programs.at([place])[place]
+        programs.delete(*place)
+        assert not programs.at([place])[place]
 
     assert gate.read() != wanted
     assert gated.pass_over(gate) == wanted

@@ -32,7 +32,7 @@ from overlay.core.gate.translation import (
 )
 from overlay.errors import OverlayError
 from overlay.kernel.bpf.hooks.interface_hooks import stops_interfaces
-from overlay.kernel.gate.gate import OTHER_AGENT, refusal
+from overlay.kernel.gate.gate import OTHER_AGENT, hook_obstacle, refusal
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.gate.used_ports import listening_ports
@@ -44,7 +44,6 @@ _STOPS_INTERFACES: Final = (
     "before Linux 6.6 interfaces drop packets for some milliseconds when a gate comes or goes; "
     'gate = "on" accepts that'
 )
-_RETRY_S: Final = 30.0  # what is made and removed again would itself be the next reason to try
 
 
 class Standing(NamedTuple):
@@ -66,7 +65,8 @@ class _Failure(NamedTuple):
 
     def is_recent(self, wanted: HostState) -> bool:
         """Return whether the same need not be tried again yet."""
-        return wanted == self.wanted and asyncio.get_running_loop().time() < self.at + _RETRY_S
+        pause_s = limits.GATE_RETRY_STOPPING_S if stops_interfaces() else limits.GATE_RETRY_S
+        return wanted == self.wanted and asyncio.get_running_loop().time() < self.at + pause_s
 
 
 class _Possible(NamedTuple):
@@ -172,7 +172,8 @@ class GateDecision:
         if why or block is None:
             return _Possible(None, why, may_pass=not lasting)
         plan = plan_gate(host, wanted, block, frozenset(virtual))
-        why = _excess(plan.gate)
+        indexes = {each.interface_index for each in plan.gate.interfaces}
+        why = _excess(plan.gate) or await self._kernel.call(hook_obstacle, self._node_id, indexes)
         return _Possible(None if why else plan, why)
 
     async def _free_block(self, host: HostView, wanted: HostState) -> PortBlock | None:

@@ -41,7 +41,8 @@ class TranslationGate:
     @property
     def look_again_s(self) -> float | None:
         """Return when the gate may be otherwise without an event; None if not."""
-        looks = (self.decision.look_again_s, self._former_ports.look_again_s)
+        former_s = None if self.plan is None else self._former_ports.look_again_s
+        looks = (self.decision.look_again_s, former_s)
         return min((each for each in looks if each is not None), default=None)
 
     @property

@@ -17,6 +17,10 @@ EGRESS: Final = syscall.TCX_EGRESS
 """The hook of what an interface sends."""
 
 
+Place = tuple[int, int]
+"""An interface, by index, and its hook: `INGRESS` or `EGRESS`."""
+
+
 class HookUse(NamedTuple):
     """What programs are for, and how those of all nodes are recognized."""
 
@@ -28,6 +32,15 @@ class HookUse(NamedTuple):
 
     handle_base: int
     """The handles of tc's filters begin there: never 0, and never that of a sandbox's filter."""
+
+
+NATIVE: Final = HookUse("ovn_", "overlayd:native", 0x0100_0000)
+"""The native path's programs."""
+
+GATE: Final = HookUse("ovg_", "overlayd:gate", 0x0200_0000)
+"""The gate's programs."""
+
+USES: Final = (NATIVE, GATE)
 
 
 class HookOwner(NamedTuple):

@@ -10,23 +10,27 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Final
 
 from overlay.kernel.bpf import syscall
-from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS, HookOwner, HookUse
+from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS, HookOwner, HookUse, Place
 
 _LOOPBACK_INDEX: Final = 1
 _GONE: Final = frozenset({errno.ENODEV, errno.ENOENT})
+_WITHOUT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})  # or without any eBPF
 
 
 @cache
 def has_tcx() -> bool:
-    """Return whether the kernel has these hooks."""
+    """Return whether the kernel has these hooks. Raises OSError if it lacks memory to say so."""
     try:
         syscall.attached(_LOOPBACK_INDEX)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in _WITHOUT:
+            return False
+        raise
     return True
 
 
@@ -42,11 +46,14 @@ class TcxHooks:
         return [
             (index, number)
             for index, _ in socket.if_nameindex()
-            for number in self.at(index, where)
+            for number in self._own(index, where)
         ]
 
-    def at(self, index: int, where: int) -> list[int]:
-        """Return the ids of this owner's programs at an interface's hook."""
+    def at(self, places: Iterable[Place]) -> dict[Place, list[int]]:
+        """Return the ids of this owner's programs at interfaces' hooks."""
+        return {place: self._own(*place) for place in places}
+
+    def _own(self, index: int, where: int) -> list[int]:
         return [number for number, name in named(index, where) if name == self._name]
 
     def put(self, index: int, program_fd: int, where: int) -> None:
@@ -54,7 +61,7 @@ class TcxHooks:
 
         Does nothing if there is no such interface. Raises OSError.
         """
-        own = self.at(index, where)
+        own = self._own(index, where)
         try:
             if own:
                 former = syscall.open_program(own[0])
@@ -80,6 +87,10 @@ class TcxHooks:
             for where in (INGRESS, EGRESS)
             for _, name in named(index, where)
         )
+
+    def obstacle(self, indexes: Collection[int]) -> str:  # noqa: ARG002  none is known
+        """Return why interfaces can't run programs at both hooks; empty if they can."""
+        return ""
 
 
 def remove_all(use: HookUse) -> set[int]:

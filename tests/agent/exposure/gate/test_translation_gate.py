@@ -56,6 +56,7 @@ class Kernel:
     breaks: bool = False
     block: PortBlock | None = None  # of a gate that stands, perhaps of an agent of before
     stops: bool = False  # interfaces, as a gate comes
+    no_hook: str = ""  # why an interface can't run the programs
     up_s: float = 1e6
     listening: frozenset[int] = frozenset()
     other_use: str = ""  # what other programs have
@@ -124,6 +125,7 @@ def run(
     monkeypatch.setattr(decision, "read_host", kernel.read_host)
     monkeypatch.setattr(translation_gate, "remove_gate", kernel.remove)
     monkeypatch.setattr(decision, "stops_interfaces", lambda: kernel.stops)
+    monkeypatch.setattr(decision, "hook_obstacle", lambda _node_id, _indexes: kernel.no_hook)
     monkeypatch.setattr(former_ports, "open_published_ports", lambda _fd, _own: kernel.open_ports)
 
     async def main() -> None:
@@ -174,6 +176,48 @@ def test_a_port_is_led_there_while_connections_are_open(monkeypatch: pytest.Monk
         kernel.open_ports = frozenset()
         await successor.bring(WANTED)
         assert kernel.state.published == frozenset()
+
+    run(monkeypatch, work)
+
+
+def test_nobody_looks_for_connections_of_a_gate_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Former ports are looked at every few seconds only while the gate stands."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        await made.bring(replace(WANTED, ports=frozenset({PORT})))
+        kernel.open_ports = frozenset({8080})
+        await made.bring(WANTED)
+        looks = [made.look_again_s]
+        kernel.host = replace(HOST, has_ipsec=True)
+        assert await made.bring(WANTED) is None
+        looks.append(made.look_again_s)
+        kernel.host, kernel.open_ports = HOST, frozenset()
+        assert await made.bring(WANTED)
+        looks.append(made.look_again_s)
+        assert looks == [limits.GATE_RETIRING_S, None, None]
+
+    run(monkeypatch, work)
+
+
+@pytest.mark.parametrize(("stops", "wait_s"), [(False, 30.0), (True, 3600.0)])
+def test_an_attempt_that_failed_is_repeated_late(
+    monkeypatch: pytest.MonkeyPatch, stops: bool, wait_s: float
+) -> None:
+    """Later still where each attempt stops interfaces."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        loop = asyncio.get_running_loop()
+        kernel.breaks, kernel.stops, now_s = True, stops, loop.time()
+        assert await made.bring(WANTED) is None
+        kernel.breaks = False
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: now_s + wait_s - 1)
+            assert await made.bring(WANTED) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: now_s + wait_s + 1)
+            assert await made.bring(WANTED)
 
     run(monkeypatch, work)
 
@@ -248,7 +292,10 @@ def test_an_obstacle_and_a_surplus_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         kernel.host = HostView(many)
         assert await made.bring(WANTED) is None
         assert made.decision.why == "the host has 65 interfaces with addresses, and a gate takes 64"
-        kernel.host = HOST
+        kernel.host, kernel.no_hook = HOST, "tc's ingress on eth0 leaves no hook"
+        assert await made.bring(WANTED) is None
+        assert made.decision.why == kernel.no_hook
+        kernel.no_hook = ""
         assert await made.bring(WANTED)
         assert made.decision.why == ""
 
