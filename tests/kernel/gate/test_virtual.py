@@ -41,7 +41,11 @@ TCP, UDP, CLOSED = 8000, 8001, 8002
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 ECHO = {4: (socket.IPPROTO_ICMP, b"\x08\0"), 6: (socket.IPPROTO_ICMPV6, b"\x80\0")}
 UNANSWERED = "timed out|unreachable|No route"
-pytestmark = [pytest.mark.netns, pytest.mark.parametrize("version", [4, 6])]
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.kernels,
+    pytest.mark.parametrize("version", [4, 6]),
+]
 
 
 def _ports(version: int, backend: str) -> list[VirtualPort]:

@@ -10,13 +10,14 @@ from overlay.kernel import netns
 from overlay.kernel.bpf.hooks import tcx
 from overlay.kernel.bpf.hooks.owner import INGRESS
 from overlay.kernel.gate.gate import Gate
+from overlay.kernel.native.support import can_mix_versions
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Mac
 from tests.kernel.conftest import World
 from tests.kernel.native.conftest import NODE, Native, PairMaker
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.kernels]
 KINDS = [
     pytest.param(True, marks=pytest.mark.skipif(not tcx.has_tcx(), reason="needs Linux 6.6")),
     False,
@@ -60,7 +61,8 @@ def test_members_frames_and_the_gates_packets(
 
             before = one.received("native0")
             assert world.pings(one.container, "10.32.0.3", count=10) == 10
-            assert one.received("native0") - before >= 10
+            if outer == 4 or can_mix_versions():
+                assert one.received("native0") - before >= 10
             target = "192.168.56.12" if outer == 4 else "fd56::12"
             assert world.pings(one.host.name, target, "-e", "20000", count=3) == 3
             shown = world.run(gate.path.name, "ip", "-s", "link", "show", "eth1")
