@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _API_VERSION = "1.0.0"  # of netavark's plugins
 _PLUGIN = "netavark"
 _NETWORK_OPTION = "overlayd.network"
+_ENCRYPTED_OPTION = "encrypted"
 
 
 def main(run_dir: str) -> int:
@@ -75,7 +76,7 @@ def _decoded(raw: bytes) -> JsonObject:
 
 def _create(client: PluginClient, asked: JsonObject) -> JsonObject:
     """Find the cluster's network, or create it; return Podman's with its subnets."""
-    name = _network_name(asked)
+    name, encrypted = _network_name(asked), _asks_for_encryption(asked)
     subnets = [_subnet(each) for each in asked.get("subnets") or []]
     try:
         found = client.get(f"/v1/networks/{name}")
@@ -87,9 +88,16 @@ def _create(client: PluginClient, asked: JsonObject) -> JsonObject:
                 "subnets": subnets,
                 "internal": bool(asked.get("internal")),
                 "ipv6": bool(asked.get("ipv6_enabled")) and not subnets,
+                "encrypted": encrypted,
             },
         )
     _require_match(found, subnets, internal=bool(asked.get("internal")))
+    if encrypted and not found["encrypted"]:
+        raise ConflictError(
+            f"network {name} exists and is not encrypted",
+            hint=f"Encrypt it on all hosts: overlayd encryption on {name}; or leave "
+            f"-o {_ENCRYPTED_OPTION} out",
+        )
     return {
         **asked,
         "subnets": [
@@ -105,6 +113,26 @@ def _network_name(network: JsonObject) -> str:
     """Return the name in the cluster: that of the option, else Podman's."""
     name = (network.get("options") or {}).get(_NETWORK_OPTION) or network["name"]
     return str(name)
+
+
+def _asks_for_encryption(network: JsonObject) -> bool:
+    """Return whether options ask for that; raises UsageError for one that is not followed."""
+    options = network.get("options") or {}
+    unknown = sorted(set(options) - {_NETWORK_OPTION, _ENCRYPTED_OPTION})
+    if unknown:
+        raise UsageError(
+            f"unknown option {unknown[0][:64]}",
+            why="overlayd knows two options of Podman networks, and would not follow this one",
+            hint=f"-o {_NETWORK_OPTION}=NAME, -o {_ENCRYPTED_OPTION}=true; an MTU is set for all "
+            "hosts: overlayd network set NAME --mtu BYTES",
+        )
+    asked = str(options.get(_ENCRYPTED_OPTION, "false")).lower()
+    if asked not in {"true", "false", ""}:
+        raise UsageError(
+            f"-o {_ENCRYPTED_OPTION}={asked[:64]} is neither true nor false",
+            hint=f"-o {_ENCRYPTED_OPTION}=true, or leave it out",
+        )
+    return asked != "false"
 
 
 def _subnet(asked: JsonObject) -> JsonObject:

@@ -37,7 +37,7 @@ SETUP = {
                         "options": {"k": "v"}},
 }  # fmt: skip
 NETWORK = {
-    "name": "blue", "internal": False,
+    "name": "blue", "internal": False, "encrypted": False,
     "subnets": [{"subnet": "10.79.0.0/16", "gateway": "10.79.0.1", "ip_range": None}],
 }  # fmt: skip
 ENDPOINT = {
@@ -87,9 +87,19 @@ def test_create_makes_a_network_that_is_new(call: Call, agent: FakeAgent) -> Non
 
     assert code == 0
     assert agent.asked[-1].body == {
-        "name": "green", "internal": False, "ipv6": False,
+        "name": "green", "internal": False, "ipv6": False, "encrypted": False,
         "subnets": [{"subnet": "10.79.0.0/16", "gateway": "10.79.0.1"}],
     }  # fmt: skip
+
+
+def test_create_can_ask_for_encryption(call: Call, agent: FakeAgent) -> None:
+    """As of Docker's overlay networks; one that is encrypted already is bound."""
+    agent.answer("POST /v1/networks", NETWORK | {"name": "green", "encrypted": True})
+    options = {"overlayd.network": "green", "encrypted": "true"}
+    code, _ = call("create", body=CREATE | {"options": options})
+
+    assert code == 0
+    assert agent.asked[-1].body["encrypted"] is True
 
 
 @pytest.mark.parametrize(
@@ -98,6 +108,10 @@ def test_create_makes_a_network_that_is_new(call: Call, agent: FakeAgent) -> Non
         ({"subnets": [{"subnet": "10.80.0.0/16"}]}, "network blue exists with other subnets"),
         ({"subnets": [{"subnet": "10.79.0.0/16", "gateway": "10.79.0.2"}]}, "other subnets"),
         ({"internal": True}, "is not internal"),
+        ({"options": {"encrypted": "true"}}, "network blue exists and is not encrypted"),
+        ({"options": {"encrypted": "false"}}, None),
+        ({"options": {"encrypted": "maybe"}}, "is neither true nor false"),
+        ({"options": {"mtu": "1300"}}, "unknown option mtu"),
         ({"subnets": [{"subnet": "10.79.0.0/16", "lease_range": {}, "x": 1}]}, None),
         ({"subnets": [{"subnet": "10.79.0.0/16", "lease_range": {"start_ip": "1"}}]}, "--ip-range"),
     ],

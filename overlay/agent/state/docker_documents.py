@@ -36,6 +36,7 @@ class DockerNetwork:
     vni: int = 0  # 0: not bound yet
     of_swarm: bool = False  # a manager of Docker's swarm creates and removes it
     freed: bool = False  # removed from the swarm: the cluster's network follows once it is unused
+    encrypted: bool = False  # Docker's user asked for that; not stored if not
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class DockerEndpoint:
     )  # of its port, as Docker gave them; not stored if empty
 
 
+def _encode_docker_network(network: DockerNetwork) -> dict[str, Any]:
+    return without_empty(network, "encrypted")
+
+
 def _encode_docker_endpoint(endpoint: DockerEndpoint) -> dict[str, Any]:
     return without_empty(endpoint, "options")
 
@@ -59,7 +64,10 @@ POOLS: Table[DockerPool] = Table(
     "docker-pool", attrgetter("pool_id"), asdict, lambda _, value: DockerPool(**value)
 )
 NETWORKS: Table[DockerNetwork] = Table(
-    "docker-network", attrgetter("network_id"), asdict, lambda _, value: DockerNetwork(**value)
+    "docker-network",
+    attrgetter("network_id"),
+    _encode_docker_network,
+    lambda _, value: DockerNetwork(**value),
 )
 ENDPOINTS: Table[DockerEndpoint] = Table(
     "docker-endpoint",

@@ -81,6 +81,12 @@ def encryption_goal(network: Network) -> EncryptionGoal | None:
     return EncryptionGoal(found[1] == "on", int(found[2]))
 
 
+def is_wanted_encrypted(network: Network) -> bool:
+    """Return whether a network is encrypted, or is being switched to that."""
+    goal = encryption_goal(network)
+    return is_encrypted(network) if goal is None else goal.encrypted
+
+
 def with_goal(network: Network, goal: EncryptionGoal, *, encrypted: bool) -> Network:
     """Return a network's definition with a goal, and as encrypted or not.
 

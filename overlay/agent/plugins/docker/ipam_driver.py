@@ -203,14 +203,17 @@ def asks_for_gateway(request: AddressRequest) -> bool:
 
 
 def network_option(options: dict[str, Any] | None) -> str:
-    """Return the network that options name, or empty; raises UsageError for unknown options."""
+    """Return the network that options of a pool name, or empty; raises UsageError for unknown ones.
+
+    Docker passes on options of its own, whose names have other prefixes.
+    """
     own = {key: value for key, value in (options or {}).items() if key.startswith("overlayd.")}
     unknown = sorted(set(own) - {NETWORK_OPTION})
     if unknown:
         raise UsageError(
             f"unknown option {unknown[0][:64]}",
-            why="overlayd knows one option of Docker networks",
-            hint=f"-o {NETWORK_OPTION}=NAME",
+            why="overlayd knows one option of its IPAM driver",
+            hint=f"--ipam-opt {NETWORK_OPTION}=NAME",
         )
     return str(own.get(NETWORK_OPTION, ""))
 

@@ -22,7 +22,6 @@ from overlay.agent.endpoints.runtimes.port_options import (
 from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.plugins.docker.arrivals import ContainerArrivals, interface_name
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.plugins.docker.ipam_driver import network_option
 from overlay.agent.plugins.docker.messages import (
     ConnectivityCall,
     EndpointCall,
@@ -32,7 +31,11 @@ from overlay.agent.plugins.docker.messages import (
     NetworkCreation,
     NetworkDeletion,
 )
-from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, NetworkBinder
+from overlay.agent.plugins.docker.network_binding import (
+    NETWORK_OPTION,
+    DriverOptions,
+    NetworkBinder,
+)
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings, port_requests
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state.docker_documents import DockerEndpoint, DockerNetwork, DockerPool
@@ -84,11 +87,11 @@ class DockerNetworkDriver:
             return {}  # Docker repeats a request whose answer it has not seen
         options = request.options or {}
         generic = options.get(_GENERIC)
-        name = network_option(generic if isinstance(generic, dict) else {})
+        asked = DriverOptions.of(generic if isinstance(generic, dict) else {})
         taken: list[DockerPool] = []
         for data in [*(request.ipv4 or []), *(request.ipv6 or [])]:
             taken.append(self._pool_of(data, taken))
-        named = {name, *(pool.network_name for pool in taken)} - {""}
+        named = {asked.name, *(pool.network_name for pool in taken)} - {""}
         if len(named) > 1:
             raise UsageError(
                 f"the network is named twice: {' and '.join(sorted(named))}",
@@ -99,6 +102,7 @@ class DockerNetworkDriver:
             next(iter(named), ""),
             options.get(_INTERNAL) is True,
             of_swarm=of_swarm,
+            encrypted=asked.encrypted,
         )
         await self._binder.create(network, taken)
         return {}

@@ -20,7 +20,6 @@ from overlay.agent.plugins.docker.ipam_driver import (
     address_answer,
     address_of,
     asks_for_gateway,
-    network_option,
     subnet_index,
 )
 from overlay.agent.plugins.docker.messages import (
@@ -31,7 +30,12 @@ from overlay.agent.plugins.docker.messages import (
     NetworkDeletion,
     PoolRequest,
 )
-from overlay.agent.plugins.docker.network_binding import ALLOCATED, NETWORK_OPTION, NetworkBinder
+from overlay.agent.plugins.docker.network_binding import (
+    ALLOCATED,
+    NETWORK_OPTION,
+    DriverOptions,
+    NetworkBinder,
+)
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver, missing_pool_error
 from overlay.agent.state.docker_documents import DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
@@ -129,17 +133,18 @@ class SwarmDrivers:
             raise
 
     async def _allocate_network(self, request: NetworkAllocation) -> dict[str, Any]:
-        name = network_option(request.options)
+        given = request.options or {}
+        asked = DriverOptions.of(given)
         network_id = ALLOCATED + request.network_id
         known = self._bindings.networks.get(network_id)
         pools: list[DockerPool] = []
         for data in [*(request.ipv4 or []), *(request.ipv6 or [])]:
             pools.append(self._pool_of(data, network_id, pools))
         pool_names = (pool.network_name for pool in pools)
-        name = next(filter(None, (name, *pool_names, known.name if known else "")), "")
-        await self._binder.create(DockerNetwork(network_id, name), pools)
+        name = next(filter(None, (asked.name, *pool_names, known.name if known else "")), "")
+        wanted = DockerNetwork(network_id, name, encrypted=asked.encrypted)
+        await self._binder.create(wanted, pools)
         bound = self._bindings.networks[network_id]
-        given = request.options or {}
         return {"Options": {**given, NETWORK_OPTION: bound.name} if bound.vni else given}
 
     def _pool_of(self, data: IpamData, network_id: str, taken: list[DockerPool]) -> DockerPool:

@@ -8,6 +8,7 @@ import pytest
 from overlay import limits
 from overlay.agent.networks.spec import NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
+from overlay.core.dataplane.network_drivers import is_encrypted
 from overlay.model import Network
 from tests.agent.plugins.docker.engine import NETWORK, OTHER, Engine
 
@@ -27,7 +28,7 @@ async def test_an_existing_network_is_bound_by_subnet(engine: Engine) -> None:
     spec = NetworkSpec("red", [SubnetSpec("10.78.0.0/16")])
     red, _ = await components.networks.create(spec)
 
-    await engine.network("10.78.0.0/16", **{"com.example": "x"})
+    await engine.network("10.78.0.0/16", encrypted="false")
     await engine.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK)
     assert components.directory.network("red") == red
 
@@ -65,6 +66,9 @@ async def test_an_interrupted_removal_is_finished_by_the_next(
         ({"AddressSpace": "LocalDefault", "Pool": "10.77.0.0/16"}, {}, "--ipam-driver overlayd"),
         ({"AddressSpace": "overlayd", "Pool": "10.99.0.0/16"}, {}, "has no pool"),
         ({}, {"overlayd.colour": "x"}, "unknown option overlayd.colour"),
+        ({}, {"com.example": "x"}, "unknown option com.example"),
+        ({}, {"com.docker.network.driver.mtu": "1300"}, "overlayd network set NAME --mtu"),
+        ({}, {"encrypted": "maybe"}, "is neither true nor false"),
     ],
 )
 async def test_networks_that_cannot_be_are_refused(
@@ -81,6 +85,29 @@ async def test_networks_that_cannot_be_are_refused(
     assert told in answer["Err"]
     later = await engine.about("CreateEndpoint")
     assert "has no Docker network" in later["Err"]
+
+
+@pytest.mark.parametrize("asked", ["", "true"])
+async def test_an_encrypted_network_is_never_in_clear(engine: Engine, asked: str) -> None:
+    """One is made encrypted; one that exists must be."""
+    components = engine.agent.components
+    options = {"overlayd.network": "red", "encrypted": asked}
+    clear, _ = await components.networks.create(NetworkSpec("red", [SubnetSpec("10.78.0.0/16")]))
+    pool = await engine.call(
+        "IpamDriver.RequestPool", AddressSpace="overlayd", Pool="10.78.0.0/16", SubPool=""
+    )
+    answer = await engine.call(
+        "NetworkDriver.CreateNetwork",
+        NetworkID=NETWORK,
+        Options={"com.docker.network.generic": options},
+        IPv4Data=[{"AddressSpace": "overlayd", "Pool": pool["Pool"], "Gateway": ""}],
+    )
+    assert "network red exists and is not encrypted" in answer["Err"]
+    await components.networks.remove(clear.name)
+    await engine.call("IpamDriver.ReleasePool", PoolID=pool["PoolID"])
+
+    await engine.network("10.78.0.0/16", **options)
+    assert is_encrypted(components.directory.network("red"))
 
 
 async def test_another_subnet_of_a_known_name_is_refused(engine: Engine) -> None:
