@@ -20,7 +20,6 @@ from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import container_files, netns
 from overlay.kernel.gate import hooks as gate_hooks
 from overlay.kernel.gate.gate import remove_namespace as remove_gate
-from overlay.kernel.gate.namespace import NAME as GATE_NAME
 from overlay.kernel.gate.namespace import is_gate
 from overlay.kernel.host import macvlan
 from overlay.kernel.native import hooks
@@ -33,7 +32,7 @@ from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.nft.host.host_table import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
-from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import GATE_NAME, NAMESPACE_ALIAS, SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.kernel.services import leftovers
 from overlay.kernel.wireguard.link import remove_fences

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.lab import data_path, host_process, underlay
@@ -26,6 +26,12 @@ SWITCH = "underlay"
 NETWORK = "blue"
 SUBNET = "10.32.0.0/16"
 _PING_RTT = re.compile(r"time=([0-9.]+) ms")
+_NO_AGENT: Final[dict[str, Any]] = {
+    "address": None,
+    "members": None,
+    "networks": [],
+    "health": None,
+}
 
 
 def up(count: int) -> str:
@@ -129,12 +135,12 @@ def down() -> list[str]:
 
 
 def status() -> dict[str, Any]:
-    """Return the lab's hosts with their agents' status."""
+    """Return the lab's hosts with their agents' status; nothing of that where none answers."""
     hosts = []
     for host in host_process.running():
         if host.name == SWITCH:
             continue
-        shown: dict[str, Any] = {"name": host.name, "pid": host.pid}
+        shown: dict[str, Any] = {"name": host.name, "pid": host.pid, **_NO_AGENT}
         with contextlib.suppress(OverlayError):
             answer = query(host, "status")
             shown["address"] = (answer.get("node") or {}).get("address")

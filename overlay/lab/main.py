@@ -106,10 +106,10 @@ def _show(as_json: bool) -> None:
     if not found["hosts"]:
         print("no lab is up; create one: overlayd lab up", file=sys.stderr)
     for host in found["hosts"]:
-        members = (host.get("members") or {}).get("alive", "-")
-        health = "; ".join(host.get("health", [])) or "ok"
-        networks = " ".join(host.get("networks", [])) or "-"
-        address = host.get("address") or "no agent"
+        members = (host["members"] or {}).get("alive", "-")
+        health = "-" if host["health"] is None else "; ".join(host["health"]) or "ok"
+        networks = " ".join(host["networks"]) or "-"
+        address = host["address"] or "no agent"
         print(f"{host['name']:6}{address:16}members alive {members}  networks {networks}  {health}")
     if found["hosts"]:
         for text in _faults(lab.switch()):

@@ -312,7 +312,7 @@ def test_a_sandbox_cannot_be_a_target(host: AgentDriver) -> None:
             words = ("attach", target, "--network", "red")
             done = overlayd(host, 0, *words)
             assert done.returncode == 6  # conflict
-            assert "is a sandbox of overlayd" in done.stderr
+            assert "is a namespace of overlayd's own" in done.stderr
     finally:
         host.run("rm", "/run/overlayd/link")
         host.call("DELETE", "/v1/containers/c2")

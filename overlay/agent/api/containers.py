@@ -25,7 +25,7 @@ from overlay.agent.containers.namespaces import ContainerStatus
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.errors import ConflictError, TimedOutError, UsageError
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import OWN_NAME
 from overlay.model import ip_text
 
 
@@ -40,7 +40,7 @@ class ContainerHandlers:
     ) -> ContainerCreatedResponse:
         """POST /v1/containers: create it if it does not exist, and attach it."""
         name, containers = request.name, self._agent.containers
-        if SANDBOX_NAME.fullmatch(name):
+        if OWN_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} is reserved: it cannot be a container's name",
                 why="overlayd's own namespaces have such names, and unused ones are removed",

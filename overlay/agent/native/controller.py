@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from overlay.agent.dataplane import watch
@@ -31,7 +32,7 @@ from overlay.core.native.state import NativeState
 from overlay.errors import OverlayError
 from overlay.kernel.native.monitor import HookMonitor
 from overlay.kernel.native.receiver import NativeReceiver, remove_programs
-from overlay.kernel.native.support import usable_interfaces
+from overlay.kernel.native.support import existing_interfaces, usable_interfaces
 from overlay.model import Network, Vni
 
 _TEXTS_MAX: Final = 3
@@ -180,7 +181,7 @@ class NativePath(Controller):
                 await self._find_usable()
                 before = await self._kernel.call(receiver.read)
             wanted = self._wanted(shortcuts)
-            self._report_repair(before, wanted)
+            await self._report_repair(before, wanted)
             if wanted != before:
                 await self._kernel.call(receiver.write, before, wanted)
         except BaseException:
@@ -206,11 +207,19 @@ class NativePath(Controller):
         self._usable = frozenset(index for index, why in found.items() if not why)
         self.unusable = {index: why for index, why in found.items() if why}
 
-    def _report_repair(self, found: NativeState, wanted: NativeState) -> None:
-        """Record what another program has taken away, or added."""
+    async def _report_repair(self, found: NativeState, wanted: NativeState) -> None:
+        """Record what another program has taken away, or added.
+
+        A shortcut goes out of the kernel's table with its interface, as the network is given up.
+        """
         if self._written is None:
             return
         missing = self._written.common(wanted).without(found)
+        if missing.vnis:
+            shortcuts = {each.shortcut for each in missing.vnis}
+            there = await self._kernel.call(existing_interfaces, shortcuts)
+            left = frozenset(each for each in missing.vnis if each.shortcut in there)
+            missing = replace(missing, vnis=left)
         texts = [*state_texts(missing, {}), *state_texts(found.without(self._written), {})]
         if texts:
             self._event_log.record(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from overlay.agent.runtimes.targets import THIS_HOST, Target, TargetSources, resolve_target
 from overlay.errors import OverlayError
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import OWN_NAME
 
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -34,7 +34,7 @@ def owner_of(identity: tuple[int, int], sources: TargetSources = THIS_HOST) -> T
 
 def _candidates(identity: tuple[int, int], sources: TargetSources) -> Iterator[str]:
     for path in _entries(sources.netns_dir):
-        if not SANDBOX_NAME.fullmatch(path.name) and _identity(path) == identity:
+        if not OWN_NAME.fullmatch(path.name) and _identity(path) == identity:
             yield f"netns:{path.name}"
     pids = [
         pid

@@ -31,7 +31,7 @@ from overlay.errors import (
     UsageError,
 )
 from overlay.kernel import netns
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME, require_container
+from overlay.kernel.sandbox.container_namespace import OWN_NAME, require_container
 from overlay.model import fit_name
 from overlay.target_kinds import FORMS_TEXT, KIND_BY_WORD, is_path
 
@@ -176,9 +176,9 @@ def _by_netns(name: str, sources: TargetSources) -> Target:
             why=f"{sources.netns_dir} has: {_listed(known)}",
             hint="ip netns list",
         )
-    if SANDBOX_NAME.fullmatch(name):
+    if OWN_NAME.fullmatch(name):
         raise ConflictError(
-            f"{name} is a sandbox of overlayd, not a container",
+            f"{name} is a namespace of overlayd's own, not a container",
             hint="overlayd container ls shows bare containers",
         )
     return Target("netns", fit_name(name, "netns"), str(path), None, None, f"netns:{name}")
@@ -342,7 +342,7 @@ def _names(sources: TargetSources) -> list[str]:
         names = [entry.name for entry in sources.netns_dir.iterdir()]
     except OSError:
         return []
-    return sorted(name for name in names if not SANDBOX_NAME.fullmatch(name))
+    return sorted(name for name in names if not OWN_NAME.fullmatch(name))
 
 
 def _listed(names: list[str]) -> str:

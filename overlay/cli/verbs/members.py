@@ -86,12 +86,12 @@ def run_members(args: Namespace) -> int:
 
 
 def _data_path(path: JsonObject | None) -> str | None:
-    """Return what probes say of the path to a member: `ok`, `to: lost`, `1400 bytes`."""
+    """Return what probes say of the path to a member: `ok`, `lost`, `to: lost`, `1400 bytes`."""
     if path is None:
         return None
     sending, receiving = str(path["sending"]), str(path["receiving"])
-    if sending == receiving == "unknown":
-        return "unknown"
+    if sending == receiving and sending != "ok":
+        return sending
     both = (f"to: {sending}", f"from: {receiving}")
     not_ok = [text for text in both if not text.endswith(": ok")]
     if not_ok:

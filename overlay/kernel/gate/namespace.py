@@ -27,7 +27,6 @@ ALIAS: Final = f"{ALIAS_DEFAULT}:gate"
 """The alias of the loopback inside, and of the pairs' ends in the host's namespace."""
 
 _BLOCK: Final = re.compile(r":(\d{1,5})-(\d{1,5})$", re.ASCII)
-NAME: Final = re.compile(r"overlayd-gate-[0-9a-f]{6}")
 _PORT_MAX: Final = 65_535
 _LOOPBACK_INDEX: Final = 1
 # Set before any device exists, so that each is created with them (ip-sysctl.rst).

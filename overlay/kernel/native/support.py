@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterable
 from functools import cache
+from socket import if_nameindex
 from typing import Final
 
 from overlay.kernel.bpf import numbers, syscall
@@ -38,6 +39,11 @@ def can_mix_versions() -> bool:
         return syscall.run(descriptor, _SAMPLE) == 0
     finally:
         os.close(descriptor)
+
+
+def existing_interfaces(indexes: Iterable[int]) -> frozenset[int]:
+    """Return those of the interfaces that there are, in the thread's namespace."""
+    return frozenset(indexes) & {index for index, _ in if_nameindex()}
 
 
 def usable_interfaces(indexes: Iterable[int]) -> dict[int, str]:

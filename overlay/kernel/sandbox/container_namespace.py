@@ -24,6 +24,9 @@ _IPV6_SETTING: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 NETWORK_SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 SANDBOX_NAME: Final = re.compile(rf"{NETWORK_SANDBOX_NAME.pattern}|ov-evpn-[0-9a-f]{{6}}")
 """The name of a network's sandbox, or of the one in which FRR sees the exported networks."""
+GATE_NAME: Final = re.compile(r"overlayd-gate-[0-9a-f]{6}")
+OWN_NAME: Final = re.compile(rf"{SANDBOX_NAME.pattern}|{GATE_NAME.pattern}")
+"""The names of overlayd's namespaces that are no containers: sandboxes, and gates."""
 
 
 def require_container(netns_fd: int, target: str, remedy: str = "") -> None:
@@ -52,8 +55,8 @@ def require_container_of(
     alias = _alias(inside) if links is None else _alias_among(links)
     if _is_mark(alias) or _is_named(netns_fd):
         raise ConflictError(
-            f"{target} is a sandbox of overlayd, not a container",
-            why="it holds a network's bridge and VTEP on this host",
+            f"{target} is a namespace of overlayd's own, not a container",
+            why="it holds a network's bridge and VTEP on this host, or translates for it",
             hint="overlayd container ls shows bare containers",
         )
 
@@ -151,10 +154,8 @@ def _alias_among(links: Iterable[link_decoder.LinkInfo]) -> str:
 
 
 def _is_named(netns_fd: int) -> bool:
-    """Return whether a namespace has a sandbox's name, which it gets before the mark."""
+    """Return whether a namespace has a name of overlayd's own, which it gets before the mark."""
     identity = netns.identity(netns_fd)
     return any(
-        netns.names_identity(name) == identity
-        for name in netns.names()
-        if SANDBOX_NAME.fullmatch(name)
+        netns.names_identity(name) == identity for name in netns.names() if OWN_NAME.fullmatch(name)
     )

@@ -60,6 +60,7 @@ class Host:
         self.event_log = EventLog(path)
         self.support = FastPathSupport("auto", mode)
         self.judging: str | OSError = ""
+        self.existing = frozenset(each.shortcut for each in NATIVE.vnis)  # interfaces
         self.followed: list[tuple[bool, NativeState]] = []
         self.paths = SimpleNamespace(
             known=frozenset({ArrivalPath(ETH1, MEMBER)}),
@@ -99,6 +100,7 @@ class Host:
         monkeypatch.setattr(controller, "NativeReceiver", lambda _node, _port: self)
         monkeypatch.setattr(controller, "remove_programs", self._remove)
         monkeypatch.setattr(controller, "usable_interfaces", self._usable)
+        monkeypatch.setattr(controller, "existing_interfaces", lambda _indexes: self.existing)
         monkeypatch.setattr(firewall, "judging_rule", self._judge)
         context = NodeContext(
             cast("Any", gossip), cast("Any", directory), cast("Any", self), self.event_log
@@ -188,6 +190,19 @@ async def test_what_another_program_changes_is_repaired(host: Host) -> None:
         f"the native path was altered (program on interface {ETH1}): rewritten"
     ]
     assert await host.native.differences() == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_shortcut_goes_with_its_interface(host: Host, *, is_there: bool) -> None:
+    """As a container's network is given up; else another program took it away."""
+    await host.native.attempt()
+    host.kernel = replace(NATIVE, vnis=frozenset())
+    host.existing = host.existing if is_there else frozenset()
+    host.native.mark_stale()
+    await host.native.attempt()
+
+    texts = [f"the native path was altered (VNI {BLUE.vni} by interface 17): rewritten"]
+    assert host.repairs() == (texts if is_there else [])
 
 
 async def test_an_interface_that_is_gone_is_no_repair(host: Host) -> None:

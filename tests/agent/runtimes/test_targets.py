@@ -297,9 +297,14 @@ class TestRefused:
     def test_a_sandbox_of_ours_is_refused(self, tmp_path: Path) -> None:
         """Our own plumbing is no container."""
         sources = _around(tmp_path)
-        (sources.netns_dir / "ov-00beef").touch()
-        with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
-            resolve_target("netns:ov-00beef", sources)
+        for name in ("ov-00beef", "overlayd-gate-00beef", "web"):
+            (sources.netns_dir / name).touch()
+        for name in ("ov-00beef", "overlayd-gate-00beef"):
+            with pytest.raises(ConflictError, match="is a namespace of overlayd's own"):
+                resolve_target(f"netns:{name}", sources)
+        with pytest.raises(NotFoundError) as raised:
+            resolve_target("netns:other", sources)
+        assert raised.value.why == f"{sources.netns_dir} has: web"
 
     @pytest.mark.netns
     def test_a_sandbox_is_refused_by_path_and_pid(self, tmp_path: Path, pid: int) -> None:
@@ -310,7 +315,7 @@ class TestRefused:
         link.symlink_to(f"/proc/{pid}/ns/net")
         sources = _around(tmp_path, docker=[_container("docker", "web", pid)])
         for text in (f"pid:{pid}", f"/proc/{pid}/ns/net", str(link), "docker:web"):
-            with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
+            with pytest.raises(ConflictError, match="is a namespace of overlayd's own"):
                 resolve_target(text, sources)
 
     @pytest.mark.netns

@@ -61,15 +61,17 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
         "self": False,
         "authority": False,
     }
-    answer = {"schema": "overlayd.members/v1", "members": [own, other]}
+    cut = other | {"name": "vm3", "path": other["path"] | {"receiving": "lost"}}  # type: ignore[operator]
+    answer = {"schema": "overlayd.members/v1", "members": [own, other, cut]}
     agent.answer("GET /v1/members", answer)
 
     assert overlayd("members").out.splitlines() == [
         "NODE   ADDRESS        STATE    SINCE   RTT     DATA      BEHIND  AUTHORITY",
         "vm1 *  192.168.56.11  alive    1m 01s  -       -         2       holder",
         "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  to: lost  2       -",
+        "vm3    192.168.56.11  suspect  1m 01s  0.4 ms  lost      2       -",
     ]
-    assert len(overlayd("members", "--no-header").out.splitlines()) == 2
+    assert len(overlayd("members", "--no-header").out.splitlines()) == 3
     assert "INCARNATION" in overlayd("members", "--wide").out
     assert "cluster 3/3, blue 4/6" in overlayd("members", "--wide").out
     assert json.loads(overlayd("members", "--json").out) == answer

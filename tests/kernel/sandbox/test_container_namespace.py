@@ -48,7 +48,7 @@ def test_a_sandbox_is_no_target(world: World) -> None:
     descriptor = world.fd(sandbox.name)
     netns.remove(sandbox.name)
 
-    with pytest.raises(ConflictError, match="is a sandbox of overlayd") as caught:
+    with pytest.raises(ConflictError, match="is a namespace of overlayd's own") as caught:
         container_namespace.require_container(descriptor, "/somewhere")
     assert caught.value.why
     assert caught.value.hint
@@ -61,7 +61,7 @@ def test_an_unfinished_sandbox_is_no_target(world: World) -> None:
     descriptor = netns.create(name)
     world.open.append(descriptor)
 
-    with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
+    with pytest.raises(ConflictError, match="is a namespace of overlayd's own"):
         container_namespace.require_container(descriptor, "/somewhere")
 
 
@@ -114,7 +114,7 @@ def test_no_interface_is_made_in_a_sandbox(world: World) -> None:
     """Both kinds of interfaces are refused there, and nothing is made."""
     sandbox = world.host().sandbox
     descriptor = world.fd(sandbox.name)
-    with pytest.raises(ConflictError, match="c is a sandbox of overlayd"):
+    with pytest.raises(ConflictError, match="c is a namespace of overlayd's own"):
         veth.attach_interface(
             sandbox,
             port_name="ve0",
@@ -127,7 +127,7 @@ def test_no_interface_is_made_in_a_sandbox(world: World) -> None:
             mtu=1450,
             gateway=None,
         )
-    with pytest.raises(ConflictError, match="c is a sandbox of overlayd"):
+    with pytest.raises(ConflictError, match="c is a namespace of overlayd's own"):
         macvlan.attach_interface(
             kind="macvlan",
             parent="eth0",
