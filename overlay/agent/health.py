@@ -96,7 +96,7 @@ def _host(components: Components) -> Iterator[Fault]:
     if components.gossip.state.fault:
         yield Fault(
             f"the state cannot be written: {components.gossip.state.fault}",
-            "Free space or make the disk writable; existing attachments keep working",
+            f"{components.gossip.state.fault_hint}. Existing attachments keep working",
             "error",
         )
     own = components.forwarding.reconciler.neighbor_count()

@@ -20,10 +20,6 @@ class MembershipRemoval(Controller):
 
     name = "membership removal"
     problem = "this host left its cluster, and will return to it when the agent starts again"
-    hint = (
-        "Free space or make the disk writable: the agent retries automatically, and 'sudo overlayd "
-        "leave' does so at once"
-    )
     runs_at_start = False
 
     def __init__(self, state: StateDatabase, event_log: EventLog) -> None:
@@ -61,7 +57,14 @@ class MembershipRemoval(Controller):
             self._delete()
 
     def _delete(self) -> None:
-        self._state.wipe(keep=documents.CONTAINERS.kind)
+        try:
+            self._state.wipe(keep=documents.CONTAINERS.kind)
+        except OverlayError:
+            self.hint = (
+                f"{self._state.fault_hint}. The agent retries automatically, and 'sudo overlayd "
+                "leave' does so at once"
+            )
+            raise
         self.is_pending = False
         with contextlib.suppress(OverlayError):  # the copy can wait for room
             self._state.keep_backup()

@@ -38,6 +38,7 @@ from overlay.agent.state.state_file import (
 )
 from overlay.agent.state.witness import Witness
 from overlay.errors import ConflictError, OverlayError
+from overlay.own_files import disk_errors
 
 
 class Row(NamedTuple):
@@ -85,6 +86,7 @@ class StateDatabase:
     def __init__(self, directory: Path, run_dir: Path | None = None) -> None:
         self.directory = directory
         self.fault = ""  # why the last change was not written; empty after one that was
+        self.fault_hint = ""  # what to do about it
         self.path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ class StateDatabase:
             raise OverlayError(
                 f"cannot write the state directory {directory}",
                 why=str(error.strerror),
-                hint="Free space or make the disk writable, then start again. Everything "
+                hint=f"{disk_errors.hint(error, directory)}. Then start again; everything "
                 "attached keeps running",
             ) from error
         self._witness = Witness(run_dir)
@@ -134,7 +136,8 @@ class StateDatabase:
                     f"cannot copy the state file to {self.directory / PREVIOUS_NAME}",
                     why=str(error),
                     hint="If the file is damaged, a restart of the agent recovers it from the "
-                    "previous copy and from its peers; else free space",
+                    "previous copy and from its peers; else: "
+                    + disk_errors.hint(error, self.directory),
                 ) from error
             self._copied_commits = commits
 
@@ -201,9 +204,9 @@ class StateDatabase:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            self.fault = str(error)
+            self.fault, self.fault_hint = str(error), disk_errors.hint(error, self.path)
             raise unwritable(self.path, error) from error
-        self.fault = ""
+        self.fault = self.fault_hint = ""
 
     # --- reading ------------------------------------------------------------------------
 

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 from overlay import failpoint
 from overlay.agent.state.witness import FileHistory
 from overlay.errors import OverlayError
+from overlay.own_files import disk_errors, names
 
 APPLICATION_ID = 0x6F76_6C64  # "ovld": distinguishes the file from another program's database
 FORMAT_VERSION = 1
-FILE_NAME = "state.db"
+FILE_NAME = names.STATE_FILE
 PREVIOUS_NAME = "state.previous.db"
 HISTORY_KIND = "file"
 LOST_KIND = "lost"
@@ -132,8 +133,8 @@ def unwritable(path: Path, error: sqlite3.Error) -> OverlayError:
     return OverlayError(
         f"cannot write the state file {path}",
         why=str(error),
-        hint="Nothing was changed. Free space or make the disk writable, then try again. "
-        "Everything attached keeps running",
+        hint=f"Nothing was changed. {disk_errors.hint(error, path)}. Then try again; everything "
+        "attached keeps running",
     )
 
 

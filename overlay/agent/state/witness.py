@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overlay import public_files
+from overlay.own_files import names
 
-WITNESS_NAME = "state"
+WITNESS_NAME = names.WITNESS_FILE
 _SIZE_MAX = 100
 
 

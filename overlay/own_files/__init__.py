@@ -1,0 +1,1 @@
+"""overlayd's files in the state directory and the run directory, and what else may be there."""
