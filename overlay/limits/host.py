@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from typing import Final
 
 
+# --- configuration ---------------------------------------------------------------------
+CONFIGURED_MAX_S: Final = 1e9  # of an interval: 31 years, which every timer takes
+
 # --- API -------------------------------------------------------------------------------
 API_NETWORKS_MAX: Final = 1024
 APPLY_OBJECTS_MAX: Final = 1024  # in each section of a file

@@ -18,9 +18,10 @@ from overlay.agent.process.listen_address import parse_listen_address
 from overlay.agent.process.port_ranges import parse_port_ranges
 from overlay.errors import ConfigurationError
 from overlay.model import valid_name
+from overlay.own_files import absolute_path, names
 
-STATE_DIR_DEFAULT = Path("/var/lib/overlayd")
-RUN_DIR_DEFAULT = Path("/run/overlayd")
+STATE_DIR_DEFAULT = Path(names.STATE_DIR)
+RUN_DIR_DEFAULT = Path(names.RUN_DIR)
 CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
 API_GROUP_DEFAULT = "overlayd"
 DNS_DOMAIN_DEFAULT = "overlay"
@@ -161,7 +162,7 @@ def _converted(where: str, key: str, value: Any) -> Any:
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "Path" and isinstance(value, str):
-        return Path(value)
+        return _path(where, key, value)
     if kind == "str" and isinstance(value, str):
         choices = CHOICES.get(key)
         if choices is not None and value not in choices:
@@ -180,6 +181,16 @@ def _converted(where: str, key: str, value: Any) -> Any:
             )
         return value
     raise ConfigurationError(f"{where}: {key} must be {_EXPECTED[kind]}, not {value!r}")
+
+
+def _path(where: str, key: str, value: str) -> Path:
+    if why := absolute_path.fault(value):
+        raise ConfigurationError(
+            f"{where}: {key} must be {absolute_path.WANTED}, not {value!r}",
+            why=why,
+            hint=f'For example {key} = "{getattr(Config(), key)}", which is the default',
+        )
+    return Path(value)
 
 
 def _require_listen_address(where: str, value: str) -> None:
@@ -219,9 +230,11 @@ def _unknown_key(where: str, key: str, value: Any) -> ConfigurationError:
 def _seconds(where: str, key: str, value: float) -> float:
     may_be_zero = key in {"key_rotation_interval_s", "encryption_rotation_interval_s"}
     # A comparison with NaN is false.
-    if not (value > 0 or (value == 0 and may_be_zero)) or value == float("inf"):
+    if not (0 < value <= limits.CONFIGURED_MAX_S or (value == 0 and may_be_zero)):
         least = "0 or more" if may_be_zero else "above zero"
-        raise ConfigurationError(f"{where}: {key} must be {least}, not {value}")
+        raise ConfigurationError(
+            f"{where}: {key} must be {least} and at most {limits.CONFIGURED_MAX_S:.0f}, not {value}"
+        )
     return float(value)
 
 
