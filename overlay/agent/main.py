@@ -24,6 +24,7 @@ from overlay.agent.process import confinement, journal, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
 from overlay.kernel.evpn import process
+from overlay.own_files.refusal import refuse_foreign
 
 _SWITCH_INTERVAL_S = 0.0005
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -48,6 +49,7 @@ def run(
             fast_path=fast_path or config.fast_path,
             native_path=native_path or config.native_path,
         )
+        refuse_foreign(config.state_dir, config.run_dir)
         return_large_blocks()
         logging.basicConfig(level=config.log_level.upper(), handlers=[journal.log_handler()])
         confinement.forbid_core_dumps()

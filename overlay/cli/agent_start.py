@@ -17,6 +17,8 @@ from overlay import public_files
 from overlay.cli import token_input
 from overlay.client.api import ApiClient
 from overlay.errors import AgentNotRunningError, ForbiddenError, OverlayError, TimedOutError
+from overlay.own_files import disk_errors
+from overlay.own_files.refusal import refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +86,11 @@ def agent_command(paths: Paths) -> list[str]:
 
 
 def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `command` in a new session with its output in the agent's log; do not wait."""
+    """Start `command` in a new session with its output in the agent's log; do not wait.
+
+    Raises OverlayError, before anything is written, if a directory cannot be overlayd's.
+    """
+    refuse_foreign(paths.state_dir, paths.run_dir)
     try:
         public_files.make_directory(paths.run_dir)
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
@@ -92,7 +98,7 @@ def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
         raise OverlayError(
             f"cannot write the agent's log {paths.log}",
             why=str(error),
-            hint=f"Free space, or choose another directory: --run-dir   df {paths.run_dir.parent}",
+            hint=disk_errors.hint(error, paths.log),
         ) from error
     # The token serves one join; it must not stay in the environment of a daemon.
     environ = {name: text for name, text in os.environ.items() if name != token_input.VARIABLE}

@@ -132,7 +132,7 @@ def test_the_token_is_not_passed_to_the_agent(
 def test_a_run_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     """A file in its place is reported without a traceback."""
     (tmp_path / "run").touch()
-    with pytest.raises(OverlayError, match="cannot write the agent's log"):
+    with pytest.raises(OverlayError, match="cannot use the run directory"):
         agent_start.spawn(_paths(tmp_path), ["true"])
 
 

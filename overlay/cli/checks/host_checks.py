@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from overlay import limits
 from overlay.cli import output
 from overlay.cli.checks.evidence import Finding
+from overlay.own_files import directory, disk_errors, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +53,10 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
     try:
         found = path.stat()
     except FileNotFoundError:
-        if evidence.status is not None:
+        if path.is_symlink():
+            text, remedy = f"{path} is {disk_errors.kind(path)}", refusal.link_advice(path)
+            yield Finding("error", "state", text, remedy)
+        elif evidence.status is not None:
             yield Finding(
                 "error",
                 "state",
@@ -63,19 +68,40 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("note", "state", f"there is no {path}: this host was never in a cluster")
         return
     except OSError as error:
-        yield Finding("error", "state", f"cannot read {path}: {error.strerror}", "Use sudo")
+        remedy = disk_errors.hint(error, path)
+        yield Finding("error", "state", f"cannot read {path}: {error.strerror}", remedy)
         return
+    if not stat.S_ISDIR(found.st_mode):
+        text = f"{path} is {disk_errors.kind(path)}"
+        remedy = disk_errors.hint(NotADirectoryError(errno.ENOTDIR, text, str(path)), path)
+        yield Finding("error", "state", text, remedy)
+        return
+    yield _state_finding(path, found, evidence.paths.run_dir)
+
+
+def _state_finding(path: Path, found: os.stat_result, run_dir: Path) -> Finding:
     mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid != 0 or mode & 0o077:
-        yield Finding(
-            "error",
-            "state",
-            f"{path} belongs to user {found.st_uid} and has mode {mode:04o}: others may read this "
-            "node's keys",
-            f"sudo chown root: {path}; sudo chmod 700 {path}",
+    try:
+        held = directory.contents(path, run_dir)
+        owners = {each.lstat().st_uid for each in held.own} | {found.st_uid}
+    except OSError:  # only root may look into it
+        held, owners = directory.Contents((), (), (), is_marked=False), {found.st_uid}
+    if why := refusal.foreign_text(path, held):
+        return Finding(
+            "error", "state", f"{path} is not overlayd's: {why}", refusal.advice("state")
         )
-    else:
-        yield Finding("ok", "state", f"{path} is root's alone")
+    if owners == {0} and not mode & 0o077:
+        return Finding("ok", "state", f"{path} is root's alone")
+    if not directory.is_ours(path, held):
+        return Finding("note", "state", f"{path} holds nothing of overlayd's yet")
+    user = ", ".join(str(each) for each in sorted(owners))
+    return Finding(
+        "error",
+        "state",
+        f"{path} and overlayd's files in it belong to user {user}, and it has mode {mode:04o}: "
+        "others may read this node's keys",
+        disk_errors.owner_command(path, held),
+    )
 
 
 class _Space(NamedTuple):

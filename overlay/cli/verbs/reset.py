@@ -1,14 +1,13 @@
 """Command `reset`: remove every trace of overlayd from this host, with or without an agent.
 
-Owns: the order (agent, kernel, files), and which directories it refuses to delete.
-Does not: know overlayd's kernel objects; `overlay.kernel.reset` does.
+Owns: the order (agent, kernel, files), and which directories it refuses to touch.
+Does not: know overlayd's kernel objects (`overlay.kernel.reset`) or files (`overlay.own_files`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ from overlay.errors import (
     TimedOutError,
     UsageError,
 )
+from overlay.own_files import directory, disk_errors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 EXIT_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.05
-# Directories that a mistyped --state-dir must not delete, nor any parent of one.
+# Directories that are never overlayd's own, nor is any parent of one.
 NEVER_DELETED = ("/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/var/lib", "/var/log")
 
 
@@ -59,6 +59,8 @@ def run_reset(args: Namespace) -> int:
     if os.geteuid() != 0:
         raise ForbiddenError("only root may reset this host", hint="Use sudo")
     paths: Paths = args.paths
+    if paths.fault is not None:  # which directory an agent used is not known
+        raise paths.fault
     for folder in (paths.state_dir, paths.run_dir):
         refuse_to_delete(folder)
     client = ApiClient(paths)
@@ -68,7 +70,7 @@ def run_reset(args: Namespace) -> int:
     done = _reset_by_agent(client, paths) if alive else {}
     # An agent knows its own objects; without one, everything with overlayd's marks is removed.
     removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
-    removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
+    kept = _delete_files(paths, removed)
     remaining: list[str] = []
     removed += _remove_networks_from_docker(remaining)
     removed += remove_plugin_socket()
@@ -93,7 +95,8 @@ def run_reset(args: Namespace) -> int:
             "authority_lost": False,
             "fault": None,
         }
-        output.print_json({**shape, **done, "removed": removed, "remaining": remaining})
+        found: JsonObject = {"removed": removed, "remaining": remaining, "kept": kept}
+        output.print_json({**shape, **done, **found})
     else:
         for thing in removed:
             output.print_note(f"removed {thing}")
@@ -114,7 +117,7 @@ def _refuse_member(client: ApiClient, paths: Paths, *, alive: bool) -> None:
         what = f"this host is still a member of cluster {cluster['id']}"
     else:
         try:
-            if not any(paths.state_dir.iterdir()):
+            if not directory.contents(paths.state_dir, paths.run_dir).own:
                 return
         except OSError:
             return
@@ -217,23 +220,27 @@ def refuse_to_delete(folder: Path) -> None:
         )
 
 
-def delete_tree(folder: Path) -> bool:
-    """Delete a directory tree; return whether it existed."""
-    if not folder.is_dir():
-        return False
-    try:
-        if folder.is_mount():  # a mount point (in a container or the lab) can only be emptied
-            for entry in folder.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
-        else:
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise OverlayError(
-            f"cannot delete {folder}",
-            why=str(error),
-            hint=f"What uses it: fuser -v {folder}; then again: sudo overlayd reset",
-        ) from error
-    return True
+def _delete_files(paths: Paths, removed: list[str]) -> list[str]:
+    """Delete overlayd's files, add the directories to `removed`, and return what stays in them."""
+    kept = []
+    # A directory within the other goes first, so that the other can go, too.
+    for folder in sorted(
+        dict.fromkeys((paths.run_dir, paths.state_dir)), key=lambda each: -len(each.parts)
+    ):
+        try:
+            is_deleted, others = directory.delete_own(folder, paths.run_dir, paths.state_dir)
+        except OSError as error:
+            raise OverlayError(
+                f"cannot delete overlayd's files in {folder}",
+                why=str(error),
+                hint=f"{disk_errors.hint(error, folder)}. Then again: sudo overlayd reset",
+            ) from error
+        if is_deleted:
+            removed.append(f"overlayd's files in {folder}" if others else str(folder))
+        if others:
+            kept += [str(folder / name) for name in others]
+            output.warn(
+                f"{folder} stays, with what is not overlayd's: {directory.listing(others)}",
+                f"It is yours to keep or to delete: ls -la {folder}",
+            )
+    return kept

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from overlay import limits
+from overlay.agent.state.database import StateDatabase
 from overlay.cli.checks import clock, host_checks
 from overlay.cli.checks.evidence import Evidence, Finding
 from overlay.client.paths import Paths
@@ -52,12 +53,54 @@ def test_the_state_directory_is_roots_alone(
     seen: Made, tmp_path: Path, mode: int, level: str
 ) -> None:
     """It has this node's keys; the remedy is the command."""
-    (tmp_path / "state").mkdir()
+    StateDatabase(tmp_path / "state").close()
     (tmp_path / "state").chmod(mode)
     found = only(host_checks.check_state_directory(seen()))
 
     assert found.level == level
     assert (level == "ok") == (f"chmod 700 {tmp_path}/state" not in found.remedy)
+
+
+@needs_root
+def test_own_files_of_another_user_are_reported(seen: Made, tmp_path: Path) -> None:
+    """An agent that has dropped its rights cannot write them."""
+    StateDatabase(tmp_path / "state").close()
+    os.chown(tmp_path / "state" / "state.db", 65534, 65534)
+
+    assert (
+        f"chown -R root: {tmp_path}/state" in only(host_checks.check_state_directory(seen())).remedy
+    )
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_foreign_state_directory_keeps_its_owner(
+    seen: Made, tmp_path: Path, *, is_file: bool
+) -> None:
+    """Whatever a wrong path names, its rights are not overlayd's to change."""
+    path = tmp_path / "state"
+    if is_file:
+        path.touch(0o644)
+    else:
+        path.mkdir(0o755)
+        (path / "app").mkdir()
+    found = only(host_checks.check_state_directory(seen()))
+
+    assert found.level == "error"
+    assert "chmod" not in found.remedy
+    assert "chown" not in found.remedy
+    assert ("is a file, not a directory" if is_file else "it holds app") in found.text
+
+
+def test_a_link_that_leads_nowhere_is_an_error(seen: Made, tmp_path: Path) -> None:
+    """No agent starts with it."""
+    (tmp_path / "state").symlink_to("/nonexistent/x")
+    assert "leads nowhere" in only(host_checks.check_state_directory(seen())).text
+
+
+def test_an_empty_state_directory_is_a_note(seen: Made, tmp_path: Path) -> None:
+    """No agent has used it."""
+    (tmp_path / "state").mkdir(0o755)
+    assert only(host_checks.check_state_directory(seen())).level == "note"
 
 
 def test_a_missing_state_directory_depends_on_the_agent(seen: Made, tmp_path: Path) -> None:

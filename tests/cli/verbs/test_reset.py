@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.agent.state.database import StateDatabase
 from overlay.cli.verbs import reset
-from overlay.cli.verbs.reset import delete_tree, refuse_to_delete
+from overlay.cli.verbs.reset import refuse_to_delete
 from overlay.client import docker_networks
 from overlay.client.docker_networks import DockerLeftovers
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
+
+
+@pytest.fixture
+def bare_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave this machine's kernel and Docker alone."""
+    monkeypatch.setattr(reset, "_remove_from_kernel", lambda _run_dir: [])
+    monkeypatch.setattr(reset, "_remove_networks_from_docker", lambda _remaining: [])
+    monkeypatch.setattr(reset, "_remove_from_docker", lambda _remaining: [])
+    monkeypatch.setattr(reset, "remove_plugin_socket", list)
+
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="reset is for root")
 
@@ -42,19 +53,45 @@ def test_a_wrong_directory_is_refused_before_any_request(overlayd: Run, agent: F
     assert agent.asked == []
 
 
-def test_a_tree_is_deleted_completely(tmp_path: Path) -> None:
-    """Links inside it are removed, not followed."""
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").touch()
-    tree = tmp_path / "state"
-    (tree / "sub").mkdir(parents=True)
-    (tree / "sub" / "link").symlink_to(kept)
+@root_only
+@pytest.mark.usefixtures("bare_host")
+def test_files_of_others_stay_and_are_named(overlayd: Run, tmp_path: Path) -> None:
+    """A state directory that others use too loses overlayd's files only."""
+    state = tmp_path / "state"
+    StateDatabase(state).close()
+    (state / "app").mkdir()
+    (state / "app" / "db").touch()
+    outcome = overlayd("reset", "--yes", "--json")
 
-    assert delete_tree(tree)
-    assert not tree.exists()
-    assert (kept / "file").exists()
-    assert not delete_tree(tree)
+    assert json.loads(outcome.out)["kept"] == [f"{state}/app"]
+    assert f"{state} stays, with what is not overlayd's: app" in outcome.err
+    assert [each.name for each in state.iterdir()] == ["app"]
+
+
+@root_only
+@pytest.mark.usefixtures("bare_host")
+def test_a_directory_of_others_alone_is_kept(overlayd: Run, tmp_path: Path) -> None:
+    """One that no agent has used, as an agent refuses it."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "lock").touch()
+    (tmp_path / "state" / "db").touch()
+    outcome = overlayd("reset", "--yes")
+
+    assert outcome.code == 0
+    assert sorted(each.name for each in (tmp_path / "state").iterdir()) == ["db", "lock"]
+
+
+@root_only
+def test_a_file_that_names_no_directory_is_refused(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default is not deleted in place of a directory that nobody knows."""
+    monkeypatch.delenv("OVERLAYD_STATE_DIR")
+    (tmp_path / "overlayd.toml").write_text('state_dir = "ovs"\n')
+    outcome = overlayd("reset", "--yes")
+
+    assert outcome.code == 2
+    assert "state_dir must be a path from the root, not 'ovs'" in outcome.err
 
 
 @root_only
@@ -93,6 +130,7 @@ def test_files_are_deleted_after_the_agents_reset(
         "fault": None,
         "removed": [str(agent.run_dir), str(state)],
         "remaining": [],
+        "kept": [],
     }
     assert "no live member of this host's cluster holds its authority" in outcome.err
     assert not state.exists()
