@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 EXIT_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.05
+ANSWER_TIMEOUT_S = 1.0  # of an agent that is asked whether it has exited
 # Directories that are never overlayd's own, nor is any parent of one.
 NEVER_DELETED = ("/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/var/lib", "/var/log")
 
@@ -128,23 +129,58 @@ def _refuse_member(client: ApiClient, paths: Paths, *, alive: bool) -> None:
 
 
 def _reset_by_agent(client: ApiClient, paths: Paths) -> JsonObject:
-    """Make the agent clean up and exit; return its answer, empty if it gave none."""
+    """Make the agent clean up and exit; return its answer, empty if it gave none.
+
+    Raises TimedOutError if it does not exit: nothing may be deleted under it.
+    """
+    failure: OverlayError | None = None
     try:
         done = client.post("/v1/reset")
     except (AgentNotRunningError, TimedOutError) as error:
-        output.warn(f"continuing the reset without the agent: {error.what}")
-        done = {}
+        done, failure = {}, error
     timeout_s = EXIT_TIMEOUT_S if paths.timeout_s is None else paths.timeout_s
     deadline = time.monotonic() + timeout_s
-    while client.answers() or _is_held(paths.state_dir):
+    while _listens(paths) or _is_held(paths.state_dir):
         if time.monotonic() >= deadline:
-            raise TimedOutError(
-                "the agent did not exit",
-                why=f"it still holds its socket or state after {timeout_s:g} s",
-                hint="Stop it (systemctl stop overlayd, or kill), then: sudo overlayd reset",
-            )
+            raise _not_exited(paths, timeout_s, failure)
         time.sleep(POLL_INTERVAL_S)
+    if failure is not None:
+        output.warn(f"continuing the reset without the agent: {failure.what}")
     return done
+
+
+def _listens(paths: Paths) -> bool:
+    """Return whether an agent has its socket; one that hangs has it, too."""
+    try:
+        return ApiClient(paths, ANSWER_TIMEOUT_S).answers()
+    except TimedOutError:
+        return True
+
+
+def _not_exited(paths: Paths, timeout_s: float, failure: OverlayError | None) -> TimedOutError:
+    holder = _holder(paths.state_dir)
+    why = f"it still holds its socket or state after {timeout_s:g} s"
+    if failure is not None:
+        why = f"{failure.what} ({failure.why}), and {why}" if failure.why else failure.what
+    stop = f"kill -KILL {holder}" if holder else "end its process"
+    return TimedOutError(
+        f"the agent did not exit{f': process {holder}' if holder else ''}; nothing was removed",
+        why=why,
+        hint=f"Stop it, which loses no packet (systemctl stop overlayd; without systemd: {stop}), "
+        "then again: sudo overlayd reset",
+    )
+
+
+def _holder(state_dir: Path) -> str:
+    """Return the id of the process that the lock file names; empty if there is none."""
+    from overlay.agent.process.config import LOCK_NAME  # noqa: PLC0415  imports tomllib
+
+    try:
+        with (state_dir / LOCK_NAME).open("rb") as file:
+            written = file.read(20).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return written if written.isdecimal() and Path("/proc", written).exists() else ""
 
 
 def _is_held(state_dir: Path) -> bool:

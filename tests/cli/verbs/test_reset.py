@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,9 @@ from overlay.agent.state.database import StateDatabase
 from overlay.cli.verbs import reset
 from overlay.cli.verbs.reset import refuse_to_delete
 from overlay.client import docker_networks
+from overlay.client.api import ApiClient
 from overlay.client.docker_networks import DockerLeftovers
-from overlay.errors import UsageError
+from overlay.errors import TimedOutError, UsageError
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -92,6 +95,65 @@ def test_a_file_that_names_no_directory_is_refused(
 
     assert outcome.code == 2
     assert "state_dir must be a path from the root, not 'ovs'" in outcome.err
+
+
+@root_only
+def test_an_agent_that_hangs_is_named_and_kept(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed under it, and nothing is said to continue."""
+    (tmp_path / "run").mkdir()
+    state = StateDatabase(tmp_path / "state")
+    monkeypatch.setattr(reset, "ANSWER_TIMEOUT_S", 0.05)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "run" / "api.sock"))
+        listener.listen(0)  # a look of its own fills it, as those of `reset` do after a while
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(str(tmp_path / "run" / "api.sock"))
+            monkeypatch.setattr(ApiClient, "post", _hangs)
+            monkeypatch.setattr(ApiClient, "answers", _answers_once())
+            outcome = overlayd("--timeout", "0.2", "reset", "--yes")
+    state.close()
+
+    assert outcome.code == 7
+    assert f"the agent did not exit: process {os.getpid()}; nothing was removed" in outcome.err
+    assert f"kill -KILL {os.getpid()}" in outcome.err
+    assert "continuing" not in outcome.err
+    assert (tmp_path / "state" / "state.db").exists()
+
+
+@root_only
+@pytest.mark.usefixtures("bare_host")
+def test_an_agent_that_died_at_it_is_reset_without(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the reset goes on is said once it does."""
+    (tmp_path / "state").mkdir()
+    monkeypatch.setattr(ApiClient, "post", _hangs)
+    monkeypatch.setattr(ApiClient, "answers", _answers_once(later=False))
+    outcome = overlayd("reset", "--yes")
+
+    assert outcome.code == 0
+    assert "continuing the reset without the agent: the agent did not answer" in outcome.err
+    assert not (tmp_path / "state").exists()
+
+
+def _hangs(_client: ApiClient, _path: str) -> None:
+    raise TimedOutError("the agent did not answer in time", why="no answer within 65 s")
+
+
+def _answers_once(*, later: bool | None = None) -> Callable[[ApiClient], bool]:
+    """Return what `answers` is of an agent that then hangs, or (`later`) is gone."""
+    asked: list[None] = []
+    real = ApiClient.answers
+
+    def answers(client: ApiClient) -> bool:
+        asked.append(None)
+        if len(asked) == 1:
+            return True
+        return real(client) if later is None else later
+
+    return answers
 
 
 @root_only
