@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 from http import HTTPStatus
@@ -72,6 +73,11 @@ def install(docker: str = DOCKER_SOCKET, agent_dir: Path = PLUGIN_DIR) -> bool:
         _request(docker, "POST", f"/plugins/create?name={_NAME}", content)
     _request(docker, "POST", f"/plugins/{_NAME}/enable?timeout=30")
     return True
+
+
+def is_stopped(docker: str = DOCKER_SOCKET) -> bool:
+    """Return whether Docker is installed and does not run, so that nothing is known of it."""
+    return not Path(docker).exists() and shutil.which("dockerd") is not None
 
 
 def uninstall(docker: str = DOCKER_SOCKET) -> bool:

@@ -242,3 +242,17 @@ def test_the_program_runs_alone(tmp_path: Path) -> None:
             running.terminate()
     assert b"200" in answer.split(b"\r\n")[0]
     assert b"IpamDriver" in answer
+
+
+def test_a_docker_without_a_socket_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is installed; else there is none."""
+    socket = tmp_path / "docker.sock"
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/dockerd")
+    assert docker_plugin.is_stopped(str(socket))
+    socket.touch()
+    assert not docker_plugin.is_stopped(str(socket))
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    socket.unlink()
+    assert not docker_plugin.is_stopped(str(socket))

@@ -78,6 +78,7 @@ def run_reset(args: Namespace) -> int:
     removed += [str(path) for path in cni_files.uninstall(None, cni_files.CniPlaces())]
     removed += [str(NETAVARK_PLUGIN)] if launcher.uninstall(NETAVARK_PLUGIN) else []
     removed += _remove_from_docker(remaining)
+    unknown = _unknown_of_docker()
     if done.get("fault"):
         output.warn(
             f"this host could not leave its cluster: {done['fault']}",
@@ -104,7 +105,7 @@ def run_reset(args: Namespace) -> int:
         output.print_note(
             f"still on this host: {', '.join(remaining)}"
             if remaining
-            else "no trace of overlayd is left on this host"
+            else f"no trace of overlayd is left on this host{unknown}"
         )
     return DegradedError.exit_code if remaining else 0
 
@@ -243,6 +244,20 @@ def _remove_from_docker(remaining: list[str]) -> list[str]:
         output.warn(f"Docker's plugin {SWARM_DRIVER} stays: {error.what}", error.hint or "")
         remaining.append(f"Docker's plugin {SWARM_DRIVER}")
         return []
+
+
+def _unknown_of_docker() -> str:
+    """Return what cannot be said of a Docker that does not run, and tell what to do."""
+    from overlay.client import docker_plugin  # noqa: PLC0415  slow to import
+
+    if not docker_plugin.is_stopped():
+        return ""
+    output.warn(
+        f"Docker does not run: what it has of overlayd's (networks, the plugin {SWARM_DRIVER}) "
+        "is not known",
+        "If you used them: sudo systemctl start docker, and then again: sudo overlayd reset",
+    )
+    return ", except in Docker, if it has any"
 
 
 def refuse_to_delete(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from overlay.agent.state.database import StateDatabase
 from overlay.cli.verbs import reset
 from overlay.cli.verbs.reset import refuse_to_delete
-from overlay.client import docker_networks
+from overlay.client import docker_networks, docker_plugin
 from overlay.client.api import ApiClient
 from overlay.client.docker_networks import DockerLeftovers
 from overlay.errors import TimedOutError, UsageError
@@ -30,6 +30,7 @@ def bare_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reset, "_remove_from_kernel", lambda _run_dir: [])
     monkeypatch.setattr(reset, "_remove_networks_from_docker", lambda _remaining: [])
     monkeypatch.setattr(reset, "_remove_from_docker", lambda _remaining: [])
+    monkeypatch.setattr(docker_plugin, "is_stopped", lambda: False)
     monkeypatch.setattr(reset, "remove_plugin_socket", list)
 
 
@@ -286,3 +287,22 @@ def test_an_identity_without_agent_needs_yes_on_a_terminal(
     assert outcome.code == 6
     assert "identity" in outcome.err
     assert (tmp_path / "state" / "state.db").exists()
+
+
+@root_only
+@pytest.mark.usefixtures("bare_host")
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_of_a_stopped_docker_nothing_is_claimed(
+    overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    """It may have the plugin of swarms, and networks, which only it can remove."""
+    monkeypatch.setattr(docker_plugin, "is_stopped", lambda: is_stopped)
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
+                                     "cleared": True, "authority_lost": False,
+                                     "fault": None, "removed": []})  # fmt: skip
+    agent.last = "POST /v1/reset"
+    outcome = overlayd("reset", "--yes")
+    assert outcome.code == 0
+    assert ("sudo systemctl start docker" in outcome.err) is is_stopped
+    ending = "left on this host, except in Docker, if it has any" if is_stopped else "on this host"
+    assert outcome.err.rstrip().endswith(ending)
