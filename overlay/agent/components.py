@@ -298,6 +298,7 @@ class Components:
         for controller in self.controllers:
             self._tasks.start(controller.run, controller.name)
         self._tasks.start(self.forwarding.reconciler.watch, "sandbox poll")
+        self._tasks.start(self.forwarding.encryption.look, "wireguard-go poll")
         for run, name in self.diagnosis.background:
             self._tasks.start(run, name)
         for follower in self.endpoints.restart.followers:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
+from overlay.core.encryption.device import DEVICES
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import container_files, netns
 from overlay.kernel.gate import hooks as gate_hooks
@@ -35,6 +36,7 @@ from overlay.kernel.sandbox import kernel_support
 from overlay.kernel.sandbox.container_namespace import GATE_NAME, NAMESPACE_ALIAS, SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.kernel.services import leftovers
+from overlay.kernel.wireguard import leftovers as wireguard_leftovers
 from overlay.kernel.wireguard.link import remove_fences
 
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
@@ -66,6 +68,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         removed += leftovers.remove_tables()
     with _collecting(errors, "interfaces"):
         removed += _remove_devices(errors)
+    with _collecting(errors, "wireguard-go"):
+        removed += wireguard_leftovers.clear(DEVICES)
     with _collecting(errors, "routes of encrypted networks"):
         removed += [f"unreachable route {each}" for each in map(_range, remove_fences())]
     with _collecting(errors, "nftables"):

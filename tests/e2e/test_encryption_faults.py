@@ -63,7 +63,26 @@ def rotate_with_damage(vault: Vault) -> None:
     wait_until(vault.has_rotated, "the rotation", 120.0)
 
 
-@pytest.mark.parametrize("fault", [change_address, cut_off, narrow, rotate_with_damage])
+def hang(vault: Vault) -> None:
+    """Stop wireguard-go, with its device and without: another takes its place within seconds."""
+    host = vault.host(1)
+    if not host.run("sh", "-c", "pidof wireguard-go; true"):
+        pytest.skip("the kernel's own WireGuard has no process")
+    for also in ("true", "ip link del wg-ovl"):
+        before = host.run("pidof", "wireguard-go").split()
+        host.run("sh", "-c", f"kill -STOP $(pidof wireguard-go); {also}")
+        host.get("/v1/encryption")  # answered in time
+
+        def is_replaced(known: list[str] = before) -> bool:
+            found = host.run("sh", "-c", "pidof wireguard-go; true").split()
+            return found not in ([], known) and vault.reaches(1, 2)
+
+        wait_until(is_replaced, "another wireguard-go", 20.0)
+    events = [each["text"] for each in host.get("/v1/events")["events"]]
+    assert any("killed process" in text for text in events)
+
+
+@pytest.mark.parametrize("fault", [change_address, cut_off, hang, narrow, rotate_with_damage])
 def test_no_fault_sends_in_clear(five: Vault, fault: Callable[[Vault], None]) -> None:
     """With a default route of IPv6, by which packets would leave that have no other."""
     five.host(1).run("sh", "-c", "ip -6 route add default dev eth1 2>/dev/null; true")

@@ -26,6 +26,7 @@ from overlay.agent.encryption.peer_faults import PeerFaults, Tunnel
 from overlay.agent.encryption.policy import EncryptionPolicy
 from overlay.agent.encryption.tunnel_plan import TunnelPlan
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process import tasks
 from overlay.agent.process.config import AUTO, REQUIRED, Config
 from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.network_drivers import is_encrypted
@@ -35,7 +36,7 @@ from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.encryption.rotation import MemberKeys, slot_order
 from overlay.errors import ConflictError, OverlayError, TimedOutError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
-from overlay.kernel.wireguard import backend, link, tunnel
+from overlay.kernel.wireguard import backend, link, tunnel, uapi
 from overlay.kernel.wireguard.backend import Backend, Support
 from overlay.model import Card, Ip, Network, NodeId, Vni
 
@@ -141,6 +142,8 @@ class EncryptionController(Controller):
         """
         found = {}
         for state in self._applied:
+            if await asyncio.to_thread(uapi.is_hung, state.name):
+                continue  # the kernel thread must not wait for it
             with contextlib.suppress(OverlayError, OSError):
                 reading = await self._kernel.call(tunnel.read, state.name)
                 if reading is not None:
@@ -239,6 +242,24 @@ class EncryptionController(Controller):
         monitor = await self._kernel.call(UnderlayMonitor)
         with watch_monitor(monitor, self.trigger, self.settle_s):
             yield
+
+    async def look(self) -> None:
+        """Replace each wireguard-go that stops answering; what has ended, the monitor tells of."""
+        while True:
+            await tasks.pause(limits.WIREGUARD_LOOK_S)
+            if self._applied:
+                await self.replace_hung()
+
+    async def replace_hung(self) -> None:
+        """Have the process of each device made again if it does not answer; that is a `fault`."""
+        async with self._lock:
+            for state in self._applied:
+                if await asyncio.to_thread(uapi.is_hung, state.name):
+                    try:
+                        await self._kernel.call(tunnel.give_up_hung, state.name)
+                    except (OverlayError, OSError) as error:
+                        self._fail(error)
+                    self.trigger()
 
     def resync(self) -> None:
         """Have the next pass read the whole device."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from overlay.core.encryption.device import DeviceChange, DeviceReading
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.kernel.wireguard import process, uapi
+from overlay.kernel.wireguard import leftovers, process, uapi
 from overlay.kernel.wireguard.netlink_device import WireguardSocket
 
 _IPV6: Final = Path("/proc/sys/net/ipv6")
@@ -90,6 +90,11 @@ def read(backend: Backend, name: str) -> DeviceReading:
         return uapi.read(name)
     with WireguardSocket() as opened:
         return opened.read(name)
+
+
+def end(backend: Backend, name: str) -> list[int]:
+    """Kill what runs a device, if anything does; return the processes. Raises OverlayError."""
+    return leftovers.end(name) if backend is Backend.PROCESS else []
 
 
 def configure(backend: Backend, name: str, change: DeviceChange) -> None:

@@ -2,9 +2,9 @@
 
 It must outlive the agent, because forwarding does. So under systemd it is a unit of its own: the
 agent's unit would end it with the agent, and refuses it /dev/net/tun. Elsewhere it detaches itself.
-It ends when its device is deleted.
+It ends when its device is deleted, unless it hangs.
 
-Owns: starting it. Does not: configure it (`uapi`), or watch it; the agent starts it again.
+Owns: starting it, in the place of one that is left. Does not: configure it (`uapi`), or watch it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from typing import Final
 
 from overlay import limits
 from overlay.errors import OverlayError
-from overlay.kernel.wireguard import uapi
+from overlay.kernel.wireguard import leftovers, uapi
+from overlay.kernel.wireguard.leftovers import PROGRAM
 
-PROGRAM: Final = "wireguard-go"
 TUN: Final = Path("/dev/net/tun")
 _SYSTEMD: Final = Path("/run/systemd/system")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S: Final = 0.01
-_BUSY: Final = "resource busy"  # strerror(EBUSY)
+_PASSING: Final = (
+    "resource busy",  # strerror(EBUSY)
+    "was already loaded or has a fragment file",  # systemd has not noticed that the former ended
+)
 
 
 def program() -> str | None:
@@ -37,8 +40,9 @@ def start(name: str) -> None:
 
     Right after a kill the kernel still has the device for a moment, so one that is busy is tried
     again at once: packets are lost meanwhile. A process whose device is gone still has the socket
-    for a moment, and takes its name along, so that the next one would end. Raises OverlayError if
-    the process ends otherwise, or does not answer in time.
+    for a moment, and takes its name along, so that the next one would end; one that hangs keeps
+    the UDP port, too: it is killed. Raises OverlayError if the process ends otherwise, or does not
+    answer in time.
     """
     path = program()
     if path is None:
@@ -47,14 +51,15 @@ def start(name: str) -> None:
             why="this kernel has no WireGuard, and encrypted networks need one of the two",
             hint="apt install wireguard-go; or load the kernel's module: modprobe wireguard",
         )
+    leftovers.end(name)
     command = _unit_command(path, name) if uses_unit() else [path, name]
     deadline = time.monotonic() + limits.WIREGUARD_START_S
     while uapi.is_served(name) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    why = _run(command)
-    while _BUSY in why and time.monotonic() < deadline:
+    why = _run(command, name)
+    while any(text in why for text in _PASSING) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-        why = _run(command)
+        why = _run(command, name)
     if why:
         raise _failure(name, why)
     while time.monotonic() < deadline:
@@ -67,22 +72,26 @@ def start(name: str) -> None:
     raise _failure(name, f"no answer within {limits.WIREGUARD_START_S:.0f} s")
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], name: str) -> str:
     """Run the command that starts the process; return why that failed, or nothing."""
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        timeout=limits.WIREGUARD_START_S,
-        check=False,
-        cwd="/",
-        env={"PATH": _PATH},  # LOG_LEVEL would make it keep the pipe open
-        errors="replace",
-        text=True,
-    )
-    return "" if done.returncode == 0 else _last_line(done.stderr) or f"exit {done.returncode}"
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # it prints its errors there
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            timeout=limits.WIREGUARD_START_S,
+            check=False,
+            cwd="/",
+            # LOG_LEVEL would make it keep the pipe open
+            env={"PATH": _PATH, leftovers.MARK: name},
+            errors="replace",
+            text=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{Path(command[0]).name} did not return within {limits.WIREGUARD_START_S:.0f} s"
+    return "" if done.returncode == 0 else _last_line(done.stdout) or f"exit {done.returncode}"
 
 
 def uses_unit() -> bool:
@@ -97,7 +106,9 @@ def _unit_command(path: str, name: str) -> list[str]:
     """Return the command that runs the process in the foreground of a transient unit."""
     unit = f"--unit=overlayd-{name}"
     description = "--description=overlayd: WireGuard device of encrypted networks"
-    return ["systemd-run", "--quiet", "--collect", unit, description, path, "--foreground", name]
+    mark = f"--setenv={leftovers.MARK}={name}"
+    options = ["--quiet", "--collect", unit, description, mark]
+    return ["systemd-run", *options, path, "--foreground", name]
 
 
 def _last_line(text: str) -> str:

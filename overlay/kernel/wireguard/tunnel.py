@@ -22,7 +22,7 @@ from overlay.core.encryption.device import (
     device_change,
 )
 from overlay.errors import ConflictError, OverlayError
-from overlay.kernel.wireguard import backend, link
+from overlay.kernel.wireguard import backend, leftovers, link, uapi
 from overlay.kernel.wireguard.backend import Backend
 from overlay.model import Ip, ip_text
 
@@ -87,15 +87,33 @@ def _reading(used: Backend, name: str, *, is_own: bool) -> DeviceReading:
     """Read the device; one of overlayd's that no process answers for is deleted."""
     try:
         return backend.read(used, name)
-    except OSError as error:
+    except uapi.SILENCE as error:
         if is_own:
-            link.remove_devices(keep=set(DEVICES) - {name})
-            raise OverlayError(
-                f"nothing answers for {name}",
-                why=error.strerror or str(error),
-                hint="The agent has deleted the device, and makes it again",
-            ) from error
+            raise _give_up(used, name, error.strerror or str(error)) from error
         raise _taken(name) from error
+
+
+def give_up_hung(name: str) -> None:
+    """Kill the process that does not answer for a device of overlayd's, and delete the device.
+
+    Raises OverlayError that says so. The caller has seen that it does not answer.
+    """
+    there = link.find_device(name)
+    used = None if there is None else backend.backend_of(there.kind)
+    if there is not None and used is not None and there.alias == link.ALIAS:
+        raise _give_up(used, name, f"no answer within {limits.WIREGUARD_ANSWER_S:.0f} s")
+
+
+def _give_up(used: Backend, name: str, why: str) -> OverlayError:
+    """Remove a device and what runs it; return the error that says so."""
+    ended = backend.end(used, name)
+    link.remove_devices(keep=set(DEVICES) - {name})
+    killed = f"; killed process {', '.join(map(str, ended))}" if ended else ""
+    return OverlayError(
+        f"{used.value} does not answer for {name}",
+        why=f"{why}{killed}",
+        hint="The agent has deleted the device, and makes it again",
+    )
 
 
 def _taken(name: str) -> ConflictError:
@@ -133,10 +151,12 @@ def differences(wanted: TunnelState, before: TunnelState | None) -> list[str]:
     texts = link.link_faults(wanted)
     if not link.has_fence(wanted.prefix):
         texts.append("the unreachable route of the inner addresses is gone")
-    with contextlib.suppress(OSError):
+    try:
         found = read(wanted.name)
         if found is not None and device_change(wanted, found, before):
             texts.append(f"{wanted.name} has another key, port or peer")
+    except OSError as error:
+        texts.append(f"nothing answers for {wanted.name}: {error.strerror or error}")
     return texts
 
 
@@ -146,7 +166,11 @@ def remove_surplus(wanted: Collection[str]) -> bool:
 
 
 def remove(prefix: bytes) -> bool:
-    """Delete the device, then the fence; return whether there was a device."""
+    """Delete the devices, the fence, and what ran them; return whether there was a device.
+
+    Raises OverlayError if a process cannot be ended.
+    """
     removed = link.remove_devices()
     link.remove_fences(prefix)
+    leftovers.clear(DEVICES)
     return removed

@@ -7,6 +7,7 @@ Owns: these texts, and the exchange. Does not: start the process (`process`).
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -14,12 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from overlay import limits
 from overlay.core.encryption.device import DeviceChange, DeviceReading, PeerReading, TunnelPeer
 from overlay.errors import OverlayError
 from overlay.model import Ip, ip_text
 
 SOCKETS: Final = Path("/var/run/wireguard")
-_TIMEOUT_S: Final = 5.0
+SILENCE: Final = (TimeoutError, BlockingIOError, ConnectionError, FileNotFoundError)
+"""The errors that mean that no process answers; others are of the asking one."""
+
+_NOTHING: Final = "set=1\n\n"  # is answered without looking at peers, however many there are
 _CHUNK: Final = 65_536
 
 
@@ -31,18 +36,36 @@ def socket_path(name: str) -> Path:
 def is_served(name: str) -> bool:
     """Return whether a process has the socket of a device, which may be gone already."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as opened:
-        opened.settimeout(_TIMEOUT_S)
+        opened.settimeout(limits.WIREGUARD_ANSWER_S)
         return opened.connect_ex(str(socket_path(name))) == 0
 
 
+def is_hung(name: str) -> bool:
+    """Return whether a process has the socket of a device, and does not answer in time."""
+    try:
+        ask(name)
+    except (TimeoutError, BlockingIOError):  # BlockingIOError: too many requests wait already
+        return True
+    except (OSError, OverlayError):
+        return False
+    return False
+
+
+def ask(name: str) -> None:
+    """Have the process of a device answer. Raises OSError where none does in time."""
+    _exchange(name, _NOTHING, limits.WIREGUARD_ANSWER_S)
+
+
 def read(name: str) -> DeviceReading:
-    """Return a device's configuration. Raises OSError where no process has it."""
-    return decode(_exchange(name, "get=1\n\n"))
+    """Return a device's configuration. Raises OSError where no process has it, or it is silent."""
+    ask(name)
+    return decode(_exchange(name, "get=1\n\n", limits.WIREGUARD_EXCHANGE_S))
 
 
 def configure(name: str, change: DeviceChange) -> None:
     """Apply a change, all of it in one message. Raises OSError, OverlayError."""
-    _exchange(name, encode(change))
+    ask(name)
+    _exchange(name, encode(change), limits.WIREGUARD_EXCHANGE_S)
 
 
 def encode(change: DeviceChange) -> str:
@@ -108,24 +131,36 @@ def _range(text: str) -> tuple[Ip, int]:
     return Ip(found.network_address.packed), found.prefixlen
 
 
-def _exchange(name: str, request: str) -> str:
-    parts: list[bytes] = []
+def _exchange(name: str, request: str, timeout_s: float) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as opened:
-        opened.settimeout(_TIMEOUT_S)
-        opened.connect(str(socket_path(name)))
-        opened.sendall(request.encode("ascii"))
-        while not (parts and b"".join(parts[-2:]).endswith(b"\n\n")):
-            part = opened.recv(_CHUNK)
-            if not part:
-                break
-            parts.append(part)
-    reply = b"".join(parts).decode("ascii", "replace")
+        opened.settimeout(timeout_s)
+        try:
+            opened.connect(str(socket_path(name)))
+            opened.sendall(request.encode("ascii"))
+            reply = _receive(opened)
+        except TimeoutError as error:
+            text = f"no answer within {timeout_s:.0f} s"
+            raise TimeoutError(errno.ETIMEDOUT, text) from error
     number = dict(line.partition("=")[::2] for line in reply.splitlines()).get("errno", "0")
     if number != "0":
-        reason = os.strerror(abs(int(number)))
-        raise OverlayError(
-            f"wireguard-go refused the configuration of {name}",
-            why=reason,
-            hint="The agent retries; 'overlayd encryption status' shows the device",
-        )
+        raise _refusal(name, abs(int(number)))
     return reply
+
+
+def _receive(opened: socket.socket) -> str:
+    parts: list[bytes] = []
+    while not (parts and b"".join(parts[-2:]).endswith(b"\n\n")):
+        part = opened.recv(_CHUNK)
+        if not part:
+            raise ConnectionResetError(errno.ECONNRESET, "it ended before its answer")
+        parts.append(part)
+    return b"".join(parts).decode("ascii", "replace")
+
+
+def _refusal(name: str, number: int) -> OverlayError:
+    hint = "The agent retries; 'overlayd encryption status' shows the device"
+    if number == errno.EADDRINUSE:
+        hint = f"Another program has the UDP port of {name}: ss -ulpn; the agent retries"
+    return OverlayError(
+        f"wireguard-go refused the configuration of {name}", why=os.strerror(number), hint=hint
+    )

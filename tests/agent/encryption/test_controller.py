@@ -23,7 +23,8 @@ from overlay.core.dataplane.network_drivers import BRIDGE, OVERLAY, is_encrypted
 from overlay.core.encryption.device import PeerReading, TunnelPeer
 from overlay.core.encryption.key_record import WireguardKey
 from overlay.core.protocol.messages import MemberState
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, OverlayError
+from overlay.kernel.wireguard import tunnel, uapi
 from overlay.kernel.wireguard.backend import Backend, Support
 from overlay.model import Ip, Network, NodeId, Subnet, Vni, ip_text, parse_ip
 
@@ -227,3 +228,25 @@ async def test_required_encryption_names_what_is_in_clear(tmp_path: Path) -> Non
         "encryption is required, and this host has containers on blue, in clear",
         "encryption is required, and no WireGuard key is known of b (overlayd 0.1)",
     ]
+
+
+async def test_a_hung_device_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a look, and the reason is shown; the kernel thread is not asked for what is hung."""
+    controller, asked = host.controller, []
+
+    async def call(function: Any, *_call: object) -> None:
+        asked.append(function)
+        raise OverlayError("wireguard-go does not answer for wg-ovl")
+
+    monkeypatch.setattr(controller._kernel, "call", call)
+    controller._applied = controller._wanted()
+    monkeypatch.setattr(uapi, "is_hung", lambda name: name == "wg-other")
+    await controller.replace_hung()
+    assert not asked
+    monkeypatch.setattr(uapi, "is_hung", lambda name: name == "wg-ovl")
+    assert await controller.readings() == {}
+    assert not asked
+    await controller.replace_hung()
+    assert asked == [tunnel.give_up_hung]
+    assert controller.fault is not None
+    assert controller.fault.reason == "wireguard-go does not answer for wg-ovl"

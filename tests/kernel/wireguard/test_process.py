@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from overlay import limits
 from overlay.errors import OverlayError
-from overlay.kernel.wireguard import process, uapi
+from overlay.kernel.wireguard import leftovers, process, uapi
 
 BUSY = "ERROR: (wg-x) 2026/01/01 00:00:00 Failed to create TUN device: device or resource busy"
 
@@ -18,7 +19,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, failu
     log, path = tmp_path / "log", tmp_path / "wireguard-go"
     path.write_text(
         f"#!/bin/sh\necho started >>{log}\n"
-        f"[ $(wc -l <{log}) -gt {failures} ] && exit 0\necho '{message}' >&2\nexit 1\n"
+        f"[ $(wc -l <{log}) -gt {failures} ] && exit 0\necho '{message}'\nexit 1\n"
     )
     path.chmod(0o755)
     monkeypatch.setattr(process, "program", lambda: str(path))
@@ -58,3 +59,29 @@ def test_another_error_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OverlayError, match="no TUN here"):
         process.start("wg-x")
     assert log.read_text() == "started\n"
+
+
+def test_a_start_that_hangs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent goes on, and tries again."""
+    program(tmp_path, monkeypatch, "", 0).with_name("wireguard-go").write_text(
+        "#!/bin/sh\nexec sleep 60\n"
+    )
+    monkeypatch.setattr(limits, "WIREGUARD_START_S", 0.2)
+    with pytest.raises(OverlayError, match="wireguard-go did not return within"):
+        process.start("wg-x")
+
+
+def test_a_unit_has_the_mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By which the process is found when it hangs."""
+    commands: list[list[str]] = []
+    program(tmp_path, monkeypatch, "", 0)
+    monkeypatch.setattr(process, "uses_unit", lambda: True)
+
+    def run(command: list[str], _name: str) -> str:
+        commands.append(command)
+        return ""
+
+    monkeypatch.setattr(process, "_run", run)
+    process.start("wg-x")
+    assert f"--setenv={leftovers.MARK}=wg-x" in commands[0]
+    assert commands[0][-2:] == ["--foreground", "wg-x"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay import limits
 from overlay.core.encryption.device import DEVICES, TunnelPeer, TunnelState
 from overlay.core.encryption.inner_address import inner_address, inner_prefix
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import netns, reset
-from overlay.kernel.wireguard import backend, link, process, tunnel
+from overlay.kernel.wireguard import backend, leftovers, link, process, tunnel, uapi
 from overlay.kernel.wireguard.backend import Backend
 from overlay.model import NodeId, ip_text, parse_ip
 
@@ -39,8 +43,8 @@ WANTED = TunnelState(KEY, 17949, PREFIX, OWN, 1440, frozenset({peer(1), peer(2)}
 class Place:
     """A host's namespace, in which calls are made."""
 
-    def __init__(self, world: World) -> None:
-        self.name = world.namespace("wg")
+    def __init__(self, world: World, name: str = "wg") -> None:
+        self.name = world.namespace(name)
         self._world = world
         self.run("ip address add 192.0.2.1/24 dev lo")  # packets to peers leave
         self._descriptor = world.fd(self.name)
@@ -196,6 +200,105 @@ def test_a_rotation_moves_routes_one_by_one(place: Place) -> None:
         assert tunnel.remove_surplus([second.name])
     assert [device_to(1), device_to(2)] == ["wg-ovl2", "wg-ovl2"]
     assert place.differences(second) == []
+
+
+@pytest.fixture
+def hung(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Return the number of a wireguard-go that is stopped; skips with the kernel's device."""
+    if place.backend is not Backend.PROCESS:
+        pytest.skip("the kernel's own WireGuard has no process")
+    monkeypatch.setattr(limits, "WIREGUARD_ANSWER_S", 0.2)
+    place.establish(WANTED, None)
+    pid = process_of(place)
+    os.kill(pid, signal.SIGSTOP)
+    yield pid
+    if leftovers_of(place) == [pid]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def leftovers_of(place: Place) -> list[int]:
+    """Return the processes of the device."""
+    with place.inside():
+        found = list(leftovers._find(DEVICE))
+    for _, descriptor in found:
+        os.close(descriptor)
+    return [pid for pid, _ in found]
+
+
+def process_of(place: Place) -> int:
+    """Return the process of the device."""
+    (pid,) = leftovers_of(place)
+    return pid
+
+
+def test_a_hung_process_is_replaced(place: Place, hung: int) -> None:
+    """It is killed, which is said, and the next pass makes everything again."""
+    with pytest.raises(OverlayError, match=f"no answer within .*killed process {hung}"):
+        place.establish(WANTED, WANTED)
+    assert leftovers_of(place) == []
+    assert place.establish(WANTED, WANTED) == ["wg-ovl was gone"]
+    assert process_of(place) != hung
+    assert place.differences(WANTED) == []
+
+
+def test_a_hung_process_without_its_device_too(place: Place, hung: int) -> None:
+    """It has the socket and the UDP port still, which the next one needs."""
+    place.run("ip link del wg-ovl")
+
+    assert place.establish(WANTED, WANTED) == ["wg-ovl was gone"]
+    assert process_of(place) != hung
+    assert place.differences(WANTED) == []
+
+
+def test_only_a_hung_process_is_hung(place: Place, hung: int) -> None:
+    """Neither one that answers is, nor one that has ended: its device went with it."""
+    assert uapi.is_hung(DEVICE)
+    assert f"nothing answers for {DEVICE}" in str(place.differences(WANTED))
+    os.kill(hung, signal.SIGCONT)
+    assert not uapi.is_hung(DEVICE)
+    os.kill(hung, signal.SIGKILL)
+    deadline = time.monotonic() + 5.0
+    while DEVICE in place.run("ip link") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not uapi.is_hung(DEVICE)
+
+
+def test_processes_of_others_are_left_alone(place: Place, world: World, hung: int) -> None:
+    """One in another namespace, and one of the same name that overlayd did not start."""
+    elsewhere = Place(world, "other")
+    with elsewhere.inside():
+        assert leftovers.end(DEVICE) == []
+    with place.inside():
+        assert leftovers.end("wg-other") == []
+    os.kill(hung, 0)
+    place.run("env -u OVERLAYD_WIREGUARD wireguard-go wg-x 2>/dev/null")
+    with place.inside():
+        assert leftovers.end("wg-x") == []
+        assert uapi.is_served("wg-x")
+    place.run("ip link del wg-x")
+
+
+def test_reset_ends_a_hung_process(place: Place, hung: int) -> None:
+    """And removes its socket, and the folder that wireguard-go has made for it."""
+    with place.inside():
+        removed = reset.remove_everything(among=lambda _name: False)
+
+    assert f"process {hung} (wireguard-go for {DEVICE})" in removed
+    assert leftovers_of(place) == []
+    assert not uapi.socket_path(DEVICE).exists()
+
+
+def test_reset_removes_the_socket_of_a_killed_process(place: Place, hung: int) -> None:
+    """It could not unlink it."""
+    os.kill(hung, signal.SIGKILL)
+    deadline = time.monotonic() + 5.0
+    while leftovers_of(place) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with place.inside():
+        removed = reset.remove_everything(among=lambda _name: False)
+
+    assert f"socket of {DEVICE}" in removed
+    assert not uapi.socket_path(DEVICE).exists()
 
 
 def test_a_strangers_device_is_left_alone(place: Place) -> None:
