@@ -55,13 +55,15 @@ async def encryption_status(
             )
         networks = [chosen]
     found = await encryption.readings()
+    device = DEVICES[encryption.keys.slots.current]
     key, age_s = encryption.keys.current, encryption.replacement.age_s
     clear_in, clear_out = components.forwarding.underlay_filter.refused_clear
     backend = encryption.support.backend
     return {
         "backend": None if backend is None else backend.value,
         "why": encryption.support.why or None,
-        "device": None if key is None or (name := DEVICES[key.slot]) not in found else name,
+        "device": device if device in found else None,
+        "device_missing": encryption.missing(device, found),
         "address": ip_text(encryption.address),
         "port": encryption.port,
         "key_epoch": None if key is None else key.epoch,

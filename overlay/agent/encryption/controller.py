@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 
 from overlay import limits
 from overlay.agent.dataplane.watch import watch_monitor
@@ -94,6 +94,16 @@ class EncryptionController(Controller):
     def is_in_use(self) -> bool:
         """Return whether this host has a sandbox of an encrypted network."""
         return bool(self._in_use)
+
+    def missing(self, name: str, readings: Collection[str]) -> str | None:
+        """Return why a device is not among the readings; None if it is."""
+        if name in readings:
+            return None
+        if not self._in_use:
+            return "no encrypted network has containers here"
+        if self.fault is not None:
+            return self.fault.reason
+        return "it does not answer" if self._applied else "it is being made"
 
     @property
     def has_left(self) -> bool:

@@ -230,6 +230,19 @@ async def test_required_encryption_names_what_is_in_clear(tmp_path: Path) -> Non
     ]
 
 
+async def test_why_there_is_no_device_is_known(host: Host) -> None:
+    """No container needs it; or else the error that keeps it from being made."""
+    controller = host.controller
+    assert controller.missing("wg-ovl", {"wg-ovl": None}) is None
+    assert controller.missing("wg-ovl", {}) == "no encrypted network has containers here"
+    controller._in_use.add(VAULT.vni)
+    assert controller.missing("wg-ovl", {}) == "it is being made"
+    controller._applied = controller._wanted()
+    assert controller.missing("wg-ovl", {}) == "it does not answer"
+    controller._fail(OverlayError("wireguard-go is gone", why="the package was removed"))
+    assert controller.missing("wg-ovl", {}) == "wireguard-go is gone: the package was removed"
+
+
 async def test_a_hung_device_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a look, and the reason is shown; the kernel thread is not asked for what is hung."""
     controller, asked = host.controller, []

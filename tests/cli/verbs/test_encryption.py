@@ -12,6 +12,7 @@ SHOWN: dict[str, Any] = {
     "backend": "kernel",
     "why": None,
     "device": "wg-ovl",
+    "device_missing": None,
     "address": "fd6f:766c::1",
     "port": 7949,
     "key_epoch": 3,
@@ -35,6 +36,15 @@ def test_status_shows_the_keys_epoch_and_age(overlayd: Run, agent: FakeAgent) ->
     agent.answer("GET /v1/encryption", SHOWN)
     assert "Key epoch 3, made 1m 01s ago" in lines(overlayd)
     assert not [line for line in lines(overlayd) if line.startswith("Rotation")]
+
+
+def test_status_says_why_there_is_no_device(overlayd: Run, agent: FakeAgent) -> None:
+    """In the agent's words; one of before has none."""
+    shown = SHOWN | {"device": None}
+    agent.answer("GET /v1/encryption", shown | {"device_missing": "wireguard-go is missing"})
+    assert "Device none: wireguard-go is missing" in lines(overlayd)
+    agent.answer("GET /v1/encryption", {k: v for k, v in shown.items() if k != "device_missing"})
+    assert "Device none" in lines(overlayd)
 
 
 def test_status_names_what_a_rotation_waits_for(overlayd: Run, agent: FakeAgent) -> None:

@@ -101,7 +101,8 @@ class EncryptionStatusResponse(TypedDict):
 
     backend: Literal["kernel", "wireguard-go"] | None
     why: str | None  # what is missing
-    device: str | None  # of the key in use; None: no sandbox of an encrypted network is here
+    device: str | None  # of the key in use
+    device_missing: str | None  # why there is none
     address: str
     port: int
     key_epoch: int | None

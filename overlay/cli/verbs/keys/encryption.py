@@ -155,7 +155,8 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         carrier = f"none: {shown['why']}"
     else:
         carrier = f"{shown['backend']}, UDP {shown['port']}"
-    device = shown["device"] or "none (no encrypted network has containers here)"
+    missing = shown.get("device_missing")  # an agent of before does not say
+    device = shown["device"] or (f"none: {missing}" if missing else "none")
     return [
         ("WireGuard", carrier),
         ("Device", device),
