@@ -71,7 +71,7 @@ class Port(NamedTuple):
 class PlugPort(NamedTuple):
     """A port of `master` that receives and sends all frames of the host's interface `parent`.
 
-    A macvlan device in the mode passthru.
+    A macvlan device in the mode passthru; down if it has no master.
     """
 
     name: str

@@ -244,7 +244,7 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
             altered = _altered(found, (), _CONTAINER_PORT if master else ())
             return Port(found.name, found.mtu, master, altered)
         case "macvlan":
-            altered = _altered(found, (), _CONTAINER_PORT if master else ())
+            altered = _altered(found, (), _CONTAINER_PORT if master else (), up=bool(master))
             parent = found.alias.partition(_PLUG_MARK)[2] if found.netns == host_netns else ""
             return PlugPort(found.name, parent, found.mtu, master, altered)
     return None
@@ -280,9 +280,11 @@ def accepts_zero_checksum(found: LinkInfo) -> bool:
     return any(found.data.get(_VXLAN_ZERO_CHECKSUM, b""))
 
 
-def _altered(found: LinkInfo, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
+def _altered(
+    found: LinkInfo, data: _Expectations, port_data: _Expectations, *, up: bool = True
+) -> tuple[str, ...]:
     """Return the names of fixed attributes with unexpected values."""
-    altered = [] if found.up else ["up"]
+    altered = [] if found.up == up else ["up"]
     if found.generates_address:
         altered.append("addrgenmode")
     if found.carrier and not found.forwarding:

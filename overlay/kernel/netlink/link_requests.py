@@ -16,6 +16,7 @@ from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.pyroute_messages import Attributes, LinkMessage, encoded
 from overlay.model import Mac, ip_text, mac_text
 
+_HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 _IFF_UP: Final = 1
 _IFLA_IFNAME: Final = 3  # linux/if_link.h
 _ADDR_GEN_MODE_NONE: Final = 1
@@ -85,6 +86,7 @@ _CONTAINER_PORT: Final[Attributes] = [
 
 _, _, _CONTAINER_PORT_BODY = _link(codec.RTM_NEWLINK, 0, [_slave_info(_CONTAINER_PORT)])
 _, _, _UP_BODY = _link(codec.RTM_NEWLINK, 0, [], up=True)
+_DOWN_BODY: Final = _HEADER.pack(0, 0, 0, 0, _IFF_UP)
 
 
 def _at(index: int, body: bytes) -> Request:
@@ -272,6 +274,11 @@ def create_veth(
 def set_up(index: int) -> Request:
     """Return the request that brings a link up."""
     return _at(index, _UP_BODY)
+
+
+def set_down(index: int) -> Request:
+    """Return the request that takes a link down."""
+    return _at(index, _DOWN_BODY)
 
 
 def rename(index: int, name: str) -> Request:

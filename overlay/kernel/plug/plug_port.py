@@ -3,8 +3,12 @@
 It is made behind its guard, which lets nothing pass until an agent says so.
 
 It receives and sends all frames of the host's interface, which stays where it is, with its name and
-its settings. The kernel deletes the device with the sandbox, or with the interface; so nothing has
-to be given back.
+its settings. The kernel deletes the device with the sandbox, or with the interface.
+
+A bridge makes its ports receive all multicast. Linux counts that on the interface as well, but only
+of a macvlan device that is up: one that becomes a port while down, and is freed while up, leaves a
+count of -1 there for good, and no bridge takes the interface any more (macvlan_change_rx_flags,
+drivers/net/macvlan.c). So a device becomes a port while down, and goes down before it is freed.
 
 Owns: its attributes (ip-link(8), linux/if_link.h). Does not: know networks, or what may pass.
 """
@@ -80,7 +84,11 @@ def forget_learned(index: int) -> Request:
 def set_up(
     index: int, port: PlugPort, before: Link | None, master: int, alias: str
 ) -> list[Request]:
-    """Return the requests that make the device a port of the bridge, and bring it up."""
+    """Return the requests that make the device a port of the bridge, and bring it up.
+
+    On no bridge it is down.
+    """
     as_port = Port(port.name, port.mtu, port.master, port.altered)
     marked = link_decoder.plug_alias(alias, port.parent)
-    return link_requests.set_port(index, as_port, before, master, marked)
+    *steps, up = link_requests.set_port(index, as_port, before, master, marked)
+    return [*steps, up] if master else [link_requests.set_down(index), *steps]

@@ -172,12 +172,14 @@ class Sandbox:
         """Delete all links, then the namespace; closes this object.
 
         Links go first: the kernel destroys a namespace some time later, and until then the VNI
-        would be in use.
+        would be in use. Ports of plugged interfaces go down before all (see `plug_port`): deleted
+        together with its bridge, a port is freed first, as also when the kernel destroys a
+        namespace.
         """
-        delete_links(
-            self.socket,
-            [each.index for each in links_best_effort(self.socket) if each.kind in _OWN_KINDS],
-        )
+        links = [each for each in links_best_effort(self.socket) if each.kind in _OWN_KINDS]
+        plugs = [each.index for each in links if each.kind == "macvlan" and each.master]
+        self.socket.transact([link_requests.set_down(index) for index in plugs])
+        delete_links(self.socket, [each.index for each in links])
         self.close()
         netns.remove(self.name)
 

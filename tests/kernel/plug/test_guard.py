@@ -293,6 +293,34 @@ def test_a_removed_sandbox_gives_the_interface_back(wire: Wire) -> None:
     assert "plug0" not in wire.world.run(wire.host.name, "ip", "link")
 
 
+@pytest.mark.parametrize("end", ["destroyed", "shut and destroyed", "opened again"])
+def test_no_count_is_left_on_the_interface(wire: Wire, end: str) -> None:
+    """A bridge takes the interface afterwards: its count of who wants all multicast is 0."""
+    run, sandbox = wire.world.run, wire.host.sandbox
+    if end != "destroyed":
+        port = wire.desired.links["plug0"]
+        assert isinstance(port, PlugPort)
+        shut = {**wire.desired.links, "plug0": port._replace(master="")}
+        opened, wire.desired = wire.desired, SandboxState(shut, wire.desired.rows)
+        assert wire.converge() == []
+        if end == "opened again":
+            wire.desired = opened
+            assert wire.converge() == []
+    sandbox.destroy()
+
+    assert " allmulti 0 " in run(wire.host.name, "ip", "-d", "link", "show", "eth2")
+    run(wire.host.name, "ip", "link", "add", "mine", "type", "bridge")
+    run(wire.host.name, "ip", "link", "set", "eth2", "master", "mine")
+
+
+def test_an_unplugged_port_leaves_no_count(wire: Wire) -> None:
+    """Deleted alone, the port is down before the bridge lets go of it."""
+    wire.desired = wire.host.desired()
+    assert wire.converge() == []
+
+    assert " allmulti 0 " in wire.world.run(wire.host.name, "ip", "-d", "link", "show", "eth2")
+
+
 def test_an_interface_that_is_in_use_is_refused(wire: Wire) -> None:
     """By another program, by the host, or because it carries too little."""
     run, name = wire.world.run, wire.host.name
