@@ -90,6 +90,9 @@ STATUS_EVENTS_MAX: Final = 32  # of one check
 RECENT_EVENTS_MAX: Final = 10_000
 
 ARRIVAL_PATHS_MAX: Final = 4 * MEMBER_COUNT_MAX  # pairs of member and interface, remembered
+ARRIVAL_PATH_RENEWAL_S: Final = 60.0  # one that is used is told of again
+# How long a member is heard by other interfaces alone until one that it used is forgotten.
+ARRIVAL_PATH_KEPT_S: Final = 600.0
 
 # --- Addresses -------------------------------------------------------------------------
 GRANT_SIZE_MAX: Final = 2**31  # addresses asked for at once; the wire format carries 32 bits

@@ -11,7 +11,7 @@ import logging
 from overlay.agent.dataplane.underlay import Underlay
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
-from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.core.dataplane.underlay_filter import ArrivalPath, SeenPaths
 from overlay.kernel.host import arrival_paths
 from overlay.kernel.host.underlay import UnderlayAddress
 from overlay.model import Ip, ip_text
@@ -21,8 +21,8 @@ from overlay.signals import Signal
 class ArrivalPaths:
     """The paths of this node's peers; determined in the underlay's passes.
 
-    A path that was seen counts as long as its interface exists. Signal `determined`: `known` is as
-    the routes are now.
+    A path that was seen counts as long as its interface exists and can receive, and the member has
+    not taken others for long (`SeenPaths`). Signal `determined`: `known` is as the routes are now.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class ArrivalPaths:
         self._event_log = context.event_log
         self._filter = underlay_filter
         self._underlay = underlay
-        self._seen: set[ArrivalPath] = set()
+        self._seen = SeenPaths()
+        self._transport = context.gossip.transport
         self._is_restored = False  # those that a former process had put into the filter
         context.gossip.transport.path_used.connect(self._add)
         underlay.address_checked.connect(self.reconcile)
@@ -49,20 +50,20 @@ class ArrivalPaths:
         return self._underlay.interface
 
     def _add(self, path: ArrivalPath) -> None:
-        if path not in self._seen:
-            self._seen.add(path)
+        if self._seen.note(path, self._transport.now()):
             self._underlay.trigger()
 
     async def reconcile(self, _found: UnderlayAddress) -> None:
         """Follow the routes, the members, and what was seen."""
         if not self._is_restored:
             self._is_restored = True
-            self._seen |= self._filter.paths or frozenset()
+            self._seen.restore(self._filter.paths or ())
         view = self._directory.view
         members = view.vteps() | view.excluded_vteps
-        found = await self._kernel.call(arrival_paths.further_paths, members, self._seen)
+        asked = self._seen.paths()
+        found = await self._kernel.call(arrival_paths.further_paths, members, asked)
         self._exclude(found.no_hosts)
-        self._seen &= found.existing
+        self._seen.keep(found.existing | (self._seen.paths() - asked))
         further = found.equal | frozenset(found.asymmetric)
         await self._filter.use_paths(further)
         self.known = found.best | further

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import contextlib
 import ipaddress
+import math
 import socket
 import sys
 from collections import deque
@@ -58,7 +59,8 @@ class Transport:
     `event_occurred`: an event of the node or of its sessions, in order;
     `session_opened`: the peer of a session that was just established;
     `key_received`: a cluster key, and the member that sent it;
-    `path_used`: the interface and address through which a member's datagram came, each once;
+    `path_used`: the interface and address through which a member's datagram came, each at
+    most every `ARRIVAL_PATH_RENEWAL_S`;
     `join_datagram_received`: a datagram of the join handshake, from a host that is no member yet;
     a handler may raise RemoteError, whose reason is counted as a drop.
     """
@@ -84,7 +86,7 @@ class Transport:
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
-        self._paths: set[tuple[NodeId, ArrivalPath]] = set()  # announced
+        self._paths: dict[tuple[NodeId, ArrivalPath], float] = {}  # when announced last
 
     def start(self) -> None:
         """Start reading datagrams and running the timer."""
@@ -158,7 +160,7 @@ class Transport:
         opened = self.sessions.open(data, source, now)
         self.send(opened.replies)
         if opened.payload is not None:
-            self._note_path(opened.sender, source.address, control)
+            self._note_path(opened.sender, source.address, control, now)
         self._handle_opened(opened, now)
 
     def _handle_opened(self, opened: OpenedDatagram, now: float) -> None:
@@ -183,16 +185,18 @@ class Transport:
                 # One bad message must not discard the good ones beside it.
                 self.drops[error.reason] += 1
 
-    def _note_path(self, sender: NodeId, address: Ip, control: _Control) -> None:
+    def _note_path(self, sender: NodeId, address: Ip, control: _Control, now: float) -> None:
         """Announce the interface through which a member's datagrams come from its own address."""
         for _, kind, data in control:
             interface = int.from_bytes(data[_INDEX_IN[kind]], sys.byteorder)
             path = (sender, ArrivalPath(interface, address))
-            card = None if path in self._paths else self.node.store.card(sender)
+            announced_at = self._paths.get(path, -math.inf)
+            is_due = now - announced_at >= limits.ARRIVAL_PATH_RENEWAL_S
+            card = self.node.store.card(sender) if is_due else None
             if card is not None and card.address == address:
                 if len(self._paths) >= limits.ARRIVAL_PATHS_MAX:
                     self._paths.clear()
-                self._paths.add(path)
+                self._paths[path] = now
                 self.path_used.emit(path[1])
 
     # --- out ----------------------------------------------------------------------------

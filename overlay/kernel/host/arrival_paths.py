@@ -22,10 +22,10 @@ from overlay.model import Ip
 class FurtherPaths:
     """The paths through other interfaces than those of the best routes.
 
-    `equal` have a route that is as specific. `asymmetric` were seen and have none; with the name
-    of their interface. `existing` are those of the seen ones whose interface and peer exist, and
-    `best` those of the best routes. The addresses in `no_hosts` are this host's own, or those of a
-    whole segment: what is sent there comes back.
+    `equal` have a route that is as specific. `asymmetric` were seen, have none, and their interface
+    can receive; with its name. `existing` are those of the seen ones whose interface and peer
+    exist, and `best` those of the best routes. The addresses in `no_hosts` are this host's own, or
+    those of a whole segment: what is sent there comes back.
     """
 
     equal: frozenset[ArrivalPath]
@@ -66,7 +66,11 @@ def further_paths(peers: Iterable[Ip], seen: Iterable[ArrivalPath]) -> FurtherPa
     existing = frozenset(
         path for path in seen if path.interface in host.links and path.member in members
     )
-    names = {path: host.links[path.interface].name for path in existing - best_paths - equal}
+    names = {
+        path: host.links[path.interface].name
+        for path in existing - best_paths - equal
+        if _receives(host, path.interface)
+    }
     return FurtherPaths(
         frozenset(equal), names, existing, frozenset(best_paths), frozenset(no_hosts)
     )
@@ -82,6 +86,17 @@ def _interfaces(host: HostAddresses, size: int) -> frozenset[int]:
         and link.up
         and not is_overlayd_link(link.alias)
     )
+
+
+def _receives(host: HostAddresses, index: int) -> bool:
+    """Return whether packets can come to this host by an interface itself.
+
+    What comes to a port of a bridge, bond or other device comes by that one; ports of a VRF keep
+    their own.
+    """
+    link = host.links[index]
+    master = host.links.get(link.master)
+    return link.up and (not link.master or (master is not None and master.kind == "vrf"))
 
 
 def _leads(socket: NetlinkSocket, peer: Ip, index: int, prefix_length: int) -> bool:

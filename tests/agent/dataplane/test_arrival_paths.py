@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay import limits
 from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.kernel.host import arrival_paths
@@ -34,7 +35,8 @@ class Host:
             members=list,
             excluded_vteps=frozenset(),
         )
-        transport = SimpleNamespace(path_used=self.path_used)
+        self.now = 0.0
+        transport = SimpleNamespace(path_used=self.path_used, now=lambda: self.now)
         context = SimpleNamespace(
             directory=SimpleNamespace(
                 view=self.view, own="self", card=lambda _node: SimpleNamespace(address=OWN)
@@ -118,3 +120,32 @@ async def test_this_hosts_own_address_in_another_card_is_no_news(
 
     assert host.view.excluded_vteps == {OWN}
     assert host.events == []
+
+
+async def test_a_path_that_comes_during_a_pass_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next pass asks the kernel about it."""
+    host = Host(monkeypatch, frozenset({SECOND}))
+    further = arrival_paths.further_paths
+
+    def meanwhile(members: Any, seen: Any) -> FurtherPaths:
+        host.path_used.emit(FIRST)
+        return further(members, seen)
+
+    monkeypatch.setattr(arrival_paths, "further_paths", meanwhile)
+    await host.address_checked.emit(None)
+    assert host.used == {SECOND}
+    await host.address_checked.emit(None)
+    assert host.used == {FIRST, SECOND}
+
+
+async def test_a_path_that_the_member_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that the filter had from a former process."""
+    host = Host(monkeypatch, frozenset({SECOND}))
+    for host.now, used in (
+        (0.0, {SECOND, FIRST}),
+        (60.0, {SECOND, FIRST}),
+        (60.0 + limits.ARRIVAL_PATH_KEPT_S, {FIRST}),
+    ):
+        host.path_used.emit(FIRST)
+        await host.address_checked.emit(None)
+        assert host.used == used

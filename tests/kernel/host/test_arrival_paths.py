@@ -94,6 +94,19 @@ def test_paths_that_were_seen_count_while_they_exist(host: Host) -> None:
     assert found == FurtherPaths(frozenset(), {paths[1]: "wan0"}, frozenset(paths), best)
 
 
+@pytest.mark.parametrize("state", [("master", "over0"), ("down",)])
+def test_only_what_can_receive_is_asymmetric(host: Host, state: tuple[str, ...]) -> None:
+    """What comes to a port comes by its bridge; the path is kept for when that is undone."""
+    host.interface("wan0", 103, "203.0.113.1/24")
+    path = ArrivalPath(103, PEERS[4])
+    host.world.run(host.name, "ip", "link", "add", "over0", "type", "bridge")
+    host.world.run(host.name, "ip", "link", "set", "wan0", *state)
+    found = host.further({PEERS[4]}, path)
+
+    assert found.asymmetric == {}
+    assert found.existing == {path}
+
+
 def test_own_addresses_and_those_of_a_segment_are_no_hosts(host: Host) -> None:
     """Whatever is sent there comes back, or goes to all; other addresses may be a peer's."""
     host.interface("docker0", 105, "172.17.0.1/16")
