@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from overlay.agent.dataplane import watch
@@ -24,7 +25,7 @@ from overlay.agent.native.zero_checksum_report import refusing_text
 from overlay.agent.process.controller import Controller
 from overlay.core.dataplane.controls.port_controls import has_priorities
 from overlay.core.dataplane.controls.shared_rate import shared_rate_of
-from overlay.core.dataplane.link_state import SHORTCUT_PREFIX
+from overlay.core.dataplane.link_state import SHORTCUT_PREFIX, Shortcut
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.native.plan import NativeInput, plan_native, state_texts
@@ -156,8 +157,26 @@ class NativePath(Controller):
             yield
             return
         monitor = await self._kernel.call(HookMonitor)
-        with watch.watch_monitor(monitor, self.mark_stale, self.settle_s):
+        with watch.watch_monitor(monitor, partial(self._follow_host, monitor), self.settle_s):
             yield
+
+    def _follow_host(self, monitor: HookMonitor) -> None:
+        """Have the kernel read, and sandboxes repair what was altered at their shortcuts' ends."""
+        self.mark_stale()
+        for network in self._directory.networks():
+            runtime = self._reconciler.runtime(network.vni)
+            if runtime is None:
+                continue
+            ends = (
+                (runtime.desired.links.get(name), end) for name, end in runtime.shortcuts.items()
+            )
+            found = [
+                monitor.alteration(link, end) for link, end in ends if isinstance(link, Shortcut)
+            ]
+            if any(found):
+                runtime.hints = [text for text in found if text][:_TEXTS_MAX]
+                self._reconciler.mark_stale(network.vni)
+        monitor.forget()
 
     async def reconcile(self) -> None:
         """Write what the records and routes ask for; read the kernel first if it may differ."""

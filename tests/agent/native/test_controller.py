@@ -18,8 +18,10 @@ from overlay.agent.native.controller import NativePath
 from overlay.agent.native.data_path import DataPath, data_path_of
 from overlay.agent.process.event_log import EventLog
 from overlay.core.dataplane.controls.port_controls import PRIORITY_LABEL
+from overlay.core.dataplane.link_state import Link, Shortcut
 from overlay.core.dataplane.network_drivers import BRIDGE, labels_of
 from overlay.core.dataplane.planning.links import shortcut_name
+from overlay.core.dataplane.state import SandboxState
 from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.encryption.switch_phase import SwitchPhase
 from overlay.core.native.state import NativeState, NativeVni
@@ -163,6 +165,25 @@ async def test_the_programs_follow_records_and_sandboxes(host: Host) -> None:
     await host.native.attempt()
     assert host.kernel == NativeState()
     assert host.reads == 1
+
+
+async def test_a_sandbox_repairs_the_ends_of_its_shortcuts(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the kernel tells of what another program did to one; and the event says it."""
+    links: dict[str, Link] = {name: Shortcut(name, 1450) for name in host.shortcuts}
+    runtime = SimpleNamespace(shortcuts=host.shortcuts, desired=SandboxState(links), hints=[])
+    stale: list[Vni] = []
+    monkeypatch.setattr(host.reconciler, "runtime", lambda _vni: runtime)
+    monkeypatch.setattr(host.reconciler, "mark_stale", stale.append)
+    said = dict.fromkeys(host.shortcuts.values(), "")
+    monitor = SimpleNamespace(alteration=lambda _link, end: said[end], forget=lambda: None)
+    host.native._follow_host(cast("Any", monitor))
+    assert stale == []
+
+    said = dict.fromkeys(host.shortcuts.values(), "its hook is gone")
+    host.native._follow_host(cast("Any", monitor))
+    assert (stale, runtime.hints) == ([BLUE.vni], ["its hook is gone"])
 
 
 async def test_nothing_is_touched_before_the_routes_are_known(host: Host) -> None:
