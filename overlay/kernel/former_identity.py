@@ -16,12 +16,14 @@ from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.evpn.shadow import shadow_name
 from overlay.kernel.gate.gate import remove_gate
+from overlay.kernel.host import ip_forwarding
 from overlay.kernel.native.receiver import remove_programs
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_lookup import links_best_effort
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft import underlay_filter
 from overlay.kernel.nft.host import host_table
+from overlay.kernel.nft.host.opened_interfaces import read_opened
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox.container_namespace import NETWORK_SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -84,7 +86,8 @@ def remove_objects(node_id: NodeId) -> list[str]:
             netns.remove(name)
         removed.append(f"sandbox {name}")
     removed += leftovers.remove_tables(node_id)
-    removed += _remove_uplinks(node_id) + _remove_tables(node_id)
+    removed += _remove_uplinks(node_id) + _close_interfaces(node_id)
+    removed += _remove_tables(node_id)
     return removed + remove_gate(node_id)  # last: what containers send must not pass it by
 
 
@@ -97,6 +100,17 @@ def _remove_uplinks(node_id: NodeId) -> list[str]:
                 socket.transact([link_requests.delete_link(link.index)])
                 removed.append(f"interface {link.name}")
     return removed
+
+
+def _close_interfaces(node_id: NodeId) -> list[str]:
+    """Have interfaces forward no longer that only the node's table keeps from being a router's.
+
+    Where this host's present identity needs them, it opens them again, and guards them.
+    """
+    tables = read_opened()
+    own = tables.pop(host_table.table_name(node_id), frozenset())
+    closed = ip_forwarding.restore_guarded(own.difference(*tables.values()))
+    return [f"setting of net/{name}" for name in closed]
 
 
 def _remove_tables(node_id: NodeId) -> list[str]:

@@ -377,13 +377,17 @@ def test_docker_started_later_accepts_overlay_packets(
 
 
 def test_reset_removes_everything_on_the_host(world: Cluster) -> None:
-    """With a running agent and with a dead one: interfaces, tables and sysctls are as before."""
+    """With a running agent and with a dead one: interfaces, tables and sysctls are as before.
+
+    The dead one's run directory is lost, and an interface has another name.
+    """
     for number, dead in ((2, False), (1, True)):
         if dead:
-            world.ok(number, "bash", "-c", KILL)
+            world.ok(number, "bash", "-c", f"{KILL}; rm -r /run/overlayd")
+            world.ok(number, "ip", "link", "set", "wan0", "name", "wan9")
         world.ok(number, "overlayd", "reset", "--yes")
         assert "ovh" not in world.ok(number, "ip", "-br", "link")
         assert "overlayd" not in world.ok(number, "nft", "list", "tables")
         assert "ovh" not in world.ok(number, "nft", "list", "ruleset")
     # On the second host Docker has enabled forwarding meanwhile.
-    assert world.ok(1, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"
+    assert world.ok(1, "cat", "/proc/sys/net/ipv4/conf/wan9/forwarding").strip() == "0"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
+from overlay.core.dataplane.host_rules import ForwardingInterface, HostState
 from overlay.core.dataplane.link_state import HOST_LINK_PREFIX
 from overlay.kernel import former_identity, netns
 from overlay.kernel.netlink import link_requests
 from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.nft.host.host_table import HostTable
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import NodeId
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
 
@@ -58,6 +66,27 @@ def test_only_the_former_identitys_objects_go() -> None:
     assert left == list(links)[1:]
     assert former_identity.sandboxes_of(FORMER) == []
     assert former_identity.sandboxes_of(OTHER) == [name_of(OTHER)]
+
+
+def test_what_a_former_identity_opened_is_closed(world: World) -> None:
+    """With its table the host would be a router, but for what another identity's guards, too."""
+    host = world.namespace("host")
+    for name in ("eth1", "eth2"):
+        world.run(host, "ip", "link", "add", name, "type", "veth", "peer", f"x{name}")
+        world.run(host, "sysctl", "-qw", f"net.ipv4.conf.{name}.forwarding=1")
+    links = json.loads(world.run(host, "ip", "-j", "link"))
+    indexes = {each["ifname"]: each["ifindex"] for each in links}
+    with netns.inside(world.fd(host)):
+        for node_id, names in ((FORMER, ("eth1", "eth2")), (OTHER, ("eth2",))):
+            opened = frozenset(ForwardingInterface(indexes[name], 4) for name in names)
+            with closing(HostTable(node_id)) as table:
+                table.write(HostState(opened=opened))
+        removed = former_identity.remove_objects(FORMER)
+
+    table_name = f"overlayd_host_{FORMER[:3].hex()}"
+    assert removed == ["setting of net/ipv4/conf/eth1/forwarding", f"nftables table {table_name}"]
+    switches = [f"net.ipv4.conf.{name}.forwarding" for name in ("eth1", "eth2")]
+    assert world.run(host, "sysctl", "-n", *switches).split() == ["0", "1"]
 
 
 @pytest.mark.usefixtures("sandboxes")

@@ -7,14 +7,16 @@ Does not: know which networks are exposed, and why (`controller`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.host_rules import ForwardingInterface
 from overlay.kernel.host import ip_forwarding
+from overlay.kernel.host.sysctl_record import SysctlRecord
+from overlay.kernel.nft.host.opened_interfaces import read_opened
 
 
 class HostForwarding:
@@ -33,11 +35,14 @@ class HostForwarding:
         self._kernel = kernel
         self._event_log = event_log
         self._run_dir = run_dir
-        self._recorded: Mapping[str, str] = {}  # the sysctls' values before, as on disk
+        self._recorded = SysctlRecord()  # the sysctls' values before, as on disk
+        # By the table of the process before, until it is recorded; None: not read yet.
+        self._guarded: frozenset[ForwardingInterface] | None = None
 
     async def apply(self) -> None:
         """Set the host's sysctls and rules for the endpoints that it has."""
         own, has_ipv6 = self._host_endpoints.names()
+        guarded = await self._read_guarded()
         if own:
             done = await self._kernel.call(
                 ip_forwarding.enable_forwarding,
@@ -45,8 +50,9 @@ class HostForwarding:
                 own,
                 ipv6=has_ipv6,
                 known=self._recorded,
+                guarded=guarded,
             )
-            self._recorded = done.recorded
+            self._recorded, self._guarded = done.recorded, frozenset()
             self._rules.set_opened(done.opened)
             if done.changed:
                 text = f"enabled forwarding: {_short(done.changed)}"
@@ -55,16 +61,25 @@ class HostForwarding:
             await self._stop_forwarding()
         await self._rules.apply()
 
+    async def _read_guarded(self) -> frozenset[ForwardingInterface]:
+        """Return what the table of the process before guards; this one's guards it, too."""
+        if self._guarded is None:
+            tables = await self._kernel.call(read_opened)
+            self._guarded = tables.get(self._rules.table_name, frozenset())
+            self._rules.set_opened(self._guarded)
+        return self._guarded
+
     async def remove_leftovers(self) -> None:
         """Remove the rules of a previous process where no network is exposed now."""
         await self._rules.remove_leftovers()
 
     async def _stop_forwarding(self) -> None:
         """Restore the sysctls before removing the rules that keep this host from routing."""
+        guarded = await self._read_guarded()
         restored = await self._kernel.call(
-            ip_forwarding.restore_sysctls, self._run_dir, known=self._recorded
+            ip_forwarding.restore_sysctls, self._run_dir, known=self._recorded, guarded=guarded
         )
-        self._recorded = {}
+        self._recorded, self._guarded = SysctlRecord(), frozenset()
         self._rules.set_opened(())
         if restored:
             self._event_log.record("exposure", f"disabled forwarding: {_short(restored)}")

@@ -100,6 +100,11 @@ class HostRules(Controller):
         self._lock = asyncio.Lock()
 
     @property
+    def table_name(self) -> str:
+        """Return the name of this node's table."""
+        return table_name(self._node_id)
+
+    @property
     def routes_localnet(self) -> bool | None:
         """Return what `route_localnet` should be on uplinks; None before the first write."""
         if self._written is None:
@@ -377,7 +382,7 @@ class HostRules(Controller):
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
         """Watch for changes by other processes: of tables that matter, and of the gate's host."""
-        names = {table_name(self._node_id), DOCKER_TABLE}
+        names = {self.table_name, DOCKER_TABLE}
         if self.gate.decision.is_optional:
             names.add(USER_TABLE_NAME)
         with contextlib.ExitStack() as watched:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from overlay.cli.parser import VerbGroup
+    from overlay.core.dataplane.host_rules import ForwardingInterface
 
 EXIT_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.05
@@ -200,12 +202,14 @@ def _is_held(state_dir: Path) -> bool:
 
 def _remove_from_kernel(run_dir: Path) -> list[str]:
     from overlay.kernel.host import ip_forwarding  # noqa: PLC0415  slow to import
+    from overlay.kernel.nft.host.opened_interfaces import read_opened  # noqa: PLC0415
     from overlay.kernel.reset import remove_everything  # noqa: PLC0415
 
-    restored = [
-        f"overlayd's setting of net/{name}" for name in ip_forwarding.restore_sysctls(run_dir)
-    ]
-    return [*remove_everything(), *restored]
+    guarded: set[ForwardingInterface] = set()
+    with suppress(OSError):  # then `remove_everything` reports it
+        guarded.update(*read_opened().values())
+    restored = ip_forwarding.restore_sysctls(run_dir, guarded=guarded)
+    return [*remove_everything(), *(f"overlayd's setting of net/{name}" for name in restored)]
 
 
 def _remove_networks_from_docker(remaining: list[str]) -> list[str]:

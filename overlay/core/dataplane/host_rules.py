@@ -50,9 +50,9 @@ class IngressForward(NamedTuple):
 
 
 class ForwardingInterface(NamedTuple):
-    """Another program's interface that forwards because of overlayd only."""
+    """Another program's interface that forwards because of overlayd only, whatever its name is."""
 
-    interface: str
+    interface_index: int
     family: int  # 4 or 6
 
 

@@ -8,17 +8,15 @@ a router (`ip_forward`), overlayd's and the other interfaces are switched on one
 host's table (`kernel.nft.host.host_table`) prevents routing among the others. IPv6 can do the same
 since Linux 6.17 (`force_forwarding`); before, only the switch for all interfaces exists.
 
-Changes are recorded in the run directory, which like the sysctls does not survive a boot. Switches
-that were on already, because of Docker or by hand, are never touched.
+Changes are recorded first (`sysctl_record`). Switches that were on already, because of Docker or by
+hand, are never touched.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from overlay import failpoint
@@ -30,8 +28,9 @@ from overlay.core.dataplane.link_state import (
 )
 from overlay.core.encryption.device import DEVICES
 from overlay.errors import OverlayError
+from overlay.kernel.host import sysctl_record
+from overlay.kernel.host.sysctl_record import Links, SysctlRecord, interface_of, present_links
 
-MEMORY_NAME: Final = "sysctls.json"
 ROOT: Final = Path("/proc/sys/net")
 _NOT_LINKS: Final = frozenset({"all", "default", "lo", *DEVICES})  # of the tunnels: see nft
 # Of a node that has not said yet that the link is its own, or of another node.
@@ -41,7 +40,7 @@ _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
 # A host that forwards IPv6 accepts router advertisements only on interfaces where accept_ra is 2
 # (ip-sysctl.rst). Otherwise enabling forwarding would cost the host its own default route.
 _ACCEPT_RA_AS_ROUTER: Final = "2"
-_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_NONE: Final = SysctlRecord()
 
 
 class Forwarding(NamedTuple):
@@ -49,7 +48,7 @@ class Forwarding(NamedTuple):
 
     opened: frozenset[ForwardingInterface]  # other interfaces that forward because of overlayd
     changed: list[str]  # sysctls changed by this call
-    recorded: Mapping[str, str]  # the values before overlayd's, as on disk
+    recorded: SysctlRecord  # the values before overlayd's, as on disk
 
 
 def enable_forwarding(
@@ -58,41 +57,71 @@ def enable_forwarding(
     *,
     ipv6: bool,
     root: Path = ROOT,
-    known: Mapping[str, str] = _NONE,
+    known: SysctlRecord = _NONE,
+    guarded: Iterable[ForwardingInterface] = (),
+    find_links: Callable[[], Links] = present_links,
 ) -> Forwarding:
-    """Make the host forward for the interfaces `own`. Raises OverlayError.
+    """Make the host forward for the interfaces `own`. Raises OverlayError or OSError.
 
-    `known`: what an earlier call returned as recorded. It is written again if another program has
-    removed it from the run directory: without it nobody knows what forwards because of overlayd.
+    `known`: what an earlier call returned as recorded; `guarded`: the opened interfaces of this
+    node's table as the agent found it. Both are written again if they are missing in the run
+    directory: without them nobody knows what forwards because of overlayd.
     """
-    recorded = _recorded(run_dir)
-    if known and not recorded:
-        recorded = dict(known)
-        _record(run_dir, recorded)
-    wanted = _wanted(root, own, recorded, ipv6=ipv6)
+    links = find_links()
+    on_disk = sysctl_record.load(run_dir)
+    recorded = _recorded(on_disk, known, guarded, links)
+    # One that came just now is for the next pass: without its index it can't be guarded.
+    wanted = {
+        name: value
+        for name, value in _wanted(root, own, recorded, ipv6=ipv6).items()
+        if (link := interface_of(name)) in own or link == "all" or link in links.indexes
+    }
     found = {name: _read(root, name) for name in wanted}
     before = {
         name: value for name, value in found.items() if value is not None and value != wanted[name]
     }
-    unrecorded = {name: value for name, value in before.items() if _interface(name) not in own}
-    if unrecorded.keys() - recorded.keys():
+    unrecorded = {name: value for name, value in before.items() if interface_of(name) not in own}
+    recorded = recorded.including(unrecorded, links)
+    if recorded != on_disk:
         # Recorded first: after a crash in between, undoing a change not made is harmless.
-        recorded = {**unrecorded, **recorded}
-        _record(run_dir, recorded)
+        sysctl_record.save(run_dir, recorded)
     for name in before:
         _write(root, name, wanted[name])
-    opened = frozenset(
-        ForwardingInterface(_interface(name), 4 if name.startswith("ipv4/") else 6)
-        for name in wanted.keys() & recorded.keys()
-        if name.endswith("forwarding") and name != _ALL_IPV6 and _interface(name) not in own
+    return Forwarding(_opened(root, own, recorded), sorted(unrecorded), recorded)
+
+
+def _recorded(
+    on_disk: SysctlRecord,
+    known: SysctlRecord,
+    guarded: Iterable[ForwardingInterface],
+    links: Links,
+) -> SysctlRecord:
+    """Return what was recorded, by the present names."""
+    recorded = on_disk if on_disk.values else known
+    return recorded.following(links).including_guarded(guarded, links)
+
+
+def _opened(
+    root: Path, own: Collection[str], recorded: SysctlRecord
+) -> frozenset[ForwardingInterface]:
+    """Return what must be guarded: whatever overlayd has switched on, needed now or not."""
+    found = (
+        (recorded.indexes.get(link), 4 if name.startswith("ipv4/") else 6)
+        for name in recorded.values
+        if name.endswith("forwarding") and (link := interface_of(name)) not in {"all", *own}
     )
-    return Forwarding(opened, sorted(unrecorded), recorded)
+    routers = {family for family in (4, 6) if _is_router(root, f"ipv{family}", recorded)}
+    return frozenset(
+        ForwardingInterface(index, family)
+        for index, family in found
+        if index is not None and family not in routers
+    )
 
 
 def _wanted(
-    root: Path, own: Collection[str], recorded: Mapping[str, str], *, ipv6: bool
+    root: Path, own: Collection[str], recorded: SysctlRecord, *, ipv6: bool
 ) -> dict[str, str]:
-    ipv6_wanted = _wanted_ipv6(root, own, enabled_here=_ALL_IPV6 in recorded) if ipv6 else {}
+    ipv6_wanted = _wanted_ipv6(root, own, enabled_here=_ALL_IPV6 in recorded.values) if ipv6 else {}
     return _wanted_ipv4(root, own) | ipv6_wanted
 
 
@@ -120,22 +149,37 @@ def _links(root: Path, family: str, own: Collection[str]) -> list[str]:
     return sorted(each for each in names if each in own or not each.startswith(_OVERLAYD_LINKS))
 
 
-def _interface(name: str) -> str:
-    return name.split("/")[2]
-
-
 def restore_sysctls(
-    run_dir: Path, root: Path = ROOT, *, known: Mapping[str, str] = _NONE
+    run_dir: Path,
+    root: Path = ROOT,
+    *,
+    known: SysctlRecord = _NONE,
+    guarded: Iterable[ForwardingInterface] = (),
+    find_links: Callable[[], Links] = present_links,
 ) -> list[str]:
-    """Restore and return the sysctls that `enable_forwarding` changed, which takes `known`, too.
+    """Restore and return the sysctls that `enable_forwarding` changed, which takes the same.
 
     Those that were changed again since are kept. If the host has been made a router meanwhile, its
-    interfaces are left alone.
+    interfaces are left alone. Raises OSError.
     """
+    recorded = _recorded(sysctl_record.load(run_dir), known, guarded, find_links())
+    restored = _restore(root, recorded)
+    (run_dir / sysctl_record.MEMORY_NAME).unlink(missing_ok=True)
+    return restored
+
+
+def restore_guarded(guarded: Iterable[ForwardingInterface]) -> list[str]:
+    """Have interfaces forward no longer that a table guards which is about to go.
+
+    Returns the sysctls. Raises OSError.
+    """
+    return _restore(ROOT, _NONE.including_guarded(guarded, present_links()))
+
+
+def _restore(root: Path, recorded: SysctlRecord) -> list[str]:
     restored: list[str] = []
-    recorded = _recorded(run_dir) or known
     routers = {family for family in ("ipv4", "ipv6") if _is_router(root, family, recorded)}
-    for name, value in recorded.items():
+    for name, value in recorded.values.items():
         written = _ACCEPT_RA_AS_ROUTER if name.endswith("/accept_ra") else "1"
         if _read(root, name) == written and not (
             name.split("/")[0] in routers and name != _ALL_IPV6
@@ -144,13 +188,12 @@ def restore_sysctls(
             with suppress(OSError):
                 (root / name).write_text(value, encoding="ascii")
                 restored.append(name)
-    (run_dir / MEMORY_NAME).unlink(missing_ok=True)
     return sorted(restored)
 
 
-def _is_router(root: Path, family: str, recorded: Container[str]) -> bool:
+def _is_router(root: Path, family: str, recorded: SysctlRecord) -> bool:
     switch = _ALL_IPV4 if family == "ipv4" else _ALL_IPV6
-    return _read(root, switch) == "1" and switch not in recorded
+    return _read(root, switch) == "1" and switch not in recorded.values
 
 
 # For each uplink: packets may arrive through another segment's uplink than the reply takes;
@@ -199,7 +242,7 @@ def missing_sysctls(
     root: Path = ROOT,
 ) -> list[str]:
     """Return sysctls that differ from what this module sets; None: whatever `route_localnet` is."""
-    wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6)
+    wanted = _wanted(root, own, sysctl_record.load(run_dir), ipv6=ipv6)
     if routes_localnet is not None:
         wanted |= {_ROUTE_LOCALNET.format(name): str(int(routes_localnet)) for name in own}
     for name in own:
@@ -226,18 +269,3 @@ def _read(root: Path, name: str) -> str | None:
         return (root / name).read_text(encoding="ascii").strip()
     except OSError:
         return None
-
-
-def _record(run_dir: Path, values: dict[str, str]) -> None:
-    failpoint.failpoint("host.sysctl-record")
-    draft = run_dir / f"{MEMORY_NAME}.new"
-    draft.write_text(json.dumps(values), encoding="ascii")
-    draft.replace(run_dir / MEMORY_NAME)
-
-
-def _recorded(run_dir: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        found = json.loads((run_dir / MEMORY_NAME).read_text(encoding="ascii"))
-        if isinstance(found, dict):
-            return {str(name): str(value) for name, value in found.items()}
-    return {}

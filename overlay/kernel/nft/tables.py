@@ -254,6 +254,14 @@ class NftTables:
                 parts[CHAIN_HOOK] = b"".join(attribute(at, inner[at]) for at in (1, 2) if inner)
                 yield _text(parts[CHAIN_NAME]), parts
 
+    def rules_of(self, family: int, name: str, chain: str) -> list[bytes]:
+        """Return the rules of a chain, as dumped; none without it. Raises OSError."""
+        try:
+            found = list(self._rules_of(Table(family, name, (), ())))
+        except FileNotFoundError:
+            return []
+        return [raw for at, raw in found if at == chain]
+
     def _rules_of(self, table: Table) -> Iterator[tuple[str, bytes]]:
         for _, parts in self._dump(GET_RULE, table.family, attribute(1, text(table.name))):
             if _text(parts[1]) == table.name:

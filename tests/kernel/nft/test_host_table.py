@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,8 @@ from overlay.core.dataplane.host_rules import (
 from overlay.core.services.values import Backend
 from overlay.kernel import netns
 from overlay.kernel.nft.foreign_rules import ForeignRules
-from overlay.kernel.nft.host.host_table import OPERATOR_MARK, HostTable
+from overlay.kernel.nft.host.host_table import OPERATOR_MARK, Gated, HostTable
+from overlay.kernel.nft.host.opened_interfaces import read_opened
 from overlay.model import Ip, NodeId, parse_ip
 from tests.kernel.nft.test_tables import IP_TRANSPARENT, IPV6_FREEBIND, as_user
 
@@ -36,7 +38,7 @@ STATE = HostState(
         PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False),
         PortForward("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=True),
     }),
-    opened=frozenset({ForwardingInterface("eth1", 4), ForwardingInterface("eth1", 6)}),
+    opened=frozenset({ForwardingInterface(7, 4), ForwardingInterface(7, 6)}),
 )  # fmt: skip
 NODE = NodeId(b"\x11" * 16)
 NAME = "overlayd_host_111111"
@@ -233,13 +235,39 @@ def test_the_operators_table_is_deleted_only_if_empty(place: Place) -> None:
     assert place.run("nft list tables") == ""
 
 
-def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
-    """Names may be any bytes that the kernel allows, neither ASCII nor UTF-8."""
-    names = ("eth\u00fc", b"x\xff".decode("utf-8", "surrogateescape"))
-    state = replace(STATE, opened=frozenset(ForwardingInterface(name, 4) for name in names))
-    place.table.write(state)
+def test_opened_interfaces_are_read_back(place: Place, world: World) -> None:
+    """Under the name that each has now; those that are gone, and other rules, are none."""
+    for name in ("eth1", "eth\u00fc"):
+        place.run(f"ip link add {name} type veth")
+    indexes = {each["ifname"]: each["ifindex"] for each in json.loads(place.run("ip -j link"))}
+    opened = frozenset({
+        ForwardingInterface(indexes["eth1"], 4),
+        ForwardingInterface(indexes["eth\u00fc"], 6),
+    })  # fmt: skip
+    gone = ForwardingInterface(999, 4)
+    place.run("ip link set eth1 name up0")
+    for gated in (None, Gated(frozenset({1}), is_retiring=True)):
+        place.table.write(replace(STATE, opened=opened | {gone}), gated)
+        with netns.inside(world.fd(place.name)):
+            assert read_opened() == {NAME: opened}
 
-    assert place.table.holds(state)
+
+def test_opened_interfaces_of_an_earlier_version(place: Place, world: World) -> None:
+    """It wrote their names into its rules."""
+    rule = f"nft insert rule inet {NAME} passing meta nfproto"
+    place.table.write(replace(STATE, opened=frozenset()))
+    for name, family in (("lan0.1", 4), ("eth1", 6), ("gone", 4)):
+        place.run(f"ip link add {name} type veth")
+        elsewhere = f'oifname != @links oifname != "{name}"'
+        place.run(f'{rule} ipv{family} iifname "{name}" {elsewhere} counter drop')
+    place.run(f"{rule} ipv4 iifname eth1 counter drop")  # another's
+    place.run("ip link del gone")
+    indexes = {each["ifname"]: each["ifindex"] for each in json.loads(place.run("ip -j link"))}
+    with netns.inside(world.fd(place.name)):
+        assert read_opened()[NAME] == {
+            ForwardingInterface(indexes["lan0.1"], 4),
+            ForwardingInterface(indexes["eth1"], 6),
+        }
 
 
 def test_the_maximum_number_of_ports_fits(place: Place) -> None:

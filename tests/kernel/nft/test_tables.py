@@ -45,7 +45,7 @@ HOST_STATE = HostState(
         PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=True),
         PortForward("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=False),
     }),
-    opened=frozenset({ForwardingInterface("eth1", 4), ForwardingInterface("eth1", 6)}),
+    opened=frozenset({ForwardingInterface(7, 4), ForwardingInterface(7, 6)}),
 )  # fmt: skip
 
 

@@ -33,11 +33,13 @@ from overlay.kernel.nft.tables import NftTables
 from overlay.model import NodeId
 
 USER_TABLE_NAME: Final = "overlayd_user"
+TABLE_PREFIX: Final = "overlayd_host_"
+PASSING: Final = "passing"
 OPERATOR_MARK: Final = 0x6F760000  # packets with this mark may enter an exposed network
 _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(8) names them
 _TYPE_INDEX, _TYPE_INTERFACE = 20, 41  # nft's own numbers
-_INDEX: Final = struct.Struct("=I")
-_LINKS: Final = "links"
+INDEX: Final = struct.Struct("=I")
+LINKS: Final = "links"
 _GATES: Final = "gates"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
 _LINK_LOCAL: Final = (b"\xfe\x80".ljust(16, b"\0"), 10)
@@ -55,7 +57,7 @@ def table_name(node_id: NodeId) -> str:
 
     Several agents may share a host.
     """
-    return f"overlayd_host_{node_id[:3].hex()}"
+    return f"{TABLE_PREFIX}{node_id[:3].hex()}"
 
 
 class Gated(NamedTuple):
@@ -89,7 +91,7 @@ def table_of(node_id: NodeId, state: HostState, gated: Gated | None = None) -> T
         FAMILY_INET,
         table_name(node_id),
         (
-            Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
+            Set(LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
             *host_ingress.sets(ingress),
         ),
         (
@@ -97,7 +99,7 @@ def table_of(node_id: NodeId, state: HostState, gated: Gated | None = None) -> T
             Chain("arriving", outside, (PREROUTING, _DESTINATION), "nat"),
             Chain("sent", (*_own_sources(), *into), (OUTPUT, _DESTINATION), "nat"),
             Chain("leaving", tuple(_sources(state, ports)), (POSTROUTING, _SOURCE), "nat"),
-            Chain("passing", tuple(_passing(state)), (FORWARD, _FILTER)),
+            Chain(PASSING, tuple(_passing(state)), (FORWARD, _FILTER)),
         ),
     )
 
@@ -115,26 +117,26 @@ def _gated_table(node_id: NodeId, state: HostState, gated: Gated) -> Table:
         FAMILY_INET,
         table_name(node_id),
         (
-            Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
-            Set(_GATES, _TYPE_INDEX, _INDEX.size, userdata.IN_HOST_ORDER),
+            Set(LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),
+            Set(_GATES, _TYPE_INDEX, INDEX.size, userdata.IN_HOST_ORDER),
         ),
-        (*(hooks if gated.is_retiring else ()), Chain("passing", passing, (FORWARD, _FILTER))),
+        (*(hooks if gated.is_retiring else ()), Chain(PASSING, passing, (FORWARD, _FILTER))),
     )
 
 
 def _elements(state: HostState, gated: Gated | None) -> dict[str, frozenset[bytes]]:
     links = frozenset(ex.interface_key(link.interface) for link in state.links)
     if gated is not None:
-        return {_LINKS: links, _GATES: frozenset(map(_INDEX.pack, gated.outside))}
-    return {_LINKS: links, **host_ingress.elements(state.ingress)}
+        return {LINKS: links, _GATES: frozenset(map(INDEX.pack, gated.outside))}
+    return {LINKS: links, **host_ingress.elements(state.ingress)}
 
 
 def _guard() -> Iterator[Rule]:
     # route_localnet on uplinks lets the host's own 127.0.0.1 be translated. Nothing else may use
     # loopback addresses there (CVE-2020-8558).
     # Addresses are compared first: every packet of the host meets these rules.
-    yield (*ex.to_range(*_LOOPBACK), *ex.iifname_in_set(_LINKS), *_REFUSED)
-    yield (*ex.from_range(*_LOOPBACK), *ex.iifname_in_set(_LINKS), *_REFUSED)
+    yield (*ex.to_range(*_LOOPBACK), *ex.iifname_in_set(LINKS), *_REFUSED)
+    yield (*ex.from_range(*_LOOPBACK), *ex.iifname_in_set(LINKS), *_REFUSED)
 
 
 def _not_loopback() -> Iterator[Rule]:
@@ -161,7 +163,7 @@ def _own_sources() -> Iterator[Rule]:
     the host itself is still on its way to the loopback: it is not translated. A proxy of the
     operator's may keep its clients' addresses, with the mark.
     """
-    sent = ex.oifname_in_set(_LINKS)
+    sent = ex.oifname_in_set(LINKS)
     forged = (*ex.not_from_this_host(), *ex.lacks_mark(OPERATOR_MARK))
     # Which of the host's link-local addresses are its own depends on the interface.
     yield (*sent, *ex.from_range(*_LINK_LOCAL), *ex.from_outgoing_interface(), ex.accept())
@@ -187,7 +189,7 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
     The latter are connections from this host, from a container on the same network, and all those
     to a container whose default route does not lead back here.
     """
-    inward = (*ex.oifname_in_set(_LINKS), *ex.ct_dnat())
+    inward = (*ex.oifname_in_set(LINKS), *ex.ct_dnat())
     yield (*inward, *ex.from_this_host(), ex.masquerade())
     for link in sorted(state.links):
         for base, length in link.ranges:
@@ -201,17 +203,17 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
             )
             yield (*inward, *target, ex.masquerade())
     yield from ((*inward, *each, ex.masquerade()) for each in host_ingress.borrowed(state.ingress))
-    outward = ex.oifname_in_set(_LINKS, inside=False)
+    outward = ex.oifname_in_set(LINKS, inside=False)
     for link in sorted(state.links):
         for base, length in link.ranges:
             yield (*outward, *ex.from_range(base, length), ex.masquerade())
 
 
 def _passing(state: HostState, gated: Gated | None = None) -> Iterator[Rule]:
-    from_uplinks, to_uplinks = ex.iifname_in_set(_LINKS), ex.oifname_in_set(_LINKS)
+    from_uplinks, to_uplinks = ex.iifname_in_set(LINKS), ex.oifname_in_set(LINKS)
     from_others, to_others = (
-        ex.iifname_in_set(_LINKS, inside=False),
-        ex.oifname_in_set(_LINKS, inside=False),
+        ex.iifname_in_set(LINKS, inside=False),
+        ex.oifname_in_set(LINKS, inside=False),
     )
     yield from _transit(state.opened)
     yield (*from_others, *to_others, ex.accept())
@@ -228,14 +230,21 @@ def _passing(state: HostState, gated: Gated | None = None) -> Iterator[Rule]:
 
 
 def _transit(opened: frozenset[ForwardingInterface]) -> Iterator[Rule]:
-    """Drop transit traffic on interfaces that overlayd made forward.
+    """Drop transit traffic on interfaces that overlayd made forward."""
+    yield from map(transit_rule, sorted(opened))
 
-    Bridged frames that br_netfilter passes through this hook have the same interface on both sides.
+
+def transit_rule(opened: ForwardingInterface) -> Rule:
+    """Return the rule that drops what an interface would forward elsewhere.
+
+    It is known by its index, as it goes on forwarding under another name. Bridged frames that
+    br_netfilter passes through this hook have the same interface on both sides.
     """
-    for interface, family in sorted(opened):
-        kind = ex.is_ipv4() if family == 4 else ex.is_ipv6()
-        elsewhere = (*ex.oifname_in_set(_LINKS, inside=False), *ex.oifname_is_not(interface))
-        yield (*kind, *ex.iifname_is(interface), *elsewhere, *_REFUSED)
+    index = INDEX.pack(opened.interface_index)
+    kind = ex.is_ipv4() if opened.family == 4 else ex.is_ipv6()
+    received = (ex.incoming_index(), ex.equals(index))
+    elsewhere = (ex.outgoing_index(), ex.differs(index))
+    return (*kind, *received, *ex.oifname_in_set(LINKS, inside=False), *elsewhere, *_REFUSED)
 
 
 class HostTable:
