@@ -30,7 +30,7 @@ class ExposureService:
         reconciler, interval_s = context.forwarding.reconciler, config.reconcile_interval_s
         allowed = parse_port_ranges(config.cluster_ports)
         node_id = node.gossip.node_id
-        self.gate = TranslationGate(node_id, node.kernel, config.gate)
+        self.gate = TranslationGate(node_id, node.kernel, config.gate, config.run_dir)
         self.rules = HostRules(node_id, node.kernel, node.event_log, self.gate, interval_s)
         self.host_endpoints = HostEndpoints(node, context.allocator, reconciler, self.rules)
         self.controller = ExposureController(

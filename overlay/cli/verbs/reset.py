@@ -201,7 +201,8 @@ def _is_held(state_dir: Path) -> bool:
 
 
 def _remove_from_kernel(run_dir: Path) -> list[str]:
-    from overlay.kernel.host import ip_forwarding  # noqa: PLC0415  slow to import
+    from overlay.kernel.gate import loopback  # noqa: PLC0415  slow to import
+    from overlay.kernel.host import ip_forwarding  # noqa: PLC0415
     from overlay.kernel.nft.host.opened_interfaces import read_opened  # noqa: PLC0415
     from overlay.kernel.reset import remove_everything  # noqa: PLC0415
 
@@ -209,7 +210,9 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
     with suppress(OSError):  # then `remove_everything` reports it
         guarded.update(*read_opened().values())
     restored = ip_forwarding.restore_sysctls(run_dir, guarded=guarded)
-    return [*remove_everything(), *(f"overlayd's setting of net/{name}" for name in restored)]
+    removed = remove_everything()
+    restored += loopback.restore_left(run_dir)
+    return [*removed, *(f"overlayd's setting of net/{name}" for name in restored)]
 
 
 def _remove_networks_from_docker(remaining: list[str]) -> list[str]:

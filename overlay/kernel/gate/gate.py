@@ -19,7 +19,7 @@ from overlay.core.gate.port_block import PortBlock
 from overlay.core.gate.state import GatedInterface, GateState
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.gate import hooks, namespace
+from overlay.kernel.gate import hooks, loopback, namespace
 from overlay.kernel.gate.hooks import SENT, GateHooks, Hook
 from overlay.kernel.gate.maps import GatedPorts, GateInterface, GateMaps
 from overlay.kernel.gate.namespace import GateNamespace
@@ -33,9 +33,13 @@ from overlay.model import Mac, NodeId
 class Gate:
     """The gate of one node; the thread's namespace is the host's in every call."""
 
-    def __init__(self, node_id: NodeId) -> None:
-        """Create the maps and load the programs. Raises OverlayError if the kernel refuses."""
+    def __init__(self, node_id: NodeId, run_dir: Path | None = None) -> None:
+        """Create the maps and load the programs. Raises OverlayError if the kernel refuses.
+
+        `run_dir`: where what it changes on the host's loopback is recorded (`loopback`).
+        """
         self._node_id = node_id
+        self._run_dir = run_dir
         self._name = namespace.namespace_name(node_id)
         self._namespace: GateNamespace | None = None
         self._written = GateState()
@@ -138,7 +142,7 @@ class Gate:
 
     def _open(self) -> GateNamespace:
         if self._namespace is None:
-            self._namespace = GateNamespace(self._name)
+            self._namespace = GateNamespace(self._name, self._run_dir)
         elif not self._namespace.is_named:
             self._namespace.restore_name()
         return self._namespace
@@ -220,7 +224,7 @@ class Gate:
         """Remove all of it (`remove_gate`). Raises OverlayError or OSError."""
         self._written = GateState()
         self._close_namespace()
-        remove_gate(self._node_id)
+        remove_gate(self._node_id, self._run_dir)
 
 
 OTHER_AGENT: Final = "another agent on this host has a gate"
@@ -237,19 +241,21 @@ def _order(hook: Hook, rows: list[GatedInterface]) -> tuple[bool, bool, int, int
     return is_interface, not hook.is_inside, where, hook.link
 
 
-def remove_namespace(name: str) -> bool:
+def remove_namespace(name: str, run_dir: Path | None = None) -> bool:
     """Remove a gate's namespace, and what it changed; return whether there was one.
 
     Raises OSError.
     """
     if netns.exists(name):
-        with closing(GateNamespace(name)) as inside:
+        with closing(GateNamespace(name, run_dir)) as inside:
             inside.restore_loopback()
             inside.delete_pairs()
+    else:
+        loopback.restore_left(run_dir)
     return netns.remove(name)
 
 
-def remove_gate(node_id: NodeId) -> list[str]:
+def remove_gate(node_id: NodeId, run_dir: Path | None = None) -> list[str]:
     """Remove a node's programs, then the namespace with its connections.
 
     Returns a description of the namespace if there was one. Raises OverlayError or OSError.
@@ -258,7 +264,7 @@ def remove_gate(node_id: NodeId) -> list[str]:
         _delete_neighbors(host, node_id)
         hooks.remove_programs(host, node_id)
     name = namespace.namespace_name(node_id)
-    return [f"gate {name}"] if remove_namespace(name) else []
+    return [f"gate {name}"] if remove_namespace(name, run_dir) else []
 
 
 def _delete_neighbors(host: NetlinkSocket, node_id: NodeId) -> None:

@@ -17,6 +17,7 @@ from overlay import failpoint
 from overlay.core.gate.port_block import PortBlock
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import netns
+from overlay.kernel.gate import loopback
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
 from overlay.kernel.netlink.link_lookup import delete_links, links_best_effort
@@ -49,9 +50,6 @@ _SYSCTLS: Final = (
     ("ipv4/icmp_ratemask", "0"),
     ("ipv6/icmp/ratemask", "0"),
 )
-# A reply to the host's own connection comes back to the loopback, from one of its addresses.
-_ON_LOOPBACK: Final = ("accept_local", "route_localnet")
-_LOOPBACK_PATH: Final = "ipv4/conf/lo/{}"
 
 
 def namespace_name(node_id: NodeId) -> str:
@@ -62,9 +60,10 @@ def namespace_name(node_id: NodeId) -> str:
 class GateNamespace:
     """The namespace of one node, open."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, run_dir: Path | None = None) -> None:
         """Open the namespace, or create it. Raises OverlayError."""
         self.name = name
+        self._run_dir = run_dir
         try:
             self.fd = netns.open_fd(netns.path_of(name))
         except (NotFoundError, UsageError):  # UsageError: a stale name left by a crash
@@ -115,31 +114,33 @@ class GateNamespace:
     def prepare_loopback(self) -> None:
         """Let the loopback of the thread's namespace receive what comes back to it.
 
-        What this changes is recorded first, in the alias of the loopback inside.
+        What this changes is recorded first: in the run directory, and in the alias of the loopback
+        inside.
         """
         recorded = self._recorded()
-        changed = {each for each in _ON_LOOPBACK if _read(_LOOPBACK_PATH.format(each)) == "0"}
+        off = loopback.switched_off()
+        changed = recorded | loopback.read_record(self._run_dir) | off
+        loopback.write_record(self._run_dir, changed)
         if changed - recorded:
-            self._set_alias(changed | recorded, self.kept_block())
-        self._write_loopback(changed, "1")
+            self._set_alias(changed, self.kept_block())
+        loopback.switch(off, is_on=True)
 
     def is_loopback_ready(self) -> bool:
         """Return whether nobody has undone `prepare_loopback`."""
-        return all(_read(_LOOPBACK_PATH.format(each)) != "0" for each in _ON_LOOPBACK)
+        return not loopback.switched_off()
 
     def restore_loopback(self) -> None:
         """Undo `prepare_loopback`."""
         recorded = self._recorded()
+        changed = recorded | loopback.read_record(self._run_dir)
+        if changed:
+            loopback.switch(changed, is_on=False)
         if recorded:
-            self._write_loopback(recorded, "0")
             self._set_alias((), self.kept_block())
-
-    def _write_loopback(self, names: Iterable[str], value: str) -> None:
-        with netns.closing(netns.own_fd()) as here:
-            _write(here, [(_LOOPBACK_PATH.format(each), value) for each in names])
+        loopback.write_record(self._run_dir, ())
 
     def _recorded(self) -> set[str]:
-        return set(self._alias().removeprefix(ALIAS).split(":")) & set(_ON_LOOPBACK)
+        return set(self._alias().removeprefix(ALIAS).split(":")) & loopback.PARAMETERS
 
     def _alias(self) -> str:
         message = self.socket.get(link_requests.get_link("lo"))[0]
@@ -180,10 +181,3 @@ def _write(netns_fd: int, settings: Iterable[tuple[str, str]]) -> None:
         for path, value in settings:
             with suppress(OSError):  # a kernel without IPv6 has no such file
                 Path("/proc/sys/net", path).write_text(value, encoding="ascii")
-
-
-def _read(path: str) -> str:
-    try:
-        return Path("/proc/sys/net", path).read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

@@ -97,7 +97,7 @@ def calls_of(
     kernel = Kernel()
     monkeypatch.setattr(rules, "HostTable", lambda _node_id: kernel)
     monkeypatch.setattr(rules, "ForeignRules", lambda: kernel)
-    monkeypatch.setattr(translation_gate, "remove_gate", lambda _node_id: None)
+    monkeypatch.setattr(translation_gate, "remove_gate", lambda _node_id, _run_dir: None)
 
     async def main() -> None:
         thread = KernelThread()

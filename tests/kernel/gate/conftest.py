@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from overlay.core.dataplane.host_rules import (
@@ -92,10 +93,10 @@ BLOCK = PortBlock(19_456, 23_551)
 class GateThere(Gate):
     """The gate of a host; every call is made in its namespace, as its agent's thread is."""
 
-    def __init__(self, host_fd: int, node_id: NodeId) -> None:
+    def __init__(self, host_fd: int, node_id: NodeId, run_dir: Path | None = None) -> None:
         self._host_fd = host_fd
         with netns.inside(host_fd):
-            super().__init__(node_id)
+            super().__init__(node_id, run_dir)
 
     def read(self) -> GateState:
         """Return the state of this object's programs."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from overlay import failpoint
@@ -22,8 +23,8 @@ from overlay.kernel.bpf import numbers, syscall, tc_filters
 from overlay.kernel.bpf.assembler import R0, Assembler
 from overlay.kernel.bpf.hooks import tcx
 from overlay.kernel.bpf.hooks.owner import EGRESS, INGRESS
-from overlay.kernel.gate import hooks
-from overlay.kernel.gate.gate import kept_block, refusal
+from overlay.kernel.gate import hooks, loopback
+from overlay.kernel.gate.gate import kept_block, refusal, remove_gate
 from overlay.kernel.gate.maps import GatedPorts
 from overlay.kernel.gate.namespace import namespace_name
 from overlay.kernel.gate.pairs import end_name
@@ -389,6 +390,46 @@ def test_nothing_is_left(gated: Gated) -> None:
 
     assert_nothing_left(gated)
     assert gated.run("h1", "sysctl", "-n", "net.ipv4.conf.lo.route_localnet").split() == ["1"]
+    gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=0")
+
+
+def lo(gated: Gated) -> list[str]:
+    """Return the parameters of the host's loopback that a gate changes."""
+    names = [f"net.ipv4.conf.lo.{name}" for name in ("accept_local", "route_localnet")]
+    return gated.run("h1", "sysctl", "-n", *names).split()
+
+
+def test_a_gate_whose_namespace_others_deleted(gated: Gated, tmp_path: Path) -> None:
+    """What it changed on the loopback is known, to a removal and to the next gate."""
+    newest(gated).remove()
+    for is_next in (False, True):
+        with closing(GateThere(gated.fd("h1"), NODE, tmp_path)) as gate:
+            assert gated.pass_over(gate) == gated.wanted()
+        assert lo(gated) == ["1", "1"]
+        netns.remove(gate.path.name)
+        if is_next:
+            with closing(GateThere(gated.fd("h1"), NODE, tmp_path)) as after:
+                assert gated.pass_over(after) == gated.wanted()
+                after.remove()
+        else:
+            with netns.inside(gated.fd("h1")):
+                remove_gate(NODE, tmp_path)
+        assert lo(gated) == ["0", "0"]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_of_an_earlier_version_is_recorded(gated: Gated, tmp_path: Path) -> None:
+    """Its namespace alone has the record, and the operator's parameters are none of it."""
+    newest(gated).remove()
+    gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=1")
+    for run_dir in (None, tmp_path):
+        with closing(GateThere(gated.fd("h1"), NODE, run_dir)) as gate:
+            assert gated.pass_over(gate) == gated.wanted()
+    netns.remove(gate.path.name)
+    with netns.inside(gated.fd("h1")):
+        assert loopback.restore_left(tmp_path) == ["ipv4/conf/lo/accept_local"]
+        remove_gate(NODE, tmp_path)
+    assert lo(gated) == ["0", "1"]
     gated.run("h1", "sysctl", "-qw", "net.ipv4.conf.lo.route_localnet=0")
 
 

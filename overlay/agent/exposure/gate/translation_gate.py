@@ -8,6 +8,7 @@ the host's own table (`rules`).
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from overlay.agent.exposure.gate.decision import GateDecision, Standing
 from overlay.agent.exposure.gate.former_ports import FormerPorts
@@ -26,12 +27,15 @@ from overlay.model import Ip, NodeId
 class TranslationGate:
     """The gate of this host; `plan` is what it was made by, None without a gate."""
 
-    def __init__(self, node_id: NodeId, kernel: KernelThread, mode: str) -> None:
+    def __init__(
+        self, node_id: NodeId, kernel: KernelThread, mode: str, run_dir: Path | None = None
+    ) -> None:
         self.decision = GateDecision(node_id, kernel, mode)
         self.plan: GatePlan | None = None
         self.was_altered = False  # by another program, as the last pass found
         self._node_id = node_id
         self._kernel = kernel
+        self._run_dir = run_dir
         self._gate: Gate | None = None
         self._table: TranslationTable | None = None
         self._may_be_left = True  # by the previous process
@@ -125,7 +129,7 @@ class TranslationGate:
         if self._gate is None or self._table is None:
             self._close()
             self._may_be_left = True
-            self._gate = await self._kernel.call(Gate, self._node_id)
+            self._gate = await self._kernel.call(Gate, self._node_id, self._run_dir)
             await self._kernel.call(self._gate.prepare)
             self._table = await self._kernel.call(TranslationTable, self._gate.path)
         return self._gate, self._table
@@ -136,7 +140,7 @@ class TranslationGate:
             return
         self._close()
         self.plan = None
-        await self._kernel.call(remove_gate, self._node_id)
+        await self._kernel.call(remove_gate, self._node_id, self._run_dir)
         self._may_be_left = False
 
     async def differences(self) -> list[str]:

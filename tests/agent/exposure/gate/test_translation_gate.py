@@ -101,7 +101,7 @@ class Kernel:
             self.calls.append(f"table of {len(after.host.links)}")
             self.table = after
 
-    def remove(self, _node_id: NodeId) -> None:
+    def remove(self, _node_id: NodeId, _run_dir: None) -> None:
         """Remove all of it."""
         self.calls.append("remove")
         self.state, self.block = GateState(), None
@@ -114,7 +114,7 @@ def run(
 ) -> Kernel:
     """Have a gate work in a kernel."""
     kernel = Kernel()
-    monkeypatch.setattr(translation_gate, "Gate", lambda _node_id: kernel)
+    monkeypatch.setattr(translation_gate, "Gate", lambda _node_id, _run_dir: kernel)
     monkeypatch.setattr(translation_gate, "TranslationTable", lambda _path: kernel)
     monkeypatch.setattr(decision, "refusal", lambda _node_id: kernel.why)
     monkeypatch.setattr("time.clock_gettime", lambda _clock: kernel.up_s)
