@@ -29,12 +29,12 @@ _STATE = _databases(STATE_FILE)
 _COPIES = _databases(
     f"{STATE_FILE}.new", f"{STATE_FILE}.damaged", "state.previous.db", "state.previous.db.new"
 )
-_RUN = ("identities", "sysctls.json")
+_RUN = ("identities", "sysctls.json", "loopback.json")
 # Other programs may use these names, too: they prove nothing.
 _COMMON = (
     "lock", "events.jsonl", "events.new", "evpn.json", "evpn.new", "evpn-host.json",
-    "evpn-host.new", WITNESS_FILE, "identities.new", "sysctls.json.new", "api.sock", "agent.log",
-    "web.sock",
+    "evpn-host.new", WITNESS_FILE, "identities.new", "sysctls.json.new", "loopback.json.new",
+    "api.sock", "agent.log", "web.sock",
 )  # fmt: skip
 
 MARKS: Final = frozenset((*_STATE, *_COPIES, *_RUN))

@@ -13,7 +13,8 @@ from overlay.agent.state.database import Row, StateDatabase
 from overlay.client import paths
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.evpn import supervisor
-from overlay.kernel.host import ip_forwarding
+from overlay.kernel.gate import loopback
+from overlay.kernel.host import sysctl_record
 from overlay.own_files import directory, names, refusal
 
 
@@ -22,7 +23,8 @@ def test_every_name_that_is_written_is_known() -> None:
     written = {
         state_file.FILE_NAME, state_file.PREVIOUS_NAME, config.LOCK_NAME, event_log._FILE_NAME,
         supervisor.SETTINGS_NAME, settings_file._CHOICE_NAME, identity_trail.TRAIL_NAME,
-        witness.WITNESS_NAME, ip_forwarding.MEMORY_NAME, paths.SOCKET_NAME, paths.LOG_NAME,
+        witness.WITNESS_NAME, sysctl_record.MEMORY_NAME, loopback.RECORD_NAME, paths.SOCKET_NAME,
+        paths.LOG_NAME,
     }  # fmt: skip
 
     assert written <= set(names.FILES)
