@@ -32,6 +32,7 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.state import documents, membership_documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.membership_documents import StoredCluster
+from overlay.agent.state.place_watch import PlaceWatch
 from overlay.agent.status_events import StatusEvents
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
@@ -74,9 +75,11 @@ class AgentLifecycle:
         self._status_events = StatusEvents(self.event_log, lambda: self._settled)
         self._settled: Components | None = None  # a membership whose join is complete
         self.membership_removal = MembershipRemoval(self.state, self.event_log)
+        self._place_watch = PlaceWatch(self.state, self.event_log)
         self.defects = Defects(self.event_log)
         self.fault_sources: list[FaultSource] = [
             self.defects,
+            self._place_watch,
             self.membership_removal,
             self.resolver_files,
             self.metrics_listener,
@@ -110,6 +113,7 @@ class AgentLifecycle:
         self._tasks.start(self.resolver_files.run, self.resolver_files.name)
         self._tasks.start(self._status_events.run, self._status_events.name)
         self._tasks.start(self.membership_removal.run, self.membership_removal.name)
+        self._tasks.start(self._place_watch.run, self._place_watch.name)
         self._keep_backup()
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STATE_COPY_INTERVAL_FIRST_S: Final = 10.0
 STATE_COPY_INTERVAL_MAX_S: Final = 600.0
 STATE_COPY_RATE_MAX: Final = 100_000  # bytes per second
+STATE_PLACE_INTERVAL_S: Final = 5.0  # between two looks whether the path leads to the open file
 
 # --- Cluster ---------------------------------------------------------------------------
 MEMBER_COUNT_MAX: Final = 10_000

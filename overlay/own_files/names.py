@@ -27,7 +27,11 @@ def _databases(*names: str) -> tuple[str, ...]:
 
 _STATE = _databases(STATE_FILE)
 _COPIES = _databases(
-    f"{STATE_FILE}.new", f"{STATE_FILE}.damaged", "state.previous.db", "state.previous.db.new"
+    f"{STATE_FILE}.new",
+    f"{STATE_FILE}.damaged",
+    f"{STATE_FILE}.replaced",
+    "state.previous.db",
+    "state.previous.db.new",
 )
 _RUN = ("identities", "sysctls.json", "loopback.json")
 # Other programs may use these names, too: they prove nothing.

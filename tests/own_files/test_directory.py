@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from overlay.agent.evpn import settings_file
 from overlay.agent.process import config, event_log
-from overlay.agent.state import identity_trail, state_file, witness
+from overlay.agent.state import file_place, identity_trail, state_file, witness
 from overlay.agent.state.database import Row, StateDatabase
 from overlay.client import paths
 from overlay.errors import ConflictError, OverlayError
@@ -24,7 +24,7 @@ def test_every_name_that_is_written_is_known() -> None:
         state_file.FILE_NAME, state_file.PREVIOUS_NAME, config.LOCK_NAME, event_log._FILE_NAME,
         supervisor.SETTINGS_NAME, settings_file._CHOICE_NAME, identity_trail.TRAIL_NAME,
         witness.WITNESS_NAME, sysctl_record.MEMORY_NAME, loopback.RECORD_NAME, paths.SOCKET_NAME,
-        paths.LOG_NAME,
+        paths.LOG_NAME, file_place.REPLACED_NAME,
     }  # fmt: skip
 
     assert written <= set(names.FILES)

@@ -50,7 +50,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "kernel": "The kernel refused a change.",
     "sandbox": "This host has a sandbox of a network, or no longer.",
     "storm": "A container here sends more broadcast and multicast than its port may.",
-    "repaired": "What another program had changed in the kernel was repaired.",
+    "repaired": "What another program had changed, mostly in the kernel, was repaired.",
     "path": "The data path to a member loses packets, or all arrive again.",
     "underlay": "This host's address, interface, MTU or way to a member has changed or failed.",
     "fast path": "Unicast bypasses the bridge, or why it no longer does.",

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from overlay import failpoint
 from overlay.agent.process.config import LOCK_NAME
+from overlay.agent.state.file_place import FilePlace, lost_place, write_anew
 from overlay.agent.state.state_file import (
     FILE_NAME,
     HISTORY_KIND,
@@ -39,6 +40,7 @@ from overlay.agent.state.state_file import (
 from overlay.agent.state.witness import Witness
 from overlay.errors import ConflictError, OverlayError
 from overlay.own_files import disk_errors
+from overlay.signals import Signal
 
 
 class Row(NamedTuple):
@@ -108,15 +110,54 @@ class StateDatabase:
         self._witness.note(self.history)
         self._copied_commits = -1  # the history of the previous copy, once it was made
         self._copying = threading.Lock()
+        self._place = FilePlace(self.path)
+        self.written_anew: Signal[[str]] = Signal()
+        """The file had been removed or replaced, and was written anew; with a text for people."""
         self.is_open = True
 
     def close(self) -> None:
         """Close the file and release the lock."""
+        with contextlib.suppress(OverlayError):  # a file that was removed is there at a restart
+            self.ensure_in_place()
         with self._copying:  # not while a thread copies the file
             self.is_open = False
         self._connection.close()
         self._witness.close()
         os.close(self._lock)
+
+    # --- the file's place ---------------------------------------------------------------
+
+    def ensure_in_place(self) -> None:
+        """Write the whole state anew if its path leads to no file, or to another than the open one.
+
+        Only the thread that commits may call it, outside a transaction. Raises OverlayError if the
+        disk refuses: nothing but the open connection has the state then.
+        """
+        if not self.is_open or self._place.is_kept():
+            return
+        with self._copying:
+            try:
+                self._hold_lock()
+                connection = write_anew(self._connection, self.directory)
+            except (sqlite3.Error, OSError, OverlayError) as error:
+                raise lost_place(self.path, error) from error
+            former, self._connection = self._connection, connection
+            former.close()
+            self._place = FilePlace(self.path)
+            self._copied_commits = self.history.commits
+        self.written_anew.emit(
+            f"the state file {self.path} was removed or replaced while the agent ran: written "
+            "anew, nothing is lost"
+        )
+
+    def _hold_lock(self) -> None:
+        """Make and lock the directory again if it was removed; raises OverlayError or OSError."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat((self.directory / LOCK_NAME).stat(), os.fstat(self._lock)):
+                return
+        former, self._lock = self._lock, _lock(self.directory)
+        os.close(former)
 
     # --- the previous copy --------------------------------------------------------------
 
@@ -130,6 +171,8 @@ class StateDatabase:
             if commits == self._copied_commits or not self.is_open:
                 return
             try:
+                if not self._place.is_kept():
+                    raise FileNotFoundError(f"{self.path} was removed or replaced")
                 copy_state(self.directory)
             except (sqlite3.Error, OSError) as error:
                 raise OverlayError(
@@ -179,6 +222,7 @@ class StateDatabase:
         The previous copy goes first: that makes room on a full disk, on which the next start would
         return to the membership.
         """
+        self.ensure_in_place()  # now, as that writes a previous copy
         with self._copying, contextlib.suppress(OSError):
             (self.directory / PREVIOUS_NAME).unlink()
             self._copied_commits = -1
@@ -189,6 +233,7 @@ class StateDatabase:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self.ensure_in_place()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:

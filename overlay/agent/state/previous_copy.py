@@ -31,6 +31,7 @@ class PreviousCopy(Controller):
 
     async def reconcile(self) -> None:
         """Copy the state if it changed; raises OverlayError if the disk refuses."""
+        self._state.ensure_in_place()  # or there is nothing to copy
         await asyncio.to_thread(self._state.keep_backup)
 
     def next_interval_s(self) -> float:

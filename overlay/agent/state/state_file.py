@@ -15,6 +15,7 @@ import time
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from overlay import failpoint
 from overlay.agent.state.witness import FileHistory
@@ -58,8 +59,11 @@ def open_state(directory: Path, witness: FileHistory | None) -> OpenedFile:
     no usable file.
     """
     path, previous = directory / FILE_NAME, _previous_history(directory)
+    for name in (FILE_NAME, PREVIOUS_NAME):  # of an agent that was killed: they hold keys
+        with contextlib.suppress(OSError):
+            (directory / f"{name}.new").unlink(missing_ok=True)
     try:
-        connection = _open_one(path, has_previous=(directory / PREVIOUS_NAME).exists())
+        connection = open_one(path, has_previous=(directory / PREVIOUS_NAME).exists())
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
             raise unwritable(path, error) from error
@@ -101,18 +105,29 @@ def copy_state(directory: Path) -> None:
     Raises sqlite3.Error or OSError, also if the file turns out to be damaged.
     """
     temporary = directory / f"{PREVIOUS_NAME}.new"
-    temporary.unlink(missing_ok=True)
-    with (
-        contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as source,
-        contextlib.closing(sqlite3.connect(temporary)) as target,
-    ):
-        temporary.chmod(0o600)
+    with contextlib.closing(_connect_existing(directory / FILE_NAME, "rw")) as source:
         _hold_little(source)
-        _hold_little(target)
-        source.backup(target)  # all in one step: one read transaction, which stops no writer
-        require_undamaged(target)
+        write_copy(source, temporary)
     failpoint.failpoint("state.previous")
     temporary.replace(directory / PREVIOUS_NAME)
+
+
+def write_copy(source: sqlite3.Connection, path: Path) -> None:
+    """Write all that a connection reads to a new file, which is durable and root's alone.
+
+    Raises sqlite3.Error or OSError, also if it turns out to be damaged; then there is no file.
+    """
+    path.unlink(missing_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with contextlib.closing(sqlite3.connect(path)) as target:
+            _hold_little(target)
+            source.backup(target)  # all in one step: one read transaction, which stops no writer
+            require_undamaged(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write_value(connection: sqlite3.Connection, kind: str, key: str, text: str) -> None:
@@ -157,7 +172,7 @@ def _previous_history(directory: Path) -> FileHistory | None:
     if not path.exists():
         return None
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as copy:
+        with contextlib.closing(_connect_existing(path, "ro")) as copy:
             return _read_history(copy)
     except (sqlite3.Error, OSError, ValueError, LookupError, TypeError):
         return None
@@ -176,7 +191,7 @@ def _open_previous(directory: Path, why: str, witness: FileHistory | None) -> Op
     temporary = directory / f"{FILE_NAME}.new"
     temporary.unlink(missing_ok=True)
     try:
-        with contextlib.closing(sqlite3.connect(previous)) as source:
+        with contextlib.closing(_connect_existing(previous, "rw")) as source:
             require_undamaged(source)
             with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
                 temporary.chmod(0o600)
@@ -196,7 +211,7 @@ def _open_previous(directory: Path, why: str, witness: FileHistory | None) -> Op
             damaged.replace(f"{path}.damaged{suffix}")
     failpoint.failpoint("state.restore")
     temporary.replace(path)
-    connection = _open_one(path, has_previous=True)
+    connection = open_one(path, has_previous=True)
     return OpenedFile(connection, _ensure_history(connection), is_copy=True)
 
 
@@ -218,7 +233,17 @@ def _note_loss(
 # --- one file ---------------------------------------------------------------------------
 
 
-def _open_one(path: Path, *, has_previous: bool) -> sqlite3.Connection:
+def _connect_existing(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a file that must exist: without a mode, SQLite creates an empty one."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True)
+
+
+def open_one(path: Path, *, has_previous: bool) -> sqlite3.Connection:
+    """Open one file, and create it if it is missing or empty and there is no previous copy.
+
+    Raises sqlite3.DatabaseError for a damaged file, ForeignFileError for another program's, and
+    OverlayError for one of a newer version.
+    """
     # Without a previous copy, an empty file is left by a first start that was killed at once.
     fresh = not path.exists() or path.stat().st_size == 0
     if fresh and has_previous:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from overlay import limits
 from overlay.cli import output
 from overlay.cli.checks.evidence import Finding
-from overlay.own_files import directory, disk_errors, refusal
+from overlay.own_files import directory, disk_errors, names, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,13 +57,7 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
             text, remedy = f"{path} is {disk_errors.kind(path)}", refusal.link_advice(path)
             yield Finding("error", "state", text, remedy)
         elif evidence.status is not None:
-            yield Finding(
-                "error",
-                "state",
-                f"{path} is gone, but the agent runs",
-                "sudo systemctl restart overlayd, then join again: the host becomes a new node and "
-                "attaches its containers again",
-            )
+            yield _lost_state(path)
         else:
             yield Finding("note", "state", f"there is no {path}: this host was never in a cluster")
         return
@@ -75,6 +69,9 @@ def check_state_directory(evidence: Evidence) -> Iterator[Finding]:
         text = f"{path} is {disk_errors.kind(path)}"
         remedy = disk_errors.hint(NotADirectoryError(errno.ENOTDIR, text, str(path)), path)
         yield Finding("error", "state", text, remedy)
+        return
+    if evidence.status is not None and not (path / names.STATE_FILE).exists():
+        yield _lost_state(path / names.STATE_FILE)
         return
     yield _state_finding(path, found, evidence.paths.run_dir)
 
@@ -101,6 +98,16 @@ def _state_finding(path: Path, found: os.stat_result, run_dir: Path) -> Finding:
         f"{path} and overlayd's files in it belong to user {user}, and it has mode {mode:04o}: "
         "others may read this node's keys",
         disk_errors.owner_command(path, held),
+    )
+
+
+def _lost_state(path: Path) -> Finding:
+    return Finding(
+        "error",
+        "state",
+        f"{path} is gone, but the agent runs",
+        "Do not restart the agent: only it still has the state, and writes it anew within seconds. "
+        "If this stays, free space or make the disk writable; overlayd status says what it lacks",
     )
 
 

@@ -55,6 +55,7 @@ def test_the_state_directory_is_roots_alone(
     """It has this node's keys; the remedy is the command."""
     StateDatabase(tmp_path / "state").close()
     (tmp_path / "state").chmod(mode)
+    (tmp_path / "state" / "state.db").touch()
     found = only(host_checks.check_state_directory(seen()))
 
     assert found.level == level
@@ -108,7 +109,19 @@ def test_a_missing_state_directory_depends_on_the_agent(seen: Made, tmp_path: Pa
     status = {"state_dir": str(tmp_path / "state")}
 
     assert only(host_checks.check_state_directory(seen())).level == "note"
-    assert only(host_checks.check_state_directory(seen(status))).level == "error"
+    found = only(host_checks.check_state_directory(seen(status)))
+    assert found.level == "error"
+    assert "Do not restart" in found.remedy
+
+
+def test_a_missing_state_file_under_an_agent_is_an_error(seen: Made, tmp_path: Path) -> None:
+    """The directory alone is not the state; without an agent, the next start decides."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    status = {"state_dir": str(tmp_path / "state")}
+
+    found = only(host_checks.check_state_directory(seen(status)))
+    assert (found.level, "state.db is gone" in found.text) == ("error", True)
+    assert "Do not restart" in found.remedy
 
 
 def test_a_nearly_full_disk_is_reported(seen: Made, monkeypatch: pytest.MonkeyPatch) -> None:
