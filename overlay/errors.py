@@ -7,6 +7,9 @@ reported as a failure. A broken invariant of this program is an `assert`.
 
 from __future__ import annotations
 
+import errno
+import os
+
 TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import ClassVar, Final
@@ -15,6 +18,33 @@ if TYPE_CHECKING:
 KERNEL_REFUSED_HINT: Final = (
     "Repeat it. If the kernel refuses again, its log may say why: journalctl -k -n 50"
 )
+
+
+SHORTAGE_HINT: Final = (
+    "The host is short of file descriptors or memory: `ulimit -n` and `free` show it. The agent's "
+    "own limit is in /proc/PID/limits"
+)
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_CAUSES_MAX: Final = 8  # of one error that are looked at
+
+
+def shortage_hint(error: BaseException | None) -> str:
+    """Return what to do if an error, or one that caused it, is a shortage; else an empty text.
+
+    It goes before the hint of the operation that failed: a shortage ends any of them.
+    """
+    for _ in range(_CAUSES_MAX):
+        if error is None:
+            break
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            return SHORTAGE_HINT
+        error = error.__cause__
+    return ""
+
+
+def is_of_shortage(text: str) -> bool:
+    """Return whether a text, as of an event, has the words of a shortage."""
+    return any(os.strerror(number) in text for number in _SHORTAGES)
 
 
 class OverlayError(Exception):

@@ -19,6 +19,7 @@ from typing import Any
 from overlay import limits
 from overlay.agent.process.controller import Fault
 from overlay.agent.process.event_log import EventLog
+from overlay.errors import shortage_hint
 
 _HINT = (
     "What it interrupted is tried again at its next turn. If something does not work: sudo "
@@ -33,6 +34,7 @@ class Defects:
         self.count = 0
         self._event_log = event_log
         self._last = ""
+        self._last_hint = ""  # of a shortage
         self._last_s = 0.0
         self._recorded_s: dict[str, float] = {}  # by place: when it was logged
 
@@ -44,10 +46,11 @@ class Defects:
         """Yield the last one, for an hour; several are one line."""
         if not self.count or self._now_s() - self._last_s > limits.DEFECT_SHOWN_S:
             return
-        text = f"unexpected error: {self._last}"
+        kind = "a shortage interrupted work" if self._last_hint else "unexpected error"
+        text = f"{kind}: {self._last}"
         if self.count > 1:
             text = f"{text} (and {self.count - 1} more since the agent's start)"
-        yield Fault(text, _HINT, "error")
+        yield Fault(text, self._last_hint or _HINT, "error")
 
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # A task reports its exception in whichever thread collects it.
@@ -59,6 +62,7 @@ class Defects:
         place = "" if error is None else _place(error.__traceback__)
         what = str(context["message"]) if error is None else repr(error)
         self.count += 1
+        self._last_hint = shortage_hint(error)
         self._last_s = self._now_s()
         self._last = what[: limits.DEFECT_TEXT_SIZE] + (f" in {place}" if place else "")
         recorded_s = self._recorded_s.get(place)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from overlay import limits
 from overlay.agent.components import Components
+from overlay.errors import SHORTAGE_HINT, is_of_shortage
 
 _NUMBER: Final = re.compile(r"(?<![\w.:-])\d+(?![\w.:-])")  # not within names and addresses
 _FILTER_HINT: Final = (
@@ -51,4 +52,6 @@ def repairs(events: list[dict[str, Any]], now: float) -> Iterator[Notice]:
         place = f"network {latest['network']}: " if latest.get("network") else ""
         text = str(latest["text"])
         is_filter = "filter" in text or "nftables" in text
-        yield Notice(f"{place}{text} ({ago}{often})", _FILTER_HINT if is_filter else _HINT)
+        hint = _FILTER_HINT if is_filter else _HINT
+        hint = SHORTAGE_HINT if is_of_shortage(text) else hint
+        yield Notice(f"{place}{text} ({ago}{often})", hint)

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from overlay import failpoint, public_files
-from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.errors import (
+    SHORTAGE_HINT,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    OverlayError,
+    UsageError,
+)
 
 NETNS_DIRECTORY: Final = Path("/run/netns")
 OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
@@ -121,9 +128,7 @@ def _not_opened(path: str | Path, error: OSError) -> OverlayError:
             what, why=why, hint="Opening another process's namespace requires root"
         )
     if error.errno in SHORTAGE:
-        return OverlayError(
-            what, why=why, hint="The host is short of resources: check `ulimit -n` and `free`"
-        )
+        return OverlayError(what, why=why, hint=SHORTAGE_HINT)
     return OverlayError(what, why=why, hint="Check the kernel's log: dmesg")
 
 

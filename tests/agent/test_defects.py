@@ -152,3 +152,17 @@ async def test_the_agents_status_has_it(tmp_path: Path) -> None:
     found = [fault.text for source in agent.fault_sources for fault in source.faults()]
     assert any("KeyError('odd')" in text for text in found)
     await agent.close()
+
+
+async def test_a_shortage_is_not_called_unexpected(defects: Defects) -> None:
+    """Its advice is about the host, not a bug report."""
+
+    def short() -> None:
+        raise OSError(24, "Too many open files")
+
+    asyncio.get_running_loop().call_later(0, short)
+    await until(lambda: defects.count == 1)
+    (fault,) = defects.faults()
+    assert fault.text.startswith("a shortage interrupted work: OSError(24")
+    assert "`ulimit -n`" in fault.hint
+    assert "bug report" not in fault.hint

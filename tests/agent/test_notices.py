@@ -42,3 +42,9 @@ def test_a_quiet_host_has_no_notice() -> None:
     """Nor has one whose clock was set back after a repair."""
     assert list(repairs([], NOW)) == []
     assert list(repairs([event(-50, "it was gone: repaired")], NOW)) == []
+
+
+def test_a_shortage_in_a_repair_has_its_own_hint() -> None:
+    """No other program did it."""
+    (found,) = repairs([event(5, "in netns:c2: Too many open files: not repaired")], NOW)
+    assert "`ulimit -n`" in found.hint

@@ -20,7 +20,7 @@ from typing import Literal
 from overlay import limits
 from overlay.agent.process import tasks
 from overlay.agent.process.event_log import EventLog
-from overlay.errors import OverlayError
+from overlay.errors import OverlayError, shortage_hint
 
 _RETRIED_HINT = "The agent retries automatically; 'overlayd events' shows when this began"
 
@@ -52,7 +52,7 @@ class Controller(ABC):
 
     level: Literal["warn", "error"] = "error"  # of the fault
     problem: str = ""  # what an error means to people; empty: the name
-    hint: str = ""  # what to do about it; empty: the error's own hint
+    hint: str = ""  # what to do about it; empty: the error's own; a shortage has its own
     recovered: str = ""  # the event when the fault has ended; empty: that it is no longer so
     event_kind: str = "background"
     announces_all: bool = False  # whether what `faults` yields besides has such events, too
@@ -163,9 +163,12 @@ class Controller(ABC):
         else:
             reason, hint = str(error.strerror or error), ""
         text = f"{self.problem or self.name}: {reason}"
-        before, self.fault = self.fault, Fault(
-            text, self.hint or hint or _RETRIED_HINT, self.level, reason
-        )  # fmt: skip
+        before, self.fault = (
+            self.fault,
+            Fault(
+                text, shortage_hint(error) or self.hint or hint or _RETRIED_HINT, self.level, reason
+            ),
+        )
         if before is None or before.text != text:
             text += f" (tried again every {self.retry_max_s:.0f} s)"
             self._event_log.record(self.event_kind, text, level=logging.ERROR)

@@ -29,6 +29,7 @@ from overlay.errors import (
     NotRunningError,
     OverlayError,
     UsageError,
+    shortage_hint,
 )
 from overlay.kernel import netns
 from overlay.kernel.sandbox.container_namespace import OWN_NAME, require_container
@@ -324,8 +325,9 @@ def _open(target: Target) -> int:
         ) from error
     except OSError as error:
         known = NotFoundError if error.errno in NO_FILE else OverlayError
+        hint = shortage_hint(error) or _hint()
         raise known(
-            f"cannot open {target.netns_path}", why=str(error.strerror), hint=_hint()
+            f"cannot open {target.netns_path}", why=str(error.strerror), hint=hint
         ) from error
     if descriptor is None:
         named = target.kind == "netns"

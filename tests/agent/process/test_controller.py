@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -252,7 +254,7 @@ async def test_a_trigger_ends_the_wait_for_a_retry(event_log: EventLog) -> None:
 
 async def test_a_fault_has_a_hint(event_log: EventLog) -> None:
     """That of the class, else that of the error, else that it is retried."""
-    plain = Counting(event_log, OverlayError("taken", hint="Free it"), OSError(12, "no memory"))
+    plain = Counting(event_log, OverlayError("taken", hint="Free it"), OSError(5, "no disk"))
     fixed = Counting(event_log, ConflictError("taken", hint="Free it"))
     fixed.hint, fixed.problem, fixed.level = "Load the module", "nothing is counted", "warn"
     hints = []
@@ -268,6 +270,25 @@ async def test_a_fault_has_a_hint(event_log: EventLog) -> None:
     assert fixed.fault is not None
     assert (fixed.fault.text, fixed.fault.hint) == ("nothing is counted: taken", "Load the module")
     assert (fixed.fault.level, fixed.fault.reason) == ("warn", "taken")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+async def test_a_shortage_has_its_own_hint(event_log: EventLog, number: int) -> None:
+    """The cause and the remedy are the host's: not those of the work that it ended."""
+    shortage = OSError(number, os.strerror(number))
+    wrapped = OverlayError("cannot look", hint="Look elsewhere")
+    wrapped.__cause__ = shortage
+    for error in (shortage, wrapped):
+        controller = Counting(event_log, error, OSError(errno.ENOENT, "gone"))
+        controller.hint = "Load the modules"
+        await controller.attempt()
+        assert controller.fault is not None
+        assert "`ulimit -n` and `free`" in controller.fault.hint
+        again = Counting(event_log, OSError(errno.ENOENT, "gone"))
+        again.hint = "Load the modules"
+        await again.attempt()
+        assert again.fault is not None
+        assert again.fault.hint == "Load the modules"
 
 
 async def test_a_failed_preparation_is_retried(event_log: EventLog) -> None:

@@ -365,3 +365,15 @@ class TestRefused:
         sources = _around(tmp_path, broken="podman")
         with pytest.raises(OverlayError, match="Podman does not answer"):
             resolve_target("web", sources)
+
+
+def test_a_shortage_is_not_a_wrong_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms of a target are no help to a host that is short of descriptors."""
+
+    def short(path: object) -> int:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr("overlay.kernel.netns.open_if_namespace", short)
+    with pytest.raises(OverlayError, match="Too many open files") as caught:
+        resolve_target(f"pid:{os.getpid()}")
+    assert "`ulimit -n`" in caught.value.hint

@@ -33,6 +33,7 @@ from overlay.errors import (
     OverlayError,
     UsageError,
     defect_error,
+    shortage_hint,
 )
 
 _LOG = logging.getLogger("overlayd.api")
@@ -201,8 +202,7 @@ class ApiServer:
                 OverlayError(
                     f"{name} failed: the operating system reported an error",
                     why=error.strerror or str(error),
-                    hint="The agent's log has the details. If the host is short of file "
-                    "descriptors or memory, `ulimit -n` and `free` show it",
+                    hint=shortage_hint(error) or "The agent's log has the details",
                 )
             )
         except Exception as error:  # noqa: BLE001 - the boundary to people
