@@ -41,7 +41,9 @@ def _network(components: Components, network: Network) -> NetworkOwnersResponse:
 
 
 def _subnet(components: Components, subnet: Subnet, found: list[Share]) -> SubnetOwnersResponse:
-    owners = [_owner(components, subnet, share) for share in found]
+    owners = sorted(
+        (_owner(components, subnet, share) for share in found), key=lambda owner: owner["node"]
+    )
     return {
         "subnet": str(subnet),
         "block_length": subnet.block_length or None,

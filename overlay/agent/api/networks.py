@@ -263,9 +263,13 @@ def network_detail(item: Network, components: Components) -> NetworkDetailRespon
             for each in components.routers.registry.catalog.on(item.vni)
         ],
         "multicast": _multicast(item, directory),
-        "grants": [
-            _grant(item, share, directory) for share in components.ipam.allocator.space.shares(item)
-        ],
+        "grants": sorted(
+            (
+                _grant(item, share, directory)
+                for share in components.ipam.allocator.space.shares(item)
+            ),
+            key=lambda grant: (grant["subnet"], grant["node"]),
+        ),
         "outside": machines(item, components),
     }
 

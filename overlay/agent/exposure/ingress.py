@@ -124,6 +124,12 @@ class Ingress(Controller):
         self.status = tuple(found)
         self._rules.set_ingress(each.forward for each in found if each.forward is not None)
 
+    def refusal(self, protocol: str, port: int) -> str:
+        """Return why this host's configuration lets no member publish a port; empty if it does."""
+        if contains(self._allowed, port):
+            return ""
+        return f"port {port}/{protocol} is not answered here: cluster_ports does not allow it"
+
     async def _status_of(self, port: IngressPort, *, is_held: bool) -> IngressStatus:
         backends = sharing_at(port.target, self._gossip.node_id)
         if port.mode == "host":
@@ -132,10 +138,8 @@ class Ingress(Controller):
         if port.mode == "host" and not taking:
             return IngressStatus(port, None, "")
         place = f"port {port.port}/{port.protocol}"
-        if not contains(self._allowed, port.port):
-            return IngressStatus(
-                port, None, f"{place} is not answered here: cluster_ports does not allow it", _ALLOW
-            )
+        if refusal := self.refusal(port.protocol, port.port):
+            return IngressStatus(port, None, refusal, _ALLOW)
         network = self._directory.network_by_vni(port.target.vni)
         if network is None or not self._exposure.host_endpoints.of(port.target.vni):
             name = network.name if network is not None else str(port.target.vni)

@@ -230,6 +230,7 @@ class ServiceView:
         self._own = components.gossip.node_id
         self._checks = components.service_data_plane.checks
         self._at_connect = components.service_data_plane.at_connect
+        self._ingress = components.exposure.ingress
         self._indexes = {
             vni: self._directory.view.services.backend_index(network)
             for vni in {service.vni for service in components.services.catalog.all()}
@@ -320,9 +321,11 @@ class ServiceView:
 
     def warnings(self, service: Service, named: Iterable[str]) -> list[str]:
         """Return what may be a mistake; a request has named some backends to change them."""
-        if self.unknown_network(service) is not None:
-            return []
-        return backend_warnings(service, self._backends(service), named)
+        refused = (self._ingress.refusal(each.protocol, each.port) for each in service.ingress)
+        warnings = [why for why in refused if why]
+        if self.unknown_network(service) is None:
+            warnings += backend_warnings(service, self._backends(service), named)
+        return warnings
 
 
 def _check_response(check: HealthCheck | None) -> HealthCheckResponse | None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.api.http.caller import ApiCaller
-from overlay.agent.api.services.handlers import ServiceHandlers, backend_warnings
+from overlay.agent.api.services.handlers import (
+    ServiceHandlers,
+    ServiceView,
+    backend_warnings,
+)
 from overlay.agent.api.services.schema import (
     ServiceCreateRequest,
     ServicePortRequest,
     ServicePublishRequest,
     ServiceSetRequest,
 )
+from overlay.core.services.service import ServiceIngress
 from overlay.errors import ForbiddenError
 from tests.core.services.test_derivation import WEB, candidate, index
 
@@ -50,3 +56,15 @@ def test_a_name_that_is_no_backend_is_told(named: tuple[str, ...], warnings: lis
     found = index(candidate(1), candidate(2)).backends(WEB)
 
     assert backend_warnings(WEB, found, named) == warnings
+
+
+def test_a_port_that_the_host_does_not_answer_is_told() -> None:
+    """Its configuration allows members some ports alone; the verb succeeds for the others."""
+    components = MagicMock()
+    components.directory.follows.return_value = False  # its containers are not known here
+    components.exposure.ingress.refusal = lambda _protocol, port: (
+        "" if port > 1023 else f"not {port}"
+    )
+    service = replace(WEB, ingress=(ServiceIngress(22, 80), ServiceIngress(8080, 80)))
+
+    assert ServiceView(components).warnings(service, ()) == ["not 22"]
