@@ -74,6 +74,7 @@ class EncryptionController(Controller):
         self._is_stale = True
         self._has_left = False
         self._applied: tuple[TunnelState, ...] = ()
+        self._silent: set[str] = set()  # devices whose process did not answer at the last look
         self._answering: frozenset[bytes] = frozenset()  # keys that the newer device had answers by
         self._lock = asyncio.Lock()
         self._peer_faults = PeerFaults(context, self._plan, self.replacement)
@@ -261,15 +262,24 @@ class EncryptionController(Controller):
                 await self.replace_hung()
 
     async def replace_hung(self) -> None:
-        """Have the process of each device made again if it does not answer; that is a `fault`."""
+        """Have the process of each device made again if it does not answer; that is a `fault`.
+
+        At the second look in a row: its end loses packets, and a host may be busy for a moment.
+        """
         async with self._lock:
+            silent = set()
             for state in self._applied:
-                if await asyncio.to_thread(uapi.is_hung, state.name):
-                    try:
-                        await self._kernel.call(tunnel.give_up_hung, state.name)
-                    except (OverlayError, OSError) as error:
-                        self._fail(error)
-                    self.trigger()
+                if not await asyncio.to_thread(uapi.is_hung, state.name):
+                    continue
+                if state.name not in self._silent:
+                    silent.add(state.name)
+                    continue
+                try:
+                    await self._kernel.call(tunnel.give_up_hung, state.name)
+                except (OverlayError, OSError) as error:
+                    self._fail(error)
+                self.trigger()
+            self._silent = silent
 
     def resync(self) -> None:
         """Have the next pass read the whole device."""
