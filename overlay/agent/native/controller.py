@@ -162,7 +162,8 @@ class NativePath(Controller):
 
     def _follow_host(self, monitor: HookMonitor) -> None:
         """Have the kernel read, and sandboxes repair what was altered at their shortcuts' ends."""
-        self.mark_stale()
+        if monitor.are_hooks_changed:
+            self.mark_stale()
         for network in self._directory.networks():
             runtime = self._reconciler.runtime(network.vni)
             if runtime is None:

@@ -17,7 +17,10 @@ _UNHOOKED: Final = (codec.RTM_DELQDISC, codec.RTM_DELTFILTER)
 
 
 class HookMonitor(UnderlayMonitor):
-    """Watches all interfaces of the host, with their queueing disciplines and filters."""
+    """Watches all interfaces of the host, with their queueing disciplines and filters.
+
+    `are_hooks_changed` says whether something was noted of the latter; links change all the time.
+    """
 
     groups: ClassVar[tuple[int, ...]] = (codec.RTNLGRP_TC, codec.RTNLGRP_LINK)
 
@@ -30,17 +33,20 @@ class HookMonitor(UnderlayMonitor):
         try:
             waiting = self._socket.notifications(_READS_MAX)
         except LostNotificationsError:
-            self._are_lost = True
+            self._are_lost = self.are_hooks_changed = True
             return
         for message in waiting:
             if message.kind in _UNHOOKED:
                 self._unhooked.add(tc_filters.index_of(message))
-            elif message.kind == codec.RTM_NEWLINK:
+            if message.kind == codec.RTM_NEWLINK:
                 link = link_decoder.decode(message)
                 self._links[link.index] = link
+            elif message.kind != codec.RTM_DELLINK:
+                self.are_hooks_changed = True
 
     def forget(self) -> None:
         """Forget what was noted."""
+        self.are_hooks_changed = False
         self._unhooked: set[int] = set()
         self._links: dict[int, LinkInfo] = {}
         self._are_lost = False

@@ -177,7 +177,9 @@ async def test_a_sandbox_repairs_the_ends_of_its_shortcuts(
     monkeypatch.setattr(host.reconciler, "runtime", lambda _vni: runtime)
     monkeypatch.setattr(host.reconciler, "mark_stale", stale.append)
     said = dict.fromkeys(host.shortcuts.values(), "")
-    monitor = SimpleNamespace(alteration=lambda _link, end: said[end], forget=lambda: None)
+    monitor = SimpleNamespace(
+        alteration=lambda _link, end: said[end], forget=lambda: None, are_hooks_changed=False
+    )
     host.native._follow_host(cast("Any", monitor))
     assert stale == []
 

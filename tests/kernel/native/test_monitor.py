@@ -65,6 +65,19 @@ def test_the_hooks_of_an_end_are_missed(place: Place) -> None:
     assert place.alteration() == ""
 
 
+def test_hooks_and_links_are_told_apart(place: Place) -> None:
+    """Links come and go with containers, and say nothing about programs."""
+    place.ip("link", "add", "more", "type", "veth")
+    place.ip("link", "del", "more")
+    place.monitor.drain()
+    seen = [place.monitor.are_hooks_changed]
+    place.tc("del", "other")
+    place.monitor.drain()
+    seen.append(place.monitor.are_hooks_changed)
+    place.monitor.forget()
+    assert [*seen, place.monitor.are_hooks_changed] == [False, True, False]
+
+
 def test_an_end_that_is_down_is_noticed(place: Place) -> None:
     """One that was down for a moment only is as it should be."""
     place.ip("link", "set", "ovn0", "down")
