@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.kernel.bpf.hooks.tcx import has_tcx
 from overlay.lab import host_process, lab
+from overlay.lab.driver import connect, join_all
 from tests.e2e.test_gate import (
     ECHO,
     KILL,
@@ -46,7 +47,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     make = request.getfixturevalue("cluster_of")
     hosts = lab.make(2)
     try:
-        lab.join(hosts)
+        join_all(connect(hosts))  # the first agent takes minutes to be read from an emulated disk
         lab.populate(hosts)
         made = make(hosts)
         made.ok(1, "sh", "-c", MAKE_WORLD)
