@@ -80,6 +80,8 @@ def test_a_killed_deletion_is_finished_by_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     state = StateDatabase(folder)
     state.keep_backup()
+    state.close()
+    (folder / "state.db-wal").touch()
     (folder / "evpn.json").touch()
     (folder / "theirs").touch()
     count = len(directory.contents(folder).own)
@@ -87,7 +89,6 @@ def test_a_killed_deletion_is_finished_by_the_next(tmp_path: Path) -> None:
         found = directory.contents(folder)
         assert found.is_marked
         found.own[0].unlink()
-    state.close()
 
     assert directory.contents(folder).own == ()
     assert count >= 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 TEXTS: Final[dict[str, str]] = {
-    "state_dir": "identity, records, attachments",
+    "state_dir": "identity, records, attachments; a whole path",
     "run_dir": "the API socket, and the log of an agent that `join` started",
     "api_group": "members of this group may use the API, besides root",
     "api_group_trusted": (

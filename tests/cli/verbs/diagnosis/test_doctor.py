@@ -28,6 +28,7 @@ def member(name: str, version: str = __version__) -> dict[str, Any]:
 def healthy(agent: FakeAgent, tmp_path: Path) -> dict[str, Any]:
     """Have the agent answer as on a host without problems; return its status."""
     (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "state.db").touch(mode=0o600)
     status = documented_status() | {
         "health": [], "version": __version__, "state_dir": str(tmp_path / "state"),
     }  # fmt: skip
