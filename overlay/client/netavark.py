@@ -13,6 +13,7 @@ import sys
 
 from overlay import __version__
 from overlay.client.plugin_client import PluginClient
+from overlay.driver_options import NETWORK_OPTION, DriverOptions, clear_network_error
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
 TYPE_CHECKING = False  # typing itself takes longer to import than all of this
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _API_VERSION = "1.0.0"  # of netavark's plugins
 _PLUGIN = "netavark"
-_NETWORK_OPTION = "overlayd.network"
-_ENCRYPTED_OPTION = "encrypted"
 
 
 def main(run_dir: str) -> int:
@@ -76,7 +75,8 @@ def _decoded(raw: bytes) -> JsonObject:
 
 def _create(client: PluginClient, asked: JsonObject) -> JsonObject:
     """Find the cluster's network, or create it; return Podman's with its subnets."""
-    name, encrypted = _network_name(asked), _asks_for_encryption(asked)
+    name = _network_name(asked)
+    encrypted = DriverOptions(asked.get("options") or {}, "Podman").encrypted
     subnets = [_subnet(each) for each in asked.get("subnets") or []]
     try:
         found = client.get(f"/v1/networks/{name}")
@@ -93,11 +93,7 @@ def _create(client: PluginClient, asked: JsonObject) -> JsonObject:
         )
     _require_match(found, subnets, internal=bool(asked.get("internal")))
     if encrypted and not found["encrypted"]:
-        raise ConflictError(
-            f"network {name} exists and is not encrypted",
-            hint=f"Encrypt it on all hosts: overlayd encryption on {name}; or leave "
-            f"-o {_ENCRYPTED_OPTION} out",
-        )
+        raise clear_network_error(name)
     return {
         **asked,
         "subnets": [
@@ -111,28 +107,8 @@ def _create(client: PluginClient, asked: JsonObject) -> JsonObject:
 
 def _network_name(network: JsonObject) -> str:
     """Return the name in the cluster: that of the option, else Podman's."""
-    name = (network.get("options") or {}).get(_NETWORK_OPTION) or network["name"]
+    name = (network.get("options") or {}).get(NETWORK_OPTION) or network["name"]
     return str(name)
-
-
-def _asks_for_encryption(network: JsonObject) -> bool:
-    """Return whether options ask for that; raises UsageError for one that is not followed."""
-    options = network.get("options") or {}
-    unknown = sorted(set(options) - {_NETWORK_OPTION, _ENCRYPTED_OPTION})
-    if unknown:
-        raise UsageError(
-            f"unknown option {unknown[0][:64]}",
-            why="overlayd knows two options of Podman networks, and would not follow this one",
-            hint=f"-o {_NETWORK_OPTION}=NAME, -o {_ENCRYPTED_OPTION}=true; an MTU is set for all "
-            "hosts: overlayd network set NAME --mtu BYTES",
-        )
-    asked = str(options.get(_ENCRYPTED_OPTION, "false")).lower()
-    if asked not in {"true", "false", ""}:
-        raise UsageError(
-            f"-o {_ENCRYPTED_OPTION}={asked[:64]} is neither true nor false",
-            hint=f"-o {_ENCRYPTED_OPTION}=true, or leave it out",
-        )
-    return asked != "false"
 
 
 def _subnet(asked: JsonObject) -> JsonObject:
@@ -159,7 +135,7 @@ def _require_match(found: JsonObject, subnets: list[JsonObject], *, internal: bo
             f"network {found['name']} exists with other subnets",
             why=f"Podman asks for {', '.join(other)}; it has {', '.join(known)}",
             hint="Leave --subnet and --gateway out, or choose another network: "
-            f"-o {_NETWORK_OPTION}=NAME",
+            f"-o {NETWORK_OPTION}=NAME",
         )
     if internal and not found["internal"]:
         raise ConflictError(

@@ -1,4 +1,4 @@
-"""What a directory of overlayd's holds, and the deletion of that which is overlayd's.
+"""The files in a directory that are overlayd's, and their deletion.
 
 Does not: know the names (`names`), or whether an agent still uses the directory.
 """
@@ -20,7 +20,7 @@ _WITNESS: Final = re.compile(rb"[0-9a-f]{16} \d{20}\n")
 
 
 class Contents(NamedTuple):
-    """What is in a directory."""
+    """The content of a directory."""
 
     own: tuple[Path, ...]  # overlayd's files, in the order in which to delete them
     folders: tuple[Path, ...]  # overlayd's folders, which hold some of these

@@ -1,4 +1,4 @@
-"""What to do about a file or a directory that cannot be written, by the kind of error.
+"""Hints about files and directories that cannot be written, by the kind of error.
 
 Owns: the hint for each error number, for the errors of the system and those of SQLite.
 """

@@ -55,4 +55,4 @@ FOLDERS: Final = {
 """Folders, with the files in them that are overlayd's."""
 
 NOBODYS: Final = frozenset(("lost+found",))
-"""What file systems make themselves."""
+"""Names that file systems make themselves."""

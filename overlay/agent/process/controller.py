@@ -163,12 +163,8 @@ class Controller(ABC):
         else:
             reason, hint = str(error.strerror or error), ""
         text = f"{self.problem or self.name}: {reason}"
-        before, self.fault = (
-            self.fault,
-            Fault(
-                text, shortage_hint(error) or self.hint or hint or _RETRIED_HINT, self.level, reason
-            ),
-        )
+        hint = shortage_hint(error) or self.hint or hint or _RETRIED_HINT
+        before, self.fault = self.fault, Fault(text, hint, self.level, reason)
         if before is None or before.text != text:
             text += f" (tried again every {self.retry_max_s:.0f} s)"
             self._event_log.record(self.event_kind, text, level=logging.ERROR)

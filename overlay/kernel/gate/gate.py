@@ -9,7 +9,6 @@ Does not: write the rules inside, or decide what is wanted.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -296,15 +295,6 @@ def kept_block(node_id: NodeId) -> PortBlock | None:
         return inside.kept_block()
     finally:
         inside.close()
-
-
-def hook_obstacle(node_id: NodeId, interfaces: Collection[int]) -> str:
-    """Return why interfaces of the thread's namespace can't run the programs; empty if they can.
-
-    Raises OSError.
-    """
-    with NetlinkSocket() as host:
-        return hooks.obstacle(host, node_id, interfaces)
 
 
 def refusal(node_id: NodeId) -> str:

@@ -8,7 +8,7 @@ Owns: which program runs where.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.gate.state import GatedInterface, InterfaceKind
@@ -139,11 +139,6 @@ def remove_programs(socket: NetlinkSocket, node_id: NodeId) -> None:
     That is also the thread's.
     """
     programs.remove_of(socket, HookOwner(GATE, node_id))
-
-
-def obstacle(socket: NetlinkSocket, node_id: NodeId, indexes: Collection[int]) -> str:
-    """Return why interfaces of the socket's namespace can't run the programs; empty if they can."""
-    return hooks_of(socket, HookOwner(GATE, node_id)).obstacle(indexes)
 
 
 def has_others(socket: NetlinkSocket, node_id: NodeId) -> bool:

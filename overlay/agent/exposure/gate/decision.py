@@ -31,8 +31,9 @@ from overlay.core.gate.translation import (
     published_ports,
 )
 from overlay.errors import OverlayError
+from overlay.kernel.bpf.hooks.interface_hooks import obstacle as hook_obstacle
 from overlay.kernel.bpf.hooks.interface_hooks import stops_interfaces
-from overlay.kernel.gate.gate import OTHER_AGENT, hook_obstacle, refusal
+from overlay.kernel.gate.gate import OTHER_AGENT, refusal
 from overlay.kernel.gate.host_reader import read_host
 from overlay.kernel.gate.other_programs import admits_by_mark, other_use
 from overlay.kernel.gate.used_ports import listening_ports
@@ -173,7 +174,7 @@ class GateDecision:
             return _Possible(None, why, may_pass=not lasting)
         plan = plan_gate(host, wanted, block, frozenset(virtual))
         indexes = {each.interface_index for each in plan.gate.interfaces}
-        why = _excess(plan.gate) or await self._kernel.call(hook_obstacle, self._node_id, indexes)
+        why = _excess(plan.gate) or await self._kernel.call(hook_obstacle, indexes)
         return _Possible(None if why else plan, why)
 
     async def _free_block(self, host: HostView, wanted: HostState) -> PortBlock | None:

@@ -27,9 +27,10 @@ from overlay.agent.plugins.docker.messages import (
     PoolRelease,
     PoolRequest,
 )
-from overlay.agent.plugins.docker.network_binding import NETWORK_OPTION, NetworkBinder
+from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.state.docker_documents import DockerPool
 from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.driver_options import NETWORK_OPTION
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Ip, Network, Subnet, ip_text, parse_ip
 

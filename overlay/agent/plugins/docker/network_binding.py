@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 from overlay import limits
 from overlay.agent.components import Components
@@ -26,47 +24,14 @@ from overlay.core.dataplane.network_drivers import (
     has_sandbox,
     is_wanted_encrypted,
 )
+from overlay.driver_options import clear_network_error
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.model import LABEL_PREFIX, Network, Subnet, valid_name
 
-NETWORK_OPTION = "overlayd.network"
-_ENCRYPTED_OPTION = "encrypted"  # as of Docker's own overlay driver
-_ON, _OFF = ("", "true"), "false"
-_MTU_OPTION = "com.docker.network.driver.mtu"
-_MTU_HINT = (
-    "Leave it out, and set it for all hosts afterwards: overlayd network set NAME --mtu BYTES"
-)
 ALLOCATED = "swarm-"
 """Prefix of a swarm manager's networks and pools: a task's host has others of the same network."""
 MADE_BY_DOCKER = (LABEL_PREFIX + "made-by", "docker")
 """On networks that Docker's plugin created: they are removed with their Docker network."""
-
-
-class DriverOptions(NamedTuple):
-    """What Docker's user asks of the driver for a network (`-o`)."""
-
-    name: str  # of the cluster's network; empty if not told
-    encrypted: bool
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> DriverOptions:
-        """Return what options ask for; raises UsageError for one that would not be followed."""
-        unknown = sorted(set(options) - {NETWORK_OPTION, _ENCRYPTED_OPTION})
-        if unknown:
-            raise UsageError(
-                f"unknown option {unknown[0][:64]}",
-                why="overlayd knows two options of Docker networks, and would not follow this one",
-                hint=_MTU_HINT
-                if unknown[0] == _MTU_OPTION
-                else f"-o {NETWORK_OPTION}=NAME, -o {_ENCRYPTED_OPTION}",
-            )
-        asked = str(options.get(_ENCRYPTED_OPTION, _OFF)).lower()
-        if asked not in {*_ON, _OFF}:
-            raise UsageError(
-                f"-o {_ENCRYPTED_OPTION}={asked[:64]} is neither true nor false",
-                hint=f"-o {_ENCRYPTED_OPTION}, or leave it out",
-            )
-        return cls(str(options.get(NETWORK_OPTION, "")), asked in _ON)
 
 
 class NetworkBinder:
@@ -284,11 +249,7 @@ def _require_match(found: Network, network: DockerNetwork, pools: list[DockerPoo
             hint="Leave --internal out, or choose another network: -o overlayd.network=NAME",
         )
     if network.encrypted and not is_wanted_encrypted(found):
-        raise ConflictError(
-            f"network {found.name} exists and is not encrypted",
-            hint=f"Encrypt it on all hosts: overlayd encryption on {found.name}; or leave "
-            f"-o {_ENCRYPTED_OPTION} out",
-        )
+        raise clear_network_error(found.name)
 
 
 def _is_same(subnet: Subnet, pool: DockerPool) -> bool:

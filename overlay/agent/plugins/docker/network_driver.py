@@ -31,15 +31,12 @@ from overlay.agent.plugins.docker.messages import (
     NetworkCreation,
     NetworkDeletion,
 )
-from overlay.agent.plugins.docker.network_binding import (
-    NETWORK_OPTION,
-    DriverOptions,
-    NetworkBinder,
-)
+from overlay.agent.plugins.docker.network_binding import NetworkBinder
 from overlay.agent.plugins.docker.port_mappings import DockerPortMappings, port_requests
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state.docker_documents import DockerEndpoint, DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
+from overlay.driver_options import NETWORK_OPTION, DriverOptions
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import (
     LABEL_PREFIX,
@@ -87,7 +84,7 @@ class DockerNetworkDriver:
             return {}  # Docker repeats a request whose answer it has not seen
         options = request.options or {}
         generic = options.get(_GENERIC)
-        asked = DriverOptions.of(generic if isinstance(generic, dict) else {})
+        asked = DriverOptions(generic if isinstance(generic, dict) else {}, "Docker")
         taken: list[DockerPool] = []
         for data in [*(request.ipv4 or []), *(request.ipv6 or [])]:
             taken.append(self._pool_of(data, taken))

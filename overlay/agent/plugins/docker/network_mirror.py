@@ -14,11 +14,12 @@ from typing import Any
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.plugins.docker.bindings import DockerBindings
-from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER, NETWORK_OPTION
+from overlay.agent.plugins.docker.network_binding import MADE_BY_DOCKER
 from overlay.agent.process.controller import Controller
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, query_docker, request_docker
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.docker_socket import DRIVER, MADE_BY_OVERLAYD, is_made_by_overlayd, users_query
+from overlay.driver_options import NETWORK_OPTION
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Network, ip_text
 from overlay.signals import Signal

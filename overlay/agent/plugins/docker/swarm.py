@@ -30,15 +30,11 @@ from overlay.agent.plugins.docker.messages import (
     NetworkDeletion,
     PoolRequest,
 )
-from overlay.agent.plugins.docker.network_binding import (
-    ALLOCATED,
-    NETWORK_OPTION,
-    DriverOptions,
-    NetworkBinder,
-)
+from overlay.agent.plugins.docker.network_binding import ALLOCATED, NetworkBinder
 from overlay.agent.plugins.docker.network_driver import DockerNetworkDriver, missing_pool_error
 from overlay.agent.state.docker_documents import DockerNetwork, DockerPool
 from overlay.docker_socket import ADDRESS_SPACE
+from overlay.driver_options import NETWORK_OPTION, DriverOptions
 from overlay.errors import OverlayError, UsageError
 from overlay.model import Ip, Network, ip_text
 
@@ -134,7 +130,7 @@ class SwarmDrivers:
 
     async def _allocate_network(self, request: NetworkAllocation) -> dict[str, Any]:
         given = request.options or {}
-        asked = DriverOptions.of(given)
+        asked = DriverOptions(given, "Docker")
         network_id = ALLOCATED + request.network_id
         known = self._bindings.networks.get(network_id)
         pools: list[DockerPool] = []

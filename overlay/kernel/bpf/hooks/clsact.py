@@ -70,7 +70,7 @@ class ClsactHooks:
             self._put_with_hooks(index, program_fd, where)
             return
         if where == EGRESS and not hooks.has_egress:
-            raise OSError(errno.EOPNOTSUPP, _NO_EGRESS.format(self._name(index)))
+            raise OSError(errno.EOPNOTSUPP, _NO_EGRESS.format(_name(self._socket, index)))
         ours = [each for hook in _HOOKS for each in _filters(self._socket, hooks, hook)]
         is_added = any(each.name.endswith(_ADDED) for each in ours)
         request = self._request(index, program_fd, where, is_added=is_added)
@@ -96,13 +96,7 @@ class ClsactHooks:
 
     def _raise(self, index: int, number: int, text: str) -> None:
         if number != errno.ENODEV:
-            raise OSError(number, _REFUSED.format(self._name(index), text))
-
-    def _name(self, index: int) -> str:
-        try:
-            return link_name(self._socket, index)
-        except NetlinkError:
-            return f"interface {index}"
+            raise OSError(number, _REFUSED.format(_name(self._socket, index), text))
 
     def delete(self, index: int, where: int) -> None:
         """Remove this owner's program from an interface's hook. Raises OSError."""
@@ -117,15 +111,16 @@ class ClsactHooks:
             for _, _, each in _filters_for(self._socket, self._owner.use)
         )
 
-    def obstacle(self, indexes: Collection[int]) -> str:
-        """Return why interfaces can't run programs at both hooks; empty if they can."""
-        hooked = _hooked(self._socket)
-        for index in sorted(set(indexes) & hooked.keys()):
-            if not hooked[index].has_egress:
-                return _NO_EGRESS.format(self._name(index))
-            if hooked[index].is_shared:
-                return _SHARED.format(self._name(index))
-        return ""
+
+def obstacle(socket: NetlinkSocket, indexes: Collection[int]) -> str:
+    """Return why interfaces can't run programs at both hooks; empty if they can."""
+    hooked = _hooked(socket)
+    for index in sorted(set(indexes) & hooked.keys()):
+        if not hooked[index].has_egress:
+            return _NO_EGRESS.format(_name(socket, index))
+        if hooked[index].is_shared:
+            return _SHARED.format(_name(socket, index))
+    return ""
 
 
 def remove_all(socket: NetlinkSocket, use: HookUse) -> set[int]:
@@ -200,3 +195,10 @@ def _hooked(socket: NetlinkSocket) -> dict[int, TcHooks]:
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
     found = map(tc_filters.hooks_in, messages)
     return {each.interface: each for each in found if each is not None}
+
+
+def _name(socket: NetlinkSocket, index: int) -> str:
+    try:
+        return link_name(socket, index)
+    except NetlinkError:
+        return f"interface {index}"

@@ -36,9 +36,6 @@ class InterfaceHooks(Protocol):
     def has_others(self) -> bool:
         """Return whether an interface runs another node's program for the same use."""
 
-    def obstacle(self, indexes: Collection[int]) -> str:
-        """Return why interfaces can't run programs at both hooks; empty if they can."""
-
 
 def stops_interfaces() -> bool:
     """Return whether an interface drops packets while the first program comes or the last one goes.
@@ -46,6 +43,17 @@ def stops_interfaces() -> bool:
     The kernel stops it while a queueing discipline, which tc's hooks are, is added or removed.
     """
     return not tcx.has_tcx()
+
+
+def obstacle(indexes: Collection[int]) -> str:
+    """Return why interfaces of the thread's namespace can't run programs; empty if they can.
+
+    Raises OSError.
+    """
+    if tcx.has_tcx():
+        return ""
+    with NetlinkSocket() as socket:
+        return clsact.obstacle(socket, indexes)
 
 
 def hooks_of(socket: NetlinkSocket, owner: HookOwner) -> InterfaceHooks:

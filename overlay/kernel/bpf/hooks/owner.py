@@ -22,7 +22,7 @@ Place = tuple[int, int]
 
 
 class HookUse(NamedTuple):
-    """What programs are for, and how those of all nodes are recognized."""
+    """The purpose of programs, and how those of all nodes are recognized."""
 
     program_prefix: str
     """Names of programs at tcx begin so."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
@@ -87,10 +87,6 @@ class TcxHooks:
             for where in (INGRESS, EGRESS)
             for _, name in named(index, where)
         )
-
-    def obstacle(self, indexes: Collection[int]) -> str:  # noqa: ARG002  none is known
-        """Return why interfaces can't run programs at both hooks; empty if they can."""
-        return ""
 
 
 def remove_all(use: HookUse) -> set[int]:

@@ -125,7 +125,7 @@ def run(
     monkeypatch.setattr(decision, "read_host", kernel.read_host)
     monkeypatch.setattr(translation_gate, "remove_gate", kernel.remove)
     monkeypatch.setattr(decision, "stops_interfaces", lambda: kernel.stops)
-    monkeypatch.setattr(decision, "hook_obstacle", lambda _node_id, _indexes: kernel.no_hook)
+    monkeypatch.setattr(decision, "hook_obstacle", lambda _indexes: kernel.no_hook)
     monkeypatch.setattr(former_ports, "open_published_ports", lambda _fd, _own: kernel.open_ports)
 
     async def main() -> None:

@@ -145,7 +145,10 @@ def test_tcs_ingress_has_one_hook(place: Place) -> None:
     """What it has is used, and removed; nothing takes its place for what is sent."""
     place.tc("qdisc", "add", "dev", "d0", "ingress")
     hooks = place.hooks()
-    assert hooks.obstacle([place.index]) == "tc's ingress on d0 leaves no hook for what it sends"
+    assert (
+        clsact.obstacle(place.socket, [place.index])
+        == "tc's ingress on d0 leaves no hook for what it sends"
+    )
     hooks.put(place.index, place.program, INGRESS)
     with pytest.raises(OSError, match="tc's ingress on d0 leaves no hook") as raised:
         hooks.put(place.index, place.program, EGRESS)
@@ -162,8 +165,8 @@ def test_shared_filters_are_an_obstacle(place: Place) -> None:
     place.tc("qdisc", "add", "dev", "d0", "ingress_block", "21", "clsact")
     hooks = place.hooks()
     expected = "tc's hooks on d0 share their filters with other interfaces"
-    assert hooks.obstacle([place.index]) == expected
-    assert hooks.obstacle([place.index + 1]) == ""
+    assert clsact.obstacle(place.socket, [place.index]) == expected
+    assert clsact.obstacle(place.socket, [place.index + 1]) == ""
     with pytest.raises(OSError, match="no program at tc's hooks of d0: "):
         hooks.put(place.index, place.program, INGRESS)
     assert place.has_hooks()
