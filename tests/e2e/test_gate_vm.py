@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.kernel.bpf.hooks.tcx import has_tcx
-from overlay.lab import host_process, lab
-from overlay.lab.driver import connect, join_all
+from overlay.lab import lab
+from overlay.lab.driver import connect, end_all, join_all
 from tests.e2e.test_gate import (
     ECHO,
     KILL,
@@ -46,8 +46,9 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """
     make = request.getfixturevalue("cluster_of")
     hosts = lab.make(2)
+    drivers = connect(hosts)
     try:
-        join_all(connect(hosts))  # the first agent takes minutes to be read from an emulated disk
+        join_all(drivers)  # the first agent takes minutes to be read from an emulated disk
         lab.populate(hosts)
         made = make(hosts)
         made.ok(1, "sh", "-c", MAKE_WORLD)
@@ -59,7 +60,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         made.ok(1, "overlayd", "publish", "c1", "8080:80")
         yield made
     finally:
-        host_process.end(host_process.running())
+        end_all(drivers)
 
 
 def ways(pair: Cluster) -> list[str]:
