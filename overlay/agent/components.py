@@ -258,6 +258,7 @@ class Components:
             self.former_identity,
             self.previous_copy,
             forwarding.drivers.macvlan_ports,
+            forwarding.drivers.port_removals,
             self.container_ends,
             self.administration.certificate,
             self.administration.sharing,

@@ -13,6 +13,7 @@ from overlay.agent.networks.drivers.ipvlan import IpvlanDriver
 from overlay.agent.networks.drivers.macvlan import MacvlanDriver
 from overlay.agent.networks.drivers.overlay import OverlayDriver
 from overlay.agent.networks.drivers.parent_interface import MacvlanPorts
+from overlay.agent.networks.drivers.port_removals import PortRemovals
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import driver_of
@@ -20,16 +21,17 @@ from overlay.model import Network
 
 
 class NetworkDrivers:
-    """All drivers, and what two of them share: the interfaces on parents of this host."""
+    """All drivers, and what two of them share: ports' removal, interfaces on parents."""
 
     def __init__(
         self, context: NodeContext, reconciler: Reconciler, attachments: Attachments
     ) -> None:
         self.macvlan_ports = MacvlanPorts(context, attachments)
+        self.port_removals = PortRemovals(context, reconciler)
         self._directory = context.directory
         drivers: tuple[NetworkDriver, ...] = (
-            OverlayDriver(context, reconciler, attachments),
-            BridgeDriver(context, reconciler, attachments),
+            OverlayDriver(context, reconciler, attachments, self.port_removals),
+            BridgeDriver(context, reconciler, attachments, self.port_removals),
             MacvlanDriver(self.macvlan_ports),
             IpvlanDriver(self.macvlan_ports),
         )

@@ -12,6 +12,7 @@ from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.drivers.endpoint_subnets import subnets_of
+from overlay.agent.networks.drivers.port_removals import PortRemovals
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.agent.state.database import Row as StoredRow
 from overlay.agent.state.documents import Attachment
@@ -35,12 +36,17 @@ class SandboxPortDriver:
     recreates_forever: ClassVar[bool] = False  # the sandbox is overlayd's own
 
     def __init__(
-        self, context: NodeContext, reconciler: Reconciler, attachments: Attachments
+        self,
+        context: NodeContext,
+        reconciler: Reconciler,
+        attachments: Attachments,
+        removals: PortRemovals,
     ) -> None:
         self._directory = context.directory
         self._kernel = context.kernel
         self._reconciler = reconciler
         self._attachments = attachments
+        self._removals = removals
 
     @staticmethod
     def owns(attachment: Attachment) -> bool:
@@ -121,13 +127,13 @@ class SandboxPortDriver:
         return []
 
     async def disconnect(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
-        """Remove an endpoint's port and, before it, the rows that forward to it."""
+        """Remove an endpoint's port and, before it, the rows that forward to it: now or later."""
         vni = Vni(attachment.vni)
         runtime, network = self._reconciler.runtime(vni), self._directory.network_by_vni(vni)
         if runtime is None:
             return
         rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
-        was_there = await runtime.remove_port(self._kernel, attachment.port, rows)
+        was_there = await self._removals.remove(vni, attachment.port, rows)
         if endpoint is None or not was_there:
             # Rows that forwarded to it may be left, under the number of its interface.
             runtime.mark_stale()
