@@ -267,6 +267,7 @@ class ExposureController(Controller):
                 ip_text(ip) for each in self.host_endpoints.of(vni) for ip in each.ips
             )
             self._event_log.record("expose", f"this host has {shown}", network=network.name)
+        self.host_endpoints.require_way(network)
 
     # --- withdrawal ---------------------------------------------------------------------
 

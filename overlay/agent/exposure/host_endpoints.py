@@ -26,6 +26,7 @@ from overlay.agent.state.documents import FormerAddresses
 from overlay.core.dataplane.host_rules import ExposedLink
 from overlay.core.dataplane.planning.segments import host_port_name, segment_count, segment_of
 from overlay.core.protocol.records import Scope, Segment, key_of
+from overlay.errors import ConflictError
 from overlay.kernel.host import uplink
 from overlay.kernel.host.uplink import Uplink
 from overlay.model import HOST_LABEL, Endpoint, Network, Vni, is_host, mac_for
@@ -53,6 +54,7 @@ class HostEndpoints:
         self._reconciler = reconciler
         self._rules = rules
         self._connected: dict[Vni, tuple[Uplink, ...]] = {}  # as they were made last
+        self._rivals: dict[Vni, list[str]] = {}  # what takes their packets, as seen then
 
     # --- reading ------------------------------------------------------------------------
 
@@ -145,6 +147,10 @@ class HostEndpoints:
             wrong: list[str] = []
             for link in links:
                 wrong += await self._kernel.call(uplink.ensure_uplink, runtime.sandbox, link, found)
+            if found.unrouted:  # as the kernel sees it, once its route is there
+                found = await self._kernel.call(uplink.survey, links)
+                unmended = {text for link in links for text in uplink.uplink_faults(link, found)}
+                wrong = [text for text in wrong if text not in unmended]
             if wrong:
                 changed.update(link.port for link in links)  # their rows went with them
         self.exposed_vnis.add(network.vni)
@@ -154,7 +160,19 @@ class HostEndpoints:
             text = f"{'; '.join(wrong)}: repaired"
             self._event_log.record("repaired", text, level=logging.WARNING, network=network.name)
         self._connected[network.vni] = links
+        self._rivals[network.vni] = uplink.rivals(links, found)
         return bool(wrong) or fresh
+
+    def require_way(self, network: Network) -> None:
+        """Raise ConflictError if packets from this host to the network leave by another way."""
+        taken = self._rivals.get(network.vni)
+        if taken:
+            raise ConflictError(
+                f"this host's way to network {network.name} is another interface's",
+                why="; ".join(taken),
+                hint="Remove that interface's address or route (ip address, ip route), or make "
+                "the network again with another subnet",
+            )
 
     async def remove(self, vni: Vni) -> bool:
         """Remove the host's endpoints on a network; return whether there were any.
@@ -166,6 +184,7 @@ class HostEndpoints:
         if not ends and vni not in self.exposed_vnis:
             return False
         self._connected.pop(vni, None)
+        self._rivals.pop(vni, None)
         self.exposed_vnis.discard(vni)  # first: who asks where it translates must not see it
         self._rules.set_links(vni, ())
         await self._rules.apply()

@@ -21,7 +21,7 @@ from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_lin
 from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.model import Ip, Mac, NodeId, Vni, link_local_ip
+from overlay.model import Ip, Mac, NodeId, Vni, ip_text, link_local_ip
 
 _Prefix: TypeAlias = tuple[Ip, int]  # (address or base, length)
 
@@ -59,7 +59,8 @@ class UplinkSurvey:
 
     links: Mapping[str, links.LinkInfo]
     addresses: Mapping[str, frozenset[_Prefix]] = field(default_factory=dict)
-    unrouted: frozenset[tuple[str, _Prefix]] = frozenset()  # subnets routed elsewhere
+    unrouted: Mapping[tuple[str, _Prefix], str] = field(default_factory=dict)
+    """The subnets of uplinks that are reached by another interface: its name, or empty."""
     without_return_route: frozenset[str] = frozenset()  # uplinks without a return route to ::1
 
 
@@ -79,7 +80,7 @@ def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
                 addresses.setdefault(row.link, set()).add((row.ip, row.prefix_length))
         by_name = {link.name: link for link in found}
         present = [link for link in wanted if link.name in by_name]
-        unrouted = frozenset(_unrouted(socket, by_name, present))
+        unrouted = dict(_unrouted(socket, by_name, names, present))
         without_return = frozenset(
             link.name
             for link in present
@@ -91,15 +92,19 @@ def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
 
 
 def _unrouted(
-    socket: NetlinkSocket, by_name: Mapping[str, links.LinkInfo], wanted: Iterable[Uplink]
-) -> Iterator[tuple[str, _Prefix]]:
+    socket: NetlinkSocket,
+    by_name: Mapping[str, links.LinkInfo],
+    names: Mapping[int, str],
+    wanted: Iterable[Uplink],
+) -> Iterator[tuple[tuple[str, _Prefix], str]]:
     for link in wanted:
         for ip, length in link.addresses:
             neighbor = _neighbor(ip, length)
             if neighbor is None:
                 continue
-            if default_route.interface_towards(socket, neighbor) != by_name[link.name].index:
-                yield (link.name, (_base(ip, length), length))
+            index = default_route.interface_towards(socket, neighbor)
+            if index != by_name[link.name].index:
+                yield (link.name, (_base(ip, length), length)), names.get(index, "")
 
 
 def _neighbor(ip: Ip, length: int) -> Ip | None:
@@ -134,6 +139,17 @@ def uplink_faults(link: Uplink, found: UplinkSurvey) -> list[str]:
         (there.up and link.name in found.without_return_route, "lacked its return route to ::1"),
     )
     return [f"{link.name} {text}" for is_so, text in checks if is_so]
+
+
+def rivals(wanted: Iterable[Uplink], found: UplinkSurvey) -> list[str]:
+    """Describe the subnets that another interface takes from an uplink, which has its route.
+
+    The kernel prefers a route to a part of the subnet, one with a lower metric, or an older one.
+    """
+    taken = (
+        (each, found.unrouted.get((link.name, each))) for link in wanted for each in link.ranges
+    )
+    return [f"{ip_text(ip)}/{length} is reached by {name}" for (ip, length), name in taken if name]
 
 
 def ensure_uplink(sandbox: Sandbox, link: Uplink, found: UplinkSurvey) -> list[str]:

@@ -89,6 +89,22 @@ def test_damage_is_detected_and_repaired(world: World, host: Host, damage: str, 
     assert (after == before) == (told != "was missing")
 
 
+def test_another_interface_with_a_part_of_the_subnet_is_named(world: World, host: Host) -> None:
+    """The uplink has its route, and the kernel prefers the other one: no repair helps."""
+    ensure(world, host)
+    world.run(host.name, "ip", "link", "add", "other0", "type", "bridge")
+    world.run(host.name, "ip", "address", "add", "10.32.0.9/24", "dev", "other0")
+    world.run(host.name, "ip", "link", "set", "other0", "up")
+
+    assert ensure(world, host) == [f"{LINK.name} lacked its route"]
+    assert ensure(world, host) == [f"{LINK.name} lacked its route"]
+    with netns.inside(world.fd(host.name)):
+        told = uplink.rivals([LINK], uplink.survey([LINK]))
+    assert told == ["10.32.0.0/16 is reached by other0"]
+    world.run(host.name, "ip", "link", "del", "other0")
+    assert (faults(world, host), ensure(world, host)) == ([], [])
+
+
 def test_containers_cannot_change_the_hosts_routes(world: World, host: Host) -> None:
     """Redirects and router advertisements from the network are ignored."""
     ensure(world, host)
