@@ -363,4 +363,5 @@ def port_security_faults(runtimes: Iterable[SandboxRuntime]) -> Iterator[Fault]:
 def _repaired(hints: Sequence[str], done: PassResult) -> str:
     if not hints or not done.repair_count:
         return ""
-    return f"{'; '.join(hints)}: repaired by {done.repair_count} operations"
+    plural = "" if done.repair_count == 1 else "s"
+    return f"{'; '.join(hints)}: repaired by {done.repair_count} operation{plural}"
