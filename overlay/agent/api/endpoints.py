@@ -62,9 +62,7 @@ class EndpointHandlers:
         chosen = [directory.network(query.network)] if query.network else directory.networks()
         await components.forwarding.controls.drops.read(network.vni for network in chosen)
         elsewhere = [
-            network.name
-            for network in chosen
-            if not directory.follows(components.gossip.node_id, network.vni)
+            network.name for network in chosen if not directory.knows_endpoints(network.vni)
         ]
         return {"endpoints": endpoints(components, chosen), "elsewhere": elsewhere}
 

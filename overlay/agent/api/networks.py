@@ -216,7 +216,9 @@ def network(item: Network, components: Components) -> NetworkResponse:
         "isolate_subnets": item.isolate_subnets,
         "labels": dict(item.labels),
         "creator": directory.node_name(item.creator),
-        "endpoints": sum(1 for _ in directory.endpoints(item.vni)),
+        "endpoints": sum(1 for _ in directory.endpoints(item.vni))
+        if directory.knows_endpoints(item.vni)
+        else None,
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
         "here": components.forwarding.reconciler.runtime(item.vni) is not None
         or (

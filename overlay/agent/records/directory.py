@@ -190,6 +190,10 @@ class Directory:
         """Return whether a node holds a network's records."""
         return self._store.takes_part(node_id, Scope(vni))
 
+    def knows_endpoints(self, vni: int) -> bool:
+        """Return whether this node can list a network's endpoints: it holds them, or none is."""
+        return self.follows(self.own, vni) or not self.participants(vni, forwarding=False)
+
     def unseen(self, vni: Vni) -> list[NodeId]:
         """Return the nodes that forward for a network but whose records of it, with their
         endpoints, this node does not hold."""

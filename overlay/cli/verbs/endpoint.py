@@ -267,10 +267,8 @@ def run_ls(args: Namespace) -> int:
         listed["outside"] = fabric["endpoints"]
     if print_rows(args, listed, "endpoints"):
         return 0
-    for name in listed.get("elsewhere") or []:
-        output.print_note(
-            f"{name}: list may be incomplete, since this host does not hold its records"
-        )
+    if names := ", ".join(listed.get("elsewhere") or []):
+        output.print_note(f"not listed: those of {names}, whose records this host does not hold")
     outside = listed.get("outside") or []
     if not listed["endpoints"] and not outside and args.filters:
         output.print_note("no endpoint matches the filter")

@@ -58,6 +58,22 @@ def holding(*names: str) -> Directory:
     return directory
 
 
+@pytest.mark.parametrize(
+    ("is_held", "users", "is_known"),
+    [(True, [OTHER], True), (False, [OTHER], False), (False, [], True)],
+)
+def test_endpoints_are_known_where_held_or_where_nobody_has_any(
+    users: list[NodeId], *, is_held: bool, is_known: bool
+) -> None:
+    """Another host's endpoints are not known here without its records."""
+    store = SimpleNamespace(takes_part=lambda _node_id, _scope: is_held)
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=NOBODY)), OWN)
+    view = SimpleNamespace(participants=lambda _vni, *, forwarding: [] if forwarding else users)
+    directory.view = cast("Any", view)
+
+    assert directory.knows_endpoints(1) == is_known
+
+
 @pytest.mark.parametrize("text", ["blue", "Blue", "BLUE"])
 def test_a_network_is_found_whatever_the_case(text: str) -> None:
     """As DNS compares names."""

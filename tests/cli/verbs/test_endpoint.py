@@ -228,7 +228,7 @@ def test_endpoints_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
         "web   blue     10.32.0.2  02:00:00:00:00:02  vm1    alive  -         -",
         "db    blue     10.32.0.2  02:00:00:00:00:02  vm1 *  alive  netns:db  eth0",
     ]
-    assert "red: list may be incomplete" in outcome.err
+    assert "not listed: those of red, whose records this host does not hold" in outcome.err
     assert "k=v" in overlayd("endpoint", "ls", "--wide").out
     assert agent.asked[-1].query == {}
 

@@ -167,7 +167,7 @@ class NetworkResponse(HostEndpointResponse):
     isolate_subnets: bool
     labels: dict[str, str]
     creator: str
-    endpoints: int
+    endpoints: int | None  # null: this host does not hold their records
     hosts: list[str]
     here: bool
     mtu: int | None

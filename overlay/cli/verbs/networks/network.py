@@ -324,7 +324,9 @@ def inspect_text(network: JsonObject) -> str:
     text = output.key_value_lines(parts)
     endpoints = network["endpoint_list"]
     if not endpoints:
-        return f"{text}\n{output.key_value_lines([('Endpoints', 'none')])}"
+        is_known = network.get("endpoints") is not None
+        told = "none" if is_known else "not known here: this host does not hold their records"
+        return f"{text}\n{output.key_value_lines([('Endpoints', told)])}"
     rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"

@@ -158,6 +158,18 @@ def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeA
     assert json.loads(overlayd("network", "inspect", "blue", "--json").out) == detail
 
 
+def test_unknown_endpoints_are_not_shown_as_none(overlayd: Run, agent: FakeAgent) -> None:
+    """A host without a container on a network does not hold the records of its endpoints."""
+    unknown = BLUE | {"endpoints": None, "endpoint_list": []}
+    agent.answer("GET /v1/networks/blue", unknown)
+    agent.answer("GET /v1/networks", {"networks": [unknown]})
+
+    last = overlayd("network", "inspect", "blue").out.splitlines()[-1]
+    assert last == "Endpoints  not known here: this host does not hold their records"
+    row = overlayd("network", "ls", "--no-header").out.split()
+    assert row == ["blue", "overlay", "9000001", "10.32.0.0/16", "-", "vm1", "vm2"]
+
+
 def test_names_are_quoted_in_paths(overlayd: Run, agent: FakeAgent) -> None:
     """A name with a slash is sent as one path segment, and is not found."""
     outcome = overlayd("network", "inspect", "a/../b c")
