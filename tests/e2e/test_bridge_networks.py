@@ -40,6 +40,13 @@ def test_containers_of_one_host_reach_each_other_and_the_gateway(cluster: Cluste
     assert cluster.differences(1) == []
 
 
+def test_other_hosts_do_not_know_its_containers(cluster: Cluster) -> None:
+    """They do not say that there is none."""
+    assert cluster.json(1, "network", "inspect", "home")["endpoints"] == 2
+    assert cluster.json(2, "network", "inspect", "home")["endpoints"] is None
+    assert "not known here" in cluster.ok(2, "overlayd", "network", "inspect", "home")
+
+
 def test_its_host_has_an_endpoint_on_it(cluster: Cluster) -> None:
     """The host reaches the containers, and they reach whatever the host reaches."""
     ip = cluster.ok(1, "overlayd", "dns", "lookup", "h1", "--network", "home").split()[0]

@@ -238,6 +238,24 @@ def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
     world.ok(1, "overlayd", "network", "rm", "again")
 
 
+def test_an_interface_that_takes_a_networks_packets_is_named(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Its range is a part of the network's: no repair helps, and status says who has to go."""
+    world.ok(2, "ip", "link", "add", "rival0", "type", "bridge")
+    world.ok(2, "ip", "address", "add", "10.60.0.9/28", "dev", "rival0")
+    world.ok(2, "ip", "link", "set", "rival0", "up")
+
+    told = "10.60.0.0/24 is reached by rival0"
+    eventually(lambda: told in str(world.complaints(2)), "the reason")
+    assert any("lacked its route" in each for each in world.differences(2))
+    world.ok(2, "ip", "link", "del", "rival0")
+    eventually(lambda: world.complaints(2) == [], "no complaint")
+    assert world.differences(2) == []
+    repairs = [each["text"] for each in world.events(2) if each["kind"] == "repaired"]
+    assert not any("lacked its route" in text for text in repairs)
+
+
 def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
     """After `expose` it reaches remote containers, also after a restart of its agent."""
     world.ok(1, "overlayd", "network", "create", "lone", "--subnet", "10.62.0.0/24")

@@ -7,13 +7,16 @@ import gc
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.gate.translation_gate import TranslationGate
 from overlay.agent.exposure.rules import HostRules
+from overlay.agent.networks.drivers.port_removals import PortRemovals
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink
@@ -26,6 +29,8 @@ from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
+    from overlay.agent.dataplane.reconciler import Reconciler
+    from overlay.agent.gossip.context import NodeContext
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
@@ -126,6 +131,35 @@ def test_no_namespace_is_skipped(world: World) -> None:
             list(kernel_support.namespaces())
         with pytest.raises(OverlayError, match="Too many open files"):
             reset._alias(sandbox)
+
+
+def test_a_port_is_removed_after_the_shortage(world: World, tmp_path: Path) -> None:
+    """Its removal does not fail for whoever detaches the container; the next pass makes up."""
+    host = world.host()
+    assert host.converge() == []
+    container = host.attach(parse_ip("10.32.0.2"))
+    (port,) = host.ports
+    kernel = KernelThread()
+
+    async def work() -> None:
+        runtime = SandboxRuntime(host.sandbox, monitor, asyncio.Lock())
+        context = SimpleNamespace(event_log=EventLog(tmp_path), kernel=kernel)
+        reconciler = SimpleNamespace(runtime={host.vni: runtime}.get)
+        removals = PortRemovals(cast("NodeContext", context), cast("Reconciler", reconciler))
+        with no_descriptors():
+            assert await removals.remove(host.vni, port, [])
+            await removals.attempt()
+        (fault,) = removals.faults()
+        assert fault.text == "a detached container still has its interface: Too many open files"
+        assert "ulimit -n" in fault.hint
+        assert "eth0" in world.run(container, "ip", "-o", "link")
+        await removals.attempt()
+        assert [*removals.faults()] == []
+        assert "eth0" not in world.run(container, "ip", "-o", "link")
+
+    with closing(host.sandbox.monitor()) as monitor:
+        asyncio.run(work())
+    kernel.close()
 
 
 def test_a_failed_creation_leaks_no_descriptor(world: World) -> None:
