@@ -9,6 +9,7 @@ Does not: write the rules inside, or decide what is wanted.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -276,6 +277,13 @@ def _delete_neighbors(host: NetlinkSocket, node_id: NodeId) -> None:
     }
     neighbors = VirtualNeighbors(host, macs)
     neighbors.delete(neighbors.read())
+
+
+def existing(interfaces: Iterable[GatedInterface]) -> frozenset[GatedInterface]:
+    """Return those that the host still has: one that goes loses its hooks when it is unlisted."""
+    with NetlinkSocket() as host:
+        there = {link.index for link in all_links(host)}
+    return frozenset(each for each in interfaces if each.interface_index in there)
 
 
 def _is_network(interface: GatedInterface) -> bool:

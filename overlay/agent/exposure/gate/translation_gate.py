@@ -19,7 +19,7 @@ from overlay.core.gate.state import GateState
 from overlay.core.gate.translation import GatePlan, VirtualAddress
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.gate.gate import Gate, kept_block, remove_gate
+from overlay.kernel.gate.gate import Gate, existing, kept_block, remove_gate
 from overlay.kernel.nft.host.translation_table import TranslationTable
 from overlay.model import Ip, NodeId
 
@@ -106,8 +106,12 @@ class TranslationGate:
         before = await self._kernel.call(gate.read)
         is_table_right = await self._kernel.call(table.holds, plan.translation)
         wanted = plan.gate
-        is_right = before == wanted and is_table_right
-        self.was_altered = not self.decision.is_obstructed and plan == self.plan and not is_right
+        self.was_altered = False
+        if plan == self.plan and not self.decision.is_obstructed:
+            lost = wanted.interfaces - before.interfaces
+            gone = lost - await self._kernel.call(existing, lost) if lost else lost
+            is_right = replace(wanted, interfaces=wanted.interfaces - gone) == before
+            self.was_altered = not (is_right and is_table_right)
         kept = {(each.base, each.length) for each in wanted.networks}
         less = GateState(
             before.interfaces,

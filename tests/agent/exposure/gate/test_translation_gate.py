@@ -15,7 +15,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
 from overlay.core.gate.host_view import HostAddress, HostInterface, HostView
 from overlay.core.gate.port_block import USUAL_BLOCK, PortBlock
-from overlay.core.gate.state import GateState
+from overlay.core.gate.state import GatedInterface, GateState
 from overlay.core.gate.translation import TranslationState, VirtualAddress
 from overlay.errors import OverlayError
 from overlay.model import Ip, Mac, NodeId, parse_ip
@@ -63,6 +63,7 @@ class Kernel:
     open_ports: frozenset[int] = frozenset()  # of published connections
     while_read: Callable[[], None] = lambda: None  # as the host's interfaces are read
     admits: bool = False  # by the operator's marks
+    unlisted: frozenset[int] = frozenset()  # interfaces that have gone since they were read
     path = Path("/nowhere")
     netns_fd = 7
 
@@ -86,6 +87,10 @@ class Kernel:
         """Return the host's interfaces."""
         self.while_read()
         return self.host
+
+    def existing(self, interfaces: frozenset[GatedInterface]) -> frozenset[GatedInterface]:
+        """Return those that the host still has."""
+        return frozenset(each for each in interfaces if each.interface_index not in self.unlisted)
 
     def holds(self, state: TranslationState) -> bool:
         """Return whether the table is that of a state."""
@@ -123,6 +128,7 @@ def run(
     monkeypatch.setattr(decision, "admits_by_mark", lambda: kernel.admits)
     monkeypatch.setattr(decision, "other_use", lambda _node_id, _outside: kernel.other_use)
     monkeypatch.setattr(decision, "read_host", kernel.read_host)
+    monkeypatch.setattr(translation_gate, "existing", kernel.existing)
     monkeypatch.setattr(translation_gate, "remove_gate", kernel.remove)
     monkeypatch.setattr(decision, "stops_interfaces", lambda: kernel.stops)
     monkeypatch.setattr(decision, "hook_obstacle", lambda _indexes: kernel.no_hook)
@@ -350,6 +356,27 @@ def test_differences_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch) ->
             altered.append(made.was_altered)
         assert altered == [True, False]
         assert await made.differences() == []
+
+    run(monkeypatch, work)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_hooks_that_go_with_their_interface_are_no_damage(
+    monkeypatch: pytest.MonkeyPatch, *, is_gone: bool
+) -> None:
+    """Nor does the pass that meets it, between the two, blame anybody."""
+
+    async def work(made: TranslationGate, kernel: Kernel) -> None:
+        await made.bring(WANTED)
+        (eth0,) = (each for each in kernel.state.interfaces if each.name == "eth0")
+        kernel.state = replace(kernel.state, interfaces=kernel.state.interfaces - {eth0})
+        kernel.unlisted = frozenset({eth0.interface_index} if is_gone else ())
+        await made.bring(WANTED)
+
+        assert made.was_altered != is_gone
+        kernel.state = replace(kernel.state, own=frozenset())
+        await made.bring(WANTED)
+        assert made.was_altered
 
     run(monkeypatch, work)
 
