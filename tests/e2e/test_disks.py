@@ -144,25 +144,24 @@ def test_a_reboot_restores_what_asks_for_it(four: Cluster, eventually: Callable[
     four.ok(2, *add, "side2", "--network", "container:kept2", "--restart", "always")
     four.ok(2, *add, "brief2", "--network", "blue")
 
-    former: set[str] = set()  # ids of the container's endpoints, which are shown until they end
-
     def restored() -> bool:
+        """Return whether the container has its address, and its former endpoint has ended.
+
+        It is connected by that again if its namespace has got the number of its former one.
+        """
         shown = four.json(2, "endpoint", "ls")["endpoints"]
-        attached = [each for each in shown if each.get("target")]
-        ids = {each["id"] for each in attached}
-        return [(each["name"], each["ips"]) for each in attached] == [
-            ("kept2", [kept])
-        ] and not ids & former
+        attached = [(each["name"], each["ips"]) for each in shown if each.get("target")]
+        inside = four.inside(2, "kept2", "ip", "-br", "addr")[1]
+        return attached == [("kept2", [kept])] and kept in inside
 
     for of_state in (
         "cp -a /var/lib/overlayd /var/lib/older",
         "rm -r /var/lib/overlayd; cp -a /var/lib/older /var/lib/overlayd",
     ):
-        former.update(ids_of(four, 2, "kept2"))
         four.ok(2, "bash", "-c", f"{KILL}; {REBOOT}; {of_state}")
         assert four.ok(2, "ip", "netns") == ""
         four.ok(2, "overlayd", "join")
-        eventually(restored, "the endpoint of the container that was made again", WAIT_S)
+        eventually(restored, "the container that was made again is attached", WAIT_S)
         # An attach is on this disk, and shown, before the container is connected and others hear of
         # it: killed between these, and with an older disk, nobody knows the endpoint any more.
         eventually(lambda: ids_of(four, 1, "kept2") == ids_of(four, 2, "kept2"), "known to vm1")
