@@ -33,7 +33,7 @@ async def test_a_refused_removal_is_tried_again_until_it_succeeds() -> None:
     blue = sandbox(OSError(24, "Too many open files"), SHORT, True)
     ports, _ = removals(blue=blue)
 
-    assert await ports.remove(BLUE, "p1", ["row"])  # type: ignore[list-item]
+    assert await ports.remove(BLUE, blue, "p1", ["row"])  # type: ignore[list-item]
     assert [*ports.faults()] == []  # the first retry is at once
     await ports.attempt()
     (fault,) = ports.faults()
@@ -51,8 +51,8 @@ async def test_a_port_that_stays_holds_up_no_other() -> None:
     """Each is tried in each pass."""
     blue, red = sandbox(SHORT, SHORT, True), sandbox(SHORT, True)
     ports, _ = removals(blue=blue, red=red)
-    await ports.remove(BLUE, "p1", [])
-    await ports.remove(RED, "p2", [])
+    await ports.remove(BLUE, blue, "p1", [])
+    await ports.remove(RED, red, "p2", [])
 
     await ports.attempt()
     assert red.remove_port.await_count == 2
@@ -63,8 +63,9 @@ async def test_a_port_that_stays_holds_up_no_other() -> None:
 
 async def test_a_port_goes_with_its_sandbox() -> None:
     """A sandbox of the same network that was made since has other ports."""
-    ports, reconciler = removals(blue=sandbox(SHORT))
-    await ports.remove(BLUE, "p1", [])
+    older = sandbox(SHORT)
+    ports, reconciler = removals(blue=older)
+    await ports.remove(BLUE, older, "p1", [])
     newer = sandbox()
     reconciler.runtime = {BLUE: newer}.get
 
@@ -76,6 +77,7 @@ async def test_a_port_goes_with_its_sandbox() -> None:
 
 async def test_what_is_there_is_told_from_what_is_gone() -> None:
     """The driver has the sandbox read anew where the port was gone already."""
-    ports, _ = removals(blue=sandbox(True, False))
-    assert await ports.remove(BLUE, "p1", [])
-    assert not await ports.remove(BLUE, "p1", [])
+    blue = sandbox(True, False)
+    ports, _ = removals(blue=blue)
+    assert await ports.remove(BLUE, blue, "p1", [])
+    assert not await ports.remove(BLUE, blue, "p1", [])

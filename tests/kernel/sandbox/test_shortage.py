@@ -147,7 +147,7 @@ def test_a_port_is_removed_after_the_shortage(world: World, tmp_path: Path) -> N
         reconciler = SimpleNamespace(runtime={host.vni: runtime}.get)
         removals = PortRemovals(cast("NodeContext", context), cast("Reconciler", reconciler))
         with no_descriptors():
-            assert await removals.remove(host.vni, port, [])
+            assert await removals.remove(host.vni, runtime, port, [])
             await removals.attempt()
         (fault,) = removals.faults()
         assert fault.text == "a detached container still has its interface: Too many open files"

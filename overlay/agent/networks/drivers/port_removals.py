@@ -36,14 +36,13 @@ class PortRemovals(Controller):
         # By the sandbox of which they are; as many as there were endpoints, which are bounded.
         self._pending: dict[tuple[Vni, str], tuple[SandboxRuntime, Sequence[Row]]] = {}
 
-    async def remove(self, vni: Vni, port: str, rows: Sequence[Row]) -> bool:
-        """Remove a port, and `rows` before it; return whether it was there.
+    async def remove(
+        self, vni: Vni, runtime: SandboxRuntime, port: str, rows: Sequence[Row]
+    ) -> bool:
+        """Remove a port of a network's sandbox, and `rows` before it; return whether it was there.
 
         A port that the kernel keeps for now counts as one that was there.
         """
-        runtime = self._reconciler.runtime(vni)
-        if runtime is None:
-            return True
         try:
             return await runtime.remove_port(self._kernel, port, rows)
         except (OverlayError, OSError):

@@ -133,7 +133,7 @@ class SandboxPortDriver:
         if runtime is None:
             return
         rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
-        was_there = await self._removals.remove(vni, attachment.port, rows)
+        was_there = await self._removals.remove(vni, runtime, attachment.port, rows)
         if endpoint is None or not was_there:
             # Rows that forwarded to it may be left, under the number of its interface.
             runtime.mark_stale()
