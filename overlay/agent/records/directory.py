@@ -192,7 +192,7 @@ class Directory:
 
     def knows_endpoints(self, vni: int) -> bool:
         """Return whether this node can list a network's endpoints: it holds them, or none is."""
-        return self.follows(self.own, vni) or not self.participants(vni, forwarding=False)
+        return self.follows(self.own, vni) or not self.participants(vni, forwarding=True)
 
     def unseen(self, vni: Vni) -> list[NodeId]:
         """Return the nodes that forward for a network but whose records of it, with their

@@ -68,7 +68,9 @@ def test_endpoints_are_known_where_held_or_where_nobody_has_any(
     """Another host's endpoints are not known here without its records."""
     store = SimpleNamespace(takes_part=lambda _node_id, _scope: is_held)
     directory = Directory(cast("Any", SimpleNamespace(store=store, membership=NOBODY)), OWN)
-    view = SimpleNamespace(participants=lambda _vni, *, forwarding: [] if forwarding else users)
+    view = SimpleNamespace(
+        participants=lambda _vni, *, forwarding: users if forwarding else [OTHER]
+    )
     directory.view = cast("Any", view)
 
     assert directory.knows_endpoints(1) == is_known

@@ -396,7 +396,7 @@ def run_prune(args: Namespace) -> int:
     unused = [
         network["name"]
         for network in filter_rows(listed, args.filters, FILTERS)
-        if network["endpoints"] == 0 and not network["hosts"]
+        if not network["endpoints"] and not network["hosts"]
     ]
     if not unused and not args.json:
         which = "no network that matches" if args.filters else "no network"
